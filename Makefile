@@ -1,0 +1,27 @@
+# Two commands do everything on a fresh machine: `make test` and `make demo`. Each makes .venv when it is missing or
+# older than the pins. PYTHON is the interpreter that the environment is made from (3.11 or later).
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.stamp
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := test
+.PHONY: test demo clean
+
+# torch is named with its version, so that pip takes the build that its configuration offers for this machine (on one
+# without a GPU, the CPU build) and never looks for a newer one.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0 -e '.[dev]'
+	touch $@
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,131 @@
+"""The layout of the repository: folders, links and packaging agree, and imports point one way.
+
+grammar <- core <- {passes, backends} <- front. A pass imports no pass and a backend no backend, except that a package's
+`__init__` may gather its own. A heavy third-party package has one owner module, which imports it late.
+"""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAPPED = ("backends", "grammar", "passes", "specs")
+
+# Modules of the front: they may import everything. Every other module under seqc/ is core.
+FRONT = frozenset({"seqc", "seqc.__main__", "seqc.api", "seqc.cli", "seqc.driver", "seqc.explain", "seqc.verify"})
+
+# layer -> the layers that its modules may import.
+ALLOWED = {
+    "grammar": {"grammar"},
+    "specs": {"specs"},
+    "core": {"grammar", "core"},
+    "passes": {"grammar", "core", "passes"},
+    "backends": {"grammar", "core", "backends"},
+    "front": {"grammar", "specs", "core", "passes", "backends", "front"},
+}
+
+# third-party package -> the modules (or packages) that own it. Others reach it through them.
+OWNERS = {
+    "lark": ("seqc.syntax",),
+    "z3": ("seqc.tiling",),
+    "triton": ("seqc.toolchain",),
+    "torch": ("seqc.verify",),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the import package by its dotted name, read from the real folders, not through the links."""
+    found = {}
+    for top in ("seqc", *MAPPED):
+        base = ROOT / top
+        for path in sorted(base.rglob("*.py")):
+            parts = path.relative_to(base).with_suffix("").parts
+            if top == "seqc" and parts[0] in MAPPED:
+                continue
+            prefix = ("seqc",) if top == "seqc" else ("seqc", top)
+            name = ".".join(prefix + parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def layer(module: str) -> str:
+    """The layer of a module of seqc."""
+    if module in FRONT or any(module.startswith(front + ".") for front in FRONT - {"seqc"}):
+        return "front"
+    second = (module.split(".") + [""])[1]
+    return second if second in MAPPED else "core"
+
+
+def imports(module: str) -> Iterator[tuple[str, bool, int]]:
+    """(imported dotted name, at the top level?, line) of every import in a module; typing-only imports are left out."""
+    tree = ast.parse(MODULES[module].read_text())
+    skipped: set[ast.AST] = set()
+    late: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            skipped.update(child for part in node.body for child in ast.walk(part))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            late.update(ast.walk(node))
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node not in late, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{module}:{node.lineno}: relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole if whole in MODULES else node.module), node not in late, node.lineno
+
+
+def within(module: str, owners: tuple[str, ...]) -> bool:
+    """Whether a module is one of the owners, or lies in an owner that is a package."""
+    return any(module == owner or module.startswith(owner + ".") for owner in owners)
+
+
+def test_links_lead_to_the_folders() -> None:
+    links = {path.name: path.readlink() for path in (ROOT / "seqc").iterdir() if path.is_symlink()}
+    assert links == {name: Path("..") / name for name in MAPPED}
+    assert all((ROOT / name).is_dir() for name in MAPPED)
+
+
+def test_packaging_lists_every_package() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setuptools["package-dir"] == {"seqc": "seqc"} | {f"seqc.{name}": name for name in MAPPED}
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert sorted(setuptools["packages"]) == sorted(packages)
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    bare = {path.parent for path in MODULES.values() if not (path.parent / "__init__.py").exists()}
+    assert not bare
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    own = layer(module)
+    for name, _, line in imports(module):
+        if name.split(".")[0] != "seqc":
+            continue
+        where = f"{module}:{line} imports {name}"
+        assert layer(name) in ALLOWED[own], f"{where}: {own} may not import {layer(name)}"
+        if own in ("passes", "backends") and layer(name) == own and module != f"seqc.{own}":
+            # A backend may be a folder: its own files know each other.
+            family = ".".join(module.split(".")[:3])
+            assert own == "backends" and name.startswith(family), f"{where}: one of the {own} knows another"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_packages_have_one_owner_and_come_late(module: str) -> None:
+    for name, top, line in imports(module):
+        owners = OWNERS.get(name.split(".")[0])
+        if owners is None:
+            continue
+        assert within(module, owners), f"{module}:{line} imports {name}, which belongs to {', '.join(owners)}"
+        assert not top, f"{module}:{line} imports {name} at its top level: import it where it is used"
