@@ -1,0 +1,1 @@
+"""seqc: write the recurrence, get the kernel."""
