@@ -1,0 +1,100 @@
+"""Turns the parser generator's complaint about a line into a diagnostic.
+
+In: a line and the exception (only its position, token and expected terminals are read). Out: a `Diagnostic` that says
+what was found, what may stand there, and how a spec writes the thing that other languages write in this way.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from seqc.diagnostics import Diagnostic, Label, Span
+from seqc.lines import Line
+
+# what a run of expected terminals is called; the first group whose terminals are all expected is named, and removed
+_GROUPS = (
+    ({"NAME", "LPAR", "MINUS", "INT"}, {"NUM", "IMAGINARY", "PLUS"}, "a value"),
+    ({"PLUS", "MINUS", "TIMES"}, {"OVER", "MATMUL", "POWER", "COMPARE"}, "an operator"),
+)
+_WORDS = {
+    "NAME": "a name",
+    "INT": "a whole number",
+    "NUM": "a number",
+    "IMAGINARY": "",
+    "DOC": 'documentation in `"""`',
+    "$END": "the end of the line",
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LSQB": "`[`",
+    "RSQB": "`]`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "COMMA": "`,`",
+    "EQUAL": "`=`",
+    "COLON": "`:`",
+    "PERCENT": "`%`",
+    "POWER": "`^`",
+    "MATMUL": "`@`",
+    "OVER": "`/`",
+    "COMPARE": "a comparison",
+    "__ANON_0": "`..`",
+    "__ANON_1": "`->`",
+}
+# what people bring from other languages, and how it is said here
+_FOREIGN = (
+    (r"\*\*", "a power is written with `^`"),
+    (r"(if|else)\b", "a choice is written `where(condition, a, b)`"),
+    (r"(and\b|&&?)", "there is no `and` in expressions: multiply two `where(c, 1, 0)`, or nest `where`"),
+    (r"(or\b|\|\|?)", "there is no `or` in expressions: nest `where`"),
+    (r":=|\+=|-=|\*=", "a definition is written `NAME = ...`"),
+    (r"//", "comments begin with `#`, and a division is a single `/`"),
+    (r"=(?!=)", "a comparison is written `==`"),
+    (r"[<>]=?", "comparisons do not chain: write two, in nested `where`"),
+    (r"\"|'", 'a text is only possible as documentation, in `"""` after the name of the spec'),
+    (r"\.\w", "names have no attributes; functions are called as `f(x)`"),
+)
+
+
+def explain(line: Line, error: Any) -> Diagnostic:
+    """The diagnostic for the first thing in a line that no rule allows."""
+    at = min(error.pos_in_stream if error.pos_in_stream is not None else len(line.text), len(line.text))
+    token = getattr(error, "token", None)
+    ended = token is not None and token.type == "$END"
+    if ended:
+        at = len(line.text.rstrip())
+    found = _found(line.text[at:])
+    expected = getattr(error, "accepts", None) or getattr(error, "expected", None) or getattr(error, "allowed", ())
+    words = wanted(set(expected or ()))
+    start = line.span.start + at
+    span = Span(line.span.source, start, start + max(len(found), 1))
+    message = "the statement ends too early" if ended or not found else f"`{found}` cannot stand here"
+    return Diagnostic("syntax", message, (Label(span, f"expected {words}" if words else ""),), help=_foreign(line, at))
+
+
+def _found(rest: str) -> str:
+    match = re.match(r"[^\W\d]\w*|[\d.]+\w*|\*\*|//|->|[<>=!:+*-]=|&&|\|\||\S", rest)
+    return match.group() if match else ""
+
+
+def _foreign(line: Line, at: int) -> str:
+    for start in (at, at - 1):  # an operator of two characters may be refused at its second
+        for pattern, advice in _FOREIGN:
+            if start >= 0 and (match := re.match(pattern, line.text[start:])) and start + match.end() > at:
+                return advice
+    return ""
+
+
+def wanted(expected: set[str]) -> str:
+    """Expected terminals as a phrase: ``a value or `)` ``."""
+    words: list[str] = []
+    rest = set(expected)
+    for needed, more, name in _GROUPS:
+        if needed <= rest:
+            words.append(name)
+            rest -= needed | more
+    named = {_WORDS.get(terminal, f"`{terminal.lower()}`") for terminal in rest} - {""}
+    words += sorted(named)
+    if len(words) > 1:
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+    return "".join(words)
