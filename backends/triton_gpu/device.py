@@ -1,0 +1,164 @@
+"""The tile primitives that emitted Triton kernels call: a table of source texts, printed verbatim.
+
+Comes in: the names of the primitives that a kernel uses. Goes out: their texts, and before them those of the
+primitives that they call, each a complete `@triton.jit` function that needs only `import triton` and
+`import triton.language as tl`. This module never imports Triton.
+
+Ground rules of every text: fp32 values; tile sides are powers of two; no libdevice call (its names differ between
+vendors); an infinity is never subtracted from itself nor multiplied by zero; only operators that Triton 3.6 to 3.9
+share. Elementwise texts live in `device_elementwise`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from seqc.backends.triton_gpu.device_elementwise import ELEMENTWISE
+
+__all__ = ["HELPERS", "dot_precision", "helper_texts", "needs"]
+
+SHIFT_ROWS = '''
+@triton.jit
+def shift_rows(x, BY: tl.constexpr):
+    """x with its rows (axis 0; rank 1, 2 or 3) moved down by BY, up where BY < 0; rows that come free are zero."""
+    C: tl.constexpr = x.shape[0]
+    o_from = tl.arange(0, C) - BY
+    m_from = (o_from >= 0) & (o_from < C)
+    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
+    if len(x.shape) == 2:
+        o_from = o_from[:, None]
+        m_from = m_from[:, None]
+    if len(x.shape) == 3:
+        o_from = o_from[:, None, None]
+        m_from = m_from[:, None, None]
+    return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
+'''
+
+SEGMENT_CUMSUM = '''
+@triton.jit
+def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """Running sum of x along axis 0 (rank 1, 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
+
+    EXCLUSIVE leaves the own row out by shifting before the sum, never by a difference, so -inf rows are exact.
+    """
+    C: tl.constexpr = x.shape[0]
+    if EXCLUSIVE:
+        if REVERSE:
+            first = tl.arange(0, C) % BLOCK == BLOCK - 1
+            moved = shift_rows(x, -1)
+        else:
+            first = tl.arange(0, C) % BLOCK == 0
+            moved = shift_rows(x, 1)
+        if len(x.shape) == 2:
+            first = first[:, None]
+        if len(x.shape) == 3:
+            first = first[:, None, None]
+        x = tl.where(first, 0.0, moved)
+    if BLOCK == C:
+        return tl.cumsum(x, 0, reverse=REVERSE)
+    elif len(x.shape) == 1:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+    elif len(x.shape) == 2:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1]))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+    else:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1] * x.shape[2]))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+'''
+
+UNIT_LOWER_INVERSE = '''
+@triton.jit
+def unit_lower_inverse(M, C: tl.constexpr, PRECISION: tl.constexpr):
+    """(I + M)^-1 for a strictly lower triangular tile M [C, C] in fp32, C a power of two from 16 to 128.
+
+    Substitution in all 16 x 16 blocks of the diagonal at once; then neighbouring blocks are joined, two by two:
+    the inverse of [[A, 0], [M, D]] has -D^-1 M A^-1 below its diagonal. No power of M is ever formed: those grow
+    on repeated keys. PRECISION is the `input_precision` of the products: "tf32x3" on NVIDIA, "ieee" on AMD.
+    """
+    NB: tl.constexpr = C // 16
+    o_c = tl.arange(0, C)
+    o_b = tl.arange(0, NB)
+    o_r = tl.arange(0, 16)
+    own = (o_b[:, None] == o_b[None, :])[:, None, :, None]
+    b_M = tl.sum(tl.where(own, tl.reshape(M, (NB, 16, NB, 16)), 0.0), 2)
+    eye = (o_r[:, None] == o_r[None, :]).to(tl.float32)
+    b_X = tl.broadcast_to(eye[None, :, :], (NB, 16, 16))
+    for i in range(15):
+        b_column = tl.sum(tl.where(o_r[None, None, :] == i, b_M, 0.0), 2)
+        b_row = tl.sum(tl.where(o_r[None, :, None] == i, b_X, 0.0), 1)
+        b_X -= b_column[:, :, None] * b_row[:, None, :]
+    X = tl.reshape(tl.where(own, b_X[:, :, None, :], 0.0), (C, C))
+    for LEVEL in tl.static_range(4, 7):
+        if (1 << LEVEL) < C:
+            o_side = o_c >> LEVEL
+            below = (o_side[:, None] == o_side[None, :] + 1) & (o_side[None, :] % 2 == 0)
+            b_below = tl.where(below, M, 0.0)
+            b_below = tl.dot(b_below, X, input_precision=PRECISION)
+            X -= tl.dot(X, b_below, input_precision=PRECISION)
+    return X
+'''
+
+AFFINE_SCAN = '''
+@triton.jit
+def affine_after(a_past, b_past, a_now, b_now):
+    """The map h -> a_now * (a_past * h + b_past) + b_now as its pair of slope and offset."""
+    return a_now * a_past, a_now * b_past + b_now
+
+
+@triton.jit
+def affine_scan(a, b, REVERSE: tl.constexpr):
+    """h[t] = a[t] * h[t-1] + b[t] along axis 0 from h = 0, from the end where REVERSE; also the products of a.
+
+    Returns (products of a up to t, h): with a state h_in before the tile, h[t] + product[t] * h_in.
+    """
+    return tl.associative_scan((a, b), 0, affine_after, reverse=REVERSE)
+'''
+
+HELPERS: Mapping[str, str] = MappingProxyType(
+    {
+        "shift_rows": SHIFT_ROWS.strip(),
+        "segment_cumsum": SEGMENT_CUMSUM.strip(),
+        "unit_lower_inverse": UNIT_LOWER_INVERSE.strip(),
+        "affine_scan": AFFINE_SCAN.strip(),
+        **ELEMENTWISE,
+    }
+)
+"""Name of a primitive -> its source text, in an order in which each text calls only itself and earlier ones."""
+
+
+def dot_precision(vendor: str) -> str:
+    """The `input_precision` that keeps fp32 accuracy in `tl.dot` and uses the matrix units of "cuda" or "hip".
+
+    NVIDIA has no fp32 matrix instruction: three tf32 products make one. AMD has one, and refuses "tf32x3".
+    """
+    match vendor:
+        case "cuda":
+            return "tf32x3"
+        case "hip":
+            return "ieee"
+    raise ValueError(f"no matrix unit known for {vendor!r}; known: 'cuda', 'hip'")
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """The other primitives that the text of `name` calls, in table order."""
+    return tuple(other for other in HELPERS if other != name and re.search(rf"\b{other}\(", HELPERS[name]))
+
+
+def helper_texts(names: Iterable[str]) -> tuple[str, ...]:
+    """The texts of `names` and of all that they call, callees first, each once, in table order (stable).
+
+    Raises KeyError for a name that is not in `HELPERS`.
+    """
+    wanted: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        if name not in HELPERS:
+            raise KeyError(f"no device function {name!r}; known: {', '.join(HELPERS)}")
+        if name not in wanted:
+            wanted.add(name)
+            todo.extend(needs(name))
+    return tuple(text for name, text in HELPERS.items() if name in wanted)

@@ -1,0 +1,93 @@
+"""Elementwise functions of emitted Triton kernels that hold at both ends of the number line, as source texts.
+
+Comes in: nothing. Goes out: `ELEMENTWISE`, name -> text of a `@triton.jit` function of one fp32 tile or scalar, callees
+before callers. They use only `tl.exp`, `tl.log`, `tl.abs`, `tl.where`, `tl.maximum`, `tl.minimum` and arithmetic, so
+every target and the interpreter give the same value to a few units in the last place: no exponent is ever positive
+in a sigmoid, tanh or softplus, and no difference cancels. NaN in is NaN out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+__all__ = ["ELEMENTWISE"]
+
+LOG1P = '''
+@triton.jit
+def log1p(x):
+    """log(1 + x) without cancellation: for -1/2 <= x <= 1 the series of 2 atanh(s), s = x / (2 + x), |s| <= 1/3."""
+    near = (x >= -0.5) & (x <= 1.0)
+    u = tl.where(near, x, 0.0)
+    s = u / (2.0 + u)
+    z = s * s
+    series = 1.0 / 13.0 + z * (1.0 / 15.0)
+    series = 1.0 / 9.0 + z * (1.0 / 11.0 + z * series)
+    series = 1.0 / 5.0 + z * (1.0 / 7.0 + z * series)
+    series = 2.0 * s + 2.0 * s * z * (1.0 / 3.0 + z * series)
+    return tl.where(near, series, tl.log(tl.where(near, 1.0, 1.0 + x)))
+'''
+
+EXPM1 = '''
+@triton.jit
+def expm1(x):
+    """exp(x) - 1 without cancellation: for |x| <= 1/2 its Taylor polynomial of degree 9."""
+    near = tl.abs(x) <= 0.5
+    u = tl.where(near, x, 0.0)
+    series = 1.0 / 40320.0 + u * (1.0 / 362880.0)
+    series = 1.0 / 720.0 + u * (1.0 / 5040.0 + u * series)
+    series = 1.0 / 24.0 + u * (1.0 / 120.0 + u * series)
+    series = 0.5 + u * (1.0 / 6.0 + u * series)
+    return tl.where(near, u + u * u * series, tl.exp(x) - 1.0)
+'''
+
+SIGMOID = '''
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)) with the exponent kept <= 0, so that small values keep their relative accuracy."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, 1.0, e) / (1.0 + e)
+'''
+
+LOGSIGMOID = '''
+@triton.jit
+def logsigmoid(x):
+    """log(sigmoid(x)), finite for every finite x."""
+    return tl.minimum(x, 0.0) - log1p(tl.exp(-tl.abs(x)))
+'''
+
+SOFTPLUS = '''
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)), equal to x for large x and to exp(x) for very negative x."""
+    return tl.maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+'''
+
+TANH = '''
+@triton.jit
+def tanh(x):
+    """tanh from expm1(-2 |x|), which never overflows and is accurate for tiny x."""
+    e = expm1(-2.0 * tl.abs(x))
+    t = -e / (2.0 + e)
+    return tl.where(x < 0, -t, t)
+'''
+
+SILU = '''
+@triton.jit
+def silu(x):
+    """x * sigmoid(x); 0 at -inf."""
+    return tl.maximum(x, -3.0e38) * sigmoid(x)
+'''
+
+ELEMENTWISE: Mapping[str, str] = MappingProxyType(
+    {
+        "log1p": LOG1P.strip(),
+        "expm1": EXPM1.strip(),
+        "sigmoid": SIGMOID.strip(),
+        "logsigmoid": LOGSIGMOID.strip(),
+        "softplus": SOFTPLUS.strip(),
+        "tanh": TANH.strip(),
+        "silu": SILU.strip(),
+    }
+)
+"""Name -> source text, callees before callers."""

@@ -1,0 +1,288 @@
+"""The tile primitives of emitted Triton kernels: values in Triton's interpreter against float64, and compilation.
+
+Both run in a fresh process: the interpreter is chosen when Triton is first imported, and compiling needs it off.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seqc.backends.triton_gpu.device import HELPERS, dot_precision, helper_texts, needs
+
+pytest.importorskip("triton")
+Array = np.ndarray[Any, Any]
+
+KERNELS = """
+@triton.jit
+def offsets(RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr):
+    if RANK == 1:
+        return tl.arange(0, C)
+    elif RANK == 2:
+        return tl.arange(0, C)[:, None] * K + tl.arange(0, K)[None, :]
+    else:
+        o = tl.arange(0, C)[:, None, None] * K + tl.arange(0, K)[None, :, None]
+        return o * L + tl.arange(0, L)[None, None, :]
+
+
+@triton.jit
+def cumsum_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
+                  BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    o = offsets(RANK, C, K, L)
+    tl.store(p_y + o, segment_cumsum(tl.load(p_x + o), BLOCK, REVERSE, EXCLUSIVE))
+
+
+@triton.jit
+def shift_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr, BY: tl.constexpr):
+    o = offsets(RANK, C, K, L)
+    tl.store(p_y + o, shift_rows(tl.load(p_x + o), BY))
+
+
+@triton.jit
+def inverse_kernel(p_x, p_y, C: tl.constexpr, PRECISION: tl.constexpr):
+    o = offsets(2, C, C, 1)
+    tl.store(p_y + o, unit_lower_inverse(tl.load(p_x + o), C, PRECISION))
+
+
+@triton.jit
+def scan_kernel(p_a, p_b, p_d, p_h, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, REVERSE: tl.constexpr):
+    o = offsets(RANK, C, K, 1)
+    d, h = affine_scan(tl.load(p_a + o), tl.load(p_b + o), REVERSE)
+    tl.store(p_d + o, d)
+    tl.store(p_h + o, h)
+
+
+@triton.jit
+def elementwise_kernel(p_x, p_y, N: tl.constexpr, FUNCTION: tl.constexpr):
+    o = tl.arange(0, N)
+    x = tl.load(p_x + o)
+    if FUNCTION == "log1p":
+        y = log1p(x)
+    elif FUNCTION == "expm1":
+        y = expm1(x)
+    elif FUNCTION == "sigmoid":
+        y = sigmoid(x)
+    elif FUNCTION == "logsigmoid":
+        y = logsigmoid(x)
+    elif FUNCTION == "softplus":
+        y = softplus(x)
+    elif FUNCTION == "tanh":
+        y = tanh(x)
+    else:
+        y = silu(x)
+    tl.store(p_y + o, y)
+"""
+
+INTERPRET = """
+import pickle, sys
+import torch
+import kernels_under_test as m
+
+with open(sys.argv[1], "rb") as file:
+    calls = pickle.load(file)
+results = []
+for kernel, arrays, constants, outs in calls:
+    tensors = [torch.from_numpy(a) for a in arrays]
+    written = [torch.full_like(tensors[0], 7.0) for _ in range(outs)]
+    getattr(m, kernel)[(1,)](*tensors, *written, **constants)
+    results.append([w.numpy() for w in written])
+with open(sys.argv[2], "wb") as file:
+    pickle.dump(results, file)
+"""
+
+COMPILE = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+import kernels_under_test as m
+
+backend, arch, width, precision = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+target = GPUTarget(backend, int(arch) if backend == "cuda" else arch, width)
+
+
+def check(kernel, pointers, constants):
+    signature = {name: "*fp32" for name in pointers} | {name: "constexpr" for name in constants}
+    source = ASTSource(fn=getattr(m, kernel), signature=signature, constexprs=constants)
+    triton.compile(source, target=target, options={"num_warps": 4})
+
+
+xy = ["p_x", "p_y"]
+check("inverse_kernel", xy, dict(C=64, PRECISION=precision))
+for rank, exclusive, reverse in [(1, True, True), (2, True, False), (2, False, True), (3, True, False)]:
+    check("cumsum_kernel", xy, dict(RANK=rank, C=64, K=32, L=4, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
+check("scan_kernel", ["p_a", "p_b", "p_d", "p_h"], dict(RANK=2, C=64, K=32, REVERSE=True))
+for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu"]:
+    check("elementwise_kernel", xy, dict(N=128, FUNCTION=function))
+"""
+
+
+def _module(folder: Path) -> None:
+    texts = ["import triton\nimport triton.language as tl", *helper_texts(HELPERS), KERNELS.strip()]
+    (folder / "kernels_under_test.py").write_text("\n\n\n".join(texts) + "\n")
+
+
+def _interpret(folder: Path, calls: list[tuple[str, list[Array], dict[str, Any], int]]) -> list[list[Array]]:
+    """Run (kernel, input arrays, constants, number of outputs) in the interpreter; the outputs of each."""
+    import pickle
+
+    _module(folder)
+    (folder / "run.py").write_text(INTERPRET)
+    with open(folder / "calls.pkl", "wb") as file:
+        pickle.dump(calls, file)
+    env = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-W", "error::RuntimeWarning", "run.py", "calls.pkl", "results.pkl"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    with open(folder / "results.pkl", "rb") as file:
+        results: list[list[Array]] = pickle.load(file)
+    return results
+
+
+def _running_sum(x: Array, block: int, reverse: bool, exclusive: bool) -> Array:
+    out = np.zeros_like(x, dtype=np.float64)
+    for t in range(x.shape[0]):
+        start = t - t % block
+        lo, hi = (t, start + block) if reverse else (start, t + 1)
+        if exclusive:
+            lo, hi = (lo + 1, hi) if reverse else (lo, hi - 1)
+        out[t] = x[lo:hi].astype(np.float64).sum(axis=0)
+    return out
+
+
+def test_segment_cumsum(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    calls, wants = [], []
+    for shape in [(16,), (128,), (64, 32), (16, 1), (32, 8, 4)]:
+        for block in {16, 4, shape[0]}:
+            for reverse in (False, True):
+                for exclusive in (False, True):
+                    x = -rng.uniform(0, 3, shape).astype(np.float32)
+                    x[rng.uniform(size=shape) < 0.05] = -np.inf
+                    k, length = (*shape[1:], 1, 1)[:2]
+                    constants = {"RANK": len(shape), "C": shape[0], "K": k, "L": length}
+                    constants |= {"BLOCK": block, "REVERSE": reverse, "EXCLUSIVE": exclusive}
+                    calls.append(("cumsum_kernel", [x], constants, 1))
+                    wants.append(_running_sum(x, block, reverse, exclusive))
+    for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
+        np.testing.assert_allclose(got, want, rtol=64 * 2.0**-24)
+
+
+def test_shift_rows(tmp_path: Path) -> None:
+    calls, wants = [], []
+    for shape in [(16,), (64, 8), (16, 4, 2)]:
+        for by in (1, -1, 3, -15, 0, 16):
+            x = np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape)
+            x[::5] = -np.inf
+            k, length = (*shape[1:], 1, 1)[:2]
+            calls.append(("shift_kernel", [x], {"RANK": len(shape), "C": shape[0], "K": k, "L": length, "BY": by}, 1))
+            want = np.zeros_like(x)
+            if by >= 0:
+                want[by:] = x[: shape[0] - by]
+            else:
+                want[:by] = x[-by:]
+            wants.append(want)
+    for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_unit_lower_inverse(tmp_path: Path) -> None:
+    """Repeated unit keys with beta = 2 are the hard case: the inverse alternates between 2 and -2 and never decays."""
+    rng = np.random.default_rng(2)
+    cases = []
+    for side in (16, 32, 64, 128):
+        keys = rng.normal(size=(side, 8))
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+        near = np.ones((side, 8)) / np.sqrt(8) + 0.01 * keys
+        near /= np.linalg.norm(near, axis=1, keepdims=True)
+        ones = np.ones((side, 1))
+        for rows, beta in [(ones, 2.0), (ones, 1.9), (near, 2.0), (near, 1.7), (keys, 2.0), (keys, 0.0)]:
+            cases.append(np.tril(beta * rows @ rows.T, -1).astype(np.float32))
+    calls = [("inverse_kernel", [m], {"C": len(m), "PRECISION": "tf32x3"}, 1) for m in cases]
+    for (got,), m in zip(_interpret(tmp_path, calls), cases, strict=True):
+        exact = np.tril(np.linalg.inv(np.eye(len(m)) + m.astype(np.float64)))
+        # Elementwise, substitution in unit roundoff u guarantees n u |X| |I + M| |X|; that is loose, so in the norm
+        # also 8 n u max|X|, which LAPACK's own fp32 triangular solve exceeds on nearly repeated keys.
+        bound = len(m) * 2.0**-24 * np.abs(exact) @ (np.abs(m) + np.eye(len(m))) @ np.abs(exact)
+        assert np.all(np.abs(got - exact) <= bound)
+        assert np.abs(got - exact).max() <= 8 * len(m) * 2.0**-24 * np.abs(exact).max()
+        assert np.array_equal(got, np.tril(got)) and np.all(np.diag(got) == 1)
+
+
+def test_affine_scan(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    calls, wants = [], []
+    for shape in [(16,), (16, 4)]:
+        for reverse in (False, True):
+            a = rng.uniform(-1, 1, shape).astype(np.float32)
+            a[5] = 0
+            b = rng.normal(size=shape).astype(np.float32)
+            constants = {"RANK": len(shape), "C": shape[0], "K": (*shape[1:], 1)[0], "REVERSE": reverse}
+            calls.append(("scan_kernel", [a, b], constants, 2))
+            h, d = np.zeros(shape[1:]), np.ones(shape[1:])
+            want_d, want_h = np.zeros(shape), np.zeros(shape)
+            for t in reversed(range(16)) if reverse else range(16):
+                h, d = a[t] * h + b[t], a[t] * d
+                want_d[t], want_h[t] = d, h
+            wants.append((want_d, want_h))
+    for got, want in zip(_interpret(tmp_path, calls), wants, strict=True):
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_allclose(g, w, rtol=1e-5, atol=16 * 2.0**-24 * np.abs(w).max())
+
+
+def test_elementwise(tmp_path: Path) -> None:
+    """Ten units in the last place, relative, wherever the value is a normal fp32 number; the ends exactly."""
+    magnitudes = np.concatenate([np.geomspace(1e-30, 100, 505), [0.5, 1.0, np.inf, 1e30, 104.0, 1.0e38, 0.0]])
+    x = np.concatenate([magnitudes, -magnitudes]).astype(np.float32)
+    wide = x.astype(np.float64)
+    e = np.exp(-np.abs(wide))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        sigmoid = np.where(wide >= 0, 1, e) / (1 + e)
+        wants = {
+            "log1p": np.log1p(np.where(wide >= -1, wide, 0)),
+            "expm1": np.expm1(np.where(wide <= 88, wide, 0)),
+            "sigmoid": sigmoid,
+            "logsigmoid": np.minimum(wide, 0) - np.log1p(e),
+            "softplus": np.maximum(wide, 0) + np.log1p(e),
+            "tanh": np.tanh(wide),
+            "silu": np.where(wide == -np.inf, 0, wide * sigmoid),
+        }
+    inputs = dict.fromkeys(wants, x)
+    inputs["log1p"] = np.where(wide >= -1, x, 0).astype(np.float32)
+    inputs["log1p"][inputs["log1p"] == -1] = 0
+    wants["log1p"] = np.log1p(inputs["log1p"].astype(np.float64))
+    inputs["expm1"] = np.where(wide <= 88, x, 0).astype(np.float32)
+    calls = [("elementwise_kernel", [inputs[name]], {"N": 1024, "FUNCTION": name}, 1) for name in wants]
+    for (got,), (name, want) in zip(_interpret(tmp_path, calls), wants.items(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=10 * 2.0**-24, atol=2.0**-126, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "backend, arch, width", [("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32), ("hip", "gfx942", 64)]
+)
+def test_compiles(tmp_path: Path, backend: str, arch: int | str, width: int) -> None:
+    _module(tmp_path)
+    (tmp_path / "compile.py").write_text(COMPILE)
+    env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "compile.py", backend, str(arch), str(width), dot_precision(backend)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_table() -> None:
+    names = list(HELPERS)
+    for place, name in enumerate(names):
+        assert HELPERS[name].startswith("@triton.jit\ndef ") and f"def {name}(" in HELPERS[name]
+        callers_after = [other for other in needs(name) if names.index(other) > place]
+        assert not callers_after, f"{name} is printed before {callers_after}"
+        assert "libdevice" not in HELPERS[name]
+    assert helper_texts(["softplus"]) == (HELPERS["log1p"], HELPERS["softplus"])
+    assert helper_texts(["segment_cumsum", "shift_rows"]) == helper_texts(["segment_cumsum"])
+    with pytest.raises(KeyError, match="no device function 'nothing'"):
+        helper_texts(["nothing"])
