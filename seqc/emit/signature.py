@@ -1,0 +1,147 @@
+"""What an emitted file is about, as plain data: the contract between whoever lowers a spec and `seqc.emit`.
+
+In: names (already safe: see `seqc.emit.names`), dims in declared order, and the text of the kernels. Out: frozen values
+that `seqc.emit.emit` turns into a file. Nothing here knows a graph, and nothing imports torch.
+
+Layouts: an input or output is [B, T, dims...], a state [B, dims...], a parameter [dims...] ([B, dims...] per batch).
+Dtypes: "io" is the dtype of the inputs; "carry" is float64 for float64 inputs, else float32. States are "carry", and
+so is everything that the torch functions get or give. The Triton functions get contiguous tensors in the dtypes that
+they are stored in; what they give is cast by the boundary where it has another dtype.
+
+The functions of a `Kernels`, with SUFFIX "torch" or "triton"; names in the order of the signature, all positional:
+
+    _forward_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T..., saved...)
+    _backward_SUFFIX(inputs..., params..., NAME_0..., saved..., d_outputs..., d_NAME_T...)
+                                                    -> (d_inputs..., d_params..., d_NAME_0...)
+    _infer_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)    optional: a forward that saves nothing
+    _step_torch(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)      one step, no time axis, plain torch
+
+They run below autograd with autocast off, on one device, with B > 0 and T > 0, and every cotangent dense (never None).
+They return fresh tensors: no result is an argument, and no two results share memory. `_step_torch` is the exception:
+autograd differentiates it, so it is made of ordinary torch operators and may return views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["io", "carry"]
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A named dim. `choices`: the only sizes that the kernels serve (any if empty). `default`: the Module's size."""
+
+    name: str
+    default: int | None = None
+    choices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input [B, T, dims...]. A gate is float32 under autocast, and may be so beside inputs of lower precision."""
+
+    name: str
+    dims: tuple[str, ...]
+    gate: bool = False
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter [dims...]; `D'` stands for D again (a square parameter is ("D", "D'"), row first).
+
+    init: a torch expression over the dims' names that broadcasts to [dims...], e.g. "torch.log(1 + torch.arange(N))";
+    None draws from a normal distribution of variance 1 / (last dim), or zeros where there is one dim or none.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    init: str | None = None
+    per_batch: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """A state [B, dims...]. init: a number ("0", "-inf"), or a torch expression over parameters and dims' names that
+    broadcasts to [B, dims...]; autograd differentiates it."""
+
+    name: str
+    dims: tuple[str, ...]
+    init: str = "0"
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output [B, T, dims...], in the dtype of the inputs."""
+
+    name: str
+    dims: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A tensor that forward keeps for backward. shape: Python expressions over B, T and dims: "(T + 63) // 64"."""
+
+    name: str
+    shape: tuple[str, ...]
+    dtype: Dtype = "carry"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """One backend's part of a file.
+
+    text: complete top-level definitions, the functions above among them; it may use `torch` and `math`. In the Triton
+    part kernels are written `@triton.jit` and use `triton` and `tl`; emission puts the import off until a CUDA tensor
+    arrives. infer: whether the text defines `_infer_SUFFIX`. float64: whether float64 inputs are served (by the torch
+    part always); where not, the torch part takes them.
+    """
+
+    text: str
+    saved: tuple[Saved, ...] = ()
+    infer: bool = False
+    float64: bool = False
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One emitted file.
+
+    spec: the public function's name; class_name: the Module's. doc: the lines of the file's docstring (the recurrence,
+    the numerical plan). header: words of the one comment line above it (target, tiles), or "". torch: the plain form,
+    which serves every device and dtype; triton: the CUDA form, or None. A longer lag is one more state: list it, so
+    that a run can be continued from what a call returned.
+    """
+
+    spec: str
+    class_name: str
+    doc: tuple[str, ...]
+    dims: tuple[Dim, ...]
+    inputs: tuple[Input, ...]
+    params: tuple[Param, ...]
+    states: tuple[State, ...]
+    outputs: tuple[Output, ...]
+    torch: Kernels
+    triton: Kernels | None = None
+    header: str = ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Every tensor argument of the operator, in order: inputs, params, then NAME_0 of each state."""
+        return tuple(x.name for x in self.inputs) + tuple(p.name for p in self.params) + self.initial
+
+    @property
+    def initial(self) -> tuple[str, ...]:
+        """NAME_0 of each state."""
+        return tuple(f"{s.name}_0" for s in self.states)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What a call returns, in order: outputs, then NAME_T of each state."""
+        return tuple(o.name for o in self.outputs) + tuple(f"{s.name}_T" for s in self.states)
+
+    @property
+    def backends(self) -> dict[str, Kernels]:
+        """Suffix -> kernels, of the parts that the file has."""
+        return {"torch": self.torch} | ({"triton": self.triton} if self.triton else {})
