@@ -70,6 +70,11 @@ def _mul_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
     return a[0] * a[1]
 
 
+def _power(x: float, c: float) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.power(x, c))
+
+
 def _pow_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
     exponent = n.args[1]
     if exponent.op == "const":
@@ -78,9 +83,9 @@ def _pow_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
             low = _abs(a[0])
             return low * low
         if a[0].lo >= 0 and c >= 0:
-            return a[0].map(lambda x: x**c)
+            return a[0].map(lambda x: _power(x, c))
         if a[0].lo > 0:
-            return a[0].map(lambda x: x**c, increasing=False)
+            return a[0].map(lambda x: _power(x, c), increasing=False)
     return POSITIVE if a[0].lo >= 0 else ANY
 
 
