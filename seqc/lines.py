@@ -1,9 +1,9 @@
 """Cuts a spec into logical lines, so that each can be parsed, and can fail, by itself.
 
-In: a source. Out: logical lines (a line with its continuations joined and its comments blanked, offsets unchanged), all
-comments, and diagnostics about what ends a line too late: an unclosed bracket, an unclosed documentation string.
-A line continues while a bracket is open, after a trailing operator or comma, when the next line begins with an operator,
-or when the next line is indented and begins with a word that can only follow a declaration (`init`, `in`, ...).
+In: a source. Out: logical lines (continuations joined, comments blanked, offsets unchanged), all comments, and
+diagnostics about what ends a line too late: an unclosed bracket, an unclosed documentation string.
+A line continues while a bracket is open, after a trailing operator or comma, when the next line begins with an
+operator, or when the next line is indented and begins with a word that can only follow a declaration (`init`, `in`, ...).
 No statement begins with an operator, so nothing depends on how far a line is indented except these words.
 This module never looks inside an expression.
 """
@@ -61,11 +61,12 @@ class _Piece:
     text: str
 
 
-def split(source: Source) -> tuple[list[Line], list[Comment], list[Diagnostic]]:
-    """Logical lines, comments and diagnostics, each in source order."""
+def split(source: Source) -> tuple[list[Line], list[Comment], list[Line], list[Diagnostic]]:
+    """Logical lines, comments, lines whose brackets do not match, and diagnostics, each in source order."""
     pieces, comments, found = _pieces(source)
     base = pieces[0].indent if pieces else 0
     lines: list[Line] = []
+    broken: list[Line] = []
     group: list[_Piece] = []
     for piece in [*pieces, None]:
         if group and (piece is None or not _continues(group, piece, base)):
@@ -74,12 +75,13 @@ def split(source: Source) -> tuple[list[Line], list[Comment], list[Diagnostic]]:
             problem = _brackets(line)
             if problem:
                 found.append(problem)
+                broken.append(line)
             else:
                 lines.append(line)
             group = []
         if piece is not None:
             group.append(piece)
-    return lines, comments, found
+    return lines, comments, broken, found
 
 
 def _joined(group: list[_Piece]) -> str:

@@ -1,4 +1,4 @@
-"""From text to syntax tree. The one module that knows the parser generator; it is imported when the first spec is read.
+"""From text to syntax tree. The one module that knows the parser generator, imported when the first spec is read.
 
 In: a source. Out: a `Spec`, or `SpecError` with every syntax mistake of the file: each logical line is parsed by itself,
 so one bad line costs only itself. This module never resolves a name.
@@ -7,6 +7,7 @@ so one bad line costs only itself. This module never resolves a name.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,17 +67,26 @@ def read(path_or_text: str | Path) -> Source:
 
 def parse(source: Source | str) -> Spec:
     """The tree of a spec. Raises SpecError with all syntax mistakes."""
-    spec, found = parse_with_errors(source)
-    if found:
-        raise SpecError(found)
-    return spec
+    parsed = parse_with_errors(source)
+    if parsed.found:
+        raise SpecError(parsed.found)
+    return parsed.spec
 
 
-def parse_with_errors(source: Source | str) -> tuple[Spec, list[Diagnostic]]:
-    """The tree of what could be read, and the mistakes of the rest."""
+@dataclass(frozen=True)
+class Parsed:
+    """The tree of what could be read; the mistakes of the rest; every word of the lines that could not be read."""
+
+    spec: Spec
+    found: tuple[Diagnostic, ...]
+    lost: frozenset[str]
+
+
+def parse_with_errors(source: Source | str) -> Parsed:
+    """Parse as much as possible. Never raises on bad text."""
     if isinstance(source, str):
         source = Source("<spec>", source)
-    lines, comments, found = split(source)
+    lines, comments, broken, found = split(source)
     statements: list[Statement] = []
     for line in lines:
         result = _statement(line)
@@ -84,8 +94,10 @@ def parse_with_errors(source: Source | str) -> tuple[Spec, list[Diagnostic]]:
             statements.append(result)
         else:
             found.append(result)
+            broken.append(line)
     found.sort(key=Diagnostic.order)
-    return Spec(source, tuple(statements), tuple(comments)), found
+    lost = frozenset(word for line in broken for word in _WORD.findall(line.text))
+    return Parsed(Spec(source, tuple(statements), tuple(comments)), tuple(found), lost)
 
 
 def _statement(line: Line) -> Statement | Diagnostic:

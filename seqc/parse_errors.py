@@ -15,7 +15,7 @@ from seqc.lines import Line
 # what a run of expected terminals is called; the first group whose terminals are all expected is named, and removed
 _GROUPS = (
     ({"NAME", "LPAR", "MINUS", "INT"}, {"NUM", "IMAGINARY", "PLUS"}, "a value"),
-    ({"PLUS", "MINUS", "TIMES"}, {"OVER", "MATMUL", "POWER", "COMPARE"}, "an operator"),
+    ({"PLUS", "MINUS"}, {"TIMES", "OVER", "MATMUL", "POWER", "COMPARE"}, "an operator"),
 )
 _WORDS = {
     "NAME": "a name",

@@ -1,0 +1,140 @@
+"""From syntax tree to program: the step graph of one time step, with everything that the spec declares.
+
+In: a path, a text or a tree. Out: a `Program`, or `SpecError` with every mistake in source order (`Unsupported` where
+the spec is right but asks for what no later stage serves). This module puts the parts together; names, expressions and
+statements are read by the `build_*` modules. It proves nothing and chooses nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seqc import syntax
+from seqc.build_expr import Elaborator
+from seqc.build_names import axes
+from seqc.build_scope import Scope, gather
+from seqc.build_wishes import claims, direction, interval, refuse_the_rest, wishes
+from seqc.diagnostics import Diagnostic, Label, raise_if_any
+from seqc.graph import Node, const
+from seqc.intervals import ANY
+from seqc.parse import parse_with_errors, read
+from seqc.program import Program, TensorDecl
+from seqc.syntax import Decl
+
+
+def load(path_or_text: str | Path) -> Program:
+    """The program of a `.seq` file, or of a spec given as a string. Raises SpecError or Unsupported."""
+    parsed = parse_with_errors(read(path_or_text))
+    return build(parsed.spec, parsed.found, parsed.lost)
+
+
+def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset[str] = frozenset()) -> Program:
+    """The program of a tree. `found`: mistakes that parsing has left; `lost`: words of the lines that it gave up."""
+    scope = gather(spec, lost)
+    scope.found.extend(found)
+    title = _title(scope, spec)
+    work = Elaborator(scope)
+    for name in scope.consts:
+        work.constant(name)
+    for name, define in scope.defines.items():
+        work.current(name, define.span)
+    inputs = {name: _tensor(work, "input", decl) for name, decl in scope.inputs.items()}
+    params = {name: _tensor(work, "param", decl) for name, decl in scope.params.items()}
+    states = {name: _tensor(work, "state", decl) for name, decl in scope.states.items()}
+    updates = {name: node for name in scope.states if (node := _update(work, name)) is not None}
+    output_decls, outputs = _outputs(work)
+    if not outputs and not states and not scope.found:
+        scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
+    said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
+    refuse_the_rest(scope, spec)
+    raise_if_any(scope.found)
+    for name in work.deepest:
+        init = states[name].init if name in states else const(0.0)
+        assert init is not None
+        for decl, newest in work.hidden(name, init):
+            states[decl.name], updates[decl.name] = decl, newest
+    return Program(
+        name=title.name.id if title else "",
+        doc=(title.doc or "") if title else "",
+        dims=scope.dims,
+        inputs=inputs,
+        params=params,
+        states=states,
+        output_decls=output_decls,
+        updates=updates,
+        outputs=outputs,
+        claims=said[0],
+        wishes=said[1],
+        direction=said[2],
+        spans=work.spans,
+        definitions=work.definitions,
+        source=spec.source.text,
+        path=spec.source.name,
+    )
+
+
+def _title(scope: Scope, spec: syntax.Spec) -> syntax.SpecName | None:
+    titles = [statement for statement in spec.statements if isinstance(statement, syntax.SpecName)]
+    if not titles and "spec" not in scope.lost:
+        scope.report("no-name", "the spec has no name", help='begin with `spec NAME`, and its mathematics in `"""`')
+    if len(titles) > 1:
+        first = Label(titles[0].name.span, "first named here")
+        scope.report("said-twice", "a file holds one spec", Label(titles[1].name.span, "named again"), first)
+    return titles[0] if titles else None
+
+
+def _tensor(work: Elaborator, kind: str, decl: Decl) -> TensorDecl:
+    """The declaration as the program keeps it, with its range and its initial value."""
+    bounds = interval(work.scope, decl.interval) if decl.interval is not None else None
+    init: Node | None = const(0.0) if kind == "state" else None
+    if decl.value is not None:
+        value = work.top(decl.value, "init")
+        if value is not None:
+            value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
+        init = value.node if value is not None else None
+    return TensorDecl(
+        decl.name.id,
+        kind,
+        axes(decl),
+        range=bounds or ANY,
+        unit=tuple(dim.id for dim in decl.unit or ()),
+        init=init,
+        per_batch=decl.per_batch,
+    )
+
+
+def _update(work: Elaborator, name: str) -> Node | None:
+    """The new value of a state; reports a state that gets none."""
+    scope, decl = work.scope, work.scope.states[name]
+    if name not in scope.defines:
+        if name not in scope.lost:
+            label = Label(decl.span, "declared here")
+            help = f"add its new value: `{name} = ...`"
+            scope.report("no-update", f"the state `{name}` is never given a new value", label, help=help)
+        return None
+    value = work.current(name, decl.span)
+    return value.node if value is not None else None
+
+
+def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
+    """Outputs in source order: dims as declared, as the state of that name has them, or in the order of the dims."""
+    scope = work.scope
+    decls: dict[str, TensorDecl] = {}
+    nodes: dict[str, Node] = {}
+    for name, output in scope.outputs.items():
+        if name not in scope.defines:
+            if name in scope.inputs or name in scope.params or name in scope.consts:
+                label = Label(output.name.span, "not computed in the step")
+                scope.report("not-an-output", f"`{name}` is declared, not defined", label, help="output a definition")
+            elif name not in scope.states:
+                scope.unknown("name", output.name, [*scope.defines, *scope.states])
+            continue
+        value = work.current(name, output.span)
+        if value is None:
+            continue
+        order = value.order
+        if name not in scope.states and output.dims is None and scope.defines[name].dims is None:
+            order = tuple(dim for dim in scope.dims if dim in value.order)
+        decls[name] = TensorDecl(name, "output", order)
+        nodes[name] = value.node
+    return decls, nodes

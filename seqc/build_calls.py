@@ -1,0 +1,269 @@
+"""The functions of the language: how many arguments and dims each takes, and what it means in operators.
+
+In: values. Out: values. A row whose name is an operator applies it; the others are expanded here into forms that hold
+at every argument (`softmax` subtracts its maximum, `zoh` goes through expm1). Names that are understood but not lowered
+yet are listed with the reason. Looking names up and reporting mistakes is the elaborator's work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from seqc.build_value import Value, apply, constant_of, number, power, real, reduced, truth
+from seqc.graph import node, size
+
+EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
+EPS_UNIT = 1e-6  # l2norm: added to the sum of squares
+
+Dims: TypeAlias = tuple[str, ...]
+Expand: TypeAlias = Callable[[list[Value], Dims], Value]
+
+
+class Misuse(Exception):
+    """The arguments do not fit the function: message, cause and help for the diagnostic."""
+
+    def __init__(self, message: str, cause: str = "", help: str = "") -> None:
+        self.message, self.cause, self.help = message, cause, help
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Function:
+    """`least` to `most` arguments; `over`: whether dims in brackets are required ("yes"), or not taken ("no").
+
+    contracts: the result no longer has the dims; the first argument must have them.
+    """
+
+    expand: Expand
+    least: int
+    most: int
+    over: str = "no"
+    usage: str = ""
+
+
+def _op(name: str, arity: int) -> Function:
+    def expand(args: list[Value], dims: Dims) -> Value:
+        return apply(name, *map(real, args))
+
+    return Function(expand, arity, arity)
+
+
+def _sub(a: Value, b: Value) -> Value:
+    return apply("sub", a, b)
+
+
+def _mul(a: Value, b: Value) -> Value:
+    return apply("mul", a, b)
+
+
+def _add(a: Value, b: Value) -> Value:
+    return apply("add", a, b)
+
+
+def _div(a: Value, b: Value) -> Value:
+    return apply("div", a, b)
+
+
+def total(x: Value, dims: Dims) -> Value:
+    """sum[dims](x)"""
+    return reduced("sum", real(x), dims)
+
+
+def mean(x: Value, dims: Dims) -> Value:
+    """sum[dims](x) / (their extents)"""
+    count = Value(size(dims[0]))
+    for dim in dims[1:]:
+        count = _mul(count, Value(size(dim)))
+    return _div(total(x, dims), count)
+
+
+def _largest(args: list[Value], dims: Dims) -> Value:
+    return _fold_max("max", args) if not dims else reduced("amax", real(args[0]), dims)
+
+
+def _smallest(args: list[Value], dims: Dims) -> Value:
+    if not dims:
+        return _fold_max("min", args)
+    return apply("neg", reduced("amax", apply("neg", real(args[0])), dims))
+
+
+def _fold_max(op: str, args: list[Value]) -> Value:
+    if len(args) < 2:
+        hint = f"write `{op}(a, b)`, or `{op}[K](x)` for the {op} over a dim"
+        raise Misuse(f"`{op}` of one value needs the dims to run over", help=hint)
+    result = real(args[0])
+    for arg in args[1:]:
+        result = apply(op, result, real(arg))
+    return result
+
+
+def _anchor(x: Value, dims: Dims) -> Value:
+    return apply("stopgrad", reduced("amax", x, dims))
+
+
+def _softmax(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    e = apply("exp", _sub(x, _anchor(x, dims)))
+    return Value(_div(e, total(e, dims)).node, x.order)
+
+
+def _logsumexp(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    top = _anchor(x, dims)
+    return _add(top, apply("log", total(apply("exp", _sub(x, top)), dims)))
+
+
+def _scaled(x: Value, rest: list[Value]) -> Value:
+    """x * gain + bias, as far as given."""
+    result = x
+    for op, arg in zip(("mul", "add"), rest, strict=False):
+        result = apply(op, result, real(arg))
+    return result
+
+
+def _layernorm(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    centred = _sub(x, mean(x, dims))
+    spread = apply("sqrt", _add(mean(_mul(centred, centred), dims), number(EPS_NORM)))
+    return _scaled(Value(_div(centred, spread).node, x.order), args[1:])
+
+
+def _rmsnorm(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    spread = apply("sqrt", _add(mean(_mul(x, x), dims), number(EPS_NORM)))
+    return _scaled(Value(_div(x, spread).node, x.order), args[1:])
+
+
+def _l2norm(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    return Value(_div(x, apply("sqrt", _add(total(_mul(x, x), dims), number(EPS_UNIT)))).node, x.order)
+
+
+def _norm(args: list[Value], dims: Dims) -> Value:
+    """The 2-norm, with derivative 0 (not 0/0) at zero."""
+    square = total(_mul(real(args[0]), real(args[0])), dims)
+    safe = apply("where", apply("gt", square, number(0.0)), square, number(1.0))
+    return apply("where", apply("gt", square, number(0.0)), apply("sqrt", safe), number(0.0))
+
+
+def _relu(args: list[Value], dims: Dims) -> Value:
+    """0 for x <= 0, else x: the derivative at 0 is 0, and a NaN stays a NaN."""
+    x = real(args[0])
+    return apply("where", apply("le", x, number(0.0)), number(0.0), x)
+
+
+def _silu(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    return _mul(x, apply("sigmoid", x))
+
+
+def _gelu(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    return _mul(_mul(number(0.5), x), _add(number(1.0), apply("erf", _mul(x, number(math.sqrt(0.5))))))
+
+
+def _where(args: list[Value], dims: Dims) -> Value:
+    return apply("where", truth(args[0]), real(args[1]), real(args[2]))
+
+
+def _withgrad(args: list[Value], dims: Dims) -> Value:
+    """The truth value as 0 or 1; its derivative with respect to (a - b) of `a > b` is the slope."""
+    y, slope = args[0], real(args[1])
+    if y.node.op not in ("gt", "ge", "lt", "le"):
+        cause = "the slope is the derivative with respect to a - b, so the first argument must be a comparison a > b"
+        raise Misuse("`withgrad` needs a comparison", cause, "write `withgrad(u > 1, slope)`")
+    a, b = y.node.args
+    difference = node("sub", a, b) if y.node.op in ("gt", "ge") else node("sub", b, a)
+    order = (*y.order, *(d for d in slope.order if d not in y.order))
+    return Value(node("surrogate", y.node, difference, slope.node), order)
+
+
+def _zoh(args: list[Value], dims: Dims) -> Value:
+    """zoh(A, dt) = exp(dt A); zoh(A, B, dt) = (exp(dt A) - 1) / A * B, which is dt * B at A = 0."""
+    a, dt = real(args[0]), real(args[-1])
+    x = _mul(dt, a)
+    if len(args) == 2:
+        return apply("exp", x)
+    small = apply("lt", apply("abs", x), number(1e-6))
+    safe = apply("where", small, number(1.0), x)
+    series = _add(number(1.0), _mul(number(0.5), x))
+    gain = apply("where", small, series, _div(apply("expm1", safe), safe))
+    return _mul(_mul(dt, gain), real(args[1]))
+
+
+def _bilinear(args: list[Value], dims: Dims) -> Value:
+    """bilinear(A, dt) = (1 + dt A / 2) / (1 - dt A / 2); bilinear(A, B, dt) = dt B / (1 - dt A / 2)."""
+    a, dt = real(args[0]), real(args[-1])
+    half = _mul(number(0.5), _mul(dt, a))
+    below = _sub(number(1.0), half)
+    if len(args) == 2:
+        return _div(_add(number(1.0), half), below)
+    return _div(_mul(dt, real(args[1])), below)
+
+
+def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
+    return lambda args, dims: reduce(args[0], dims)
+
+
+_UNARY = ("exp", "expm1", "log", "log1p", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos")
+
+FUNCTIONS: dict[str, Function] = {
+    **{name: _op(name, 1) for name in (*_UNARY, "sin", "erf", "stopgrad")},
+    "logaddexp": _op("logaddexp", 2),
+    "relu": Function(_relu, 1, 1),
+    "silu": Function(_silu, 1, 1),
+    "gelu": Function(_gelu, 1, 1),
+    "where": Function(_where, 3, 3),
+    "withgrad": Function(_withgrad, 2, 2),
+    "max": Function(_largest, 1, 16, "maybe"),
+    "min": Function(_smallest, 1, 16, "maybe"),
+    "sum": Function(_over(total), 1, 1, "yes"),
+    "mean": Function(_over(mean), 1, 1, "yes"),
+    "softmax": Function(_softmax, 1, 1, "yes"),
+    "logsumexp": Function(_logsumexp, 1, 1, "yes"),
+    "layernorm": Function(_layernorm, 1, 3, "yes"),
+    "rmsnorm": Function(_rmsnorm, 1, 2, "yes"),
+    "l2norm": Function(_l2norm, 1, 1, "yes"),
+    "norm": Function(_norm, 1, 1, "yes"),
+    "zoh": Function(_zoh, 2, 3),
+    "bilinear": Function(_bilinear, 2, 3),
+}
+
+_COMPLEX = "complex arithmetic is not lowered yet"
+_DENSE = "only elementwise (diagonal) discretisation is lowered: use `zoh` or `bilinear`"
+NOT_LOWERED: dict[str, str] = {
+    "re": _COMPLEX,
+    "im": _COMPLEX,
+    "conj": _COMPLEX,
+    "expm": _DENSE,
+    "inv": _DENSE,
+    "normal": "noise drawn inside the loop is not lowered yet: pass it as an input",
+    "uniform": "noise drawn inside the loop is not lowered yet: pass it as an input",
+    "feedback": "closed loops are not lowered yet: feed the output of `step` back in the caller",
+}
+
+
+def negated(x: Value) -> Value:
+    """-x, as a constant where x is one."""
+    constant = constant_of(x)
+    return number(-constant) if constant is not None else apply("neg", real(x))
+
+
+_BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+_COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
+
+
+def infix(op: str, a: Value, b: Value) -> Value:
+    """a op b for every sign of the language but `@`; arithmetic of two constants is done at once."""
+    a, b = real(a), real(b)
+    if op == "^":
+        return power(a, b)
+    if op in _COMPARE:
+        return apply(_COMPARE[op], a, b)
+    x, y = constant_of(a), constant_of(b)
+    if x is not None and y is not None and not (op == "/" and y == 0):
+        return number({"+": x + y, "-": x - y, "*": x * y, "/": x / (y or 1.0)}[op])
+    return apply(_BINARY[op], a, b)

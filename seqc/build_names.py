@@ -1,0 +1,239 @@
+"""The value of a name, now or some steps ago: declared leaves, definitions on demand, and states for longer lags.
+
+In: a scope. Out: `Value`s, cached by name; cycles inside one step are reported. Every state leaf that is made stands for
+one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]` of a definition becomes the state `a.lag1`,
+zero before the first step. Expressions are elaborated by the class that derives from this one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from seqc.build_scope import Scope
+from seqc.build_value import Value, real, shown
+from seqc.diagnostics import Label, Span, listing
+from seqc.graph import BATCH, Node, const, leaf
+from seqc.intervals import ANY
+from seqc.program import TensorDecl
+from seqc.syntax import Decl, Expr, Name
+
+_WHY = {
+    "const": "a constant is computed when the spec is compiled, from numbers, dims and other constants",
+    "init": "an initial value is computed before the first step, from params and constants",
+}
+
+
+def axes(decl: Decl) -> tuple[str, ...]:
+    """The declared dims; the second of two equal ones is primed."""
+    out: list[str] = []
+    for dim in decl.dims:
+        out.append(dim.id if dim.id not in out else f"{dim.id}'")
+    return tuple(out)
+
+
+class Names(ABC):
+    """Values of names. Subclasses say how an expression is elaborated."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.spans: dict[Node, Span] = {}
+        self.definitions: dict[Node, str] = {}
+        self.deepest: dict[str, int] = {}  # name -> the longest lag that is read through extra states
+        self._done: dict[str, Value | None] = {}
+        self._active: dict[str, Span] = {}
+        self._loops: set[frozenset[str]] = set()
+
+    @abstractmethod
+    def top(self, e: Expr, place: str) -> Value | None:
+        """The value of a whole right-hand side that stands in a "step", an "init" or a "const"."""
+
+    def read(self, name: Name, lag: int, place: str, e: Expr) -> Value | None:
+        """The value of a name `lag` steps ago, as read by the expression `e`; None after a report."""
+        scope, word = self.scope, name.id
+        if word in scope.consts or word in scope.params or word in scope.dims:
+            if e is not name:
+                what = "constant" if word in scope.consts else "dim" if word in scope.dims else "param"
+                message = f"the {what} `{word}` does not change over time"
+                scope.report("bad-lag", message, Label(e.span), help=f"write `{word}`")
+                return None
+            if word in scope.consts:
+                return self.constant(word)
+            return self._leaf("param", scope.params[word], 0) if place != "const" else self._misplaced(name, place)
+        known = word in scope.inputs or word in scope.states or word in scope.defines
+        if known and place != "step":
+            return self._misplaced(name, place)
+        if word in scope.inputs:
+            return self._leaf("input", scope.inputs[word], lag)
+        if not known:
+            scope.unknown("name", name, scope.names())
+            return None
+        if lag == 0:
+            return self.current(word, e.span)
+        return self._future(name, lag, e) if lag < 0 else self._past(name, lag, e)
+
+    def _misplaced(self, name: Name, place: str) -> None:
+        kept = "an initial value" if place == "init" else "a constant"
+        message = f"{kept} cannot depend on `{name.id}`"
+        there = Label(self.scope.places[name.id], "declared here")
+        self.scope.report("not-constant", message, Label(name.span, "known only in a step"), there, cause=_WHY[place])
+
+    def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
+        batch = (BATCH,) if kind != "param" or decl.per_batch else ()
+        return Value(leaf(kind, decl.name.id, (*batch, *axes(decl)), offset), axes(decl))
+
+    # ---- now
+
+    def current(self, word: str, span: Span) -> Value | None:
+        """The value of a definition or state in this step."""
+        if word in self._done:
+            return self._done[word]
+        if word in self._active:
+            return self._loop(word, span)
+        define = self.scope.defines.get(word)
+        if define is None or define.expr is None:
+            return None  # a state without a new value: told when the program is put together
+        self._active[word] = span
+        value = self.top(define.expr, "step")
+        del self._active[word]
+        if value is not None:
+            carried = word in self.scope.states or word in self.scope.outputs
+            value = self._declared(word, real(value) if carried else value, define.expr)
+        if value is not None:
+            self.definitions.setdefault(value.node, word)
+        self._done[word] = value
+        return value
+
+    def constant(self, word: str) -> Value | None:
+        """The value of a constant, as an expression of numbers, dims and indices."""
+        if word in self._done:
+            return self._done[word]
+        decl = self.scope.consts[word]
+        if word in self._active:
+            return self._loop(word, decl.name.span)
+        assert decl.value is not None
+        self._active[word] = decl.name.span
+        value = self.top(decl.value, "const")
+        del self._active[word]
+        if value is not None:
+            value = self.checked(word, axes(decl), real(value), decl.value, exact=False)
+        self._done[word] = value
+        return value
+
+    def _declared(self, word: str, value: Value, e: Expr) -> Value | None:
+        """The value with its dims checked against the definition's own and the state's or output's."""
+        define, state, output = (
+            table.get(word) for table in (self.scope.defines, self.scope.states, self.scope.outputs)
+        )
+        for written in (
+            define.dims if define else None,
+            output.dims if output else None,
+            state.dims if state else None,
+        ):
+            if written is not None:
+                if not self.scope.known_dims(written):
+                    return None
+                checked = self.checked(word, tuple(dim.id for dim in written), value, e)
+                if checked is None:
+                    return None
+                value = checked
+        return value
+
+    def checked(self, word: str, dims: tuple[str, ...], value: Value, e: Expr, exact: bool = True) -> Value | None:
+        """The value in the order of the declared dims; reports dims that are missing or too many."""
+        extra = [dim for dim in value.order if dim not in dims]
+        missing = [dim for dim in dims if dim not in value.order] if exact else []
+        if not extra and not missing:
+            return Value(value.node, dims)
+        if any(dim.endswith("'") for dim in extra):
+            help = "a square param keeps its column dim unless it is multiplied with `@`"
+        elif extra:
+            help = (
+                f"contract what is too much, as in `sum[{', '.join(extra)}](...)`, or declare `{word}{value.shown()}`"
+            )
+        else:
+            help = f"declare `{word}{value.shown()}`" if value.order else f"declare `{word}` without dims"
+        there = Label(self.scope.places.get(word, e.span), f"`{word}` has the dims {shown(dims)}")
+        wrong = f"the value of `{word}` " + ("has too many dims" if extra else f"lacks {listing(missing)}")
+        self.scope.report("dim-mismatch", wrong, Label(e.span, f"has the dims {value.shown()}"), there, help=help)
+        return None
+
+    def _loop(self, word: str, span: Span, lag: int = 0) -> None:
+        chain = [*self._active]
+        chain = chain[chain.index(word) :]
+        if frozenset(chain) in self._loops:
+            return
+        self._loops.add(frozenset(chain))
+        labels = [Label(span, f"needs `{word}` in the same step")]
+        labels += [Label(self._active[name], f"needs `{name}`") for name in chain[1:]]
+        if len(chain) == 1:
+            message = f"`{word}` is defined by itself in the same step"
+        else:
+            message = f"{listing(chain)} define each other in the same step"
+        axis = self.scope.axis
+        help = f"read the value of one step ago: `{word}[{axis}-1]`"
+        if word not in self.scope.states:
+            help += f", and declare it: `state {word} = 0`"
+        self.scope.report("instant-cycle", message, *labels, help=help)
+
+    # ---- the past and the future
+
+    def _past(self, name: Name, lag: int, e: Expr) -> Value | None:
+        word = name.id
+        state = self.scope.states.get(word)
+        if state is not None:
+            if state.lag is not None and lag > state.lag:
+                self.scope.report(
+                    "lag-not-kept",
+                    f"`{word}` is read {lag} steps back and keeps {state.lag}",
+                    Label(e.span),
+                    Label(state.span, f"declared with `lag {state.lag}`"),
+                    help=f"declare it with `lag {lag}`",
+                )
+                return None
+            if lag == 1:
+                return self._leaf("state", state, 0)
+            order = axes(state)
+        else:
+            if word in self._active:
+                return self._needs_state(word, e)
+            now = self.current(word, e.span)
+            if now is None:
+                return None
+            order = now.order
+        self.deepest[word] = max(lag, self.deepest.get(word, 0))
+        return Value(leaf("state", f"{word}.lag{lag}", (BATCH, *order)), order)
+
+    def _needs_state(self, word: str, e: Expr) -> None:
+        where = self.scope.places[word]
+        message = f"`{word}` is read in the past and depends on its own past, but it is not a state"
+        labels = (Label(e.span, "its value before the first step is not given"), Label(where, "defined here"))
+        self.scope.report("not-a-state", message, *labels, help=f"declare it with its dims: `state {word} = 0`")
+
+    def _future(self, name: Name, lag: int, e: Expr) -> None:
+        word = name.id
+        if word in self.scope.states:
+            message = f"the state `{word}` cannot be read {-lag} steps ahead"
+            cause = "a state is known from the past up to now; only inputs may be read ahead"
+            self.scope.report("future-state", message, Label(e.span), cause=cause)
+        else:
+            cause = "look-ahead is lowered for inputs only"
+            message = f"the definition `{word}` is read {-lag} steps ahead"
+            self.scope.refuse("look-ahead", message, e.span, cause, "read the inputs that it is made of ahead")
+
+    def hidden(self, word: str, init: Node) -> list[tuple[TensorDecl, Node]]:
+        """The extra states of a name that is read further back, each with its new value."""
+        state = self.scope.states.get(word)
+        first = 2 if state is not None else 1
+        now = self._done[word]
+        if state is not None:
+            order, newest = axes(state), self._leaf("state", state, 0).node
+        else:
+            assert now is not None
+            order, newest = now.order, real(now).node
+            init = const(0.0)
+        out: list[tuple[TensorDecl, Node]] = []
+        for lag in range(first, self.deepest[word] + 1):
+            decl = TensorDecl(f"{word}.lag{lag}", "state", order, range=ANY, init=init, hidden=True)
+            out.append((decl, newest))
+            newest = decl.leaf()
+        return out

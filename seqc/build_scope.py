@@ -1,0 +1,217 @@
+"""What a spec declares: dims, axes, inputs, parameters, constants, states, definitions and outputs, by name.
+
+In: the statements of a tree. Out: a `Scope`, with diagnostics for names that are declared twice, reserved or misused.
+It evaluates no expression and makes no node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from seqc import syntax
+from seqc.diagnostics import Diagnostic, Label, Span, listing, near_miss
+from seqc.graph import RESERVED
+from seqc.program import DimDecl
+from seqc.syntax import Decl, Define, Output
+
+CONSTANTS = ("pi", "inf")
+BUILTIN = (*CONSTANTS, "index", "eye")
+MAX_DIM_CHOICES = 4096
+
+
+@dataclass
+class Scope:
+    """All names of a spec. `defines` holds definitions and outputs: what gives a name its value in a step."""
+
+    axis: str = "t"
+    dims: dict[str, DimDecl] = field(default_factory=dict)
+    inputs: dict[str, Decl] = field(default_factory=dict)
+    params: dict[str, Decl] = field(default_factory=dict)
+    consts: dict[str, Decl] = field(default_factory=dict)
+    states: dict[str, Decl] = field(default_factory=dict)
+    defines: dict[str, Define | Output] = field(default_factory=dict)
+    outputs: dict[str, Output] = field(default_factory=dict)
+    places: dict[str, Span] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
+    found: list[Diagnostic] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        """Every name that may stand in an expression."""
+        tables = (self.inputs, self.params, self.consts, self.states, self.defines, self.dims)
+        return [name for table in tables for name in table] + list(CONSTANTS)
+
+    def report(self, code: str, message: str, *labels: Label, cause: str = "", help: str = "") -> None:
+        """Note a mistake of the spec."""
+        self.found.append(Diagnostic(code, message, labels, cause, help))
+
+    def refuse(self, code: str, message: str, span: Span, cause: str, help: str = "", label: str = "") -> None:
+        """Note something that is right but not served yet."""
+        self.found.append(Diagnostic(code, message, (Label(span, label),), cause, help, kind="unsupported"))
+
+    def unknown(self, what: str, name: syntax.Name, known: list[str], help: str = "") -> None:
+        """Note a name that nothing declares, unless the line that should have declared it could not be read."""
+        if name.id not in self.lost:
+            advice = near_miss(name.id, known) or help
+            self.report(f"unknown-{what}", f"unknown {what} `{name.id}`", Label(name.span, "not declared"), help=advice)
+
+    def known_dims(self, names: tuple[syntax.Name, ...]) -> bool:
+        """Whether every name is a dim; reports the others."""
+        for name in names:
+            if name.id not in self.dims:
+                declared = f"declare it: `dim {name.id}`"
+                self.unknown("dim", name, list(self.dims), declared)
+        return all(name.id in self.dims for name in names)
+
+    def fix_size(self, dim: str) -> int | None:
+        """The one size of a dim that the spec fixes; from now on no other size is served. None where it is open."""
+        decl = self.dims[dim]
+        size = decl.choices[0] if len(decl.choices) == 1 else decl.default
+        if size is not None:
+            self.dims[dim] = DimDecl(dim, size, (size,))
+        return size
+
+
+def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
+    """The scope of a tree."""
+    scope = Scope(lost=lost)
+    for statement in spec.statements:
+        match statement:
+            case syntax.Axes(names=names):
+                _axes(scope, names)
+            case syntax.Dims(items=items):
+                for item in items:
+                    _dim(scope, item)
+            case _:
+                pass
+    for statement in spec.statements:
+        match statement:
+            case syntax.Declare(kind=kind, items=items):
+                for decl in items:
+                    _declare(scope, kind, decl)
+            case syntax.Define(name=name) | syntax.Output(name=name):
+                _define(scope, name, statement)
+            case _:
+                pass
+    _result_names(scope)
+    return scope
+
+
+def _axes(scope: Scope, names: tuple[syntax.Name, ...]) -> None:
+    scope.axis = names[0].id
+    if len(names) > 1:
+        span = names[0].span.to(names[-1].span)
+        scope.refuse("several-axes", "two recurrence axes are not lowered yet", span, "a recurrence runs over one axis")
+
+
+def _dim(scope: Scope, item: syntax.DimItem) -> None:
+    name = item.name.id
+    if name in (*RESERVED, scope.axis):
+        scope.report(
+            "reserved-name",
+            f"`{name}` cannot be the name of a dim",
+            Label(item.name.span, "reserved"),
+            cause=f"{listing(RESERVED)} are the compiler's own names for the batch and for time",
+            help="choose another name",
+        )
+        return
+    if not _new(scope, item.name, "dim"):
+        return
+    sizes = item.sizes or ()
+    if item.lo is not None and item.hi is not None:
+        if not 1 <= item.lo <= item.hi or item.hi - item.lo >= MAX_DIM_CHOICES:
+            wrong = f"`{item.lo}..{item.hi}` is not a range of sizes"
+            scope.report("dim-size", wrong, Label(item.span), help="write `W in 1..8`: both ends belong to the range")
+        else:
+            sizes = tuple(range(item.lo, item.hi + 1))
+    if any(size < 1 for size in (*sizes, item.default or 1)) or item.default == 0:
+        scope.report("dim-size", "the size of a dim is at least 1", Label(item.span))
+    scope.dims[name] = DimDecl(name, item.default, sizes)
+
+
+def _new(scope: Scope, name: syntax.Name, kind: str) -> bool:
+    """Whether the name is free; claims it."""
+    if name.id in scope.places:
+        there = Label(scope.places[name.id], "first declared here")
+        message = f"`{name.id}` is declared twice"
+        scope.report("duplicate-name", message, Label(name.span, "declared again"), there, help="rename one of the two")
+        return False
+    if name.id in BUILTIN or (name.id == scope.axis and kind != "dim"):
+        meaning = "the time axis" if name.id == scope.axis else "built in"
+        label = Label(name.span, f"`{name.id}` is {meaning}")
+        scope.report("reserved-name", f"`{name.id}` cannot be declared", label, help="choose another name")
+        return False
+    scope.places[name.id] = name.span
+    return True
+
+
+def _declare(scope: Scope, kind: str, decl: Decl) -> None:
+    if decl.is_complex:
+        reason = "complex arithmetic is not lowered yet"
+        help = "carry the real and the imaginary part as two values"
+        scope.refuse("complex", f"`{decl.name.id}` is complex", decl.span, reason, help)
+    if not _new(scope, decl.name, kind):
+        return
+    known = scope.known_dims(decl.dims)
+    counts = [dim.id for dim in decl.dims]
+    for dim in decl.dims:
+        allowed = 2 if kind == "param" else 1
+        if counts.count(dim.id) > allowed:
+            why = "a matrix has rows and columns: a param may repeat one dim once" if kind == "param" else ""
+            cause = why or f"only a param may repeat a dim (a square matrix); a {kind} has each dim once"
+            message = f"`{decl.name.id}` repeats the dim `{dim.id}`"
+            scope.report("repeated-dim", message, Label(decl.span), cause=cause)
+            known = False
+            break
+    if decl.unit is not None:
+        for dim in decl.unit:
+            if dim.id not in counts:
+                label = Label(dim.span, f"`{decl.name.id}` has the dims [{', '.join(counts)}]")
+                scope.report("missing-dim", f"`{decl.name.id}` has no dim `{dim.id}` to have unit norm over", label)
+    table = {"input": scope.inputs, "param": scope.params, "const": scope.consts, "state": scope.states}[kind]
+    table[decl.name.id] = decl if known else _without_dims(decl)
+    if not known:
+        scope.lost |= {decl.name.id}
+
+
+def _without_dims(decl: Decl) -> Decl:
+    return Decl(decl.span, decl.name, (), decl.value, decl.interval)
+
+
+def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None:
+    """Enter `NAME = ...` or `output NAME ...`; both give a state its new value when the name is a state's."""
+    if isinstance(statement, Output):
+        if name.id in scope.outputs:
+            there = Label(scope.outputs[name.id].name.span, "first here")
+            scope.report("duplicate-name", f"`{name.id}` is output twice", Label(name.span, "output again"), there)
+            return
+        scope.outputs[name.id] = statement
+        if statement.expr is None:
+            return
+    if name.id in scope.defines:
+        first = scope.defines[name.id].name.span
+        scope.report(
+            "duplicate-name",
+            f"`{name.id}` is defined twice",
+            Label(name.span, "defined again"),
+            Label(first, "first defined here"),
+            cause="a name has one value in a step",
+            help="give the intermediate value its own name",
+        )
+        return
+    if name.id in scope.states or _new(scope, name, "define"):
+        scope.defines[name.id] = statement
+
+
+def _result_names(scope: Scope) -> None:
+    """A call takes `S_0` and returns `S_T` for a state S: nothing else may be called so."""
+    for state in scope.states:
+        for name, role in ((f"{state}_0", "the argument for its initial value"), (f"{state}_T", "its final value")):
+            used = name in (scope.inputs | scope.params) if name.endswith("_0") else name in scope.outputs
+            if used:
+                scope.report(
+                    "reserved-name",
+                    f"`{name}` cannot be declared beside the state `{state}`",
+                    Label(scope.places[name], "this name is taken"),
+                    Label(scope.places[state], f"`{name}` is {role}"),
+                    help="rename one of the two",
+                )
