@@ -71,15 +71,37 @@ def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.
 
 UNIT_LOWER_INVERSE = '''
 @triton.jit
+def join_inverses(M, b_X, C: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.constexpr):
+    """From the inverses b_X [C/SIDE, SIDE, SIDE] of the diagonal blocks of I + M to those of blocks twice as wide.
+
+    The inverse of [[A, 0], [B, D]] has -D^-1 B A^-1 below its diagonal; all pairs of blocks are joined at once.
+    """
+    NB: tl.constexpr = C // SIDE
+    o_b = tl.arange(0, NB)
+    below = (o_b[:, None] == o_b[None, :] + 1) & (o_b[None, :] % 2 == 0)
+    b_B = tl.sum(tl.where(below[:, None, :, None], tl.reshape(M, (NB, SIDE, NB, SIDE)), 0.0), 2)
+    b_B = tl.sum(tl.reshape(b_B, (NB // 2, 2, SIDE, SIDE)), 1)
+    lower = tl.arange(0, 2) == 1
+    b_halves = tl.reshape(b_X, (NB // 2, 2, SIDE, SIDE))
+    b_A = tl.sum(tl.where(lower[None, :, None, None], 0.0, b_halves), 1)
+    b_D = tl.sum(tl.where(lower[None, :, None, None], b_halves, 0.0), 1)
+    b_B = tl.dot(b_D, tl.dot(b_B, b_A, input_precision=PRECISION), input_precision=PRECISION)
+    right = lower[None, None, None, :, None]
+    b_top = tl.where(right, 0.0, b_A[:, None, :, None, :])
+    b_bottom = tl.where(right, b_D[:, None, :, None, :], -b_B[:, None, :, None, :])
+    b_X = tl.where(lower[None, :, None, None, None], b_bottom, b_top)
+    return tl.reshape(b_X, (NB // 2, 2 * SIDE, 2 * SIDE))
+
+
+@triton.jit
 def unit_lower_inverse(M, C: tl.constexpr, PRECISION: tl.constexpr):
     """(I + M)^-1 for a strictly lower triangular tile M [C, C] in fp32, C a power of two from 16 to 128.
 
-    Substitution in all 16 x 16 blocks of the diagonal at once; then neighbouring blocks are joined, two by two:
-    the inverse of [[A, 0], [M, D]] has -D^-1 M A^-1 below its diagonal. No power of M is ever formed: those grow
-    on repeated keys. PRECISION is the `input_precision` of the products: "tf32x3" on NVIDIA, "ieee" on AMD.
+    Substitution in all 16 x 16 blocks of the diagonal at once; then neighbouring blocks are joined, two by two, until
+    one is left. No power of M is ever formed: those grow on repeated keys. PRECISION is the `input_precision` of
+    the products: "tf32x3" on NVIDIA, "ieee" on AMD. C = 128 wants eight warps: with four the tile spills on NVIDIA.
     """
     NB: tl.constexpr = C // 16
-    o_c = tl.arange(0, C)
     o_b = tl.arange(0, NB)
     o_r = tl.arange(0, 16)
     own = (o_b[:, None] == o_b[None, :])[:, None, :, None]
@@ -90,15 +112,13 @@ def unit_lower_inverse(M, C: tl.constexpr, PRECISION: tl.constexpr):
         b_column = tl.sum(tl.where(o_r[None, None, :] == i, b_M, 0.0), 2)
         b_row = tl.sum(tl.where(o_r[None, :, None] == i, b_X, 0.0), 1)
         b_X -= b_column[:, :, None] * b_row[:, None, :]
-    X = tl.reshape(tl.where(own, b_X[:, :, None, :], 0.0), (C, C))
-    for LEVEL in tl.static_range(4, 7):
-        if (1 << LEVEL) < C:
-            o_side = o_c >> LEVEL
-            below = (o_side[:, None] == o_side[None, :] + 1) & (o_side[None, :] % 2 == 0)
-            b_below = tl.where(below, M, 0.0)
-            b_below = tl.dot(b_below, X, input_precision=PRECISION)
-            X -= tl.dot(X, b_below, input_precision=PRECISION)
-    return X
+    if C > 16:
+        b_X = join_inverses(M, b_X, C, 16, PRECISION)
+    if C > 32:
+        b_X = join_inverses(M, b_X, C, 32, PRECISION)
+    if C > 64:
+        b_X = join_inverses(M, b_X, C, 64, PRECISION)
+    return tl.reshape(b_X, (C, C))
 '''
 
 AFFINE_SCAN = '''
