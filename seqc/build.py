@@ -36,8 +36,8 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
     work = Elaborator(scope)
     for name in scope.consts:
         work.constant(name)
-    for name, define in scope.defines.items():
-        work.current(name, define.span)
+    for name in _ordered(scope):
+        work.current(name, scope.defines[name].span)
     inputs = {name: _tensor(work, "input", decl) for name, decl in scope.inputs.items()}
     params = {name: _tensor(work, "param", decl) for name, decl in scope.params.items()}
     states = {name: _tensor(work, "state", decl) for name, decl in scope.states.items()}
@@ -71,6 +71,24 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         source=spec.source.text,
         path=spec.source.name,
     )
+
+
+def _ordered(scope: Scope) -> list[str]:
+    """The definitions, each after those that it reads as far as there are no cycles: elaboration stays shallow."""
+    order: dict[str, None] = {}
+    seen: set[str] = set()
+    stack = [(name, False) for name in reversed(scope.defines)]
+    while stack:
+        name, finished = stack.pop()
+        if finished:
+            order[name] = None
+        elif name not in seen:
+            seen.add(name)
+            stack.append((name, True))
+            expr = scope.defines[name].expr
+            reads = [part.id for part in syntax.walk(expr) if isinstance(part, syntax.Name)] if expr else []
+            stack += [(read, False) for read in reversed(reads) if read in scope.defines]
+    return list(order)
 
 
 def _title(scope: Scope, spec: syntax.Spec) -> syntax.SpecName | None:

@@ -1,8 +1,8 @@
 """The value of a name, now or some steps ago: declared leaves, definitions on demand, and states for longer lags.
 
-In: a scope. Out: `Value`s, cached by name; cycles inside one step are reported. Every state leaf that is made stands for
-one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]` of a definition becomes the state `a.lag1`,
-zero before the first step. Expressions are elaborated by the class that derives from this one.
+In: a scope. Out: `Value`s, cached by name; cycles inside one step are reported. Every state leaf that is made stands
+for one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]` of a definition becomes the state
+`a.lag1`, zero before the first step. Expressions are elaborated by the class that derives from this one.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ class Names(ABC):
             return self.current(word, e.span)
         return self._future(name, lag, e) if lag < 0 else self._past(name, lag, e)
 
-    def _misplaced(self, name: Name, place: str) -> None:
+    def _misplaced(self, name: Name, place: str) -> Value | None:
         kept = "an initial value" if place == "init" else "a constant"
         message = f"{kept} cannot depend on `{name.id}`"
         there = Label(self.scope.places[name.id], "declared here")
         self.scope.report("not-constant", message, Label(name.span, "known only in a step"), there, cause=_WHY[place])
+        return None
 
     def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
         batch = (BATCH,) if kind != "param" or decl.per_batch else ()
@@ -98,7 +99,7 @@ class Names(ABC):
         if value is not None:
             carried = word in self.scope.states or word in self.scope.outputs
             value = self._declared(word, real(value) if carried else value, define.expr)
-        if value is not None:
+        if value is not None and value.node.op not in ("leaf", "const"):
             self.definitions.setdefault(value.node, word)
         self._done[word] = value
         return value
@@ -121,14 +122,9 @@ class Names(ABC):
 
     def _declared(self, word: str, value: Value, e: Expr) -> Value | None:
         """The value with its dims checked against the definition's own and the state's or output's."""
-        define, state, output = (
-            table.get(word) for table in (self.scope.defines, self.scope.states, self.scope.outputs)
-        )
-        for written in (
-            define.dims if define else None,
-            output.dims if output else None,
-            state.dims if state else None,
-        ):
+        scope = self.scope
+        for source in (scope.defines.get(word), scope.outputs.get(word), scope.states.get(word)):
+            written = source.dims if source is not None else None
             if written is not None:
                 if not self.scope.known_dims(written):
                     return None
@@ -157,11 +153,11 @@ class Names(ABC):
         self.scope.report("dim-mismatch", wrong, Label(e.span, f"has the dims {value.shown()}"), there, help=help)
         return None
 
-    def _loop(self, word: str, span: Span, lag: int = 0) -> None:
+    def _loop(self, word: str, span: Span, lag: int = 0) -> Value | None:
         chain = [*self._active]
         chain = chain[chain.index(word) :]
         if frozenset(chain) in self._loops:
-            return
+            return None
         self._loops.add(frozenset(chain))
         labels = [Label(span, f"needs `{word}` in the same step")]
         labels += [Label(self._active[name], f"needs `{name}`") for name in chain[1:]]
@@ -174,6 +170,7 @@ class Names(ABC):
         if word not in self.scope.states:
             help += f", and declare it: `state {word} = 0`"
         self.scope.report("instant-cycle", message, *labels, help=help)
+        return None
 
     # ---- the past and the future
 
@@ -203,13 +200,14 @@ class Names(ABC):
         self.deepest[word] = max(lag, self.deepest.get(word, 0))
         return Value(leaf("state", f"{word}.lag{lag}", (BATCH, *order)), order)
 
-    def _needs_state(self, word: str, e: Expr) -> None:
+    def _needs_state(self, word: str, e: Expr) -> Value | None:
         where = self.scope.places[word]
         message = f"`{word}` is read in the past and depends on its own past, but it is not a state"
         labels = (Label(e.span, "its value before the first step is not given"), Label(where, "defined here"))
         self.scope.report("not-a-state", message, *labels, help=f"declare it with its dims: `state {word} = 0`")
+        return None
 
-    def _future(self, name: Name, lag: int, e: Expr) -> None:
+    def _future(self, name: Name, lag: int, e: Expr) -> Value | None:
         word = name.id
         if word in self.scope.states:
             message = f"the state `{word}` cannot be read {-lag} steps ahead"
@@ -219,6 +217,7 @@ class Names(ABC):
             cause = "look-ahead is lowered for inputs only"
             message = f"the definition `{word}` is read {-lag} steps ahead"
             self.scope.refuse("look-ahead", message, e.span, cause, "read the inputs that it is made of ahead")
+        return None
 
     def hidden(self, word: str, init: Node) -> list[tuple[TensorDecl, Node]]:
         """The extra states of a name that is read further back, each with its new value."""

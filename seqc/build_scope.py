@@ -78,16 +78,16 @@ def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
         match statement:
             case syntax.Axes(names=names):
                 _axes(scope, names)
-            case syntax.Dims(items=items):
-                for item in items:
+            case syntax.Dims():
+                for item in statement.items:
                     _dim(scope, item)
             case _:
                 pass
     for statement in spec.statements:
         match statement:
-            case syntax.Declare(kind=kind, items=items):
-                for decl in items:
-                    _declare(scope, kind, decl)
+            case syntax.Declare():
+                for decl in statement.items:
+                    _declare(scope, statement.kind, decl)
             case syntax.Define(name=name) | syntax.Output(name=name):
                 _define(scope, name, statement)
             case _:

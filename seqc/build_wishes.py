@@ -1,12 +1,14 @@
 """Claims, ranges and schedule statements: what a spec says about itself, as data.
 
-In: statements and a scope. Out: `Interval`, `Claim` and `Wishes` values; mistakes are noted in the scope. Whether a claim
-holds, and whether a schedule can be followed, is for later passes: nothing is proved here.
+In: statements and a scope. Out: `Interval`, `Claim` and `Wishes` values; mistakes are noted in the scope. Whether a
+claim holds, and whether a schedule can be followed, is for later passes: nothing is proved here.
 """
 
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 
 from seqc import syntax
 from seqc.build_scope import Scope
@@ -55,17 +57,21 @@ def bound(e: Expr) -> float | None:
 
 
 def _arithmetic(op: str, a: float, b: float) -> float | None:
-    try:
-        result = {
-            "+": lambda: a + b,
-            "-": lambda: a - b,
-            "*": lambda: a * b,
-            "/": lambda: a / b,
-            "^": lambda: a**b,
-        }.get(op, lambda: math.nan)()
-    except (ZeroDivisionError, OverflowError):
+    """a op b, or None where that is no real number."""
+    table: dict[str, Callable[[float, float], float]] = {
+        "+": operator.add,
+        "-": operator.sub,
+        "*": operator.mul,
+        "/": operator.truediv,
+        "^": math.pow,
+    }
+    if op not in table:
         return None
-    return result if isinstance(result, float) and not math.isnan(result) else None
+    try:
+        result = table[op](a, b)
+    except (ZeroDivisionError, OverflowError, ValueError):
+        return None
+    return None if math.isnan(result) else result
 
 
 def claims(scope: Scope, spec: syntax.Spec) -> tuple[Claim, ...]:

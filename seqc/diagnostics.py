@@ -1,7 +1,7 @@
 """What the compiler says to the person who wrote a spec: places, messages, and the three classes of failure.
 
-In: offsets into a source text, and words. Out: `Diagnostic` values, and their rendering with the source lines quoted and
-marked. This module never decides what is wrong and never prints; it imports nothing from the rest of seqc.
+In: offsets into a source text, and words. Out: `Diagnostic` values, and their rendering with the source lines quoted
+and marked. This module never decides what is wrong and never prints; it imports nothing from the rest of seqc.
 """
 
 from __future__ import annotations
@@ -139,9 +139,16 @@ def _carets(source: Source, number: int, label: Label, primary: bool) -> str:
 
 
 class Refusal(Exception):
-    """Base of the failures that are told to the user as diagnostics, in source order."""
+    """Base of the failures that are told to the user as diagnostics, in source order.
 
-    def __init__(self, diagnostics: Iterable[Diagnostic] | Diagnostic) -> None:
+    A plain string stands for one diagnostic without a place.
+    """
+
+    kind = "error"
+
+    def __init__(self, diagnostics: Iterable[Diagnostic] | Diagnostic | str) -> None:
+        if isinstance(diagnostics, str):
+            diagnostics = Diagnostic("refused", diagnostics, kind=self.kind)
         given = (diagnostics,) if isinstance(diagnostics, Diagnostic) else tuple(diagnostics)
         self.diagnostics: tuple[Diagnostic, ...] = tuple(sorted(given, key=Diagnostic.order))
         super().__init__(self.diagnostics)
@@ -160,6 +167,8 @@ class SpecError(Refusal):
 
 class Unsupported(Refusal):
     """The spec is right, but this target, option or stage does not serve it; the diagnostic says why."""
+
+    kind = "unsupported"
 
 
 class SeqcBug(Exception):

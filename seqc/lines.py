@@ -3,7 +3,7 @@
 In: a source. Out: logical lines (continuations joined, comments blanked, offsets unchanged), all comments, and
 diagnostics about what ends a line too late: an unclosed bracket, an unclosed documentation string.
 A line continues while a bracket is open, after a trailing operator or comma, when the next line begins with an
-operator, or when the next line is indented and begins with a word that can only follow a declaration (`init`, `in`, ...).
+operator, or when the next line is indented and begins with a word that can only follow a declaration (`init`, `in`).
 No statement begins with an operator, so nothing depends on how far a line is indented except these words.
 This module never looks inside an expression.
 """

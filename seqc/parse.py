@@ -1,7 +1,7 @@
 """From text to syntax tree. The one module that knows the parser generator, imported when the first spec is read.
 
-In: a source. Out: a `Spec`, or `SpecError` with every syntax mistake of the file: each logical line is parsed by itself,
-so one bad line costs only itself. This module never resolves a name.
+In: a source. Out: a `Spec`, or `SpecError` with every syntax mistake of the file: each logical line is parsed by
+itself, so one bad line costs only itself. This module never resolves a name.
 """
 
 from __future__ import annotations

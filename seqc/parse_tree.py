@@ -14,6 +14,8 @@ from seqc import syntax
 from seqc.diagnostics import Diagnostic, Label, Span
 from seqc.lines import Line
 
+MAX_DEPTH = 150  # of an expression; later stages walk it recursively
+
 
 class _Stop(Exception):
     """Carries a diagnostic out of a nested tree."""
@@ -28,6 +30,7 @@ class Reader:
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._depth = 0
 
     def statement(self, tree: Any) -> syntax.Statement | Diagnostic:
         """The statement that the tree spells."""
@@ -126,6 +129,8 @@ class Reader:
     def _decl(self, tree: Any) -> syntax.Decl:
         given: dict[str, Any] = {}
         for part in tree.children[1:]:
+            key: str
+            value: Any
             match str(part.data):
                 case "dim_list":
                     key, value = "dims", self._names(part)
@@ -174,6 +179,16 @@ class Reader:
     # ---- expressions
 
     def _expr(self, tree: Any) -> syntax.Expr:
+        if self._depth > MAX_DEPTH:
+            message = f"the expression is nested more than {MAX_DEPTH} levels deep"
+            help = "give parts of it names of their own"
+            raise _Stop(Diagnostic("too-deep", message, (Label(self._span(tree)),), help=help))
+        self._depth += 1
+        expr = self._flat(tree)
+        self._depth -= 1
+        return expr
+
+    def _flat(self, tree: Any) -> syntax.Expr:
         span, parts = self._span(tree), tree.children
         match str(tree.data):
             case "number":
