@@ -57,7 +57,7 @@ def interval_of(
 def graph_intervals(
     program: Program, outputs: Iterable[Node], sizes: Mapping[str, int] | None = None
 ) -> dict[Node, Interval]:
-    """The interval of every node of any graph over the program's leaves; a block's rows may lie outside the sequence."""
+    """The interval of every node of a graph over the program's leaves; a block's rows may lie outside the sequence."""
     outputs = list(outputs)
     step = interval_of(program, sizes)
     states = {name: step.get(decl.leaf(), ANY) for name, decl in program.states.items()}
