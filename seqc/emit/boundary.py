@@ -1,0 +1,278 @@
+"""The torch operators of an emitted file. In: a signature. Out: the text between the kernels and the public function.
+
+That is: the forms of the recurrence and the choice among them; the operators `run`, `forward` (which also saves) and
+`backward`, their shapes for tracing and their derivatives. The operators stand in a namespace of the file's own, so
+that several files, versions of a file and imports of one file live in one process without meeting.
+"""
+
+from __future__ import annotations
+
+from seqc.emit.signature import Kernels, Signature
+from seqc.emit.sizes import dims, layout_text, layouts, main_input, sizes_text, tellers
+from seqc.emit.text import group, lay, returned
+
+DIGEST = "0" * 12  # stands in the text for the digest of the text
+
+
+def forms_text(sig: Signature) -> str:
+    """The forms of the recurrence that the file holds, and the one function that chooses among them."""
+    parts = [_FORM]
+    for suffix, kernels in sig.backends.items():
+        parts.append(_saved_text(sig, suffix, kernels))
+        if not kernels.infer:
+            parts.append(_INFER.format(suffix=suffix, count=len(sig.results)))
+    if sig.triton:
+        parts.append(_PREPARE_TRITON)
+    forms = []
+    for suffix in sig.backends:
+        names = [f"_{part}_{suffix}" for part in ("prepare", "infer", "forward", "backward", "saved")]
+        forms.append(lay(f"_{suffix.upper()} = _Form(", names, ")"))
+    parts += ["\n".join(forms), _choice_text(sig)]
+    return "\n\n\n".join(part.strip() for part in parts)
+
+
+def _saved_text(sig: Signature, suffix: str, kernels: Kernels) -> str:
+    rows = [f"({group(kept.shape)}, {kept.dtype})" for kept in kernels.saved]
+    words = ", ".join(kept.name for kept in kernels.saved) or "nothing"
+    return "\n".join(
+        [
+            lay(f"def _saved_{suffix}(", [*dims(sig), "io", "carry"], "):"),
+            f'    """Shapes and dtypes of what forward saves: {words}."""',
+            lay("return [", rows, "]", 4),
+        ]
+    )
+
+
+def _choice_text(sig: Signature) -> str:
+    lines = [
+        "def _form(x):",
+        '    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""',
+    ]
+    if sig.triton:
+        test = 'x.device.type == "cuda"' + ("" if sig.triton.float64 else " and x.dtype != torch.float64")
+        lines += [f"    if {test}:", "        return _TRITON"]
+    return "\n".join([*lines, "    return _TORCH"])
+
+
+def operators_text(sig: Signature) -> str:
+    """The operators: their code for real tensors, for tracing, and for autograd; and their registration."""
+    main = main_input(sig)
+    axes = layouts(sig)
+    shapes = [f"{main}.new_zeros({group(['B', 'T', *o.dims])})" for o in sig.outputs]
+    shapes += [f"{main}.new_zeros({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
+    fake_run = [
+        lay("def _fake_run(", list(sig.arguments), "):"),
+        '    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""',
+        lay(f"{', '.join(dims(sig))} = _sizes(", list(tellers(sig)), ")", 4),
+        returned(shapes, 4),
+    ]
+    names = {
+        "spec": sig.spec,
+        "digest": DIGEST,
+        "arguments": " ".join(sig.arguments),
+        "results": " ".join(sig.results),
+        "main": sig.arguments.index(main),
+        "given": len(tellers(sig)),
+        "count": len(sig.arguments),
+        "after": len(sig.arguments) + 1,
+        "argument_list": ", ".join(sig.arguments),
+        "result_list": ", ".join(sig.results),
+        "outputs": len(sig.outputs),
+        "total": len(sig.results),
+    }
+    parts = [
+        layout_text(sig),
+        sizes_text(sig),
+        sizes_text(sig, time=False),
+        _DTYPES,
+        "\n".join(fake_run),
+        _OPERATORS.format(**names),
+        _AUTOGRAD.format(**names),
+        _REGISTER.format(**names),
+    ]
+    return "\n\n\n".join(part.strip() for part in parts)
+
+
+_FORM = '''
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """The plain form computes in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+'''
+
+_PREPARE_TRITON = '''
+def _prepare_triton(carry, *tensors):
+    """The kernels read tensors as they are stored; this is where Triton is first needed."""
+    _load_triton()
+    return [x.contiguous() for x in tensors]
+'''
+
+_INFER = '''
+def _infer_{suffix}(*tensors):
+    """Forward without what backward needs."""
+    return _forward_{suffix}(*tensors)[:{count}]
+'''
+
+_DTYPES = '''
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+'''
+
+_OPERATORS = '''
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[{main}]
+    saved = _form(x).saved(*_sizes(*tensors[:{given}]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:{count}]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: {result_list}."""
+    x = tensors[{main}]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:{outputs}], *(_copy(s, carry) for s in tensors[{given}:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: {result_list}, and a list of what backward needs."""
+    x = tensors[{main}]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:{outputs}], results[{outputs}:{total}], results[{total}:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of {argument_list}."""
+    tensors, saved, cotangents = arguments[:{count}], arguments[{count}], arguments[{after}:]
+    x = tensors[{main}]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[{given}:], cotangents[{outputs}:], strict=True)
+        return [*_fake_backward(*tensors)[:{given}], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+'''
+
+_AUTOGRAD = '''
+class _Derivative(torch.autograd.Function):
+    """{spec} with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_OPS.backward.default(*kept[:{count}], list(kept[{count}:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[{count} : {count} + count])
+        return tuple(_OPS.backward.default(*flat[:{count}], saved, *flat[{count} + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("{spec}: the gradient of a gradient was asked for; seqc derives first derivatives only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:{count}], arguments[{count}], arguments[{after}:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+'''
+
+_REGISTER = '''
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_{spec}_{digest}", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_{spec}_{digest}_{{tries}}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {{x}}" for x in "{arguments}".split()]
+    results = [f"Tensor {{x}}" for x in "{results}".split()]
+    cotangents = [f"Tensor d_{{x}}" for x in "{results}".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({{taken}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({{taken}}) -> ({{given}}, Tensor[] saved)")
+    library.define(f"backward({{taken}}, Tensor[] saved, {{', '.join(cotangents)}}) -> Tensor[]")
+    fakes = {{"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}}
+    for operator, kernel in {{"run": _run, "forward": _forward, "backward": _backward}}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{{name}}::{{operator}}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+'''

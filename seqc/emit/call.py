@@ -1,0 +1,132 @@
+"""The functions that a person calls in an emitted file. In: a signature. Out: the text of the result tuple, the dtype
+rule, the function over a sequence and the function for one step.
+"""
+
+from __future__ import annotations
+
+from seqc.emit.signature import Signature, State
+from seqc.emit.sizes import dims, layouts, main_input, tellers
+from seqc.emit.text import docstring, group, lay, unpack
+
+
+def result_text(sig: Signature) -> str:
+    """The named tuple that calls return."""
+    axes = layouts(sig)
+    rows = [f"    {o.name}: Tensor  # [{', '.join(['B', 'T', *o.dims])}]" for o in sig.outputs]
+    rows += [f"    {s.name}_T: Tensor  # [{', '.join(axes[f'{s.name}_0'])}]" for s in sig.states]
+    title = docstring(["Outputs, and the states after the last step: the next call's NAME_0, to go on from."], 4)
+    return "\n".join([f"class {sig.class_name}Result(NamedTuple):", title, "", *rows])
+
+
+def head_text(sig: Signature, name: str, params: bool = True) -> str:
+    """The head of a function; a Module's, which owns the params, without them."""
+    given = [f"{x}: Tensor" for x in (tellers(sig) if params else _passed(sig))]
+    keys = ["*", *(f"{x}: Tensor | None = None" for x in sig.initial)] if sig.states else []
+    own = [] if params else ["self"]
+    return lay(f"def {name}(", [*own, *given, *keys], f") -> {sig.class_name}Result:")
+
+
+def _passed(sig: Signature) -> list[str]:
+    """What a Module's call takes: the inputs, and parameters that belong to a sample."""
+    return [x.name for x in sig.inputs] + [p.name for p in sig.params if p.per_batch]
+
+
+def _default(state: State, axes: tuple[str, ...], main: str) -> str:
+    """The initial state that a caller did not give."""
+    shape = group(list(axes))
+    try:
+        value = float(state.init)
+    except ValueError:
+        return f"({state.init}).to(device=device, dtype=carry).expand{shape}"
+    if value == 0.0:
+        return f"{main}.new_zeros({shape}, dtype=carry)"
+    number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
+    return f"{main}.new_full({shape}, {number}, dtype=carry)"
+
+
+def _prologue(sig: Signature, time: bool) -> list[str]:
+    """Dtypes, sizes and initial states: the part that the sequence and the step share."""
+    main = main_input(sig)
+    inputs = [x.name for x in sig.inputs]
+    axes = layouts(sig)
+    made = "_sizes" if time else "_step_sizes"
+    used = ", ".join(dims(sig, time))
+    lines = [
+        lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
+        lay(f"{used} = {made}(", list(tellers(sig)), ")", 4),
+        f"    carry = _carry({main})",
+    ]
+    if any("device" in _default(s, axes[f"{s.name}_0"], main) for s in sig.states):
+        lines.append(f"    device = {main}.device")
+    for s in sig.states:
+        name = f"{s.name}_0"
+        known = [f"{x}={x}" for x in (*tellers(sig), name)]
+        lines += [
+            f"    if {name} is None:",
+            f"        {name} = {_default(s, axes[name], main)}",
+            f"    elif {name}.shape != {group(list(axes[name]))}:",
+            lay("raise _shape_error(", [str(time), *known], ")", 8),
+        ]
+    return lines
+
+
+def _shapes(sig: Signature, time: bool) -> list[str]:
+    rows = [f"    {name}: [{', '.join(axes)}]" for name, axes in layouts(sig, time).items()]
+    return ["", "Shapes:", *rows] if rows else []
+
+
+def function_text(sig: Signature) -> str:
+    """The public function: casts, checks, default states, then the operator."""
+    words = [f"Run {sig.spec} over a sequence.", *_shapes(sig, True), ""]
+    words += ["States are float32 (float64 for float64 inputs); one that is not given starts at its default."]
+    cast = [f"{s} if {s}.dtype == carry else {s}.to(carry)" for s in sig.initial]
+    body = [f"    {name} = {value}" for name, value in zip(sig.initial, cast, strict=True)]
+    call = lay(f"return {sig.class_name}Result(*_OPS.run.default(", list(sig.arguments), "))", 4)
+    return "\n".join([head_text(sig, sig.spec), docstring(words, 4), *_prologue(sig, True), *body, call])
+
+
+def step_text(sig: Signature) -> str:
+    """The function for one step, in plain torch operators: autograd and torch.compile see through it."""
+    main, count = main_input(sig), len(sig.outputs)
+    words = [f"Run {sig.spec} for one step: one token of decoding.", *_shapes(sig, False)]
+    call = [
+        lay("results = _step(*_prepare_torch(", ["carry", *sig.arguments], "))", 4),
+        lay(
+            f"return {sig.class_name}Result(",
+            [f"*(o.to({main}.dtype) for o in results[:{count}])", f"*results[{count}:]"],
+            ")",
+            4,
+        ),
+    ]
+    head = ["_step = _autocast_off(_step_torch)", "", "", head_text(sig, f"{sig.spec}_step")]
+    return "\n".join([*head, docstring(words, 4), *_prologue(sig, False), *call])
+
+
+def cast_text(sig: Signature) -> str:
+    """The dtype rule of the inputs."""
+    names = [x.name for x in sig.inputs]
+    gates = " ".join(x.name for x in sig.inputs if x.gate)
+    return _CAST.format(spec=sig.spec, names=" ".join(names), gates=gates, main=names.index(main_input(sig))).strip()
+
+
+_CAST = '''
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[{main}].device.type, inputs[{main}].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"{spec}: {{_INPUTS[{main}]}} is {{main}}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs, strict=True):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"{spec}: {{name}} is {{x.dtype}}, {{_INPUTS[{main}]}} is {{main}}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("{names}".split())
+_GATES = frozenset("{gates}".split())
+'''

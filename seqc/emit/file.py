@@ -1,0 +1,51 @@
+"""Signature -> the text of one standalone Python file, the same to the byte on every run and machine.
+
+The operators' namespace carries a digest of the text itself (with zeros in the digest's place), so that two versions of
+a file never share compiled graphs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from seqc.emit.boundary import DIGEST, forms_text, operators_text
+from seqc.emit.call import cast_text, function_text, result_text, step_text
+from seqc.emit.module import module_text
+from seqc.emit.signature import Signature
+from seqc.emit.sizes import check
+from seqc.emit.text import docstring, join, section
+from seqc.emit.triton_part import triton_text
+
+
+def emit(sig: Signature) -> str:
+    """The file. Raises Unsupported where two names meet, or a dim's size could not be known."""
+    check(sig)
+    kernels = [sig.torch.text] + ([triton_text(sig.triton.text)] if sig.triton else [])
+    expressions = [s.init for s in sig.states] + [p.init or "" for p in sig.params]
+    uses_math = any("math." in text for text in kernels + expressions)
+    head = [f"# {sig.header}"] if sig.header else []
+    imports = [
+        "from __future__ import annotations",
+        "",
+        *(["import math"] if uses_math else []),
+        "from collections.abc import Callable",
+        "from typing import NamedTuple",
+        "",
+        "import torch",
+        "from torch import Tensor",
+        "",
+        f'__all__ = ["{sig.class_name}", "{sig.class_name}Result", "{sig.spec}", "{sig.spec}_step"]',
+    ]
+    text = join(
+        "\n".join([*head, docstring(sig.doc or (sig.spec,)), "", *imports]),
+        section("the recurrence in plain torch: every device, every dtype", sig.torch.text),
+        section("the recurrence in Triton: CUDA devices", kernels[1]) if sig.triton else "",
+        section("the choice of a form", forms_text(sig)),
+        section("the torch operators", operators_text(sig)),
+        section("what to call", result_text(sig)),
+        cast_text(sig),
+        function_text(sig),
+        step_text(sig),
+        module_text(sig),
+    )
+    return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)])

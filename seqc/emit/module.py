@@ -1,0 +1,73 @@
+"""The Module of an emitted file. In: a signature. Out: the text of a class that owns the parameters and calls."""
+
+from __future__ import annotations
+
+from seqc.emit.call import head_text
+from seqc.emit.signature import Param, Signature
+from seqc.emit.sizes import extent
+from seqc.emit.text import docstring, group, lay
+
+
+def module_text(sig: Signature) -> str:
+    """The Module."""
+    owned = [p for p in sig.params if not p.per_batch]
+    named = {extent(d) for dims in (*(p.dims for p in owned), *(s.dims for s in sig.states)) for d in dims}
+    sizes = [d for d in sig.dims if d.name in named]
+    keys = [f"{d.name}: int" if d.default is None else f"{d.name}: int = {d.default}" for d in sizes]
+    keys += ["device=None", "dtype=None"]
+    lines = [
+        f"class {sig.class_name}(torch.nn.Module):",
+        docstring([f"{sig.spec} as a layer: it owns {', '.join(p.name for p in owned) or 'no parameter'}."], 4),
+        "",
+        lay("def __init__(", ["self", "*", *keys], "):", 4),
+        "        super().__init__()",
+        lay("self.dims = {", [f'"{d.name}": {d.name}' for d in sizes], "}", 8),
+    ]
+    for p in owned:
+        shape = group([extent(d) for d in p.dims])
+        lines.append(
+            lay(f"self.{p.name} = torch.nn.Parameter(torch.empty(", [shape, "device=device", "dtype=dtype"], "))", 8)
+        )
+    if owned:
+        inits = [line for p in owned for line in _init(p)]
+        used = [d.name for d in sizes if any(_mentions(line, d.name) for line in inits)]
+        lines += [
+            "        self.reset_parameters()",
+            "",
+            "    @torch.no_grad()",
+            "    def reset_parameters(self):",
+            '        """Give every parameter its initial value."""',
+            *(f'        {d} = self.dims["{d}"]' for d in used),
+            *inits,
+        ]
+    for method, function in (("forward", sig.spec), ("step", f"{sig.spec}_step")):
+        given = [*(x.name for x in sig.inputs), *(p.name if p.per_batch else f"self.{p.name}" for p in sig.params)]
+        head = "\n".join(f"    {line}" for line in head_text(sig, method, params=False).split("\n"))
+        states = [f"{x}={x}" for x in sig.initial]
+        words = "The recurrence over a sequence" if method == "forward" else "One step"
+        lines += [
+            "",
+            head,
+            f'        """{words}; see `{function}`."""',
+            lay(f"return {function}(", [*given, *states], ")", 8),
+        ]
+    lines += [
+        "",
+        "    def extra_repr(self):",
+        '        return ", ".join(f"{name}={size}" for name, size in self.dims.items())',
+    ]
+    return "\n".join(lines)
+
+
+def _mentions(line: str, name: str) -> bool:
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in line).split()
+    return name in words
+
+
+def _init(p: Param) -> list[str]:
+    """The lines that fill a parameter in place."""
+    if p.init is not None:
+        return [f"        self.{p.name}.copy_(torch.as_tensor({p.init}))"]
+    if len(p.dims) < 2:
+        return [f"        self.{p.name}.zero_()"]
+    return [f"        self.{p.name}.normal_(std={extent(p.dims[-1])}**-0.5)"]

@@ -1,0 +1,55 @@
+"""Names of a spec as names of an emitted file. In: any identifier of the language. Out: an ASCII identifier that is no
+word of Python, C++, torch or Triton and no name that an emitted file uses itself; always the same for the same name.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+
+_CPP = """
+alignas alignof and_eq asm auto bitand bitor catch char char8_t char16_t char32_t co_await co_return co_yield compl
+concept const const_cast consteval constexpr constinit decltype default delete do double dynamic_cast enum explicit
+export extern false friend goto inline int8_t int16_t int32_t int64_t long main mutable namespace new noexcept
+not_eq nullptr operator or_eq private protected public register reinterpret_cast requires restrict short signed
+size_t sizeof static static_assert static_cast std struct switch template this thread_local throw true typedef
+typeid typename uint8_t uint16_t uint32_t uint64_t union unsigned using virtual void volatile wchar_t xor_eq
+"""
+
+# Attributes of torch.nn.Module (a parameter of that name would hide one), and of the Modules that are emitted.
+_MODULE = """
+T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda dims double dump_patches eval
+extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict modules mtia
+named_buffers named_children named_modules named_parameters parameters register_backward_hook register_buffer
+register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
+register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state
+set_submodule share_memory state_dict step to to_empty train training type xpu zero_grad
+"""
+
+# Names that emitted files use: imports, and locals of generated functions.
+_FILE = "NamedTuple Tensor annotations carry ctx device dtype form math saved self tl torch triton"
+
+RESERVED: frozenset[str] = frozenset(
+    [*keyword.kwlist, *dir(builtins), *_CPP.split(), *_MODULE.split(), *_FILE.split()],
+)
+
+
+def safe_name(name: str) -> str:
+    """The emitted name of `name`: itself where it may stand, otherwise with one underscore more at its end.
+
+    `lambda` becomes `lambda_` (and `lambda_` becomes `lambda__`, so that two names never meet); `_x` becomes `u_x`, for
+    an underscore at the start marks the file's own names; a letter outside ASCII becomes its code point (`λ`: `u3bb`).
+    """
+    plain = "".join(c if c.isascii() else f"u{ord(c):x}" for c in name)
+    if plain.startswith("_"):
+        plain = "u" + plain
+    return plain + "_" if plain.rstrip("_") in RESERVED or plain in RESERVED else plain
+
+
+def class_name(spec: str) -> str:
+    """The Module's name: a short word is an acronym (`gla`: `GLA`), others are capitalised (`DeltaRule`)."""
+    words = [word for word in spec.split("_") if word]
+    if len(words) == 1 and len(words[0]) <= 4:
+        return safe_name(words[0].upper())
+    return safe_name("".join(word[:1].upper() + word[1:] for word in words))

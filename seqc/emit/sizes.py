@@ -1,0 +1,144 @@
+"""How an emitted file learns the sizes of its dims. In: a signature. Out: the axes of every tensor, and the text of the
+functions that read and check them; or the reasons why a signature cannot be emitted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.emit.signature import Signature
+from seqc.emit.text import either, group, lay, unpack
+
+
+def extent(dim: str) -> str:
+    """The dim that says how long an axis is: `D'` is as long as `D`."""
+    return dim.rstrip("'")
+
+
+def layouts(sig: Signature, time: bool = True) -> dict[str, tuple[str, ...]]:
+    """Every tensor argument with its axes, the sequence or (without time) one step of it."""
+    axes: dict[str, tuple[str, ...]] = {}
+    for x in sig.inputs:
+        axes[x.name] = ("B", *(("T",) if time else ()), *x.dims)
+    for p in sig.params:
+        axes[p.name] = (*(("B",) if p.per_batch else ()), *p.dims)
+    for s in sig.states:
+        axes[f"{s.name}_0"] = ("B", *s.dims)
+    return {name: tuple(map(extent, dims)) for name, dims in axes.items()}
+
+
+def dims(sig: Signature, time: bool = True) -> tuple[str, ...]:
+    """Every dim that a generated function binds: B, T, then the signature's."""
+    return ("B", *(("T",) if time else ()), *(d.name for d in sig.dims))
+
+
+def tellers(sig: Signature) -> tuple[str, ...]:
+    """The inputs and params, from which sizes are read; states may be left to their default, so they tell nothing."""
+    return tuple(x.name for x in sig.inputs) + tuple(p.name for p in sig.params)
+
+
+def main_input(sig: Signature) -> str:
+    """The input whose dtype and device speak for all: the first that is no gate."""
+    return next((x.name for x in sig.inputs if not x.gate), sig.inputs[0].name)
+
+
+def check(sig: Signature) -> None:
+    """Raise Unsupported where no file can be written for this signature, with every reason."""
+    found = []
+
+    def refuse(message: str, help: str) -> None:
+        found.append(Diagnostic("E-emit", message, help=help, kind="unsupported"))
+
+    if not sig.inputs:
+        refuse(f"`{sig.spec}` has no input", "give it one: the inputs tell the length of the sequence")
+    taken: list[str] = [sig.spec, f"{sig.spec}_step", sig.class_name, *sig.arguments, *dims(sig)]
+    for name, count in Counter(taken + _defined(sig)).items():
+        if count > 1:
+            refuse(f"two things of the emitted file would be called `{name}`", "rename one of them in the spec")
+    for name, count in Counter(sig.results).items():
+        if count > 1:
+            refuse(f"two results would be called `{name}`", "rename the output or the state")
+    told = {dim for name, axes in layouts(sig).items() if name in tellers(sig) for dim in axes}
+    for dim in sig.dims:
+        if dim.name not in told and dim.default is None:
+            refuse(f"no input or param has the dim `{dim.name}`", f"give it a size: `dim {dim.name} = 64`")
+    if any(kept.dtype != "carry" for kept in sig.torch.saved):
+        refuse("the torch form computes in the carried dtype and can save no other", "save it as `carry`")
+    if found:
+        raise Unsupported(found)
+
+
+def _defined(sig: Signature) -> list[str]:
+    """Names that the kernels' texts define at top level, each text's once; locals of functions may be called alike."""
+    own = {sig.spec, f"{sig.spec}_step", sig.class_name, f"{sig.class_name}Result"}
+    texts = [kernels.text for kernels in sig.backends.values()]
+    return sorted(own & {name for text in texts for name in re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)})
+
+
+def sizes_text(sig: Signature, time: bool = True) -> str:
+    """The function that reads the sizes of all dims from the inputs and params, and refuses shapes that disagree."""
+    axes = {name: dims for name, dims in layouts(sig, time).items() if name in tellers(sig)}
+    names = list(axes)
+    reads: list[str] = []
+    ranks: list[str] = []
+    known: set[str] = set()
+    wrong: list[str] = []
+    for name, dims_ in axes.items():
+        new = [d for d in dims_ if d not in known]
+        if len(set(new)) < len(dims_):  # an axis whose size is already told
+            wrong.append(f"{name}.shape != {group(dims_)}")
+        if not new:
+            continue
+        known.update(new)
+        ranks.append(f"{name}.dim() != {len(dims_)}")
+        if len(new) == len(dims_) and len(set(new)) == len(new):
+            reads.append(f"{unpack(new)} = {name}.shape")
+        else:
+            reads += [f"{d} = {name}.shape[{dims_.index(d)}]" for d in dict.fromkeys(new)]
+    reads += [f"{d.name} = {d.default}" for d in sig.dims if d.name not in known]
+    refusal = lay("raise _shape_error(", [str(time), *(f"{name}={name}" for name in names)], ")", 8)
+    title = "_sizes" if time else "_step_sizes"
+    text = [
+        lay(f"def {title}(", names, "):"),
+        f'    """Sizes of the dims {", ".join(dims(sig, time))}; ValueError where shapes disagree."""',
+        either(ranks, 4),
+        refusal,
+        *(f"    {line}" for line in reads),
+    ]
+    if wrong:
+        text += [either(wrong, 4), refusal]
+    for dim in sig.dims:
+        if dim.choices:
+            allowed = ", ".join(map(str, dim.choices))
+            text += [
+                f"    if {dim.name} not in {group(list(map(str, dim.choices)))}:",
+                f'        raise ValueError(f"{sig.spec}: dim {dim.name} is {{{dim.name}}}; it may be {allowed}")',
+            ]
+    return "\n".join([*text, f"    return {', '.join(dims(sig, time))}"])
+
+
+def layout_text(sig: Signature) -> str:
+    """The table of axes, and the function that says which shape is wrong and why."""
+    table = [f'    "{name}": "{" ".join(axes)}",' for name, axes in layouts(sig).items()]
+    return "\n".join(["_AXES = {", *table, "}", "", "", _SHAPE_ERROR.format(spec=sig.spec).strip()])
+
+
+_SHAPE_ERROR = '''
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {{}}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"{spec}: {{name}} has shape {{shape}}; its axes are [{{', '.join(axes)}}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{{axis}} is {{size}} here and {{told}} in {{by}}"
+                return ValueError(f"{spec}: {{name}} has shape {{shape}} for [{{want}}]; {{why}}")
+    return ValueError(f"{spec}: shapes disagree: {{_AXES}}")
+'''

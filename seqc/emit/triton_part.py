@@ -1,0 +1,38 @@
+"""The Triton part of an emitted file. In: top-level definitions whose kernels are marked `@triton.jit`. Out: the same
+text with a mark that waits: Triton is imported, and sees the kernels, when the first CUDA tensor arrives.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LOADER = '''
+triton = tl = None  # imported by _load_triton
+_KERNELS = []
+
+
+def _jit(function=None, **options):
+    """Mark a Triton kernel. The function stays as it is until `_load_triton` hands it to Triton."""
+    if function is None:
+        return lambda function: _jit(function, **options)
+    _KERNELS.append((function, options))
+    return function
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if tl is not None:
+        return
+    import triton
+    import triton.language as tl
+
+    for function, options in _KERNELS:
+        globals()[function.__name__] = triton.jit(function, **options)
+'''
+
+
+def triton_text(text: str) -> str:
+    """The loader, then the kernels and their launchers."""
+    waiting = re.sub(r"^@triton\.jit\b", "@_jit", text.strip(), flags=re.MULTILINE)
+    return f"{_LOADER.strip()}\n\n\n{waiting}"
