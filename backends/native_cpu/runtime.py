@@ -1,0 +1,169 @@
+"""The C++ text that every emitted translation unit begins with: vectors, loads, stores, horizontal sums.
+
+In: nothing. Out: `RUNTIME`, and `functions(used)`: the mathematical functions (see `vector_math`) that a kernel needs.
+The element type is the macro SEQC_REAL (float or double). Everything is written on the compiler's generic vectors (gcc and
+clang know them), as wide as the host's registers: no intrinsics, no fast-math, and the same code for scalars, which go
+through one lane of a vector, so that a value does not depend on whether it was computed alone.
+"""
+
+from __future__ import annotations
+
+RUNTIME = r"""
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+using real = SEQC_REAL;
+using i64 = std::int64_t;
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+constexpr int W = BYTES / int(sizeof(real));  // lanes of a vector
+using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
+typedef real vec __attribute__((vector_size(BYTES)));
+typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
+constexpr i64 padded(i64 n) { return chunks(n) * W; }
+constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
+  i64 d = std::max<i64>(1, std::min(n, most));
+  while (n % d) --d;
+  return d;
+}
+
+INLINE vec splat(real x) { return x - vec{}; }
+INLINE vec splat(vec x) { return x; }
+INLINE mask truth(bool x) { return mask{} - whole(x); }
+INLINE mask truth(mask x) { return x; }
+INLINE vec lanes() {  // 0, 1, 2, ...
+  vec r{};
+  for (int i = 0; i < W; ++i) r[i] = real(i);
+  return r;
+}
+
+// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside.
+INLINE vec load(const real* p) {
+  vec r;
+  std::memcpy(&r, p, sizeof r);
+  return r;
+}
+INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
+template <bool full>
+INLINE vec load(const real* p, i64 left) {
+  if (full || left >= W) return load(p);
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i];
+  return r;
+}
+template <bool full>
+INLINE void store(real* p, vec x, i64 left) {
+  if (full || left >= W) return store(p, x);
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i] = x[i];
+}
+INLINE vec gather(const real* p, i64 stride, i64 left) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i * stride];
+  return r;
+}
+INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i * stride] = x[i];
+}
+template <bool full>
+INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
+  if (full || left >= W) return x;
+  for (int i = 0; i < W; ++i)
+    if (i >= left) x[i] = otherwise;
+  return x;
+}
+
+// Sums over lanes, for W rows at once: lane r of the result is the sum (or the maximum) of row r, in a fixed order.
+template <int d, int... l>
+INLINE vec pair_low(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_high(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : (l ^ d))...);
+}
+INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
+INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
+INLINE real seqc_min(real a, real b) { return a < b || a != a ? a : b; }
+INLINE vec seqc_min(vec a, vec b) { return ((a < b) | (a != a)) ? a : b; }
+template <bool most, int d>
+INLINE void fold_rows(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < d; ++i) {
+      const vec low = pair_low<d>(r[i], r[i + d], l), high = pair_high<d>(r[i], r[i + d], l);
+      r[i] = most ? seqc_max(low, high) : low + high;
+    }
+    fold_rows<most, d / 2>(r);
+  }
+}
+template <bool most = false>
+INLINE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out: n values, padded
+  for (i64 i = 0; i < n; i += W) {
+    vec r[W];
+    UNROLL for (int j = 0; j < W; ++j) r[j] = i + j < n ? load(rows + (i + j) * W) : vec{};
+    fold_rows<most, W / 2>(r);
+    store(out + i, r[0]);
+  }
+}
+INLINE real total(vec x) {
+  alignas(BYTES) real out[W];
+  alignas(BYTES) real row[W];
+  store(row, x);
+  across(row, out, 1);
+  return out[0];
+}
+
+// Choice and truth values, for scalars and vectors alike.
+template <class C, class A, class B>
+INLINE auto seqc_where(C c, A a, B b) {
+  if constexpr (std::is_same_v<C, bool>)
+    return c ? splat(a) : splat(b);
+  else
+    return c ? splat(a) : splat(b);
+}
+INLINE real seqc_where(bool c, real a, real b) { return c ? a : b; }
+INLINE bool seqc_and(bool a, bool b) { return a && b; }
+INLINE bool seqc_or(bool a, bool b) { return a || b; }
+INLINE bool seqc_not(bool a) { return !a; }
+template <class A, class B>
+INLINE mask seqc_and(A a, B b) { return truth(a) & truth(b); }
+template <class A, class B>
+INLINE mask seqc_or(A a, B b) { return truth(a) | truth(b); }
+INLINE mask seqc_not(mask a) { return ~a; }
+INLINE real as_real(bool x) { return x ? real(1) : real(0); }
+INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
+INLINE real as_real(real x) { return x; }
+INLINE vec as_real(vec x) { return x; }
+
+template <class Scratch>
+Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
+  static thread_local std::unique_ptr<Scratch> kept;
+  if (!kept) kept.reset(new (std::nothrow) Scratch());
+  return kept.get();
+}
+"""
