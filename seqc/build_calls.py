@@ -8,6 +8,7 @@ yet are listed with the reason. Looking names up and reporting mistakes is the e
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -234,6 +235,8 @@ FUNCTIONS: dict[str, Function] = {
 
 _COMPLEX = "complex arithmetic is not lowered yet"
 _DENSE = "only elementwise (diagonal) discretisation is lowered: use `zoh` or `bilinear`"
+RANDOM = ("normal", "uniform")
+RANDOM_START = "random initial values are not lowered yet: leave `init` out, and fill the parameter where it is used"
 NOT_LOWERED: dict[str, str] = {
     "re": _COMPLEX,
     "im": _COMPLEX,
@@ -253,17 +256,34 @@ def negated(x: Value) -> Value:
 
 
 _BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+ARITHMETIC: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "^": math.pow,
+}
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 
 
 def infix(op: str, a: Value, b: Value) -> Value:
     """a op b for every sign of the language but `@`; arithmetic of two constants is done at once."""
     a, b = real(a), real(b)
-    if op == "^":
-        return power(a, b)
     if op in _COMPARE:
         return apply(_COMPARE[op], a, b)
     x, y = constant_of(a), constant_of(b)
-    if x is not None and y is not None and not (op == "/" and y == 0):
-        return number({"+": x + y, "-": x - y, "*": x * y, "/": x / (y or 1.0)}[op])
-    return apply(_BINARY[op], a, b)
+    if x is not None and y is not None:
+        folded = arithmetic(op, x, y)
+        if folded is None:
+            raise Misuse(f"`{x:g} {op} {y:g}` is no number")
+        return number(folded)
+    return power(a, b) if op == "^" else apply(_BINARY[op], a, b)
+
+
+def arithmetic(op: str, a: float, b: float) -> float | None:
+    """a op b for a sign of arithmetic, or None where that is no real number."""
+    try:
+        result = ARITHMETIC[op](a, b)
+    except (ZeroDivisionError, OverflowError, ValueError):
+        return None
+    return None if math.isnan(result) else result

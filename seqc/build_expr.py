@@ -8,11 +8,11 @@ have names, and which longer lags are read. It never decides an order of stateme
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc import syntax
-from seqc.build_calls import FUNCTIONS, NOT_LOWERED, Misuse, infix, negated, total
+from seqc.build_calls import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, Misuse, infix, negated, total
 from seqc.build_lags import index_dims, lag_of, mentions
 from seqc.build_names import Names
 from seqc.build_scope import CONSTANTS
@@ -20,6 +20,8 @@ from seqc.build_value import Value, apply, at, matmul, number, shown
 from seqc.diagnostics import Label, listing
 from seqc.graph import index, size
 from seqc.syntax import Expr
+
+MAX_UNROLLED = 1024  # positions of a dim that a fold or a sum of taps writes out
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Elaborator(Names):
                 a, b = self.expr(left, frame), self.expr(right, frame)
                 if a is None or b is None:
                     return None
-                return self._matmul(e, a, b) if op == "@" else infix(op, a, b)
+                return self._matmul(e, a, b) if op == "@" else self._expand(e, lambda: infix(op, a, b))
             case syntax.Subscript():
                 return self._subscript(e, frame)
             case syntax.Call():
@@ -186,7 +188,10 @@ class Elaborator(Names):
                 Label(e.span, f"written out once for every position of `{dim}`"),
                 help=f"give it where it is declared: `dim {dim} = 4`",
             )
-        return None if fixed is None else range(fixed)
+        elif fixed > MAX_UNROLLED:
+            cause = f"at most {MAX_UNROLLED} positions are written out"
+            self.scope.refuse("too-large", f"`{dim}` has {fixed} positions", e.span, cause)
+        return None if fixed is None or fixed > MAX_UNROLLED else range(fixed)
 
     # ---- operators and functions
 
@@ -198,7 +203,7 @@ class Elaborator(Names):
             self.scope.report(
                 "missing-dim",
                 f"`@` finds no dim `{last}` on its right side" if last else "the left side of `@` is a scalar",
-                Label(e.op_span),
+                Label(e.op_span, "nothing to contract"),
                 Label(e.left.span, a.shown()),
                 Label(e.right.span, b.shown()),
                 cause=cause,
@@ -210,7 +215,9 @@ class Elaborator(Names):
         if name == "fold":
             return self._fold(e, frame)
         if name in NOT_LOWERED:
-            self.scope.refuse("not-lowered", f"`{name}` is not served yet", e.span, NOT_LOWERED[name])
+            drawn = name in RANDOM and frame.place != "step"
+            cause = RANDOM_START if drawn else NOT_LOWERED[name]
+            self.scope.refuse("not-lowered", f"`{name}` is not served yet", e.span, cause)
             return None
         function = FUNCTIONS.get(name)
         if function is None:
@@ -228,8 +235,12 @@ class Elaborator(Names):
         values = [arg for arg in args if arg is not None]
         if len(values) < len(args) or not self._has_dims(e, values[0], dims):
             return None
+        return self._expand(e, lambda: function.expand(values, dims))
+
+    def _expand(self, e: Expr, make: Callable[[], Value]) -> Value | None:
+        """What `make` makes, with the misuse that it may find reported at `e`."""
         try:
-            return function.expand(values, dims)
+            return make()
         except Misuse as misuse:
             self.scope.report("misuse", misuse.message, Label(e.span), cause=misuse.cause, help=misuse.help)
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from seqc.build_calls import FUNCTIONS, NOT_LOWERED
 from seqc.build_scope import Scope
 from seqc.build_value import Value, real, shown
 from seqc.diagnostics import Label, Span, listing
@@ -16,6 +17,9 @@ from seqc.graph import BATCH, Node, const, leaf
 from seqc.intervals import ANY
 from seqc.program import TensorDecl
 from seqc.syntax import Decl, Expr, Name
+
+MAX_STATES = 256  # steps back at which a state or a definition may be read
+MAX_LAG = 1 << 20  # steps back or ahead at which an input may be read
 
 _WHY = {
     "const": "a constant is computed when the spec is compiled, from numbers, dims and other constants",
@@ -62,10 +66,19 @@ class Names(ABC):
         known = word in scope.inputs or word in scope.states or word in scope.defines
         if known and place != "step":
             return self._misplaced(name, place)
+        if word in scope.inputs and abs(lag) > MAX_LAG:
+            scope.refuse(
+                "too-large", f"`{word}` is read {abs(lag)} steps away", e.span, f"at most {MAX_LAG} are served"
+            )
+            return None
         if word in scope.inputs:
             return self._leaf("input", scope.inputs[word], lag)
         if not known:
-            scope.unknown("name", name, scope.names())
+            if word in FUNCTIONS or word in NOT_LOWERED:
+                label = Label(name.span, "not called")
+                scope.report("not-called", f"`{word}` is a function", label, help=f"write `{word}(...)`")
+            else:
+                scope.unknown("name", name, scope.names())
             return None
         if lag == 0:
             return self.current(word, e.span)
@@ -176,6 +189,10 @@ class Names(ABC):
 
     def _past(self, name: Name, lag: int, e: Expr) -> Value | None:
         word = name.id
+        if lag > MAX_STATES:
+            cause = f"each step back is a state of its own; at most {MAX_STATES} are kept (inputs may go further back)"
+            self.scope.refuse("too-large", f"`{word}` is read {lag} steps back", e.span, cause)
+            return None
         state = self.scope.states.get(word)
         if state is not None:
             if state.lag is not None and lag > state.lag:
@@ -201,6 +218,8 @@ class Names(ABC):
         return Value(leaf("state", f"{word}.lag{lag}", (BATCH, *order)), order)
 
     def _needs_state(self, word: str, e: Expr) -> Value | None:
+        if word in self.scope.lost:
+            return None
         where = self.scope.places[word]
         message = f"`{word}` is read in the past and depends on its own past, but it is not a state"
         labels = (Label(e.span, "its value before the first step is not given"), Label(where, "defined here"))
@@ -209,13 +228,14 @@ class Names(ABC):
 
     def _future(self, name: Name, lag: int, e: Expr) -> Value | None:
         word = name.id
+        steps = "1 step" if lag == -1 else f"{-lag} steps"
         if word in self.scope.states:
-            message = f"the state `{word}` cannot be read {-lag} steps ahead"
+            message = f"the state `{word}` cannot be read {steps} ahead"
             cause = "a state is known from the past up to now; only inputs may be read ahead"
             self.scope.report("future-state", message, Label(e.span), cause=cause)
         else:
             cause = "look-ahead is lowered for inputs only"
-            message = f"the definition `{word}` is read {-lag} steps ahead"
+            message = f"the definition `{word}` is read {steps} ahead"
             self.scope.refuse("look-ahead", message, e.span, cause, "read the inputs that it is made of ahead")
         return None
 

@@ -157,7 +157,7 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
         allowed = 2 if kind == "param" else 1
         if counts.count(dim.id) > allowed:
             why = "a matrix has rows and columns: a param may repeat one dim once" if kind == "param" else ""
-            cause = why or f"only a param may repeat a dim (a square matrix); a {kind} has each dim once"
+            cause = why or f"only a param may repeat a dim (a square matrix); this {kind} has each dim once"
             message = f"`{decl.name.id}` repeats the dim `{dim.id}`"
             scope.report("repeated-dim", message, Label(decl.span), cause=cause)
             known = False

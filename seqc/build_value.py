@@ -85,8 +85,6 @@ def power(base: Value, exponent: Value) -> Value:
     exp(log(base) * exponent), whose range and derivative are known.
     """
     e, b = constant_of(exponent), constant_of(base)
-    if e is not None and b is not None and (b > 0 or e == int(e)):
-        return number(b**e)
     if e is not None and e in (-4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0):
         product = base
         for _ in range(int(abs(e)) - 1):

@@ -7,10 +7,9 @@ claim holds, and whether a schedule can be followed, is for later passes: nothin
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable
 
 from seqc import syntax
+from seqc.build_calls import ARITHMETIC, arithmetic
 from seqc.build_scope import Scope
 from seqc.diagnostics import Label, Span, near_miss
 from seqc.intervals import Interval
@@ -51,27 +50,9 @@ def bound(e: Expr) -> float | None:
             return None if inside is None else -inside
         case syntax.Binary(op=op, left=left, right=right):
             a, b = bound(left), bound(right)
-            return None if a is None or b is None else _arithmetic(op, a, b)
+            return None if a is None or b is None else arithmetic(op, a, b) if op in ARITHMETIC else None
         case _:
             return None
-
-
-def _arithmetic(op: str, a: float, b: float) -> float | None:
-    """a op b, or None where that is no real number."""
-    table: dict[str, Callable[[float, float], float]] = {
-        "+": operator.add,
-        "-": operator.sub,
-        "*": operator.mul,
-        "/": operator.truediv,
-        "^": math.pow,
-    }
-    if op not in table:
-        return None
-    try:
-        result = table[op](a, b)
-    except (ZeroDivisionError, OverflowError, ValueError):
-        return None
-    return None if math.isnan(result) else result
 
 
 def claims(scope: Scope, spec: syntax.Spec) -> tuple[Claim, ...]:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from seqc.diagnostics import Diagnostic, Label, Span
-from seqc.lines import Line
+from seqc.lines import MARKS, Line
 
 # what a run of expected terminals is called; the first group whose terminals are all expected is named, and removed
 _GROUPS = (
@@ -38,6 +38,9 @@ _WORDS = {
     "MATMUL": "`@`",
     "OVER": "`/`",
     "COMPARE": "a comparison",
+    "PLUS": "`+`",
+    "MINUS": "`-`",
+    "TIMES": "`*`",
     "__ANON_0": "`..`",
     "__ANON_1": "`->`",
 }
@@ -65,11 +68,28 @@ def explain(line: Line, error: Any) -> Diagnostic:
         at = len(line.text.rstrip())
     found = _found(line.text[at:])
     expected = getattr(error, "accepts", None) or getattr(error, "expected", None) or getattr(error, "allowed", ())
-    words = wanted(set(expected or ()))
+    possible = set(expected or ())
+    words = wanted(possible - _impossible(line.text, at, possible))
     start = line.span.start + at
     span = Span(line.span.source, start, start + max(len(found), 1))
     message = "the statement ends too early" if ended or not found else f"`{found}` cannot stand here"
     return Diagnostic("syntax", message, (Label(span, f"expected {words}" if words else ""),), help=_foreign(line, at))
+
+
+def _impossible(text: str, at: int, expected: set[str]) -> set[str]:
+    """Terminals that the parser's merged states list, but that cannot stand at this place of the line."""
+    before = text[:at]
+    out = set()
+    for opening, closing, terminal in (("(", ")", "RPAR"), ("[", "]", "RSQB")):
+        if before.count(opening) <= before.count(closing):
+            out.add(terminal)
+    if "TIMES" in expected:
+        out |= {"LPAR", "LSQB"}
+    if not re.match(r"(input|param|const|state|dim|axis)\b", text):
+        out |= {mark.upper() for mark in MARKS}
+        if not before.count("(") + before.count("[") > before.count(")") + before.count("]"):
+            out.add("COMMA")
+    return out
 
 
 def _found(rest: str) -> str:

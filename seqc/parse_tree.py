@@ -149,7 +149,8 @@ class Reader:
                 case other:
                     raise AssertionError(other)
             if key in given:
-                raise _Stop(Diagnostic("said-twice", "this is said twice", (Label(self._mark_span(part)),)))
+                message = f"two such marks on `{tree.children[0]}`"
+                raise _Stop(Diagnostic("said-twice", message, (Label(self._mark_span(part), "the second one"),)))
             given[key] = value
         return syntax.Decl(self._span(tree), self._name(tree.children[0]), **given)
 

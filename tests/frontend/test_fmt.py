@@ -1,0 +1,51 @@
+"""The formatter: the meaning stays, comments stay, and a second run changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from seqc.diagnostics import SpecError
+from seqc.fmt import WIDTH, format_text
+from seqc.parse import parse
+
+SPECS = sorted((Path(__file__).parent / "specs").glob("*.seq"))
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_round_trip(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    once = format_text(text)
+    assert parse(once).statements == parse(text).statements
+    assert [c.text for c in parse(once).comments] == [c.text for c in parse(text).comments]
+    assert format_text(once) == once
+
+
+def test_canonical_text() -> None:
+    untidy = (
+        "spec  a   # name\n\n\n\n# head\ndim H,K=64\ninput q[ H,K ]in[0,1]   # short\ninput k[H] # a longer one\n"
+        "state S[H,K]=0\nS=(q*((k)))+S[ t - 1 ]*2^( -1 )\n# before\noutput o=sum[ K ]( S )# tail\n\n# end"
+    )
+    assert format_text(untidy) == (
+        "spec a  # name\n\n# head\ndim H, K = 64\ninput q[H, K] in [0, 1]  # short\ninput k[H]"
+        "               # a longer one\n"
+        "state S[H, K] = 0\nS = q * k + S[t-1] * 2^-1\n# before\noutput o = sum[K](S)  # tail\n\n# end\n"
+    )
+
+
+def test_long_lines_are_broken_and_stay_so() -> None:
+    names = [f"a_rather_long_name_{i}" for i in range(12)]
+    text = "spec a\ninput " + ", ".join(names) + "\noutput y = " + " + ".join(f"{n} * 2" for n in names) + "\n"
+    once = format_text(text)
+    assert max(map(len, once.splitlines())) <= WIDTH
+    assert format_text(once) == once
+    assert parse(once).statements == parse(text).statements
+
+
+def test_comments_inside_a_statement_move_in_front_of_it() -> None:
+    text = "spec a\n\nx = 1  # one\n  + 2  # two\n  # three\n  + 3  # four\n"
+    assert format_text(text) == "spec a\n\n# one\n# two\n# three\nx = 1 + 2 + 3  # four\n"
+
+
+def test_nothing_is_half_formatted() -> None:
+    with pytest.raises(SpecError):
+        format_text("spec a\nx = (\n")
