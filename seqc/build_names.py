@@ -218,8 +218,9 @@ class Names(ABC):
         return Value(leaf("state", f"{word}.lag{lag}", (BATCH, *order)), order)
 
     def _needs_state(self, word: str, e: Expr) -> Value | None:
-        if word in self.scope.lost:
+        if word in self.scope.lost or frozenset([word]) in self._loops:
             return None
+        self._loops.add(frozenset([word]))
         where = self.scope.places[word]
         message = f"`{word}` is read in the past and depends on its own past, but it is not a state"
         labels = (Label(e.span, "its value before the first step is not given"), Label(where, "defined here"))

@@ -84,14 +84,12 @@ def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
             case _:
                 pass
     for statement in spec.statements:
-        match statement:
-            case syntax.Declare():
-                for decl in statement.items:
-                    _declare(scope, statement.kind, decl)
-            case syntax.Define(name=name) | syntax.Output(name=name):
-                _define(scope, name, statement)
-            case _:
-                pass
+        if isinstance(statement, syntax.Declare):
+            for decl in statement.items:
+                _declare(scope, statement.kind, decl)
+    for statement in spec.statements:
+        if isinstance(statement, syntax.Define | syntax.Output):
+            _define(scope, statement.name, statement)
     _result_names(scope)
     return scope
 

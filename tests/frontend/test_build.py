@@ -1,0 +1,226 @@
+"""The builder: what specs mean, checked by running the step graph against the same equations written in numpy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seqc.build import load
+from seqc.evaluate import evaluate
+from seqc.graph import leaves
+from seqc.intervals import Interval
+from seqc.oracle import gradients, run
+from seqc.program import Program
+
+FOLDER = Path(__file__).parent / "specs"
+SERVED = sorted(path for path in FOLDER.glob("*.seq") if path.stem != "syntax_only")
+B, T = 2, 5
+
+
+def arrays(program: Program, seed: int = 0) -> dict[str, Any]:
+    """Random inputs and params; a dim without a default has its position in the alphabet of small sizes."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: dim.default or 2 + i for i, (name, dim) in enumerate(program.dims.items())}
+    shapes = {d.name: [B, T, *(sizes[x] for x in d.dims)] for d in program.inputs.values()}
+    for d in program.params.values():
+        shapes[d.name] = ([B] if d.per_batch else []) + [sizes[x.rstrip("'")] for x in d.dims]
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+
+def value_of(text: str, **given: Any) -> Any:
+    """The output `y` of a spec without recurrence, for inputs of one batch element and one step."""
+    program = load(text)
+    return run(program, {name: np.asarray(x, dtype=float)[None, None] for name, x in given.items()})["y"][0, 0]
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("path", SERVED, ids=lambda path: path.stem)
+def test_every_spec_runs_and_reads_states_at_one_lag(path: Path) -> None:
+    program = load(path)
+    results, _ = gradients(program, arrays(program), {})
+    assert all(np.isfinite(x).all() for x in results.values())
+    assert all(n.number("offset") == 0 for n in leaves(program.graph.values(), "state"))
+    assert set(program.updates) == set(program.states)
+    for node in program.graph.values():
+        assert node in program.spans or node in set(program.updates.values())
+
+
+def test_gla_program() -> None:
+    program = load(FOLDER / "gla.seq")
+    assert (program.name, list(program.dims)) == ("gla", ["H", "K", "V"])
+    assert program.doc.startswith("Gated linear attention.\n\nS_t")
+    assert program.inputs["g"].range == Interval(-np.inf, 0.0)
+    assert program.claims[0].range == Interval(0.0, 1.0)
+    assert program.wishes.chunks == (32, 64, 128)
+    assert program.output_decls["o"].dims == ("H", "V")
+    assert program.definitions[program.updates["S"]] == "S"
+    x = arrays(program)
+    state, out = np.zeros((B, 2, 3, 4)), []
+    for t in range(T):
+        state = np.exp(x["g"][:, t])[..., None] * state + x["k"][:, t][..., None] * x["v"][:, t][:, :, None]
+        out.append(np.einsum("bhk,bhkv->bhv", x["q"][:, t], state) / np.sqrt(3))
+    np.testing.assert_allclose(run(program, x)["o"], np.stack(out, 1), rtol=1e-13)
+
+
+def test_lstm_reads_new_and_old_states() -> None:
+    program = load(FOLDER / "lstm.seq")
+    x = arrays(program)
+    h = c = np.zeros((B, 2, 3))
+    for t in range(T):
+        pre = {g: x[f"x_{g}"][:, t] + np.einsum("hij,bhj->bhi", x[f"R_{g}"], h) for g in "ifzo"}
+        c = sigmoid(pre["f"]) * c + sigmoid(pre["i"]) * np.tanh(pre["z"])
+        h = sigmoid(pre["o"]) * np.tanh(c)
+    results = run(program, x)
+    np.testing.assert_allclose(results["h"][:, -1], h, rtol=1e-12)
+    np.testing.assert_allclose(results["c_T"], c, rtol=1e-12)
+
+
+def test_taps_reach_into_the_past_and_the_future() -> None:
+    program = load(FOLDER / "taps.seq")
+    x = arrays(program)
+    h = np.pad(x["h"], ((0, 0), (4, 4), (0, 0)))
+    expected = [
+        h[:, 4 + t]
+        + sum(x["a"][j] * h[:, 4 + t - 2 * j] for j in range(3))
+        + sum(x["c"][j] * h[:, 4 + t + 2 * j + 2] for j in range(2))
+        for t in range(T)
+    ]
+    np.testing.assert_allclose(run(program, x)["p"], np.stack(expected, 1), rtol=1e-12)
+    assert program.dims["L"].choices == (3,)
+
+
+def test_a_tap_outside_of_a_sum_is_a_dim() -> None:
+    program = load("spec a\ndim D, L = 3\ninput x[D]\noutput y[L, D] = x[t - index[L]]\n")
+    x = arrays(program)
+    padded = np.pad(x["x"], ((0, 0), (2, 0), (0, 0)))
+    expected = np.stack([np.stack([padded[:, 2 + t - j] for j in range(3)], 1) for t in range(T)], 1)
+    np.testing.assert_array_equal(run(program, x)["y"], expected)
+
+
+def test_longer_lags_become_hidden_states() -> None:
+    program = load(FOLDER / "lags.seq")
+    assert {name: d.hidden for name, d in program.states.items()} == {
+        "y": False,
+        "y.lag2": True,
+        "d.lag1": True,
+        "d.lag2": True,
+    }
+    x = arrays(program)
+    y, u = [np.ones((B, 2))] * 2, np.pad(x["x"], ((0, 0), (1, 0), (0, 0)))
+    for t in range(T):
+        y.append(0.5 * y[-1] - 0.2 * y[-2] + u[:, t + 1] + u[:, t])
+    d = [np.zeros((B, 2))] * 2 + [2 * now for now in y[2:]]
+    expected = np.stack([d[t + 2] + d[t] for t in range(T)], 1)
+    np.testing.assert_allclose(run(program, x)["o"], expected, rtol=1e-12)
+
+
+def test_fold_makes_its_steps_in_order() -> None:
+    program = load(FOLDER / "product.seq")
+    x = arrays(program)
+    state = np.zeros((B, 2, 3, 4))
+    for t in range(T):
+        state = np.exp(x["g"][:, t])[..., None, None] * state
+        for j in range(2):
+            k, v, beta = x["k"][:, t, :, j], x["v"][:, t, :, j], x["beta"][:, t, :, j]
+            error = v - np.einsum("bhk,bhkv->bhv", k, state)
+            state = state + beta[..., None, None] * k[..., None] * error[:, :, None]
+    np.testing.assert_allclose(run(program, x)["S_T"], state, rtol=1e-12)
+
+
+def test_surrogate_derivative_and_its_sign() -> None:
+    text = "spec a\ninput u, w\noutput y = withgrad(u {} w, 3)\n"
+    ones = {"y": np.ones((1, 1))}
+    for sign, slope in ((">", 3.0), (">=", 3.0), ("<", -3.0), ("<=", -3.0)):
+        x = {"u": np.full((1, 1), 2.0), "w": np.full((1, 1), 1.0)}
+        out, grads = gradients(load(text.format(sign)), x, ones)
+        assert out["y"] == (1.0 if ">" in sign else 0.0)
+        assert (grads["u"], grads["w"]) == (slope, -slope)
+
+
+def test_matrix_products_keep_rows_and_columns() -> None:
+    head = "spec a\ndim M = 2, N = 3\ninput x[N], z[M, N]\nparam W[M, N], A[N, N], E[N, N]\noutput y = "
+    rng = np.random.default_rng(0)
+    W, A, E, x, z = (rng.normal(size=s) for s in ((2, 3), (3, 3), (3, 3), (3,), (2, 3)))
+    given = {"W": W, "A": A, "E": E, "x": x[None, None], "z": z[None, None]}
+    cases = {
+        "W @ x": W @ x,
+        "A @ x": A @ x,
+        "A @ (E @ x)": A @ E @ x,
+        "A @ E @ x": A @ E @ x,
+        "(A * E) @ x": (A * E) @ x,
+        "eye[N] @ x": x,
+        "W @ z": (W * z).sum(1),
+        "A @ z": (A @ z.T).T,
+        "exp(A) @ tanh(x)": np.exp(A) @ np.tanh(x),
+    }
+    for text, expected in cases.items():
+        np.testing.assert_allclose(run(load(head + text + "\n"), given)["y"][0, 0], expected, rtol=1e-12, err_msg=text)
+
+
+def test_functions() -> None:
+    x = np.array([-2.0, 0.0, 0.5, 3.0])
+    erf = np.vectorize(__import__("math").erf)
+    wide = np.sqrt(((x - x.mean()) ** 2).mean() + 1e-5)
+    cases = {
+        "softmax[D](1000 * x)": np.array([0, 0, 0, 1.0]),
+        "logsumexp[D](1000 * x) + 0 * x": np.full(4, 3000.0),
+        "layernorm[D](x, 2, 1)": 2 * (x - x.mean()) / wide + 1,
+        "rmsnorm[D](x)": x / np.sqrt((x**2).mean() + 1e-5),
+        "l2norm[D](x)": x / np.sqrt((x**2).sum() + 1e-6),
+        "norm[D](x) * x": x * np.sqrt((x**2).sum()),
+        "mean[D](x) + min[D](x) + max[D](x) + 0 * x": np.full(4, x.mean() + 1.0),
+        "max(x, 0, 1) + min(x, 0)": np.maximum(x, 1) + np.minimum(x, 0),
+        "relu(x) + silu(x)": np.maximum(x, 0) + x * sigmoid(x),
+        "gelu(x)": 0.5 * x * (1 + erf(x / np.sqrt(2))),
+        "x^2 + x^3 - (1 + x^2)^-1": x**2 + x**3 - 1 / (1 + x**2),
+        "2^x + (1 + x^2)^0.5 + (4 + x)^x": 2**x + np.sqrt(1 + x**2) + (4 + x) ** x,
+        "where(x > 0, x, -x) + (x > 0) * 2": np.abs(x) + 2.0 * (x > 0),
+        "zoh(x, 0.5) + bilinear(x, 0.5)": np.exp(0.5 * x) + (1 + 0.25 * x) / (1 - 0.25 * x),
+        "zoh(x, 2, 0.5)": np.array([2 * np.expm1(0.5 * a) / a if a else 1.0 for a in x]),
+        "bilinear(x, 2, 0.5)": 1 / (1 - 0.25 * x),
+        "index[D] / D + pi * x": np.arange(4) / 4 + np.pi * x,
+    }
+    for text, expected in cases.items():
+        got = value_of(f"spec a\ndim D\ninput x[D]\noutput y[D] = {text}\n", x=x)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12, err_msg=text)
+
+
+def test_derivatives_at_the_corners_are_finite() -> None:
+    text = "spec a\ndim D\ninput x[D]\noutput y = relu(x) + norm[D](x) + zoh(x, 1, 1)\n"
+    _, grads = gradients(load(text), {"x": np.zeros((1, 1, 3))}, {"y": np.ones((1, 1, 3))})
+    np.testing.assert_allclose(grads["x"], 0.5, rtol=1e-12)
+
+
+def test_constants_and_initial_values() -> None:
+    program = load(FOLDER / "retention.seq")
+    claimed = load(FOLDER / "mamba.seq").params["A_log"]
+    assert claimed.init is not None
+    start = evaluate({"v": claimed.init}, {}, {"N": 3})["v"]
+    np.testing.assert_allclose(start, np.log([1, 2, 3]))
+    x = {"q": np.ones((1, 2, 3, 1)), "k": np.ones((1, 2, 3, 1)), "v": np.ones((1, 2, 3, 1))}
+    gamma = 1 - 2.0 ** (-5 - np.arange(3))
+    np.testing.assert_allclose(run(program, x)["o"][0, 1, :, 0], 1 + gamma, rtol=1e-13)
+
+
+def test_outputs_take_the_order_of_their_declaration() -> None:
+    head = "spec a\ndim A, C\ninput x[C, A]\n"
+    assert load(head + "output y = 2 * x\n").output_decls["y"].dims == ("A", "C")
+    assert load(head + "output y[C, A] = 2 * x\n").output_decls["y"].dims == ("C", "A")
+    assert load(head + "state x2[C, A]\noutput x2 = x2[t-1] + x\n").output_decls["x2"].dims == ("C", "A")
+
+
+def test_order_of_statements_does_not_matter() -> None:
+    lines = (FOLDER / "lstm.seq").read_text(encoding="utf-8").splitlines()
+    turned = "\n".join([lines[0], *reversed(lines[1:])])
+    one, other = load(FOLDER / "lstm.seq"), load(turned)
+    assert one.graph == other.graph
+
+
+def test_unbatched_and_per_batch_params() -> None:
+    program = load("spec a\ndim D\ninput x[D]\nparam a[D], b[D] per batch\noutput y = a * x + b\n")
+    assert program.params["a"].axes == ("D",)
+    assert program.params["b"].axes == ("B", "D")
