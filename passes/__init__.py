@@ -1,1 +1,1 @@
-"""The passes: each file takes a graph and gives a graph; the pipeline that orders them comes to live here."""
+"""The passes, one a file. `PIPELINE` lists those that a program goes through, in order; see docs/architecture.md."""

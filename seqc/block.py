@@ -3,9 +3,9 @@
 A block maps (states as it begins, inputs of `rows` steps) to (states as it ends, outputs of `rows` steps).
 - form "step": rows is 1 and no value has the time dim `t`; a backend loops over time.
 - form "scan" and "chunkwise": values of a step carry the dim `t` of extent `rows` (a power of two); a second time index
-  is `s`. A sequence whose length `rows` does not divide ends in a block whose last rows lie outside: inputs and
-  cotangents are loaded as zero there and the leaf ("mask", "valid", [t]) is false; the graph itself keeps such rows from
-  touching any state or any gradient of a parameter.
+  is `s`. A sequence whose length `rows` does not divide ends in a block whose last rows lie outside: there inputs are
+  loaded as the last row inside (so that whatever is derived from them is as finite as a row inside), cotangents as zero,
+  and the leaf ("mask", "valid", [t]) is false; the graph itself keeps such rows from touching any state.
 
 Leaves of `forward`: inputs (axes B, t, dims; offset k reads k steps earlier, zero outside the sequence), params, states
 (as the block begins), the mask. Keys of `forward`: output names, and "NAME.next" for states.
@@ -75,7 +75,7 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
         for key, value in n.attrs:
             if key in ("over",) and n.op != "expand":
                 mixed.update(value if isinstance(value, tuple) else ())
-            elif key in ("old", "new", "dim", "row", "col") and n.op not in ("index", "size"):
+            elif key in ("old", "new", "dim", "row", "col") and n.op not in ("index", "size", "block_index"):
                 mixed.add(str(value))
     mixed |= {d.rstrip("'") for d in mixed}
     every = {d for n in leaves(forward.values()) for d in n.dims if "'" not in d}

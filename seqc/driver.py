@@ -6,9 +6,14 @@ from seqc.block import Block
 from seqc.program import Program
 
 
-def lower(program: Program, form: str | None = None) -> Block:
-    """The program's block form with its gradient. form: "step" | "scan" | "chunkwise", or None for the compiler's choice."""
-    from seqc.passes.derive_backward import derive_backward
+def lower(program: Program, form: str | None = None, rows: int | None = None) -> Block:
+    """The program's block with its gradient.
 
-    forward = program.graph
-    return Block(program, "step", 1, forward, derive_backward(program, "step", forward), names=program.definitions)
+    form: "step" | "scan" | "chunkwise", rows: steps per block (a power of two); None leaves the choice to the spec's
+    `schedule` and then to the cost model. Raises Unsupported when the recurrence cannot take a wished form.
+    """
+    from seqc.passes.choose_form import choose_form
+    from seqc.passes.classify import classify
+    from seqc.ranges import interval_of
+
+    return choose_form(program, classify(program), interval_of(program), form, rows)

@@ -49,6 +49,8 @@ def _apply(n: Node, args: list[Any], values: Mapping[Node, Any], sizes: Mapping[
         return np.transpose(x if x.dtype == bool else x.astype(np.float64), [declared.index(d) for d in n.dims])
     if n.op == "index":
         return np.arange(extent(n.text("dim"), sizes), dtype=np.float64)
+    if n.op == "block_index":
+        return np.floor(np.arange(extent(n.text("dim"), sizes)) / n.number("block"))
     if n.op == "size":
         return np.float64(extent(n.text("dim"), sizes))
     if n.op == "expand":

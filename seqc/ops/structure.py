@@ -199,6 +199,8 @@ ROWS: tuple[Op, ...] = (
        interval=lambda n, a: Interval(float(n.attr("value")), float(n.attr("value")))),  # type: ignore[arg-type]
     Op("size", 0, lambda n: None, (), dims=lambda n: (), interval=lambda n, a: Interval(1.0, np.inf)),
     Op("index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE),
+    # block_index(dim, block): index(dim) // block, the number of the segment that a row lies in
+    Op("block_index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE),
     Op("sum", 1, _np_reduce(np.sum), (lambda n, d: d,), _sum_interval, lambda n: _without(n, n.names("over")),
        laws=frozenset({"linear"})),
     Op("amax", 1, _np_reduce(np.max), (_amax_vjp,), _same, lambda n: _without(n, n.names("over"))),

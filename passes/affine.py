@@ -1,0 +1,168 @@
+"""step graph node -> its affine form in the states of one component, or the reason why it has none.
+
+    sum_i  outer_i * sum[over_i](inner_i * S_i[t-1])  +  sum_j  product_j
+
+Needs: the step graph. Gives: `Affine`, products kept as tuples of factors (each factor a node free of the component's
+states), so that later passes can tell which factor carries which dims: an outer product `k * v` stays two factors.
+Criterion: additions, multiplication by state-free factors, sums, and choices by a state-free condition are followed;
+anything else that touches a state stops with `NotAffine`, which quotes the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from seqc.graph import Node, const, depends, node, total
+from seqc.ops.elementwise import where
+
+Product = tuple[Node, ...]
+
+
+class NotAffine(Exception):
+    """The node that depends on a state in a way that is not affine, and why."""
+
+    def __init__(self, at: Node, why: str) -> None:
+        super().__init__(why)
+        self.at = at
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Term:
+    """outer * sum[over](inner * state); `over` is empty for an elementwise term (and then `inner` is)."""
+
+    state: Node
+    outer: Product = ()
+    inner: Product = ()
+    over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Terms in the states, and products without any."""
+
+    terms: tuple[Term, ...] = ()
+    rest: tuple[Product, ...] = ()
+
+
+def product(factors: Iterable[Node]) -> Node:
+    """The factors multiplied, left to right; the constant 1 for none."""
+    listed = list(factors)
+    return reduce(lambda a, b: a * b, listed) if listed else const(1.0)
+
+
+def value(form: Affine) -> Node:
+    """The affine form as one node again."""
+    parts = []
+    for term in form.terms:
+        inside = product((*term.inner, term.state))
+        parts.append(product((*term.outer, total(inside, term.over))))
+    parts += [product(p) for p in form.rest]
+    return reduce(lambda a, b: a + b, parts) if parts else const(0.0)
+
+
+def affine(n: Node, states: Sequence[Node]) -> Affine:
+    """The affine form of n in the leaves `states`. Raises NotAffine."""
+    active = depends([n], states)
+    done: dict[Node, Affine] = {}
+
+    def form(x: Node) -> Affine:
+        return done[x] if x in active else Affine(rest=(factors_of(x),))
+
+    from seqc.graph import topological
+
+    for x in topological([n]):
+        if x in active:
+            done[x] = Affine((Term(x),)) if x in states else _rule(x, active, form)
+    return form(n)
+
+
+def factors_of(n: Node) -> Product:
+    """The factors of a product tree; constants last, so that names come first."""
+    out: list[Node] = []
+    stack = [n]
+    while stack:
+        x = stack.pop()
+        if x.op == "mul":
+            stack += [x.args[1], x.args[0]]
+        elif x.op == "neg":
+            out.append(const(-1.0))
+            stack.append(x.args[0])
+        elif x.op == "div":
+            if x.args[1].dims:
+                out.append(node("div", const(1.0), x.args[1]))
+            else:
+                out.append(node("div", const(1.0), x.args[1]))
+            stack.append(x.args[0])
+        elif x.op != "const" or x.attr("value") != 1.0:
+            out.append(x)
+    return tuple(out)
+
+
+def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
+    if x.op in ("add", "sub"):
+        left, right = form(x.args[0]), form(x.args[1])
+        if x.op == "sub":
+            right = scaled(right, (const(-1.0),))
+        return Affine(left.terms + right.terms, left.rest + right.rest)
+    if x.op == "neg":
+        return scaled(form(x.args[0]), (const(-1.0),))
+    if x.op == "mul":
+        a, b = x.args
+        if a in active and b in active:
+            raise NotAffine(x, "two values that depend on the state are multiplied")
+        return scaled(form(a), factors_of(b)) if a in active else scaled(form(b), factors_of(a))
+    if x.op == "div":
+        if x.args[1] in active:
+            raise NotAffine(x, "the state stands in a denominator")
+        return scaled(form(x.args[0]), (node("div", const(1.0), x.args[1]),))
+    if x.op == "where":
+        cond, a, b = x.args
+        if cond in active:
+            raise NotAffine(x, "a choice depends on the state")
+        left = scaled(form(a), (where(cond, 1.0, 0.0),))
+        right = scaled(form(b), (where(cond, 0.0, 1.0),))
+        return Affine(left.terms + right.terms, left.rest + right.rest)
+    if x.op == "sum":
+        inner = form(x.args[0])
+        over = x.names("over")
+        return Affine(tuple(_summed(t, over, x) for t in inner.terms), tuple(_summed_rest(p, over) for p in inner.rest))
+    if x.op == "rename":
+        raise NotAffine(x, "the state is mixed along a dim by a matrix")
+    raise NotAffine(x, f"`{x.op}` is applied to a value that depends on the state")
+
+
+def scaled(form: Affine, factors: Product) -> Affine:
+    """The form times state-free factors."""
+    terms = tuple(Term(t.state, (*factors, *t.outer), t.inner, t.over) for t in form.terms)
+    return Affine(terms, tuple((*factors, *p) for p in form.rest))
+
+
+def _summed(term: Term, over: tuple[str, ...], at: Node) -> Term:
+    """sum[over] of a term: each summed dim goes to the contraction with the state, or to the outer factors alone."""
+    row = set(product((*term.inner, term.state)).dims) - set(term.over)  # dims that the contracted state still has
+    on_row = tuple(d for d in over if d in row)
+    outside = [d for d in over if d not in row]
+    outer = term.outer
+    if outside:
+        touched = [f for f in outer if set(f.dims) & set(outside)]
+        outer = tuple(f for f in outer if f not in touched)
+        if any(set(f.dims) & set(on_row) for f in touched):
+            raise NotAffine(at, "a sum couples two contractions of the state")
+        outer = (*outer, total(product(touched), outside))
+    if not on_row:
+        return Term(term.state, outer, term.inner, term.over)
+    moved = tuple(f for f in outer if set(f.dims) & set(on_row))
+    if any(set(f.dims) & set(term.over) for f in moved):
+        raise NotAffine(at, "a contraction of the state is contracted again over the same dim")
+    kept = tuple(f for f in outer if f not in moved)
+    return Term(term.state, kept, (*moved, *term.inner), tuple(sorted((*on_row, *term.over))))
+
+
+def _summed_rest(factors: Product, over: tuple[str, ...]) -> Product:
+    touched = [f for f in factors if set(f.dims) & set(over)]
+    missing = [d for d in over if not any(d in f.dims for f in touched)]
+    kept = tuple(f for f in factors if f not in touched)
+    return (*kept, total(product(touched), (*over, *missing)))

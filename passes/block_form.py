@@ -1,0 +1,252 @@
+"""step graph -> block graph of C rows: every component becomes a scan, a chunkwise state or taps; the rest gains the dim t.
+
+    input x[B, H]            ->  x[B, t, H]
+    S (diagonal)             ->  affine_scan(d, b, S_in) over t;  S[t-1] -> the row before (S_in before the first)
+    S (chunkwise)            ->  never materialised: each contraction sum[X](q * S) becomes a readout (passes.chunkwise)
+    everything else          ->  the same operator on values with t
+
+Needs: classify, ranges. Refuses with `NotBlock` and the reason: then the recurrence runs step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seqc.block import VALID, Reason
+from seqc.graph import BATCH, ROW, Node, const, leaf, node, topological
+from seqc.intervals import ANY, Interval
+from seqc.ops.elementwise import where
+from seqc.ops.structure import affine_scan, expanded, shift, take
+from seqc.passes.affine import Affine, NotAffine, Product, affine, product
+from seqc.passes.chunkwise import Chunk, NotChunkwise, Source, masked
+from seqc.passes.classify import Component
+from seqc.passes.decay import Decay, first, log_of
+from seqc.program import Program
+
+
+class NotBlock(Exception):
+    """Why a component has no block form; `state` is the one that stands in the way."""
+
+    def __init__(self, state: str, why: str) -> None:
+        super().__init__(f"{state}: {why}")
+        self.state = state
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A diagonal coefficient as decays, ready for rows (masked), and how it was read."""
+
+    decays: tuple[Decay, ...]
+    notes: tuple[str, ...]
+
+
+class BlockForm:
+    """Lowers one program to a block of `rows` rows; `forms` says "chunkwise" or "scan" per component."""
+
+    def __init__(
+        self, program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int,
+        forms: Mapping[str, str],
+    ) -> None:
+        self.program = program
+        self.ranges = ranges
+        self.rows = rows
+        self.forms = forms
+        self.memo: dict[Node, Node] = {}
+        self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
+        self.reasons: list[Reason] = []
+        self.ends: dict[str, Node] = {}
+        for c in components:
+            self._component(c)
+        self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
+        self.forward.update({f"{name}.next": self.ends[name] for name in program.states})
+
+    # ---- components ----
+
+    def _component(self, c: Component) -> None:
+        name = c.states[0]
+        update, old = self.program.updates[name], self.program.states[name].leaf()
+        if c.kind == "taps":
+            now = expanded(self.lift(update), (*old.dims, ROW))
+            self.memo[old] = where(first(), old, shift(now, ROW, 1))
+            # the last row *inside* the sequence: rows outside repeat it
+            self.ends[name] = take(self._held(now, old), ROW, -1)
+            return
+        if c.kind not in ("diagonal", "low rank"):
+            raise NotBlock(name, c.why)
+        form = c.forms[name]
+        if self.forms[name] == "chunkwise":
+            self._chunk(name, form, old, update)
+        else:
+            self._scan(name, form, old, update)
+
+    def _held(self, now: Node, old: Node) -> Node:
+        keep = where(VALID, 0.0, 1.0)
+        return affine_scan(keep, where(VALID, now, 0.0), old, ROW)
+
+    def _scan(self, name: str, form: Affine, old: Node, update: Node) -> None:
+        if any(t.over for t in form.terms):
+            raise NotBlock(name, "its feedback contracts the state, which an elementwise scan cannot do")
+        coefficient = self._sum(t.outer for t in form.terms)
+        given = self._sum(form.rest)
+        dims = (*old.dims, ROW)
+        now = affine_scan(
+            expanded(masked(coefficient, 1.0), dims), expanded(masked(given, 0.0), dims), old, ROW
+        )
+        self.memo[update] = now
+        self.memo[old] = where(first(), old, shift(now, ROW, 1))
+        self.ends[name] = take(now, ROW, -1)
+        self.reasons.append(Reason(
+            "numerics", name, "products of coefficients are formed by the scan itself: any sign, and zero, are exact"
+        ))
+
+    def _sum(self, products: object) -> Node:
+        parts = [product(self.lift(f) for f in p) for p in products]  # type: ignore[attr-defined]
+        out = parts[0] if parts else const(0.0)
+        for p in parts[1:]:
+            out = out + p
+        return out
+
+    def _chunk(self, name: str, form: Affine, old: Node, update: Node) -> None:
+        diagonal = [t.outer for t in form.terms if not t.over]
+        ranked = [t for t in form.terms if t.over]
+        transition = self._transition(name, diagonal)
+        self.reasons += [Reason("numerics", name, note) for note in transition.notes]
+        writes = tuple(Source(self._source(p)) for p in form.rest if not _zero(p))
+        chunk = Chunk(name, old, self.rows, transition.decays, writes)
+        if ranked:
+            reads = tuple((product(self.lift(f) for f in t.inner), t.over) for t in ranked)
+            if len({over for _, over in reads}) > 1:
+                raise NotBlock(name, "its feedback terms contract different dims")
+            try:
+                chunk.solve(reads, tuple(Source(self._source(t.outer)) for t in ranked))
+            except NotChunkwise as stop:
+                raise NotBlock(name, str(stop)) from None
+        self.chunks[update] = (chunk, False)
+        self.chunks[old] = (chunk, True)
+        self.ends[name] = chunk.end()
+
+    def _source(self, factors: Product) -> Product:
+        """The factors on rows; rows outside the sequence write nothing."""
+        lifted = [self.lift(f) for f in factors] or [const(1.0)]
+        at = min(range(len(lifted)), key=lambda i: (len(lifted[i].dims) == 0, len(lifted[i].dims), i))
+        lifted[at] = masked(lifted[at], 0.0)
+        return tuple(lifted)
+
+    def _transition(self, name: str, diagonal: list[Product]) -> Transition:
+        if not diagonal:  # S = b: the old value counts only through feedback
+            return Transition((Decay(None, masked(const(0.0), 1.0), Interval(0.0, 0.0)),), ())
+        factors = diagonal[0] if len(diagonal) == 1 else (self._step_sum(diagonal),)
+        groups: dict[tuple[frozenset[str], bool], tuple[Node, Interval]] = {}
+        notes = []
+        for f in factors:
+            if f.op == "const" and f.attr("value") == 1.0:
+                continue
+            log = log_of(f, self.ranges)
+            known = self._range(log) if log is not None else ANY
+            kind = (frozenset(f.dims), log is not None)
+            x = log if log is not None else f
+            before = groups.get(kind)
+            if before is None:
+                groups[kind] = (x, known)
+            elif kind[1]:
+                groups[kind] = (before[0] + x, before[1] + known)
+            else:
+                groups[kind] = (before[0] * x, ANY)
+        decays = []
+        for (dims, is_log), (x, known) in groups.items():
+            lifted = self.lift(x)
+            spread = ", ".join(sorted(dims - {BATCH})) or "no dim"
+            if is_log:
+                decays.append(Decay(masked(lifted, 0.0), None, known))
+                notes.append(f"decay over {spread} kept as a logarithm in {known} per step")
+            else:
+                decays.append(Decay(None, masked(lifted, 1.0), known))
+                notes.append(f"coefficient over {spread} may be zero or negative: exact products by a scan")
+        return Transition(tuple(decays), tuple(notes))
+
+    def _step_sum(self, products: list[Product]) -> Node:
+        out = product(products[0])
+        for p in products[1:]:
+            out = out + product(p)
+        return out
+
+    def _range(self, x: Node) -> Interval:
+        from seqc.ops import TABLE
+
+        known = dict(self.ranges)
+        for n in topological([x]):
+            if n not in known:
+                row = TABLE[n.op]
+                known[n] = row.interval(n, tuple(known[a] for a in n.args)) if n.op != "leaf" else ANY
+        return known[x]
+
+    # ---- everything else ----
+
+    def lift(self, n: Node) -> Node:
+        """The value of a step node on all rows of the block. Raises NotBlock."""
+        stack = [n]
+        while stack:
+            x = stack[-1]
+            if x in self.memo:
+                stack.pop()
+                continue
+            read = self._readout(x)
+            if read is not None:
+                self.memo[x] = read
+                stack.pop()
+                continue
+            pending = [a for a in x.args if a not in self.memo]
+            if pending:
+                stack += pending
+                continue
+            self.memo[x] = self._rows_of(x)
+            stack.pop()
+        return self.memo[n]
+
+    def _rows_of(self, x: Node) -> Node:
+        if x.op != "leaf":
+            return node(x.op, *(self.memo[a] for a in x.args), **dict(x.attrs))
+        if x.text("kind") == "state":
+            raise NotBlock(x.text("name"), "it is read before its own component could be lowered")
+        if x.text("kind") != "input":
+            return x
+        shape = x.names("shape")
+        return leaf("input", x.text("name"), (shape[0], ROW, *shape[1:]), x.number("offset"))
+
+    def _readout(self, x: Node) -> Node | None:
+        """x, an innermost sum over chunkwise states, as readouts; None for anything else."""
+        below = set(topological([x])) if self.chunks else set()
+        atoms = [a for a in self.chunks if a in below]
+        if not atoms:
+            return None
+        if x in self.chunks:
+            name = self.chunks[x][0].name
+            raise NotBlock(name, f"{name} is used whole, not through a contraction")
+        if x.op != "sum":
+            return None
+        try:
+            form = affine(x, atoms)
+        except NotAffine:
+            return None  # its arguments are looked at one by one
+        if any(t.over != x.names("over") for t in form.terms):
+            return None
+        parts = []
+        for t in form.terms:
+            chunk, before = self.chunks[t.state]
+            q = product(self.lift(f) for f in t.inner)
+            try:
+                read = chunk.read(q, t.over, exclusive=before)
+            except NotChunkwise as stop:
+                raise NotBlock(chunk.name, str(stop)) from None
+            parts.append(product((*(self.lift(f) for f in t.outer), read)))
+        parts += [product(self.lift(f) for f in p) for p in form.rest if not _zero(p)]
+        out = parts[0]
+        for p in parts[1:]:
+            out = out + p
+        return out
+
+
+def _zero(p: Product) -> bool:
+    return any(f.op == "const" and f.attr("value") == 0.0 for f in p)

@@ -1,0 +1,108 @@
+"""program -> its block: the form and the number of rows with the least modelled time, and why the others were not taken.
+
+Needs: a program. Gives: a `Block`. For every linear component both forms are tried (chunkwise, scan), for every number of
+rows that the spec's `schedule` allows; what cannot be lowered says why; what can is priced by `seqc.cost` at nominal
+extents. Step form is always possible, and the only one where a component is nonlinear, dense or coupled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product as combinations
+
+from seqc.block import COL, ROW, Block, Reason
+from seqc.cost import cost
+from seqc.diagnostics import Unsupported
+from seqc.graph import BATCH, Node
+from seqc.intervals import Interval
+from seqc.passes.block_form import BlockForm, NotBlock
+from seqc.passes.classify import Component
+from seqc.passes.derive_backward import derive_backward
+from seqc.passes.simplify import simplify
+from seqc.program import Program
+
+NOMINAL = 64  # extent assumed for a dim that has no default
+BATCHES = 2
+STEP_LATENCY = 2.0e4  # elementwise operations that fit in the latency of one sequential block
+CHUNKS = (16, 32, 64, 128)
+SCAN_ROWS = (64,)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the program: modelled time per token, and the lowered forward graph."""
+
+    form: str
+    rows: int
+    forms: Mapping[str, str]
+    forward: Mapping[str, Node]
+    reasons: tuple[Reason, ...]
+    time: float
+
+
+def choose_form(
+    program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval],
+    form: str | None = None, rows: int | None = None,
+) -> Block:
+    """The chosen block, with its gradient. form, rows: wishes of the caller; else those of the spec; else the model's.
+
+    Raises Unsupported when a wished form is impossible, with the term that stands in its way.
+    """
+    wanted = form or program.wishes.form
+    reasons = [Reason("class", ", ".join(c.states), f"{c.kind}: {c.why}") for c in components]
+    refused: list[NotBlock] = []
+    candidates = list(_blocks(program, components, ranges, rows, refused)) if wanted != "step" else []
+    if wanted not in (None, "step"):
+        candidates = [c for c in candidates if c.form == wanted]
+        if not candidates:
+            why = refused[0] if refused else f"no component of the program takes it as {wanted}"
+            raise Unsupported(f"the recurrence cannot run as {wanted}: {why}")
+    step = Candidate("step", 1, {}, simplify(program.graph), (), _time(program, program.graph, 1, False))
+    best = min(candidates, key=lambda c: c.time, default=step)
+    if wanted is None and step.time < best.time:
+        best = step
+    reasons.append(_why(best, step, candidates, refused))
+    backward = simplify(derive_backward(program, best.form, best.forward))
+    return Block(
+        program, best.form, best.rows, best.forward, backward, (*reasons, *best.reasons), program.definitions
+    )
+
+
+def _blocks(
+    program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int | None,
+    refused: list[NotBlock],
+) -> Iterable[Candidate]:
+    linear = [c for c in components if c.kind in ("diagonal", "low rank")]
+    other = [c for c in components if c.kind not in ("diagonal", "low rank", "taps")]
+    if other:
+        refused.append(NotBlock(other[0].states[0], other[0].why))
+        return
+    for assignment in combinations(*([("chunkwise", "scan")] * len(linear))):
+        forms = {c.states[0]: f for c, f in zip(linear, assignment, strict=True)}
+        kind = "chunkwise" if "chunkwise" in assignment else "scan"
+        sizes = (rows,) if rows else (program.wishes.chunks or CHUNKS) if kind == "chunkwise" else SCAN_ROWS
+        for count in sizes:
+            try:
+                lowered = BlockForm(program, components, ranges, count, forms)
+            except NotBlock as stop:
+                refused.append(stop)
+                break
+            forward = simplify(lowered.forward)
+            time = _time(program, forward, count, True)
+            yield Candidate(kind, count, forms, forward, tuple(lowered.reasons), time)
+
+
+def _time(program: Program, forward: Mapping[str, Node], rows: int, blocked: bool) -> float:
+    sizes = {d.name: d.default or NOMINAL for d in program.dims.values()}
+    sizes |= {BATCH: BATCHES, ROW: rows, COL: rows}
+    return (cost(forward.values(), sizes).weighted + STEP_LATENCY) / rows
+
+
+def _why(best: Candidate, step: Candidate, others: list[Candidate], refused: list[NotBlock]) -> Reason:
+    if best.form == "step" and refused:
+        return Reason("form", "step", f"no block form: {refused[0]}")
+    scale = f"modelled time {best.time / step.time:.2f} of the step form"
+    beaten = {c.form: min(x.time for x in others if x.form == c.form) for c in others if c.form != best.form}
+    text = "".join(f"; {f} form {t / step.time:.2f}" for f, t in sorted(beaten.items()))
+    return Reason("form", best.form, f"{best.rows} rows a block: {scale}{text}")

@@ -1,0 +1,275 @@
+"""step graph -> block of C steps, for linear components whose state is only read through contractions.
+
+    S = d * S[t-1] + sum_r a_r * sum[X](b_r * S[t-1]) + sum_j k_j * v_j,   readouts sum[X](q * S)
+    ->
+    u_r = the unknown rows sum[X](b_r * S[t-1]):  (I + M) u = rows of (b_r, S_in) + rows of (k_j, v_j), M strictly lower
+    readout at t = sum[X](q e^G S_in) + sum_s A[t, s] v_s,  A[t, s] = sum[X](q_t * decay(t, s) * k_s)
+    S_out = decay * S_in + sum_s (decay to the end * k_s) * v_s     with sources (k_j, v_j) and (a_r, u_r)
+
+Needs: components (classify), ranges. Gives: `Chunk` objects that answer readouts; refuses with `NotChunkwise` and the
+reason. When: a readout's matrix A does not carry every remaining dim of the state (so that it is reused), each write is
+an outer product over the contracted dims, decays over contracted dims are provably in (0, 1].
+Source of the mathematics: docs/decisions/chunkwise.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from seqc.block import VALID
+from seqc.graph import BATCH, COL, ROW, Node, const, node, renamed, total
+from seqc.ops.elementwise import where
+from seqc.ops.structure import expanded
+from seqc.passes.affine import Product, product
+from seqc.passes.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels
+
+OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
+
+
+class NotChunkwise(Exception):
+    """Why the recurrence has no profitable, safe chunk form."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One rank-one family of writes: the product of `factors` (nodes with t) is added to the state at each row."""
+
+    factors: Product
+
+    def split(self, over: tuple[str, ...]) -> tuple[Node, Product]:
+        """(the part that varies along the contracted dims, the other factors)."""
+        inner = [f for f in self.factors if set(f.dims) & set(over)]
+        return product(inner), tuple(f for f in self.factors if f not in inner)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are linear in the state as the block begins: sum[over](on_state * S_in) + given."""
+
+    on_state: Node | None
+    given: Node | None
+    over: tuple[str, ...]
+
+
+@dataclass
+class Chunk:
+    """One linear state inside a block: see the file's docstring. Rows and factors carry the dim t."""
+
+    name: str
+    start: Node  # the state leaf as the block begins
+    rows: int
+    decays: tuple[Decay, ...]
+    writes: tuple[Source, ...]
+    feedback: tuple[Source, ...] = ()  # the a_r, in the order of `unknown`
+    unknown: tuple[Node, ...] = ()  # the rows u_r once solved
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All writes; those of the feedback end with their row u_r."""
+        solved = tuple(
+            Source((*a.factors, u)) for a, u in zip(self.feedback, self.unknown, strict=False)
+        )
+        return self.writes + solved
+
+    # ---- reading ----
+
+    def read(self, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
+        """[t, ...]: sum[over](q * S) of the state after the row's own update (before it if exclusive)."""
+        rows = self.linear_rows(q, over, exclusive, self.sources)
+        parts = [] if rows.on_state is None else [total(rows.on_state * self.start, over)]
+        parts += [] if rows.given is None else [rows.given]
+        return parts[0] + parts[1] if len(parts) == 2 else parts[0]
+
+    def linear_rows(self, q: Node, over: tuple[str, ...], exclusive: bool, sources: tuple[Source, ...]) -> Rows:
+        """The same, as rows that are linear in the state as the block begins."""
+        on_state = q
+        for decay in self.decays:
+            on_state = on_state * decay.from_start(exclusive)
+        given: Node | None = None
+        for source in sources:
+            k, others = source.split(over)
+            part = self._spread(q, k, others, over, exclusive)
+            given = part if given is None else given + part
+        return Rows(expanded(on_state, (ROW,)), given, over)
+
+    def _spread(self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool) -> Node:
+        """sum_s A[t, s] * (product of `others`)_s."""
+        bare = (set(q.dims) | set(k.dims)) - set(over) | {ROW, BATCH}
+        folded = [f for f in others if set(f.dims) <= bare]
+        v = product(f for f in others if f not in folded)
+        k = product((*folded, k)) if folded else k
+        outside = [d for d in self.decays if not d.dims & set(over) and not d.dims <= bare]
+        matrices = self.pair(q, k, over, exclusive, split=bool(outside))
+        if not outside:
+            return matmul(matrices[0][1], v)
+        out: Node | None = None
+        for block, matrix in matrices:
+            row, column = self._outside_factors(outside, block, exclusive)
+            part = matmul(matrix, v * column) * row if row is not None else matmul(matrix, v)
+            out = part if out is None else out + part
+        assert out is not None
+        return out
+
+    def _outside_factors(self, outside: list[Decay], block: int, exclusive: bool) -> tuple[Node | None, Node]:
+        if block == 0:
+            return None, const(1.0)
+        pairs = [d.level(block, exclusive) for d in outside]
+        return product(p[0] for p in pairs), product(p[1] for p in pairs)
+
+    def pair(
+        self, q: Node, k: Node, over: tuple[str, ...], exclusive: bool, split: bool = False
+    ) -> list[tuple[int, Node]]:
+        """A[t, s] = sum[over](q_t decay(t, s) k_s) for s <= t (s < t if exclusive), zero elsewhere.
+
+        Answers one (0, A), or one entry per level and (0, the diagonal) if `split`.
+        """
+        q, k = expanded(q, (ROW,)), expanded(k, (ROW,))
+        mine = set(q.dims) | set(k.dims)
+        inside = [d for d in self.decays if d.dims & set(over)]
+        flat = [d for d in self.decays if d not in inside and d.dims <= (mine - set(over)) | {BATCH}]
+        shared = None
+        for d in flat:
+            one = d.pairs(exclusive)
+            shared = one if shared is None else shared * one
+
+        def masked(mask: Node, matrix: Node) -> Node:
+            return where(mask, matrix if shared is None else matrix * shared, 0.0)
+
+        if not inside and not split:
+            return [(0, masked(causal(exclusive), total(q * columns(k), over)))]
+        if not split and self._exact(inside):
+            spans = product(d.pairs(exclusive) for d in inside)
+            return [(0, masked(causal(exclusive), total(q * columns(k) * spans, over)))]
+        out = []
+        narrow = 1 if split else self._factored_rows(inside)
+        for block in levels(self.rows):
+            if block < narrow:
+                break
+            up, down = q, k
+            for d in inside:
+                row, column = d.level(block, exclusive)
+                up, down = up * row, down * column
+            out.append((block, masked(level_mask(block), total(up * columns(down), over))))
+        if narrow > 1:
+            out.append((0, masked(self._same(narrow, exclusive), self._factored(q, k, inside, narrow, over, exclusive))))
+        elif not exclusive:
+            here = node("eq", node("index", dim=ROW), node("index", dim=COL))
+            out.append((0, where(here, total(q * k, over), 0.0)))
+        if split:
+            return out
+        whole = out[0][1]
+        for _, matrix in out[1:]:
+            whole = whole + matrix
+        return [(0, whole)]
+
+    def _exact(self, inside: list[Decay]) -> bool:
+        return any(d.range.hi * self.rows > OVERFLOW_SPAN for d in inside)
+
+    def _factored_rows(self, inside: list[Decay]) -> int:
+        """The largest sub-block that one anchor serves, 1 if there is none."""
+        steepest = sum(max(-d.range.lo, d.range.hi, 0.0) for d in inside)
+        rows = self.rows
+        while rows > 1 and steepest * rows > FACTORED_SPAN:
+            rows //= 2
+        return rows
+
+    def _same(self, rows: int, exclusive: bool) -> Node:
+        segment = [node("block_index", dim=d, block=rows) for d in (ROW, COL)]
+        return node("and", node("eq", *segment), causal(exclusive))
+
+    def _factored(
+        self, q: Node, k: Node, inside: list[Decay], rows: int, over: tuple[str, ...], exclusive: bool
+    ) -> Node:
+        from seqc.ops.structure import cumsum
+
+        for d in inside:
+            assert d.log is not None
+            q = q * node("exp", cumsum(d.log, ROW, rows, exclusive=exclusive))
+            k = k * node("exp", -cumsum(d.log, ROW, rows))
+        return total(q * columns(k), over)
+
+    # ---- solving and ending ----
+
+    def solve(self, reads: tuple[tuple[Node, tuple[str, ...]], ...], feedback: tuple[Source, ...]) -> None:
+        """Find the rows u_r = sum[X_r](b_r * S[t-1]); `reads` holds (b_r, X_r), `feedback` the a_r."""
+        count = len(reads)
+        right = [self.linear_rows(b, over, True, self.writes) for b, over in reads]
+        coupling: list[list[Node]] = []
+        for b, over in reads:
+            line = []
+            for a in feedback:
+                k, others = a.split(over)
+                bare = (set(b.dims) | set(k.dims)) - set(over) | {ROW, BATCH}
+                loose = [f for f in others if not set(f.dims) <= bare]
+                if loose:
+                    raise NotChunkwise(f"the feedback into {self.name} is not of rank one over {', '.join(over)}")
+                line.append(self.pair(b, product((*others, k)), over, True)[0][1])
+            coupling.append(line)
+        # Gauss elimination over r: every block is strictly lower triangular in time, so each pivot has a unit inverse
+        solved: list[Rows] = list(right)
+        for r in range(count):
+            inverse = node("tri_inv", -coupling[r][r], row=ROW, col=COL)
+            solved[r] = _left(inverse, solved[r])
+            coupling[r] = [m if j <= r else compose(inverse, m) for j, m in enumerate(coupling[r])]
+            for i in range(r + 1, count):
+                factor = coupling[i][r]
+                solved[i] = _plus(solved[i], _left(factor, solved[r]))
+                for j in range(r + 1, count):
+                    coupling[i][j] = coupling[i][j] + compose(factor, coupling[r][j])
+        for r in reversed(range(count)):
+            for j in range(r + 1, count):
+                solved[r] = _plus(solved[r], _left(coupling[r][j], solved[j]))
+        self.feedback = feedback
+        self.unknown = tuple(self._rows_value(x) for x in solved)
+
+    def _rows_value(self, rows: Rows) -> Node:
+        parts = [] if rows.on_state is None else [total(rows.on_state * self.start, rows.over)]
+        parts += [] if rows.given is None else [rows.given]
+        return parts[0] + parts[1] if len(parts) == 2 else parts[0]
+
+    def end(self) -> Node:
+        """The state as the block ends."""
+        out = self.start
+        for d in self.decays:
+            out = d.whole() * out
+        for source in self.sources:
+            factors = list(source.factors)
+            for d in self.decays:  # each decay joins the narrowest factor that carries its dims
+                home = min(
+                    (i for i, f in enumerate(factors) if d.dims <= set(f.dims)), default=0,
+                    key=lambda i: len(factors[i].dims),
+                )
+                factors[home] = factors[home] * d.to_end()
+            out = out + total(expanded(product(factors), (ROW,)), (ROW,))
+        return out
+
+
+def matmul(matrix: Node, rows: Node) -> Node:
+    """[t, ...]: sum_s matrix[t, s] * rows_s."""
+    return total(matrix * columns(expanded(rows, (ROW,))), (COL,))
+
+
+def compose(left: Node, right: Node) -> Node:
+    """[t, s]: the product of two [t, s] matrices."""
+    inner = COL + "'"
+    return total(renamed(left, COL, inner) * renamed(right, ROW, inner), (inner,))
+
+
+def _left(matrix: Node, rows: Rows) -> Rows:
+    moved = [None if x is None else matmul(matrix, x) for x in (rows.on_state, rows.given)]
+    return Rows(moved[0], moved[1], rows.over)
+
+
+def _plus(a: Rows, b: Rows) -> Rows:
+    def add(x: Node | None, y: Node | None) -> Node | None:
+        return x if y is None else y if x is None else x + y
+
+    assert a.over == b.over, "feedback terms that contract different dims"
+    return Rows(add(a.on_state, b.on_state), add(a.given, b.given), a.over)
+
+
+def masked(x: Node, neutral: float) -> Node:
+    """x on rows inside the sequence, a neutral element on the others."""
+    return where(VALID, expanded(x, (ROW,)), neutral)
+

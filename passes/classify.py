@@ -1,0 +1,95 @@
+"""step graph -> its components: strongly connected groups of states, in the order in which they can be computed.
+
+Needs: the step graph. Gives: `Component`s with a class and the reason in terms of the source. A state is in a component
+with those that it depends on and that depend on it through one step (networkx' condensation). The class says how the new
+state depends on the old one:
+- "taps": not at all; its old value is an earlier value of something else;
+- "diagonal": S = d * S[t-1] + b;
+- "low rank": diagonal, plus terms a * sum[X](b * S[t-1]);
+- "coupled": linear, several states mixed by coefficients;
+- "dense": linear, mixed along a dim by a matrix;
+- "nonlinear": the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seqc.graph import Node, depends
+from seqc.passes.affine import Affine, NotAffine, affine
+from seqc.program import Program
+
+
+@dataclass(frozen=True)
+class Component:
+    """States that depend on each other. `forms` (state -> affine form of its update) is empty when there is none."""
+
+    states: tuple[str, ...]
+    kind: str
+    why: str
+    forms: Mapping[str, Affine]
+    at: Node | None = None  # the node that decided a nonlinear or dense class
+
+
+def classify(program: Program) -> tuple[Component, ...]:
+    """The program's components, each after those whose values it reads."""
+    import networkx
+
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(program.states)
+    leaf_of = {name: d.leaf() for name, d in program.states.items()}
+    for name, update in program.updates.items():
+        for other, leaf_node in leaf_of.items():
+            if update is leaf_node or update in depends([update], [leaf_node]):
+                graph.add_edge(other, name)
+    order = {name: i for i, name in enumerate(program.states)}
+    condensed = networkx.condensation(graph)
+    # a stable topological order: by the place of a group's first state in the source
+    key = {c: min(order[s] for s in condensed.nodes[c]["members"]) for c in condensed}
+    groups = networkx.lexicographical_topological_sort(condensed, key=lambda c: key[c])
+    out = []
+    for c in groups:
+        members = tuple(sorted(condensed.nodes[c]["members"], key=order.__getitem__))
+        cyclic = len(members) > 1 or graph.has_edge(members[0], members[0])
+        out.append(_component(program, members, cyclic))
+    return tuple(out)
+
+
+def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Component:
+    if not cyclic:
+        return Component(members, "taps", f"{members[0]} does not depend on its own past", {})
+    leaf_nodes = [program.states[m].leaf() for m in members]
+    forms: dict[str, Affine] = {}
+    for m in members:
+        try:
+            forms[m] = affine(program.updates[m], leaf_nodes)
+        except NotAffine as stop:
+            kind = "dense" if stop.at.op == "rename" and _linear(program, members) else "nonlinear"
+            return Component(members, kind, f"{stop.why}{_quote(program, stop.at)}", {}, stop.at)
+    if len(members) > 1:
+        return Component(members, "coupled", f"{', '.join(members)} feed each other linearly", forms)
+    form = forms[members[0]]
+    ranked = [t for t in form.terms if t.over]
+    if not ranked:
+        return Component(members, "diagonal", f"each element of {members[0]} depends on its own past only", forms)
+    dims = sorted({d for t in ranked for d in t.over})
+    why = f"{len(ranked)} term(s) read {members[0]}[t-1] contracted over {', '.join(dims)} and write it back"
+    return Component(members, "low rank", why, forms)
+
+
+def _linear(program: Program, members: tuple[str, ...]) -> bool:
+    """Whether the Jacobian by the old states mentions no state."""
+    from seqc.graph import leaf, leaves
+    from seqc.passes.differentiate import vjp
+
+    states = [program.states[m].leaf() for m in members]
+    updates = {m: program.updates[m] for m in members}
+    given = {m: leaf("cot", m, program.states[m].axes) for m in members}
+    jacobian = vjp(updates, given, states).values()
+    return not any(x in states for x in leaves(jacobian, "state"))
+
+
+def _quote(program: Program, at: Node) -> str:
+    span = program.spans.get(at)
+    return f": `{span.text}`" if span is not None else ""
