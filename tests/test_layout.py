@@ -29,9 +29,9 @@ ALLOWED = {
 
 # third-party package -> the modules (or packages) that own it. Others reach it through them.
 OWNERS = {
-    "lark": ("seqc.syntax",),
+    "lark": ("seqc.parse",),
     "z3": ("seqc.tiling",),
-    "triton": ("seqc.toolchain",),
+    "triton": ("seqc.backends.triton_gpu.toolchain_worker",),
     "torch": ("seqc.verify",),
 }
 

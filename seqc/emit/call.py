@@ -54,8 +54,9 @@ def _prologue(sig: Signature, time: bool) -> list[str]:
     lines = [
         lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
         lay(f"{used} = {made}(", list(tellers(sig)), ")", 4),
-        f"    carry = _carry({main})",
     ]
+    if sig.states or not time:
+        lines.append(f"    carry = _carry({main})")
     if any("device" in _default(s, axes[f"{s.name}_0"], main) for s in sig.states):
         lines.append(f"    device = {main}.device")
     for s in sig.states:

@@ -1,0 +1,24 @@
+"""Emitted modules of the hand-written signatures, loaded once."""
+
+from types import ModuleType
+
+import pytest
+
+from seqc.emit import emit
+from seqc.load_emitted import load_emitted
+from tests.emit import bodies
+
+
+@pytest.fixture(scope="session")
+def decay() -> ModuleType:
+    return load_emitted(emit(bodies.decay()), "decay")
+
+
+@pytest.fixture(scope="session")
+def cell() -> ModuleType:
+    return load_emitted(emit(bodies.cell()), "cell")
+
+
+@pytest.fixture(scope="session")
+def square() -> ModuleType:
+    return load_emitted(emit(bodies.square()), "square")

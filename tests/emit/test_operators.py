@@ -1,0 +1,106 @@
+"""The operators as torch sees them: opcheck, torch.compile, several imports of one file, autocast, dtypes."""
+
+from types import ModuleType
+
+import pytest
+import torch
+
+from seqc.emit import emit
+from seqc.load_emitted import load_emitted
+from tests.emit import bodies
+from tests.emit.data import cell_data, decay_data
+
+
+@pytest.mark.parametrize("T", [0, 5])
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck(decay: ModuleType, cell: ModuleType, square: ModuleType, T: int, grad: bool) -> None:
+    torch.library.opcheck(decay._OPS.run.default, decay_data(T, torch.float32, grad))
+    torch.library.opcheck(cell._OPS.run.default, cell_data(T, torch.float32, grad))
+    torch.library.opcheck(square._OPS.run.default, [torch.randn(2, T, 3, requires_grad=grad)])
+
+
+def test_opcheck_of_the_inner_operators(cell: ModuleType) -> None:
+    args = cell_data(5, torch.float32, grad=False)
+    torch.library.opcheck(cell._OPS.forward.default, args)
+    *results, saved = cell._OPS.forward.default(*args)
+    torch.library.opcheck(cell._OPS.backward.default, (*args, saved, *results))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_dtypes(decay: ModuleType, dtype: torch.dtype) -> None:
+    carry = torch.float64 if dtype == torch.float64 else torch.float32
+    x, g, h_0 = args = decay_data(5, dtype)
+    y, h_T = decay.decay(x, g, h_0=h_0.to(dtype))
+    assert (y.dtype, h_T.dtype) == (dtype, carry)
+    assert [d.dtype for d in torch.autograd.grad(y.sum() + h_T.sum(), args)] == [dtype, dtype, carry]
+    step = decay.decay_step(x[:, 0], g[:, 0], h_0=h_0)
+    assert (step.y.dtype, step.h_T.dtype) == (dtype, carry)
+    decay.decay(x, g.to(carry), h_0=h_0)  # a gate may be more precise
+    if dtype == torch.bfloat16:
+        with pytest.raises(TypeError, match=r"decay: g is torch.float16, x is torch.bfloat16; inputs share a dtype"):
+            decay.decay(x, g.to(torch.float16))
+
+
+def test_integers_are_refused(decay: ModuleType) -> None:
+    with pytest.raises(TypeError, match=r"decay: x is torch.int64; inputs are floating-point numbers"):
+        decay.decay(torch.ones(1, 2, 3, dtype=torch.int64), torch.ones(1, 2, 3))
+
+
+def test_autocast_keeps_gates_and_states_in_float32(decay: ModuleType, cell: ModuleType) -> None:
+    x, g, h_0 = decay_data(5, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, h_T = decay.decay(x, g, h_0=h_0)
+        assert (y.dtype, h_T.dtype) == (torch.bfloat16, torch.float32)
+        d_x, d_g = torch.autograd.grad(y.sum(), (x, g))
+        mixed = decay.decay(x.bfloat16(), g, h_0=h_0)
+        assert torch.equal(mixed.y, y) and torch.equal(mixed.h_T, h_T)
+    exact = decay.decay(x.bfloat16().float(), g, h_0=h_0)
+    assert torch.equal(exact.y.bfloat16(), y) and torch.equal(exact.h_T, h_T)
+    assert (d_x.dtype, d_g.dtype) == (torch.float32, torch.float32)
+    # inside the operator autocast is off: a matrix product of its body keeps float32
+    args = cell_data(5, torch.float32, grad=False)
+    plain = cell.cell(args[0].bfloat16(), *args[1:4]).h_T
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cell.cell(*args[:4]).h_T, plain)
+        assert decay.decay(x.double(), g.double()).y.dtype == torch.float64
+
+
+def test_file_imported_twice_and_two_versions(decay: ModuleType) -> None:
+    text = emit(bodies.decay())
+    again = load_emitted(text, "another_name")
+    other = load_emitted(text.replace("torch.exp(g_t) * h + x_t", "torch.exp(g_t) * h - x_t"), "edited")
+    names = {str(m._OPS.run.default) for m in (decay, again, other)}
+    assert len(names) == 3
+    x, g, _ = decay_data(4)
+    assert torch.equal(decay.decay(x, g).y, again.decay(x, g).y)
+    assert torch.equal(decay.decay(x, g).y, -other.decay(x, g).y)
+    assert load_emitted(text, "another_name") is again
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compile_without_a_break(cell: ModuleType, backend: str) -> None:
+    def run(*args: torch.Tensor) -> torch.Tensor:
+        y, h_T, c_T = cell.cell(args[0].sin(), *args[1:4])
+        return y.square().sum() + h_T.sum() + c_T.cos().sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=backend)
+    for T in (127, 193):
+        args = cell_data(T, torch.float32)
+        mine, truth = compiled(*args), run(*args)
+        torch.testing.assert_close(mine, truth)
+        torch.testing.assert_close(torch.autograd.grad(mine, args[:4]), torch.autograd.grad(truth, args[:4]))
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            compiled(*cell_data(T + 2, torch.float32))
+
+
+def test_compiled_step_and_autocast(decay: ModuleType) -> None:
+    def run(x: torch.Tensor, g: torch.Tensor, h_0: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.autocast("cpu", torch.bfloat16):
+            y, h_T = decay.decay(x, g, h_0=h_0)
+            return y, *decay.decay_step(x[:, 0], g[:, 0], h_0=h_T)
+
+    torch._dynamo.reset()
+    args = decay_data(5, torch.float32)
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
+    assert all(torch.equal(a, b) for a, b in zip(compiled(*args), run(*args), strict=True))
