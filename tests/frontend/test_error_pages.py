@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import seqc.build
 from seqc.build import build
 from seqc.diagnostics import Refusal, Source
 from seqc.parse import parse_with_errors
@@ -36,3 +37,13 @@ def test_diagnostics_come_in_source_order() -> None:
         for _, expected in CASE.findall(page.read_text(encoding="utf-8")):
             places = [tuple(map(int, p)) for p in re.findall(r"--> demo.seq:(\d+):(\d+)", expected)]
             assert places == sorted(places), page.stem
+
+
+def test_every_code_has_a_page() -> None:
+    """The codes that the front end can answer with, found in its text, are all shown on some page."""
+    core = Path(seqc.build.__file__).parent
+    modules = [*core.glob("build*.py"), *core.glob("parse*.py"), core / "lines.py"]
+    text = "".join(module.read_text(encoding="utf-8") for module in modules)
+    codes = set(re.findall(r'(?:report|refuse|Diagnostic)\(\s*"([a-z-]+)"', text))
+    shown = set(re.findall(r"^\w+\[([a-z-]+)\]", "".join(p.read_text(encoding="utf-8") for p in PAGES), re.MULTILINE))
+    assert codes - shown == {"no-file", "too-deep"}  # see test_parse.py

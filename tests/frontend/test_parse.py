@@ -147,3 +147,8 @@ def test_plain_strings_can_be_refusals() -> None:
 def test_the_parser_generator_is_imported_late() -> None:
     code = "import sys, seqc.build; assert 'lark' not in sys.modules; seqc.build.load('spec a\\noutput y = 1\\n')"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_deep_nesting_is_refused_where_it_gets_too_deep() -> None:
+    with pytest.raises(SpecError, match="too-deep"):
+        load("spec a\noutput y = " + "(" * 400 + "1" + ")" * 400 + "\n")
