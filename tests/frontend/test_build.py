@@ -1,5 +1,6 @@
 """The builder: what specs mean, checked by running the step graph against the same equations written in numpy."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from seqc.build import load
 from seqc.evaluate import evaluate
+from seqc.fmt import format_text
 from seqc.graph import leaves
 from seqc.intervals import Interval
 from seqc.oracle import gradients, run
@@ -224,3 +226,13 @@ def test_unbatched_and_per_batch_params() -> None:
     program = load("spec a\ndim D\ninput x[D]\nparam a[D], b[D] per batch\noutput y = a * x + b\n")
     assert program.params["a"].axes == ("D",)
     assert program.params["b"].axes == ("B", "D")
+
+
+def test_the_examples_of_the_reference_are_specs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "language.md"
+    examples = re.findall(r"```seq\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 4
+    for text in examples:
+        program = load(text)
+        assert all(np.isfinite(x).all() for x in run(program, arrays(program)).values())
+        assert format_text(text) == text
