@@ -122,7 +122,7 @@ def _cast(*inputs):
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
     if not main.is_floating_point:
         raise TypeError(f"{spec}: {{_INPUTS[{main}]}} is {{main}}; inputs are floating-point numbers")
-    for name, x in zip(_INPUTS, inputs, strict=True):
+    for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"{spec}: {{name}} is {{x.dtype}}, {{_INPUTS[{main}]}} is {{main}}; inputs share a dtype")
     return inputs
