@@ -38,6 +38,8 @@ class Target:
     shared_per_program: int
     shared_reserved: int
     """Bytes that the system takes from each resident program's share."""
+    tensor_memory: int
+    """Columns of tensor memory of a unit; 0 where there is none."""
     warps_per_unit: int
     programs_per_unit: int
     bytes_per_ns: int
@@ -75,6 +77,7 @@ _TABLE = (
         shared_per_unit=164 * 1024,
         shared_per_program=163 * 1024,
         shared_reserved=1024,
+        tensor_memory=0,
         warps_per_unit=64,
         programs_per_unit=32,
         bytes_per_ns=2039,
@@ -94,6 +97,7 @@ _TABLE = (
         shared_per_unit=228 * 1024,
         shared_per_program=227 * 1024,
         shared_reserved=1024,
+        tensor_memory=0,
         warps_per_unit=64,
         programs_per_unit=32,
         bytes_per_ns=3350,
@@ -113,6 +117,7 @@ _TABLE = (
         shared_per_unit=228 * 1024,
         shared_per_program=227 * 1024,
         shared_reserved=1024,
+        tensor_memory=512,
         warps_per_unit=64,
         programs_per_unit=32,
         bytes_per_ns=8000,
@@ -132,6 +137,7 @@ _TABLE = (
         shared_per_unit=64 * 1024,
         shared_per_program=64 * 1024,
         shared_reserved=0,
+        tensor_memory=0,
         warps_per_unit=32,
         programs_per_unit=32,
         bytes_per_ns=5300,
@@ -151,11 +157,11 @@ def target_named(name: str) -> Target:
     return TARGETS[name]
 
 
-def occupancy(target: Target, registers: int, shared: int, warps: int) -> Occupancy:
+def occupancy(target: Target, registers: int, shared: int, warps: int, tensor_memory: int = 0) -> Occupancy:
     """Programs that one unit holds at once, for `registers` a thread, `shared` bytes and `warps` warps a program.
 
-    `limit` names the scarcest resource: "registers", "shared memory", "warps" or "programs". Zero programs means that
-    the kernel cannot run at all.
+    `limit` names the scarcest resource: "registers", "shared memory", "warps", "programs" or "tensor memory". Zero
+    programs means that the kernel cannot run at all.
     """
     granule = target.register_granule
     rounded = -(-max(registers, 1) // granule) * granule
@@ -165,6 +171,8 @@ def occupancy(target: Target, registers: int, shared: int, warps: int) -> Occupa
         "warps": target.warps_per_unit // warps,
         "programs": target.programs_per_unit,
     }
+    if tensor_memory:
+        room["tensor memory"] = target.tensor_memory // tensor_memory
     if registers > target.registers_per_thread:
         room["registers"] = 0
     if shared > target.shared_per_program:

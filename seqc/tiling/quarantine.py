@@ -1,0 +1,100 @@
+"""Combinations of target, toolchain version and kernel shape that are known to give wrong results, as a table.
+
+Comes in: what a kernel does and how it would be launched. Goes out: the entries that forbid it, each with its reason
+and what to do instead. An entry holds for every emitted file as long as any supported Triton is affected, since a file
+does not know which version will run it. Entries leave the table when `SUPPORTED` has moved past them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["QUARANTINE", "SUPPORTED", "Quarantine", "Use", "quarantined"]
+
+Version = tuple[int, int, int]
+
+SUPPORTED: tuple[Version, Version] = ((3, 6, 0), (3, 9, 99))
+"""First and last version of Triton that emitted files run on."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A kernel as the table sees it."""
+
+    target: str
+    warps: int
+    stages: int
+    carries_state: bool
+    """A loop over time that carries tiles computed by `tl.dot`."""
+    transposed_accumulator: bool = False
+    """`tl.dot(tl.trans(x), y)` where x is the cast result of another `tl.dot`."""
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """One known fault. None in `most_warps` or `most_stages` sets no limit: the fault needs more than either."""
+
+    reason: str
+    remedy: str
+    source: str
+    targets: tuple[str, ...]
+    first: Version
+    fixed: Version | None
+    most_warps: int | None = None
+    """The fault needs more warps than this."""
+    most_stages: int | None = None
+    """The fault needs more stages than this."""
+    needs_state: bool = False
+    needs_transposed: bool = False
+
+    def forbids(self, use: Use, version: Version | None = None) -> bool:
+        """Whether `use` may meet the fault, on that version of Triton or on any supported one."""
+        first, last = (version, version) if version is not None else SUPPORTED
+        return (
+            use.target in self.targets
+            and last >= self.first
+            and (self.fixed is None or first < self.fixed)
+            and (self.most_warps is None or use.warps > self.most_warps)
+            and (self.most_stages is None or use.stages > self.most_stages)
+            and (use.carries_state or not self.needs_state)
+            and (use.transposed_accumulator or not self.needs_transposed)
+        )
+
+
+QUARANTINE: tuple[Quarantine, ...] = (
+    Quarantine(
+        reason="software pipelining of a loop that carries a state races on Blackwell with four warps or more",
+        remedy="one stage, or two warps",
+        source="triton-lang/triton issues 9871 and 10590",
+        targets=("sm_100",),
+        first=(3, 0, 0),
+        fixed=(3, 8, 0),
+        most_warps=2,
+        most_stages=1,
+        needs_state=True,
+    ),
+    Quarantine(
+        reason="chunk kernels with eight warps give results that differ from run to run on Hopper and Blackwell",
+        remedy="four warps or fewer",
+        source="fla-org/flash-linear-attention pull requests 988 and 1229",
+        targets=("sm_90", "sm_100"),
+        first=(3, 0, 0),
+        fixed=(3, 8, 0),
+        most_warps=4,
+    ),
+    Quarantine(
+        reason="the product with a transposed, cast accumulator is miscompiled on Hopper",
+        remedy="compute the transposed product itself",
+        source="fla-org/flash-linear-attention issue 640",
+        targets=("sm_90",),
+        first=(3, 4, 0),
+        fixed=(3, 7, 1),
+        needs_transposed=True,
+    ),
+)
+
+
+def quarantined(use: Use, version: Version | None = None) -> Iterator[Quarantine]:
+    """The entries that forbid `use`, in table order; `version` narrows from every supported Triton to one."""
+    return (entry for entry in QUARANTINE if entry.forbids(use, version))

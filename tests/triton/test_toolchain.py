@@ -1,0 +1,125 @@
+"""The toolchain's verdicts: real compiles for every target, refusals as data, and the table that records them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from seqc.backends.triton_gpu.toolchain import Job, available, judge, refresh
+from seqc.targets import TARGETS, occupancy, target_named
+from seqc.tiling.quarantine import QUARANTINE, Use, quarantined
+from seqc.tiling.verdicts import Configuration, Verdict, VerdictTable, digest
+
+SOURCE = '''
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def product_kernel(p_x, p_y, T, C: tl.constexpr, K: tl.constexpr):
+    """Sums x x^T over T tiles."""
+    o_c, o_k = tl.arange(0, C), tl.arange(0, K)
+    b_y = tl.zeros((C, C), tl.float32)
+    for i_t in range(T):  # one tile
+        b_x = tl.load(p_x + i_t * C * K + o_c[:, None] * K + o_k[None, :])
+        b_y += tl.dot(b_x, tl.trans(b_x))
+    tl.store(p_y + o_c[:, None] * C + o_c[None, :], b_y)
+'''
+
+
+def _job(target: str, side: int = 64, width: int = 64, kernel: str = "product_kernel", **change: int) -> Job:
+    signature = (("p_x", "*bf16"), ("p_y", "*fp32"), ("T", "i32"))
+    configuration = Configuration(signature, (("C", side), ("K", width)), warps=4, stages=2)
+    return Job(SOURCE, kernel, target, replace(configuration, **change))
+
+
+@pytest.mark.skipif(available() is not None, reason=str(available()))
+def test_every_target_answers() -> None:
+    jobs = [_job(target) for target in TARGETS]
+    for job, verdict in zip(jobs, judge(jobs), strict=True):
+        target = target_named(job.target)
+        assert verdict.error is None and verdict.fits, verdict
+        assert verdict.matrix_units and 16 < verdict.registers <= target.registers_per_thread
+        assert 0 < verdict.shared <= target.shared_per_program
+        assert dict(verdict.counts)["matrix"] > 0 and dict(verdict.counts)["all"] > 50
+        assert (verdict.tensor_memory > 0) == (job.target == "sm_100")
+        assert occupancy(target, verdict.registers, verdict.shared, 4, verdict.tensor_memory).programs > 0
+
+
+@pytest.mark.skipif(available() is not None, reason=str(available()))
+def test_refusals_are_data() -> None:
+    """A kernel that Triton refuses, an absent one, one that spills; the good one after them still answers."""
+    jobs = [
+        _job("sm_90", side=48),
+        _job("sm_90", kernel="no_such_kernel"),
+        _job("sm_80", side=128, warps=1, stages=1),
+        _job("sm_90"),
+    ]
+    done: list[tuple[int, int]] = []
+    refused, absent, spilled, good = judge(jobs, progress=lambda at, end: done.append((at, end)))
+    assert refused.error is not None and "power of 2" in refused.error
+    assert absent.error is not None and "no_such_kernel" in absent.error
+    assert spilled.error is None and spilled.spills > 0 and not spilled.fits
+    assert dict(spilled.counts)["spill"] > 0
+    assert good.fits
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.skipif(available() is not None, reason=str(available()))
+def test_refresh_asks_only_for_what_is_missing() -> None:
+    job = _job("sm_90")
+    known = Verdict(1, 2, 3, False, 0, (), "by hand")
+    table = VerdictTable({job.key: known})
+    assert refresh([job], table)[job.key] == known
+    assert refresh([job], table, again=True)[job.key].registers > 16
+
+
+def test_table_round_trip(tmp_path: Path) -> None:
+    job, other = _job("sm_90"), _job("sm_90", stages=3)
+    verdict = Verdict(96, 0, 1024, True, 0, (("all", 10), ("matrix", 2)), "triton 3.9.0")
+    table = VerdictTable().with_verdicts([(job.key, verdict), (other.key, replace(verdict, spills=8, error="no"))])
+    table.save(tmp_path / "table.json")
+    again = VerdictTable.load(tmp_path / "table.json")
+    assert again.verdict(SOURCE, "product_kernel", "sm_90", job.configuration) == verdict
+    assert again[other.key].error == "no" and not again[other.key].fits
+    assert again.verdict(SOURCE, "product_kernel", "sm_80", job.configuration) is None
+    assert len(again.only([job.key])) == 1 and len(VerdictTable.load(tmp_path / "absent.json")) == 0
+    first = (tmp_path / "table.json").read_text()
+    again.save(tmp_path / "table.json")
+    assert (tmp_path / "table.json").read_text() == first
+
+
+def test_digest_is_blind_to_comments_but_not_to_code() -> None:
+    assert digest(SOURCE) == digest(SOURCE.replace("  # one tile", "").replace("Sums x x^T", "Adds up x x^T"))
+    assert digest(SOURCE) == digest(
+        SOURCE.replace("tl.dot(b_x, tl.trans(b_x))", "tl.dot(\n            b_x, tl.trans(b_x)\n        )")
+    )
+    assert digest(SOURCE) != digest(SOURCE.replace("b_y +=", "b_y -="))
+    assert digest("if a:\n    b\nc\n") != digest("if a:\n    b\n    c\n")
+    assert digest("f('a')\n") != digest("f('b')\n")
+
+
+def test_occupancy() -> None:
+    hopper = target_named("sm_90")
+    assert occupancy(hopper, 128, 48 * 1024, 4).programs == 4
+    assert occupancy(hopper, 168, 48 * 1024, 4).limit == "registers"
+    assert occupancy(hopper, 32, 100 * 1024, 4) == occupancy(hopper, 33, 100 * 1024, 4)
+    assert occupancy(hopper, 32, 100 * 1024, 4).limit == "shared memory"
+    assert occupancy(hopper, 300, 0, 4).programs == 0 and occupancy(hopper, 32, 240 * 1024, 4).programs == 0
+    assert occupancy(target_named("sm_100"), 32, 0, 4, tensor_memory=256).programs == 2
+    assert occupancy(target_named("gfx942"), 128, 16 * 1024, 4).programs == 4
+    with pytest.raises(KeyError, match="known: sm_80, sm_90, sm_100, gfx942"):
+        target_named("sm_10")
+
+
+def test_quarantine() -> None:
+    chunk = Use("sm_100", warps=4, stages=2, carries_state=True)
+    assert [entry.remedy for entry in quarantined(chunk)] == ["one stage, or two warps"]
+    assert not list(quarantined(replace(chunk, stages=1))) and not list(quarantined(replace(chunk, target="sm_80")))
+    assert not list(quarantined(chunk, version=(3, 8, 0))) and list(quarantined(chunk, version=(3, 7, 1)))
+    assert list(quarantined(Use("sm_90", warps=8, stages=1, carries_state=True)))
+    transposed = Use("sm_90", warps=4, stages=1, carries_state=True, transposed_accumulator=True)
+    assert list(quarantined(transposed)) and not list(quarantined(transposed, version=(3, 7, 1)))
+    assert all(entry.remedy and entry.source and set(entry.targets) <= set(TARGETS) for entry in QUARANTINE)
