@@ -1,8 +1,8 @@
 """graph -> the same values with fewer operators.
 
 Needs: nothing. Gives: constants folded (by the float64 reference), neutral elements and double signs gone, factors
-pulled out of sums, nested sums merged, broadcasting as late as possible; equal subexpressions are one node and dead ones
-are gone because nodes are interned. Dims of a root stay as they are, except that a broadcast at a root is dropped.
+pulled out of sums, nested sums merged, broadcasting as late as possible; equal subexpressions are one node, and dead
+ones are gone, because nodes are interned. Dims of a root stay as they are, but a broadcast at a root is dropped.
 
 Criteria. A rule keeps every finite value, up to rounding where factors are regrouped; it never makes a NaN or an
 infinity where there was none, and may remove one that only the spelling caused (log(exp(x)) at x = 1000). The sign of a

@@ -68,6 +68,13 @@ def infer(
     program: Program, outputs: Iterable[Node], states: Mapping[str, Interval], sizes: Mapping[str, int] | None = None
 ) -> dict[Node, Interval]:
     """One forward sweep with given ranges of the states."""
+    return survey(program, outputs, states, sizes).ranges
+
+
+def survey(
+    program: Program, outputs: Iterable[Node], states: Mapping[str, Interval], sizes: Mapping[str, int] | None = None
+) -> Facts:
+    """What one forward sweep knows: intervals, and the norms behind `relations.norm_over`."""
     facts = Facts(extents(program, sizes), {})
     known = facts.ranges
     for n in topological(outputs):
@@ -82,7 +89,7 @@ def infer(
         else:
             row = TABLE[n.op].interval(n, tuple(known[a] for a in n.args))
             known[n] = sharpen(n, row, facts)
-    return known
+    return facts
 
 
 def extents(program: Program, sizes: Mapping[str, int] | None = None) -> dict[str, Interval]:

@@ -6,6 +6,7 @@ may be smaller. The facts, each true of every real value:
 - f a + (1 - f) b and b + f (a - b) lie between a and b when f is in [0, 1];
 - x - f x = (1 - f) x; f (1 - f) <= 1/4; x sigmoid(x) >= -0.2785;
 - x / sum[K](x) is in [0, 1] for x >= 0, and averages what it multiplies; x / sqrt(sum[K](x x)) is a unit vector;
+- sum[K](p p w) averages w with weights that add up to |p|^2;
 - |sum[K](a b)| <= |a| |b| (Cauchy-Schwarz), with 2-norms from `unit[K]`, from division by a norm, or from ranges.
 """
 
@@ -253,9 +254,12 @@ def _sum(n: Node, facts: Facts) -> Interval:
     missing = tuple(d for d in over if all(d not in p.dims for p in inner))
     scale = scale * facts.count(missing)
     over = tuple(d for d in over if d not in missing)
-    if len(inner) == 2 and inner[0] is inner[1]:
-        norm = norm_over(inner[0], over, facts)
-        found = found.meet(scale * norm * norm)
+    for p in dict.fromkeys(inner):
+        if inner.count(p) > 1 and set(over) <= set(p.dims):  # sum of p^2 w: the squares weigh the values of w
+            norm = norm_over(p, over, facts)
+            rest = _without(inner, [p, p])
+            assert rest is not None
+            found = found.meet(scale * (norm * norm * _times(1.0, rest, facts)))
     if any(set(over) - set(p.dims) for p in inner):
         return found
     for i, p in enumerate(inner):

@@ -1,8 +1,8 @@
 """Is a graph well formed? Run after every pass; a failure is a bug of the compiler and names the pass.
 
 In: a graph (or a program, or a block) and the name of the pass that made it. Out: nothing, or SeqcBug. It derives the
-dims and the dtype of every node again, checks arity, attributes and argument dtypes, that a name means one leaf, that the
-keys are complete and that no root has more dims than what it is stored to. It changes nothing.
+dims and the dtype of every node again, checks arity, attributes and argument dtypes, that a name means one leaf, that
+the keys are complete and that no root has more dims than what it is stored to. It changes nothing.
 """
 
 from __future__ import annotations
