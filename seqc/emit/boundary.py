@@ -25,7 +25,8 @@ def forms_text(sig: Signature) -> str:
         parts.append(_PREPARE_TRITON)
     forms = []
     for suffix in sig.backends:
-        names = [f"_{part}_{suffix}" for part in ("prepare", "infer", "forward", "backward", "saved")]
+        prepare = "_prepare_triton" if suffix == "triton" else "_prepare_torch"
+        names = [prepare, *(f"_{part}_{suffix}" for part in ("infer", "forward", "backward", "saved"))]
         forms.append(lay(f"_{suffix.upper()} = _Form(", names, ")"))
     parts += ["\n".join(forms), _choice_text(sig)]
     return "\n\n\n".join(part.strip() for part in parts)
@@ -51,6 +52,8 @@ def _choice_text(sig: Signature) -> str:
     if sig.triton:
         test = 'x.device.type == "cuda"' + ("" if sig.triton.float64 else " and x.dtype != torch.float64")
         lines += [f"    if {test}:", "        return _TRITON"]
+    if sig.cpu:
+        lines += ['    if x.device.type == "cpu" and _ready_cpu():', "        return _CPU"]
     return "\n".join([*lines, "    return _TORCH"])
 
 
@@ -105,7 +108,7 @@ class _Form(NamedTuple):
 
 
 def _prepare_torch(carry, *tensors):
-    """The plain form computes in the carried dtype."""
+    """Contiguous, in the carried dtype."""
     return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
 '''
 

@@ -5,16 +5,17 @@ that `seqc.emit.emit` turns into a file. Nothing here knows a graph, and nothing
 
 Layouts: an input or output is [B, T, dims...], a state [B, dims...], a parameter [dims...] ([B, dims...] per batch).
 Dtypes: "io" is the dtype of the inputs; "carry" is float64 for float64 inputs, else float32. States are "carry", and
-so is everything that the torch functions get or give. The Triton functions get contiguous tensors in the dtypes that
-they are stored in; what they give is cast by the boundary where it has another dtype.
+so is everything that the torch and cpu functions get or give. The Triton functions get tensors in the dtypes that they
+are stored in; what they give is cast by the boundary where it has another dtype. All arguments are contiguous.
 
-The functions of a `Kernels`, with SUFFIX "torch" or "triton"; names in the order of the signature, all positional:
+The functions of a `Kernels`, SUFFIX "torch", "triton" or "cpu"; names in the order of the signature, all positional:
 
     _forward_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T..., saved...)
     _backward_SUFFIX(inputs..., params..., NAME_0..., saved..., d_outputs..., d_NAME_T...)
                                                     -> (d_inputs..., d_params..., d_NAME_0...)
     _infer_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)    optional: a forward that saves nothing
     _step_torch(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)      one step, no time axis, plain torch
+    _ready_cpu() -> bool    whether the native code can run here; asked at every call and in tracing, so it remembers
 
 They run below autograd with autocast off, on one device, with B > 0 and T > 0, and every cotangent dense (never None).
 They return fresh tensors: no result is an argument, and no two results share memory. `_step_torch` is the exception:
@@ -110,8 +111,8 @@ class Signature:
 
     spec: the public function's name; class_name: the Module's. doc: the lines of the file's docstring (the recurrence,
     the numerical plan). header: words of the one comment line above it (target, tiles), or "". torch: the plain form,
-    which serves every device and dtype; triton: the CUDA form, or None. A longer lag is one more state: list it, so
-    that a run can be continued from what a call returned.
+    which serves every device and dtype; triton: the CUDA form, or None; cpu: the native form, or None. A longer lag is
+    one more state: list it, so that a run can be continued from what a call returned.
     """
 
     spec: str
@@ -124,6 +125,7 @@ class Signature:
     outputs: tuple[Output, ...]
     torch: Kernels
     triton: Kernels | None = None
+    cpu: Kernels | None = None
     header: str = ""
 
     @property
@@ -144,4 +146,5 @@ class Signature:
     @property
     def backends(self) -> dict[str, Kernels]:
         """Suffix -> kernels, of the parts that the file has."""
-        return {"torch": self.torch} | ({"triton": self.triton} if self.triton else {})
+        optional = {"triton": self.triton, "cpu": self.cpu}
+        return {"torch": self.torch} | {suffix: kernels for suffix, kernels in optional.items() if kernels}

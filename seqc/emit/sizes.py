@@ -64,8 +64,8 @@ def check(sig: Signature) -> None:
     for dim in sig.dims:
         if dim.name not in told and dim.default is None:
             refuse(f"no input or param has the dim `{dim.name}`", f"give it a size: `dim {dim.name} = 64`")
-    if any(kept.dtype != "carry" for kept in sig.torch.saved):
-        refuse("the torch form computes in the carried dtype and can save no other", "save it as `carry`")
+    if any(kept.dtype != "carry" for kernels in (sig.torch, sig.cpu) if kernels for kept in kernels.saved):
+        refuse("the torch and cpu forms compute in the carried dtype and save no other", "save it as `carry`")
     if found:
         raise Unsupported(found)
 

@@ -22,13 +22,12 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is not None:
-        return
-    import triton
-    import triton.language as tl
+    if tl is None:
+        import triton
 
-    for function, options in _KERNELS:
-        globals()[function.__name__] = triton.jit(function, **options)
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        import triton.language as tl
 '''
 
 

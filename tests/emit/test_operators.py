@@ -1,5 +1,6 @@
 """The operators as torch sees them: opcheck, torch.compile, several imports of one file, autocast, dtypes."""
 
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -44,6 +45,18 @@ def test_dtypes(decay: ModuleType, dtype: torch.dtype) -> None:
 def test_integers_are_refused(decay: ModuleType) -> None:
     with pytest.raises(TypeError, match=r"decay: x is torch.int64; inputs are floating-point numbers"):
         decay.decay(torch.ones(1, 2, 3, dtype=torch.int64), torch.ones(1, 2, 3))
+
+
+def test_native_form_where_it_is_ready() -> None:
+    native = "ready = True\n\n\ndef _ready_cpu():\n    return ready\n\n\n" + bodies.DECAY.split("def _step")[0]
+    native = native.replace("_torch", "_cpu").replace("exp(g_t) * h + x_t", "exp(g_t) * h - x_t")
+    sig = bodies.decay()
+    module = load_emitted(emit(replace(sig, cpu=replace(sig.torch, text=native))), "native")
+    x, g, _ = decay_data(4, torch.float32)
+    torch.library.opcheck(module._OPS.run.default, decay_data(5, torch.float32))
+    first = module.decay(x, g).y
+    module.ready = False
+    assert torch.equal(first, -module.decay(x, g).y)
 
 
 def test_autocast_keeps_gates_and_states_in_float32(decay: ModuleType, cell: ModuleType) -> None:
