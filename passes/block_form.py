@@ -2,6 +2,7 @@
 
     input x[B, H]            ->  x[B, t, H]
     S (diagonal)             ->  affine_scan(d, b, S_in) over t;  S[t-1] -> the row before (S_in before the first)
+    m (running maximum)      ->  max_scan(a, b, m_in) over t
     S (chunkwise)            ->  never materialised: each contraction sum[X](q * S) becomes a readout (passes.chunkwise)
     everything else          ->  the same operator on values with t
 
@@ -10,6 +11,7 @@ Needs: classify, ranges. Refuses with `NotBlock` and the reason: then the recurr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,11 +19,12 @@ from seqc.block import VALID, Reason
 from seqc.graph import BATCH, ROW, Node, const, leaf, node, topological
 from seqc.intervals import ANY, Interval
 from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, expanded, shift, take
+from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
 from seqc.passes.affine import Affine, NotAffine, Product, affine, product
 from seqc.passes.chunkwise import Chunk, NotChunkwise, Source, masked
 from seqc.passes.classify import Component
 from seqc.passes.decay import Decay, first, log_of
+from seqc.passes.maximum import running_maximum
 from seqc.program import Program
 
 
@@ -73,6 +76,9 @@ class BlockForm:
             # the last row *inside* the sequence: rows outside repeat it
             self.ends[name] = take(self._held(now, old), ROW, -1)
             return
+        if c.kind == "maximum":
+            self._maximum(name, old, update)
+            return
         if c.kind not in ("diagonal", "low rank"):
             raise NotBlock(name, c.why)
         form = c.forms[name]
@@ -100,6 +106,16 @@ class BlockForm:
         self.reasons.append(Reason(
             "numerics", name, "products of coefficients are formed by the scan itself: any sign, and zero, are exact"
         ))
+
+    def _maximum(self, name: str, old: Node, update: Node) -> None:
+        form = running_maximum(update, old)
+        assert form is not None
+        dims = (*old.dims, ROW)
+        added, given = (self.lift(x) for x in form)
+        now = max_scan(expanded(masked(added, 0.0), dims), expanded(masked(given, -math.inf), dims), old, ROW)
+        self.memo[update] = now
+        self.memo[old] = where(first(), old, shift(now, ROW, 1))
+        self.ends[name] = take(now, ROW, -1)
 
     def _sum(self, products: object) -> Node:
         parts = [product(self.lift(f) for f in p) for p in products]  # type: ignore[attr-defined]

@@ -24,9 +24,24 @@ from seqc.program import Program
 
 NOMINAL = 64  # extent assumed for a dim that has no default
 BATCHES = 2
-STEP_LATENCY = 2.0e4  # elementwise operations that fit in the latency of one sequential block
 CHUNKS = (16, 32, 64, 128)
 SCAN_ROWS = (64,)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a sequential block costs beside its operations, in elementwise operations that fit in its latency.
+
+    step_latency: of one time step in step form; block_latency: of one block of a scan or chunk form.
+    """
+
+    name: str
+    step_latency: float
+    block_latency: float
+
+
+GPU = Machine("gpu", 2.0e4, 2.0e4)
+EAGER = Machine("eager torch", 1.0e6, 1.0e5)  # a Python loop: tens of operator calls a step, a few a block
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Candidate:
 
 def choose_form(
     program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval],
-    form: str | None = None, rows: int | None = None,
+    form: str | None = None, rows: int | None = None, machine: Machine = GPU,
 ) -> Block:
     """The chosen block, with its gradient. form, rows: wishes of the caller; else those of the spec; else the model's.
 
@@ -52,13 +67,13 @@ def choose_form(
     wanted = form or program.wishes.form
     reasons = [Reason("class", ", ".join(c.states), f"{c.kind}: {c.why}") for c in components]
     refused: list[NotBlock] = []
-    candidates = list(_blocks(program, components, ranges, rows, refused)) if wanted != "step" else []
+    candidates = list(_blocks(program, components, ranges, rows, machine, refused)) if wanted != "step" else []
     if wanted not in (None, "step"):
         candidates = [c for c in candidates if c.form == wanted]
         if not candidates:
             why = refused[0] if refused else f"no component of the program takes it as {wanted}"
             raise Unsupported(f"the recurrence cannot run as {wanted}: {why}")
-    step = Candidate("step", 1, {}, simplify(program.graph), (), _time(program, program.graph, 1, False))
+    step = Candidate("step", 1, {}, simplify(program.graph), (), _time(program, program.graph, 1, machine.step_latency))
     best = min(candidates, key=lambda c: c.time, default=step)
     if wanted is None and step.time < best.time:
         best = step
@@ -71,10 +86,10 @@ def choose_form(
 
 def _blocks(
     program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int | None,
-    refused: list[NotBlock],
+    machine: Machine, refused: list[NotBlock],
 ) -> Iterable[Candidate]:
     linear = [c for c in components if c.kind in ("diagonal", "low rank")]
-    other = [c for c in components if c.kind not in ("diagonal", "low rank", "taps")]
+    other = [c for c in components if c.kind not in ("diagonal", "low rank", "taps", "maximum")]
     if other:
         refused.append(NotBlock(other[0].states[0], other[0].why))
         return
@@ -89,18 +104,18 @@ def _blocks(
                 refused.append(stop)
                 break
             forward = simplify(lowered.forward)
-            time = _time(program, forward, count, True)
+            time = _time(program, forward, count, machine.block_latency)
             yield Candidate(kind, count, forms, forward, tuple(lowered.reasons), time)
 
 
-def _time(program: Program, forward: Mapping[str, Node], rows: int, blocked: bool) -> float:
+def _time(program: Program, forward: Mapping[str, Node], rows: int, latency: float) -> float:
     sizes = {d.name: d.default or NOMINAL for d in program.dims.values()}
     sizes |= {BATCH: BATCHES, ROW: rows, COL: rows}
-    return (cost(forward.values(), sizes).weighted + STEP_LATENCY) / rows
+    return (cost(forward.values(), sizes).weighted + latency) / rows
 
 
 def _why(best: Candidate, step: Candidate, others: list[Candidate], refused: list[NotBlock]) -> Reason:
-    if best.form == "step" and refused:
+    if best.form == "step" and refused and not others:
         return Reason("form", "step", f"no block form: {refused[0]}")
     scale = f"modelled time {best.time / step.time:.2f} of the step form"
     beaten = {c.form: min(x.time for x in others if x.form == c.form) for c in others if c.form != best.form}

@@ -6,6 +6,7 @@ state depends on the old one:
 - "taps": not at all; its old value is an earlier value of something else;
 - "diagonal": S = d * S[t-1] + b;
 - "low rank": diagonal, plus terms a * sum[X](b * S[t-1]);
+- "maximum": m = max(m[t-1] + a, b), linear over the semiring (max, +);
 - "coupled": linear, several states mixed by coefficients;
 - "dense": linear, mixed along a dim by a matrix;
 - "nonlinear": the rest.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 from seqc.graph import Node, depends
 from seqc.passes.affine import Affine, NotAffine, affine
+from seqc.passes.maximum import running_maximum
 from seqc.program import Program
 
 
@@ -65,6 +67,8 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
         try:
             forms[m] = affine(program.updates[m], leaf_nodes)
         except NotAffine as stop:
+            if len(members) == 1 and running_maximum(program.updates[m], leaf_nodes[0]) is not None:
+                return Component(members, "maximum", f"{m} is a running maximum{_quote(program, stop.at)}", {})
             kind = "dense" if stop.at.op == "rename" and _linear(program, members) else "nonlinear"
             return Component(members, kind, f"{stop.why}{_quote(program, stop.at)}", {}, stop.at)
     if len(members) > 1:

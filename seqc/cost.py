@@ -51,9 +51,9 @@ def cost(outputs: Iterable[Node], sizes: Mapping[str, int]) -> Cost:
             weighted += points / MATRIX_RATE if product else points
             continue
         largest = max(largest, points)
-        if n.op in ("cumsum", "affine_scan"):
+        if n.op in ("cumsum", "affine_scan", "max_scan"):
             steps = max(extent(n.text("dim"), sizes).bit_length() - 1, 1)
-            each = float(steps * (3 if n.op == "affine_scan" else 1))
+            each = float(steps * (1 if n.op == "cumsum" else 3))
         elif n.op == "tri_inv":
             each = float(extent(n.text("row"), sizes)) / MATRIX_RATE * 4
         elif n.op in ("expand", "rename", "take", "shift"):

@@ -48,6 +48,13 @@ def affine_scan(a: Node, b: Node, start: Node, dim: str, reverse: bool = False) 
     return node("affine_scan", a, b, expanded(start, tuple(d for d in dims if d != dim)), dim=dim, reverse=reverse)
 
 
+def max_scan(a: Node, b: Node, start: Node, dim: str) -> Node:
+    """m[i] = max(m[i-1] + a[i], b[i]) along `dim`, m[-1] = start."""
+    dims = tuple(sorted(set(a.dims) | set(b.dims) | {dim}))
+    a, b = expanded(a, dims), expanded(b, dims)
+    return node("max_scan", a, b, expanded(start, tuple(d for d in dims if d != dim)), dim=dim)
+
+
 # ---- float64 references: arrays come with each argument's sorted dims ----
 
 
@@ -98,6 +105,16 @@ def _np_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
     return np.moveaxis(out, 0, axis)
 
 
+def _np_max_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
+    axis = _axis(n, n.text("dim"))
+    a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
+    out, m = np.zeros_like(b), start
+    for i in range(len(b)):
+        m = np.maximum(m + a[i], b[i])
+        out[i] = m
+    return np.moveaxis(out, 0, axis)
+
+
 def _np_tri_inv(n: Node, m: Any) -> Any:
     row, col = _axis(n, n.text("row")), _axis(n, n.text("col"))
     m = np.moveaxis(m, (row, col), (-2, -1))
@@ -144,6 +161,31 @@ def _scan_vjp_a(n: Node, d: Node) -> Node:
 def _scan_vjp_start(n: Node, d: Node) -> Node:
     at = -1 if n.number("reverse") else 0
     return take(n.args[0] * _scan_cotangent(n, d), n.text("dim"), at)
+
+
+def _max_scan_kept(n: Node) -> Node:
+    """1 where m[i] came from m[i-1], 0 where from b[i], a half at a tie."""
+    before = where(node("eq", index(n.text("dim")), const(0.0)), n.args[2], shift(n, n.text("dim"), 1))
+    old = before + n.args[0]
+    return where(node("gt", old, n.args[1]), 1.0, where(node("eq", old, n.args[1]), 0.5, 0.0))
+
+
+def _max_scan_cotangent(n: Node, d: Node) -> Node:
+    """g[i] = d[i] + kept[i+1] g[i+1]: the cotangent of m[i] as a whole."""
+    later = shift(_max_scan_kept(n), n.text("dim"), -1)
+    return affine_scan(later, expanded(d, n.dims), const(0.0), n.text("dim"), reverse=True)
+
+
+def _max_scan_vjp_a(n: Node, d: Node) -> Node:
+    return _max_scan_cotangent(n, d) * _max_scan_kept(n)
+
+
+def _max_scan_vjp_b(n: Node, d: Node) -> Node:
+    return _max_scan_cotangent(n, d) * (1.0 - _max_scan_kept(n))
+
+
+def _max_scan_vjp_start(n: Node, d: Node) -> Node:
+    return take(_max_scan_vjp_a(n, d), n.text("dim"), 0)
 
 
 def _tri_vjp(n: Node, d: Node) -> Node:
@@ -214,5 +256,8 @@ ROWS: tuple[Op, ...] = (
     Op("shift", 1, _np_shift, (lambda n, d: shift(expanded(d, n.dims), n.text("dim"), -n.number("by")),),
        lambda n, a: a[0].union(Interval(0.0, 0.0)), lambda n: n.args[0].dims, laws=frozenset({"linear"})),
     Op("affine_scan", 3, _np_scan, (_scan_vjp_a, _scan_cotangent, _scan_vjp_start), dims=lambda n: n.args[1].dims),
+    # max_scan(a, b, start): m[i] = max(m[i-1] + a[i], b[i]): the same scan over the semiring (max, +)
+    Op("max_scan", 3, _np_max_scan, (_max_scan_vjp_a, _max_scan_vjp_b, _max_scan_vjp_start),
+       dims=lambda n: n.args[1].dims),
     Op("tri_inv", 1, _np_tri_inv, (_tri_vjp,), dims=lambda n: n.args[0].dims),
 )
