@@ -1,6 +1,6 @@
 """Runs a `Block` on numpy, block after block, by the float64 interpreter: checks the middle of the compiler alone.
 
-In: a block, arrays as for `seqc.oracle`. Out: the same results and gradients as the oracle's. No backend takes part.
+In: a block, arrays as for `seqc.reference`. Out: the same results and gradients as the oracle's. No backend takes part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from seqc.block import COL, ROW, VALID, Block
 from seqc.evaluate import evaluate, to_order
 from seqc.graph import BATCH, Node, leaves
-from seqc.oracle import initial_states, sizes_of
+from seqc.reference import initial_states, sizes_of
 
 
 def run_block(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqc import build, oracle
+from seqc import build, reference
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower
 from seqc.program import Program
@@ -71,7 +71,7 @@ def test_form(path: Path, form: str) -> None:
     with np.errstate(all="ignore"):
         for steps, hard in [(0, False), (1, True), (ROWS, True), (ROWS + 1, False), (2 * ROWS + 1, True), (40, False)]:
             arrays, cotangents = sample(program, steps, hard)
-            want, want_gradients = oracle.gradients(program, arrays, cotangents)
+            want, want_gradients = reference.gradients(program, arrays, cotangents)
             got, got_gradients = run_block(block, arrays, cotangents)
             for name, x in {**want, **{f"d.{k}": g for k, g in want_gradients.items()}}.items():
                 y = got[name] if name in got else got_gradients[name[2:]]

@@ -12,7 +12,7 @@ from seqc.evaluate import evaluate
 from seqc.fmt import format_text
 from seqc.graph import leaves
 from seqc.intervals import Interval
-from seqc.oracle import gradients, run
+from seqc.reference import gradients, run
 from seqc.program import Program
 
 FOLDER = Path(__file__).parent / "specs"
