@@ -216,7 +216,7 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
-        return tuple(_OPS.backward.default(*kept[:{count}], list(kept[{count}:]), *cotangents))
+        return tuple(_differentiable_backward(*kept[:{count}], list(kept[{count}:]), *cotangents))
 
 
 class _FirstDerivativeOnly(torch.autograd.Function):
