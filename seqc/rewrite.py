@@ -17,7 +17,7 @@ from seqc.ops import TABLE
 
 Bindings = Mapping[Node, Node]
 PASSES = 50  # a set of rules that needs more sweeps than this runs in circles
-AT_ONCE = 20  # rules applied to one node in one sweep
+AT_ONCE = 50  # and so does one that fires more often than this at one node
 
 
 def var(name: str) -> Node:
@@ -127,7 +127,7 @@ def _at(n: Node, starting: Mapping[str, list[Rule]], settled: set[Node]) -> Node
         else:
             settled.add(n)
             return n
-    return n
+    raise SeqcBug("rewrite", f"the rules do not come to rest at {n!r}")
 
 
 def _follow(n: Node, done: Mapping[Node, Node]) -> Node:

@@ -17,21 +17,6 @@ from seqc.program import Program, TensorDecl
 
 KINDS = ("input", "param", "state", "cot", "mask", "value")
 STEP_KINDS = ("input", "param", "state")
-ATTRS: Mapping[str, tuple[str, ...]] = {
-    "leaf": ("kind", "name", "offset", "shape", "type"),
-    "const": ("value",),
-    "size": ("dim",),
-    "index": ("dim",),
-    "sum": ("over",),
-    "amax": ("over",),
-    "expand": ("over",),
-    "rename": ("new", "old"),
-    "take": ("at", "dim"),
-    "cumsum": ("block", "dim", "exclusive", "reverse"),
-    "shift": ("by", "dim"),
-    "affine_scan": ("dim", "reverse"),
-    "tri_inv": ("col", "row"),
-}
 TRUTH: Mapping[str, tuple[int, ...]] = {"where": (0,), "and": (0, 1), "or": (0, 1), "not": (0,)}
 EITHER: Mapping[str, tuple[int, ...]] = {  # arguments that may be of either dtype
     "surrogate": (0,), "expand": (0,), "rename": (0,), "take": (0,), "stopgrad": (0,),
@@ -58,8 +43,8 @@ def _node_problem(n: Node) -> str | None:
         return f"unknown operator in {n!r}"
     if len(n.args) != row.arity:
         return f"{n!r} has {len(n.args)} arguments, its operator takes {row.arity}"
-    if tuple(key for key, _ in n.attrs) != ATTRS.get(n.op, ()):
-        return f"{n!r} should have attributes {', '.join(ATTRS.get(n.op, ())) or 'none'}"
+    if row.elementwise and n.attrs:
+        return f"{n!r} has attributes, its operator takes none"
     for i, a in enumerate(n.args):
         wanted = "bool" if i in TRUTH.get(n.op, ()) else "real"
         if a.dtype != wanted and i not in EITHER.get(n.op, ()):
@@ -68,7 +53,10 @@ def _node_problem(n: Node) -> str | None:
         return f"unknown kind of leaf: {n!r}"
     if n.op == "leaf" and len(set(n.names("shape"))) != len(n.names("shape")):
         return f"a dim occurs twice in {n!r}"
-    dims = tuple(sorted(set(row.dims(n))))
+    try:
+        dims = tuple(sorted(set(row.dims(n))))
+    except (KeyError, AssertionError) as problem:
+        return f"{n!r} cannot be: {problem}"
     if dims != n.dims:
         return f"{n!r} should have dims [{', '.join(dims)}]"
     if row.dtype(n) != n.dtype:
