@@ -1,1 +1,90 @@
-"""The passes, one a file. `PIPELINE` lists those that a program goes through, in order; see docs/architecture.md."""
+"""The passes of the compiler, one file each, and PIPELINE: the stages of a program on its way to a block.
+
+In: a program, a wished form and number of rows, and the machine that the form is chosen for: the names in GIVEN. Out:
+"block". A stage is a pure function of what earlier stages gave; that every need is given before is checked when this
+module is imported. `seqc.driver` runs the stages, with the verifier after each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from seqc.block import Block, Reason
+from seqc.graph import Node
+from seqc.passes.choose_form import Candidate, block_forms, choose_form
+from seqc.passes.classify import Component, classify
+from seqc.passes.derive_backward import derive_backward
+from seqc.passes.eigen import check_claims
+from seqc.passes.simplify import simplify
+from seqc.program import Program
+from seqc.ranges import interval_of
+
+GIVEN = ("program", "form", "rows", "machine")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `run` takes the values called `needs`, in that order; what it answers is called `gives`."""
+
+    name: str
+    run: Callable[..., object]
+    needs: tuple[str, ...]
+    gives: str
+
+    @property
+    def purpose(self) -> str:
+        """The first line of the pass's docstring."""
+        return (self.run.__doc__ or "").partition("\n")[0]
+
+
+def gradient(program: Program, chosen: Candidate) -> dict[str, Node]:
+    """The vector-Jacobian product of the chosen block, as the derivative rules give it."""
+    return derive_backward(program, chosen.form, chosen.forward)
+
+
+def assemble(
+    program: Program,
+    components: tuple[Component, ...],
+    claims: tuple[Reason, ...],
+    chosen: Candidate,
+    backward: Mapping[str, Node],
+) -> Block:
+    """The block: both graphs, and the reasons of every decision on the way."""
+    classes = [Reason("class", ", ".join(c.states), f"{c.kind}: {c.why}") for c in components]
+    reasons = (*classes, *claims, *chosen.reasons)
+    return Block(program, chosen.form, chosen.rows, chosen.forward, backward, reasons, program.definitions)
+
+
+PIPELINE: tuple[Stage, ...] = (
+    Stage("classify", classify, needs=("program",), gives="components"),
+    Stage("ranges", interval_of, needs=("program",), gives="ranges"),
+    Stage("claims", check_claims, needs=("program", "components"), gives="claims"),
+    Stage("block_forms", block_forms, ("program", "components", "ranges", "form", "rows", "machine"), gives="offers"),
+    Stage("choose_form", choose_form, needs=("program", "offers", "form"), gives="chosen"),
+    Stage("derive_backward", gradient, needs=("program", "chosen"), gives="gradient"),
+    Stage("simplify", simplify, needs=("gradient",), gives="backward"),
+    Stage("assemble", assemble, needs=("program", "components", "claims", "chosen", "backward"), gives="block"),
+)
+
+CHECKS = ("classify", "ranges", "claims")  # the stages that find what is wrong with a spec
+
+
+def ordered(stages: tuple[Stage, ...], given: tuple[str, ...] = GIVEN) -> tuple[Stage, ...]:
+    """The stages as they are. ValueError where one needs what no earlier one gives, or two have a name in common."""
+    known = set(given)
+    for stage in stages:
+        missing = [need for need in stage.needs if need not in known]
+        if missing:
+            raise ValueError(f"stage {stage.name} needs {', '.join(missing)}, which nothing before it gives")
+        if stage.gives in known:
+            raise ValueError(f"stage {stage.name} gives {stage.gives}, which is there already")
+        known.add(stage.gives)
+    if len({stage.name for stage in stages}) < len(stages):
+        raise ValueError("two stages have one name")
+    return stages
+
+
+ordered(PIPELINE)
+
+__all__ = ["CHECKS", "GIVEN", "PIPELINE", "Stage", "ordered"]

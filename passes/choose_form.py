@@ -1,24 +1,24 @@
-"""program -> its block: the form and the number of rows with the least modelled time, and why the others were not taken.
+"""program -> its forward block: the form and number of rows with the least modelled time, and why no other was taken.
 
-Needs: a program. Gives: a `Block`. For every linear component both forms are tried (chunkwise, scan), for every number of
-rows that the spec's `schedule` allows; what cannot be lowered says why; what can is priced by `seqc.cost` at nominal
-extents. Step form is always possible, and the only one where a component is nonlinear, dense or coupled.
+Needs: classify, ranges. Gives: `Offers`, then the `Candidate` chosen among them. For every linear component both forms
+are tried (chunkwise, scan), for every number of rows that the spec's `schedule` allows; what cannot be lowered says
+why; what can is priced by `seqc.cost` at nominal extents. Step form is always possible, and the only one where a
+component is nonlinear, dense or coupled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product as combinations
 
-from seqc.block import COL, ROW, Block, Reason
+from seqc.block import COL, ROW, Reason
 from seqc.cost import cost
 from seqc.diagnostics import Unsupported
 from seqc.graph import BATCH, Node
 from seqc.intervals import Interval
 from seqc.passes.block_form import BlockForm, NotBlock
 from seqc.passes.classify import Component
-from seqc.passes.derive_backward import derive_backward
 from seqc.passes.simplify import simplify
 from seqc.program import Program
 
@@ -56,32 +56,42 @@ class Candidate:
     time: float
 
 
-def choose_form(
+@dataclass(frozen=True)
+class Offers:
+    """The step form, the block forms that the recurrence can take, and why it cannot take others."""
+
+    step: Candidate
+    blocks: tuple[Candidate, ...]
+    refused: tuple[NotBlock, ...]
+
+
+def block_forms(
     program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval],
     form: str | None = None, rows: int | None = None, machine: Machine = GPU,
-) -> Block:
-    """The chosen block, with its gradient. form, rows: wishes of the caller; else those of the spec; else the model's.
+) -> Offers:
+    """Every form that the recurrence can take, priced. form, rows: wishes of the caller; else those of the spec.
 
     Raises Unsupported when a wished form is impossible, with the term that stands in its way.
     """
     wanted = form or program.wishes.form
-    reasons = [Reason("class", ", ".join(c.states), f"{c.kind}: {c.why}") for c in components]
     refused: list[NotBlock] = []
-    candidates = list(_blocks(program, components, ranges, rows, machine, refused)) if wanted != "step" else []
+    found = list(_blocks(program, components, ranges, rows, machine, refused)) if wanted != "step" else []
     if wanted not in (None, "step"):
-        candidates = [c for c in candidates if c.form == wanted]
-        if not candidates:
+        found = [c for c in found if c.form == wanted]
+        if not found:
             why = refused[0] if refused else f"no component of the program takes it as {wanted}"
             raise Unsupported(f"the recurrence cannot run as {wanted}: {why}")
     step = Candidate("step", 1, {}, simplify(program.graph), (), _time(program, program.graph, 1, machine.step_latency))
-    best = min(candidates, key=lambda c: c.time, default=step)
-    if wanted is None and step.time < best.time:
-        best = step
-    reasons.append(_why(best, step, candidates, refused))
-    backward = simplify(derive_backward(program, best.form, best.forward))
-    return Block(
-        program, best.form, best.rows, best.forward, backward, (*reasons, *best.reasons), program.definitions
-    )
+    return Offers(step, tuple(found), tuple(refused))
+
+
+def choose_form(program: Program, offers: Offers, form: str | None = None) -> Candidate:
+    """The offer with the least modelled time, of the wished form where there is a wish; its reasons say why."""
+    wanted = form or program.wishes.form
+    best = min(offers.blocks, key=lambda c: c.time, default=offers.step)
+    if wanted is None and offers.step.time < best.time:
+        best = offers.step
+    return replace(best, reasons=(_why(best, offers), *best.reasons))
 
 
 def _blocks(
@@ -114,9 +124,10 @@ def _time(program: Program, forward: Mapping[str, Node], rows: int, latency: flo
     return (cost(forward.values(), sizes).weighted + latency) / rows
 
 
-def _why(best: Candidate, step: Candidate, others: list[Candidate], refused: list[NotBlock]) -> Reason:
-    if best.form == "step" and refused and not others:
-        return Reason("form", "step", f"no block form: {refused[0]}")
+def _why(best: Candidate, offers: Offers) -> Reason:
+    step, others = offers.step, offers.blocks
+    if best.form == "step" and offers.refused and not others:
+        return Reason("form", "step", f"no block form: {offers.refused[0]}")
     scale = f"modelled time {best.time / step.time:.2f} of the step form"
     beaten = {c.form: min(x.time for x in others if x.form == c.form) for c in others if c.form != best.form}
     text = "".join(f"; {f} form {t / step.time:.2f}" for f, t in sorted(beaten.items()))

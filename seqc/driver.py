@@ -1,19 +1,97 @@
-"""The way of a spec through the compiler, one function per stretch: load, lower, emit."""
+"""The way of a spec through the compiler, one function per stretch: fix dims, check, lower.
+
+In: a program and wishes. Out: facts about it, or its block. The stages are those of `seqc.passes.PIPELINE`; the
+verifier runs after each. Emission, the last stretch, is `seqc.compiled`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
 from seqc.block import Block
+from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+from seqc.graph import Node
+from seqc.passes import CHECKS, PIPELINE, Stage
+from seqc.passes.choose_form import GPU, Candidate, Machine
 from seqc.program import Program
+from seqc.verifier import verify, verify_block, verify_program
+
+FORMS = ("step", "scan", "chunkwise")
+Watch = Callable[[str, object], None]  # called with the name of a stage and what it gave
 
 
-def lower(program: Program, form: str | None = None, rows: int | None = None) -> Block:
+def lower(
+    program: Program,
+    form: str | None = None,
+    rows: int | None = None,
+    machine: Machine = GPU,
+    watch: Watch | None = None,
+) -> Block:
     """The program's block with its gradient.
 
     form: "step" | "scan" | "chunkwise", rows: steps per block (a power of two); None leaves the choice to the spec's
-    `schedule` and then to the cost model. Raises Unsupported when the recurrence cannot take a wished form.
+    `schedule` and then to the cost model, which counts as on `machine`. watch: sees what each stage gives. Raises
+    SpecError for a claim that does not hold, Unsupported when the recurrence cannot take a wished form.
     """
-    from seqc.passes.choose_form import choose_form
-    from seqc.passes.classify import classify
-    from seqc.ranges import interval_of
+    if form is not None and form not in FORMS:
+        raise _refused("form", f"there is no form `{form}`", near_miss(form, FORMS) or f"one of {', '.join(FORMS)}")
+    if rows is not None and (rows < 1 or rows & (rows - 1)):
+        raise _refused("rows", f"{rows} rows a block: the number is a power of two", "such as 64")
+    given = {"program": program, "form": form, "rows": rows, "machine": machine}
+    block = run(PIPELINE, given, watch)["block"]
+    assert isinstance(block, Block)
+    return block
 
-    return choose_form(program, classify(program), interval_of(program), form, rows)
+
+def check(program: Program, watch: Watch | None = None) -> dict[str, object]:
+    """What the stages before any lowering find: components, ranges, claims. Raises SpecError."""
+    return run([stage for stage in PIPELINE if stage.name in CHECKS], {"program": program}, watch)
+
+
+def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | None = None) -> dict[str, object]:
+    """Every value by its name, after running the stages on those given. Raises SeqcBug where one gives a bad graph."""
+    known = dict(given)
+    program = known["program"]
+    assert isinstance(program, Program)
+    verify_program(program, "the front end")
+    if watch:
+        watch("spec", program)
+    for stage in stages:
+        value = stage.run(*(known[need] for need in stage.needs))
+        _verify(stage.name, value)
+        known[stage.gives] = value
+        if watch:
+            watch(stage.name, value)
+    return known
+
+
+def _verify(stage: str, value: object) -> None:
+    match value:
+        case Program():
+            verify_program(value, stage)
+        case Candidate():
+            verify(value.forward, stage)
+        case Block():
+            verify_block(value, stage)
+        case Mapping() if all(isinstance(n, Node) for n in value.values()):
+            verify({str(key): n for key, n in value.items()}, stage)
+
+
+def fix_dims(program: Program, sizes: Mapping[str, int]) -> Program:
+    """The program with the extents of some dims fixed: it then serves these only. Raises Unsupported."""
+    dims = dict(program.dims)
+    for name, size in sizes.items():
+        decl = dims.get(name)
+        if decl is None:
+            help = near_miss(name, dims) or f"the dims are {', '.join(dims)}"
+            raise _refused("dim", f"`{program.name}` has no dim `{name}`", help)
+        if size < 1 or (decl.choices and size not in decl.choices):
+            allowed = ", ".join(map(str, decl.choices)) or "positive"
+            raise _refused("dim", f"`{name}` cannot be {size}", f"its sizes are {allowed}")
+        dims[name] = replace(decl, default=size, choices=(size,))
+    return replace(program, dims=dims)
+
+
+def _refused(code: str, message: str, help: str) -> Unsupported:
+    return Unsupported(Diagnostic(f"no-such-{code}", message, help=help, kind="unsupported"))
