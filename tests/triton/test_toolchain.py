@@ -29,10 +29,11 @@ def product_kernel(p_x, p_y, T, C: tl.constexpr, K: tl.constexpr):
 '''
 
 
-def _job(target: str, side: int = 64, width: int = 64, kernel: str = "product_kernel", **change: int) -> Job:
+def _job(
+    target: str, side: int = 64, width: int = 64, kernel: str = "product_kernel", warps: int = 4, stages: int = 2
+) -> Job:
     signature = (("p_x", "*bf16"), ("p_y", "*fp32"), ("T", "i32"))
-    configuration = Configuration(signature, (("C", side), ("K", width)), warps=4, stages=2)
-    return Job(SOURCE, kernel, target, replace(configuration, **change))
+    return Job(SOURCE, kernel, target, Configuration(signature, (("C", side), ("K", width)), warps, stages))
 
 
 @pytest.mark.skipif(available() is not None, reason=str(available()))

@@ -1,0 +1,91 @@
+"""What the tile problem needs to know of a kernel: its dims and their roles, its tiles, products and traffic.
+
+Comes in: nothing. Goes out: frozen records that a scheduler fills in from its loop tree. They hold names and sizes, no
+graph. A dim of a tile is named; what extent it has in the kernel follows from its role.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seqc.tiling.problem import Relation
+
+__all__ = ["Dim", "Dot", "KernelSummary", "Limit", "Role", "Tile", "Workload"]
+
+Role = Literal["grid", "chunk", "block", "whole"]
+"""grid: a program per index. chunk: rows of a chunk of time, variable `C`. block: cut into blocks, variable `B` + name.
+whole: in the tile in its full length."""
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A dim of a kernel. The size of a chunk dim is ignored: a kernel is tiled for `Workload.length`."""
+
+    name: str
+    role: Role
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A value of the kernel: its dims (a chunk may occur twice, under two names) and the bytes of an element."""
+
+    dims: tuple[str, ...]
+    bytes: int = 4
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A matrix product of `m` x `k` and `k` x `n` in each chunk; several dims count as one long one.
+
+    `rate` names the row of the target's matrix rates: "bf16", "fp16", "tf32" or "fp32".
+    """
+
+    m: tuple[str, ...]
+    n: tuple[str, ...]
+    k: tuple[str, ...]
+    rate: str = "fp32"
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound on one variable that the spec's numerics or the schedule sets, and why."""
+
+    sentence: str
+    variable: str
+    relation: Relation
+    value: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The batch and length that tiles are chosen for; they are then used for every batch and length."""
+
+    batch: int = 8
+    length: int = 2048
+
+
+@dataclass(frozen=True)
+class KernelSummary:
+    """One kernel, before its tiles are chosen."""
+
+    name: str
+    dims: tuple[Dim, ...]
+    live: tuple[Tile, ...]
+    """Tiles in registers at once where the kernel needs most, without the carried ones."""
+    carried: tuple[Tile, ...] = ()
+    """State tiles that live across the loop over time."""
+    staged: tuple[Tile, ...] = ()
+    """Tiles loaded in each chunk through shared memory, as often as there are stages."""
+    scratch: tuple[Tile, ...] = ()
+    """Further tiles in shared memory at once, such as operands of products between registers."""
+    dots: tuple[Dot, ...] = ()
+    moved: tuple[Tile, ...] = ()
+    """Tiles read from or written to memory in each chunk."""
+    loops_over_time: bool = True
+    """Whether one program walks all chunks in order; otherwise each chunk has a program of its own."""
+    transposed_accumulator: bool = False
+    """Whether a product takes a transposed, cast result of another."""
+    limits: tuple[Limit, ...] = ()
