@@ -3,6 +3,7 @@
     S = d * S[t-1] + sum_r a_r * sum[X](b_r * S[t-1]) + sum_j k_j * v_j,   readouts sum[X](q * S)
     ->
     u_r = the unknown rows sum[X](b_r * S[t-1]):  (I + M) u = rows of (b_r, S_in) + rows of (k_j, v_j), M strictly lower
+    (or w_r = v_j + c u_r, where a write k_j * v_j and the feedback c * k_j * u_r share their factors)
     readout at t = sum[X](q e^G S_in) + sum_s A[t, s] v_s,  A[t, s] = sum[X](q_t * decay(t, s) * k_s)
     S_out = decay * S_in + sum_s (decay to the end * k_s) * v_s     with sources (k_j, v_j) and (a_r, u_r)
 
@@ -15,6 +16,7 @@ Source of the mathematics: docs/decisions/chunkwise.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 from seqc.block import VALID
 from seqc.graph import BATCH, COL, ROW, Node, const, node, renamed, total
@@ -66,10 +68,8 @@ class Chunk:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All writes; those of the feedback end with their row u_r."""
-        solved = tuple(
-            Source((*a.factors, u)) for a, u in zip(self.feedback, self.unknown, strict=False)
-        )
+        """All writes; those of the feedback end with their solved row."""
+        solved = tuple(Source((*a.factors, u)) for a, u in zip(self.feedback, self.unknown, strict=False))
         return self.writes + solved
 
     # ---- reading ----
@@ -192,22 +192,31 @@ class Chunk:
     # ---- solving and ending ----
 
     def solve(self, reads: tuple[tuple[Node, tuple[str, ...]], ...], feedback: tuple[Source, ...]) -> None:
-        """Find the rows u_r = sum[X_r](b_r * S[t-1]); `reads` holds (b_r, X_r), `feedback` the a_r."""
+        """Find the rows that the feedback writes; `reads` holds (b_r, X_r), `feedback` the a_r.
+
+        Where a write k * v shares its factors with c * k * u_r, the unknown is w_r = v + c * u_r, so that one source
+        k * w_r stands for both (the delta rule's corrected value); else it is w_r = u_r. The w solve
+        w_r = v_r + c_r * (rows of (b_r, S_in) + rows of (b_r, other writes) + sum_r' A(b_r, k_r') w_r').
+        """
         count = len(reads)
-        right = [self.linear_rows(b, over, True, self.writes) for b, over in reads]
+        joined = [_joined(a, self.writes) for a in feedback]
+        taken = [j.write for j in joined if j.write is not None]
+        self.writes = tuple(w for w in self.writes if w not in taken)
+        self.feedback = tuple(Source(j.common) for j in joined)
+        solved: list[Rows] = []
         coupling: list[list[Node]] = []
-        for b, over in reads:
+        for (b, over), mine in zip(reads, joined, strict=True):
+            base = self.linear_rows(b, over, True, self.writes)
+            solved.append(_plus(_times(base, mine.scale), Rows(None, mine.value, over)))
             line = []
-            for a in feedback:
+            for a in self.feedback:
                 k, others = a.split(over)
                 bare = (set(b.dims) | set(k.dims)) - set(over) | {ROW, BATCH}
-                loose = [f for f in others if not set(f.dims) <= bare]
-                if loose:
+                if any(not set(f.dims) <= bare for f in others):
                     raise NotChunkwise(f"the feedback into {self.name} is not of rank one over {', '.join(over)}")
-                line.append(self.pair(b, product((*others, k)), over, True)[0][1])
+                line.append(_scaled(self.pair(b, product((*others, k)), over, True)[0][1], mine.scale))
             coupling.append(line)
         # Gauss elimination over r: every block is strictly lower triangular in time, so each pivot has a unit inverse
-        solved: list[Rows] = list(right)
         for r in range(count):
             inverse = node("tri_inv", -coupling[r][r], row=ROW, col=COL)
             solved[r] = _left(inverse, solved[r])
@@ -220,7 +229,6 @@ class Chunk:
         for r in reversed(range(count)):
             for j in range(r + 1, count):
                 solved[r] = _plus(solved[r], _left(coupling[r][j], solved[j]))
-        self.feedback = feedback
         self.unknown = tuple(self._rows_value(x) for x in solved)
 
     def _rows_value(self, rows: Rows) -> Node:
@@ -243,6 +251,37 @@ class Chunk:
                 factors[home] = factors[home] * d.to_end()
             out = out + total(expanded(product(factors), (ROW,)), (ROW,))
         return out
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A feedback term with the write that it corrects: common * (value + scale * u), or common * u."""
+
+    common: Product
+    scale: float
+    value: Node | None
+    write: Source | None
+
+
+def _joined(a: Source, writes: tuple[Source, ...]) -> Joined:
+    mine = [f for f in a.factors if f.op != "const"]
+    scale = prod(float(f.attr("value")) for f in a.factors if f.op == "const")  # type: ignore[arg-type]
+    for write in writes:
+        theirs = [f for f in write.factors if f.op != "const"]
+        rest = [f for f in theirs if f not in mine]
+        if len(rest) == 1 and len(theirs) == len(mine) + 1 and all(f in theirs for f in mine):
+            value = product((*(f for f in write.factors if f.op == "const"), rest[0]))
+            return Joined(tuple(mine), scale, value, write)
+    return Joined(tuple(mine), scale, None, None)
+
+
+def _scaled(x: Node, by: float) -> Node:
+    return x if by == 1.0 else -x if by == -1.0 else x * by
+
+
+def _times(rows: Rows, by: float) -> Rows:
+    parts = [None if x is None else _scaled(x, by) for x in (rows.on_state, rows.given)]
+    return Rows(parts[0], parts[1], rows.over)
 
 
 def matmul(matrix: Node, rows: Node) -> Node:
