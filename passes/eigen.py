@@ -1,36 +1,24 @@
-"""program, components -> the eigenvalue range of every state's transition, and the claims proved or refused.
+"""program, components -> every claim `eigenvalues S in [lo, hi]` proved, or refused.
 
-Needs: classify. Gives: `Spectrum`s, and `Reason`s for `explain`; a claim that does not hold, or that cannot be proved,
-is a SpecError with the expression and the values that break it. Per component:
-- linear, one state: the update is cut where everything passes through one value (micro-steps, a decay before a delta
-  rule); each piece is one map (`seqc.spectrum`), and the pieces compose. The whole map is tried too;
-- linear, several states: a rotation a (c, -s; s, c) has modulus |a|; else the largest row sum of the blocks' norms;
-- nonlinear, elementwise: the derivative of the update; anything else nonlinear has no range, and no claim.
-`eigenvalues S in [lo, hi]` means: real eigenvalues lie in [lo, hi], others in the disc of radius min(-lo, hi).
+Needs: classify, spectra. Gives: `Reason`s for `explain`. A claim means: real eigenvalues lie in [lo, hi], others in the
+disc of radius min(-lo, hi). Refusals are SpecErrors: `false-claim` with an eigenvalue and the values of inputs that
+break it, `unproved-claim` with what is proved instead and what to declare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from itertools import product as choices
 
-from seqc.algebra import factors
 from seqc.block import Reason
 from seqc.diagnostics import Diagnostic, Label, SpecError
-from seqc.graph import BATCH, Node, const, depends, topological, transform
+from seqc.graph import BATCH, Node, topological
 from seqc.intervals import INF, Interval
+from seqc.norms import norm_over
 from seqc.ops import TABLE
-from seqc.passes.affine import Affine, Term, affine
 from seqc.passes.classify import Component
-from seqc.passes.differentiate import vjp
-from seqc.passes.simplify import simplify
+from seqc.passes.spectra import Spectra, Spectrum
 from seqc.program import Claim, Program
-from seqc.ranges import interval_of, survey
-from seqc.relations import Facts, norm_over
-from seqc.spectrum import Bound, bound, compose, contracted, times
 from seqc.spell import spell
 
 SLACK = 1e-12  # rounding of the bounds themselves
@@ -38,236 +26,95 @@ PROBES = (2.0, 10.0, 1e3)  # values tried for something unbounded, to show a cou
 MOST_LEAVES = 6
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """range: None where nothing is proved; a disc [-x, x] unless `real`. exact: expressions that are eigenvalues."""
-
-    state: str
-    range: Interval | None
-    why: str
-    real: bool = True
-    exact: tuple[Node, ...] = ()
-
-
-class Spectra:
-    """The transition of every state of a program. `sizes`: extents of dims, where the caller knows them."""
-
-    def __init__(
-        self, program: Program, components: Iterable[Component], sizes: Mapping[str, int] | None = None
-    ) -> None:
-        self.program = program
-        self.sizes = sizes
-        known = interval_of(program, sizes)
-        self.states = {name: known.get(d.leaf(), d.range) for name, d in program.states.items()}
-        self.components = {name: c for c in components for name in c.states}
-        self.of = {name: self._spectrum(name, c) for name, c in self.components.items()}
-
-    def survey(self, nodes: Iterable[Node]) -> Facts:
-        """What the ranges prove of any nodes over the program's leaves."""
-        return survey(self.program, nodes, self.states, self.sizes)
-
-    def _spectrum(self, name: str, c: Component) -> Spectrum:
-        if c.kind == "taps":
-            return Spectrum(name, Interval(0.0, 0.0), c.why)
-        if c.forms and len(c.states) == 1:
-            found = self._linear(name, c.forms[name])
-            return Spectrum(name, found.eigenvalues, found.why, found.real, self._readable(found.exact))
-        if c.forms:
-            return self._coupled(name, c)
-        if c.kind == "nonlinear" and len(c.states) == 1:
-            return self._elementwise(name, c)
-        return Spectrum(name, None, c.why)
-
-    # ---- linear ----
-
-    def _linear(self, name: str, form: Affine) -> Bound:
-        state, update = self.program.states[name].leaf(), self.program.updates[name]
-        pieces = [p for p in (self._piece(a, b) for a, b in _cuts(state, update)) if p is not None]
-        along = contracted([*form.terms, *(t for p in pieces for t in p)])
-        whole = bound(form.terms, self.survey, along)
-        if len(pieces) < 2:
-            return whole
-        parts = reduce(compose, (bound(p, self.survey, along) for p in pieces))
-        better, other = (parts, whole) if parts.eigenvalues.magnitude < whole.eigenvalues.magnitude else (whole, parts)
-        return Bound(better.eigenvalues.meet(other.eigenvalues), min(better.norm, other.norm), better.why,
-                     better.real or other.real, exact=better.exact or other.exact)
-
-    def _piece(self, start: Node, end: Node) -> Sequence[Term] | None:
-        """The linear part of one value in an earlier one; None for adding something only."""
-        terms = affine(end, [start]).terms
-        if len(terms) == 1 and not terms[0].over and not terms[0].outer:
-            return None
-        return terms
-
-    def _coupled(self, name: str, c: Component) -> Spectrum:
-        leaf_of = {self.program.states[s].leaf(): s for s in c.states}
-        blocks: dict[tuple[str, str], list[Term]] = {(a, b): [] for a in c.states for b in c.states}
-        for a in c.states:
-            for t in c.forms[a].terms:
-                blocks[a, leaf_of[t.state]].append(t)
-        modulus = self._rotation(c.states, blocks)
-        if modulus is not None:
-            size = self.survey([modulus]).of(modulus).magnitude
-            why = f"{' and '.join(c.states)} are turned and scaled by `{self._text(modulus)}`"
-            return Spectrum(name, Interval(-size, size), why, False)
-        along = contracted(t for block in blocks.values() for t in block)
-        norms = {key: bound(block, self.survey, along).norm if block else 0.0 for key, block in blocks.items()}
-        size = max(sum(norms[a, b] for b in c.states) for a in c.states)
-        why = f"the largest sum of the norms with which {', '.join(c.states)} enter one of them"
-        return Spectrum(name, Interval(-size, size), why, False)
-
-    def _rotation(self, names: tuple[str, ...], blocks: Mapping[tuple[str, str], list[Term]]) -> Node | None:
-        """a of a (cos x, -sin x; sin x, cos x)."""
-        if len(names) != 2 or any(len(b) != 1 or b[0].over for b in blocks.values()):
-            return None
-        x, y = names
-        parts = [factors(times(blocks[key][0].outer)) for key in ((x, x), (y, y), (x, y), (y, x))]
-        (c1, same), (c2, same2), (c3, cross), (c4, cross2) = parts
-        repeated = len(set(same)) < len(same) or len(set(cross)) < len(cross)
-        if repeated or c1 != c2 or c3 != -c4 or abs(c1) != abs(c3) or set(same) != set(same2):
-            return None
-        if set(cross) != set(cross2):
-            return None
-        common = [f for f in same if f in cross]
-        p, q = ([f for f in side if f not in common] for side in (same, cross))
-        if len(p) == len(q) == 1 and {p[0].op, q[0].op} == {"cos", "sin"} and p[0].args == q[0].args:
-            return times(common if abs(c1) == 1.0 else [const(abs(c1)), *common])
-        return None
-
-    # ---- nonlinear ----
-
-    def _elementwise(self, name: str, c: Component) -> Spectrum:
-        state, update = self.program.states[name].leaf(), self.program.updates[name]
-        active = depends([update], [state]) - {state}
-        if any(not TABLE[n.op].elementwise or n.dims != state.dims for n in active if n in set(topological([update]))):
-            return Spectrum(name, None, c.why)
-        slope = vjp({name: update}, {name: const(1.0)}, [state])[state]
-        found = self.survey([slope]).of(slope)
-        return Spectrum(name, found, "the update is elementwise: its derivative", True, self._readable((slope,)))
-
-    # ---- words ----
-
-    def _readable(self, nodes: Iterable[Node]) -> tuple[Node, ...]:
-        """The expressions with unit norms put in, simplified."""
-        named = simplify({str(i): n for i, n in enumerate(nodes)})
-        facts = self.survey(named.values())
-
-        def unit(n: Node) -> Node | None:
-            if n.op != "sum":
-                return None
-            c, parts = factors(n.args[0])
-            exact = len(parts) == 2 and parts[0] is parts[1] and set(n.names("over")) <= set(parts[0].dims)
-            if exact and norm_over(parts[0], n.names("over"), facts) == Interval(1.0, 1.0):
-                return const(c)
-            return None
-
-        return tuple(dict.fromkeys(simplify(transform(named, unit)).values()))
-
-    def _text(self, n: Node) -> str:
-        return spell(n, self.program.definitions)
-
-    def words(self, name: str) -> str:
-        """One line about a state's transition, for `explain`."""
-        s = self.of[name]
-        if s.range is None:
-            return f"not known: {s.why}"
-        shape = "eigenvalues in" if s.real else "eigenvalues of modulus at most"
-        size = str(s.range) if s.real else f"{s.range.hi:g}"
-        listed = " and ".join(f"`{self._text(n)}`" for n in s.exact)
-        return f"{shape} {size}" + (f": {listed}" if listed else "") + (f" ({s.why})" if s.why else "")
-
-    # ---- claims ----
-
-    def check(self) -> tuple[Reason, ...]:
-        """A reason per state, and one per proved claim. Raises SpecError with all claims that do not hold."""
-        problems = [p for claim in self.program.claims if (p := self._problem(claim)) is not None]
-        if problems:
-            raise SpecError(problems)
-        out = [Reason("eigenvalues", name, self.words(name)) for name in self.of]
-        out += [Reason("claim", c.state, f"eigenvalues in {c.range}: proved, {self.words(c.state)}")
-                for c in self.program.claims]
-        return tuple(out)
-
-    def _problem(self, claim: Claim) -> Diagnostic | None:
-        s = self.of[claim.state]
-        wide = Interval(claim.range.lo - SLACK, claim.range.hi + SLACK)
-        if s.range is not None and s.range.inside(wide):
-            return None
-        label = () if claim.span is None else (Label(claim.span, "claimed here"),)
-        where = self.program.spans.get(self.program.updates[claim.state])
-        witness = self._witness(s, claim.range)
-        if witness is not None:
-            at, value, values = witness
-            listed = ", ".join(f"{name} = {x:g}" for name, x in values.items())
-            place = f" at {listed}" if listed and at.op != "leaf" else ""
-            shown = f"`{self._text(at)}` {'can be' if at.op == 'leaf' else 'is'} {value:g}{place}"
-            return Diagnostic(
-                "false-claim", f"the eigenvalues of `{claim.state}` do not all lie in {claim.range}",
-                label + (() if where is None else (Label(where, shown),)),
-                f"`{self._text(at)}` is an eigenvalue of the transition of `{claim.state}`",
-                self._advice(s, values),
-            )
-        known = "" if s.range is None else f"proved is only this: {self.words(claim.state)}"
-        return Diagnostic(
-            "unproved-claim", f"cannot prove that the eigenvalues of `{claim.state}` lie in {claim.range}",
-            label + (() if where is None else (Label(where, "the transition"),)),
-            known or f"no eigenvalue range is known: {s.why}",
-            self._missing(claim.state),
-        )
-
-    def _advice(self, s: Spectrum, values: Mapping[str, float]) -> str:
-        assert s.range is not None
-        names = " and ".join(f"`{n}`" for n in values)
-        narrow = f"narrow the declared range of {names}" if names else ""
-        honest = f"claim `eigenvalues {s.state} in {s.range}`" if s.range.magnitude < INF else ""
-        return ", or ".join(x for x in (narrow, honest) if x)
-
-    def _missing(self, name: str) -> str:
-        """What to declare: a unit norm of a factor that is contracted, or a range of one that is not bounded."""
-        form = self.components[name].forms.get(name)
-        terms = form.terms if form is not None else ()
-        for t in terms:
-            for f in (*t.inner, *t.outer):
-                over = tuple(d for d in t.over if d in f.dims)
-                if f.op != "leaf" or f.text("kind") not in ("input", "param"):
-                    continue
-                decl = self.program.declared(f)
-                facts = self.survey([f])
-                if over and norm_over(f, over, facts).hi == INF:
-                    return f"declare `{decl.name}[{', '.join(decl.dims)}] unit[{', '.join(over)}]`"
-                if not over and facts.of(f).magnitude == INF:
-                    return f"declare a range: `{decl.name}[{', '.join(decl.dims)}] in [.., ..]`"
-        return ""
-
-    def _witness(self, s: Spectrum, claimed: Interval) -> tuple[Node, float, dict[str, float]] | None:
-        """(eigenvalue, its value, values of the leaves) outside the claim: the mildest one tried."""
-        best = None
-        for e in s.exact:
-            found = topological([e])
-            inside = [n for n in found if n.op == "leaf"]
-            if len(inside) > MOST_LEAVES or any(not TABLE[n.op].elementwise for n in found if n.args):
-                continue
-            if any(n.op in ("size", "index") for n in found):
-                continue
-            facts = self.survey([e])
-            for values in choices(*(_probes(facts.of(n)) for n in inside)):
-                value = _value(e, dict(zip(inside, values, strict=True)))
-                beyond = max(claimed.lo - value, value - claimed.hi)
-                if not beyond > SLACK or beyond == INF:
-                    continue
-                free = max((abs(v) for n, v in zip(inside, values, strict=True)
-                            if v not in (facts.of(n).lo, facts.of(n).hi)), default=0.0)
-                named = {spell(n): v for n, v in zip(inside, values, strict=True)}
-                if best is None or (free, -beyond) < best[0]:
-                    best = ((free, -beyond), (e, value, named))
-        return None if best is None else best[1]
-
-
 def check_claims(
     program: Program, components: Iterable[Component], sizes: Mapping[str, int] | None = None
 ) -> tuple[Reason, ...]:
-    """The reasons of `Spectra.check`. Raises SpecError."""
-    return Spectra(program, components, sizes).check()
+    """A reason per state, and one per proved claim. Raises SpecError with all claims that do not hold."""
+    spectra = Spectra(program, components, sizes)
+    problems = [p for claim in program.claims if (p := _problem(spectra, claim)) is not None]
+    if problems:
+        raise SpecError(problems)
+    out = [Reason("eigenvalues", name, spectra.words(name)) for name in spectra.of]
+    out += [Reason("claim", c.state, f"eigenvalues in {c.range}: proved") for c in program.claims]
+    return tuple(out)
+
+
+def _problem(spectra: Spectra, claim: Claim) -> Diagnostic | None:
+    s = spectra.of[claim.state]
+    wide = Interval(claim.range.lo - SLACK, claim.range.hi + SLACK)
+    if s.range is not None and s.range.inside(wide):
+        return None
+    label = () if claim.span is None else (Label(claim.span, "claimed here"),)
+    where = spectra.program.spans.get(spectra.program.updates[claim.state])
+    witness = _witness(spectra, s, claim.range)
+    if witness is not None:
+        at, value, values = witness
+        listed = ", ".join(f"{name} = {x:g}" for name, x in values.items())
+        place = f" at {listed}" if listed and at.op != "leaf" else ""
+        shown = f"`{spectra.text(at)}` {'can be' if at.op == 'leaf' else 'is'} {value:g}{place}"
+        return Diagnostic(
+            "false-claim", f"the eigenvalues of `{claim.state}` do not all lie in {claim.range}",
+            label + (() if where is None else (Label(where, shown),)),
+            f"`{spectra.text(at)}` is an eigenvalue of the transition of `{claim.state}`",
+            _advice(s, values),
+        )
+    known = "" if s.range is None else f"proved is only this: {spectra.words(claim.state)}"
+    return Diagnostic(
+        "unproved-claim", f"cannot prove that the eigenvalues of `{claim.state}` lie in {claim.range}",
+        label + (() if where is None else (Label(where, "the transition"),)),
+        known or f"no eigenvalue range is known: {s.why}",
+        _missing(spectra, claim.state),
+    )
+
+
+def _advice(s: Spectrum, values: Mapping[str, float]) -> str:
+    assert s.range is not None
+    names = " and ".join(f"`{n}`" for n in values)
+    narrow = f"narrow the declared range of {names}" if names else ""
+    honest = f"claim `eigenvalues {s.state} in {s.range}`" if s.range.magnitude < INF else ""
+    return ", or ".join(x for x in (narrow, honest) if x)
+
+
+def _missing(spectra: Spectra, name: str) -> str:
+    """What to declare: a unit norm of a factor that is contracted, or a range of one that is not bounded."""
+    form = spectra.components[name].forms.get(name)
+    terms = form.terms if form is not None else ()
+    for t in terms:
+        for f in (*t.inner, *t.outer):
+            over = tuple(d for d in t.over if d in f.dims)
+            if f.op != "leaf" or f.text("kind") not in ("input", "param"):
+                continue
+            decl = spectra.program.declared(f)
+            facts = spectra.survey([f])
+            if over and norm_over(f, over, facts).hi == INF:
+                return f"declare `{decl.name}[{', '.join(decl.dims)}] unit[{', '.join(over)}]`"
+            if not over and facts.of(f).magnitude == INF:
+                return f"declare a range: `{decl.name}[{', '.join(decl.dims)}] in [.., ..]`"
+    return ""
+
+
+def _witness(spectra: Spectra, s: Spectrum, claimed: Interval) -> tuple[Node, float, dict[str, float]] | None:
+    """(eigenvalue, its value, values of the leaves) outside the claim: the mildest one tried."""
+    best = None
+    for e in s.exact:
+        found = topological([e])
+        inside = [n for n in found if n.op == "leaf"]
+        if len(inside) > MOST_LEAVES or any(not TABLE[n.op].elementwise for n in found if n.args):
+            continue
+        if any(n.op in ("size", "index") for n in found):
+            continue
+        facts = spectra.survey([e])
+        for values in choices(*(_probes(facts.of(n)) for n in inside)):
+            value = _value(e, dict(zip(inside, values, strict=True)))
+            beyond = max(claimed.lo - value, value - claimed.hi)
+            if not beyond > SLACK or beyond == INF:
+                continue
+            free = max((abs(v) for n, v in zip(inside, values, strict=True)
+                        if v not in (facts.of(n).lo, facts.of(n).hi)), default=0.0)
+            named = {spell(n): v for n, v in zip(inside, values, strict=True)}
+            if best is None or (free, -beyond) < best[0]:
+                best = ((free, -beyond), (e, value, named))
+    return None if best is None else best[1]
 
 
 def _probes(known: Interval) -> list[float]:
@@ -284,21 +131,3 @@ def _value(e: Node, values: Mapping[Node, float]) -> float:
     dims = {d for n in values for d in n.dims} | {BATCH}
     arrays = {n: np.full((1,) * len(n.dims), v) for n, v in values.items()}
     return float(np.reshape(evaluate({"e": e}, arrays, dict.fromkeys(sorted(dims), 1))["e"], ()))
-
-
-def _cuts(state: Node, update: Node) -> list[tuple[Node, Node]]:
-    """The pieces of the way from the state to its update: pairs of values through which everything passes.
-
-    They are the dominators of the update: a value's dominators are those that all its state-dependent arguments share.
-    """
-    active = depends([update], [state])
-    chain: dict[Node, list[Node]] = {state: [state]}
-    for n in topological([update]):
-        if n in active and n is not state:
-            shared = [chain[a] for a in n.args if a in active]
-            common = [x for x in shared[0] if all(x in other for other in shared[1:])]
-            chain[n] = [*common, n]
-    points = [x for x in chain[update] if set(x.dims) == set(state.dims)]
-    if points[-1] is not update:
-        points.append(update)
-    return list(pairwise(points))

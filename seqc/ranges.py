@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from seqc.algebra import bare, number
 from seqc.graph import ROW, Node, node, topological
 from seqc.intervals import ANY, INF, Interval
+from seqc.norms import Facts
 from seqc.ops import TABLE
 from seqc.program import Program
-from seqc.relations import Facts, sharpen
+from seqc.relations import sharpen
 
 ZERO = Interval(0.0, 0.0)
 STEPS = (1.0, 10.0, 1e3, 1e6)  # bounds tried, in this order, for a state whose range keeps growing

@@ -12,46 +12,14 @@ may be smaller. The facts, each true of every real value:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import combinations
 
-from seqc.algebra import Linear, bare, complement, factors, linear, number
+from seqc.algebra import Linear, bare, complement, factors, linear
 from seqc.graph import Dims, Node
 from seqc.intervals import ANY, INF, SIGNED_UNIT, UNIT, Interval
+from seqc.norms import Facts, divisor_norm, magnitude, norm_over, root
 
-DEPTH = 12  # how far a norm is followed through products, signs and renamings
 SILU_LOW = -0.2784645427610738  # min of x sigmoid(x)
-
-
-@dataclass
-class Facts:
-    """What is known so far: extents of dims, intervals of nodes, and 2-norms of leaves over some dims."""
-
-    extents: Mapping[str, Interval]
-    ranges: dict[Node, Interval]
-    units: dict[Node, tuple[Dims, Interval]] = field(default_factory=dict)
-
-    def count(self, dims: Dims) -> Interval:
-        """The number of elements along `dims`."""
-        many = Interval(1.0, 1.0)
-        for d in dims:
-            many = many * self.extents.get(d, self.extents.get(d.rstrip("'"), Interval(1.0, INF)))
-        return many
-
-    def of(self, n: Node) -> Interval:
-        """The interval of a node, also of one that an analysis made up (by its parts)."""
-        found = self.ranges.get(n)
-        if found is None:
-            found = self.ranges.get(bare(n))
-        if found is not None:
-            return found
-        from seqc.ops import TABLE
-
-        if len(n.args) > 2 or any(a not in self.ranges and number(a) is None for a in n.args):
-            return ANY
-        return TABLE[n.op].interval(n, tuple(self.of(a) for a in n.args))
 
 
 def sharpen(n: Node, row: Interval, facts: Facts) -> Interval:
@@ -83,24 +51,27 @@ def _plain(form: Linear, facts: Facts) -> Interval:
     return out
 
 
-def _below(n: Node) -> list[Node]:
-    """Nodes that are never larger than n."""
+def _below(n: Node) -> list[Linear]:
+    """Values that are never larger than n."""
     match n.op:
         case "max" | "logaddexp":
-            return [x for a in n.args for x in (a, *_below(bare(a)))][:8]
-        case "amax" | "softplus" | "abs":
-            return [n.args[0]]
+            return [x for a in n.args for x in (linear(a), *_below(bare(a)))][:8]
+        case "amax" | "softplus":
+            return [linear(n.args[0])]
+        case "abs":
+            x = linear(n.args[0])
+            return [x, Linear(0.0, {}).plus(x, -1.0)]
         case _:
             return []
 
 
-def _above(n: Node) -> list[Node]:
-    """Nodes that are never smaller than n."""
+def _above(n: Node) -> list[Linear]:
+    """Values that are never smaller than n."""
     match n.op:
         case "min":
-            return [x for a in n.args for x in (a, *_above(bare(a)))][:8]
+            return [x for a in n.args for x in (linear(a), *_above(bare(a)))][:8]
         case "logsigmoid":
-            return [n.args[0]]
+            return [linear(n.args[0])]
         case _:
             return []
 
@@ -112,12 +83,9 @@ def _combination(form: Linear, facts: Facts) -> Interval:
         rest = form.plus(Linear(0.0, {atom: w}), -1.0)
         lower, upper = (_below(atom), _above(atom)) if w > 0 else (_above(atom), _below(atom))
         for x in lower:  # w * atom >= w * x
-            found = found.meet(Interval(_plain(rest.plus(linear(x), w), facts).lo, INF))
+            found = found.meet(Interval(_plain(rest.plus(x, w), facts).lo, INF))
         for x in upper:
-            found = found.meet(Interval(-INF, _plain(rest.plus(linear(x), w), facts).hi))
-        if atom.op == "abs":  # |x| >= -x too
-            other = _plain(rest.plus(linear(atom.args[0]), -w), facts)
-            found = found.meet(Interval(other.lo, INF) if w > 0 else Interval(-INF, other.hi))
+            found = found.meet(Interval(-INF, _plain(rest.plus(x, w), facts).hi))
     return found
 
 
@@ -207,7 +175,7 @@ def _quotient(n: Node, facts: Facts) -> Interval:
     x, y = (bare(a) for a in n.args)
     if y.op == "sum" and bare(y.args[0]) is x and facts.of(x).lo >= 0:
         return UNIT
-    if _norm_of(y, x) is not None:
+    if divisor_norm(y, x) is not None:
         return SIGNED_UNIT
     if facts.of(y).lo < 0:
         return ANY
@@ -266,12 +234,12 @@ def _sum(n: Node, facts: Facts) -> Interval:
         if _averages(p, over, facts):
             return found.meet(scale * _times(1.0, inner[:i] + inner[i + 1 :], facts))
     if len(inner) == 1:
-        bound = math.sqrt(facts.count(over).hi) * norm_over(inner[0], over, facts).hi
+        bound = magnitude(root(facts.count(over)).hi, norm_over(inner[0], over, facts).hi)
         found = found.meet(scale * Interval(-bound, bound))
     for (i, a), (j, b) in combinations(enumerate(inner), 2):
-        bound = _bound(norm_over(a, over, facts).hi, norm_over(b, over, facts).hi)
+        bound = magnitude(norm_over(a, over, facts).hi, norm_over(b, over, facts).hi)
         for k, p in enumerate(inner):
-            bound = bound if k in (i, j) else _bound(bound, facts.of(p).magnitude)
+            bound = bound if k in (i, j) else magnitude(bound, facts.of(p).magnitude)
         found = found.meet(scale * Interval(-bound, bound))
     return found
 
@@ -281,7 +249,7 @@ def _normalised(n: Node) -> bool:
     if n.op != "div":
         return False
     x, y = (bare(a) for a in n.args)
-    return _norm_of(y, x) is not None or (y.op == "sum" and bare(y.args[0]) is x)
+    return divisor_norm(y, x) is not None or (y.op == "sum" and bare(y.args[0]) is x)
 
 
 def _averages(p: Node, over: Dims, facts: Facts) -> bool:
@@ -290,85 +258,3 @@ def _averages(p: Node, over: Dims, facts: Facts) -> bool:
         return False
     x, y = bare(p.args[0]), bare(p.args[1])
     return y.op == "sum" and bare(y.args[0]) is x and y.names("over") == over and facts.of(x).lo >= 0
-
-
-def _norm_of(y: Node, x: Node) -> tuple[Dims, bool] | None:
-    """(dims, exact) if y is at least the 2-norm of x over dims: sqrt(sum[K](x x)), + eps inside, or max with eps."""
-    if y.op == "max":
-        hits = [h for a in y.args if (h := _norm_of(bare(a), x)) is not None]
-        return (hits[0][0], False) if hits else None
-    if y.op != "sqrt":
-        return None
-    form = linear(y.args[0])
-    if form.constant < 0 or len(form.weights) != 1:
-        return None
-    ((square, w),) = form.weights.items()
-    if square.op != "sum" or w < 1.0:
-        return None
-    c, parts = factors(square.args[0])
-    if c == 1.0 and len(parts) == 2 and parts[0] is parts[1] is x:
-        return square.names("over"), form.constant == 0 and w == 1.0
-    return None
-
-
-def _bound(a: float, b: float) -> float:
-    return 0.0 if a == 0 or b == 0 else a * b
-
-
-def norm_over(n: Node, over: Dims, facts: Facts, depth: int = DEPTH) -> Interval:
-    """The 2-norm of n over the dims `over`, all of which it has."""
-    n = bare(n)
-    spread = facts.count(over)
-    size = facts.of(n)
-    least = 0.0 if size.lo <= 0 <= size.hi else min(abs(size.lo), abs(size.hi))
-    found = Interval(_bound(math.sqrt(spread.lo), least), _bound(math.sqrt(spread.hi), size.magnitude))
-    if n in facts.units:
-        dims, norm = facts.units[n]
-        if set(dims) <= set(over):
-            rest = facts.count(tuple(d for d in over if d not in dims))
-            found = found.meet(norm * Interval(math.sqrt(rest.lo), math.sqrt(rest.hi)))
-        elif set(over) <= set(dims):
-            found = found.meet(Interval(0.0, norm.hi))
-    return found.meet(_norm_by_parts(n, over, facts, depth - 1)) if depth else found
-
-
-def _norm_by_parts(n: Node, over: Dims, facts: Facts, depth: int) -> Interval:
-    unknown = Interval(0.0, INF)
-
-    def norm(x: Node) -> Interval:
-        return norm_over(x, over, facts, depth) if set(over) <= set(x.dims) else unknown
-
-    def times(scalar: Node, x: Node) -> Interval:
-        size = facts.of(scalar)
-        least = 0.0 if size.lo <= 0 <= size.hi or set(scalar.dims) & set(over) else min(abs(size.lo), abs(size.hi))
-        inner = norm(x)
-        return Interval(_bound(least, inner.lo), _bound(size.magnitude, inner.hi))
-
-    match n.op:
-        case "neg" | "abs":
-            return norm(n.args[0])
-        case "tanh" | "sin":
-            return Interval(0.0, norm(n.args[0]).hi)
-        case "max" if 0.0 in (number(n.args[0]), number(n.args[1])):
-            return Interval(0.0, norm(n.args[1] if number(n.args[0]) == 0.0 else n.args[0]).hi)
-        case "rename":
-            back = tuple(sorted(n.text("old") if d == n.text("new") else d for d in over))
-            return norm_over(n.args[0], back, facts, depth)
-        case "expand":
-            return norm(n.args[0])
-        case "mul":
-            a, b = n.args
-            return times(a, b).meet(times(b, a))
-        case "div":
-            hit = _norm_of(bare(n.args[1]), bare(n.args[0]))
-            if hit is not None and set(over) <= set(hit[0]):
-                return Interval(1.0 if hit[1] and hit[0] == over else 0.0, 1.0)
-            inverse = facts.of(n.args[1]).inverse()
-            return Interval(0.0, _bound(inverse.magnitude, norm(n.args[0]).hi))
-        case "add" | "sub":
-            return Interval(0.0, norm(n.args[0]).hi + norm(n.args[1]).hi)
-        case "where" if not set(n.args[0].dims) & set(over):
-            branches = [Interval(0.0, 0.0) if number(x) == 0.0 else norm(x) for x in n.args[1:]]
-            return branches[0].union(branches[1])
-        case _:
-            return unknown

@@ -20,8 +20,8 @@ from typing import Protocol
 
 from seqc.graph import Dims, Node, const, total
 from seqc.intervals import Interval
+from seqc.norms import Facts, norm_over
 from seqc.ops.structure import expanded
-from seqc.relations import Facts, norm_over
 
 Product = tuple[Node, ...]
 Survey = Callable[[Iterable[Node]], Facts]

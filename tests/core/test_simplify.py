@@ -9,8 +9,9 @@ from seqc.build import load
 from seqc.diagnostics import SeqcBug
 from seqc.evaluate import evaluate, to_order
 from seqc.graph import BATCH, Node, const, leaf, leaves, node, topological
+from seqc.laws import RULES
 from seqc.passes.differentiate import vjp
-from seqc.passes.simplify import RULES, simplify, simplify_program
+from seqc.passes.simplify import simplify, simplify_program
 from seqc.rewrite import law, rewrite, var
 from seqc.text import parse, show
 from seqc.verifier import verify, verify_program
