@@ -17,7 +17,7 @@ from itertools import pairwise
 from seqc.algebra import factors
 from seqc.graph import Node, const, depends, topological, transform
 from seqc.intervals import Interval
-from seqc.norms import Facts, norm_over
+from seqc.norms import Facts, norm_over, regrouped
 from seqc.ops import TABLE
 from seqc.passes.affine import Affine, Term, affine
 from seqc.passes.classify import Component
@@ -147,6 +147,7 @@ class Spectra:
             if n.op != "sum":
                 return None
             c, parts = factors(n.args[0])
+            parts = regrouped(parts)
             exact = len(parts) == 2 and parts[0] is parts[1] and set(n.names("over")) <= set(parts[0].dims)
             if exact and norm_over(parts[0], n.names("over"), facts) == Interval(1.0, 1.0):
                 return const(c)

@@ -65,6 +65,25 @@ def divisor_norm(y: Node, x: Node) -> tuple[Dims, bool] | None:
     return None
 
 
+def regrouped(parts: list[Node]) -> list[Node]:
+    """Factors with x and 1 / |x| (or 1 / sum(x)) put together as the one factor x / |x|."""
+    out = list(parts)
+    for inverse in parts:
+        if inverse.op != "div" or number(inverse.args[0]) != 1.0:
+            continue
+        y = bare(inverse.args[1])
+        x = next((p for p in out if p is not inverse and is_normaliser(y, bare(p))), None)
+        if x is not None:
+            out[out.index(x)] = x / inverse.args[1]
+            out.remove(inverse)
+    return out
+
+
+def is_normaliser(y: Node, x: Node) -> bool:
+    """Whether x / y is known to have a 2-norm of at most 1, or to sum to 1."""
+    return divisor_norm(y, x) is not None or (y.op == "sum" and bare(y.args[0]) is x)
+
+
 def magnitude(a: float, b: float) -> float:
     """The product of two bounds of absolute values; zero wins over infinity."""
     return 0.0 if a == 0 or b == 0 else a * b
@@ -119,7 +138,16 @@ def _norm_by_parts(n: Node, over: Dims, facts: Facts, depth: int) -> Interval:
             return norm(n.args[0])
         case "mul":
             a, b = n.args
-            return times(a, b).meet(times(b, a))
+            c, parts = factors(n)
+            units = regrouped(parts)
+            found = times(a, b).meet(times(b, a))
+            if len(units) < len(parts):
+                for i, p in enumerate(units):
+                    hi = abs(c) * norm(p).hi
+                    for q in (*units[:i], *units[i + 1 :]):
+                        hi = magnitude(hi, facts.of(q).magnitude)
+                    found = found.meet(Interval(0.0, hi))
+            return found
         case "div":
             hit = divisor_norm(bare(n.args[1]), bare(n.args[0]))
             if hit is not None and set(over) <= set(hit[0]):

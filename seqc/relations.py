@@ -17,7 +17,7 @@ from itertools import combinations
 from seqc.algebra import Linear, bare, complement, factors, linear
 from seqc.graph import Dims, Node
 from seqc.intervals import ANY, INF, SIGNED_UNIT, UNIT, Interval
-from seqc.norms import Facts, divisor_norm, magnitude, norm_over, root
+from seqc.norms import Facts, divisor_norm, is_normaliser, magnitude, norm_over, regrouped, root
 
 SILU_LOW = -0.2784645427610738  # min of x sigmoid(x)
 
@@ -216,6 +216,7 @@ def _sum(n: Node, facts: Facts) -> Interval:
     over = n.names("over")
     found = facts.of(n.args[0]) * facts.count(over)
     c, parts = factors(n.args[0], whole=_normalised)
+    parts = regrouped(parts)
     outer = [p for p in parts if not set(over) & set(p.dims)]
     inner = [p for p in parts if set(over) & set(p.dims)]
     scale = _times(c, outer, facts)
@@ -248,8 +249,7 @@ def _normalised(n: Node) -> bool:
     """x / |x| or x / sum(x): taken apart, it would lose what is known of it."""
     if n.op != "div":
         return False
-    x, y = (bare(a) for a in n.args)
-    return divisor_norm(y, x) is not None or (y.op == "sum" and bare(y.args[0]) is x)
+    return is_normaliser(bare(n.args[1]), bare(n.args[0]))
 
 
 def _averages(p: Node, over: Dims, facts: Facts) -> bool:
