@@ -130,11 +130,12 @@ INLINE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; ou
     store(out + i, r[0]);
   }
 }
+template <bool most>
 INLINE real total(vec x) {
   alignas(BYTES) real out[W];
   alignas(BYTES) real row[W];
   store(row, x);
-  across(row, out, 1);
+  across<most>(row, out, 1);
   return out[0];
 }
 

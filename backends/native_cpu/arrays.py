@@ -1,0 +1,60 @@
+"""The arrays that cross the boundary between the caller and a kernel, and how C++ finds a program's part of one.
+
+In: names and axes. Out: `Array`, its C++ offsets, and its Python shape.
+Axes, in memory order: dims of the spec; "B"; "T"; "C" (checkpoints along time); "P" (panels). Axes before the batch are
+programs whose contributions the caller adds up, always in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqc.backends.native_cpu.places import Place, ident, plus, product
+from seqc.backends.native_cpu.roles import Roles
+from seqc.graph import BATCH
+
+SPECIAL = {BATCH: "B", "T": "T", "C": "n_C", "P": "n_P"}
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array. name: unique in its kernel. lead: how many leading axes are programs to add up."""
+
+    name: str
+    axes: tuple[str, ...]
+    lead: int = 0
+    written: bool = False
+    saved: bool = False  # only the saving forward writes it
+
+    def extent(self, i: int) -> str:
+        """The C++ extent of an axis."""
+        axis = self.axes[i]
+        return SPECIAL.get(axis, f"n_{ident(axis)}")
+
+    def place(self, roles: Roles, base: str) -> Place:
+        """The array seen from one program at one step, from the pointer that `offset` leads to."""
+        strides: dict[str, tuple[str, ...]] = {}
+        for i, axis in enumerate(self.axes):
+            if i >= self.lead and axis not in ("T", "C", "P") and axis not in roles.grid:
+                strides[axis] = tuple(self.extent(j) for j in range(i + 1, len(self.axes)))
+        return Place(base, strides)
+
+    def offset(self, roles: Roles, time: str) -> str:
+        """The C++ offset of a program's part at the step `time`."""
+        terms = []
+        for i, axis in enumerate(self.axes):
+            rest = [self.extent(j) for j in range(i + 1, len(self.axes))]
+            if axis == "T":
+                at = time if time.isidentifier() else f"({time})"
+            elif axis == BATCH:
+                at = "o_B" if roles.blocked else "i_B"
+            elif axis in ("C", "P"):
+                at = f"i_{axis}"
+            elif axis in roles.grid:
+                at = f"i_{ident(axis)}"
+            elif axis == roles.panel:
+                at = f"o_{ident(axis)}"
+            else:
+                continue
+            terms.append(product([at, *rest]))
+        return plus(terms)

@@ -1,0 +1,155 @@
+"""What forward and backward kernels have in common: pointers, sizes, and the loop over programs.
+
+In: a `Plan` and a `KernelWriter`. Out: lines of C++.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.kernel import KernelWriter
+from seqc.backends.native_cpu.places import Place, ident, product
+from seqc.backends.native_cpu.plan import Plan
+from seqc.backends.native_cpu.roles import Roles
+from seqc.graph import BATCH
+from seqc.program import TensorDecl
+
+L1_BYTES = 16384  # of a program's widest state: half of a usual first-level cache
+PANEL = 256  # lanes of a panel at most
+
+
+def sizes_text(plan: Plan) -> list[str]:
+    """The extents of all dims, from the macros SEQC_DIM that the build defines."""
+    roles = plan.roles
+    lines = []
+    for d in roles.order[1:]:
+        i = ident(d)
+        macro = f"SEQC_{ident(d.rstrip(chr(39)))}"
+        lines.append(f"constexpr i64 n_{i} = {macro};")
+        if d not in roles.grid and d != roles.panel:
+            lines.append(f"constexpr i64 w_{i} = n_{i}, m_{i} = n_{i}, z_{i} = padded(n_{i});")
+        if d not in roles.grid:
+            lines.append(f"constexpr bool e_{i} = n_{i} % W == 0;")
+    panel = roles.panel
+    if panel is None:
+        return [*lines, "constexpr i64 n_P = 1;"]
+    i = ident(panel)
+    widest = max(plan.program.states.values(), key=lambda s: len(s.dims), default=None)
+    rest = [f"n_{ident(d)}" for d in (widest.dims if widest else ()) if d not in roles.grid and d != panel]
+    room = f"{L1_BYTES} / ({product([*rest, 'i64(sizeof(real))', 'W'])})"
+    lines.append(f"// a panel of {panel}: its part of the state stays in the first-level cache")
+    lines.append(f"constexpr i64 w_{i} = W * divisor(chunks(n_{i}), std::max<i64>(1, std::min<i64>({PANEL} / W, {room})));")
+    lines.append(f"constexpr i64 z_{i} = w_{i}, n_P = (n_{i} + w_{i} - 1) / w_{i};")
+    return lines
+
+
+def struct(name: str, arrays: Sequence[Array]) -> list[str]:
+    """The struct of a kernel's arrays, in the order in which the caller passes them."""
+    lines = [f"struct {name} {{"]
+    lines += [f"  {'real*' if a.written else 'const real*'} g_{a.name};" for a in arrays]
+    return [*lines, "};"]
+
+
+def lead(roles: Roles, dims: Iterable[str], batched: bool) -> tuple[str, ...]:
+    """Leading axes of an array of contributions: the programs' dims that its tensor lacks."""
+    have = set(dims)
+    out = [d for d in roles.grid if d not in have and d != BATCH]
+    if not batched:
+        out.append(BATCH)
+    if roles.panel is not None and roles.panel not in have:
+        out.append("P")
+    return tuple(out)
+
+
+def first_only(roles: Roles, decl: TensorDecl) -> str:
+    """The condition under which a program is the first of those that share the tensor; "" if none share it."""
+    terms = [f"i_{ident(d)} == 0" for d in roles.grid if d != BATCH and d not in decl.dims]
+    if roles.panel is not None and roles.panel not in decl.dims:
+        terms.append("i_P == 0")
+    return " && ".join(terms)
+
+
+def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "") -> tuple[list[str], Place]:
+    """Lines that point `p_NAME` at a program's part, and the place there. when: where false, zeros are read instead."""
+    roles = writer.roles
+    kind = "real*" if array.written else "const real*"
+    offset = array.offset(roles, time)
+    base = f"p_{array.name}"
+    address = f"a.g_{array.name}" + ("" if offset == "0" else f" + {offset}")
+    place = array.place(roles, base)
+    if not when:
+        return [f"{kind} __restrict const {base} = {address};"], place
+    zeros = f"zeros_{array.name}"
+    lines = [f"{kind} __restrict const {base} = {when} ? {address} : {zeros};"]
+    if BATCH in place.strides:
+        row = f"row_{array.name}"
+        lines.append(f"const i64 {row} = {when} ? {product(list(place.strides[BATCH]))} : 0;")
+        place = Place(base, {**place.strides, BATCH: (row,)})
+    return lines, place
+
+
+def zeros(array: Array) -> str:
+    """The zeros that stand for an array outside of the sequence, or of the first program."""
+    dims = [f"n_{ident(d)}" for d in array.axes if d not in (BATCH, "T", "C", "P")]
+    return f"alignas(64) const real zeros_{array.name}[{product(dims)}] = {{}};"
+
+
+def position(roles: Roles) -> str:
+    """The parameters of a program function that say which program it is."""
+    names = ["o_B" if roles.blocked else "i_B", *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "i_P"]
+    return ", ".join(f"i64 {n}" for n in names)
+
+
+def panel_lines(roles: Roles) -> list[str]:
+    """Where the program's panel begins and how much of it lies inside."""
+    if roles.panel is None:
+        return []
+    i = ident(roles.panel)
+    return [f"const i64 o_{i} = i_P * w_{i}, m_{i} = std::min(w_{i}, n_{i} - o_{i});"]
+
+
+def entry(roles: Roles, name: str, arrays: Sequence[Array], flags: Sequence[str]) -> list[str]:
+    """`seqc_NAME`: the loop over all programs. flags: template arguments that the caller chooses at run time."""
+    title = name.capitalize()
+    dims = [d for d in roles.grid if d != BATCH]
+    extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "n_P"])
+    lines = [
+        f'extern "C" int seqc_{name}(i64 B, i64 T, i64 threads, {"i64 save, " if flags else ""}void* const* arrays) {{',
+        f"  const {title} a{{",
+        *(f"      static_cast<{'real*' if x.written else 'const real*'}>(arrays[{i}])," for i, x in enumerate(arrays)),
+        "  };",
+    ]
+    if roles.blocked:
+        lines.append("  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows")
+    lines += [
+        f"  const i64 programs = {extent};",
+        "  int failed = 0;",
+        "#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)",
+        "  for (i64 program = 0; program < programs; ++program) {",
+        "    i64 rest = program;",
+        "    const i64 i_P = rest % n_P;",
+        "    rest /= n_P;",
+    ]
+    for d in reversed(dims):
+        i = ident(d)
+        lines += [f"    const i64 i_{i} = rest % n_{i};", f"    rest /= n_{i};"]
+    indices = ", ".join([*(f"i_{ident(d)}" for d in dims), "i_P"])
+
+    def call(rows: str, start: str) -> str:
+        if not flags:
+            return f"{name}_program{f'<{rows}>' if rows else ''}(a, B, T, {start}, {indices})"
+        inner = f", {rows}" if rows else ""
+        one, two = (f"{name}_program<{f}{inner}>(a, B, T, {start}, {indices})" for f in ("true", "false"))
+        return f"(save ? {one} : {two})"
+
+    if roles.blocked:
+        lines += [
+            "    const i64 fours = B / 4, twos = (B % 4) / 2;",
+            f"    if (rest < fours) failed |= {call('4', '4 * rest')};",
+            f"    else if (rest < fours + twos) failed |= {call('2', '4 * fours')};",
+            f"    else failed |= {call('1', 'B - 1')};",
+        ]
+    else:
+        lines.append(f"    failed |= {call('', 'rest')};")
+    return [*lines, "  }", "  return failed;", "}"]

@@ -1,0 +1,262 @@
+"""The backward kernel: time from the end to the begin. In: a `Plan`. Out: its arrays, and its C++ text."""
+
+from __future__ import annotations
+
+from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.assemble import entry, first_only, lead, pointer, position, struct, zeros
+from seqc.backends.native_cpu.forward import (
+    input_pointers,
+    open_program,
+    param_pointers,
+    saved_arrays,
+    scratch_lines,
+    settle,
+    template_head,
+    time_index,
+)
+from seqc.backends.native_cpu.kernel import KernelWriter
+from seqc.backends.native_cpu.places import Place, buffer_size
+from seqc.backends.native_cpu.plan import Plan
+from seqc.backends.native_cpu.schedule import Item
+from seqc.graph import BATCH, Node, const, leaf, leaves
+
+
+def input_gradients(plan: Plan) -> dict[str, tuple[str, str, int]]:
+    """Key of an input's gradient -> (array name, input, offset)."""
+    out = {}
+    for key in plan.backward:
+        name, _, offset = key.removeprefix("d.").partition("@")
+        if key.startswith("d.") and not key.endswith(".prev") and name in plan.program.inputs:
+            out[key] = (f"d_{name}" + (f"_at_{offset.replace('-', 'm')}" if offset else ""), name, int(offset or 0))
+    return out
+
+
+def backward_arrays(plan: Plan) -> tuple[Array, ...]:
+    """The backward kernel's arrays, in order: inputs, params, saved, cotangents, then what it writes."""
+    p, roles = plan.program, plan.roles
+    out = [
+        *(Array(x.name, (BATCH, "T", *x.dims)) for x in p.inputs.values()),
+        *(Array(x.name, x.axes) for x in p.params.values()),
+        *saved_arrays(plan, written=False),
+        *(Array(f"d_{x.name}", (BATCH, "T", *x.dims)) for x in p.output_decls.values()),
+        *(Array(f"d_{x.name}_T", x.axes) for x in p.states.values()),
+    ]
+    for _, (array, name, _) in input_gradients(plan).items():
+        front = lead(roles, p.inputs[name].dims, True)
+        out.append(Array(array, (*front, BATCH, "T", *p.inputs[name].dims), len(front), True))
+    for name, n in plan.factors.items():
+        dims = tuple(d for d in roles.order if d in n.dims and d != BATCH)
+        front = lead(roles, dims, True)
+        out.append(Array(name, (*front, BATCH, "T", *dims), len(front), True))
+    for name, param in p.params.items():
+        if f"d.{name}" in plan.backward:
+            front = lead(roles, param.dims, param.per_batch)
+            out.append(Array(f"d_{name}", (*front, *param.axes), len(front), True))
+    for s in p.states.values():
+        front = lead(roles, s.dims, True)
+        out.append(Array(f"d_{s.name}_0", (*front, *s.axes), len(front), True))
+    return tuple(out)
+
+
+def backward_text(plan: Plan) -> str:
+    """The backward kernel in C++."""
+    return _Backward(plan).text()
+
+
+class _Backward:
+    """Collects the regions of the kernel, then prints it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.roles, self.program = plan, plan.roles, plan.program
+        self.arrays = {a.name: a for a in backward_arrays(plan)}
+        self.writer = KernelWriter(plan, "backward")
+        self.roots = [*plan.backward.values(), *plan.factors.values()]
+        self.again = [plan.updates[s] for s in plan.saved_states] if plan.recompute else []
+        self.start: list[str] = []
+        self.end: list[str] = []
+        self.zeros: list[str] = []
+        self.clear: list[str] = []
+        self.begin: list[Item] = []
+        self.finish: list[Item] = []
+        self.items: list[Item] = []
+        self.carried: dict[Node, str] = {}
+        self.segment_start: list[str] = []
+        self.segment: list[Item] = []
+
+    def point(self, name: str, when: str = "") -> tuple[list[str], Place]:
+        """Pointer lines and place of one array; its zeros, where a condition needs them."""
+        if when:
+            self.zeros.append(zeros(self.arrays[name]))
+        return pointer(self.writer, self.arrays[name], "t", when)
+
+    def value(self, name: str, axes: tuple[str, ...], place: Place) -> Node:
+        """A leaf for what lies in memory under a name."""
+        n = leaf("value", name, axes)
+        self.writer.given[n] = place
+        self.writer.home[n] = axes
+        return n
+
+    def text(self) -> str:
+        """The whole kernel."""
+        plan, writer, roles = self.plan, self.writer, self.roles
+        every_root = [*self.roots, *self.again]
+        params = param_pointers(writer, self.arrays, every_root, 1)
+        token = input_pointers(writer, self.arrays, self.roots, 0)
+        token_given = dict(writer.given)
+        again = input_pointers(writer, self.arrays, self.again, 0)
+        writer.given |= token_given
+        token += self._saved(self.roots)
+        again += self._saved(self.again)
+        token += self._cotangents()
+        token += self._gradients()
+        self._parameters()
+        self._states(token)
+        fixed = writer.invariants(every_root)
+        writer.add("fixed", [Item("keep", n, roles.local(n.dims)) for n in fixed])
+        writer.add("begin", self.begin)
+        writer.add("load", self.segment)
+        writer.add("again", self._again_items(), None, fixed)
+        writer.add("token", self.items, self.carried, fixed)
+        writer.add("end", self.finish)
+        settle(writer, self.carried, ("token", "again"))
+        self._segment_targets()
+        return self._print(params, token, again)
+
+    def _saved(self, roots: list[Node]) -> list[str]:
+        lines: list[str] = []
+        for n in leaves(roots, "value"):
+            more, place = self.point(n.text("name"))
+            self.writer.given[n] = place
+            self.writer.home[n] = n.names("shape")
+            lines += more
+        return lines
+
+    def _cotangents(self) -> list[str]:
+        lines: list[str] = []
+        for n in leaves(self.roots, "cot"):
+            name = n.text("name")
+            if name in self.program.output_decls:
+                more, place = self.point(f"d_{name}", first_only(self.roles, self.program.output_decls[name]))
+                self.writer.given[n] = place
+                self.writer.home[n] = n.names("shape")
+                lines += more
+        return lines
+
+    def _gradients(self) -> list[str]:
+        lines: list[str] = []
+        wanted = [(array, self.plan.backward[key], self.program.inputs[name].axes)
+                  for key, (array, name, _) in input_gradients(self.plan).items()]
+        wanted += [(name, n, n.dims) for name, n in self.plan.factors.items()]
+        for array, n, axes in wanted:
+            more, self.writer.targets[array] = self.point(array)
+            lines += more
+            self.items.append(Item("out", n, self.roles.local(axes), array))
+        return lines
+
+    def _parameters(self) -> None:
+        for name, param in self.program.params.items():
+            root = self.plan.backward.get(f"d.{name}")
+            if root is None:
+                continue
+            local = self.roles.local(param.axes)
+            buffer = f"g_{name}"
+            self.writer.buffers[buffer] = local
+            self.items.append(Item("grow", root, local, f"w.{buffer}"))
+            self.clear.append(f"std::fill_n(w.{buffer}, SIZE({buffer}), real(0));")
+            n = self.value(f"w.{buffer}", tuple(local), self.writer.place_of(buffer))
+            more, self.writer.targets[f"d_{name}"] = self.point(f"d_{name}")
+            self.end += more
+            self.finish.append(Item("out", n, local, f"d_{name}"))
+
+    def _states(self, token: list[str]) -> None:
+        plan, writer, roles = self.plan, self.writer, self.roles
+        for s in self.program.states.values():
+            local = roles.local(s.axes)
+            buffer = f"d_{s.name}"
+            writer.buffers[buffer] = local
+            cot = leaf("cot", f"{s.name}.next", s.axes)
+            writer.given[cot] = writer.place_of(buffer)
+            self.carried[cot] = f"w.{buffer}"
+            more, place = self.point(f"d_{s.name}_T", first_only(roles, s))
+            self.start += more
+            self.begin.append(Item("out", self.value(f"d_{s.name}_T", s.axes, place), local, f"w.{buffer}"))
+            self.items.append(Item("state", plan.backward.get(f"d.{s.name}.prev", const(0.0)), local, f"w.{buffer}"))
+            more, writer.targets[f"d_{s.name}_0"] = self.point(f"d_{s.name}_0")
+            self.end += more
+            self.finish.append(Item("out", cot, local, f"d_{s.name}_0"))
+        for name in plan.saved_states:
+            s = self.program.states[name]
+            more, place = self.point(f"{name}_kept")
+            if not plan.recompute:
+                token += more
+                writer.given[s.leaf()] = place
+                writer.home[s.leaf()] = s.axes
+                continue
+            self.segment_start += more
+            buffer = f"seg_{name}"
+            writer.buffers[buffer] = roles.local(s.axes)
+            writer.segments.add(buffer)
+            writer.given[s.leaf()] = writer.place_of(buffer)
+            self.segment.append(Item("out", self.value(f"{name}_kept", s.axes, place), roles.local(s.axes), f"first.{buffer}"))
+
+    def _again_items(self) -> list[Item]:
+        if not self.plan.recompute:
+            return []
+        return [Item("out", self.plan.updates[s], self.roles.local(self.program.states[s].axes), f"next.seg_{s}")
+                for s in self.plan.saved_states]
+
+    def _segment_targets(self) -> None:
+        writer = self.writer
+        for buffer in writer.segments:
+            place = writer.place_of(buffer)
+            writer.given[self.program.states[buffer[4:]].leaf()] = place
+            writer.targets[f"first.{buffer}"] = Place(f"w.{buffer}", place.strides, inside=True)
+            writer.targets[f"next.{buffer}"] = Place(f"next_{buffer}", place.strides, inside=True)
+        for n, place in list(writer.given.items()):
+            if n.op == "leaf" and n.text("kind") == "value" and n.text("name").startswith("w."):
+                writer.given[n] = writer.place_of(n.text("name")[2:])
+
+    def _print(self, params: list[str], token: list[str], again: list[str]) -> str:
+        plan, writer, roles = self.plan, self.writer, self.roles
+        every = plan.every
+        clear = [c.replace(f"SIZE({c.split('SIZE(')[1].split(')')[0]})",
+                           buffer_size(writer.buffers[c.split("SIZE(")[1].split(")")[0]])) for c in self.clear]
+        arrays = tuple(self.arrays.values())
+        lines = [
+            *struct("Backward", arrays), "", *scratch_lines(plan, writer, "BackwardScratch"), "",
+            *dict.fromkeys(self.zeros),
+            *template_head(plan, ""),
+            f"int backward_program(const Backward& a, i64 B, i64 T, {position(roles)}) {{",
+            *open_program(plan, "backward"), *params, *("  " + x for x in [*self.start, *clear]),
+            *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
+        ]
+        if plan.recompute:
+            slots = [f"real* const p_{b} = w.{b} + slot * ({buffer_size(writer.buffers[b])});" for b in sorted(writer.segments)]
+            ahead = [f"real* const next_{b} = w.{b} + (slot + 1) * ({buffer_size(writer.buffers[b])});"
+                     for b in sorted(writer.segments)]
+            step = ["const i64 step = first + slot;", f"const i64 t = {time_index(plan)};"]
+            lines += [
+                f"  const i64 n_C = (T + {every - 1}) / {every};",
+                "  for (i64 i_C = n_C - 1; i_C >= 0; --i_C) {",
+                f"    const i64 first = i_C * {every}, count = std::min<i64>({every}, T - first);",
+                *("    " + x for x in self.segment_start), *writer.region("load", 2),
+                "    for (i64 slot = 0; slot + 1 < count; ++slot) {  // the states of the segment, again",
+                *("      " + x for x in [*step, *again, *slots, *ahead]),
+                *writer.region("again", 3, ("fixed",)),
+                "    }",
+                "    for (i64 slot = count - 1; slot >= 0; --slot) {",
+                *("      " + x for x in [*step, *slots, *token]),
+                *writer.region("token", 3, ("fixed",)),
+                "    }",
+                "  }",
+            ]
+        else:
+            lines += [
+                "  for (i64 step = T - 1; step >= 0; --step) {",
+                f"    const i64 t = {time_index(plan)};",
+                *("    " + x for x in token),
+                *writer.region("token", 2, ("fixed",)),
+                "  }",
+            ]
+        lines += [*("  " + x for x in self.end), *writer.region("end", 1), "  return 0;", "}", ""]
+        return "\n".join([*lines, *entry(roles, "backward", arrays, [])])

@@ -1,0 +1,215 @@
+"""The forward kernel. In: a `Plan`. Out: its arrays, and its C++ text."""
+
+from __future__ import annotations
+
+from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, struct, zeros
+from seqc.backends.native_cpu.kernel import KernelWriter
+from seqc.backends.native_cpu.plan import Plan
+from seqc.backends.native_cpu.schedule import Item
+from seqc.graph import BATCH, Node, leaf, leaves
+
+
+def forward_arrays(plan: Plan) -> tuple[Array, ...]:
+    """The forward kernel's arrays, in order: inputs, params, initial states, outputs, final states, saved."""
+    p = plan.program
+    return (
+        *(Array(x.name, (BATCH, "T", *x.dims)) for x in p.inputs.values()),
+        *(Array(x.name, x.axes) for x in p.params.values()),
+        *(Array(f"{x.name}_0", x.axes) for x in p.states.values()),
+        *(Array(x.name, (BATCH, "T", *x.dims), written=True) for x in p.output_decls.values()),
+        *(Array(f"{x.name}_T", x.axes, written=True) for x in p.states.values()),
+        *saved_arrays(plan, written=True),
+    )
+
+
+def saved_arrays(plan: Plan, written: bool) -> tuple[Array, ...]:
+    """What forward keeps for backward: reductions of each step, states before each step or each segment."""
+    kept = [
+        Array(name, (BATCH, "T", *(d for d in plan.roles.order if d in n.dims and d != BATCH)), written=written, saved=True)
+        for name, n in plan.kept.items()
+    ]
+    time = "T" if plan.every == 1 else "C"
+    states = [plan.program.states[s] for s in plan.saved_states]
+    return (*kept, *(Array(f"{s.name}_kept", (BATCH, time, *s.dims), written=written, saved=True) for s in states))
+
+
+def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node], indent: int) -> list[str]:
+    """Point at this step's rows of every input that a region reads, and note where they lie."""
+    lines: list[str] = []
+    ahead = 1 if writer.plan.program.direction == "forward" else -1
+    for n in leaves(roots, "input"):
+        offset = n.number("offset") * ahead
+        array = arrays[n.text("name")]
+        if not offset:
+            more, place = pointer(writer, array)
+        else:
+            name = f"{array.name}_{'p' if offset > 0 else 'm'}{abs(offset)}"
+            at = f"t - {offset}" if offset > 0 else f"t + {-offset}"
+            moved = Array(name, array.axes)
+            more, place = pointer(writer, moved, at, f"({at} >= 0 && {at} < T)")
+            more = [line.replace(f"a.g_{name}", f"a.g_{array.name}") for line in more]
+        lines += more
+        writer.given[n] = place
+        writer.home[n] = n.names("shape")
+    return ["  " * indent + line for line in lines]
+
+
+def shifted_zeros(plan: Plan, arrays: dict[str, Array]) -> list[str]:
+    """Zeros for every input that is read at another step."""
+    ahead = 1 if plan.program.direction == "forward" else -1
+    out = []
+    for n in leaves([*plan.forward.values(), *plan.backward.values()], "input"):
+        offset = n.number("offset") * ahead
+        if offset:
+            name = f"{n.text('name')}_{'p' if offset > 0 else 'm'}{abs(offset)}"
+            out.append(zeros(Array(name, arrays[n.text("name")].axes)))
+    return list(dict.fromkeys(out))
+
+
+def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node], indent: int) -> list[str]:
+    """Point at the parameters that any region reads, and note where they lie."""
+    lines: list[str] = []
+    for n in leaves(roots, "param"):
+        more, place = pointer(writer, arrays[n.text("name")])
+        lines += more
+        writer.given[n] = place
+        writer.home[n] = n.names("shape")
+    return ["  " * indent + line for line in lines]
+
+
+def template_head(plan: Plan, flags: str) -> list[str]:
+    """The template line of a program function."""
+    words = [w for w in (flags, "int w_B" if plan.roles.blocked else "") if w]
+    return [f"template <{', '.join(words)}>"] if words else []
+
+
+def scratch_lines(plan: Plan, writer: KernelWriter, name: str) -> list[str]:
+    """The struct of a kernel's buffers."""
+    lines = writer.scratch(name)
+    if not plan.roles.blocked:
+        return lines
+    return ["template <int w_B>", lines[0], "  static constexpr i64 z_B = padded(w_B);", *lines[1:]]
+
+
+def open_program(plan: Plan, name: str) -> list[str]:
+    """The first lines of a program function's body."""
+    blocked = plan.roles.blocked
+    struct_name = f"{name.capitalize()}Scratch" + ("<w_B>" if blocked else "")
+    lines = [f"  {struct_name}* const memory = scratch<{struct_name}>();", "  if (!memory) return 1;",
+             f"  {struct_name}& w = *memory;"]
+    if blocked:
+        lines.append("  constexpr i64 m_B = w_B, z_B = padded(w_B);")
+    return lines + ["  " + line for line in panel_lines(plan.roles)]
+
+
+def time_index(plan: Plan) -> str:
+    """The position in the arrays of a step."""
+    return "step" if plan.program.direction == "forward" else "T - 1 - step"
+
+
+def forward_text(plan: Plan) -> str:
+    """The forward kernel in C++."""
+    program, roles = plan.program, plan.roles
+    arrays = {a.name: a for a in forward_arrays(plan)}
+    writer = KernelWriter(plan, "forward")
+    roots = [*plan.forward.values()]
+    params = param_pointers(writer, arrays, roots, 1)
+    token = input_pointers(writer, arrays, roots, 2)
+    start: list[str] = []
+    end: list[str] = []
+    keep: list[str] = []
+    begin_items, end_items, keep_items = [], [], []
+    guards: dict[str, str] = {}
+    carried = {}
+    for s in program.states.values():
+        local = roles.local(s.axes)
+        own = s.leaf()
+        writer.buffers[f"s_{s.name}"] = local
+        carried[own] = f"w.s_{s.name}"
+        given = leaf("value", f"{s.name}_0", s.axes)
+        lines, place = pointer(writer, arrays[f"{s.name}_0"])
+        start += lines
+        writer.given[given] = place
+        writer.home[given] = s.axes
+        begin_items.append(Item("out", given, local, f"w.s_{s.name}"))
+        lines, place = pointer(writer, arrays[f"{s.name}_T"])
+        end += lines
+        writer.targets[f"{s.name}_T"] = place
+        end_items.append(Item("out", own, local, f"{s.name}_T"))
+        guards[f"{s.name}_T"] = first_only(roles, s)
+    items = []
+    for name, decl in program.output_decls.items():
+        lines, writer.targets[name] = pointer(writer, arrays[name])
+        token += ["    " + line for line in lines]
+        items.append(Item("out", plan.forward[name], roles.local(decl.axes), name))
+        guards[name] = first_only(roles, decl)
+    for name, n in plan.kept.items():
+        lines, writer.targets[name] = pointer(writer, arrays[name])
+        token += ["    " + line for line in lines]
+        items.append(Item("out", n, roles.local(n.dims), name))
+        guards[name] = "save"
+    for name in plan.saved_states:
+        s = program.states[name]
+        lines, writer.targets[f"{name}_kept"] = pointer(writer, arrays[f"{name}_kept"])
+        item = Item("out", s.leaf(), roles.local(s.axes), f"{name}_kept")
+        guard = " && ".join(x for x in (first_only(roles, s), "save") if x)
+        if plan.every == 1:
+            token += ["    " + line for line in lines]
+            items.append(item)
+            guards[f"{name}_kept"] = guard
+        else:
+            keep += lines
+            keep_items.append(item)
+    for s in program.states.values():
+        items.append(Item("state", plan.forward[f"{s.name}.next"], roles.local(s.axes), f"w.s_{s.name}"))
+
+    fixed = writer.invariants(roots)
+    writer.add("fixed", [Item("keep", n, roles.local(n.dims)) for n in fixed])
+    writer.given |= {own: writer.place_of(name[2:]) for own, name in carried.items()}
+    writer.add("begin", begin_items)
+    writer.add("keep", keep_items)
+    writer.add("token", items, carried, fixed)
+    writer.add("end", end_items)
+    for stretch in writer.stretches.values():
+        stretch.guards = {k: g for k, g in guards.items() if g}
+    settle(writer, carried, ("token",))
+
+    every = plan.every
+    lines = [
+        *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
+        *shifted_zeros(plan, arrays),
+        *template_head(plan, "bool save"),
+        f"int forward_program(const Forward& a, i64 B, i64 T, {position(roles)}) {{",
+        *open_program(plan, "forward"), *params, *("  " + x for x in start),
+        *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
+        "  for (i64 step = 0; step < T; ++step) {",
+        f"    const i64 t = {time_index(plan)};",
+        *token,
+    ]
+    if keep_items:
+        lines += [
+            f"    if (save && step % {every} == 0) {{",
+            f"      const i64 i_C = step / {every}, n_C = (T + {every - 1}) / {every};",
+            *("      " + x for x in keep), *writer.region("keep", 3), "    }",
+        ]
+    lines += [*writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),
+              "  return 0;", "}", ""]
+    return "\n".join([*lines, *entry(roles, "forward", tuple(arrays.values()), ["save"])])
+
+
+def settle(writer: KernelWriter, carried: dict[Node, str], token: tuple[str, ...]) -> None:
+    """Choose vectors and layouts, then lay out buffers, packed parameters and carried states accordingly.
+
+    carried: state or cotangent leaf -> "w.BUFFER".
+    """
+    writer.choose(token)
+    for name, axes in list(writer.buffers.items()):
+        if writer.lane in axes:
+            writer.buffers[name] = (*(d for d in axes if d != writer.lane), str(writer.lane))
+    for n, name in carried.items():
+        writer.given[n] = writer.place_of(name[2:])
+    for name in writer.buffers:
+        writer.targets.setdefault(f"w.{name}", writer.place_of(name))
+        writer.targets[f"w.{name}"] = writer.place_of(name)
+    writer.packing()

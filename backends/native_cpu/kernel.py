@@ -1,0 +1,263 @@
+"""One kernel -> C++: the scratch memory, the program function with its loops over time, the loop over programs.
+
+In: a `Plan`. Out: the text of `seqc_forward` or `seqc_backward`, and the arrays that its caller passes, in order.
+The regions of a kernel (what happens before the first step, at each step, when a segment is run again, after the last step)
+are scheduled one by one; buffers are shared by name. This file decides nothing about a single nest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.nest import NestPrinter, Scene
+from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident
+from seqc.backends.native_cpu.plan import Plan
+from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate, view
+from seqc.graph import BATCH, Node, leaf, leaves, topological
+
+
+@dataclass
+class Stretch:
+    """One region with its nests. scalars: whether scalars are declared where it is printed."""
+
+    name: str
+    nests: list[Nest]
+    region: Region
+    guards: dict[str, str] = field(default_factory=dict)
+
+
+class KernelWriter:
+    """Collects regions, decides vectors' dims and buffer layouts for all of them together, then prints them."""
+
+    def __init__(self, plan: Plan, title: str) -> None:
+        self.plan, self.roles, self.title = plan, plan.roles, title
+        self.stretches: dict[str, Stretch] = {}
+        self.given: dict[Node, Place] = {}  # leaves: where they lie
+        self.home: dict[Node, tuple[str, ...]] = {}  # leaves: their axes in memory order, without programs
+        self.targets: dict[str, Place] = {}
+        self.target_axes: dict[str, tuple[str, ...]] = {}
+        self.buffers: dict[str, tuple[str, ...]] = {}  # scratch name -> axes
+        self.segments: set[str] = set()  # buffers with a slot for every step of a segment
+        self.names = dict(plan.names)
+        self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
+        self.rows: dict[Node, str] = {}
+        self.packed: dict[tuple[Node, str], str] = {}
+        self.axis_of: dict[tuple[str, int], str | None] = {}
+        self.lane: str | None = None
+
+    # ---- collecting ----
+
+    def add(self, name: str, stores: Iterable[Item], carried: Mapping[Node, str] | None = None, fixed: Iterable[Node] = ()) -> None:
+        """Schedule one region. fixed: values that an earlier region has kept."""
+        region = Region(self.roles, frozenset(self.given) | frozenset(fixed), carried or {}, f"{self.title}.{name}")
+        self.stretches[name] = Stretch(name, region.nests(stores), region)
+
+    def invariants(self, roots: Iterable[Node]) -> list[Node]:
+        """The largest values below `roots` that no step changes, and that cost something."""
+        order = topological(roots)
+        moving = {n for n in order if n.op == "leaf" and n.text("kind") != "param"}
+        for n in order:
+            if any(a in moving for a in n.args):
+                moving.add(n)
+        out: dict[Node, None] = {}
+        for user in [*order, *roots]:
+            for a in user.args if user in moving else ():
+                base = view(a).base
+                if base not in moving and base.op != "leaf" and not immediate(base):
+                    out[base] = None
+        return list(out)
+
+    def local(self, n: Node) -> tuple[str, ...]:
+        """A node's dims inside a program."""
+        return self.roles.local(n.dims)
+
+    # ---- deciding ----
+
+    def choose(self, token: tuple[str, ...]) -> None:
+        """Vectors' dim of every nest, then the layout of every buffer. token: names of the regions run per step."""
+        self.lane = self._choose_lane(token)
+        for s in self.stretches.values():
+            for i, nest in enumerate(s.nests):
+                self.axis_of[s.name, i] = self._choose_axis(s, nest)
+        for s in self.stretches.values():
+            for i, nest in enumerate(s.nests):
+                for item in nest.items:
+                    if item.kind in ("keep", "reduce"):
+                        self._place_kept(s, i, item)
+        for s in self.stretches.values():
+            if s.name in token:
+                for i, nest in enumerate(s.nests):
+                    self._pack(s, i, nest)
+
+    def _choose_lane(self, token: tuple[str, ...]) -> str | None:
+        wide = [axes for name, axes in self.buffers.items() if len([d for d in axes if d != BATCH]) >= 2]
+        if not wide:
+            return None
+        cost = {d: 0 for axes in wide for d in axes if d != BATCH}
+        for name in token:
+            s = self.stretches[name]
+            for nest in s.nests:
+                if len([d for d in nest.space if d != BATCH]) < 2:
+                    continue
+                for item in nest.items:
+                    if item.kind == "reduce":
+                        for d in item.value.names("over"):
+                            if d in cost:
+                                cost[d] += 2
+                    for read in s.region.cone(item)[1]:
+                        home = self.home.get(read.base)
+                        if home and len(home) >= 2 and read.base.text("kind") != "param":
+                            for d in home[:-1]:
+                                if d in cost:
+                                    cost[d] += 3
+        best = max(wide, key=len)
+        return min((d for d in reversed(best) if d != BATCH), key=lambda d: cost[d])
+
+    def _choose_axis(self, s: Stretch, nest: Nest) -> str | None:
+        space = [d for d in nest.space if d != BATCH]
+        if not space:
+            return None
+        if self.lane in space:
+            return self.lane
+        cost = {d: 0 for d in space}
+        for item in nest.items:
+            if item.kind == "reduce":
+                for d in item.value.names("over"):
+                    if d in cost:
+                        cost[d] += 4
+            for read in s.region.cone(item)[1]:
+                home = self.home.get(read.base, ())
+                index = dict(read.index)
+                for d in home[:-1]:
+                    if index.get(d) in cost:
+                        cost[str(index[d])] += 1
+        return min(reversed(space), key=lambda d: cost[d])
+
+    def _place_kept(self, s: Stretch, number: int, item: Item) -> None:
+        n = item.value
+        dims = self.local(n)
+        if not dims:
+            self.kept[n] = ""
+        else:
+            readers = [
+                (self.axis_of[t.name, i], dict(read.index))
+                for t in self.stretches.values() for i, nest in enumerate(t.nests)
+                for it in nest.items for read in t.region.cone(it)[1] if read.base is n
+            ]
+            last = dims[-1]
+            wishes = [d for axis, index in readers for d, i in index.items() if i == axis and axis is not None]
+            own = self.axis_of[s.name, number]
+            if self.lane in dims:
+                last = str(self.lane)
+            elif wishes:
+                last = wishes[0]
+            elif own in dims:
+                last = str(own)
+            name = f"s_{ident(self.names.get(n, f'x{len(self.kept)}'))}"
+            while name in self.buffers:
+                name += "_"
+            self.buffers[name] = (*(d for d in dims if d != last), last)
+            self.kept[n] = name
+        if item.kind == "reduce" and self.axis_of[s.name, number] in n.names("over"):
+            self.rows[n] = f"rows_{len(self.rows)}"
+
+    def _pack(self, s: Stretch, number: int, nest: Nest) -> None:
+        """Parameters that a nest would read across memory get a copy whose last axis is the vectors' dim."""
+        axis = self.axis_of[s.name, number]
+        for item in nest.items:
+            for read in s.region.cone(item)[1]:
+                home = self.home.get(read.base)
+                if not home or read.base.text("kind") != "param" or axis is None:
+                    continue
+                along = [d for d, i in read.index if i == axis]
+                if along and home[-1] != along[0]:
+                    key = (read.base, along[0])
+                    if key not in self.packed:
+                        name = f"s_{ident(read.base.text('name'))}_by_{ident(along[0])}"
+                        self.packed[key] = name
+                        self.buffers[name] = (*(d for d in home if d != along[0]), along[0])
+
+    def packing(self) -> None:
+        """The region that fills the packed copies."""
+        stores = []
+        for (n, _), name in self.packed.items():
+            self.targets[f"w.{name}"] = self.place_of(name)
+            stores.append(Item("out", n, self.local(n), f"w.{name}"))
+        self.add("pack", stores)
+        for i, nest in enumerate(self.stretches["pack"].nests):
+            self.axis_of["pack", i] = self.buffers[nest.items[0].target[2:]][-1]
+
+    def place_of(self, name: str) -> Place:
+        """The place of a scratch buffer."""
+        base = f"p_{name}" if name in self.segments else f"w.{name}"
+        return buffer_place(base, self.buffers[name])
+
+    # ---- printing ----
+
+    def region(self, name: str, indent: int, before: tuple[str, ...] = ()) -> list[str]:
+        """The lines of a region. before: regions whose kept values it may read."""
+        s = self.stretches[name]
+        lines: list[str] = []
+        places = dict(self.given)
+        for n, buffer in self.kept.items():
+            places[n] = self.place_of(buffer) if buffer else Place(f"s_{ident(self.names.get(n, self._scalar(n)))}", {}, scalar=True)
+        visible = set(self.given)
+        for earlier in before:
+            visible |= {i.value for nest in self.stretches[earlier].nests for i in nest.items if i.kind in ("keep", "reduce")}
+        for nest in s.nests:
+            for item in nest.items:
+                if item.kind in ("keep", "reduce") and self.kept[item.value] == "":
+                    lines.append(f"real {places[item.value].base};")
+        for i, nest in enumerate(s.nests):
+            axis = self.axis_of[s.name, i]
+            # several packed copies share a space, but not the dim of their vectors
+            for part in self._split(nest) if name == "pack" else [nest]:
+                if name == "pack":
+                    axis = self.buffers[part.items[0].target[2:]][-1]
+                here = dict(places)
+                for (n, along), buffer in self.packed.items():
+                    reads = [r for item in part.items for r in s.region.cone(item)[1] if r.base is n]
+                    if name != "pack" and any(i == axis and d == along for r in reads for d, i in r.index):
+                        here[n] = self.place_of(buffer)
+                scene = Scene(self.roles.panel, self.roles.grid, here, self.targets, self.names,
+                              {n: f"w.{row}" for n, row in self.rows.items()}, s.guards)
+                lines += [f"// {c}" for c in self._comments(s, part)]
+                lines += NestPrinter(part, axis, scene, frozenset(visible)).print()
+                visible |= {item.value for item in part.items if item.kind in ("keep", "reduce")}
+        return ["  " * indent + line for line in lines]
+
+    def _split(self, nest: Nest) -> list[Nest]:
+        return [Nest(nest.space, (item,)) for item in nest.items]
+
+    def _scalar(self, n: Node) -> str:
+        return f"c{[k for k, b in self.kept.items() if not b].index(n)}"
+
+    def _comments(self, s: Stretch, nest: Nest) -> list[str]:
+        """The spec's lines that a nest computes."""
+        spans = self.plan.program.spans
+        found: dict[str, None] = {}
+        for item in nest.items:
+            for n in [*s.region.cone(item)[0], item.value]:
+                if n in self.plan.program.definitions and n in spans:
+                    span = spans[n]
+                    found[span.source.line(span.line).split("#")[0].strip()] = None
+        return list(found)
+
+    def scratch(self, name: str) -> list[str]:
+        """The struct of the buffers."""
+        lines = [f"struct {name} {{"]
+        for buffer, axes in self.buffers.items():
+            slots = f"{self.plan.every} * " if buffer in self.segments else ""
+            lines.append(f"  alignas(64) real {buffer}[{slots}{buffer_size(axes)}];")
+        for n, row in self.rows.items():
+            buffer = self.kept[n]
+            size = buffer_size(self.buffers[buffer]) if buffer else "1"
+            lines.append(f"  alignas(64) real {row}[{size} * W];")
+        if len(lines) == 1:
+            lines.append("  real unused;")
+        return [*lines, "};"]
+
+
+__all__ = ["Array", "KernelWriter", "REDUCTIONS", "leaf", "leaves"]

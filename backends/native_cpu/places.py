@@ -1,0 +1,88 @@
+"""Where values lie in memory, and how C++ spells an access to them.
+
+In: axes and strides. Out: `Place`, and the expressions that load from it and store to it, for scalars and for vectors along
+one dim. Names: `n_K` the extent of a dim, `m_K` the extent inside the program (of a panel: its part), `z_K` that extent
+rounded up to whole vectors, `i_K` the index of a loop, `o_K` where the panel begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seqc.graph import BATCH
+
+
+def ident(dim: str) -> str:
+    """A dim's name inside an identifier."""
+    return dim.replace("'", "_")
+
+
+def product(factors: list[str]) -> str:
+    """Factors as a C++ product; "1" if there are none."""
+    return " * ".join(factors) if factors else "1"
+
+
+def plus(terms: list[str]) -> str:
+    """Terms as a C++ sum; "0" if there are none."""
+    return " + ".join(terms) if terms else "0"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor in memory. base: a pointer. strides: local axis -> C++ factors of its stride ([] is 1).
+
+    inside: the array is a buffer of the kernel, padded to whole vectors along its last axis; otherwise a caller's array
+    whose edge must be respected. scalar: `base` is a variable and not a pointer.
+    """
+
+    base: str
+    strides: Mapping[str, tuple[str, ...]]
+    inside: bool = False
+    scalar: bool = False
+
+    def at(self, index: Mapping[str, str]) -> str:
+        """The address of the element at an index per axis."""
+        terms = []
+        for axis, stride in self.strides.items():
+            i = index[axis]
+            if i != "0":
+                terms.append(product([i if i.isidentifier() or not stride else f"({i})", *stride]))
+        return f"{self.base} + {plus(terms)}" if terms else self.base
+
+    def element(self, index: Mapping[str, str]) -> str:
+        """The element at an index per axis, as an lvalue."""
+        if self.scalar:
+            return self.base
+        address = self.at(index)
+        return f"{self.base}[{address[len(self.base) + 3:] or '0'}]"
+
+
+def global_place(base: str, axes: tuple[str, ...], grid: tuple[str, ...], row: str) -> Place:
+    """A caller's array with the program's position already in `base`. axes: in memory order, the batch first if it is local.
+
+    row: the stride of the batch axis.
+    """
+    strides: dict[str, tuple[str, ...]] = {}
+    for i, axis in enumerate(axes):
+        if axis == BATCH:
+            strides[axis] = (row,)
+        elif axis not in grid:
+            strides[axis] = tuple(f"n_{ident(d)}" for d in axes[i + 1 :])
+    return Place(base, strides)
+
+
+def buffer_place(base: str, axes: tuple[str, ...]) -> Place:
+    """A buffer of the kernel with the given axes, the last one padded."""
+    strides: dict[str, tuple[str, ...]] = {}
+    for i, axis in enumerate(axes):
+        rest = axes[i + 1 :]
+        strides[axis] = tuple(f"w_{ident(d)}" for d in rest[:-1]) + tuple(f"z_{ident(d)}" for d in rest[-1:])
+    return Place(base, strides, inside=True)
+
+
+def buffer_size(axes: tuple[str, ...]) -> str:
+    """The number of elements of such a buffer."""
+    if not axes:
+        return "1"
+    return product([*(f"w_{ident(d)}" for d in axes[:-1]), f"z_{ident(axes[-1])}"])

@@ -1,0 +1,228 @@
+"""What a region of a kernel computes -> an ordered list of loop nests.
+
+In: stores (values that must reach memory), the values that are already in memory, and the roles of the dims. Out: `Nest`s.
+A value is computed at every point of its *space* (its local dims). Elementwise values are computed inside the nest of
+whoever needs them, at the same point, and again in another nest rather than kept. Kept in a buffer are only
+- the results of reductions (a later nest reads them),
+- a value of a smaller space than that of its user (computed once, not once per point),
+- a value that is read under another index (`rename`),
+- a dear value (exp and the like) that several nests need.
+A nest gathers everything that is ready and has the same space, smallest spaces first, so that a matrix state is read and
+written once per token whenever the recurrence allows it. A carried state is overwritten in the last nest that reads its
+old value, or later. It never decides loop orders or vectors: that is `seqc.backends.native_cpu.nest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from seqc.backends.native_cpu.roles import Roles
+from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
+from seqc.graph import Node
+from seqc.ops import TABLE
+
+DEAR = frozenset("exp expm1 log log1p sqrt sigmoid logsigmoid softplus logaddexp tanh erf sin cos pow div".split())
+REDUCTIONS = frozenset(("sum", "amax"))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that a nest does at every point of its space.
+
+    kind: "out" (store `value` to the array `target`), "state" (overwrite the carried buffer `target`), "grow" (add to the
+    buffer `target`), "keep" (store to the buffer of `value`), "reduce" (`value` is the reduction).
+    """
+
+    kind: str
+    value: Node
+    space: tuple[str, ...]
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Items of one space, in an order in which each may follow the one before at the same point."""
+
+    space: tuple[str, ...]
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A value read under other indices: axis of `base` -> the loop dim (or the fixed position) that indexes it."""
+
+    base: Node
+    index: tuple[tuple[str, str | int], ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether every axis keeps its own index."""
+        return all(d == i for d, i in self.index)
+
+
+def view(n: Node) -> View:
+    """n without the operators that only rename or drop axes."""
+    index: dict[str, str | int] = {d: d for d in n.dims}
+    while n.op in ("expand", "stopgrad", "rename", "take"):
+        if n.op == "rename":
+            index[n.text("old")] = index.pop(n.text("new"))
+        elif n.op == "take":
+            index[n.text("dim")] = n.number("at")
+        n = n.args[0]
+        index = {d: i for d, i in index.items() if d in n.dims}
+    return View(n, tuple(sorted(index.items(), key=lambda x: x[0])))
+
+
+def immediate(n: Node) -> bool:
+    """Values that cost nothing anywhere."""
+    return n.op in ("const", "size", "index")
+
+
+@dataclass
+class Region:
+    """Schedules the items of one region. given: values (leaves and others) that are in memory as the region begins.
+
+    carried: state leaf -> the name of the buffer that holds it, where this region overwrites it.
+    """
+
+    roles: Roles
+    given: frozenset[Node]
+    carried: Mapping[Node, str] = field(default_factory=dict)
+    name: str = ""
+
+    def nests(self, stores: Iterable[Item]) -> list[Nest]:
+        """The nests that perform `stores`, in order."""
+        stores = list(stores)
+        dear: set[Node] = set()
+        while True:
+            items = self._items(stores, dear)
+            found = self._order(items)
+            again = self._repeated(found) - dear
+            if not again:
+                return found
+            dear |= again
+
+    def cone(self, item: Item, kept: frozenset[Node] | set[Node] = frozenset()) -> tuple[list[Node], list[View]]:
+        """(values computed at each point of the item, in order; values read from memory)."""
+        roots = [item.value.args[0]] if item.kind == "reduce" else [item.value]
+        inner: list[Node] = []
+        reads: dict[View, None] = {}
+        seen: set[Node] = set()
+
+        def visit(n: Node, top: bool) -> None:
+            v = view(n)
+            if immediate(v.base):
+                return
+            stop = v.base in self.given or v.base.op in REDUCTIONS or not v.plain
+            stop = stop or self.roles.local(v.base.dims) != item.space
+            stop = stop or (v.base in kept and not (top and item.kind == "keep" and v.base is item.value))
+            if stop:
+                reads[v] = None
+                return
+            if v.base in seen:
+                return
+            seen.add(v.base)
+            self._check(v.base)
+            for a in v.base.args:
+                visit(a, False)
+            inner.append(v.base)
+
+        for root in roots:
+            visit(root, True)
+        return inner, list(reads)
+
+    def _check(self, n: Node) -> None:
+        if not TABLE[n.op].elementwise:
+            what = f"leaf {n.text('kind')} {n.text('name')}" if n.op == "leaf" else f"operator '{n.op}'"
+            raise Unsupported(Diagnostic("native-operator", f"the native CPU backend has no loop for {what}",
+                                         kind="unsupported", help="use the torch backend for this spec"))
+
+    def _items(self, stores: list[Item], dear: set[Node]) -> dict[Item, tuple[list[Node], list[View]]]:
+        """All items with their cones: the stores, and whatever must be kept for them."""
+        items: dict[Item, tuple[list[Node], list[View]]] = {}
+        work = list(stores) + [Item("keep", n, self.roles.local(n.dims)) for n in sorted(dear, key=self._key)]
+        while work:
+            item = work.pop(0)
+            if item in items:
+                continue
+            items[item] = self.cone(item, dear)
+            for read in items[item][1]:
+                if read.base not in self.given:
+                    work.append(self._maker(read.base))
+        return items
+
+    def _maker(self, n: Node) -> Item:
+        space = self.roles.local(n.args[0].dims if n.op in REDUCTIONS else n.dims)
+        return Item("reduce" if n.op in REDUCTIONS else "keep", n, space)
+
+    def _key(self, n: Node) -> str:
+        return repr((n.op, n.dims, n.attrs))
+
+    def _order(self, items: dict[Item, tuple[list[Node], list[View]]]) -> list[Nest]:
+        makers = {i.value: i for i in items if i.kind in ("reduce", "keep")}
+        needs = {i: {makers[r.base] for r in reads if r.base in makers} for i, (_, reads) in items.items()}
+        readers: dict[str, set[Item]] = {name: set() for name in self.carried.values()}
+        for i, (_, reads) in items.items():
+            for r in reads:
+                if r.base in self.carried:
+                    readers[self.carried[r.base]].add(i)
+        pending = list(items)
+        done: set[Item] = set()
+        nests: list[Nest] = []
+        while pending:
+            spaces = sorted({i.space for i in pending}, key=lambda s: (len(s), s))
+            for space in spaces:
+                group = self._group(space, pending, done, needs, readers)
+                if group:
+                    break
+            else:
+                raise SeqcBug("native_cpu.schedule", f"{self.name}: no order for {[i.value for i in pending]}")
+            nests.append(Nest(space, tuple(group)))
+            done |= set(group)
+            pending = [i for i in pending if i not in done]
+        return nests
+
+    def _group(
+        self, space: tuple[str, ...], pending: list[Item], done: set[Item], needs: dict[Item, set[Item]],
+        readers: dict[str, set[Item]],
+    ) -> list[Item]:
+        group: list[Item] = []
+        grown = True
+        while grown:
+            grown = False
+            for i in pending:
+                same = {g for g in group if g.kind == "keep"}
+                if i.space != space or i in group or not needs[i] <= done | same:
+                    continue
+                if i.kind == "state":
+                    others = {r for r in readers.get(i.target, set()) if r is not i and r not in done}
+                    if not others <= set(group):
+                        continue
+                group.append(i)
+                grown = True
+        # the old value must be read at the very point at which it is overwritten
+        while True:
+            for i in group:
+                if i.kind == "state" and any(not self._pointwise(r, i) for r in readers.get(i.target, set()) - done):
+                    group.remove(i)
+                    break
+            else:
+                return group
+
+    def _pointwise(self, reader: Item, writer: Item) -> bool:
+        if reader is writer:
+            own = [r for r in self.cone(reader)[1] if self.carried.get(r.base) == writer.target]
+            return all(r.plain for r in own)
+        reads = [r for r in self.cone(reader)[1] if self.carried.get(r.base) == writer.target]
+        return reader.space == writer.space and all(r.plain for r in reads)
+
+    def _repeated(self, nests: list[Nest]) -> set[Node]:
+        """Dear values that more than one nest computes."""
+        seen: set[Node] = set()
+        again: set[Node] = set()
+        for nest in nests:
+            here = {n for i in nest.items for n in self.cone(i)[0] if n.op in DEAR}
+            again |= here & seen
+            seen |= here
+        return again

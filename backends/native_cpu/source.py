@@ -1,0 +1,44 @@
+"""A step block -> one C++ translation unit. In: a `Block`. Out: `NativeSource`: the text and the arrays of its functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.assemble import sizes_text
+from seqc.backends.native_cpu.backward import backward_arrays, backward_text
+from seqc.backends.native_cpu.forward import forward_arrays, forward_text
+from seqc.backends.native_cpu.plan import Plan, plan
+from seqc.backends.native_cpu.runtime import RUNTIME
+from seqc.backends.native_cpu.vector_math import MATH
+from seqc.block import Block
+
+
+@dataclass(frozen=True)
+class NativeSource:
+    """text: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM for every dim of `dims` defined.
+
+    `extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays)`, arrays as in `forward`;
+    `extern "C" int seqc_backward(i64 B, i64 T, i64 threads, void* const* arrays)`, arrays as in `backward`;
+    `extern "C" void seqc_extents(i64* out)`: [panels, steps between checkpoints]. A result other than 0: out of memory.
+    """
+
+    text: str
+    dims: tuple[str, ...]
+    forward: tuple[Array, ...]
+    backward: tuple[Array, ...]
+    plan: Plan
+
+
+def native_source(block: Block) -> NativeSource:
+    """The source of a block's kernels. Raises Unsupported where the block has no loop form."""
+    p = plan(block)
+    dims = tuple(d for d in p.roles.order[1:] if "'" not in d)
+    head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
+    parts = [
+        head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *sizes_text(p), "}  // namespace", "",
+        "namespace {", forward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
+        "namespace {", backward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
+        f'extern "C" void seqc_extents(i64* out) {{\n  out[0] = n_P;\n  out[1] = {p.every};\n}}', "",
+    ]
+    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), p)

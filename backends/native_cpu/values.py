@@ -1,0 +1,175 @@
+"""The values of one loop nest, in single assignment form: what is loaded, what is computed, and on which loops it depends.
+
+In: a nest, places of everything in memory, the dim that vectors run along. Out: `Value`s grouped by the loops that they
+depend on, so that each is computed in the outermost loop that determines it. Spelling comes from the operator table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from seqc.backends.native_cpu.places import Place, ident
+from seqc.backends.native_cpu.schedule import View, view
+from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.graph import BATCH, Node
+from seqc.ops import TABLE
+
+# C++ of the operators whose scalar spelling in the table does not serve vectors
+VECTOR_SPELLING = {
+    "where": "seqc_where({0}, {1}, {2})",
+    "and": "seqc_and({0}, {1})",
+    "or": "seqc_or({0}, {1})",
+    "not": "seqc_not({0})",
+    "surrogate": "as_real({0})",
+}
+
+
+def spelled(op: str) -> str:
+    """The format string of an elementwise operator; functions of the C library become those of the runtime."""
+    text = VECTOR_SPELLING.get(op) or TABLE[op].spell.get("cpp", "")
+    if not text:
+        raise Unsupported(Diagnostic("native-operator", f"operator '{op}' has no C++ spelling", kind="unsupported"))
+    return text.replace("std::", "seqc_")
+
+
+def literal(x: float) -> str:
+    """A number as C++."""
+    if math.isnan(x):
+        return "std::numeric_limits<real>::quiet_NaN()"
+    if math.isinf(x):
+        return "infinity" if x > 0 else "-infinity"
+    return f"real({x!r})"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One assignment. text: a format string over its arguments; deps: loop dims (the vector dim and the batch too)."""
+
+    name: str
+    text: str
+    args: tuple[Operand, ...]
+    deps: frozenset[str]
+    type: str  # "real" | "vec" | "bool" | "mask"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A use of a value, or (value None) an expression that needs none."""
+
+    text: str
+    value: Value | None = None
+
+
+@dataclass
+class Values:
+    """Builds the values of a nest. `axis`: the dim along vectors, or None; `index`: loop dim -> C++ index."""
+
+    axis: str | None
+    panel: str | None
+    space: tuple[str, ...]
+    place: Callable[[Node], Place | None]
+    names: Mapping[Node, str]
+    index: Mapping[str, str]
+    grid: tuple[str, ...]
+    made: dict[object, Operand] = field(default_factory=dict)
+    order: list[Value] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+
+    def operand(self, n: Node) -> Operand:
+        """The value of a node at the current point."""
+        v = view(n)
+        if v.plain and v.base in self.made:
+            return self.made[v.base]
+        key: object = v.base if v.plain else v
+        if key not in self.made:
+            self.made[key] = self._make(v)
+        return self.made[key]
+
+    def assign(self, n: Node | None, text: str, args: tuple[Operand, ...], deps: frozenset[str], kind: str) -> Operand:
+        """A new value."""
+        base = f"v_{ident(self.names[n])}" if n is not None and n in self.names else f"x{len(self.order)}"
+        name = base if base not in self.taken else f"{base}_{len(self.order)}"
+        self.taken.add(name)
+        made = Value(name, text, args, deps, kind)
+        self.order.append(made)
+        return Operand(name, made)
+
+    def _make(self, v: View) -> Operand:
+        n = v.base
+        if n.op == "const":
+            x = n.attr("value")
+            assert isinstance(x, float)
+            return Operand(literal(x))
+        if n.op == "size":
+            d = n.text("dim")
+            return Operand("real(B)" if d == BATCH else f"real(n_{ident(d)})")
+        if n.op == "index":
+            return self._index(str(dict(v.index)[n.text("dim")]))
+        place = self.place(n)
+        if place is not None:
+            return self._load(n, place, v)
+        args = tuple(self.operand(a) for a in n.args)
+        deps = frozenset(d for a in args if a.value for d in a.value.deps)
+        vector = any(a.value is not None and a.value.type in ("vec", "mask") for a in args)
+        kind = ("mask" if vector else "bool") if n.dtype == "bool" else ("vec" if vector else "real")
+        return self.assign(n, spelled(n.op), args, deps, kind)
+
+    def _index(self, d: str) -> Operand:
+        start = f"o_{ident(d)} + " if d == self.panel else ""
+        if d == self.axis:
+            return self.assign(None, f"lanes() + real({start}{self.index[d]})", (), frozenset((d,)), "vec")
+        if d in self.space:
+            return self.assign(None, f"real({start}{self.index[d]})", (), frozenset((d,)), "real")
+        return Operand(f"real(i_{ident(d)})")
+
+    def _load(self, n: Node, place: Place, v: View) -> Operand:
+        axes = {d: i for d, i in v.index if d in place.strides}
+        deps = frozenset(i for i in axes.values() if isinstance(i, str))
+        index = {d: self.index[i] if isinstance(i, str) else f"{i}" for d, i in axes.items()}
+        for d, i in axes.items():
+            if isinstance(i, int) and i < 0:
+                index[d] = f"n_{ident(d)} - {-i}"
+        along = [d for d, i in axes.items() if i == self.axis]
+        if place.scalar and n.dtype != "bool":
+            return Operand(place.base)
+        if not along:
+            text = place.element(index)
+            kind = "real"
+        else:
+            text = self.vector_load(place, index, along[0])
+            kind = "vec"
+        got = self.assign(n if v.plain else None, text.replace("{", "{{").replace("}", "}}"), (), deps, kind)
+        if n.dtype == "bool":
+            got = self.assign(None, "({0} != real(0))", (got,), deps, "mask" if kind == "vec" else "bool")
+        return got
+
+    def left(self, axis: str) -> str:
+        """How many elements remain from the current vector on."""
+        start = f" - o_{ident(axis)}" if axis == self.panel else ""
+        return f"n_{ident(axis)}{start} - {self.index[axis]}"
+
+    def vector_load(self, place: Place, index: Mapping[str, str], along: str) -> str:
+        """A vector along the axis `along` of a place."""
+        assert self.axis is not None
+        address = place.at(index)
+        unit = not place.strides[along]
+        if unit and place.inside:
+            return f"load({address})"
+        if unit:
+            return f"load<e_{ident(self.axis)}>({address}, {self.left(self.axis)})"
+        limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
+        return f"gather({address}, {'*'.join(place.strides[along])}, {limit})"
+
+    def vector_store(self, place: Place, index: Mapping[str, str], along: str, value: str) -> str:
+        """The statement that stores a vector along the axis `along` of a place."""
+        assert self.axis is not None
+        address = place.at(index)
+        unit = not place.strides[along]
+        if unit and place.inside:
+            return f"store({address}, splat({value}));"
+        if unit:
+            return f"store<e_{ident(self.axis)}>({address}, splat({value}), {self.left(self.axis)});"
+        limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
+        return f"scatter({address}, splat({value}), {'*'.join(place.strides[along])}, {limit});"
