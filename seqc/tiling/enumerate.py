@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqc.tiling.expression import evaluate
-from seqc.tiling.problem import Binding, Clash, Problem, Solution
+from seqc.tiling.problem import Binding, Clash, Problem, Solution, grid
 
 __all__ = ["MOST", "solve_by_enumeration"]
 
@@ -24,8 +24,7 @@ def solve_by_enumeration(problem: Problem) -> Solution | Clash:
     if problem.size() > MOST:
         raise ValueError(f"{problem.name}: {problem.size()} assignments are more than {MOST}: use the solver")
     shape = tuple(len(variable.domain) for variable in problem.variables)
-    axes = np.meshgrid(*(np.array(v.domain, np.int64) for v in problem.variables), indexing="ij", sparse=True)
-    values = {variable.name: axis for variable, axis in zip(problem.variables, axes, strict=True)}
+    values = grid(problem.variables)
     cost = np.broadcast_to(np.asarray(evaluate(problem.cost, values)), shape)
     held = [np.broadcast_to(np.asarray(constraint.holds(values)), shape) for constraint in problem.constraints]
     allowed = _all(held, shape)

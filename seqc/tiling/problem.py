@@ -6,14 +6,17 @@ Comes in: expressions. Goes out: a frozen `Problem`; what answers it is in `solv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seqc.tiling.expression import Expr, evaluate, names
 
-__all__ = ["Binding", "Clash", "Constraint", "Problem", "Solution", "Variable"]
+__all__ = ["Binding", "Clash", "Constraint", "Problem", "Solution", "Variable", "grid"]
 
 Relation = Literal["<=", "==", ">=", "is a multiple of"]
 
@@ -78,6 +81,12 @@ class Problem:
     def size(self, among: frozenset[str] | None = None) -> int:
         """How many assignments the variables have, or those of them that `among` names."""
         return prod(len(variable.domain) for variable in self.variables if among is None or variable.name in among)
+
+
+def grid(variables: Sequence[Variable]) -> dict[str, NDArray[np.int64]]:
+    """The domains as arrays that broadcast to every joint assignment, one axis each in the given order."""
+    axes = np.meshgrid(*(np.array(variable.domain, np.int64) for variable in variables), indexing="ij", sparse=True)
+    return {variable.name: axis for variable, axis in zip(variables, axes, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Comes in: a `Problem`. Goes out: its `Solution`, or the `Clash` that leaves none; both are the same on every run and
 machine, and for every version of z3: each is defined by the problem alone, and effort is bounded by counted steps
-(`rlimit`), never by time. Every variable is one choice among named values, and every expression over few variables a
-table over their choices, so that z3 never multiplies unknowns.
+(`rlimit`), never by time. Every variable is one choice among named values, an expression over few variables a table
+over their choices, and a product a case for each value of one factor, so that z3 never multiplies unknowns.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from seqc.tiling.expression import CeilDiv, Chosen, Expr, Most, Product, Sum, evaluate, names
-from seqc.tiling.problem import Binding, Clash, Constraint, Problem, Solution
+import numpy as np
+
+from seqc.tiling.expression import CeilDiv, Chosen, Const, Expr, Most, Product, Sum, evaluate, names
+from seqc.tiling.problem import Binding, Clash, Constraint, Problem, Solution, grid
 
 __all__ = ["Undecided", "solve"]
 
-TABLE = 128
+TABLE = 32
 """Expressions over at most so many joint choices become tables."""
 STEPS = 50_000_000
 """z3's own count of work after which a question is given up; a kernel's problem takes a hundredth of it."""
@@ -64,6 +66,7 @@ class _Question:
             for variable in problem.variables
         }
         self.known: dict[Expr, Any] = {}
+        self.range: dict[Expr, list[int]] = {}
         for choices in self.chosen.values():
             literals = list(choices.values())
             self.solver.add(z3.Or(*literals, self.context))
@@ -146,6 +149,12 @@ class _Question:
 
     def relation(self, constraint: Constraint) -> Any:
         over = names(constraint.left) | names(constraint.right)
+        match constraint:
+            case Constraint(left=Sum(parts), relation="<=", right=Const(0)) if all(
+                isinstance(p, Chosen) for p in parts
+            ):
+                barred = [self.made(dict(part.values)) for part in parts if isinstance(part, Chosen)]
+                return self.z3.And(*(self.z3.Not(made) for made in barred), self.context)
         if not over:
             return self.z3.BoolVal(bool(constraint.holds({})), self.context)
         if self.problem.size(over) <= TABLE:
@@ -187,21 +196,28 @@ class _Question:
                 self.solver.add(self.z3.Or([value == self.term(part) for part in parts]))
                 return value
             case Product(parts):
-                small = min(parts, key=lambda part: self.problem.size(names(part)))
+                if len(parts) == 1:
+                    return self.term(parts[0])
+                small = min(parts, key=lambda part: len(self.values(part)))
                 others = list(parts)
                 others.remove(small)
-                rest = self.term(others[0] if len(others) == 1 else Product(tuple(others)))
-                if not names(small):
-                    return int(evaluate(small, {})) * rest
-                return self.cases([(made, int(evaluate(small, at)) * rest) for at, made in self.joint(names(small))])
+                factor, rest = self.term(small), self.term(Product(tuple(others)))
+                return self.cases([(factor == value, value * rest) for value in self.values(small)])
             case CeilDiv(dividend, divisor):
-                value, above = self.fresh(), self.term(dividend)
-                for at, made in self.joint(names(divisor)):
-                    by = int(evaluate(divisor, at))
+                value, above, below = self.fresh(), self.term(dividend), self.term(divisor)
+                for by in self.values(divisor):
                     exact = self.z3.And(value * by >= above, value * by < above + by)
-                    self.solver.add(self.z3.Implies(made, exact))
+                    self.solver.add(self.z3.Implies(below == by, exact))
                 return value
         raise TypeError(f"no integer expression: {expr!r}")
+
+    def values(self, expr: Expr) -> list[int]:
+        """Every value that an expression takes on its variables' domains."""
+        if expr not in self.range:
+            over = names(expr)
+            among = [variable for variable in self.problem.variables if variable.name in over]
+            self.range[expr] = [int(value) for value in np.unique(evaluate(expr, grid(among)))]
+        return self.range[expr]
 
     def cases(self, pairs: list[tuple[Any, Any]]) -> Any:
         value = self.fresh()

@@ -117,7 +117,7 @@ def test_impossible_kernel_is_refused_in_english() -> None:
     summary = replace(gated(2048, 64), limits=())
     answer = solve(kernel_problem(summary, target_named("sm_90")))
     assert isinstance(answer, Clash)
-    assert answer.sentences == ("a program's tiles fit its 232448 bytes of shared memory",)
+    assert answer.sentences == ("the live tiles fit the 215 registers that each thread of sm_90 has for them",)
 
 
 def test_a_spill_leads_to_smaller_tiles() -> None:
