@@ -90,6 +90,19 @@ def test_every_printer_spells_it_or_emits_it_by_code(name: str) -> None:
         assert filled, name
 
 
+@pytest.mark.parametrize("name", [n for n, row in TABLE.items() if row.elementwise])
+def test_torch_spelling_is_the_reference(name: str) -> None:
+    import torch
+
+    (n,) = SAMPLES[name]
+    given = values_for(n, np.random.default_rng(3))
+    given = {x: np.resize(v, (3,)) for x, v in given.items()}
+    ready = [v if a.op == "leaf" else v > 0 for a in n.args for v in (given[leaves([a])[0]],)]
+    text = TABLE[name].spell["torch"].format(*(f"x{i}" for i in range(len(ready))))
+    got = eval(text, {"torch": torch}, {f"x{i}": torch.tensor(x) for i, x in enumerate(ready)})
+    np.testing.assert_allclose(got.numpy(), TABLE[name].ref(*ready), rtol=1e-13, atol=1e-14)
+
+
 @pytest.mark.parametrize("name", [n for n in TABLE if TABLE[n].dtype is not TABLE["lt"].dtype])
 def test_derivative_is_that_of_the_reference(name: str) -> None:
     row = TABLE[name]
