@@ -60,10 +60,15 @@ class BlockForm:
         self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
         self.reasons: list[Reason] = []
         self.ends: dict[str, Node] = {}
+        self.open: list[Chunk] = []
         for c in components:
             self._component(c)
         self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
         self.forward.update({f"{name}.next": self.ends[name] for name in program.states})
+        self.reasons += [
+            Reason("numerics", c.name, f"read over {', '.join(over)}: {plan}")
+            for c in self.open for over, plan in c.plans.items()
+        ]
 
     # ---- components ----
 
@@ -142,6 +147,7 @@ class BlockForm:
         self.chunks[update] = (chunk, False)
         self.chunks[old] = (chunk, True)
         self.ends[name] = chunk.end()
+        self.open.append(chunk)
 
     def _source(self, factors: Product) -> Product:
         """The factors on rows; rows outside the sequence write nothing."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product as combinations
+from math import inf
 
-from seqc.block import COL, ROW, Reason
+from seqc.block import COL, ROW, Reason, free_dims
 from seqc.cost import cost
 from seqc.diagnostics import Unsupported
 from seqc.graph import BATCH, Node
@@ -23,6 +24,7 @@ from seqc.passes.simplify import simplify
 from seqc.program import Program
 
 NOMINAL = 64  # extent assumed for a dim that has no default
+HEADS = 8  # the same for a dim that nothing mixes, beside the innermost such dim
 BATCHES = 2
 CHUNKS = (16, 32, 64, 128)
 SCAN_ROWS = (64,)
@@ -32,16 +34,20 @@ SCAN_ROWS = (64,)
 class Machine:
     """What a sequential block costs beside its operations, in elementwise operations that fit in its latency.
 
-    step_latency: of one time step in step form; block_latency: of one block of a scan or chunk form.
+    step_latency: of one time step in step form; block_latency: of one block of a scan or chunk form. programs: whether
+    the indices of dims that nothing mixes run as programs of their own, so that the time is that of one of them.
+    largest: elements of the largest value that a program can hold.
     """
 
     name: str
     step_latency: float
     block_latency: float
+    programs: bool
+    largest: float
 
 
-GPU = Machine("gpu", 2.0e4, 2.0e4)
-EAGER = Machine("eager torch", 1.0e6, 1.0e5)  # a Python loop: tens of operator calls a step, a few a block
+GPU = Machine("gpu", 3.0e4, 1.5e5, programs=True, largest=2.0**14)  # one multiprocessor: registers hold the tiles
+EAGER = Machine("eager torch", 1.0e6, 1.0e5, programs=False, largest=inf)  # tens of calls a step, a few a block
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def block_forms(
         if not found:
             why = refused[0] if refused else f"no component of the program takes it as {wanted}"
             raise Unsupported(f"the recurrence cannot run as {wanted}: {why}")
-    step = Candidate("step", 1, {}, simplify(program.graph), (), _time(program, program.graph, 1, machine.step_latency))
+    step = Candidate("step", 1, {}, simplify(program.graph), (), _time(program, program.graph, 1, machine))
     return Offers(step, tuple(found), tuple(refused))
 
 
@@ -114,14 +120,36 @@ def _blocks(
                 refused.append(stop)
                 break
             forward = simplify(lowered.forward)
-            time = _time(program, forward, count, machine.block_latency)
+            time = _time(program, forward, count, machine)
             yield Candidate(kind, count, forms, forward, tuple(lowered.reasons), time)
 
 
-def _time(program: Program, forward: Mapping[str, Node], rows: int, latency: float) -> float:
-    sizes = {d.name: d.default or NOMINAL for d in program.dims.values()}
-    sizes |= {BATCH: BATCHES, ROW: rows, COL: rows}
-    return (cost(forward.values(), sizes).weighted + latency) / rows
+def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Machine) -> float:
+    """Modelled time per step; infinite where a value would not fit."""
+    sizes = nominal_sizes(program) | {ROW: rows, COL: rows}
+    if machine.programs:
+        sizes |= dict.fromkeys((d for d in free_dims(program.graph) if d != lane(program)), 1)
+    spent = cost(forward.values(), sizes)
+    if rows > 1 and spent.largest > machine.largest:
+        return inf
+    return (spent.weighted + (machine.block_latency if rows > 1 else machine.step_latency)) / rows
+
+
+def lane(program: Program) -> str:
+    """The last dim of the widest state that nothing mixes: the one that a program holds many indices of; "" if none."""
+    free = free_dims(program.graph)
+    widest = max(program.states.values(), key=lambda d: len(d.dims), default=None)
+    return next((d for d in reversed(widest.dims if widest else ()) if d in free), "")
+
+
+def nominal_sizes(program: Program) -> dict[str, int]:
+    """Extents to count with: defaults where the spec has them, else NOMINAL, or HEADS for dims beside the lane."""
+    free = free_dims(program.graph)
+    sizes = {}
+    for d in program.dims.values():
+        beside = d.name in free and d.name != lane(program)
+        sizes[d.name] = d.default or (HEADS if beside else NOMINAL)
+    return sizes | {BATCH: BATCHES}
 
 
 def _why(best: Candidate, offers: Offers) -> Reason:

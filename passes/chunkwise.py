@@ -64,7 +64,7 @@ class Chunk:
     writes: tuple[Source, ...]
     feedback: tuple[Source, ...] = ()  # the a_r, in the order of `unknown`
     unknown: tuple[Node, ...] = ()  # the rows u_r once solved
-    notes: list[str] = field(default_factory=list)
+    plans: dict[tuple[str, ...], str] = field(default_factory=dict)  # contracted dims -> numerical plan, in words
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -136,6 +136,7 @@ class Chunk:
         def masked(mask: Node, matrix: Node) -> Node:
             return where(mask, matrix if shared is None else matrix * shared, 0.0)
 
+        self.plans.setdefault(over, self._plan(inside, flat, split))
         if not inside and not split:
             return [(0, masked(causal(exclusive), total(q * columns(k), over)))]
         if not split and self._exact(inside):
@@ -162,6 +163,27 @@ class Chunk:
         for _, matrix in out[1:]:
             whole = whole + matrix
         return [(0, whole)]
+
+    def _plan(self, inside: list[Decay], flat: list[Decay], split: bool) -> str:
+        if not inside and not split:
+            if not flat:
+                return "no decay between the rows of a block: plain products"
+            exact = any(d.log is None for d in flat)
+            return "one factor per pair of rows: " + (
+                "products by a scan, exact for any sign and for zero" if exact else "exp of sums over disjoint spans"
+            )
+        if not split and self._exact(inside):
+            grow = max(d.range.hi for d in inside)
+            why = "may be zero or negative" if any(d.log is None for d in inside) else f"may grow (log up to {grow:g})"
+            return f"guarded: the decay {why}, so every pair of rows gets its own product"
+        narrow = 1 if split else self._factored_rows(inside)
+        text = f"{len([b for b in levels(self.rows) if b >= narrow])} anchored levels, every exponent <= 0"
+        if max((d.range.hi for d in inside), default=0.0) > 0:
+            text = text.replace("<= 0", f"<= {max(d.range.hi for d in inside) * self.rows:g}")
+        if narrow > 1:
+            low = min(d.range.lo for d in inside)
+            text += f"; sub-blocks of {narrow} rows share one anchor (|log decay| <= {-low:g}, {-low * narrow:.2g} in all)"
+        return text
 
     def _exact(self, inside: list[Decay]) -> bool:
         return any(d.range.hi * self.rows > OVERFLOW_SPAN for d in inside)
