@@ -1,0 +1,99 @@
+"""The command `seqc`: reads the command line, runs one command, turns failures into messages and exit codes.
+
+In: the arguments. Out: an exit code: 0 done, 1 the spec is wrong or asks for what is not served (diagnostics on stderr,
+never a traceback), 2 the command line is wrong, 3 the compiler itself failed. A command is a module of `seqc.commands`,
+imported only when it is called: `configure(parser)` declares its arguments, `run(arguments)` does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from seqc import __version__
+from seqc.diagnostics import Diagnostic, Refusal, SeqcBug
+
+COMMANDS = {
+    "compile": "write the standalone Python file of a spec",
+    "check": "find what is wrong with a spec: its text, its ranges, its claims",
+    "explain": "say what the compiler decides for a spec, and why",
+    "graph": "draw the graph before and after each pass",
+    "verify": "compare the emitted code with the oracle and with finite differences",
+    "fmt": "print specs in the canonical layout",
+    "tiles": "show the tiles of a spec's kernels and what the toolchain says of them",
+    "bench": "time a spec's kernels",
+    "new": "write a commented spec to start from",
+}
+DONE, WRONG, USAGE, BUG = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser(given)
+    try:
+        args = parser.parse_args(given)
+    except SystemExit as stop:  # argparse has said what is wrong, or has shown the help
+        return int(stop.code or 0)
+    if args.command is None:
+        parser.print_help()
+        return USAGE
+    try:
+        return int(import_module(f"seqc.commands.{args.command}").run(args))
+    except Refusal as refusal:
+        if getattr(args, "json", False):
+            print(json.dumps({"ok": False, "diagnostics": [as_json(d) for d in refusal.diagnostics]}, indent=2))
+        else:
+            print(refusal.render(), file=sys.stderr)
+        return WRONG
+    except SeqcBug as bug:
+        print(bug, file=sys.stderr)
+        return BUG
+    except BrokenPipeError:  # the reader of a pipe has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; of the commands, only the one that is called knows its arguments."""
+    parser = argparse.ArgumentParser(prog="seqc", description="Write the recurrence, get the kernel.")
+    parser.add_argument("--version", action="version", version=f"seqc {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    called = next((word for word in given if word in COMMANDS), None)
+    for name, help in COMMANDS.items():
+        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        if name == called:
+            import_module(f"seqc.commands.{name}").configure(sub)
+    return parser
+
+
+def as_json(diagnostic: Diagnostic) -> dict[str, object]:
+    """A diagnostic for a machine to read: places count from 1."""
+    places = [
+        {
+            "file": label.span.source.name,
+            "line": label.span.line,
+            "column": label.span.column,
+            "length": label.span.end - label.span.start,
+            "text": label.text,
+        }
+        for label in diagnostic.labels
+    ]
+    return {
+        "kind": diagnostic.kind,
+        "code": diagnostic.code,
+        "message": diagnostic.message,
+        "places": places,
+        "cause": diagnostic.cause,
+        "help": diagnostic.help,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

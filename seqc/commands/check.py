@@ -1,0 +1,62 @@
+"""`seqc check`: what is wrong with specs, without lowering them. In: specs. Out: diagnostics, or a line per claim."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from seqc.commands.options import add_json, spec_path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help="a .seq file")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every spec; 1 if one is wrong."""
+    from seqc.cli import as_json
+    from seqc.diagnostics import Refusal
+
+    answers: list[dict[str, object]] = []
+    for path in args.specs:
+        answer: dict[str, object] = {"file": path.as_posix(), "ok": True, "diagnostics": []}
+        try:
+            answer |= findings(path)
+        except Refusal as refusal:
+            answer |= {"ok": False, "diagnostics": [as_json(d) for d in refusal.diagnostics]}
+            if not args.json:
+                print(refusal.render(), end="\n\n", file=sys.stderr)
+        answers.append(answer)
+        if answer["ok"] and not args.json:
+            print(words(answer))
+    if args.json:
+        print(json.dumps(answers, indent=2))
+    return 0 if all(answer["ok"] for answer in answers) else 1
+
+
+def findings(path: Path) -> dict[str, object]:
+    """What is found of a spec that is right: its name, its components, its claims."""
+    from seqc.build import load
+    from seqc.driver import check
+
+    program = load(path)
+    known = check(program)
+    components, claims = known["components"], known["claims"]
+    assert isinstance(components, tuple) and isinstance(claims, tuple)
+    return {
+        "spec": program.name,
+        "components": [{"states": list(c.states), "class": c.kind, "why": c.why} for c in components],
+        "claims": [{"state": r.subject, "text": r.text} for r in claims if r.topic == "claim"],
+    }
+
+
+def words(answer: dict[str, object]) -> str:
+    """The answer for a person."""
+    components, claims = answer["components"], answer["claims"]
+    assert isinstance(components, list) and isinstance(claims, list)
+    kinds = "; ".join(f"{', '.join(c['states'])}: {c['class']}" for c in components) or "no state"
+    return "\n".join([f"{answer['file']}: ok ({kinds})", *(f"    {c['state']}: {c['text']}" for c in claims)])

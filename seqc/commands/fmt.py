@@ -1,0 +1,42 @@
+"""`seqc fmt`: specs in the canonical layout. In: specs. Out: text; with -w rewritten files; with --check exit code 1."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from seqc.commands.options import say, spec_path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help="a .seq file")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-w", "--write", action="store_true", help="rewrite the files")
+    how.add_argument("--check", action="store_true", help="only say which files would change; 1 if any would")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Format every spec. With mistakes in several specs, all are told."""
+    from seqc.diagnostics import Refusal
+    from seqc.fmt import format_text
+    from seqc.parse import read
+
+    code = 0
+    for path in args.specs:
+        try:
+            source = read(path)
+            text = format_text(source)
+        except Refusal as refusal:
+            print(refusal.render(), end="\n\n", file=sys.stderr)
+            code = 1
+            continue
+        if not (args.write or args.check):
+            sys.stdout.write(text)
+        elif text != source.text:
+            say(f"{path}: {'would change' if args.check else 'rewritten'}")
+            if args.write:
+                path.write_text(text, encoding="utf-8")
+            else:
+                code = 1
+    return code

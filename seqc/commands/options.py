@@ -1,0 +1,77 @@
+"""Arguments that several commands share, and what they mean. In: a parser, or parsed arguments. Out: `Options`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seqc.compiled import Options
+
+
+def add_spec(parser: argparse.ArgumentParser) -> None:
+    """The spec, a path."""
+    parser.add_argument("spec", metavar="SPEC", type=spec_path, help="a .seq file")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="answer in JSON, for a machine to read")
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """What a caller may wish of the compiler."""
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="auto (default), triton, cpu or torch")
+    parser.add_argument("--target", default="sm_90", metavar="NAME", help="GPU to choose tiles for (default: sm_90)")
+    parser.add_argument(
+        "--dim", dest="dims", action="append", default=[], type=dim, metavar="NAME=SIZE", help="fix the size of a dim"
+    )
+    parser.add_argument("--form", metavar="NAME", help="step, scan or chunkwise (default: the cheapest)")
+    parser.add_argument("--rows", type=int, metavar="C", help="steps per block, a power of two")
+
+
+def options(args: argparse.Namespace) -> Options:
+    """The arguments of `add_choices` as options."""
+    from seqc.compiled import Options
+
+    return Options(args.backend, args.target, dict(args.dims), args.form, args.rows)
+
+
+def spec_path(text: str) -> Path:
+    """A path, whatever its ending."""
+    return Path(text)
+
+
+def dim(text: str) -> tuple[str, int]:
+    """`K=64` as a name and a size."""
+    name, equals, size = text.partition("=")
+    if not (equals and name.isidentifier() and size.isdecimal()):
+        raise argparse.ArgumentTypeError(f"`{text}` should look like K=64")
+    return name, int(size)
+
+
+def dump_into(folder: Path) -> Callable[[str, object], None]:
+    """A watcher of the pipeline that writes what each stage gave to files numbered in their order."""
+    from seqc.dump import text_of
+    from seqc.program import Program
+
+    folder.mkdir(parents=True, exist_ok=True)
+    programs: list[Program] = []
+    count = 0
+
+    def watch(stage: str, value: object) -> None:
+        nonlocal count
+        if isinstance(value, Program):
+            programs.append(value)
+        (folder / f"{count:02d}_{stage}.ir").write_text(text_of(stage, value, programs[-1]), encoding="utf-8")
+        count += 1
+
+    return watch
+
+
+def say(words: str) -> None:
+    """A line for the person at the terminal, out of the way of what is piped on."""
+    print(words, file=sys.stderr)

@@ -1,0 +1,135 @@
+"""Block -> the signature of the emitted file: names, layouts, gates, initial values, documentation.
+
+In: a block, and the kernels that the backends made of it. Out: a `Signature`. Which inputs are gates is read from the
+graph: what has a declared range, and what reaches the transition of a state through an exponential, a sigmoid or a
+logarithm, loses too much in half precision. Initial values become torch expressions.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+from seqc.backends.torch_eager.printer import PYTHON
+from seqc.block import Block
+from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
+from seqc.emit.expressions import Text, aligned, filled, number
+from seqc.graph import Node, leaves, topological
+from seqc.intervals import ANY
+from seqc.ops import TABLE
+from seqc.passes.affine import NotAffine, affine
+from seqc.program import Program, TensorDecl
+
+CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))
+WIDTH = 112
+
+
+def signature(block: Block, kernels: Mapping[str, Kernels], header: str = "") -> Signature:
+    """The signature of a block's file. kernels: by suffix: "torch" always, "triton" and "cpu" where they are served."""
+    program = block.program
+    gates = gate_inputs(program)
+    return Signature(
+        spec=safe_name(program.name),
+        class_name=class_name(program.name),
+        doc=tuple(documentation(block)),
+        dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
+        inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates) for d in program.inputs.values()),
+        params=tuple(Param(safe_name(d.name), _dims(d), initial(d), d.per_batch) for d in program.params.values()),
+        states=tuple(State(safe_name(d.name), _dims(d), initial(d) or "0") for d in program.states.values()),
+        outputs=tuple(Output(safe_name(d.name), _dims(d)) for d in program.output_decls.values()),
+        torch=kernels["torch"],
+        triton=kernels.get("triton"),
+        cpu=kernels.get("cpu"),
+        header=header,
+    )
+
+
+def _dims(decl: TensorDecl) -> tuple[str, ...]:
+    return tuple(safe_name(d.rstrip("'")) + "'" * (len(d) - len(d.rstrip("'"))) for d in decl.dims)
+
+
+def gate_inputs(program: Program) -> set[str]:
+    """Inputs that stay in fp32 when the others are stored in half precision."""
+    found = {name for name, d in program.inputs.items() if d.range != ANY}
+    for name, update in program.updates.items():
+        try:
+            form = affine(update, [program.states[name].leaf()])
+        except NotAffine:
+            continue
+        factors = [f for term in form.terms for f in (*term.outer, *term.inner)]
+        curved = [n for n in topological(factors) if n.op in CURVED]
+        found |= {n.text("name") for n in leaves(curved, "input")}
+    return found
+
+
+# ---- initial values ----
+
+
+def initial(decl: TensorDecl) -> str | None:
+    """A declaration's initial value as a number, or as a torch expression that broadcasts to its axes."""
+    if decl.init is None:
+        return None
+    if decl.init.op == "const" and decl.kind == "state":
+        return f"{decl.init.attr('value')}"
+    device = ", device=device" if decl.kind == "state" else ""
+    texts: dict[Node, Text] = {}
+    for n in topological([decl.init]):
+        texts[n] = _initial(n, [texts[a] for a in n.args], device, decl)
+    return aligned(texts[decl.init], decl.axes).code
+
+
+def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
+    match n.op:
+        case "const":
+            return number(float(f"{n.attr('value')}"))
+        case "size":
+            return Text(safe_name(n.text("dim").rstrip("'")), scalar=True)
+        case "index":
+            size = safe_name(n.text("dim").rstrip("'"))
+            return Text(f"torch.arange({size}, dtype=torch.float64{device})", n.dims)
+        case "leaf":
+            return Text(safe_name(n.text("name")), n.names("shape"))
+        case "rename":
+            old, new = n.text("old"), n.text("new")
+            return Text(args[0].code, tuple(new if d == old else d for d in args[0].axes), args[0].level)
+        case "expand":
+            return args[0]
+    if TABLE[n.op].elementwise:
+        spelling = TABLE[n.op].spell["torch"]
+        if all(x.scalar for x in args):
+            return filled(PYTHON.get(n.op, spelling), args)
+        made = filled(spelling, [aligned(x, n.dims) for x in args])
+        return Text(made.code, n.dims, made.level)
+    message = f"the initial value of `{decl.name}` has `{n.op}`, which an emitted file does not compute"
+    raise Unsupported(Diagnostic("initial-value", message, help="give it from outside", kind="unsupported"))
+
+
+# ---- documentation ----
+
+
+def documentation(block: Block) -> list[str]:
+    """The lines of the file's docstring: what the spec says of itself, the spec, the plan, and the initial layout."""
+    program = block.program
+    said = textwrap.dedent(program.doc).strip().splitlines() or [program.name]
+    lines = [f"{program.name}: {said[0]}", *said[1:], "", "The spec:", ""]
+    lines += [f"    {line}".rstrip() for line in statements(program)]
+    lines += ["", "How it is computed:", ""]
+    for reason in block.reasons:
+        if reason.topic != "claim":
+            text = f"{reason.subject}: {reason.text}"
+            lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="        ")
+    layout = "Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own."
+    return [*lines, "", layout]
+
+
+def statements(program: Program) -> list[str]:
+    """The lines of the spec below its name and documentation."""
+    source = program.source
+    if program.doc:
+        start = source.index(program.doc) + len(program.doc)
+        return source[source.index('"""', start) + 3 :].strip("\n").splitlines()
+    return [line for line in source.strip("\n").splitlines() if line.split()[:1] != ["spec"]]
+
+
+__all__ = ["documentation", "gate_inputs", "initial", "signature"]
