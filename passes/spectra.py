@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from seqc.algebra import factors
 from seqc.graph import Node, const, depends, topological, transform
-from seqc.intervals import Interval
+from seqc.intervals import INF, Interval
 from seqc.norms import Facts, norm_over, regrouped
 from seqc.ops import TABLE
 from seqc.passes.affine import Affine, Term, affine
@@ -164,6 +164,8 @@ class Spectra:
         s = self.of[name]
         if s.range is None:
             return f"not known: {s.why}"
+        if not s.real and s.range.hi == INF:
+            return f"not bounded by what the spec declares ({s.why})"
         shape = "eigenvalues in" if s.real else "eigenvalues of modulus at most"
         size = str(s.range) if s.real else f"{s.range.hi:g}"
         listed = " and ".join(f"`{self.text(n)}`" for n in s.exact)

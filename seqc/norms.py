@@ -134,8 +134,10 @@ def _norm_by_parts(n: Node, over: Dims, facts: Facts, depth: int) -> Interval:
         case "rename":
             back = tuple(sorted(n.text("old") if d == n.text("new") else d for d in over))
             return norm_over(n.args[0], back, facts, depth)
-        case "expand":
+        case "expand" | "take":
             return norm(n.args[0])
+        case "shift" if n.text("dim") not in over:
+            return Interval(0.0, norm(n.args[0]).hi)
         case "mul":
             a, b = n.args
             c, parts = factors(n)

@@ -91,6 +91,17 @@ def test_simplifying_first_proves_as_much(name: str) -> None:
     assert found is not None and np.allclose((found.lo, found.hi), PROVED[name][1])
 
 
+def test_micro_steps_inside_a_token_multiply() -> None:
+    found = spectra("""spec micro
+dim K, V, J = 3
+input q[K], k[J, K] unit[K], v[J, V], g in [-inf, 0], beta[J] in [0, 2]
+state S[K, V] = 0
+S = fold[J](exp(g) * S[t-1], P -> P + beta * k * (v - sum[K](k * P)))
+output o = sum[K](q * S)
+""").of["S"]
+    assert found.range == Interval(-1.0, 1.0) and not found.real
+
+
 def refusal(text: str) -> SpecError:
     program = load(text)
     with pytest.raises(SpecError) as caught:
