@@ -177,7 +177,8 @@ class KernelWriter:
                     if key not in self.packed:
                         name = f"s_{ident(read.base.text('name'))}_by_{ident(along[0])}"
                         self.packed[key] = name
-                        self.buffers[name] = (*(d for d in home if d != along[0]), along[0])
+                        inside = self.roles.local(home)
+                        self.buffers[name] = (*(d for d in inside if d != along[0]), along[0])
 
     def packing(self) -> None:
         """The region that fills the packed copies."""
