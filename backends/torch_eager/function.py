@@ -1,0 +1,138 @@
+"""The text of one torch function while it is written.
+
+In: statements, sizes and helpers as they are asked for. Out: lines. Sizes are read from the arguments at the top, only
+those that the body needs; `index` arrays and the like stand below them, once each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from seqc.emit.expressions import Names, Text
+from seqc.emit.names import safe_name
+from seqc.emit.text import lay
+from seqc.graph import BATCH, COL, ROW
+from seqc.phases import BLOCK
+
+LETTERS = "bnts" + "hkvdecfgijlmopqruwxyza" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Function:
+    """One function. arguments: name -> axes, "T" the time axis of a sequence; like: the argument that tells the dtype."""
+
+    def __init__(self, name: str, doc: str, arguments: Mapping[str, Sequence[str]], rows: int, step: bool,
+                 fixed: Mapping[str, int]) -> None:
+        self.name = name
+        self.doc = doc
+        self.arguments = arguments
+        self.rows = rows
+        self.fixed = fixed  # sizes of dims that no argument tells
+        self.step = step
+        self.like = next(iter(arguments))
+        self.used: set[str] = set()
+        self.helpers: set[str] = set()
+        self.lines: list[str] = []
+        self.indent = 4
+        self.names = Names((*arguments, "B", "T", "BT", "NT", "n", "torch", "math"))
+        for axes in arguments.values():
+            for d in axes:
+                self.names.take(safe_name(d.rstrip("'")))
+        self._prelude: dict[str, str] = {}
+        self._letters: dict[str, str] = {BATCH: "b", BLOCK: "n", ROW: "t", COL: "s"}
+        self._said = ""
+
+    def say(self, line: str) -> None:
+        """One more statement."""
+        self.lines.append(" " * self.indent + line if line else "")
+
+    def comment(self, text: str) -> None:
+        """A comment line, unless it repeats the last one."""
+        if text and text != self._said:
+            self._said = text
+            self.say(f"# {text}")
+
+    def blank(self, comment: str = "") -> None:
+        """An empty line, and a comment that opens the next part."""
+        if self.lines and self.lines[-1]:
+            self.say("")
+        if comment:
+            self.say(f"# {comment}")
+        self._said = comment
+
+    def assign(self, wish: str, x: Text) -> Text:
+        """`name = x`; answers the name as a text."""
+        name = self.names.fresh(wish)
+        self.say(f"{name} = {x.code}")
+        return Text(name, x.axes, scalar=x.scalar)
+
+    def helper(self, name: str) -> str:
+        """The name of a helper function, which the file must then hold."""
+        self.helpers.add(name)
+        return name
+
+    def size(self, dim: str) -> str:
+        """The extent of a dim."""
+        dim = dim.rstrip("'")
+        if dim in (ROW, COL):
+            self.used.add("BT")
+            return "BT"
+        if dim == BLOCK:
+            self.used.update(("T",) if self.step else ("T", "NT", "BT"))
+            return "T" if self.step else "NT"
+        self.used.add(dim)
+        return safe_name(dim)
+
+    def once(self, wish: str, code: str) -> str:
+        """A name for an expression that stands at the top of the function."""
+        if code not in self._prelude:
+            self._prelude[code] = self.names.fresh(wish)
+        return self._prelude[code]
+
+    def arange(self, dim: str) -> str:
+        """0, 1, 2, ... along a dim, in the dtype of the values."""
+        extent = self.size(dim)
+        wish = "row" if dim[0] in (ROW, COL) and extent == "BT" else f"i_{extent}"
+        return self.once(wish, f"torch.arange({extent}, dtype={self.like}.dtype, device={self.like}.device)")
+
+    def letter(self, dim: str) -> str:
+        """The letter of a dim in `einsum`, the same throughout the function."""
+        if dim not in self._letters:
+            taken = set(self._letters.values())
+            wish = dim[0].lower()
+            free = wish if wish.isalpha() and wish.isascii() and wish not in taken else ""
+            self._letters[dim] = free or next(c for c in LETTERS if c not in taken)
+        return self._letters[dim]
+
+    def text(self) -> str:
+        """The whole function."""
+        head = lay(f"def {self.name}(", list(self.arguments), "):")
+        top = [f"    {line}" for line in (*self._sizes(), *(f"{n} = {c}" for c, n in self._prelude.items()))]
+        doc = [f'    """{self.doc}"""']
+        body = [*top, *([""] if top and self.lines and self.lines[0] else []), *self.lines]
+        while body and not body[0]:
+            body.pop(0)
+        return "\n".join([head, *doc, *body])
+
+    def _sizes(self) -> list[str]:
+        out = []
+        wanted = {d for d in self.used if d not in ("BT", "NT")}
+        known: set[str] = set()
+        for name, axes in self.arguments.items():
+            plain = [d.rstrip("'") for d in axes]
+            new = [d for d in dict.fromkeys(plain) if d in wanted - known]
+            if not new:
+                continue
+            known.update(new)
+            if len(new) == len(plain) > 1:
+                out.append(f"{', '.join(map(safe_name, new))} = {name}.shape")
+            elif len(new) > 1 and not any(d in known for d in plain if d not in new):
+                left = [safe_name(d) if d in new else "_" for d in plain]
+                out.append(f"{', '.join(left)} = {name}.shape")
+            else:
+                out += [f"{safe_name(d)} = {name}.shape[{plain.index(d)}]" for d in new]
+        out += [f"{safe_name(d)} = {self.fixed[d]}" for d in sorted(wanted - known)]
+        if "BT" in self.used:
+            out.append(f"BT = {self.rows}  # steps per block")
+        if "NT" in self.used:
+            out.append(f"NT = (T + {self.rows - 1}) // {self.rows}  # blocks")
+        return out

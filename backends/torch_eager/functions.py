@@ -1,0 +1,222 @@
+"""block -> the torch functions of the emitted file: `_forward_torch`, `_backward_torch`, `_step_torch`.
+
+In: a `Block` of any form. Out: `Function`s, and the names of what forward saves: each state that backward reads, as an
+array [NT + 1, B, ...] of its values as the blocks begin, and the final one. Signatures and dtypes are those of
+`seqc.emit.signature`: every tensor comes and goes in the carried dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from seqc.backends.torch_eager.function import Function
+from seqc.backends.torch_eager.layout import Layout, layout_of, quotes_of, step_layout
+from seqc.backends.torch_eager.printer import FREE, Printer
+from seqc.backends.torch_eager.sequence import Sequence, all_blocks
+from seqc.block import Block, gradient_key
+from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.emit.expressions import ATOM, Text, reordered
+from seqc.emit.names import safe_name
+from seqc.graph import BATCH, ROW, Node, leaves, topological
+from seqc.phases import BLOCK, split, sum_blocks
+from seqc.program import Program, TensorDecl
+
+VIEWS = (*FREE, "leaf", "take", "surrogate", "const", "size", "index")
+
+
+def arguments_of(program: Program, time: bool = True) -> dict[str, tuple[str, ...]]:
+    """Argument name -> axes, of the inputs, the params and the initial states."""
+    out = {safe_name(n): (BATCH, *(("T",) if time else ()), *d.dims) for n, d in program.inputs.items()}
+    out |= {safe_name(n): d.axes for n, d in program.params.items()}
+    return out | {f"{safe_name(n)}_0": d.axes for n, d in program.states.items()}
+
+
+def function(name: str, doc: str, block: Block, arguments: Mapping[str, tuple[str, ...]], time: bool = True) -> Function:
+    """An empty function."""
+    fixed = {d.name: d.default for d in block.program.dims.values() if d.default is not None}
+    return Function(name, doc, arguments, block.rows if time else 1, block.form == "step" or not time, fixed)
+
+
+def saved_states(block: Block) -> tuple[TensorDecl, ...]:
+    """The states whose values forward saves, because backward reads them."""
+    below = set(topological(block.backward.values()))
+    carried = {d.leaf(): f"{d.name}.next" for d in block.program.states.values()}
+    loop = set(split(block.forward, carried).loop)
+    return tuple(
+        d for d in block.program.states.values()
+        if d.leaf() in below or ((end := block.forward[f"{d.name}.next"]) in below and end in loop)
+    )
+
+
+class Ends:
+    """Turns texts over all blocks into arrays that the caller gets."""
+
+    def __init__(self, fn: Function, printer: Printer, block: Block, layout: Layout) -> None:
+        self.fn, self.printer, self.block, self.layout = fn, printer, block, layout
+        self._given: set[str] = set()
+
+    def own(self, n: Node, code: str) -> str:
+        """code, as a copy where it would be a view of an argument or of another result."""
+        if n.op in VIEWS or code in self._given:
+            return f"{code}.clone()"
+        self._given.add(code)
+        return code
+
+    def sequence(self, n: Node, decl: TensorDecl, offset: int = 0) -> str:
+        """A value over all blocks as the code of an array [B, T, dims]."""
+        x = self.printer.exactly(self.printer.texts[n], (BLOCK, BATCH, *self.layout.time, *decl.dims))
+        if self.block.form == "step":
+            code = f"{x.at(ATOM)}.transpose(0, 1)"
+        else:
+            code = f"{self.fn.helper('_sequence')}({x.code}, {self.fn.size('T')})"
+        if offset:
+            code = f"{self.fn.helper('_shift')}({code}, {-offset}, 1)"
+        if self.block.program.direction == "backward":
+            code = f"{code}.flip(1)"
+        return self.own(n, code)
+
+    def plain(self, n: Node, axes: tuple[str, ...]) -> str:
+        """A value without block axis, as the code of an array."""
+        return self.own(n, self.printer.exactly(self.printer.texts[n], axes).code)
+
+
+def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]:
+    """Texts of the leaves over all blocks; writes the statements that cut sequences into blocks."""
+
+    def load(n: Node) -> Text:
+        kind, name = n.text("kind"), safe_name(n.text("name"))
+        if kind == "param":
+            return Text(name, n.names("shape"))
+        if kind == "mask":
+            blocks, rows = fn.size(BLOCK), fn.size(ROW)
+            inside = f"torch.arange({blocks} * {rows}, device={fn.like}.device) < {fn.size('T')}"
+            return fn.assign("valid", Text(f"({inside}).unflatten(0, ({blocks}, {rows}))", (BLOCK, ROW)))
+        code = wish = name if kind == "input" else f"d_{name}"
+        if block.program.direction == "backward":
+            code = f"{code}.flip(1)"
+        offset = n.number("offset")
+        if offset:
+            code = f"{fn.helper('_shift')}({code}, {offset}, 1)"
+            wish = f"{wish}_{'before' if offset > 0 else 'after'}{abs(offset)}"
+        dims = tuple(d for d in n.names("shape") if d not in (BLOCK, BATCH, ROW))
+        if block.form == "step":
+            x = Text(f"{code}.transpose(0, 1)", (BLOCK, BATCH, *dims))
+        else:
+            fn.used.add("BT")
+            x = Text(f"{fn.helper('_blocks')}({code}, BT, repeat={kind == 'input'})", (BLOCK, BATCH, ROW, *dims))
+        x = reordered(x, [d for d in layout.order if d in x.axes])
+        if block.form == "chunkwise":
+            x = Text(f"{x.code}.contiguous()", x.axes)
+        if offset:
+            return fn.assign(wish, x)
+        fn.say(f"{wish} = {x.code}")  # the argument itself is not read again
+        return Text(wish, x.axes)
+
+    return load
+
+
+def forward(block: Block) -> Function:
+    """`_forward_torch(inputs, params, NAME_0) -> (outputs, NAME_T, saved)`."""
+    program, layout = block.program, layout_of(block)
+    saved = [d.leaf() for d in saved_states(block)]
+    fn = function("_forward_torch", "Outputs, final states, and the states as the blocks begin.", block,
+                  arguments_of(program))
+    carried = {d.leaf(): f"{d.name}.next" for d in program.states.values()}
+    sequence = Sequence(
+        fn, layout, block.rows, block.forward, carried,
+        starts={d.leaf(): f"{safe_name(d.name)}_0" for d in program.states.values()},
+        known={}, load=loader(fn, block, layout), result=lambda key, n: n, names=block.names,
+        quotes=quotes_of(program, block.names), reverse=False, kept=saved,
+    )
+    ends = Ends(fn, sequence.printer, block, layout)
+    sequence.printer.values(sequence.results.values())
+    results = [ends.sequence(sequence.results[name], d) for name, d in program.output_decls.items()]
+    results += [sequence.finals[n].code for n in carried]
+    results += [sequence.wholes[n].code for n in saved]
+    _give(fn, results)
+    return fn
+
+
+def backward(block: Block) -> Function:
+    """`_backward_torch(inputs, params, NAME_0, saved, d_outputs, d_NAME_T) -> (d_inputs, d_params, d_NAME_0)`."""
+    program, layout = block.program, layout_of(block)
+    arguments = arguments_of(program)
+    wholes = {d.leaf(): f"{safe_name(d.name)}_all" for d in saved_states(block)}
+    arguments |= {name: ("NT+1", *n.names("shape")) for n, name in wholes.items()}
+    arguments |= {f"d_{safe_name(n)}": (BATCH, "T", *d.dims) for n, d in program.output_decls.items()}
+    arguments |= {f"d_{safe_name(n)}_T": d.axes for n, d in program.states.items()}
+    fn = function("_backward_torch", "Gradients of every input, parameter and initial state.", block, arguments)
+    cotangents = {n.text("name"): n for n in leaves(block.backward.values(), "cot")}
+    params = {f"d.{name}" for name in program.params}
+    known: dict[Node, tuple[Node, Text]] = {}
+    loop = set(split(block.forward, {d.leaf(): f"{d.name}.next" for d in program.states.values()}).loop)
+    for n, whole in wholes.items():
+        axes = (BLOCK, *n.names("shape"))
+        known[n] = (all_blocks(n, "in"), Text(f"{whole}[:-1]", axes))
+        end = block.forward[f"{n.text('name')}.next"]
+        if end in loop and set(end.dims) == set(n.dims):
+            known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}[1:]", axes)))
+    carried, starts = {}, {}
+    for name in program.states:
+        n = cotangents.get(f"{name}.next")
+        if n is not None:
+            carried[n], starts[n] = f"d.{name}.prev", f"d_{safe_name(name)}_T"
+    names = {n: _gradient_name(key) for key, n in block.backward.items() if n.op != "leaf"} | dict(block.names)
+    sequence = Sequence(
+        fn, layout, block.rows, block.backward, carried, starts, known, loader(fn, block, layout),
+        result=lambda key, n: sum_blocks(n) if key in params else n, names=names,
+        quotes=quotes_of(program, block.names), reverse=True,
+    )
+    ends = Ends(fn, sequence.printer, block, layout)
+    sequence.printer.values(sequence.results.values())
+    results = []
+    for name, d in program.inputs.items():
+        parts = [(key, int(key.partition("@")[2] or 0)) for key in block.backward if key.partition("@")[0] == f"d.{name}"]
+        codes = [ends.sequence(sequence.results[key], d, offset) for key, offset in parts]
+        results.append(" + ".join(codes) or f"torch.zeros_like({safe_name(name)})")
+    for name, d in program.params.items():
+        n = sequence.results.get(gradient_key(d.leaf()))
+        results.append(f"torch.zeros_like({safe_name(name)})" if n is None else ends.plain(n, d.axes))
+    finals = {key: sequence.finals[n].code for n, key in carried.items()}
+    for name, d in program.states.items():
+        zero = f"torch.zeros_like({safe_name(name)}_0)"
+        results.append(finals.get(f"d.{name}.prev", zero))
+    _give(fn, results)
+    return fn
+
+
+def _gradient_name(key: str) -> str:
+    return "d_" + key[2:].removesuffix(".prev").replace("@-", "_after").replace("@", "_before")
+
+
+def step(block: Block) -> Function:
+    """`_step_torch(inputs, params, NAME_0) -> (outputs, NAME_T)`: one step of the recurrence as the spec states it."""
+    program = block.program
+    layout = step_layout(program)
+    lagged = sorted({n.text("name") for n in leaves(program.graph.values(), "input") if n.number("offset")})
+    if lagged:
+        raise Unsupported(Diagnostic(
+            "E-step", f"one step of `{program.name}` needs other steps of {', '.join(lagged)}", kind="unsupported",
+            help="carry the earlier inputs as states: `state x1[D] = 0`, `x1 = x`, and read `x1[t-1]`",
+        ))
+    fn = function("_step_torch", "One step: outputs and new states.", block, arguments_of(program, time=False), time=False)
+    texts = {d.leaf(): Text(safe_name(n), d.axes) for n, d in (*program.inputs.items(), *program.params.items())}
+    texts |= {d.leaf(): Text(f"{safe_name(n)}_0", d.axes) for n, d in program.states.items()}
+    roots = program.graph
+    names = {n: name for n, name in program.definitions.items() if n.op not in ("leaf", "const", "size", "index")}
+    printer = Printer(fn, roots.values(), texts, names, layout.order, layout.extent, quotes_of(program, {}))
+    printer.values(roots.values())
+    decls = {**program.output_decls, **{f"{n}.next": d for n, d in program.states.items()}}
+    _give(fn, [printer.exactly(printer.texts[n], decls[key].axes).code for key, n in roots.items()])
+    return fn
+
+
+def _give(fn: Function, codes: list[str]) -> None:
+    flat = f"return {', '.join(codes)}"
+    if len(flat) <= 112 and len(codes) > 1:
+        fn.say(flat)
+        return
+    fn.say("return (")
+    for code in codes:
+        fn.say(f"    {code},")
+    fn.say(")")

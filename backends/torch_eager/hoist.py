@@ -1,0 +1,181 @@
+"""loop graph -> the same values with linear scans taken out of the loop.
+
+    affine_scan(a, b, start)   ->  P * start + sum_i G_i * x_i + affine_scan(a, rest, 0)
+        P = affine_scan(a, 0, 1),  G_i = affine_scan(a, c_i, 0),
+        when start depends on carried values, or b = sum_i c_i * x_i + rest with x_i carried and without the scan's dim,
+        and a, c_i, rest do not depend on carried values
+    take(f(x, y), row)         ->  f(take(x, row), take(y, row)),  when f is elementwise and depends on carried values
+
+After both, the loop holds one multiplication and one addition per block, and every scan runs for all blocks at once.
+In: roots of a block, the carried leaves, the number of rows of a block. Out: roots with the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from seqc.graph import Node, const, depends, node, rebuild, renamed, topological
+from seqc.ops import TABLE
+from seqc.ops.elementwise import where
+from seqc.ops.structure import affine_scan, expanded, take
+
+ZERO = const(0.0)
+
+
+def hoist(outputs: Mapping[str, Node], carried: Iterable[Node], rows: int) -> dict[str, Node]:
+    """See the file's docstring."""
+    late = Late(outputs.values(), carried)
+    done: dict[Node, Node] = {}
+    for n in topological(outputs.values()):
+        fresh = _made(rebuild(n, tuple(done[a] for a in n.args)), late)
+        if fresh.op == "affine_scan" and fresh in late:
+            fresh = _split(fresh, late)
+        elif fresh.op == "take" and fresh in late:
+            fresh = _taken(fresh.args[0], fresh.text("dim"), fresh.number("at"), rows, late)
+        done[n] = fresh
+    return {name: done[n] for name, n in outputs.items()}
+
+
+class Late:
+    """The nodes that depend on carried values; grows with the graph."""
+
+    def __init__(self, roots: Iterable[Node], carried: Iterable[Node]) -> None:
+        roots = list(roots)
+        self._hit = depends(roots, carried)
+        self._seen = set(topological(roots))
+
+    def __contains__(self, n: Node) -> bool:
+        return n in self._hit
+
+    def learn(self, n: Node) -> None:
+        """Judge n and every new node below it."""
+        stack = [n]
+        while stack:
+            x = stack[-1]
+            waiting = [a for a in x.args if a not in self._seen] if x not in self._seen else []
+            if waiting:
+                stack += waiting
+                continue
+            stack.pop()
+            self._seen.add(x)
+            if any(a in self._hit for a in x.args):
+                self._hit.add(x)
+
+
+def _made(n: Node, late: Late) -> Node:
+    late.learn(n)
+    return n
+
+
+def _split(n: Node, late: Late) -> Node:
+    a, b, start = n.args
+    dim, reverse = n.text("dim"), bool(n.number("reverse"))
+    terms = _linear(b, dim, late)
+    if a in late or terms is None or dim in start.dims:
+        return n
+    carried, rest = terms
+    out = affine_scan(a, expanded(rest, n.dims), ZERO if start in late else start, dim, reverse)
+    if start in late:
+        out = affine_scan(a, ZERO, const(1.0), dim, reverse) * start + out
+    for coefficient, x in carried:
+        out = affine_scan(a, expanded(coefficient, (dim,)), ZERO, dim, reverse) * x + out
+    return _made(out, late)
+
+
+Terms = tuple[list[tuple[Node, Node]], Node]  # (coefficient, carried value) pairs, and the rest
+
+
+def _linear(b: Node, dim: str, late: Late) -> Terms | None:
+    """b as sum_i c_i * x_i + rest (the x_i late and without `dim`), or None if it is not of this form."""
+    if b not in late:
+        return [], b
+    if dim not in b.dims:
+        return [(const(1.0), b)], ZERO
+    match b.op:
+        case "add" | "sub":
+            parts = [_linear(x, dim, late) for x in b.args]
+            if parts[0] is None or parts[1] is None:
+                return None
+            if b.op == "sub":
+                parts[1] = ([(-c, x) for c, x in parts[1][0]], -parts[1][1])
+            (p, r), (q, s) = parts[0], parts[1]
+            return p + q, r if s is ZERO else s if r is ZERO else r + s
+        case "neg":
+            inner = _linear(b.args[0], dim, late)
+            return None if inner is None else ([(-c, x) for c, x in inner[0]], -inner[1])
+        case "expand":
+            return _linear(b.args[0], dim, late)
+        case "mul":
+            for x, factor in (b.args, b.args[::-1]):
+                if factor not in late:
+                    inner = _linear(x, dim, late)
+                    return inner and ([(c * factor, v) for c, v in inner[0]],
+                                      ZERO if inner[1] is ZERO else inner[1] * factor)
+            return None
+        case "div" if b.args[1] not in late:
+            inner = _linear(b.args[0], dim, late)
+            return inner and ([(c / b.args[1], v) for c, v in inner[0]],
+                              ZERO if inner[1] is ZERO else inner[1] / b.args[1])
+        case "where" if b.args[0] not in late:
+            c = b.args[0]
+            yes, no = (_linear(x, dim, late) for x in b.args[1:])
+            if yes is None or no is None:
+                return None
+            pairs = [(where(c, k, 0.0), v) for k, v in yes[0]] + [(where(c, 0.0, k), v) for k, v in no[0]]
+            return pairs, where(c, yes[1], no[1]) if (yes[1], no[1]) != (ZERO, ZERO) else ZERO
+    return None
+
+
+def _taken(x: Node, dim: str, at: int, rows: int, late: Late) -> Node:
+    """x at one row, computed from that row alone where x is elementwise and late."""
+    if dim not in x.dims:
+        return x
+    at %= rows
+    row = TABLE[x.op]
+    if x.op == "index":
+        return const(float(at))
+    if x not in late:
+        return take(x, dim, at)
+    if x.op == "where":
+        settled = _truth(x.args[0], dim, at, rows)
+        if settled is not None:
+            return _taken(x.args[1 if settled else 2], dim, at, rows, late)
+    if row.elementwise or x.op == "where":
+        return _made(rebuild(x, tuple(_taken(a, dim, at, rows, late) for a in x.args)), late)
+    if x.op == "expand":
+        left = tuple(d for d in x.names("over") if d != dim)
+        inner = _taken(x.args[0], dim, at, rows, late)
+        return _made(node("expand", inner, over=left), late) if left else inner
+    if x.op in ("sum", "amax") and dim in x.args[0].dims:
+        return _made(rebuild(x, (_taken(x.args[0], dim, at, rows, late),)), late)
+    if x.op == "shift" and x.text("dim") == dim:
+        before = at - x.number("by")
+        return _taken(x.args[0], dim, before, rows, late) if 0 <= before < rows else ZERO
+    if x.op == "rename" and dim not in (x.text("old"), x.text("new")):
+        return _made(renamed(_taken(x.args[0], dim, at, rows, late), x.text("old"), x.text("new")), late)
+    return _made(take(x, dim, at), late)
+
+
+def _truth(c: Node, dim: str, at: int, rows: int) -> bool | None:
+    """The truth of `index(dim) == constant` at a row; None for any other condition."""
+    if c.op != "eq":
+        return None
+    sides = [_row_number(x, dim, at, rows) for x in c.args]
+    return None if None in sides else sides[0] == sides[1]
+
+
+def _row_number(x: Node, dim: str, at: int, rows: int) -> float | None:
+    match x.op:
+        case "index" if x.text("dim") == dim:
+            return float(at)
+        case "const":
+            return float(x.attr("value"))  # type: ignore[arg-type]
+        case "size" if x.text("dim") == dim:
+            return float(rows)
+        case "add" | "sub":
+            a, b = (_row_number(y, dim, at, rows) for y in x.args)
+            return None if a is None or b is None else a + b if x.op == "add" else a - b
+    return None
+
+
+__all__ = ["hoist"]

@@ -1,0 +1,67 @@
+"""How values lie: the order of axes in a function, typical sizes, and the lines of the spec to quote.
+
+In: a block. Out: a `Layout`. Order: blocks, batch, in a chunk the dims that every state has (heads), rows, columns, then the
+declared order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seqc.block import Block, free_dims
+from seqc.graph import BATCH, COL, ROW, Node
+from seqc.phases import BLOCK
+from seqc.program import Program
+
+TYPICAL = {BATCH: 4, BLOCK: 32}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """See the file's docstring. `time` is the axis of time inside a block, if there is one."""
+
+    order: tuple[str, ...]
+    extent: Mapping[str, int]
+    time: tuple[str, ...]
+    heads: tuple[str, ...]
+
+
+def layout_of(block: Block) -> Layout:
+    """The layout of a block's values."""
+    program = block.program
+    heads: list[str] = []
+    if block.form == "chunkwise":
+        free = free_dims(block.forward)
+        states = [s.dims for s in program.states.values()]
+        inputs = [x.dims for x in program.inputs.values()]
+        heads = [
+            d for d in program.dims
+            if d in free and all(d in s for s in states) and 2 * sum(d in x for x in inputs) > len(inputs)
+        ]
+    extent = {d.name: d.default or 64 for d in program.dims.values()}
+    extent |= {f"{d}'": n for d, n in extent.items()} | TYPICAL
+    extent |= {ROW: block.rows, COL: block.rows, f"{COL}'": block.rows}
+    order = (BLOCK, BATCH, *heads, ROW, COL, *(d for d in program.dims if d not in heads))
+    return Layout(order, extent, () if block.form == "step" else (ROW,), tuple(heads))
+
+
+def step_layout(program: Program) -> Layout:
+    """The layout of one step's values."""
+    extent = {d.name: d.default or 64 for d in program.dims.values()} | TYPICAL
+    return Layout((BATCH, *program.dims), extent, (), ())
+
+
+def quotes_of(program: Program, names: Mapping[Node, str]) -> dict[Node, str]:
+    """Node -> the line of the spec that it comes from, by its span or by its name."""
+    lines: dict[str, str] = {}
+    out: dict[Node, str] = {}
+    for n, span in program.spans.items():
+        line = " ".join(span.source.line(span.line).split("#")[0].split())
+        if n in program.definitions:
+            lines.setdefault(program.definitions[n], line)
+            out[n] = line
+    for n, name in names.items():
+        if name in lines:
+            out.setdefault(n, lines[name])
+    return out

@@ -1,0 +1,114 @@
+"""The sequential phase: a Python loop over blocks with as few torch calls as possible.
+
+In: the loop's nodes, and the texts of what is known for all blocks. Out: statements. What the loop reads is cut along the
+block axis once, before the loop, and so are all views of it. `a * b + c` is one call (`torch.addcmul`) here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from seqc.backends.torch_eager.function import Function
+from seqc.backends.torch_eager.printer import Printer
+from seqc.emit.expressions import ATOM, Text, aligned, reordered
+from seqc.graph import Node
+from seqc.phases import BLOCK
+
+
+class LoopPrinter(Printer):
+    """A printer inside the loop. outer: node -> its text outside (a name, with the block axis first or without it)."""
+
+    def __init__(
+        self, fn: Function, roots: Iterable[Node], given: Mapping[Node, Text], names: Mapping[Node, str],
+        order: Sequence[str], extent: Mapping[str, int], quotes: Mapping[Node, str], outer: Mapping[Node, Text],
+    ) -> None:
+        self.outside: dict[str, Text] = {}  # name inside -> text outside
+        self._inside: dict[str, str] = {}  # text outside -> name inside
+        known = dict(given)
+        for n, x in outer.items():
+            known[n] = x if x.scalar else Text(self._brought(fn, x), tuple(d for d in x.axes if d != BLOCK))
+        super().__init__(fn, roots, known, names, order, extent, quotes)
+
+    def _brought(self, fn: Function, outside: Text) -> str:
+        """The name inside the loop of a text outside it."""
+        if outside.code not in self._inside:
+            stem = re.match(r"\w*", outside.code)[0] or "x"  # type: ignore[index]
+            if BLOCK in outside.axes:
+                name = fn.names.fresh(stem + ("_t" if fn.step else "_n"))
+            else:
+                name = outside.code if outside.code.isidentifier() else fn.names.fresh(stem)
+            self._inside[outside.code] = name
+            self.outside[name] = outside
+        return self._inside[outside.code]
+
+    def _viewed(self, x: Text, inner: Text, outer: Text) -> Text:
+        """inner, or the name of what `outer` says when x comes from outside the loop."""
+        return inner if inner.code == x.code else Text(self._brought(self.fn, outer), inner.axes)
+
+    def align(self, x: Text, axes: Sequence[str]) -> Text:
+        inner = aligned(x, axes)
+        if x.code not in self.outside:
+            return inner
+        outside = self.outside[x.code]
+        front = (BLOCK,) if BLOCK in outside.axes else ()
+        return self._viewed(x, inner, aligned(outside, (*front, *inner.axes)))
+
+    def turn(self, x: Text, order: Sequence[str]) -> Text:
+        if x.code not in self.outside:
+            return reordered(x, order)
+        return self._viewed(x, reordered(x, order), reordered(self.outside[x.code], (BLOCK, *order)))
+
+    def column(self, x: Text) -> Text:
+        inner = super().column(x)
+        return inner if x.code not in self.outside else self._viewed(x, inner, super().column(self.outside[x.code]))
+
+    def row(self, x: Text) -> Text:
+        inner = super().row(x)
+        return inner if x.code not in self.outside else self._viewed(x, inner, super().row(self.outside[x.code]))
+
+    def parts(self, n: Node) -> tuple[Node, ...]:
+        return self._addcmul(n) or super().parts(n)
+
+    def _addcmul(self, n: Node) -> tuple[Node, ...]:
+        """(c, a, b) where n is a * b + c and nobody else reads the product."""
+        if n.op != "add":
+            return ()
+        if n not in self.fused:
+            self.fused[n] = ()
+            for product, c in (n.args, n.args[::-1]):
+                if product.op == "mul" and self.raw[product] == 1 and product not in self.texts:
+                    if product in self.names or any(x.op in ("const", "size") for x in (c, *product.args)):
+                        continue
+                    self.fused[n] = (c, *product.args)
+                    break
+        return self.fused[n]
+
+    def _text(self, n: Node) -> Text:
+        fused = self._addcmul(n)
+        args = [self.texts[x] for x in fused]
+        if not fused or any(x.scalar for x in args):
+            return super()._text(n) if not fused else self.plus(self.times(args[1], args[2]), args[0])
+        axes = self.axes_of(args)
+        c, a, b = (self.align(x, axes) for x in args)
+        return Text(f"torch.addcmul({c.code}, {a.code}, {b.code})", axes)
+
+    def opening(self, body: Sequence[str], reverse: bool) -> tuple[list[str], str]:
+        """(statements before the loop, the loop's head), for what `body` reads of the outside."""
+        words = set(re.findall(r"\w+", "\n".join(body)))
+        read = {name: x for name, x in self.outside.items() if name in words}
+        before = [f"{name} = {x.code}" for name, x in read.items() if BLOCK not in x.axes and x.code != name]
+        cut = [(name, x) for name, x in read.items() if BLOCK in x.axes]
+        if not cut:
+            return before, f"for _ in range({self.fn.size(BLOCK)}):"
+        names = ", ".join(name for name, _ in cut)
+        if len(cut) == 1:
+            codes = f"reversed({cut[0][1].at(ATOM)}.unbind())" if reverse else f"{cut[0][1].at(ATOM)}.unbind()"
+        else:
+            codes = f"zip({', '.join(x.code for _, x in cut)})"
+            codes = f"reversed(list({codes}))" if reverse else codes
+        head = f"for {names} in {codes}:"
+        if len(head) + self.fn.indent > 118:
+            before.append(f"blocks = {codes}")
+            head = f"for {names} in blocks:"
+        return before, head

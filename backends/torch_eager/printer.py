@@ -1,0 +1,390 @@
+"""Nodes as torch expressions and statements.
+
+In: graph roots whose leaves have texts. Out: `Text`s, and statements in a `Function`. Axes of results: blocks, batch, the
+dims that every state has (in a chunk), rows, columns, then the declared order; a text knows its own order, so renaming a
+dim costs nothing. A dim that a value is constant along is left out of its axes for as long as possible.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from seqc.backends.torch_eager.contract import Product, plan, product_of
+from seqc.backends.torch_eager.function import Function
+from seqc.emit.expressions import ATOM, PRODUCT, SIGN, Text, aligned, filled, number, reordered, subscript
+from seqc.graph import Node
+from seqc.ops import TABLE
+
+LONG = 64  # characters of an expression that is used once and still gets a line of its own
+PYTHON = {  # operators on numbers of Python
+    "sqrt": "math.sqrt({0})", "exp": "math.exp({0})", "log": "math.log({0})", "log1p": "math.log1p({0})",
+    "expm1": "math.expm1({0})", "tanh": "math.tanh({0})", "sin": "math.sin({0})", "cos": "math.cos({0})",
+    "erf": "math.erf({0})", "abs": "abs({0})", "min": "min({0}, {1})", "max": "max({0}, {1})",
+    "pow": "({0}) ** ({1})", "where": "({1} if {0} else {2})", "not": "(not {0})",
+    "and": "({0} and {1})", "or": "({0} or {1})",
+}
+FREE = ("rename", "expand", "stopgrad")
+
+
+class Printer:
+    """Prints the graph below `roots`; see the file's docstring.
+
+    given: texts of leaves (and of any other nodes that exist already). names: wishes. order: dims, outermost first.
+    extent: typical sizes, to choose the order of products. spans: node -> the line of the spec to quote above it.
+    """
+
+    def __init__(
+        self, fn: Function, roots: Iterable[Node], given: Mapping[Node, Text], names: Mapping[Node, str],
+        order: Sequence[str], extent: Mapping[str, int], quotes: Mapping[Node, str],
+    ) -> None:
+        self.fn = fn
+        self.texts = dict(given)
+        self.names = names
+        self.order = order
+        self.extent = extent
+        self.quotes = quotes
+        self.products: dict[Node, Product] = {}
+        self.fused: dict[Node, tuple[Node, ...]] = {}
+        roots = list(roots)
+        self.raw = raw = Counter(roots)
+        every = _below(roots, lambda n: n.args, self.texts)
+        for n in every:
+            raw.update(n.args)
+        for n in reversed(every):  # users first: what a sum takes apart is no longer printed by itself
+            if n.op == "sum":
+                self.products[n] = product_of(n, lambda x: raw[x] == 1 and x not in self.texts and x not in names)
+        self.uses = Counter(roots)
+        for n in _below(roots, self.parts, self.texts):
+            self.uses.update(self.parts(n))
+
+    def parts(self, n: Node) -> tuple[Node, ...]:
+        """The nodes whose texts the text of n is made of."""
+        if n in self.products:
+            return (*self.products[n].factors, *self.products[n].divisors)
+        return n.args
+
+    def values(self, roots: Iterable[Node]) -> list[Text]:
+        """The texts of `roots`, after the statements that they need."""
+        wanted = list(roots)
+        for n in _below(wanted, self.parts, self.texts):
+            self.texts[n] = self._placed(n, self._text(n))
+        return [self.texts[n] for n in wanted]
+
+    def value(self, root: Node) -> Text:
+        """The text of one node."""
+        return self.values([root])[0]
+
+    def named(self, root: Node, wish: str = "") -> Text:
+        """The text of one node, which is then a name (or a number)."""
+        x = self.value(root)
+        if not (x.code.isidentifier() or x.scalar):
+            x = self.texts[root] = self.fn.assign(wish or self._wish(root), x)
+        return x
+
+    # ---- statements ----
+
+    def _placed(self, n: Node, x: Text) -> Text:
+        """x itself where it is read once and short, else a name for it."""
+        if x.scalar or x.code.isidentifier() or n.op == "leaf":
+            return x
+        free = n.op in FREE and all(a in self.texts and self.texts[a].code.isidentifier() for a in n.args)
+        if free and n not in self.names:
+            return x
+        if self.uses[n] > 1 or n in self.names or len(x.code) > LONG:
+            self.fn.comment(self.quotes.get(n, ""))
+            return self.fn.assign(self._wish(n), x)
+        return x
+
+    def _wish(self, n: Node) -> str:
+        if n in self.names:
+            return self.names[n]
+        args = [self.texts[a].code for a in self.parts(n) if a in self.texts and not self.texts[a].scalar]
+        short = [a for a in args if a.isidentifier() and not a[-1].isdigit()]
+        if n.op in ("exp", "log", "sigmoid", "tanh", "softplus", "logsigmoid", "cumsum") and len(short) == 1:
+            return f"{ {'cumsum': 'sum'}.get(n.op, n.op)}_{short[0]}"[:24]
+        if n.op == "sum" and len(short) == len(args) == 2 and len(short[0]) + len(short[1]) < 12:
+            return f"{short[0]}_{short[1]}"
+        return {"sum": "p", "and": "m", "eq": "m", "ge": "m", "gt": "m", "where": "w", "tri_inv": "inv"}.get(n.op, "x")
+
+    # ---- views: in a loop they move out of it ----
+
+    def align(self, x: Text, axes: Sequence[str]) -> Text:
+        """x ready to broadcast against an array with `axes`."""
+        return aligned(x, axes)
+
+    def turn(self, x: Text, order: Sequence[str]) -> Text:
+        """x with its axes in the order that `order` gives."""
+        return reordered(x, order)
+
+    def column(self, x: Text) -> Text:
+        """A vector as a matrix of one column."""
+        return Text(f"{x.at(ATOM)}[..., None]", (*x.axes, ""))
+
+    def row(self, x: Text) -> Text:
+        """A vector as a matrix of one row."""
+        return Text(f"{x.at(ATOM)}[..., None, :]", (*x.axes[:-1], "", *x.axes[-1:]))
+
+    def canonical(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Axes in the order of results."""
+        return tuple(sorted(set(axes), key=lambda d: (self.order.index(d.rstrip("'")) if d.rstrip("'") in self.order
+                                                      else len(self.order), d)))
+
+    # ---- expressions ----
+
+    def _text(self, n: Node) -> Text:
+        args = [self.texts[a] for a in n.args if a in self.texts]
+        if n in self.products:
+            return self._sum(self.products[n])
+        match n.op:
+            case "const":
+                return number(float(n.attr("value")))  # type: ignore[arg-type]
+            case "size":
+                return Text(self.fn.size(n.text("dim")), scalar=True)
+            case "index":
+                return Text(self.fn.arange(n.text("dim")), (n.text("dim"),))
+            case "block_index":
+                rows = self.fn.arange(n.text("dim"))
+                block = n.number("block")
+                return Text(self.fn.once(f"{rows}_{block}", f"{rows} // {block}"), (n.text("dim"),))
+            case "rename":
+                axes = tuple(n.text("new") if d == n.text("old") else d for d in args[0].axes)
+                return Text(args[0].code, axes, args[0].level, args[0].scalar)
+            case "expand" | "stopgrad":
+                return args[0]
+            case "take":
+                return self._take(args[0], n.text("dim"), n.number("at"))
+            case "amax":
+                return self._reduced(args[0], n.names("over"), "amax")
+            case "shift":
+                x, axis = self._along(args[0], n.text("dim"))
+                return Text(f"{self.fn.helper('_shift')}({x.code}, {n.number('by')}, {axis})", x.axes)
+            case "cumsum":
+                return self._cumsum(n, args[0])
+            case "affine_scan":
+                return self._scan(n, args)
+            case "tri_inv":
+                row, col = n.text("row"), n.text("col")
+                x = self.full(args[0], (row, col))
+                order = (*(d for d in x.axes if d not in (row, col)), row, col)
+                x = self.turn(x, order)
+                return Text(f"{self.fn.helper('_unit_lower_inverse')}({x.code})", x.axes)
+        assert TABLE[n.op].elementwise, f"no torch text for operator '{n.op}'"
+        return self._elementwise(n, args)
+
+    def full(self, x: Text, dims: Sequence[str]) -> Text:
+        """x with all of `dims` among its axes, repeated along those that it lacks."""
+        missing = [d for d in dims if d not in x.axes]
+        if not missing:
+            return x
+        axes = self.canonical((*x.axes, *dims))
+        sizes = ", ".join(self.fn.size(d) for d in axes)
+        x = self.align(self.tensor(x), axes)
+        return Text(f"{x.at(ATOM)}.expand({sizes})", axes)
+
+    def exactly(self, x: Text, axes: Sequence[str]) -> Text:
+        """x with exactly `axes`, in that order."""
+        if set(axes) - set(x.axes):
+            sizes = ", ".join(self.fn.size(d) for d in axes)
+            return Text(f"{self.align(self.tensor(x), axes).at(ATOM)}.expand({sizes})", tuple(axes))
+        return self.turn(x, axes)
+
+    def tensor(self, x: Text) -> Text:
+        """A number as a tensor without axes; a tensor as it is."""
+        return Text(f"{self.fn.like}.new_tensor({x.code})") if x.scalar else x
+
+    def _along(self, x: Text, dim: str) -> tuple[Text, int]:
+        x = self.full(x, (dim,))
+        return x, x.axes.index(dim) - len(x.axes)
+
+    def _take(self, x: Text, dim: str, at: int) -> Text:
+        if dim not in x.axes:
+            return x
+        code = f"{x.at(ATOM)}[{subscript([str(at) if d == dim else ':' for d in x.axes])}]"
+        return Text(code, tuple(d for d in x.axes if d != dim))
+
+    def _reduced(self, x: Text, over: Sequence[str], how: str) -> Text:
+        gone = [x.axes.index(d) - len(x.axes) for d in x.axes if d in over]
+        if not gone:
+            return x
+        code = f"{x.at(ATOM)}.{how}({gone[0] if len(gone) == 1 else tuple(gone)})"
+        return Text(code, tuple(d for d in x.axes if d not in over))
+
+    def _cumsum(self, n: Node, x: Text) -> Text:
+        x, axis = self._along(x, n.text("dim"))
+        options = [f"block={n.number('block')}"] if n.number("block") else []
+        options += [f"{o}=True" for o in ("reverse", "exclusive") if n.number(o)]
+        if not options:
+            return Text(f"{x.at(ATOM)}.cumsum({axis})", x.axes)
+        return Text(f"{self.fn.helper('_cumsum')}({', '.join([x.code, str(axis), *options])})", x.axes)
+
+    def _scan(self, n: Node, args: list[Text]) -> Text:
+        dim = n.text("dim")
+        axes = self.canonical((*args[0].axes, *args[1].axes, *args[2].axes, dim))
+        inner = tuple(d for d in axes if d != dim)
+        a, b = (self.turn(self.full(x, (dim,)), axes) for x in args[:2])
+        a, b = (self.align(x, axes) for x in (a, b))
+        start = self.align(self.tensor(args[2]), inner)
+        option = ", reverse=True" if n.number("reverse") else ""
+        at = axes.index(dim) - len(axes)
+        return Text(f"{self.fn.helper('_affine_scan')}({a.code}, {b.code}, {start.code}, {at}{option})", axes)
+
+    # ---- elementwise ----
+
+    def _elementwise(self, n: Node, args: list[Text]) -> Text:
+        if n.op == "surrogate":
+            return self._real(args[0]) if n.args[0].dtype == "bool" else args[0]
+        if all(x.scalar for x in args):
+            spelling = PYTHON.get(n.op, TABLE[n.op].spell["torch"])
+            if "torch." in spelling:
+                return self._spelled(n, [self.tensor(x) for x in args])
+            return filled(spelling, args)
+        if n.op == "where":
+            return self._where(n, args)
+        if n.op in ("min", "max") and any(x.scalar for x in args):
+            x, bound = (args[0], args[1]) if args[1].scalar else (args[1], args[0])
+            return Text(f"{x.at(ATOM)}.clamp({n.op == 'min' and 'max' or 'min'}={bound.code})", x.axes)
+        if n.op == "logaddexp":
+            args = [self.tensor(x) for x in args]
+        if n.op == "pow" and args[1].scalar:
+            return Text(f"{args[0].at(ATOM)} ** {args[1].at(ATOM)}", args[0].axes, SIGN)
+        return self._spelled(n, args)
+
+    def _real(self, x: Text) -> Text:
+        return Text(f"{x.at(ATOM)}.to({self.fn.like}.dtype)", x.axes)
+
+    def _where(self, n: Node, args: list[Text]) -> Text:
+        condition, a, b = args
+        if condition.scalar:
+            axes = self.canonical((*a.axes, *b.axes))
+            a, b = (self.align(x, axes) for x in (a, b))
+            return Text(f"({a.code} if {condition.code} else {b.code})", axes)
+        if a.scalar and b.scalar:
+            if (a.code, b.code) == ("1.0", "0.0"):
+                return self._real(condition)
+            if (a.code, b.code) == ("0.0", "1.0"):
+                return self._real(Text(f"~{condition.at(ATOM)}", condition.axes, SIGN))
+            args = [condition, self.tensor(a), b]
+        return self._spelled(n, args)
+
+    def _spelled(self, n: Node, args: list[Text]) -> Text:
+        spelling = TABLE[n.op].spell["torch"]
+        for i, x in enumerate(args):  # an argument that the spelling repeats, or asks something of, needs a name
+            if (spelling.count(f"{{{i}}}") > 1 or f"{{{i}}}." in spelling) and not x.code.isidentifier():
+                args[i] = self.fn.assign("x", x)
+        axes = self.axes_of(args)
+        ready = [self.align(x, axes) for x in args]
+        out = filled(spelling, ready)
+        return Text(out.code, axes, out.level)
+
+    def axes_of(self, args: Sequence[Text]) -> tuple[str, ...]:
+        """The axis order of an elementwise result: the canonical one, unless the widest arguments all have another."""
+        axes = self.canonical(d for x in args for d in x.axes)
+        wide = {x.axes for x in args if len(x.axes) == len(axes)}
+        return next(iter(wide)) if len(wide) == 1 else axes
+
+    # ---- sums of products ----
+
+    def _sum(self, p: Product) -> Text:
+        texts = [self.texts[f] for f in p.factors]
+        scale = [x for x in texts if x.scalar]
+        arrays = [x for x in texts if not x.scalar]
+        have = {d for x in arrays for d in x.axes}
+        scale += [Text(self.fn.size(d), scalar=True) for d in p.over if d not in have]
+        over = frozenset(d for d in p.over if d in have)
+        if arrays:
+            out = self._contracted(arrays, over)
+        else:
+            out, scale = (scale[0], scale[1:]) if scale else (Text("1.0", scalar=True), [])
+        for x in scale:
+            out = self.times(out, x)
+        for d in p.divisors:
+            out = self._infix("{0} / {1}", out, self.texts[d])
+        return Text(f"-{out.at(SIGN)}", out.axes, SIGN, out.scalar) if p.negative else out
+
+    def plus(self, a: Text, b: Text) -> Text:
+        """a + b."""
+        return self._infix("{0} + {1}", a, b)
+
+    def times(self, a: Text, b: Text) -> Text:
+        """a * b."""
+        return self._infix("{0} * {1}", a, b)
+
+    def _infix(self, spelling: str, a: Text, b: Text) -> Text:
+        axes = self.axes_of([x for x in (a, b) if not x.scalar])
+        ready = [self.align(x, axes) for x in (a, b)]
+        out = filled(spelling, ready)
+        return Text(out.code, axes, out.level, out.scalar)
+
+    def _contracted(self, arrays: list[Text], over: frozenset[str]) -> Text:
+        if len(arrays) == 1:
+            return self._reduced(arrays[0], tuple(over), "sum")
+        left = []
+        for i, x in enumerate(arrays):
+            others = {d for j, y in enumerate(arrays) if j != i for d in y.axes}
+            left.append(self._reduced(x, tuple((over & set(x.axes)) - others), "sum"))
+        gone = frozenset(d for d in over if any(d in x.axes for x in left))
+        steps = plan([frozenset(x.axes) for x in left], gone, self.extent)
+        for k, (i, j, summed) in enumerate(steps):
+            a, b = left[i], left[j]
+            out = self.pair(a, b, summed)
+            if summed and k + 1 < len(steps) and not out.code.isidentifier():
+                out = self.fn.assign("p", out)
+            left = [x for m, x in enumerate(left) if m not in (i, j)] + [out]
+        return left[0]
+
+    def pair(self, a: Text, b: Text, summed: frozenset[str]) -> Text:
+        """sum[summed](a * b), as a product, a matrix product or an einsum."""
+        if not summed:
+            return self.times(a, b)
+        both = [d for d in self.canonical(a.axes) if d in b.axes and d not in summed]
+        only_a = [d for d in a.axes if d not in b.axes]
+        only_b = [d for d in b.axes if d not in a.axes]
+        if not only_a and not only_b:
+            return self._reduced(self.times(a, b), tuple(summed), "sum")
+        con = next(iter(summed))
+        if len(summed) == 1 and len(only_a) <= 1 and len(only_b) <= 1:
+            if self.canonical((*only_a, *only_b))[:1] == tuple(only_b) and only_a:
+                a, b, only_a, only_b = b, a, only_b, only_a
+            return self._matmul(a, b, both, only_a, only_b, con)
+        for x, w, free, right in ((a, b, only_a, only_b), (b, a, only_b, only_a)):
+            if len(summed) == 1 and not both and len(right) == 1 and x.axes[-1] == con and len(free) > 1:
+                w = self.turn(w, (con, right[0]))
+                return Text(f"{x.at(PRODUCT)} @ {w.at(ATOM)}", (*x.axes[:-1], right[0]), PRODUCT)
+        axes = self.canonical((*both, *only_a, *only_b))
+        letters = ["".join(self.fn.letter(d) for d in s) for s in (a.axes, b.axes, axes)]
+        code = f'torch.einsum("{letters[0]},{letters[1]}->{letters[2]}", {a.code}, {b.code})'
+        return Text(code, axes)
+
+    def _matmul(self, a: Text, b: Text, both: list[str], left: list[str], right: list[str], con: str) -> Text:
+        a = self.turn(a, (*both, *left, con))
+        b = self.turn(b, (*both, con, *right))
+        axes = (*both, *left, *right)
+        if left and right:
+            return Text(f"{a.at(PRODUCT)} @ {b.at(ATOM)}", axes, PRODUCT)
+        if left:  # matrix times vector
+            column = self.column(b)
+            return Text(f"({a.at(PRODUCT)} @ {column.at(ATOM)})[..., 0]", axes)
+        row = self.row(a)
+        return Text(f"({row.at(PRODUCT)} @ {b.at(ATOM)})[..., 0, :]", axes)
+
+
+def _below(roots: Iterable[Node], parts: Callable[[Node], tuple[Node, ...]], known: Mapping[Node, Text]) -> list[Node]:
+    """What must be printed for `roots`, arguments first; nothing below a node that is known already."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    for root in roots:
+        stack = [root]
+        while stack:
+            n = stack[-1]
+            if n in seen or n in known:
+                stack.pop()
+                continue
+            waiting = [a for a in parts(n) if a not in seen and a not in known]
+            if waiting:
+                stack += reversed(waiting)
+            else:
+                seen.add(n)
+                order.append(n)
+                stack.pop()
+    return order

@@ -1,0 +1,74 @@
+"""Helper functions that an emitted torch part may call, as text; only those that are used are written.
+
+In: names. Out: their definitions, with the definitions that they need themselves, in the order of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+TEXTS: dict[str, str] = {
+    "_shift": '''
+def _shift(x, by, dim):
+    """y[i] = x[i - by] along `dim`, zero where that is outside."""
+    size = x.shape[dim]
+    kept = size - min(abs(by), size)
+    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
+    if by > 0:
+        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
+    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
+''',
+    "_blocks": '''
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+''',
+    "_sequence": '''
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+''',
+    "_cumsum": '''
+def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
+    """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
+    if block:
+        x = x.unflatten(dim, (x.shape[dim] // block, block))
+    if reverse:
+        x = x.flip(dim)
+    x = x.cumsum(dim)
+    if exclusive:
+        x = _shift(x, 1, dim)
+    if reverse:
+        x = x.flip(dim)
+    return x.flatten(dim - 1, dim) if block else x
+''',
+    "_affine_scan": '''
+def _affine_scan(a, b, start, dim, reverse=False):
+    """h[i] = a[i] h[i-1] + b[i] along `dim`, h[-1] = start; from the other end if reverse."""
+    rows = list(zip(a.unbind(dim), b.unbind(dim)))
+    h, out = start, []
+    for a_i, b_i in reversed(rows) if reverse else rows:
+        h = torch.addcmul(b_i, a_i, h)
+        out.append(h)
+    return torch.stack(out[::-1] if reverse else out, dim)
+''',
+    "_unit_lower_inverse": '''
+def _unit_lower_inverse(x):
+    """The inverse of I + (strictly lower part of x), over the last two axes."""
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
+''',
+}
+NEEDS = {"_cumsum": ("_shift",)}
+
+
+def helper_texts(names: Iterable[str]) -> list[str]:
+    """The definitions of `names` and of what they need."""
+    wanted = set(names)
+    wanted |= {n for name in wanted for n in NEEDS.get(name, ())}
+    return [text.strip() for name, text in TEXTS.items() if name in wanted]

@@ -1,0 +1,169 @@
+"""One function over a whole sequence: before the loop, the loop, and after it.
+
+In: the roots of a block (or of its gradient), what is carried from block to block, and texts of what is given. Out: the
+statements, and the text of every root. Forward and backward are the same to this file; backward runs the loop from the
+last block to the first and carries the cotangents of the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from seqc.backends.torch_eager.function import Function
+from seqc.backends.torch_eager.hoist import hoist
+from seqc.backends.torch_eager.layout import Layout
+from seqc.backends.torch_eager.loop import LoopPrinter
+from seqc.backends.torch_eager.printer import FREE, Printer
+from seqc.emit.expressions import Text
+from seqc.emit.names import safe_name
+from seqc.graph import BATCH, Node, leaf, topological
+from seqc.phases import BLOCK, over_blocks, split
+
+
+def all_blocks(n: Node, which: str) -> Node:
+    """The leaf of a carried value over all blocks: "in" as blocks begin, "out" as they end."""
+    return leaf("value", f"{n.text('name')}.{which}", (BLOCK, *n.names("shape")))
+
+
+class Sequence:
+    """See the file's docstring.
+
+    carried: leaf -> key of its next value; starts: carried leaf -> the code of its first value; known: node -> (leaf over
+    all blocks, text) of what is given besides; load: text of a leaf over all blocks; result: what a root becomes when it
+    is computed for all blocks; kept: carried leaves whose values over all blocks are wanted in any case.
+    """
+
+    def __init__(
+        self, fn: Function, layout: Layout, rows: int, roots: Mapping[str, Node], carried: Mapping[Node, str],
+        starts: Mapping[Node, str], known: Mapping[Node, tuple[Node, Text]], load: Callable[[Node], Text],
+        result: Callable[[str, Node], Node], names: Mapping[Node, str], quotes: Mapping[Node, str], reverse: bool,
+        kept: Iterable[Node] = (),
+    ) -> None:
+        self.fn, self.layout, self.reverse = fn, layout, reverse
+        self.carried, self.starts, self.names, self.quotes = carried, starts, names, quotes
+        self.roots = hoist(roots, carried, rows)
+        self.phases = split(self.roots, carried)
+        self.finals: dict[Node, Text] = {}  # carried leaf -> its last value
+        self.wholes: dict[Node, Text] = {}  # carried leaf -> its values over all blocks, [NT + 1, ...]
+        table = {n: x for n, (x, _) in known.items()} | self._carried_over_blocks()
+        lifted, self.image = over_blocks(self.roots, table)
+        self.results = {k: result(k, n) for k, n in lifted.items() if k not in carried.values()}
+        needs = self._needs(self._sunk())
+        ahead = [self.image[n] for n in needs]
+        ahead += [self.image[self.roots[carried[n]]] for n in self.phases.streams]
+        below = topological([*ahead, *self.results.values()])
+        self.kept = {n for n in carried if n in set(kept) or any(all_blocks(n, w) in below for w in ("in", "out"))}
+        texts = {x: text for x, text in known.values()}
+        texts |= {all_blocks(n, w): Text("?", (BLOCK, *n.names("shape"))) for n in carried for w in ("in", "out")}
+        loaded = [n for n in below if n.op == "leaf" and n not in texts]
+        for n in sorted(loaded, key=lambda n: n.number("offset") == 0):  # a shifted input reads the argument itself
+            texts[n] = load(n)
+        self.printer = Printer(
+            fn, [*ahead, *self.results.values()], texts, self._over_blocks(names), layout.order, layout.extent,
+            self._over_blocks(quotes),
+        )
+        for n in self.phases.streams:
+            self._stream(n)
+        if self.phases.looped:
+            self._loop({n: self.printer.named(self.image[n]) for n in needs})
+
+    def _over_blocks(self, table: Mapping[Node, str]) -> dict[Node, str]:
+        out: dict[Node, str] = {}
+        for n, x in table.items():
+            if n in self.image and self.image[n].op not in ("leaf", "const", "size", "index"):
+                out.setdefault(self.image[n], x)
+        return out
+
+    def _carried_over_blocks(self) -> dict[Node, Node]:
+        """Carried leaves, and next values that the loop computes, with their leaves over all blocks."""
+        out: dict[Node, Node] = {n: all_blocks(n, "in") for n in self.carried}
+        inside = set(self.phases.loop)
+        for n in self.phases.looped:
+            end = self.roots[self.carried[n]]
+            if end in inside and set(end.dims) == set(n.dims):
+                out.setdefault(end, all_blocks(n, "out"))
+        return out
+
+    def _sunk(self) -> set[Node]:
+        """Outer products that could be formed before the loop, but are bigger than their factors: the loop forms them."""
+        inside = set(self.phases.loop)
+        users: dict[Node, set[Node]] = {}
+        for n in topological(self.roots.values()):
+            for a in n.args:
+                users.setdefault(a, set()).add(n)
+        ends = set(self.roots.values())
+        return {
+            n for n in self.phases.before
+            if n.op == "mul" and BATCH in n.dims and all(set(a.dims) < set(n.dims) for a in n.args)
+            and n not in ends and users[n] <= inside
+        }
+
+    def _needs(self, sunk: set[Node]) -> list[Node]:
+        """What the loop reads of the phase before it, in order."""
+        looped = self.phases.looped
+        inside = {*self.phases.loop, *sunk}
+        stay = {*inside, *looped}
+        ends = [self.roots[self.carried[c]] for c in looped]
+        reads = [a for n in topological(ends) if n in inside for a in n.args]
+        return [a for a in dict.fromkeys([*reads, *ends]) if a not in stay and a.op not in ("const", "size")]
+
+    # ---- what is carried ----
+
+    def carried_name(self, n: Node) -> str:
+        """What a carried value is called in the text."""
+        name = n.text("name")
+        return safe_name(name) if n.text("kind") == "state" else f"d_{safe_name(name.removesuffix('.next'))}"
+
+    def _settle(self, n: Node, whole: Text) -> None:
+        """The texts of a carried value over all blocks: as they begin and as they end, in the order of the recurrence."""
+        cuts = ("[1:]", "[:-1]") if self.reverse else ("[:-1]", "[1:]")
+        for which, cut in zip(("in", "out"), cuts, strict=True):
+            self.printer.texts[all_blocks(n, which)] = Text(f"{whole.code}{cut}", whole.axes)
+        self.wholes[n] = whole
+
+    def _stream(self, n: Node) -> None:
+        """A carried value that needs no loop: the next values, moved by one block."""
+        axes = (BLOCK, *n.names("shape"))
+        moved = self.printer.exactly(self.printer.value(self.image[self.roots[self.carried[n]]]), axes)
+        start = f"{self.starts[n]}[None]"
+        parts = f"{moved.code}, {start}" if self.reverse else f"{start}, {moved.code}"
+        self._settle(n, self.fn.assign(f"{self.carried_name(n)}_all", Text(f"torch.cat([{parts}])", axes)))
+        self.finals[n] = Text(f"{self.wholes[n].code}[{'0' if self.reverse else '-1'}].clone()", axes[1:])
+
+    def _loop(self, outer: Mapping[Node, Text]) -> None:
+        fn, looped = self.fn, self.phases.looped
+        ends = [self.roots[self.carried[n]] for n in looped]
+        fn.blank("the recurrence itself: one step or block after the other")
+        texts, lists = {}, {}
+        for n in looped:
+            name = fn.names.fresh(self.carried_name(n))
+            texts[n] = Text(name, n.names("shape"))
+            fn.say(f"{name} = {self.starts[n]}")
+            if n in self.kept:
+                lists[n] = fn.names.fresh(f"{self.carried_name(n)}_all")
+                fn.say(f"{lists[n]} = [{name}]")
+        begin = len(fn.lines)
+        fn.indent += 4
+        loop = LoopPrinter(fn, ends, texts, self._names_inside(), self.layout.order, self.layout.extent, self.quotes, outer)
+        values = [loop.exactly(x, n.names("shape")) for n, x in zip(looped, loop.values(ends), strict=True)]
+        left = [texts[n].code for n, x in zip(looped, values, strict=True) if texts[n].code != x.code]
+        right = [x.code for n, x in zip(looped, values, strict=True) if texts[n].code != x.code]
+        if left:
+            fn.say(f"{', '.join(left)} = {', '.join(right)}")
+        for n in lists:
+            fn.say(f"{lists[n]}.append({texts[n].code})")
+        fn.indent -= 4
+        before, head = loop.opening(fn.lines[begin:], self.reverse)
+        fn.lines[begin:begin] = [" " * fn.indent + line for line in (*before, head)]
+        fn.blank()
+        for n, end in zip(looped, ends, strict=True):
+            own = end.op not in (*FREE, "leaf", "take", "surrogate") and ends.count(end) == 1 and set(end.dims) == set(n.dims)
+            self.finals[n] = texts[n] if own else Text(f"{texts[n].code}.clone()", texts[n].axes)
+            if n in lists:
+                fn.say(f"{lists[n]} = torch.stack({lists[n]}{'[::-1]' if self.reverse else ''})")
+                self._settle(n, Text(lists[n], (BLOCK, *texts[n].axes)))
+
+    def _names_inside(self) -> dict[Node, str]:
+        """Wishes inside the loop: the name of a state is taken by its old value."""
+        taken = {self.carried_name(n) for n in self.phases.looped}
+        return {n: f"{w}_next" if w in taken else w for n, w in self.names.items() if n.op != "leaf"}

@@ -1,0 +1,187 @@
+"""Emitted functions against the float64 reference: results, every gradient, split runs, steps, causality.
+
+In: a program, and `_forward`, `_backward`, `_step` functions with the signatures of `seqc.emit.signature`. Out: nothing, or
+an AssertionError that names the tensor, the length and the error. Cotangents are random on every output and every final
+state: a loss that is linear in all results, so that no gradient can hide behind a normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqc import reference
+from seqc.program import Program, TensorDecl
+
+Call = Callable[..., Any]
+SIZES = {"B": 2, "H": 2, "K": 5, "V": 3, "D": 4, "N": 3, "J": 3, "M": 4, "P": 3}
+EXTREMES = [0.0, -1e-8, -20.0, -np.inf]  # of a log decay
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call in numpy: arrays (inputs, params, NAME_0) and cotangents (outputs, NAME_T)."""
+
+    program: Program
+    arrays: dict[str, Any]
+    cotangents: dict[str, Any]
+
+    @property
+    def arguments(self) -> list[str]:
+        """Every argument, in the order of the signature."""
+        p = self.program
+        return [*p.inputs, *p.params, *(f"{s}_0" for s in p.states)]
+
+    @property
+    def results(self) -> list[str]:
+        """Every result, in the order of the signature."""
+        p = self.program
+        return [*p.output_decls, *(f"{s}_T" for s in p.states)]
+
+
+def draw(
+    program: Program, steps: int, sizes: Mapping[str, int] | None = None, hard: bool = False, seed: int = 0
+) -> Case:
+    """Random arrays within the declared ranges; hard: also the ends of the ranges, extreme gates, one key for ever."""
+    rng = np.random.default_rng(seed)
+    every = {**SIZES, **{d.name: d.default for d in program.dims.values() if d.default}, **(sizes or {}), "T": steps}
+
+    def normal(*axes: str) -> Any:
+        return rng.standard_normal([every[a.rstrip("'")] for a in axes])
+
+    arrays = {name: _input(d, normal("B", "T", *d.dims), rng, hard) for name, d in program.inputs.items()}
+    for name, d in program.params.items():
+        x = 0.4 * normal(*d.axes)
+        if np.isfinite(d.range.lo) or np.isfinite(d.range.hi):
+            x = np.clip(x, d.range.lo, d.range.hi)
+        arrays[name] = x
+    arrays |= {f"{name}_0": normal("B", *d.dims) for name, d in program.states.items()}
+    cotangents = {name: normal("B", "T", *d.dims) for name, d in program.output_decls.items()}
+    cotangents |= {f"{name}_T": normal("B", *d.dims) for name, d in program.states.items()}
+    return Case(program, arrays, cotangents)
+
+
+def _input(d: TensorDecl, x: Any, rng: np.random.Generator, hard: bool) -> Any:
+    lo, hi = d.range.lo, d.range.hi
+    if d.unit:
+        axes = tuple(2 + d.dims.index(u) for u in d.unit)
+        x = x / np.linalg.norm(x, axis=axes, keepdims=True)
+        if hard and x.shape[1]:
+            x[:, :] = x[:, :1]
+    if np.isfinite(lo) and np.isfinite(hi):
+        x = lo + (hi - lo) * rng.random(x.shape)
+        return np.where(rng.random(x.shape) < 0.3, rng.choice([lo, hi], x.shape), x) if hard else x
+    if hi == 0:
+        x = -np.abs(x)
+        return np.where(rng.random(x.shape) < 0.5, rng.choice(EXTREMES, x.shape), x) if hard else x
+    if np.isfinite(lo):
+        return lo + np.abs(x)
+    return hi - np.abs(x) if np.isfinite(hi) else x
+
+
+def tensors(case: Case, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    """The arguments as tensors."""
+    return [torch.tensor(case.arrays[name], dtype=dtype) for name in case.arguments]
+
+
+def compare(
+    case: Case, forward: Call, backward: Call, tolerance: float, dtype: torch.dtype = torch.float64
+) -> None:
+    """Results and gradients against the reference; errors are relative to the largest element of a tensor.
+
+    With a dtype below float64 the reference gets the rounded arrays, so that only the computation is judged.
+    """
+    args = tensors(case, dtype)
+    cots = [torch.tensor(case.cotangents[name], dtype=dtype) for name in case.results]
+    before = [x.clone() for x in (*args, *cots)]
+    with torch.no_grad():
+        got = forward(*args)
+        gradients = backward(*args, *got[len(cots) :], *cots)
+    for x, y in zip((*args, *cots), before, strict=True):
+        assert torch.equal(x, y) or torch.equal(x.isnan(), y.isnan()), "an argument was written to"
+    rounded = {name: x.double().numpy() for name, x in zip(case.arguments, args, strict=True)}
+    weights = {name: x.double().numpy() for name, x in zip(case.results, cots, strict=True)}
+    with np.errstate(all="ignore"):
+        want, want_gradients = reference.gradients(case.program, rounded, weights)
+    assert len(gradients) == len(case.arguments), (len(gradients), case.arguments)
+    for name, x in zip(case.results, got, strict=False):
+        close(x, want[name], tolerance, f"{name}, {describe(case)}", dtype)
+    for name, x in zip(case.arguments, gradients, strict=True):
+        close(x, want_gradients[name], tolerance, f"gradient of {name}, {describe(case)}", dtype)
+
+
+def close(x: torch.Tensor, want: Any, tolerance: float, what: str, dtype: torch.dtype) -> None:
+    """x is `want` up to `tolerance` relative to the largest element, in shape, dtype and value."""
+    assert x.dtype == dtype, f"{what}: {x.dtype}"
+    assert tuple(x.shape) == want.shape, f"{what}: shape {tuple(x.shape)}, expected {want.shape}"
+    scale = np.abs(want).max(initial=1.0)
+    np.testing.assert_allclose(x.double().numpy(), want, rtol=0, atol=tolerance * scale, err_msg=what)
+
+
+def describe(case: Case) -> str:
+    """The sizes of a case, for messages."""
+    return ", ".join(f"{name}{list(np.shape(x))}" for name, x in case.arrays.items())
+
+
+def compare_split(case: Case, forward: Call, at: int, tolerance: float) -> None:
+    """A run in two parts, the second from the first one's final states, equals the whole run."""
+    p = case.program
+    args = tensors(case)
+    inputs, rest = args[: len(p.inputs)], args[len(p.inputs) :]
+    params, states = rest[: len(p.params)], rest[len(p.params) :]
+    count, steps = len(p.output_decls), inputs[0].shape[1]
+    pieces = (slice(0, at), slice(at, steps))
+    pieces = pieces if p.direction == "forward" else pieces[::-1]
+    whole, parts = forward(*args), {}
+    for piece in pieces:
+        made = forward(*(x[:, piece] for x in inputs), *params, *states)
+        parts[piece.start] = made[:count]
+        states = list(made[count : count + len(states)])
+    for i, name in enumerate(p.output_decls):
+        joined = torch.cat([parts[k][i] for k in sorted(parts)], 1)
+        close(joined, whole[i].numpy(), tolerance, f"{name} split at {at}", joined.dtype)
+    for name, x, y in zip(p.states, states, whole[count:], strict=False):
+        close(x, y.numpy(), tolerance, f"{name}_T split at {at}", x.dtype)
+
+
+def compare_steps(case: Case, forward: Call, step: Call, tolerance: float) -> None:
+    """A loop of single steps equals the run."""
+    p = case.program
+    args = tensors(case)
+    inputs, rest = args[: len(p.inputs)], args[len(p.inputs) :]
+    params, states = rest[: len(p.params)], rest[len(p.params) :]
+    count, steps = len(p.output_decls), inputs[0].shape[1]
+    whole = forward(*args)
+    for t in range(steps) if p.direction == "forward" else reversed(range(steps)):
+        made = step(*(x[:, t] for x in inputs), *params, *states)
+        states = list(made[count:])
+        for i, name in enumerate(p.output_decls):
+            close(made[i], whole[i][:, t].numpy(), tolerance, f"{name} at step {t}", made[i].dtype)
+    for name, x, y in zip(p.states, states, whole[count:], strict=False):
+        close(x, y.numpy(), tolerance, f"{name}_T after steps", x.dtype)
+
+
+def check_causality(case: Case, forward: Call, dtype: torch.dtype = torch.float32) -> None:
+    """Outputs before t stay the same to the bit when inputs from t on change; the other way round for `scan backward`."""
+    p = case.program
+    args = tensors(case, dtype)
+    steps = args[0].shape[1]
+    whole = forward(*args)[: len(p.output_decls)]
+    for t in sorted({1, steps // 3, steps // 2, steps - 1}):
+        rows = slice(t, steps) if p.direction == "forward" else slice(0, t)
+        kept = slice(0, t) if p.direction == "forward" else slice(t, steps)
+        changed = []
+        for x in args[: len(p.inputs)]:
+            y = x.clone()
+            y[:, rows] = x[:, rows].flip(1) * 0.5
+            changed.append(y)
+        other = forward(*changed, *args[len(p.inputs) :])
+        for name, x, y in zip(p.output_decls, whole, other, strict=False):
+            assert torch.equal(x[:, kept], y[:, kept]), f"{name} saw the future of t={t}"
+
+
+__all__ = ["Case", "SIZES", "check_causality", "close", "compare", "compare_split", "compare_steps", "draw", "tensors"]
