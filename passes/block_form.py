@@ -246,14 +246,9 @@ class BlockForm:
         if x in self.chunks:
             name = self.chunks[x][0].name
             raise NotBlock(name, f"{name} is used whole, not through a contraction")
-        if x.op != "sum":
-            return None
-        try:
-            form = affine(x, atoms)
-        except NotAffine:
+        form = self._contraction(x, atoms) if x.op == "sum" else None
+        if form is None:
             return None  # its arguments are looked at one by one
-        if any(t.over != x.names("over") for t in form.terms):
-            return None
         parts = []
         for t in form.terms:
             chunk, before = self.chunks[t.state]
@@ -268,6 +263,19 @@ class BlockForm:
         for p in parts[1:]:
             out = out + p
         return out
+
+    def _contraction(self, x: Node, atoms: list[Node]) -> Affine | None:
+        """The affine form of a sum that contracts states directly: in all of them, or in one (the others are factors)."""
+        single = [[a for a in atoms if self.chunks[a][0] is c] for c in {id(self.chunks[a][0]): self.chunks[a][0]
+                  for a in atoms}.values()]
+        for group in (atoms, *single):
+            try:
+                form = affine(x, group)
+            except NotAffine:
+                continue
+            if all(t.over == x.names("over") for t in form.terms):
+                return form
+        return None
 
 
 def _zero(p: Product) -> bool:
