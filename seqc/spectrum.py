@@ -122,7 +122,7 @@ def _scaled(d: Bound, other: Bound) -> Bound:
 
 
 def _words(first: Bound, second: Bound, more: str) -> str:
-    return "; ".join(dict.fromkeys(w for w in (first.why, second.why, more) if w))
+    return "; ".join(dict.fromkeys(w for said in (first.why, second.why, more) for w in said.split("; ") if w))
 
 
 def _pull(diagonal: Product, ranks: list[Rank], along: Dims) -> list[Rank] | None:
