@@ -138,8 +138,11 @@ def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Mac
 def lane(program: Program) -> str:
     """The last dim of the widest state that nothing mixes: the one that a program holds many indices of; "" if none."""
     free = free_dims(program.graph)
-    widest = max(program.states.values(), key=lambda d: len(d.dims), default=None)
-    return next((d for d in reversed(widest.dims if widest else ()) if d in free), "")
+    places = [
+        (i, d) for state in program.states.values() for i, d in enumerate(state.dims)
+        if d in free and (i > 0 or len(state.dims) <= 2)  # the first of three is a head
+    ]
+    return max(places, key=lambda p: p[0], default=(0, ""))[1]
 
 
 def nominal_sizes(program: Program) -> dict[str, int]:
