@@ -143,14 +143,15 @@ def _pull_factors(n: Node) -> Node | None:
     over = set(n.names("over"))
     if n.args[0].op not in ("mul", "div"):
         return None
-    above, below, stack = list[Node](), list[Node](), [n.args[0]]
-    while stack:
+    whole, above, below = n.args[0], list[Node](), list[Node]()
+    while whole.op == "div" and not over & set(whole.args[1].dims):
+        below.append(whole.args[1])
+        whole = whole.args[0]
+    stack = [whole]
+    while stack:  # a quotient further inside may be shared: it stays one factor
         x = stack.pop()
         if x.op == "mul":
             stack += [x.args[1], x.args[0]]
-        elif x.op == "div" and not over & set(x.args[1].dims):
-            below.append(x.args[1])
-            stack.append(x.args[0])
         else:
             above.append(x)
     groups: list[tuple[set[str], list[Node]]] = []  # factors that share summed dims
