@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from seqc.block import Block, Reason
+from seqc.component import Component
 from seqc.graph import Node
-from seqc.passes.choose_form import Candidate, block_forms, choose_form
-from seqc.passes.classify import Component, classify
+from seqc.passes.blocks.choose import Candidate, block_forms, choose_form
+from seqc.passes.classify import classify
 from seqc.passes.derive_backward import derive_backward
 from seqc.passes.eigen import check_claims
 from seqc.passes.simplify import simplify

@@ -14,24 +14,11 @@ state depends on the old one:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from seqc.affine import Affine, NotAffine, affine
+from seqc.component import Component
 from seqc.graph import Node, depends
-from seqc.passes.affine import Affine, NotAffine, affine
-from seqc.passes.maximum import running_maximum
+from seqc.maximum import running_maximum
 from seqc.program import Program
-
-
-@dataclass(frozen=True)
-class Component:
-    """States that depend on each other. `forms` (state -> affine form of its update) is empty when there is none."""
-
-    states: tuple[str, ...]
-    kind: str
-    why: str
-    forms: Mapping[str, Affine]
-    at: Node | None = None  # the node that decided a nonlinear or dense class
 
 
 def classify(program: Program) -> tuple[Component, ...]:
@@ -84,8 +71,8 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
 
 def _linear(program: Program, members: tuple[str, ...]) -> bool:
     """Whether the Jacobian by the old states mentions no state."""
+    from seqc.differentiate import vjp
     from seqc.graph import leaf, leaves
-    from seqc.passes.differentiate import vjp
 
     states = [program.states[m].leaf() for m in members]
     updates = {m: program.updates[m] for m in members}

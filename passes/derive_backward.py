@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seqc.block import ROW, gradient_key
+from seqc.differentiate import vjp
 from seqc.graph import BATCH, Node, leaf, leaves
-from seqc.passes.differentiate import vjp
 from seqc.program import Program
 
 

@@ -16,7 +16,7 @@ from seqc.describe import signature
 from seqc.diagnostics import Diagnostic, Unsupported, near_miss
 from seqc.driver import Watch, fix_dims, lower
 from seqc.emit import Kernels, Signature, emit
-from seqc.passes.choose_form import EAGER
+from seqc.passes.blocks.choose import EAGER
 from seqc.program import Program
 
 BACKENDS = ("auto", "torch")

@@ -17,7 +17,9 @@ from seqc.ops import TABLE
 
 MATRIX_RATE = 16.0  # multiply-adds of a matrix product in the time of one elementwise operation
 TRANSCENDENTAL = 4.0
-CHEAP = frozenset("add sub mul neg min max abs sign where lt le gt ge eq ne and or not stopgrad".split())
+CHEAP = frozenset(
+    ["add", "sub", "mul", "neg", "min", "max", "abs", "sign", "where", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"]
+) | {"stopgrad"}
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ def fused_products(roots: Iterable[Node]) -> set[Node]:
             users.setdefault(a, []).append(n)
     fused: set[Node] = set()
     for n in reversed(order):
-        if n.op == "mul" and n not in keep and all(u.op == "sum" or u in fused for u in users.get(n, [])):
-            if set(n.dims) != set(n.args[0].dims) or set(n.dims) != set(n.args[1].dims):
-                fused.add(n)
-            elif all(u.op == "sum" for u in users.get(n, [])):
-                fused.add(n)
+        above = users.get(n, [])
+        if n.op != "mul" or n in keep or not all(u.op == "sum" or u in fused for u in above):
+            continue
+        outer = any(set(n.dims) != set(a.dims) for a in n.args)
+        if outer or all(u.op == "sum" for u in above):
+            fused.add(n)
     return fused
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
+from seqc.affine import NotAffine, affine
 from seqc.backends.torch_eager.printer import PYTHON
 from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
@@ -18,7 +19,6 @@ from seqc.emit.expressions import Text, aligned, filled, number
 from seqc.graph import Node, leaves, topological
 from seqc.intervals import ANY
 from seqc.ops import TABLE
-from seqc.passes.affine import NotAffine, affine
 from seqc.program import Program, TensorDecl
 
 CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))

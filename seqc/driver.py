@@ -13,7 +13,7 @@ from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported, near_miss
 from seqc.graph import Node
 from seqc.passes import CHECKS, PIPELINE, Stage
-from seqc.passes.choose_form import GPU, Candidate, Machine
+from seqc.passes.blocks.choose import GPU, Candidate, Machine
 from seqc.program import Program
 from seqc.verifier import verify, verify_block, verify_program
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seqc.block import Block, Reason
+from seqc.component import Component
 from seqc.graph import Node
 from seqc.intervals import Interval
-from seqc.passes.choose_form import Candidate, Offers
-from seqc.passes.classify import Component
+from seqc.passes.blocks.choose import Candidate, Offers
 from seqc.program import Program
 from seqc.text import show
 

@@ -112,6 +112,13 @@ def const(value: float) -> Node:
     return node("const", value=float(value))
 
 
+def constant(n: Node) -> float:
+    """The value of a `const` node."""
+    value = n.attr("value")
+    assert isinstance(value, float), n
+    return value
+
+
 def lift(value: Node | float) -> Node:
     """A node as it is, a number as a constant."""
     return value if isinstance(value, Node) else const(value)

@@ -76,7 +76,7 @@ def gradients(
 
     cotangents: by output name and NAME_T; a missing one is zero. None: results only.
     """
-    from seqc.passes.differentiate import vjp
+    from seqc.differentiate import vjp
 
     if program.direction == "both":
         raise Unsupported("`scan both` is not lowered yet")

@@ -26,7 +26,7 @@ def run_block(
     timed = block.form != "step"
     env_sizes = {**sizes, ROW: rows, COL: rows}
     params = {d.leaf(): np.asarray(arrays[n], dtype=np.float64) for n, d in program.params.items()}
-    inputs = [n for n in leaves({**block.forward, **block.backward}.values(), "input")]
+    inputs = leaves({**block.forward, **block.backward}.values(), "input")
 
     def cut(whole: Any, i: int, offset: int, pad: str) -> Any:
         if not timed:

@@ -1,4 +1,4 @@
-"""`seqc fmt`: specs in the canonical layout. In: specs. Out: text; with -w rewritten files; with --check exit code 1."""
+"""`seqc fmt`: specs in the canonical layout. In: specs. Out: text; with -w, rewritten files; --check only compares."""
 
 from __future__ import annotations
 

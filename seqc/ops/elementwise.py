@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqc.graph import Node, const, node
+from seqc.graph import Node, const, constant, node
 from seqc.intervals import ANY, POSITIVE, SIGNED_UNIT, UNIT, Interval
 from seqc.ops.row import Op, boolean
 
@@ -78,7 +78,7 @@ def _power(x: float, c: float) -> float:
 def _pow_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
     exponent = n.args[1]
     if exponent.op == "const":
-        c = float(exponent.attr("value"))  # type: ignore[arg-type]
+        c = constant(exponent)
         if c == 2.0:
             low = _abs(a[0])
             return low * low

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqc.graph import Dims, Node, const, index, node, renamed, size, total
+from seqc.graph import Dims, Node, const, constant, index, node, renamed, size, total
 from seqc.intervals import POSITIVE, Interval
 from seqc.ops.elementwise import where
 from seqc.ops.row import Op
@@ -238,7 +238,7 @@ def _cumsum_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
 ROWS: tuple[Op, ...] = (
     Op("leaf", 0, _leaf_ref, (), dims=lambda n: n.names("shape"), dtype=_leaf_dtype),
     Op("const", 0, lambda n: np.float64(n.attr("value")), (), dims=lambda n: (),
-       interval=lambda n, a: Interval(float(n.attr("value")), float(n.attr("value")))),  # type: ignore[arg-type]
+       interval=lambda n, a: Interval(constant(n), constant(n))),
     Op("size", 0, lambda n: None, (), dims=lambda n: (), interval=lambda n, a: Interval(1.0, np.inf)),
     Op("index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE),
     # block_index(dim, block): index(dim) // block, the number of the segment that a row lies in

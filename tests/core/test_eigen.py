@@ -10,8 +10,8 @@ from seqc.graph import BATCH, leaves
 from seqc.intervals import INF, Interval
 from seqc.passes.classify import classify
 from seqc.passes.eigen import check_claims
+from seqc.passes.eigen.spectra import Spectra
 from seqc.passes.simplify import simplify_program
-from seqc.passes.spectra import Spectra
 
 HEAD = """spec demo
 dim K, V

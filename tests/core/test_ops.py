@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from seqc.differentiate import vjp
 from seqc.evaluate import evaluate, to_order
 from seqc.graph import Node, const, index, leaf, leaves, node, size
 from seqc.intervals import Interval
 from seqc.ops import TABLE
 from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
-from seqc.passes.differentiate import vjp
 
 PRINTERS = ("torch", "triton", "cpp")
 SIZES = {"K": 3, "V": 2, "t": 8, "s": 8}

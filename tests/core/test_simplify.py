@@ -7,10 +7,10 @@ import pytest
 
 from seqc.build import load
 from seqc.diagnostics import SeqcBug
+from seqc.differentiate import vjp
 from seqc.evaluate import evaluate, to_order
 from seqc.graph import BATCH, Node, const, leaf, leaves, node, topological
 from seqc.laws import RULES
-from seqc.passes.differentiate import vjp
 from seqc.passes.simplify import simplify, simplify_program
 from seqc.rewrite import law, rewrite, var
 from seqc.text import parse, show

@@ -3,7 +3,7 @@
     input x[B, H]            ->  x[B, t, H]
     S (diagonal)             ->  affine_scan(d, b, S_in) over t;  S[t-1] -> the row before (S_in before the first)
     m (running maximum)      ->  max_scan(a, b, m_in) over t
-    S (chunkwise)            ->  never materialised: each contraction sum[X](q * S) becomes a readout (passes.chunkwise)
+    S (chunkwise)            ->  never materialised: each contraction sum[X](q * S) becomes a readout (passes.blocks.chunkwise)
     everything else          ->  the same operator on values with t
 
 Needs: classify, ranges. Refuses with `NotBlock` and the reason: then the recurrence runs step by step.
@@ -15,16 +15,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seqc.affine import Affine, NotAffine, Product, affine, product
 from seqc.block import VALID, Reason
+from seqc.component import Component
 from seqc.graph import BATCH, ROW, Node, const, leaf, node, topological
 from seqc.intervals import ANY, Interval
+from seqc.maximum import running_maximum
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
-from seqc.passes.affine import Affine, NotAffine, Product, affine, product
-from seqc.passes.chunkwise import Chunk, NotChunkwise, Source, masked
-from seqc.passes.classify import Component
-from seqc.passes.decay import Decay, first, log_of
-from seqc.passes.maximum import running_maximum
+from seqc.passes.blocks.chunkwise import Chunk, NotChunkwise, Source, masked
+from seqc.passes.blocks.decay import Decay, first, log_of
 from seqc.program import Program
 
 

@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seqc.graph import COL, ROW, Node, const, index, node, renamed, total
+from seqc.graph import COL, ROW, Node, const, constant, index, node, renamed, total
 from seqc.intervals import ANY, Interval
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, cumsum, expanded, shift, take
@@ -35,7 +35,7 @@ def log_of(d: Node, ranges: Mapping[Node, Interval]) -> Node | None:
     if d.op == "sigmoid":
         return node("logsigmoid", d.args[0])
     if d.op == "const":
-        value = float(d.attr("value"))  # type: ignore[arg-type]
+        value = constant(d)
         return const(math.log(value)) if value > 0 else None
     if d.op == "sub" and d.args[0].op == "const" and d.args[0].attr("value") == 1.0 and d.args[1].op == "sigmoid":
         return node("logsigmoid", -d.args[1].args[0])

@@ -16,14 +16,14 @@ Source of the mathematics: docs/decisions/chunkwise.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import prod
+from functools import reduce
 
+from seqc.affine import Product, product
 from seqc.block import VALID
-from seqc.graph import BATCH, COL, ROW, Node, const, node, renamed, total
+from seqc.graph import BATCH, COL, ROW, Node, const, constant, node, renamed, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
-from seqc.passes.affine import Product, product
-from seqc.passes.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels
+from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
 
@@ -287,7 +287,7 @@ class Joined:
 
 def _joined(a: Source, writes: tuple[Source, ...]) -> Joined:
     mine = [f for f in a.factors if f.op != "const"]
-    scale = prod(float(f.attr("value")) for f in a.factors if f.op == "const")  # type: ignore[arg-type]
+    scale = reduce(lambda x, f: x * f, (constant(f) for f in a.factors if f.op == "const"), 1.0)
     for write in writes:
         theirs = [f for f in write.factors if f.op != "const"]
         rest = [f for f in theirs if f not in mine]

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from itertools import product as choices
 
 from seqc.block import Reason
+from seqc.component import Component
 from seqc.diagnostics import Diagnostic, Label, SpecError
 from seqc.graph import BATCH, Node, topological
 from seqc.intervals import INF, Interval
 from seqc.norms import norm_over
 from seqc.ops import TABLE
-from seqc.passes.classify import Component
-from seqc.passes.spectra import Spectra, Spectrum
+from seqc.passes.eigen.spectra import Spectra, Spectrum
 from seqc.program import Claim, Program
 from seqc.spell import spell
 

@@ -14,12 +14,12 @@ from itertools import product as combinations
 from math import inf
 
 from seqc.block import COL, ROW, Reason, free_dims
+from seqc.component import Component
 from seqc.cost import cost
 from seqc.diagnostics import Unsupported
 from seqc.graph import BATCH, Node
 from seqc.intervals import Interval
-from seqc.passes.block_form import BlockForm, NotBlock
-from seqc.passes.classify import Component
+from seqc.passes.blocks.form import BlockForm, NotBlock
 from seqc.passes.simplify import simplify
 from seqc.program import Program
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 
+from seqc.affine import Affine, Term, affine
 from seqc.algebra import factors
+from seqc.component import Component
+from seqc.differentiate import vjp
 from seqc.graph import Node, const, depends, topological, transform
 from seqc.intervals import INF, Interval
 from seqc.norms import Facts, norm_over, regrouped
 from seqc.ops import TABLE
-from seqc.passes.affine import Affine, Term, affine
-from seqc.passes.classify import Component
-from seqc.passes.differentiate import vjp
 from seqc.passes.simplify import simplify
 from seqc.program import Program
 from seqc.ranges import interval_of, survey
