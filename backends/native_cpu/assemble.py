@@ -47,7 +47,7 @@ def sizes_text(plan: Plan) -> list[str]:
 def struct(name: str, arrays: Sequence[Array]) -> list[str]:
     """The struct of a kernel's arrays, in the order in which the caller passes them."""
     lines = [f"struct {name} {{"]
-    lines += [f"  {'real*' if a.written else 'const real*'} g_{a.name};" for a in arrays]
+    lines += [f"  {'real*' if a.written else 'const real*'} g_{ident(a.name)};" for a in arrays]
     return [*lines, "};"]
 
 
@@ -75,15 +75,15 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
     roles = writer.roles
     kind = "real*" if array.written else "const real*"
     offset = array.offset(roles, time)
-    base = f"p_{array.name}"
-    address = f"a.g_{array.name}" + ("" if offset == "0" else f" + {offset}")
+    base = f"p_{ident(array.name)}"
+    address = f"a.g_{ident(array.name)}" + ("" if offset == "0" else f" + {offset}")
     place = array.place(roles, base)
     if not when:
         return [f"{kind} __restrict const {base} = {address};"], place
-    zeros = f"zeros_{array.name}"
+    zeros = f"zeros_{ident(array.name)}"
     lines = [f"{kind} __restrict const {base} = {when} ? {address} : {zeros};"]
     if BATCH in place.strides:
-        row = f"row_{array.name}"
+        row = f"row_{ident(array.name)}"
         lines.append(f"const i64 {row} = {when} ? {product(list(place.strides[BATCH]))} : 0;")
         place = Place(base, {**place.strides, BATCH: (row,)})
     return lines, place
@@ -92,7 +92,7 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
 def zeros(array: Array) -> str:
     """The zeros that stand for an array outside of the sequence, or of the first program."""
     dims = [f"n_{ident(d)}" for d in array.axes if d not in (BATCH, "T", "C", "P")]
-    return f"alignas(64) const real zeros_{array.name}[{product(dims)}] = {{}};"
+    return f"alignas(64) const real zeros_{ident(array.name)}[{product(dims)}] = {{}};"
 
 
 def position(roles: Roles) -> str:
@@ -115,7 +115,7 @@ def entry(roles: Roles, name: str, arrays: Sequence[Array], flags: Sequence[str]
     dims = [d for d in roles.grid if d != BATCH]
     extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "n_P"])
     lines = [
-        f'extern "C" int seqc_{name}(i64 B, i64 T, i64 threads, {"i64 save, " if flags else ""}void* const* arrays) {{',
+        f'extern "C" int seqc_{name}(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {{',
         f"  const {title} a{{",
         *(f"      static_cast<{'real*' if x.written else 'const real*'}>(arrays[{i}])," for i, x in enumerate(arrays)),
         "  };",

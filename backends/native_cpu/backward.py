@@ -15,7 +15,7 @@ from seqc.backends.native_cpu.forward import (
     time_index,
 )
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.places import Place, buffer_size
+from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
 from seqc.graph import BATCH, Node, const, leaf, leaves
@@ -159,7 +159,7 @@ class _Backward:
             if root is None:
                 continue
             local = self.roles.local(param.axes)
-            buffer = f"g_{name}"
+            buffer = f"g_{ident(name)}"
             self.writer.buffers[buffer] = local
             self.items.append(Item("grow", root, local, f"w.{buffer}"))
             self.clear.append(f"std::fill_n(w.{buffer}, SIZE({buffer}), real(0));")
@@ -172,7 +172,7 @@ class _Backward:
         plan, writer, roles = self.plan, self.writer, self.roles
         for s in self.program.states.values():
             local = roles.local(s.axes)
-            buffer = f"d_{s.name}"
+            buffer = f"d_{ident(s.name)}"
             writer.buffers[buffer] = local
             cot = leaf("cot", f"{s.name}.next", s.axes)
             writer.given[cot] = writer.place_of(buffer)
@@ -193,7 +193,7 @@ class _Backward:
                 writer.home[s.leaf()] = s.axes
                 continue
             self.segment_start += more
-            buffer = f"seg_{name}"
+            buffer = f"seg_{ident(name)}"
             writer.buffers[buffer] = roles.local(s.axes)
             writer.segments.add(buffer)
             writer.given[s.leaf()] = writer.place_of(buffer)
@@ -202,14 +202,15 @@ class _Backward:
     def _again_items(self) -> list[Item]:
         if not self.plan.recompute:
             return []
-        return [Item("out", self.plan.updates[s], self.roles.local(self.program.states[s].axes), f"next.seg_{s}")
+        return [Item("out", self.plan.updates[s], self.roles.local(self.program.states[s].axes), f"next.seg_{ident(s)}")
                 for s in self.plan.saved_states]
 
     def _segment_targets(self) -> None:
         writer = self.writer
-        for buffer in writer.segments:
+        for name in self.plan.saved_states if self.plan.recompute else ():
+            buffer = f"seg_{ident(name)}"
             place = writer.place_of(buffer)
-            writer.given[self.program.states[buffer[4:]].leaf()] = place
+            writer.given[self.program.states[name].leaf()] = place
             writer.targets[f"first.{buffer}"] = Place(f"w.{buffer}", place.strides, inside=True)
             writer.targets[f"next.{buffer}"] = Place(f"next_{buffer}", place.strides, inside=True)
         for n, place in list(writer.given.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, struct, zeros
 from seqc.backends.native_cpu.kernel import KernelWriter
+from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
 from seqc.graph import BATCH, Node, leaf, leaves
@@ -48,7 +49,7 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
             at = f"t - {offset}" if offset > 0 else f"t + {-offset}"
             moved = Array(name, array.axes)
             more, place = pointer(writer, moved, at, f"({at} >= 0 && {at} < T)")
-            more = [line.replace(f"a.g_{name}", f"a.g_{array.name}") for line in more]
+            more = [line.replace(f"a.g_{ident(name)}", f"a.g_{ident(array.name)}") for line in more]
         lines += more
         writer.given[n] = place
         writer.home[n] = n.names("shape")
@@ -125,14 +126,14 @@ def forward_text(plan: Plan) -> str:
     for s in program.states.values():
         local = roles.local(s.axes)
         own = s.leaf()
-        writer.buffers[f"s_{s.name}"] = local
-        carried[own] = f"w.s_{s.name}"
+        writer.buffers[f"s_{ident(s.name)}"] = local
+        carried[own] = f"w.s_{ident(s.name)}"
         given = leaf("value", f"{s.name}_0", s.axes)
         lines, place = pointer(writer, arrays[f"{s.name}_0"])
         start += lines
         writer.given[given] = place
         writer.home[given] = s.axes
-        begin_items.append(Item("out", given, local, f"w.s_{s.name}"))
+        begin_items.append(Item("out", given, local, f"w.s_{ident(s.name)}"))
         lines, place = pointer(writer, arrays[f"{s.name}_T"])
         end += lines
         writer.targets[f"{s.name}_T"] = place
@@ -162,7 +163,7 @@ def forward_text(plan: Plan) -> str:
             keep += lines
             keep_items.append(item)
     for s in program.states.values():
-        items.append(Item("state", plan.forward[f"{s.name}.next"], roles.local(s.axes), f"w.s_{s.name}"))
+        items.append(Item("state", plan.forward[f"{s.name}.next"], roles.local(s.axes), f"w.s_{ident(s.name)}"))
 
     fixed = writer.invariants(roots)
     writer.add("fixed", [Item("keep", n, roles.local(n.dims)) for n in fixed])

@@ -14,8 +14,8 @@ from seqc.graph import BATCH
 
 
 def ident(dim: str) -> str:
-    """A dim's name inside an identifier."""
-    return dim.replace("'", "_")
+    """A name of the spec inside an identifier (always behind a prefix, so that it is no keyword)."""
+    return "".join(c if c.isascii() else f"u{ord(c):x}" for c in dim).replace("'", "_")
 
 
 def product(factors: list[str]) -> str:

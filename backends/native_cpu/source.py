@@ -19,8 +19,8 @@ class NativeSource:
     """text: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM for every dim of `dims` defined.
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays)`, arrays as in `forward`;
-    `extern "C" int seqc_backward(i64 B, i64 T, i64 threads, void* const* arrays)`, arrays as in `backward`;
-    `extern "C" void seqc_extents(i64* out)`: [panels, steps between checkpoints]. A result other than 0: out of memory.
+    `extern "C" int seqc_backward(...)`, the same with the arrays of `backward`; `extern "C" int seqc_panels()`: how many
+    panels the last free dim is cut into. A result other than 0: out of memory.
     """
 
     text: str
@@ -39,6 +39,6 @@ def native_source(block: Block) -> NativeSource:
         head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *sizes_text(p), "}  // namespace", "",
         "namespace {", forward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
         "namespace {", backward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
-        f'extern "C" void seqc_extents(i64* out) {{\n  out[0] = n_P;\n  out[1] = {p.every};\n}}', "",
+        'extern "C" int seqc_panels() { return int(n_P); }', "",
     ]
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), p)

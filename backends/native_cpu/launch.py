@@ -1,0 +1,226 @@
+"""The Python side of the native kernels: allocate, call, add up.
+
+In: a `NativeSource`. Out: the text of `_forward_cpu`, `_infer_cpu` and `_backward_cpu` with the signatures that `seqc.emit`
+asks for, and what they save. Every array is new and contiguous; contributions of several programs to one gradient are added
+by torch, in the order of the programs' indices, so that results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.backward import input_gradients
+from seqc.backends.native_cpu.plan import Plan, Product
+from seqc.backends.native_cpu.source import NativeSource
+from seqc.emit.names import safe_name
+from seqc.emit.signature import Saved
+from seqc.emit.text import docstring, lay, returned
+from seqc.graph import BATCH
+
+RUN = '''
+_native_kernels = {}
+
+
+def _native_kernel(dtype, **dims):
+    """The kernels for these dims, built on first use, and the number of panels that the last free dim is cut into."""
+    key = (dtype, *dims.values())
+    if key not in _native_kernels:
+        defines = {f"SEQC_{name}": str(size) for name, size in dims.items()}
+        defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
+        library = _native_library(_NATIVE_SOURCE, defines)
+        for function in (library.seqc_forward, library.seqc_backward):
+            function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+        _native_kernels[key] = library, library.seqc_panels()
+    return _native_kernels[key]
+
+
+def _native_run(function, B, T, save, *arrays):
+    """Call a kernel on contiguous tensors; None is an array that it does not write."""
+    pointers = (_ctypes.c_void_p * len(arrays))(*[None if x is None else x.data_ptr() for x in arrays])
+    if function(B, T, torch.get_num_threads(), save, pointers):
+        raise MemoryError("a native kernel found no memory for its buffers")
+
+
+def _ready_cpu():
+    """Whether there is a compiler to build the kernels with."""
+    return _native_compiler() is not None
+'''
+
+ADDED = '''
+def _native_added(x, count):
+    """x summed over its first axes, which number contributions; no copy where there is one."""
+    for _ in range(count):
+        x = x[0] if x.shape[0] == 1 else x.sum(0)
+    return x
+'''
+
+SHIFTED = '''
+def _native_shifted(x, later, offset):
+    """x plus the gradient of the same input that was read `offset` steps later (earlier if negative)."""
+    steps = max(x.shape[1] - abs(offset), 0)
+    if offset > 0:
+        x[:, :steps] += later[:, x.shape[1] - steps :]
+    else:
+        x[:, x.shape[1] - steps :] += later[:, :steps]
+    return x
+'''
+
+
+def saved(source: NativeSource) -> tuple[Saved, ...]:
+    """What forward saves."""
+    kept = [a for a in source.forward if a.saved]
+    return tuple(Saved(safe_name(a.name), tuple(_shape(source.plan, a))) for a in kept)
+
+
+def launch_text(source: NativeSource) -> str:
+    """The functions of the emitted file, without the loader and the C++ text."""
+    parts = [RUN, _forward(source), _infer(source), _backward(source)]
+    text = "\n\n\n".join(part.strip("\n") for part in parts)
+    helpers = [h for name, h in (("_native_added(", ADDED), ("_native_shifted(", SHIFTED)) if name in text]
+    return "\n\n\n".join([part.strip("\n") for part in (RUN, *helpers)] + parts[1:])
+
+
+def _extent(plan: Plan, axis: str) -> str:
+    special = {BATCH: "B", "T": "T", "P": "panels", "C": f"(T + {plan.every - 1}) // {plan.every}"}
+    return special.get(axis) or safe_name(axis.rstrip("'"))
+
+
+def _shape(plan: Plan, array: Array) -> list[str]:
+    return [_extent(plan, axis) for axis in array.axes]
+
+
+def _arguments(plan: Plan) -> list[str]:
+    p = plan.program
+    return [safe_name(x) for x in (*p.inputs, *p.params, *(f"{s}_0" for s in p.states))]
+
+
+def _axes(plan: Plan) -> dict[str, tuple[str, ...]]:
+    p = plan.program
+    axes = {safe_name(d.name): (BATCH, "T", *d.dims) for d in p.inputs.values()}
+    axes |= {safe_name(d.name): d.axes for d in p.params.values()}
+    return axes | {safe_name(f"{d.name}_0"): d.axes for d in p.states.values()}
+
+
+def _sizes(source: NativeSource) -> list[str]:
+    """Lines that read B, T and the dims, and load the kernels."""
+    plan = source.plan
+    lines = []
+    known: set[str] = set()
+    main = ""
+    for name, axes in _axes(plan).items():
+        names = [_extent(plan, a) for a in axes]
+        main = main or name
+        if not set(names) - known:
+            continue
+        if not set(names) & known and len(set(names)) == len(names):
+            lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {name}.shape")
+        else:
+            lines += [f"{d} = {name}.shape[{names.index(d)}]" for d in dict.fromkeys(names) if d not in known]
+        known |= set(names)
+    dims = [f"{_macro(d)}={safe_name(d)}" for d in source.dims]
+    return [*lines, f"library, {_panels(source)} = _native_kernel({', '.join([f'{main}.dtype', *dims])})"]
+
+
+def _panels(source: NativeSource) -> str:
+    return "panels" if any("P" in a.axes for a in source.backward) else "_"
+
+
+def _macro(dim: str) -> str:
+    from seqc.backends.native_cpu.places import ident
+
+    return ident(dim)
+
+
+def _main(plan: Plan) -> str:
+    return _arguments(plan)[0]
+
+
+def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
+    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(_shape(plan, array))})"
+
+
+def _forward(source: NativeSource) -> str:
+    plan = source.plan
+    written = [a for a in source.forward if a.written]
+    lines = [lay("def _forward_cpu(", _arguments(plan), "):"),
+             docstring(["Results, and what backward needs."], 4)]
+    lines += [f"    {line}" for line in _sizes(source)]
+    names = {a.name: f"out_{safe_name(a.name)}" for a in written}
+    lines += [f"    {_new(plan, a, names[a.name])}" for a in written]
+    arrays = [*_arguments(plan), *(names[a.name] for a in written)]
+    lines.append(lay("_native_run(", ["library.seqc_forward", "B", "T", "1", *arrays], ")", 4))
+    return "\n".join([*lines, returned([names[a.name] for a in written], 4)])
+
+
+def _infer(source: NativeSource) -> str:
+    plan = source.plan
+    written = [a for a in source.forward if a.written]
+    results = [a for a in written if not a.saved]
+    lines = [lay("def _infer_cpu(", _arguments(plan), "):"), docstring(["Results only."], 4)]
+    lines += [f"    {line}" for line in _sizes(source)]
+    names = {a.name: f"out_{safe_name(a.name)}" for a in results}
+    lines += [f"    {_new(plan, a, names[a.name])}" for a in results]
+    arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
+    lines.append(lay("_native_run(", ["library.seqc_forward", "B", "T", "0", *arrays], ")", 4))
+    return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
+
+
+def _backward(source: NativeSource) -> str:
+    plan, p = source.plan, source.plan.program
+    results = [*p.output_decls, *(f"{s}_T" for s in p.states)]
+    kept = [safe_name(a.name) for a in source.forward if a.saved]
+    cotangents = [f"d_{safe_name(r)}" for r in results]
+    arguments = [*_arguments(plan), *kept, *cotangents]
+    lines = [lay("def _backward_cpu(", arguments, "):"), docstring(["Gradients of inputs, params, initial states."], 4)]
+    lines += [f"    {line}" for line in _sizes(source)]
+    written = {a.name: f"grad_{safe_name(a.name.removeprefix('d_'))}" for a in source.backward if a.written}
+    # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
+    lines += [f"    {_new(plan, a, written[a.name], plan.roles.blocked and BATCH in a.axes[: a.lead])}"
+              for a in source.backward if a.written]
+    given = {**{f"d_{r}": f"d_{safe_name(r)}" for r in results}}
+    arrays = [written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward]
+    lines.append(lay("_native_run(", ["library.seqc_backward", "B", "T", "0", *arrays], ")", 4))
+    for a in source.backward:
+        if a.written and a.lead:
+            lines.append(f"    {written[a.name]} = _native_added({written[a.name]}, {a.lead})")
+    lines += [f"    {line}" for line in _offsets(plan, written)]
+    places = {**{a.name: written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward}}
+    done: set[str] = set()
+    for x in plan.products:
+        lines += [f"    {line}" for line in _product(plan, x, places, done)]
+    answers = []
+    for name in (*p.inputs, *p.params, *(f"{s}_0" for s in p.states)):
+        key = f"d_{name}"
+        answers.append(written.get(key) or (f"grad_{safe_name(name)}" if name in done
+                                            else f"torch.zeros_like({safe_name(name)})"))
+    return "\n".join([*lines, returned(answers, 4)])
+
+
+def _offsets(plan: Plan, written: dict[str, str]) -> Iterable[str]:
+    ahead = 1 if plan.program.direction == "forward" else -1
+    present = {array for array, _, offset in input_gradients(plan).values() if not offset}
+    for array, name, offset in input_gradients(plan).values():
+        if offset:
+            base = f"grad_{safe_name(name)}"
+            if f"d_{name}" not in present:
+                present.add(f"d_{name}")
+                written[f"d_{name}"] = base
+                yield f"{base} = torch.zeros_like({safe_name(name)})"
+            yield f"{base} = _native_shifted({base}, {written[array]}, {offset * ahead})"
+
+
+def _product(plan: Plan, x: Product, places: dict[str, str], done: set[str]) -> Iterable[str]:
+    letters: dict[str, str] = {}
+
+    def word(dims: Iterable[str]) -> str:
+        return "".join(letters.setdefault(d, "acdefghijklmnopqrsuvwxyz"[len(letters)]) for d in dims)
+
+    text = f"bt{word(x.left.dims)},bt{word(x.right.dims)}->{word(plan.program.params[x.param].dims)}"
+    target = f"grad_{safe_name(x.param)}"
+    made = f'torch.einsum("{text}", {places[x.left.array]}, {places[x.right.array]})'
+    if x.param in done:
+        yield f"{target} {'+' if x.sign > 0 else '-'}= {made}"
+    else:
+        done.add(x.param)
+        yield f"{target} = {'' if x.sign > 0 else '-'}{made}"
