@@ -54,7 +54,7 @@ def assemble(
     """The block: both graphs, and the reasons of every decision on the way."""
     classes = [Reason("class", ", ".join(c.states), f"{c.kind}: {c.why}") for c in components]
     reasons = (*classes, *claims, *chosen.reasons)
-    return Block(program, chosen.form, chosen.rows, chosen.forward, backward, reasons, program.definitions)
+    return Block(program, chosen.form, chosen.rows, chosen.forward, backward, reasons, chosen.names)
 
 
 PIPELINE: tuple[Stage, ...] = (

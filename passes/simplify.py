@@ -24,19 +24,26 @@ def simplify(outputs: Mapping[str, Node]) -> dict[str, Node]:
     return {name: _unbroadcast(n) for name, n in rewrite(outputs, RULES)[0].items()}
 
 
-def simplify_program(program: Program) -> Program:
-    """The program with its step graph simplified; spans and names follow the nodes that they were given to."""
-    roots = program.graph
-    new, image = rewrite(roots, RULES)
-    new = {name: _unbroadcast(n) for name, n in new.items()}
-    spans: dict[Node, Span] = {}
-    names: dict[Node, str] = {}
-    for old, span in program.spans.items():
-        spans.setdefault(_unbroadcast(image.get(old, old)), span)
-    for old, name in program.definitions.items():
+def simplify_named(
+    outputs: Mapping[str, Node], names: Mapping[Node, str]
+) -> tuple[dict[str, Node], dict[Node, str]]:
+    """The same, with the names that nodes were given carried along to what they have become."""
+    new, image = rewrite(outputs, RULES)
+    kept: dict[Node, str] = {}
+    for old, name in names.items():
         now = _unbroadcast(image.get(old, old))
         if now.op not in ("leaf", "const"):
-            names.setdefault(now, name)
+            kept.setdefault(now, name)
+    return {name: _unbroadcast(n) for name, n in new.items()}, kept
+
+
+def simplify_program(program: Program) -> Program:
+    """The program with its step graph simplified; spans and names follow the nodes that they were given to."""
+    new, names = simplify_named(program.graph, program.definitions)
+    image = rewrite(program.graph, RULES)[1]
+    spans: dict[Node, Span] = {}
+    for old, span in program.spans.items():
+        spans.setdefault(_unbroadcast(image.get(old, old)), span)
     states = {
         name: d if d.init is None else replace(d, init=simplify({"init": d.init})["init"])
         for name, d in program.states.items()

@@ -20,7 +20,7 @@ from seqc.diagnostics import Unsupported
 from seqc.graph import BATCH, Node
 from seqc.intervals import Interval
 from seqc.passes.blocks.form import BlockForm, NotBlock
-from seqc.passes.simplify import simplify
+from seqc.passes.simplify import simplify_named
 from seqc.program import Program
 
 NOMINAL = 64  # extent assumed for a dim that has no default
@@ -60,6 +60,7 @@ class Candidate:
     forward: Mapping[str, Node]
     reasons: tuple[Reason, ...]
     time: float
+    names: Mapping[Node, str]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def block_forms(
         if not found:
             why = refused[0] if refused else f"no component of the program takes it as {wanted}"
             raise Unsupported(f"the recurrence cannot run as {wanted}: {why}")
-    step = Candidate("step", 1, {}, simplify(program.graph), (), _time(program, program.graph, 1, machine))
+    graph, names = simplify_named(program.graph, program.definitions)
+    step = Candidate("step", 1, {}, graph, (), _time(program, graph, 1, machine), names)
     return Offers(step, tuple(found), tuple(refused))
 
 
@@ -119,9 +121,9 @@ def _blocks(
             except NotBlock as stop:
                 refused.append(stop)
                 break
-            forward = simplify(lowered.forward)
+            forward, names = simplify_named(lowered.forward, lowered.names)
             time = _time(program, forward, count, machine)
-            yield Candidate(kind, count, forms, forward, tuple(lowered.reasons), time)
+            yield Candidate(kind, count, forms, forward, tuple(lowered.reasons), time, names)
 
 
 def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Machine) -> float:

@@ -23,7 +23,7 @@ from seqc.block import VALID
 from seqc.graph import BATCH, COL, ROW, Node, const, constant, node, renamed, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
-from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels
+from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
 
@@ -64,6 +64,7 @@ class Chunk:
     writes: tuple[Source, ...]
     feedback: tuple[Source, ...] = ()  # the a_r, in the order of `unknown`
     unknown: tuple[Node, ...] = ()  # the rows u_r once solved
+    names: dict[Node, str] = field(default_factory=dict)  # node -> a name for emitted code
     plans: dict[tuple[str, ...], str] = field(default_factory=dict)  # contracted dims -> numerical plan, in words
 
     @property
@@ -85,7 +86,7 @@ class Chunk:
         """The same, as rows that are linear in the state as the block begins."""
         on_state = q
         for decay in self.decays:
-            on_state = on_state * decay.from_start(exclusive)
+            on_state = on_state * self._named("from_start", decay.from_start(exclusive))
         given: Node | None = None
         for source in sources:
             k, others = source.split(over)
@@ -133,8 +134,8 @@ class Chunk:
             one = d.pairs(exclusive)
             shared = one if shared is None else shared * one
 
-        def masked(mask: Node, matrix: Node) -> Node:
-            return where(mask, matrix if shared is None else matrix * shared, 0.0)
+        def masked(mask: Node, matrix: Node, name: str = "A") -> Node:
+            return self._named(name, where(mask, matrix if shared is None else matrix * shared, 0.0))
 
         self.plans.setdefault(over, self._plan(inside, flat, split))
         if not inside and not split:
@@ -151,18 +152,23 @@ class Chunk:
             for d in inside:
                 row, column = d.level(block, exclusive)
                 up, down = up * row, down * column
-            out.append((block, masked(level_mask(block), total(up * columns(down), over))))
+            out.append((block, masked(level_mask(block, self.rows), total(up * columns(down), over), f"A_{block}")))
         if narrow > 1:
-            out.append((0, masked(self._same(narrow, exclusive), self._factored(q, k, inside, narrow, over, exclusive))))
+            near = self._factored(q, k, inside, narrow, over, exclusive)
+            out.append((0, masked(self._same(narrow, exclusive), near, "A_near")))
         elif not exclusive:
             here = node("eq", node("index", dim=ROW), node("index", dim=COL))
-            out.append((0, where(here, total(q * k, over), 0.0)))
+            out.append((0, self._named("A_here", where(here, total(q * k, over), 0.0))))
         if split:
             return out
         whole = out[0][1]
         for _, matrix in out[1:]:
             whole = whole + matrix
-        return [(0, whole)]
+        return [(0, self._named("A", whole))]
+
+    def _named(self, name: str, n: Node) -> Node:
+        self.names.setdefault(n, name)
+        return n
 
     def _plan(self, inside: list[Decay], flat: list[Decay], split: bool) -> str:
         if not inside and not split:
@@ -197,8 +203,7 @@ class Chunk:
         return rows
 
     def _same(self, rows: int, exclusive: bool) -> Node:
-        segment = [node("block_index", dim=d, block=rows) for d in (ROW, COL)]
-        return node("and", node("eq", *segment), causal(exclusive))
+        return causal(exclusive) if rows == self.rows else node("and", same_segment(rows), causal(exclusive))
 
     def _factored(
         self, q: Node, k: Node, inside: list[Decay], rows: int, over: tuple[str, ...], exclusive: bool
@@ -240,7 +245,7 @@ class Chunk:
             coupling.append(line)
         # Gauss elimination over r: every block is strictly lower triangular in time, so each pivot has a unit inverse
         for r in range(count):
-            inverse = node("tri_inv", -coupling[r][r], row=ROW, col=COL)
+            inverse = self._named("inverse", node("tri_inv", -coupling[r][r], row=ROW, col=COL))
             solved[r] = _left(inverse, solved[r])
             coupling[r] = [m if j <= r else compose(inverse, m) for j, m in enumerate(coupling[r])]
             for i in range(r + 1, count):
@@ -251,7 +256,7 @@ class Chunk:
         for r in reversed(range(count)):
             for j in range(r + 1, count):
                 solved[r] = _plus(solved[r], _left(coupling[r][j], solved[j]))
-        self.unknown = tuple(self._rows_value(x) for x in solved)
+        self.unknown = tuple(self._named("solved", self._rows_value(x)) for x in solved)
 
     def _rows_value(self, rows: Rows) -> Node:
         parts = [] if rows.on_state is None else [total(rows.on_state * self.start, rows.over)]
@@ -270,7 +275,7 @@ class Chunk:
                     (i for i, f in enumerate(factors) if d.dims <= set(f.dims)), default=0,
                     key=lambda i: len(factors[i].dims),
                 )
-                factors[home] = factors[home] * d.to_end()
+                factors[home] = factors[home] * self._named("to_end", d.to_end())
             out = out + total(expanded(product(factors), (ROW,)), (ROW,))
         return out
 

@@ -111,6 +111,8 @@ class Decay:
     def level(self, block: int, exclusive: bool) -> tuple[Node, Node]:
         """(row factor, column factor) of one level: from the boundary to t, and from after s to the boundary (on t)."""
         assert self.log is not None
+        if block == 1:  # the neighbour: its own step, or nothing, lies between
+            return const(1.0) if exclusive else node("exp", self.log), const(1.0)
         up = node("exp", cumsum(self.log, ROW, block, exclusive=exclusive))
         down = node("exp", cumsum(self.log, ROW, block, reverse=True, exclusive=True))
         return up, down
@@ -126,14 +128,20 @@ def causal(strict: bool) -> Node:
     return node("gt" if strict else "ge", index(ROW), index(COL))
 
 
-def level_mask(block: int) -> Node:
-    """[t, s]: t in the upper and s in the lower half of one segment of 2 * block rows."""
+def level_mask(block: int, rows: int) -> Node:
+    """[t, s]: t in the upper and s in the lower half of one segment of 2 * block rows, in a block of `rows`."""
+    later = node("gt", segment(ROW, block), segment(COL, block))
+    return later if 2 * block == rows else node("and", same_segment(2 * block), later)
 
-    def segment(dim: str, rows: int) -> Node:
-        return node("block_index", dim=dim, block=rows)
 
-    same = node("eq", segment(ROW, 2 * block), segment(COL, 2 * block))
-    return node("and", same, node("gt", segment(ROW, block), segment(COL, block)))
+def segment(dim: str, rows: int) -> Node:
+    """The number of the segment of `rows` rows that a row lies in."""
+    return index(dim) if rows == 1 else node("block_index", dim=dim, block=rows)
+
+
+def same_segment(rows: int) -> Node:
+    """[t, s]: whether both lie in one segment."""
+    return node("eq", segment(ROW, rows), segment(COL, rows))
 
 
 def levels(rows: int) -> list[int]:

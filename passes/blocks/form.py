@@ -65,6 +65,10 @@ class BlockForm:
             self._component(c)
         self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
         self.forward.update({f"{name}.next": self.ends[name] for name in program.states})
+        self.names = {self.memo[n]: name for n, name in program.definitions.items() if n in self.memo}
+        for c in self.open:
+            self.names |= {n: name for n, name in c.names.items() if n not in self.names}
+            self.names |= {d.log: "log_decay" for d in c.decays if d.log is not None}
         self.reasons += [
             Reason("numerics", c.name, f"read over {', '.join(over)}: {plan}")
             for c in self.open for over, plan in c.plans.items()
