@@ -1,8 +1,9 @@
-"""Every mapping, by case: matrix and vector states, then cells."""
+"""Every mapping, by family."""
 
 from __future__ import annotations
 
-from tests.peers.cells import CELLS
+from tests.peers.cells import GATED
 from tests.peers.linear import LINEAR
+from tests.peers.units import UNITS
 
-PEERS = (*LINEAR, *CELLS)
+PEERS = (*LINEAR, *GATED, *UNITS)
