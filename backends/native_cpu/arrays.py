@@ -1,7 +1,7 @@
 """The arrays that cross the boundary between the caller and a kernel, and how C++ finds a program's part of one.
 
 In: names and axes. Out: `Array`, its C++ offsets, and its Python shape.
-Axes, in memory order: dims of the spec; "B"; "T"; "C" (checkpoints along time); "P" (panels). Axes before the batch are
+Axes, in memory order: dims of the spec; "B"; "T"; SEGMENTS (checkpoints along time); PANELS. Axes before the batch are
 programs whose contributions the caller adds up, always in the same order.
 """
 
@@ -13,7 +13,9 @@ from seqc.backends.native_cpu.places import Place, ident, plus, product
 from seqc.backends.native_cpu.roles import Roles
 from seqc.graph import BATCH
 
-SPECIAL = {BATCH: "B", "T": "T", "C": "n_C", "P": "n_P"}
+SEGMENTS = "<segments>"  # no dim of a spec has such a name
+PANELS = "<panels>"
+SPECIAL = {BATCH: "B", "T": "T", SEGMENTS: "segments", PANELS: "panels"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Array:
         """The array seen from one program at one step, from the pointer that `offset` leads to."""
         strides: dict[str, tuple[str, ...]] = {}
         for i, axis in enumerate(self.axes):
-            if i >= self.lead and axis not in ("T", "C", "P") and axis not in roles.grid:
+            if i >= self.lead and axis not in ("T", SEGMENTS, PANELS) and axis not in roles.grid:
                 strides[axis] = tuple(self.extent(j) for j in range(i + 1, len(self.axes)))
         return Place(base, strides)
 
@@ -48,8 +50,10 @@ class Array:
                 at = time if time.isidentifier() else f"({time})"
             elif axis == BATCH:
                 at = "o_B" if roles.blocked else "i_B"
-            elif axis in ("C", "P"):
-                at = f"i_{axis}"
+            elif axis == SEGMENTS:
+                at = "segment"
+            elif axis == PANELS:
+                at = "panel"
             elif axis in roles.grid:
                 at = f"i_{ident(axis)}"
             elif axis == roles.panel:

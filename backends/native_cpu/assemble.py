@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
@@ -33,14 +33,14 @@ def sizes_text(plan: Plan) -> list[str]:
             lines.append(f"constexpr bool e_{i} = n_{i} % W == 0;")
     panel = roles.panel
     if panel is None:
-        return [*lines, "constexpr i64 n_P = 1;"]
+        return [*lines, "constexpr i64 panels = 1;"]
     i = ident(panel)
     widest = max(plan.program.states.values(), key=lambda s: len(s.dims), default=None)
     rest = [f"n_{ident(d)}" for d in (widest.dims if widest else ()) if d not in roles.grid and d != panel]
     room = f"{L1_BYTES} / ({product([*rest, 'i64(sizeof(real))', 'W'])})"
     lines.append(f"// a panel of {panel}: its part of the state stays in the first-level cache")
     lines.append(f"constexpr i64 w_{i} = W * divisor(chunks(n_{i}), std::max<i64>(1, std::min<i64>({PANEL} / W, {room})));")
-    lines.append(f"constexpr i64 z_{i} = w_{i}, n_P = (n_{i} + w_{i} - 1) / w_{i};")
+    lines.append(f"constexpr i64 z_{i} = w_{i}, panels = (n_{i} + w_{i} - 1) / w_{i};")
     return lines
 
 
@@ -58,7 +58,7 @@ def lead(roles: Roles, dims: Iterable[str], batched: bool) -> tuple[str, ...]:
     if not batched:
         out.append(BATCH)
     if roles.panel is not None and roles.panel not in have:
-        out.append("P")
+        out.append(PANELS)
     return tuple(out)
 
 
@@ -66,7 +66,7 @@ def first_only(roles: Roles, decl: TensorDecl) -> str:
     """The condition under which a program is the first of those that share the tensor; "" if none share it."""
     terms = [f"i_{ident(d)} == 0" for d in roles.grid if d != BATCH and d not in decl.dims]
     if roles.panel is not None and roles.panel not in decl.dims:
-        terms.append("i_P == 0")
+        terms.append("panel == 0")
     return " && ".join(terms)
 
 
@@ -91,13 +91,13 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
 
 def zeros(array: Array) -> str:
     """The zeros that stand for an array outside of the sequence, or of the first program."""
-    dims = [f"n_{ident(d)}" for d in array.axes if d not in (BATCH, "T", "C", "P")]
+    dims = [f"n_{ident(d)}" for d in array.axes if d not in (BATCH, "T", SEGMENTS, PANELS)]
     return f"alignas(64) const real zeros_{ident(array.name)}[{product(dims)}] = {{}};"
 
 
 def position(roles: Roles) -> str:
     """The parameters of a program function that say which program it is."""
-    names = ["o_B" if roles.blocked else "i_B", *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "i_P"]
+    names = ["o_B" if roles.blocked else "i_B", *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
     return ", ".join(f"i64 {n}" for n in names)
 
 
@@ -106,14 +106,14 @@ def panel_lines(roles: Roles) -> list[str]:
     if roles.panel is None:
         return []
     i = ident(roles.panel)
-    return [f"const i64 o_{i} = i_P * w_{i}, m_{i} = std::min(w_{i}, n_{i} - o_{i});"]
+    return [f"const i64 o_{i} = panel * w_{i}, m_{i} = std::min(w_{i}, n_{i} - o_{i});"]
 
 
 def entry(roles: Roles, name: str, arrays: Sequence[Array], flags: Sequence[str]) -> list[str]:
     """`seqc_NAME`: the loop over all programs. flags: template arguments that the caller chooses at run time."""
     title = name.capitalize()
     dims = [d for d in roles.grid if d != BATCH]
-    extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "n_P"])
+    extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "panels"])
     lines = [
         f'extern "C" int seqc_{name}(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {{',
         f"  const {title} a{{",
@@ -128,13 +128,13 @@ def entry(roles: Roles, name: str, arrays: Sequence[Array], flags: Sequence[str]
         "#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)",
         "  for (i64 program = 0; program < programs; ++program) {",
         "    i64 rest = program;",
-        "    const i64 i_P = rest % n_P;",
-        "    rest /= n_P;",
+        "    const i64 panel = rest % panels;",
+        "    rest /= panels;",
     ]
     for d in reversed(dims):
         i = ident(d)
         lines += [f"    const i64 i_{i} = rest % n_{i};", f"    rest /= n_{i};"]
-    indices = ", ".join([*(f"i_{ident(d)}" for d in dims), "i_P"])
+    indices = ", ".join([*(f"i_{ident(d)}" for d in dims), "panel"])
 
     def call(rows: str, start: str) -> str:
         if not flags:

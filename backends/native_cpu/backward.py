@@ -237,9 +237,9 @@ class _Backward:
                      for b in sorted(writer.segments)]
             step = ["const i64 step = first + slot;", f"const i64 t = {time_index(plan)};"]
             lines += [
-                f"  const i64 n_C = (T + {every - 1}) / {every};",
-                "  for (i64 i_C = n_C - 1; i_C >= 0; --i_C) {",
-                f"    const i64 first = i_C * {every}, count = std::min<i64>({every}, T - first);",
+                f"  const i64 segments = (T + {every - 1}) / {every};",
+                "  for (i64 segment = segments - 1; segment >= 0; --segment) {",
+                f"    const i64 first = segment * {every}, count = std::min<i64>({every}, T - first);",
                 *("    " + x for x in self.segment_start), *writer.region("load", 2),
                 "    for (i64 slot = 0; slot + 1 < count; ++slot) {  // the states of the segment, again",
                 *("      " + x for x in [*step, *again, *slots, *ahead]),

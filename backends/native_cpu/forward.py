@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, struct, zeros
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import ident
@@ -30,7 +30,7 @@ def saved_arrays(plan: Plan, written: bool) -> tuple[Array, ...]:
         Array(name, (BATCH, "T", *(d for d in plan.roles.order if d in n.dims and d != BATCH)), written=written, saved=True)
         for name, n in plan.kept.items()
     ]
-    time = "T" if plan.every == 1 else "C"
+    time = "T" if plan.every == 1 else SEGMENTS
     states = [plan.program.states[s] for s in plan.saved_states]
     return (*kept, *(Array(f"{s.name}_kept", (BATCH, time, *s.dims), written=written, saved=True) for s in states))
 
@@ -191,7 +191,7 @@ def forward_text(plan: Plan) -> str:
     if keep_items:
         lines += [
             f"    if (save && step % {every} == 0) {{",
-            f"      const i64 i_C = step / {every}, n_C = (T + {every - 1}) / {every};",
+            f"      const i64 segment = step / {every}, segments = (T + {every - 1}) / {every};",
             *("      " + x for x in keep), *writer.region("keep", 3), "    }",
         ]
     lines += [*writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),

@@ -138,7 +138,9 @@ class KernelWriter:
     def _place_kept(self, s: Stretch, number: int, item: Item) -> None:
         n = item.value
         dims = self.local(n)
-        if not dims:
+        if n in self.kept:
+            pass  # computed in two regions: one buffer serves both
+        elif not dims:
             self.kept[n] = ""
         else:
             readers = [
@@ -160,7 +162,7 @@ class KernelWriter:
                 name += "_"
             self.buffers[name] = (*(d for d in dims if d != last), last)
             self.kept[n] = name
-        if item.kind == "reduce" and self.axis_of[s.name, number] in n.names("over"):
+        if item.kind == "reduce" and n not in self.rows and self.axis_of[s.name, number] in n.names("over"):
             self.rows[n] = f"rows_{len(self.rows)}"
 
     def _pack(self, s: Stretch, number: int, nest: Nest) -> None:

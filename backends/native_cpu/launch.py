@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.backward import input_gradients
 from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
@@ -82,7 +82,7 @@ def launch_text(source: NativeSource) -> str:
 
 
 def _extent(plan: Plan, axis: str) -> str:
-    special = {BATCH: "B", "T": "T", "P": "panels", "C": f"(T + {plan.every - 1}) // {plan.every}"}
+    special = {BATCH: "B", "T": "T", PANELS: "panels", SEGMENTS: f"(T + {plan.every - 1}) // {plan.every}"}
     return special.get(axis) or safe_name(axis.rstrip("'"))
 
 
@@ -123,7 +123,7 @@ def _sizes(source: NativeSource) -> list[str]:
 
 
 def _panels(source: NativeSource) -> str:
-    return "panels" if any("P" in a.axes for a in source.backward) else "_"
+    return "panels" if any(PANELS in a.axes for a in source.backward) else "_"
 
 
 def _macro(dim: str) -> str:

@@ -15,7 +15,7 @@ from seqc.graph import BATCH
 
 def ident(dim: str) -> str:
     """A name of the spec inside an identifier (always behind a prefix, so that it is no keyword)."""
-    return "".join(c if c.isascii() else f"u{ord(c):x}" for c in dim).replace("'", "_")
+    return "".join(c if c.isascii() else f"u{ord(c):x}" for c in dim).replace("'", "_").replace(".", "_")
 
 
 def product(factors: list[str]) -> str:

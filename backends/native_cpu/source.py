@@ -39,6 +39,6 @@ def native_source(block: Block) -> NativeSource:
         head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *sizes_text(p), "}  // namespace", "",
         "namespace {", forward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
         "namespace {", backward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
-        'extern "C" int seqc_panels() { return int(n_P); }', "",
+        'extern "C" int seqc_panels() { return int(panels); }', "",
     ]
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), p)

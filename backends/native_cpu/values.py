@@ -90,7 +90,9 @@ class Values:
     def assign(self, n: Node | None, text: str, args: tuple[Operand, ...], deps: frozenset[str], kind: str) -> Operand:
         """A new value."""
         base = f"v_{ident(self.names[n])}" if n is not None and n in self.names else f"x{len(self.order)}"
-        name = base if base not in self.taken else f"{base}_{len(self.order)}"
+        name = base
+        while name in self.taken:
+            name = f"{base}_{len(self.order)}" if name == base else name + "_"
         self.taken.add(name)
         made = Value(name, text, args, deps, kind)
         self.order.append(made)
