@@ -14,7 +14,7 @@ from seqc.block import Block
 from seqc.build import load
 from seqc.describe import signature
 from seqc.diagnostics import Diagnostic, Unsupported, near_miss
-from seqc.driver import Watch, fix_dims, lower
+from seqc.driver import Watch, blamed, fix_dims, lower
 from seqc.emit import Kernels, Signature, emit
 from seqc.passes.blocks.choose import EAGER
 from seqc.program import Program
@@ -66,7 +66,8 @@ def compile_program(program: Program, options: Options = Options(), watch: Watch
     from seqc.backends import torch_eager
 
     blocks["torch"] = lower(program, options.form, options.rows, EAGER, watch)
-    kernels["torch"] = torch_eager.emit(blocks["torch"])
+    with blamed("the torch backend"):
+        kernels["torch"] = torch_eager.emit(blocks["torch"])
     sig = signature(blocks["torch"], kernels, header(program, options))
     return Compiled(program, options, emit(sig), sig, blocks)
 

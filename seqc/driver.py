@@ -6,11 +6,13 @@ verifier runs after each. Emission, the last stretch, is `seqc.compiled`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from seqc.block import Block
-from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, Unsupported, near_miss
 from seqc.graph import Node
 from seqc.passes import CHECKS, PIPELINE, Stage
 from seqc.passes.blocks.choose import GPU, Candidate, Machine
@@ -58,12 +60,26 @@ def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | Non
     if watch:
         watch("spec", program)
     for stage in stages:
-        value = stage.run(*(known[need] for need in stage.needs))
+        with blamed(stage.name):
+            value = stage.run(*(known[need] for need in stage.needs))
         _verify(stage.name, value)
         known[stage.gives] = value
         if watch:
             watch(stage.name, value)
     return known
+
+
+@contextmanager
+def blamed(where: str) -> Iterator[None]:
+    """Whatever fails inside, other than by a refusal, is a bug of the compiler: it is told with the place."""
+    try:
+        yield
+    except (Refusal, SeqcBug):
+        raise
+    except Exception as problem:
+        last = traceback.extract_tb(problem.__traceback__)[-1]
+        place = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+        raise SeqcBug(where, f"{type(problem).__name__} at {place}: {problem}") from problem
 
 
 def _verify(stage: str, value: object) -> None:

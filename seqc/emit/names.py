@@ -39,9 +39,10 @@ def safe_name(name: str) -> str:
     """The emitted name of `name`: itself where it may stand, otherwise with one underscore more at its end.
 
     `lambda` becomes `lambda_` (and `lambda_` becomes `lambda__`, so that two names never meet); `_x` becomes `u_x`, for
-    an underscore at the start marks the file's own names; a letter outside ASCII becomes its code point (`λ`: `u3bb`).
+    an underscore at the start marks the file's own names; a letter outside ASCII becomes its code point (`λ`: `u3bb`),
+    and the dot in a name of the compiler's own an underscore (`y.lag1`: `y_lag1`).
     """
-    plain = "".join(c if c.isascii() else f"u{ord(c):x}" for c in name)
+    plain = "".join(c if c.isascii() else f"u{ord(c):x}" for c in name).replace(".", "_")
     if plain.startswith("_"):
         plain = "u" + plain
     return plain + "_" if plain.rstrip("_") in RESERVED or plain in RESERVED else plain

@@ -1,0 +1,42 @@
+"""`seqc verify`: the emitted code of a spec against the oracle, finite differences and itself. In: a spec and wishes.
+Out: a line per comparison (or JSON), a progress bar on stderr; exit code 1 if one fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from seqc.commands.options import add_choices, add_json, add_spec, options
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    add_spec(parser)
+    add_choices(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile, run, compare."""
+    from tqdm import tqdm
+
+    from seqc.check_emitted import check, count
+    from seqc.compiled import compile_spec
+
+    wishes = options(args)
+    compiled = compile_spec(args.spec, wishes)
+    findings = []
+    with tqdm(total=count(compiled), desc=compiled.program.name, file=sys.stderr, disable=None, leave=False) as bar:
+        for finding in check(compiled, wishes.dims):
+            findings.append(finding)
+            bar.update()
+    good = all(finding.ok for finding in findings)
+    if args.json:
+        rows = [{"what": f.what, "steps": f.steps, "error": f.error, "allowed": f.allowed, "ok": f.ok} for f in findings]
+        print(json.dumps({"ok": good, "findings": rows}, indent=2))
+        return 0 if good else 1
+    for f in findings:
+        print(f"{'ok  ' if f.ok else 'FAIL'}  T = {f.steps:<4d} error {f.error:8.1e} of {f.allowed:7.1e}  {f.what}")
+    print(f"{args.spec}: {sum(f.ok for f in findings)} of {len(findings)} comparisons hold")
+    return 0 if good else 1

@@ -1,0 +1,65 @@
+"""Random arguments of a program, inside what its declarations promise. In: a program, extents, a number of steps.
+Out: float64 arrays for `seqc.reference`, and cotangents of every result; the same for the same seed.
+
+`hard` draws the ends of ranges too (a decay of zero, a log decay of -inf), and one unit key for all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from seqc.graph import BATCH
+from seqc.program import Program, TensorDecl
+
+ODD = (3, 5, 2, 7)  # extents of dims that the spec leaves open, in the order of the dims
+EXTREMES = (0.0, -1e-8, -20.0, -np.inf)  # drawn for a range that ends at 0 and has no other end
+STEEP = 0.5  # share of the values that `hard` puts at the ends
+
+
+def sample_sizes(program: Program, batch: int = 2, given: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Small extents, odd and different where the spec allows any."""
+    sizes = {BATCH: batch}
+    for i, d in enumerate(program.dims.values()):
+        sizes[d.name] = (given or {}).get(d.name) or (min(d.choices) if d.choices else ODD[i % len(ODD)])
+    return sizes
+
+
+def sample(
+    program: Program, sizes: Mapping[str, int], steps: int, *, hard: bool = False, seed: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(arrays, cotangents): inputs, params and NAME_0 by name; cotangents by output name and NAME_T."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*axes: str) -> Any:
+        return rng.standard_normal([steps if a == "T" else sizes[a.rstrip("'")] for a in axes])
+
+    arrays = {name: _within(d, normal(BATCH, "T", *d.dims), hard, rng) for name, d in program.inputs.items()}
+    arrays |= {name: _within(d, 0.4 * normal(*d.axes), False, rng) for name, d in program.params.items()}
+    arrays |= {f"{name}_0": normal(*d.axes) for name, d in program.states.items()}
+    cotangents = {name: normal(BATCH, "T", *d.dims) for name, d in program.output_decls.items()}
+    cotangents |= {f"{name}_T": normal(*d.axes) for name, d in program.states.items()}
+    return arrays, cotangents
+
+
+def _within(decl: TensorDecl, x: Any, hard: bool, rng: Any) -> Any:
+    """Normal numbers brought into the declared range, or onto the unit sphere."""
+    lo, hi = decl.range.lo, decl.range.hi
+    if decl.unit:
+        axes = tuple(x.ndim - len(decl.dims) + decl.dims.index(d) for d in decl.unit)
+        x = x / np.linalg.norm(x, axis=axes, keepdims=True)
+        if hard and x.shape[1]:
+            x = np.repeat(x[:, :1], x.shape[1], axis=1)
+        return x
+    ends: tuple[float, ...] = ()
+    if np.isfinite(lo) and np.isfinite(hi):
+        x, ends = lo + (hi - lo) * rng.random(x.shape), (lo, hi)
+    elif np.isfinite(hi):
+        x, ends = hi - np.abs(x), EXTREMES if hi == 0 else (hi,)
+    elif np.isfinite(lo):
+        x, ends = lo + np.abs(x), (lo,)
+    if hard and ends:
+        x = np.where(rng.random(x.shape) < STEEP, rng.choice(ends, x.shape), x)
+    return x
