@@ -17,7 +17,7 @@ from seqc.backends.native_cpu.forward import (
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
-from seqc.backends.native_cpu.schedule import Item
+from seqc.backends.native_cpu.schedule import Item, maker
 from seqc.graph import BATCH, Node, const, leaf, leaves
 
 
@@ -112,7 +112,7 @@ class _Backward:
         self._parameters()
         self._states(token)
         fixed = writer.invariants(every_root)
-        writer.add("fixed", [Item("keep", n, roles.local(n.dims)) for n in fixed])
+        writer.add("fixed", [maker(roles, n) for n in fixed])
         writer.add("begin", self.begin)
         writer.add("load", self.segment)
         writer.add("again", self._again_items(), None, fixed)

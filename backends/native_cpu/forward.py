@@ -7,7 +7,7 @@ from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, po
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
-from seqc.backends.native_cpu.schedule import Item
+from seqc.backends.native_cpu.schedule import Item, maker
 from seqc.graph import BATCH, Node, leaf, leaves
 
 
@@ -166,7 +166,7 @@ def forward_text(plan: Plan) -> str:
         items.append(Item("state", plan.forward[f"{s.name}.next"], roles.local(s.axes), f"w.s_{ident(s.name)}"))
 
     fixed = writer.invariants(roots)
-    writer.add("fixed", [Item("keep", n, roles.local(n.dims)) for n in fixed])
+    writer.add("fixed", [maker(roles, n) for n in fixed])
     writer.given |= {own: writer.place_of(name[2:]) for own, name in carried.items()}
     writer.add("begin", begin_items)
     writer.add("keep", keep_items)

@@ -10,9 +10,10 @@ all rows are summed across at the end.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, takewhile
 
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.schedule import Item, Nest
@@ -176,7 +177,7 @@ class NestPrinter:
         for s in self.sums:
             self._across(s)
         self.close()
-        return self.lines
+        return _without_unused(self.lines)
 
     def _block_limit(self) -> str:
         if not self.loops and all(s.depth == -1 for s in self.sums):
@@ -300,6 +301,9 @@ class NestPrinter:
     def _declare(self, s: Sum) -> None:
         slots = self._slots(s)
         name = f"{self._type(s)} {s.name}{''.join(f'[{self.width(d)}]' for d in slots)}"
+        if not s.most:
+            self.put(f"{name}{{}};")
+            return
         if not slots:
             self.put(f"{name} = {self._zero(s)};")
             return
@@ -372,3 +376,16 @@ class NestPrinter:
             self.put(f"{place.base} = total<{most}>(load({rows}));")
         else:
             self.put(f"across<{most}>({rows}, {place.base}, {self._rows_size(s)});")
+
+
+def _without_unused(lines: list[str]) -> list[str]:
+    """The lines without positions of vectors that no line of their block reads."""
+    out = []
+    for i, line in enumerate(lines):
+        if line.strip().startswith("const i64 at ="):
+            depth = len(line) - len(line.lstrip())
+            block = takewhile(lambda x: len(x) - len(x.lstrip()) >= depth, lines[i + 1 :])  # noqa: B023
+            if not any(re.search(r"\bat\b", x) for x in block):
+                continue
+        out.append(line)
+    return out

@@ -65,6 +65,7 @@ INLINE vec load(const real* p) {
   return r;
 }
 INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
+INLINE void store(real* p, real x) { store(p, splat(x)); }
 template <bool full>
 INLINE vec load(const real* p, i64 left) {
   if (full || left >= W) return load(p);
@@ -85,10 +86,13 @@ INLINE vec gather(const real* p, i64 stride, i64 left) {
     if (i < left) r[i] = p[i * stride];
   return r;
 }
+template <bool full>
+INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
 INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i * stride] = x[i];
 }
+INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
 template <bool full>
 INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
   if (full || left >= W) return x;

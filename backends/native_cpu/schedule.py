@@ -74,6 +74,13 @@ def view(n: Node) -> View:
     return View(n, tuple(sorted(index.items(), key=lambda x: x[0])))
 
 
+def maker(roles: Roles, n: Node) -> Item:
+    """The item that brings a value to its buffer."""
+    if n.op in REDUCTIONS:
+        return Item("reduce", n, roles.local(n.args[0].dims))
+    return Item("keep", n, roles.local(n.dims))
+
+
 def immediate(n: Node) -> bool:
     """Values that cost nothing anywhere."""
     return n.op in ("const", "size", "index")
@@ -141,20 +148,14 @@ class Region:
     def _items(self, stores: list[Item], dear: set[Node]) -> dict[Item, tuple[list[Node], list[View]]]:
         """All items with their cones: the stores, and whatever must be kept for them."""
         items: dict[Item, tuple[list[Node], list[View]]] = {}
-        work = list(stores) + [Item("keep", n, self.roles.local(n.dims)) for n in sorted(dear, key=self._key)]
+        work = list(stores) + [maker(self.roles, n) for n in sorted(dear, key=self._key)]
         while work:
             item = work.pop(0)
             if item in items:
                 continue
             items[item] = self.cone(item, dear)
-            for read in items[item][1]:
-                if read.base not in self.given:
-                    work.append(self._maker(read.base))
+            work += [maker(self.roles, read.base) for read in items[item][1] if read.base not in self.given]
         return items
-
-    def _maker(self, n: Node) -> Item:
-        space = self.roles.local(n.args[0].dims if n.op in REDUCTIONS else n.dims)
-        return Item("reduce" if n.op in REDUCTIONS else "keep", n, space)
 
     def _key(self, n: Node) -> str:
         return repr((n.op, n.dims, n.attrs))

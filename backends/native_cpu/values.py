@@ -165,13 +165,13 @@ class Values:
         return f"gather({address}, {'*'.join(place.strides[along])}, {limit})"
 
     def vector_store(self, place: Place, index: Mapping[str, str], along: str, value: str) -> str:
-        """The statement that stores a vector along the axis `along` of a place."""
+        """The statement that stores a value (a vector, or a number for all lanes) along the axis `along` of a place."""
         assert self.axis is not None
         address = place.at(index)
         unit = not place.strides[along]
         if unit and place.inside:
-            return f"store({address}, splat({value}));"
+            return f"store({address}, {value});"
         if unit:
-            return f"store<e_{ident(self.axis)}>({address}, splat({value}), {self.left(self.axis)});"
+            return f"store<e_{ident(self.axis)}>({address}, {value}, {self.left(self.axis)});"
         limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
-        return f"scatter({address}, splat({value}), {'*'.join(place.strides[along])}, {limit});"
+        return f"scatter({address}, {value}, {'*'.join(place.strides[along])}, {limit});"
