@@ -93,7 +93,7 @@ def flash_gru(given: Tensors) -> Tensors:
         "x_r": x[:, :, 0] + b[1],
         "x_z": x[:, :, 1] + b[2],
         "x_n": x[:, :, 2] + b[3],
-        **{"R_n": weight[0], "R_r": weight[1], "R_z": weight[2], "b_n": b[0], "b_r": zero, "b_z": zero},
+        "R_n": weight[0], "R_r": weight[1], "R_z": weight[2], "b_n": b[0], "b_r": zero, "b_z": zero,
         "h_0": given["h0"],
     }
 
@@ -111,7 +111,7 @@ def layer_norm(given: Tensors) -> Tensors:
         **out,
         "x": (given["x"] @ given["W_x"].T).unflatten(-1, (4, 7)),
         "R": given["W_h"].unflatten(0, (4, 7)),
-        **{"gain_c": given["g3"], "bias_c": given["b3"], "h_0": given["h0"], "c_0": given["c0"]},
+        "gain_c": given["g3"], "bias_c": given["b3"], "h_0": given["h0"], "c_0": given["c0"],
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.peers.cells import GATED
+from tests.peers.layers import LAYERS
 from tests.peers.linear import LINEAR
 from tests.peers.units import UNITS
 
-PEERS = (*LINEAR, *GATED, *UNITS)
+PEERS = (*LINEAR, *GATED, *UNITS, *LAYERS)

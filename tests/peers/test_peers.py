@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import seqc
 from seqc import build, reference
+from seqc.compiled import BACKENDS
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower
 from tests.block_runner import run_block
@@ -63,6 +66,26 @@ def test_block(peer: Peer, form: str) -> None:
 
     with np.errstate(all="ignore"):
         compare(peer, run)
+
+
+@each
+@pytest.mark.parametrize("backend", [name for name in ("torch", "cpu") if name in BACKENDS])
+def test_emitted(peer: Peer, backend: str) -> None:
+    """The emitted file as a user has it, in the form that the compiler chooses."""
+    recurrence = seqc.compile(peer.path, backend)
+
+    def run(arrays: Arrays, cotangents: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
+        given = {name: torch.tensor(x, requires_grad=True) for name, x in arrays.items()}
+        found = recurrence(**given)._asdict()
+        weighed = [(x * torch.tensor(cotangents[name])).sum() for name, x in found.items() if name in cotangents]
+        gradients: Arrays = {}
+        if weighed:
+            parts = torch.autograd.grad(torch.stack(weighed).sum(), list(given.values()), allow_unused=True)
+            gradients = {name: torch.zeros_like(given[name]).numpy() if g is None else g.numpy()
+                         for name, g in zip(given, parts, strict=True)}
+        return {name: x.detach().numpy() for name, x in found.items()}, dict(gradients)
+
+    compare(peer, run)
 
 
 def test_every_case_is_mapped() -> None:
