@@ -1,21 +1,22 @@
-"""block graph -> its three phases, and the same graph over all blocks at once.
+"""A block graph in phases: what runs for all blocks at once, and what must go from block to block.
 
-Needs: the roots of a block (or of its gradient) and the carried leaves, each with the key of its next value.
-`split`: roots -> Phases, when: always. Before: no node is marked. After: every node below the roots, constants and leaves
-too, is in exactly one of
-- `before`: does not depend on the carried values, so it can be computed for all blocks in parallel;
-- `loop`: lies on the way from the carried leaves to their next values: the only sequential part;
-- `after`: depends on the carried values, but nothing carried depends on it: parallel again, once the carried values of
-  all blocks are known.
-A carried leaf whose next value needs no carried value is a `stream`: its values are the next values moved by one block,
-so that it counts as known in advance.
-`over_blocks`: graph -> the same graph for all blocks: every leaf that differs from block to block gets the dim BLOCK.
-`sum_blocks`: x[BLOCK, ...] -> sum of x over BLOCK, pushed down to the sums inside x, so that one contraction serves both.
+In: the roots of a block (or of its gradient) and the carried leaves, each with the key of its next value. Out:
+
+- `split`: every node below the roots, constants and leaves too, in exactly one of `before` (does not depend on carried
+  values: parallel over blocks), `loop` (on the way from carried values to their next values: sequential) and `after`
+  (depends on carried values, but nothing carried depends on it: parallel again, once the carried values are known).
+- `stages`: the carried leaves in groups. Once the loop of a group has run, its values are known for all blocks, so what
+  depends on them alone is parallel for the next group. A group without a loop (`stream`) holds one value whose next value
+  needs nothing carried of its own group: it is that value moved by one block.
+- `over_blocks`: the same graph for all blocks: every leaf that differs from block to block gets the dim BLOCK.
+- `sum_blocks`: the sum of a value over BLOCK, pushed down to the sums inside it, so that one contraction serves both.
+
+Nothing here prints, and no value changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.graph import Node, depends, leaf, node, rebuild, topological, total
@@ -26,35 +27,63 @@ PER_BLOCK = ("input", "state", "cot", "mask")  # kinds of leaves whose value dif
 
 @dataclass(frozen=True)
 class Phases:
-    """See the file's docstring. Nodes are in topological order; `looped` and `streams` are the carried leaves."""
+    """See the file's docstring. Nodes are in topological order."""
 
     before: tuple[Node, ...]
     loop: tuple[Node, ...]
     after: tuple[Node, ...]
-    looped: tuple[Node, ...]
-    streams: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Carried leaves that depend on no later stage. `stream`: one leaf that needs no loop."""
+
+    carried: tuple[Node, ...]
+    stream: bool
 
 
 def split(outputs: Mapping[str, Node], carried: Mapping[Node, str]) -> Phases:
     """The phases of `outputs`. carried: leaf -> key in `outputs` of its value for the next block."""
-    looped = dict(carried)
-    streams: list[Node] = []
-    while True:
-        hit = depends(outputs.values(), looped)
-        free = [n for n, key in looped.items() if outputs[key] not in hit]
-        if not free:
-            break
-        streams += free
-        looped = {n: key for n, key in looped.items() if n not in free}
     order = topological(outputs.values())
-    on_way = set(topological(outputs[key] for key in looped.values())) & hit
+    hit = depends(outputs.values(), carried)
+    on_way = set(topological(outputs[key] for key in carried.values())) & hit
     return Phases(
         before=tuple(n for n in order if n not in hit),
-        loop=tuple(n for n in order if n in on_way and n not in looped),
+        loop=tuple(n for n in order if n in on_way and n not in carried),
         after=tuple(n for n in order if n in hit and n not in on_way),
-        looped=tuple(looped),
-        streams=tuple(streams),
     )
+
+
+def stages(outputs: Mapping[str, Node], carried: Mapping[Node, str]) -> tuple[Stage, ...]:
+    """The carried leaves, grouped: first those that depend on no other group, in the order of `carried`."""
+    below = {n: {x for x in topological([outputs[key]]) if x in carried} for n, key in carried.items()}
+    reach = {n: _closure(n, below) for n in carried}
+    left = dict.fromkeys(carried)
+    out = []
+    while left:
+        # a leaf is ready when all that it reaches is done, or reaches it too
+        ready = [n for n in left if all(m not in left or n in reach[m] for m in reach[n])]
+        streams = [n for n in ready if n not in reach[n]]
+        if streams:
+            out += [Stage((n,), True) for n in streams]
+            ready = streams
+        else:
+            out.append(Stage(tuple(ready), False))
+        for n in ready:
+            del left[n]
+    return tuple(out)
+
+
+def _closure(start: Node, below: Mapping[Node, Iterable[Node]]) -> set[Node]:
+    """Every carried leaf that the next value of `start` needs, directly or through other blocks."""
+    seen: set[Node] = set()
+    todo = list(below[start])
+    while todo:
+        n = todo.pop()
+        if n not in seen:
+            seen.add(n)
+            todo += below[n]
+    return seen
 
 
 def over_blocks(outputs: Mapping[str, Node], known: Mapping[Node, Node]) -> tuple[dict[str, Node], dict[Node, Node]]:
@@ -67,7 +96,7 @@ def over_blocks(outputs: Mapping[str, Node], known: Mapping[Node, Node]) -> tupl
             done[n] = blocked_leaf(n)
         else:
             args = tuple(done[a] for a in n.args)
-            if n.op == "affine_scan":
+            if n.op.endswith("_scan"):
                 args = _same_dims(*args, dim=n.text("dim"))
             done[n] = rebuild(n, args)
     return {name: done[n] for name, n in outputs.items()}, done
@@ -81,8 +110,7 @@ def blocked_leaf(n: Node) -> Node:
 def _same_dims(a: Node, b: Node, start: Node, dim: str) -> tuple[Node, Node, Node]:
     """The arguments of a scan, each made constant along the dims that only another one has."""
     dims = sorted({*a.dims, *b.dims, *start.dims})
-    wide = [_expanded(x, dims) for x in (a, b)]
-    return wide[0], wide[1], _expanded(start, [d for d in dims if d != dim])
+    return _expanded(a, dims), _expanded(b, dims), _expanded(start, [d for d in dims if d != dim])
 
 
 def _expanded(x: Node, dims: list[str]) -> Node:
@@ -113,4 +141,4 @@ def sum_blocks(x: Node) -> Node:
             return node("sum", x, over=(BLOCK,))
 
 
-__all__ = ["BLOCK", "PER_BLOCK", "Phases", "blocked_leaf", "over_blocks", "split", "sum_blocks"]
+__all__ = ["BLOCK", "PER_BLOCK", "Phases", "Stage", "blocked_leaf", "over_blocks", "split", "stages", "sum_blocks"]

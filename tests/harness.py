@@ -51,7 +51,7 @@ def draw(
     every = {**SIZES, **{d.name: d.default for d in program.dims.values() if d.default}, **(sizes or {}), "T": steps}
 
     def normal(*axes: str) -> Any:
-        return rng.standard_normal([every[a.rstrip("'")] for a in axes])
+        return rng.standard_normal([every.get(a.rstrip("'"), 3) for a in axes])
 
     arrays = {name: _input(d, normal("B", "T", *d.dims), rng, hard) for name, d in program.inputs.items()}
     for name, d in program.params.items():

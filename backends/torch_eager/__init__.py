@@ -16,7 +16,7 @@ from seqc.emit.text import join
 
 
 def emit(block: Block) -> Kernels:
-    """The torch part of an emitted file. Raises Unsupported where a step cannot be computed alone."""
+    """The torch part of an emitted file."""
     functions = [forward(block), backward(block), step(block)]
     helpers = helper_texts(name for fn in functions for name in fn.helpers)
     count = "T + 1" if block.form == "step" else f"(T + {block.rows - 1}) // {block.rows} + 1"

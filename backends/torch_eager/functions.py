@@ -14,7 +14,6 @@ from seqc.backends.torch_eager.layout import Layout, layout_of, quotes_of, step_
 from seqc.backends.torch_eager.printer import FREE, Printer
 from seqc.backends.torch_eager.sequence import Sequence, all_blocks
 from seqc.block import Block, gradient_key
-from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.expressions import ATOM, Text, reordered
 from seqc.emit.names import safe_name
 from seqc.graph import BATCH, ROW, Node, leaves, topological
@@ -190,16 +189,18 @@ def _gradient_name(key: str) -> str:
 
 
 def step(block: Block) -> Function:
-    """`_step_torch(inputs, params, NAME_0) -> (outputs, NAME_T)`: one step of the recurrence as the spec states it."""
+    """`_step_torch(inputs, params, NAME_0) -> (outputs, NAME_T)`: one step of the recurrence as the spec states it.
+
+    Where an input is read at other steps, one step alone does not say enough: the function then refuses with the reason.
+    """
     program = block.program
     layout = step_layout(program)
+    fn = function("_step_torch", "One step: outputs and new states.", block, arguments_of(program, time=False), time=False)
     lagged = sorted({n.text("name") for n in leaves(program.graph.values(), "input") if n.number("offset")})
     if lagged:
-        raise Unsupported(Diagnostic(
-            "E-step", f"one step of `{program.name}` needs other steps of {', '.join(lagged)}", kind="unsupported",
-            help="carry the earlier inputs as states: `state x1[D] = 0`, `x1 = x`, and read `x1[t-1]`",
-        ))
-    fn = function("_step_torch", "One step: outputs and new states.", block, arguments_of(program, time=False), time=False)
+        why = f"one step of {program.name} reads other steps of {', '.join(lagged)}: call {program.name} on the sequence"
+        fn.say(f'raise NotImplementedError("{why}")')
+        return fn
     texts = {d.leaf(): Text(safe_name(n), d.axes) for n, d in (*program.inputs.items(), *program.params.items())}
     texts |= {d.leaf(): Text(f"{safe_name(n)}_0", d.axes) for n, d in program.states.items()}
     roots = program.graph

@@ -4,6 +4,7 @@
         P = affine_scan(a, 0, 1),  G_i = affine_scan(a, c_i, 0),
         when start depends on carried values, or b = sum_i c_i * x_i + rest with x_i carried and without the scan's dim,
         and a, c_i, rest do not depend on carried values
+    max_scan(a, b, start)      ->  max(cumsum(a) + start, max_scan(a, b, -inf)), when only start depends on carried values
     take(f(x, y), row)         ->  f(take(x, row), take(y, row)),  when f is elementwise and depends on carried values
 
 After both, the loop holds one multiplication and one addition per block, and every scan runs for all blocks at once.
@@ -12,12 +13,13 @@ In: roots of a block, the carried leaves, the number of rows of a block. Out: ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from seqc.graph import Node, const, depends, node, rebuild, renamed, topological
 from seqc.ops import TABLE
 from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, expanded, take
+from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, take
 
 ZERO = const(0.0)
 
@@ -30,6 +32,8 @@ def hoist(outputs: Mapping[str, Node], carried: Iterable[Node], rows: int) -> di
         fresh = _made(rebuild(n, tuple(done[a] for a in n.args)), late)
         if fresh.op == "affine_scan" and fresh in late:
             fresh = _split(fresh, late)
+        elif fresh.op == "max_scan" and fresh in late:
+            fresh = _split_max(fresh, late)
         elif fresh.op == "take" and fresh in late:
             fresh = _taken(fresh.args[0], fresh.text("dim"), fresh.number("at"), rows, late)
         done[n] = fresh
@@ -80,6 +84,14 @@ def _split(n: Node, late: Late) -> Node:
     for coefficient, x in carried:
         out = affine_scan(a, expanded(coefficient, (dim,)), ZERO, dim, reverse) * x + out
     return _made(out, late)
+
+
+def _split_max(n: Node, late: Late) -> Node:
+    a, b, start = n.args
+    dim = n.text("dim")
+    if a in late or b in late or dim in start.dims:
+        return n
+    return _made(node("max", cumsum(a, dim) + start, max_scan(a, b, const(-math.inf), dim)), late)
 
 
 Terms = tuple[list[tuple[Node, Node]], Node]  # (coefficient, carried value) pairs, and the rest

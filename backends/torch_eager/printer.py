@@ -161,7 +161,7 @@ class Printer:
                 return Text(f"{self.fn.helper('_shift')}({x.code}, {n.number('by')}, {axis})", x.axes)
             case "cumsum":
                 return self._cumsum(n, args[0])
-            case "affine_scan":
+            case "affine_scan" | "max_scan":
                 return self._scan(n, args)
             case "tri_inv":
                 row, col = n.text("row"), n.text("col")
@@ -225,9 +225,9 @@ class Printer:
         a, b = (self.turn(self.full(x, (dim,)), axes) for x in args[:2])
         a, b = (self.align(x, axes) for x in (a, b))
         start = self.align(self.tensor(args[2]), inner)
-        option = ", reverse=True" if n.number("reverse") else ""
+        option = ", reverse=True" if n.op == "affine_scan" and n.number("reverse") else ""
         at = axes.index(dim) - len(axes)
-        return Text(f"{self.fn.helper('_affine_scan')}({a.code}, {b.code}, {start.code}, {at}{option})", axes)
+        return Text(f"{self.fn.helper(f'_{n.op}')}({a.code}, {b.code}, {start.code}, {at}{option})", axes)
 
     # ---- elementwise ----
 

@@ -57,6 +57,15 @@ def _affine_scan(a, b, start, dim, reverse=False):
         out.append(h)
     return torch.stack(out[::-1] if reverse else out, dim)
 ''',
+    "_max_scan": '''
+def _max_scan(a, b, start, dim):
+    """m[i] = max(m[i-1] + a[i], b[i]) along `dim`, m[-1] = start."""
+    m, out = start, []
+    for a_i, b_i in zip(a.unbind(dim), b.unbind(dim)):
+        m = torch.maximum(m + a_i, b_i)
+        out.append(m)
+    return torch.stack(out, dim)
+''',
     "_unit_lower_inverse": '''
 def _unit_lower_inverse(x):
     """The inverse of I + (strictly lower part of x), over the last two axes."""

@@ -17,7 +17,7 @@ from seqc.backends.torch_eager.printer import FREE, Printer
 from seqc.emit.expressions import Text
 from seqc.emit.names import safe_name
 from seqc.graph import BATCH, Node, leaf, topological
-from seqc.phases import BLOCK, over_blocks, split
+from seqc.phases import BLOCK, Stage, over_blocks, split, stages
 
 
 def all_blocks(n: Node, which: str) -> Node:
@@ -41,16 +41,19 @@ class Sequence:
     ) -> None:
         self.fn, self.layout, self.reverse = fn, layout, reverse
         self.carried, self.starts, self.names, self.quotes = carried, starts, names, quotes
-        self.roots = hoist(roots, carried, rows)
-        self.phases = split(self.roots, carried)
         self.finals: dict[Node, Text] = {}  # carried leaf -> its last value
         self.wholes: dict[Node, Text] = {}  # carried leaf -> its values over all blocks, [NT + 1, ...]
+        self.stages = stages(roots, carried)
+        for stage in self.stages:
+            if not stage.stream:
+                roots = hoist(roots, stage.carried, rows)
+        self.roots = roots
+        self._inside = {s: self._loop_nodes(s) for s in self.stages}
         table = {n: x for n, (x, _) in known.items()} | self._carried_over_blocks()
         lifted, self.image = over_blocks(self.roots, table)
         self.results = {k: result(k, n) for k, n in lifted.items() if k not in carried.values()}
-        needs = self._needs(self._sunk())
-        ahead = [self.image[n] for n in needs]
-        ahead += [self.image[self.roots[carried[n]]] for n in self.phases.streams]
+        self._needed = {s: self._needs(s) for s in self.stages}
+        ahead = [self.image[n] for s in self.stages for n in self._needed[s]]
         below = topological([*ahead, *self.results.values()])
         self.kept = {n for n in carried if n in set(kept) or any(all_blocks(n, w) in below for w in ("in", "out"))}
         texts = {x: text for x, text in known.values()}
@@ -62,10 +65,11 @@ class Sequence:
             fn, [*ahead, *self.results.values()], texts, self._over_blocks(names), layout.order, layout.extent,
             self._over_blocks(quotes),
         )
-        for n in self.phases.streams:
-            self._stream(n)
-        if self.phases.looped:
-            self._loop({n: self.printer.named(self.image[n]) for n in needs})
+        for stage in self.stages:
+            if stage.stream:
+                self._stream(stage.carried[0])
+            else:
+                self._loop(stage)
 
     def _over_blocks(self, table: Mapping[Node, str]) -> dict[Node, str]:
         out: dict[Node, str] = {}
@@ -75,35 +79,46 @@ class Sequence:
         return out
 
     def _carried_over_blocks(self) -> dict[Node, Node]:
-        """Carried leaves, and next values that the loop computes, with their leaves over all blocks."""
+        """Carried leaves, and next values that a loop computes, with their leaves over all blocks."""
         out: dict[Node, Node] = {n: all_blocks(n, "in") for n in self.carried}
-        inside = set(self.phases.loop)
-        for n in self.phases.looped:
-            end = self.roots[self.carried[n]]
-            if end in inside and set(end.dims) == set(n.dims):
-                out.setdefault(end, all_blocks(n, "out"))
+        for stage in self.stages:
+            for n in stage.carried:
+                end = self.roots[self.carried[n]]
+                if end in self._inside[stage] and set(end.dims) == set(n.dims):
+                    out.setdefault(end, all_blocks(n, "out"))
         return out
 
-    def _sunk(self) -> set[Node]:
-        """Outer products that could be formed before the loop, but are bigger than their factors: the loop forms them."""
-        inside = set(self.phases.loop)
+    def _ends(self, stage: Stage) -> list[Node]:
+        return [self.roots[self.carried[n]] for n in stage.carried]
+
+    def _loop_nodes(self, stage: Stage) -> set[Node]:
+        """What the loop of a stage computes: all that depends on what it carries, and outer products it alone reads.
+
+        Those could be formed before the loop, but are bigger than their factors.
+        """
+        if stage.stream:
+            return set()
+        ends = {str(i): n for i, n in enumerate(self._ends(stage))}
+        phases = split(ends, {n: str(i) for i, n in enumerate(stage.carried)})
+        inside = set(phases.loop)
         users: dict[Node, set[Node]] = {}
         for n in topological(self.roots.values()):
             for a in n.args:
                 users.setdefault(a, set()).add(n)
-        ends = set(self.roots.values())
-        return {
-            n for n in self.phases.before
+        roots = set(self.roots.values())
+        return inside | {
+            n for n in phases.before
             if n.op == "mul" and BATCH in n.dims and all(set(a.dims) < set(n.dims) for a in n.args)
-            and n not in ends and users[n] <= inside
+            and n not in roots and users[n] <= inside
         }
 
-    def _needs(self, sunk: set[Node]) -> list[Node]:
-        """What the loop reads of the phase before it, in order."""
-        looped = self.phases.looped
-        inside = {*self.phases.loop, *sunk}
-        stay = {*inside, *looped}
-        ends = [self.roots[self.carried[c]] for c in looped]
+    def _needs(self, stage: Stage) -> list[Node]:
+        """What a stage reads of all that is known before it, in order."""
+        ends = self._ends(stage)
+        if stage.stream:
+            return ends
+        inside = self._inside[stage]
+        stay = {*inside, *stage.carried}
         reads = [a for n in topological(ends) if n in inside for a in n.args]
         return [a for a in dict.fromkeys([*reads, *ends]) if a not in stay and a.op not in ("const", "size")]
 
@@ -130,9 +145,10 @@ class Sequence:
         self._settle(n, self.fn.assign(f"{self.carried_name(n)}_all", Text(f"torch.cat([{parts}])", axes)))
         self.finals[n] = Text(f"{self.wholes[n].code}[{'0' if self.reverse else '-1'}].clone()", axes[1:])
 
-    def _loop(self, outer: Mapping[Node, Text]) -> None:
-        fn, looped = self.fn, self.phases.looped
-        ends = [self.roots[self.carried[n]] for n in looped]
+    def _loop(self, stage: Stage) -> None:
+        fn, looped = self.fn, stage.carried
+        ends = self._ends(stage)
+        outer = {n: self.printer.named(self.image[n]) for n in self._needed[stage]}
         fn.blank("the recurrence itself: one step or block after the other")
         texts, lists = {}, {}
         for n in looped:
@@ -144,7 +160,8 @@ class Sequence:
                 fn.say(f"{lists[n]} = [{name}]")
         begin = len(fn.lines)
         fn.indent += 4
-        loop = LoopPrinter(fn, ends, texts, self._names_inside(), self.layout.order, self.layout.extent, self.quotes, outer)
+        loop = LoopPrinter(fn, ends, texts, self._names_inside(), self.layout.order, self.layout.extent,
+                           self.quotes, outer)
         values = [loop.exactly(x, n.names("shape")) for n, x in zip(looped, loop.values(ends), strict=True)]
         left = [texts[n].code for n, x in zip(looped, values, strict=True) if texts[n].code != x.code]
         right = [x.code for n, x in zip(looped, values, strict=True) if texts[n].code != x.code]
@@ -165,5 +182,5 @@ class Sequence:
 
     def _names_inside(self) -> dict[Node, str]:
         """Wishes inside the loop: the name of a state is taken by its old value."""
-        taken = {self.carried_name(n) for n in self.phases.looped}
+        taken = {self.carried_name(n) for n in self.carried}
         return {n: f"{w}_next" if w in taken else w for n, w in self.names.items() if n.op != "leaf"}
