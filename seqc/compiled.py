@@ -13,13 +13,14 @@ from pathlib import Path
 from seqc.block import Block
 from seqc.build import load
 from seqc.describe import signature
-from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
 from seqc.driver import Watch, blamed, fix_dims, lower
 from seqc.emit import Kernels, Signature, emit
 from seqc.passes.blocks.choose import EAGER
 from seqc.program import Program
 
-BACKENDS = ("auto", "torch")
+BACKENDS = ("auto", "triton", "cpu", "torch")
+SERVED = {"auto": ("torch", "cpu"), "cpu": ("torch", "cpu"), "torch": ("torch",)}  # the parts of a file
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Compiled:
-    """An emitted file: its text, its signature, and the block behind each part ("torch", "triton", "cpu")."""
+    """An emitted file: its text, its signature, the block behind each part ("torch", "cpu", "triton"), and why the
+    parts that it could have had are missing."""
 
     program: Program
     options: Options
     text: str
     signature: Signature
     blocks: Mapping[str, Block]
-
-    @property
-    def block(self) -> Block:
-        """The block of the fastest part."""
-        return self.blocks[max(self.blocks, key=("torch", "cpu", "triton").index)]
+    missing: Mapping[str, str]
 
 
 def compile_spec(path_or_text: str | Path, options: Options = Options(), watch: Watch | None = None) -> Compiled:
@@ -55,21 +53,47 @@ def compile_spec(path_or_text: str | Path, options: Options = Options(), watch: 
 
 
 def compile_program(program: Program, options: Options = Options(), watch: Watch | None = None) -> Compiled:
-    """The emitted file of a program. watch: sees each stage on the way to the part that the backend is named for."""
-    if options.backend not in BACKENDS:
-        help = near_miss(options.backend, BACKENDS) or f"one of {', '.join(BACKENDS)}"
+    """The emitted file of a program. watch: sees each stage on the way to the first part, plain torch."""
+    if options.backend not in SERVED:
+        known = [name for name in BACKENDS if name in SERVED]
+        help = near_miss(options.backend, known) or f"one of {', '.join(known)}"
         message = f"there is no backend `{options.backend}`"
         raise Unsupported(Diagnostic("no-such-backend", message, help=help, kind="unsupported"))
     program = fix_dims(program, options.dims)
     blocks: dict[str, Block] = {}
     kernels: dict[str, Kernels] = {}
-    from seqc.backends import torch_eager
+    missing: dict[str, str] = {}
+    for part in SERVED[options.backend]:
+        try:
+            blocks[part], kernels[part] = _part(part, program, options, watch if part == "torch" else None)
+        except Unsupported as refusal:
+            if part in ("torch", options.backend):
+                raise
+            missing[part] = "; ".join(diagnostic.message for diagnostic in refusal.diagnostics)
+    sig = signature(program, blocks, kernels, header(program, options))
+    return Compiled(program, options, emit(sig), sig, blocks, missing)
 
-    blocks["torch"] = lower(program, options.form, options.rows, EAGER, watch)
-    with blamed("the torch backend"):
-        kernels["torch"] = torch_eager.emit(blocks["torch"])
-    sig = signature(blocks["torch"], kernels, header(program, options))
-    return Compiled(program, options, emit(sig), sig, blocks)
+
+def _part(part: str, program: Program, options: Options, watch: Watch | None) -> tuple[Block, Kernels]:
+    """The block of one part of the file, and its text."""
+    match part:
+        case "torch":
+            from seqc.backends import torch_eager
+
+            block = lower(program, options.form, options.rows, EAGER, watch)
+            with blamed("the torch backend"):
+                return block, torch_eager.emit(block)
+        case "cpu":
+            from seqc.backends import native_cpu
+
+            if options.form not in (None, "step"):
+                help = "leave the form open, or use another backend"
+                message = f"the native form runs step by step, not as {options.form}"
+                raise Unsupported(Diagnostic("no-native-form", message, help=help, kind="unsupported"))
+            block = lower(program, "step")
+            with blamed("the native CPU backend"):
+                return block, native_cpu.emit(block)
+    raise SeqcBug("the driver", f"no backend makes the part {part}")
 
 
 def header(program: Program, options: Options) -> str:

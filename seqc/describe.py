@@ -1,8 +1,8 @@
-"""Block -> the signature of the emitted file: names, layouts, gates, initial values, documentation.
+"""Blocks -> the signature of the emitted file: names, layouts, gates, initial values, documentation.
 
-In: a block, and the kernels that the backends made of it. Out: a `Signature`. Which inputs are gates is read from the
-graph: what has a declared range, and what reaches the transition of a state through an exponential, a sigmoid or a
-logarithm, loses too much in half precision. Initial values become torch expressions.
+In: a program, its blocks, and the kernels that the backends made of them. Out: a `Signature`. Which inputs are gates is
+read from the graph: what has a declared range, and what reaches the transition of a state through an exponential, a
+sigmoid or a logarithm, loses too much in half precision. Initial values become torch expressions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from seqc.affine import NotAffine, affine
 from seqc.backends.torch_eager.printer import PYTHON
 from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
@@ -19,20 +18,21 @@ from seqc.emit.expressions import Text, aligned, filled, number
 from seqc.graph import Node, leaves, topological
 from seqc.intervals import ANY
 from seqc.ops import TABLE
+from seqc.passes.classify import classify
 from seqc.program import Program, TensorDecl
 
 CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))
 WIDTH = 112
+TITLES = {"torch": "plain torch", "cpu": "native code for CPUs", "triton": "Triton"}
 
 
-def signature(block: Block, kernels: Mapping[str, Kernels], header: str = "") -> Signature:
-    """The signature of a block's file. kernels: by suffix: "torch" always, "triton" and "cpu" where they are served."""
-    program = block.program
+def signature(program: Program, blocks: Mapping[str, Block], kernels: Mapping[str, Kernels], header: str) -> Signature:
+    """The signature of a file. blocks, kernels: by suffix: "torch" always, "triton" and "cpu" where they are served."""
     gates = gate_inputs(program)
     return Signature(
         spec=safe_name(program.name),
         class_name=class_name(program.name),
-        doc=tuple(documentation(block)),
+        doc=tuple(documentation(program, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
         inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates) for d in program.inputs.values()),
         params=tuple(Param(safe_name(d.name), _dims(d), initial(d), d.per_batch) for d in program.params.values()),
@@ -52,11 +52,7 @@ def _dims(decl: TensorDecl) -> tuple[str, ...]:
 def gate_inputs(program: Program) -> set[str]:
     """Inputs that stay in fp32 when the others are stored in half precision."""
     found = {name for name, d in program.inputs.items() if d.range != ANY}
-    for name, update in program.updates.items():
-        try:
-            form = affine(update, [program.states[name].leaf()])
-        except NotAffine:
-            continue
+    for form in (form for component in classify(program) for form in component.forms.values()):
         factors = [f for term in form.terms for f in (*term.outer, *term.inner)]
         curved = [n for n in topological(factors) if n.op in CURVED]
         found |= {n.text("name") for n in leaves(curved, "input")}
@@ -108,19 +104,24 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
 # ---- documentation ----
 
 
-def documentation(block: Block) -> list[str]:
-    """The lines of the file's docstring: what the spec says of itself, the spec, the plan, and the initial layout."""
-    program = block.program
+def documentation(program: Program, blocks: Mapping[str, Block]) -> list[str]:
+    """The lines of the file's docstring: what the spec says of itself, the spec, and the plan of each part."""
     said = textwrap.dedent(program.doc).strip().splitlines() or [program.name]
     lines = [f"{program.name}: {said[0]}", *said[1:], "", "The spec:", ""]
     lines += [f"    {line}".rstrip() for line in statements(program)]
     lines += ["", "How it is computed:", ""]
-    for reason in block.reasons:
-        if reason.topic != "claim":
-            text = f"{reason.subject}: {reason.text}"
-            lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="        ")
+    for reason in blocks["torch"].reasons:
+        if reason.topic in ("class", "eigenvalues"):
+            lines += _wrapped(f"{reason.subject}: {reason.text}", 4)
+    for part, block in blocks.items():
+        planned = [f"{r.subject}: {r.text}" for r in block.reasons if r.topic in ("form", "numerics")]
+        lines += [f"    in {TITLES[part]}:", *(line for text in planned for line in _wrapped(text, 8))]
     layout = "Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own."
     return [*lines, "", layout]
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
 
 
 def statements(program: Program) -> list[str]:

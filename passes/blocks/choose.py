@@ -106,8 +106,8 @@ def _blocks(
     program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int | None,
     machine: Machine, refused: list[NotBlock],
 ) -> Iterable[Candidate]:
-    linear = [c for c in components if c.kind in ("diagonal", "low rank")]
-    other = [c for c in components if c.kind not in ("diagonal", "low rank", "taps", "maximum")]
+    linear = [c for c in components if c.kind in ("diagonal", "low rank", "coupled")]
+    other = [c for c in components if c.kind not in ("diagonal", "low rank", "coupled", "taps", "maximum")]
     if other:
         refused.append(NotBlock(other[0].states[0], other[0].why))
         return
@@ -161,6 +161,8 @@ def _why(best: Candidate, offers: Offers) -> Reason:
     step, others = offers.step, offers.blocks
     if best.form == "step" and offers.refused and not others:
         return Reason("form", "step", f"no block form: {offers.refused[0]}")
+    if not others:
+        return Reason("form", "step", "one step at a time; no other form was asked for")
     scale = f"modelled time {best.time / step.time:.2f} of the step form"
     beaten = {c.form: min(x.time for x in others if x.form == c.form) for c in others if c.form != best.form}
     text = "".join(f"; {f} form {t / step.time:.2f}" for f, t in sorted(beaten.items()))

@@ -1,0 +1,46 @@
+"""`seqc graph`: the graph before and after each pass. In: a spec and wishes. Out: numbered DOT files, and SVG files where
+Graphviz is installed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from seqc.commands.options import add_choices, add_spec, options, say
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    add_spec(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: NAME_graphs)")
+    add_choices(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw what each stage of the pipeline gives, as far as it is a graph."""
+    from seqc.build import load
+    from seqc.driver import fix_dims, lower
+    from seqc.dump import graphs
+    from seqc.passes import PIPELINE
+    from seqc.pictures import dot, draw
+
+    wishes = options(args)
+    program = fix_dims(load(args.spec), wishes.dims)
+    folder: Path = args.output or Path(f"{program.name}_graphs")
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {name: i for i, name in enumerate(("spec", *(stage.name for stage in PIPELINE)))}
+    written: list[Path] = []
+
+    def watch(stage: str, value: object) -> None:
+        for title, graph in graphs(value).items():
+            path = folder / f"{numbers[stage]:02d}_{stage}_{title}.dot"
+            path.write_text(dot(f"{program.name} after {stage}: {title}", graph, program.definitions), encoding="utf-8")
+            written.append(path)
+
+    lower(program, wishes.form, wishes.rows, watch=watch)
+    pictures = [draw(path) for path in written]
+    for path, picture in zip(written, pictures, strict=True):
+        print(picture or path)
+    if None in pictures:
+        say("Graphviz is not installed: no SVG was drawn. Install it (`dot`), or open the DOT files in a viewer.")
+    return 0
