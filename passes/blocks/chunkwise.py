@@ -15,8 +15,10 @@ Source of the mathematics: docs/decisions/chunkwise.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import TypeVar
 
 from seqc.affine import Product, product
 from seqc.block import VALID
@@ -243,19 +245,7 @@ class Chunk:
                     raise NotChunkwise(f"the feedback into {self.name} is not of rank one over {', '.join(over)}")
                 line.append(_scaled(self.pair(b, product((*others, k)), over, True)[0][1], mine.scale))
             coupling.append(line)
-        # Gauss elimination over r: every block is strictly lower triangular in time, so each pivot has a unit inverse
-        for r in range(count):
-            inverse = self._named("inverse", node("tri_inv", -coupling[r][r], row=ROW, col=COL))
-            solved[r] = _left(inverse, solved[r])
-            coupling[r] = [m if j <= r else compose(inverse, m) for j, m in enumerate(coupling[r])]
-            for i in range(r + 1, count):
-                factor = coupling[i][r]
-                solved[i] = _plus(solved[i], _left(factor, solved[r]))
-                for j in range(r + 1, count):
-                    coupling[i][j] = coupling[i][j] + compose(factor, coupling[r][j])
-        for r in reversed(range(count)):
-            for j in range(r + 1, count):
-                solved[r] = _plus(solved[r], _left(coupling[r][j], solved[j]))
+        solved = eliminated(coupling, solved, _left, _plus, lambda n: self._named("inverse", n))
         self.unknown = tuple(self._named("solved", self._rows_value(x)) for x in solved)
 
     def _rows_value(self, rows: Rows) -> Node:
@@ -302,6 +292,34 @@ def _joined(a: Source, writes: tuple[Source, ...]) -> Joined:
     return Joined(tuple(mine), scale, None, None)
 
 
+R = TypeVar("R")
+
+
+def eliminated(
+    coupling: list[list[Node]], right: list[R], left: Callable[[Node, R], R], plus: Callable[[R, R], R],
+    seen: Callable[[Node], Node] = lambda n: n,
+) -> list[R]:
+    """The x_r with x_r = right_r + sum_r' coupling[r][r'] x_r', every coupling strictly lower triangular in time.
+
+    Block Gauss elimination over r: each pivot has a unit lower triangular inverse. left: a matrix times rows; plus: the
+    sum of two; seen: told of each inverse.
+    """
+    x, m, count = list(right), [list(line) for line in coupling], len(right)
+    for r in range(count):
+        inverse = seen(node("tri_inv", -m[r][r], row=ROW, col=COL))
+        x[r] = left(inverse, x[r])
+        m[r] = [c if j <= r else compose(inverse, c) for j, c in enumerate(m[r])]
+        for i in range(r + 1, count):
+            factor = m[i][r]
+            x[i] = plus(x[i], left(factor, x[r]))
+            for j in range(r + 1, count):
+                m[i][j] = m[i][j] + compose(factor, m[r][j])
+    for r in reversed(range(count)):
+        for j in range(r + 1, count):
+            x[r] = plus(x[r], left(m[r][j], x[j]))
+    return x
+
+
 def _scaled(x: Node, by: float) -> Node:
     return x if by == 1.0 else -x if by == -1.0 else x * by
 
@@ -331,7 +349,8 @@ def _plus(a: Rows, b: Rows) -> Rows:
     def add(x: Node | None, y: Node | None) -> Node | None:
         return x if y is None else y if x is None else x + y
 
-    assert a.over == b.over, "feedback terms that contract different dims"
+    if a.over != b.over:
+        raise NotChunkwise("feedback terms contract different dims")
     return Rows(add(a.on_state, b.on_state), add(a.given, b.given), a.over)
 
 

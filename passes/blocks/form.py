@@ -24,6 +24,7 @@ from seqc.maximum import running_maximum
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
 from seqc.passes.blocks.chunkwise import Chunk, NotChunkwise, Source, masked
+from seqc.passes.blocks.coupled import Feedback, Read, System
 from seqc.passes.blocks.decay import Decay, first, log_of
 from seqc.program import Program
 
@@ -58,6 +59,7 @@ class BlockForm:
         self.forms = forms
         self.memo: dict[Node, Node] = {}
         self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
+        self.systems: dict[Node, tuple[System, int, bool]] = {}  # the same for coupled states, with the state's number
         self.reasons: list[Reason] = []
         self.ends: dict[str, Node] = {}
         self.open: list[Chunk] = []
@@ -66,9 +68,9 @@ class BlockForm:
         self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
         self.forward.update({f"{name}.next": self.ends[name] for name in program.states})
         self.names = {self.memo[n]: name for n, name in program.definitions.items() if n in self.memo}
-        for c in self.open:
-            self.names |= {n: name for n, name in c.names.items() if n not in self.names}
-            self.names |= {d.log: "log_decay" for d in c.decays if d.log is not None}
+        for k in self.open:
+            self.names |= {n: name for n, name in k.names.items() if n not in self.names}
+            self.names |= {d.log: "log_decay" for d in k.decays if d.log is not None}
         self.reasons += [
             Reason("numerics", c.name, f"read over {', '.join(over)}: {plan}")
             for c in self.open for over, plan in c.plans.items()
@@ -87,6 +89,9 @@ class BlockForm:
             return
         if c.kind == "maximum":
             self._maximum(name, old, update)
+            return
+        if c.kind == "coupled" and self.forms[name] == "chunkwise":
+            self._coupled(c)
             return
         if c.kind not in ("diagonal", "low rank"):
             raise NotBlock(name, c.why)
@@ -142,8 +147,6 @@ class BlockForm:
         chunk = Chunk(name, old, self.rows, transition.decays, writes)
         if ranked:
             reads = tuple((product(self.lift(f) for f in t.inner), t.over) for t in ranked)
-            if len({over for _, over in reads}) > 1:
-                raise NotBlock(name, "its feedback terms contract different dims")
             try:
                 chunk.solve(reads, tuple(Source(self._source(t.outer)) for t in ranked))
             except NotChunkwise as stop:
@@ -152,6 +155,41 @@ class BlockForm:
         self.chunks[old] = (chunk, True)
         self.ends[name] = chunk.end()
         self.open.append(chunk)
+
+    def _coupled(self, c: Component) -> None:
+        number = {name: i for i, name in enumerate(c.states)}
+        olds = [self.program.states[name].leaf() for name in c.states]
+        coefficients: dict[tuple[int, int], Node] = {}
+        writes: list[tuple[int, Source]] = []
+        reads: list[Read] = []
+        feedback: list[Feedback] = []
+        for name, i in number.items():
+            form = c.forms[name]
+            for j, old in enumerate(olds):
+                whole = [t.outer for t in form.terms if t.state is old and not t.over]
+                if whole:
+                    coefficients[(i, j)] = masked(self._sum(whole), 1.0 if i == j else 0.0)
+            if (i, i) not in coefficients:  # its own past counts for nothing, but must pass through rows outside
+                coefficients[(i, i)] = masked(const(0.0), 1.0)
+            writes += [(i, Source(self._source(p))) for p in form.rest if not _zero(p)]
+            for t in form.terms:
+                if t.over:
+                    read = Read(olds.index(t.state), product(self.lift(f) for f in t.inner), t.over)
+                    if read not in reads:
+                        reads.append(read)
+                    feedback.append(Feedback(i, Source(self._source(t.outer)), reads.index(read)))
+        try:
+            system = System(c.states, tuple(olds), self.rows, coefficients, tuple(writes))
+            system.solve(reads, feedback)
+            self.ends |= {name: system.end(i) for name, i in number.items()}
+        except NotChunkwise as stop:
+            raise NotBlock(c.states[0], str(stop)) from None
+        for name, i in number.items():
+            self.systems[self.program.updates[name]] = (system, i, False)
+            self.systems[olds[i]] = (system, i, True)
+        self.reasons.append(Reason(
+            "numerics", ", ".join(c.states), "products of the coupling coefficients by scans: any sign, and zero, are exact"
+        ))
 
     def _source(self, factors: Product) -> Product:
         """The factors on rows; rows outside the sequence write nothing."""
@@ -243,24 +281,24 @@ class BlockForm:
 
     def _readout(self, x: Node) -> Node | None:
         """x, an innermost sum over chunkwise states, as readouts; None for anything else."""
-        below = set(topological([x])) if self.chunks else set()
-        atoms = [a for a in self.chunks if a in below]
+        every = (*self.chunks, *self.systems)
+        below = set(topological([x])) if every else set()
+        atoms = [a for a in every if a in below]
         if not atoms:
             return None
-        if x in self.chunks:
-            name = self.chunks[x][0].name
+        if x in atoms:
+            name = self._owner(x)
             raise NotBlock(name, f"{name} is used whole, not through a contraction")
         form = self._contraction(x, atoms) if x.op == "sum" else None
         if form is None:
             return None  # its arguments are looked at one by one
         parts = []
         for t in form.terms:
-            chunk, before = self.chunks[t.state]
             q = product(self.lift(f) for f in t.inner)
             try:
-                read = chunk.read(q, t.over, exclusive=before)
+                read = self._read(t.state, q, t.over)
             except NotChunkwise as stop:
-                raise NotBlock(chunk.name, str(stop)) from None
+                raise NotBlock(self._owner(t.state), str(stop)) from None
             parts.append(product((*(self.lift(f) for f in t.outer), read)))
         parts += [product(self.lift(f) for f in p) for p in form.rest if not _zero(p)]
         out = parts[0]
@@ -268,10 +306,21 @@ class BlockForm:
             out = out + p
         return out
 
+    def _owner(self, atom: Node) -> str:
+        states = self.program.states.values()
+        return next(d.name for d in states if atom in (d.leaf(), self.program.updates[d.name]))
+
+    def _read(self, atom: Node, q: Node, over: tuple[str, ...]) -> Node:
+        if atom in self.chunks:
+            chunk, before = self.chunks[atom]
+            return chunk.read(q, over, exclusive=before)
+        system, i, before = self.systems[atom]
+        return system.read(i, q, over, exclusive=before)
+
     def _contraction(self, x: Node, atoms: list[Node]) -> Affine | None:
         """The affine form of a sum that contracts states directly: in all of them, or in one (the others are factors)."""
-        single = [[a for a in atoms if self.chunks[a][0] is c] for c in {id(self.chunks[a][0]): self.chunks[a][0]
-                  for a in atoms}.values()]
+        owners = {a: id(self.chunks[a][0] if a in self.chunks else self.systems[a][0]) for a in atoms}
+        single = [[a for a in atoms if owners[a] == o] for o in dict.fromkeys(owners.values())]
         for group in (atoms, *single):
             try:
                 form = affine(x, group)

@@ -1,0 +1,249 @@
+"""step graph -> block of C steps, for several linear states that feed each other.
+
+    S_i = sum_j D_ij * S_j[t-1] + sum_f a_f * sum[X](b_f * S_j(f)[t-1]) + writes
+    ->
+    P_ij[t, s] = (D_t ... D_{s+1})_ij, so that a source of S_j at s is read through S_i at t by P_ij times its matrix
+
+Needs: the affine forms of a coupled component. Gives: `System`, which answers readouts of each state like
+`seqc.passes.blocks.chunkwise.Chunk` does of one. When: the coefficients D do not vary along a contracted or a value dim,
+and no cycle runs through coefficients of different states alone (a momentum feeds the memory, the memory feeds the
+momentum through a contraction): products of D are then scans, one after the other, exact for any sign and for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from seqc.affine import product
+from seqc.graph import BATCH, COL, ROW, Node, const, index, node, size, total
+from seqc.ops.elementwise import where
+from seqc.ops.structure import affine_scan, expanded, shift, take
+from seqc.passes.blocks.chunkwise import NotChunkwise, Source, eliminated, matmul
+from seqc.passes.blocks.decay import causal, columns, first
+
+ZERO, ONE = const(0.0), const(1.0)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """a * u_r into state `into`, where u_r = sum[over](b * S[t-1]) is read number `read`."""
+
+    into: int
+    source: Source
+    read: int
+
+
+@dataclass(frozen=True)
+class Read:
+    """u = sum[over](b * S[t-1]) of state number `of`."""
+
+    of: int
+    b: Node
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows linear in the states as the block begins: sum over states of sum[over](on[j] * S_j) + given."""
+
+    on: Mapping[int, Node]
+    given: Node | None
+    over: tuple[str, ...]
+
+
+@dataclass
+class System:
+    """States 0..n-1 of one component; coefficients carry t, with rows outside the sequence made neutral."""
+
+    names: tuple[str, ...]
+    starts: tuple[Node, ...]
+    rows: int
+    coefficients: Mapping[tuple[int, int], Node]  # D_ij, absent where it is zero
+    writes: tuple[tuple[int, Source], ...]
+    solved: list[tuple[int, Source]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.order = self._order()
+
+    def _order(self) -> list[int]:
+        """The states such that each coefficient leads from an earlier one (or from itself)."""
+        left, out = list(range(len(self.names))), list[int]()
+        while left:
+            ready = [i for i in left if not any((i, j) in self.coefficients for j in left if j != i)]
+            if not ready:
+                raise NotChunkwise(f"{', '.join(self.names[i] for i in left)} feed each other through coefficients alone")
+            out.append(ready[0])
+            left.remove(ready[0])
+        return out
+
+    # ---- products of coefficients ----
+
+    def pairs(self, i: int, j: int, exclusive: bool) -> Node | None:
+        """[t, s]: P_ij, zero for t < s; None where it is zero throughout."""
+        after = node("gt", index(ROW), index(COL))
+        here = where(node("eq", index(ROW), index(COL)), 1.0, 0.0)
+        column = self._column(j, lambda d, neutral: where(after, d, neutral), here, lambda p: shift(p, ROW, 1))
+        found = column.get(i)
+        if found is None or not exclusive:
+            return found
+        return shift(found, ROW, 1)
+
+    def from_start(self, i: int, j: int, exclusive: bool) -> Node | None:
+        """[t]: the share of S_j as the block begins in S_i after row t (before it if exclusive)."""
+        column = self._starting(j)
+        if i not in column:
+            return None
+        return _before(column[i], ONE if i == j else ZERO) if exclusive else column[i]
+
+    def _starting(self, j: int) -> dict[int, Node]:
+        """F_ij for all i: products from the start of the block."""
+        out: dict[int, Node] = {}
+        for i in self.order:
+            drive = self._drive(i, j, {m: _before(x, ONE if m == j else ZERO) for m, x in out.items()})
+            if i != j and drive is None:
+                continue
+            own = self.coefficients.get((i, i), ZERO)
+            out[i] = affine_scan(own, drive if drive is not None else ZERO, ONE if i == j else ZERO, ROW)
+        return out
+
+    def _column(self, j: int, masked: object, here: Node, before: object) -> dict[int, Node]:
+        out: dict[int, Node] = {}
+        for i in self.order:
+            drive = self._drive(i, j, {m: before(x) for m, x in out.items()})  # type: ignore[operator]
+            if i != j and drive is None:
+                continue
+            own = masked(self.coefficients.get((i, i), ZERO), 1.0)  # type: ignore[operator]
+            given = here if i == j else ZERO
+            if drive is not None:
+                extra = masked(drive, 0.0)  # type: ignore[operator]
+                given = extra if i != j else given + extra
+            out[i] = affine_scan(own, given, ZERO, ROW)
+        return out
+
+    def _drive(self, i: int, j: int, before: Mapping[int, Node]) -> Node | None:
+        drive: Node | None = None
+        for m, x in before.items():
+            if m != i and (i, m) in self.coefficients:
+                part = self.coefficients[(i, m)] * x
+                drive = part if drive is None else drive + part
+        return drive
+
+    def to_end(self, i: int, j: int) -> Node | None:
+        """[s]: the share of a source of S_j at row s in S_i as the block ends."""
+        last = node("eq", index(ROW), size(ROW) - 1.0)
+
+        def after(x: Node, m: int) -> Node:
+            return where(last, 1.0 if m == i else 0.0, shift(x, ROW, -1))
+
+        out: dict[int, Node] = {}
+        for m in reversed(self.order):  # Z_im[s] = sum_l Z_il[s+1] D_lm[s]
+            drive: Node | None = None
+            for el, x in out.items():
+                if (el, m) in self.coefficients:
+                    part = after(x, el) * self.coefficients[(el, m)]
+                    drive = part if drive is None else drive + part
+            if m != i and drive is None:
+                continue
+            own = self.coefficients.get((m, m), ZERO)
+            out[m] = affine_scan(own, drive if drive is not None else ZERO, ONE if m == i else ZERO, ROW, reverse=True)
+        return after(out[j], j) if j in out else None
+
+    # ---- reading, solving, ending ----
+
+    def read(self, i: int, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
+        """[t, ...]: sum[over](q * S_i) after the row's own update (before it if exclusive)."""
+        return self._value(self._linear(Read(i, q, over), exclusive, [*self.writes, *self.solved]))
+
+    def _linear(self, read: Read, exclusive: bool, sources: list[tuple[int, Source]]) -> Rows:
+        on = {}
+        for j in range(len(self.names)):
+            share = self.from_start(read.of, j, exclusive)
+            if share is not None:
+                on[j] = expanded(read.b * share, (ROW,))
+        given: Node | None = None
+        for j, source in sources:
+            k, others = source.split(read.over)
+            matrix, value = self._matrix(read, j, k, others, exclusive)
+            if matrix is not None:
+                part = matmul(matrix, value)
+                given = part if given is None else given + part
+        return Rows(on, given, read.over)
+
+    def _matrix(
+        self, read: Read, j: int, k: Node, others: tuple[Node, ...], exclusive: bool
+    ) -> tuple[Node | None, Node]:
+        """(A[t, s] with the factors that it can carry folded in, the other factors)."""
+        spans = self.pairs(read.of, j, exclusive)
+        bare = (set(read.b.dims) | set(k.dims)) - set(read.over) | {ROW, BATCH}
+        folded = [f for f in others if set(f.dims) <= bare]
+        value = product(f for f in others if f not in folded)
+        if spans is None:
+            return None, value
+        if not set(spans.dims) <= bare | {COL}:
+            raise NotChunkwise("a coefficient between coupled states varies along a contracted or a value dim")
+        q, k = expanded(read.b, (ROW,)), expanded(product((*folded, k)), (ROW,))
+        return where(causal(exclusive), total(q * columns(k), read.over) * spans, 0.0), value
+
+    def solve(self, reads: list[Read], feedback: list[Feedback]) -> None:
+        """Find the rows that the feedback terms write."""
+        right = [self._linear(r, True, list(self.writes)) for r in reads]
+        coupling: list[list[Node]] = []
+        for r in reads:
+            line: list[Node] = [ZERO] * len(reads)
+            for f in feedback:
+                k, others = f.source.split(r.over)
+                matrix, value = self._matrix(r, f.into, k, others, True)
+                if matrix is None:
+                    continue
+                if value.dims:
+                    raise NotChunkwise(f"the feedback into {self.names[f.into]} is not of rank one")
+                line[f.read] = line[f.read] + matrix * value
+            coupling.append([expanded(m, (ROW, COL)) for m in line])
+        values = [self._value(x) for x in eliminated(coupling, right, _left, _plus)]
+        self.solved = [(f.into, Source((*f.source.factors, values[f.read]))) for f in feedback]
+
+    def _value(self, rows: Rows) -> Node:
+        parts = [total(x * self.starts[j], rows.over) for j, x in rows.on.items()]
+        parts += [] if rows.given is None else [rows.given]
+        out = parts[0]
+        for p in parts[1:]:
+            out = out + p
+        return out
+
+    def end(self, i: int) -> Node:
+        """State i as the block ends."""
+        out: Node = ZERO
+        for j, start in enumerate(self.starts):
+            column = self._starting(j)
+            if i in column:
+                out = out + take(expanded(column[i], (ROW,)), ROW, -1) * start
+        for j, source in (*self.writes, *self.solved):
+            share = self.to_end(i, j)
+            if share is None:
+                continue
+            factors = list(source.factors)
+            home = min(range(len(factors)), key=lambda n: (not set(share.dims) <= set(factors[n].dims), len(factors[n].dims)))
+            factors[home] = factors[home] * share
+            out = out + total(expanded(product(factors), (ROW,)), (ROW,))
+        return out
+
+
+def _before(x: Node, start: Node) -> Node:
+    """[t]: the row before; `start` before the first."""
+    return where(first(), start, shift(x, ROW, 1))
+
+
+def _left(matrix: Node, rows: Rows) -> Rows:
+    given = None if rows.given is None else matmul(matrix, rows.given)
+    return Rows({j: matmul(matrix, x) for j, x in rows.on.items()}, given, rows.over)
+
+
+def _plus(a: Rows, b: Rows) -> Rows:
+    if a.over != b.over:
+        raise NotChunkwise("feedback terms contract different dims")
+    on = dict(a.on)
+    for j, x in b.on.items():
+        on[j] = on[j] + x if j in on else x
+    given = b.given if a.given is None else a.given if b.given is None else a.given + b.given
+    return Rows(on, given, a.over)
