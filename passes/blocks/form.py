@@ -72,8 +72,8 @@ class BlockForm:
             self.names |= {n: name for n, name in k.names.items() if n not in self.names}
             self.names |= {d.log: "log_decay" for d in k.decays if d.log is not None}
         self.reasons += [
-            Reason("numerics", c.name, f"read over {', '.join(over)}: {plan}")
-            for c in self.open for over, plan in c.plans.items()
+            Reason("numerics", k.name, f"read over {', '.join(over)}: {plan}")
+            for k in self.open for over, plan in k.plans.items()
         ]
 
     # ---- components ----
