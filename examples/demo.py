@@ -72,7 +72,7 @@ def check(module: ModuleType) -> None:
     headline("the emitted file against the oracle (float64, step by step)")
     for dtype, allowed in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         results, gradients = checks.errors(SPEC, module, dtype, steps=130)
-        print(f"{str(dtype):14s} relative error {results:.1e} of the results, {gradients:.1e} of the gradients")
+        print(f"{dtype!s:14s} relative error {results:.1e} of the results, {gradients:.1e} of the gradients")
         if not max(results, gradients) < allowed:
             raise SystemExit(f"the emitted file is wrong: errors above {allowed:.0e}")
 
