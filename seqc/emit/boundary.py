@@ -11,7 +11,7 @@ from seqc.emit.signature import Kernels, Signature
 from seqc.emit.sizes import dims, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.text import group, lay, returned
 
-DIGEST = "0" * 12  # stands in the text for the digest of the text
+DIGEST = "DIGEST_HERE_"  # stands in the text for the digest of the text; as long as it, and like nothing else there
 
 
 def forms_text(sig: Signature) -> str:

@@ -1,6 +1,6 @@
 """Signature -> the text of one standalone Python file, the same to the byte on every run and machine.
 
-The operators' namespace carries a digest of the text itself (with zeros in the digest's place), so that two versions of
+The operators' namespace carries a digest of the text itself (with a mark in its place), so that two versions of
 a file never share compiled graphs.
 """
 
@@ -49,4 +49,5 @@ def emit(sig: Signature) -> str:
         step_text(sig),
         module_text(sig),
     )
-    return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)])
+    digest = hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)]
+    return text.replace(f"seqc_{sig.spec}_{DIGEST}", f"seqc_{sig.spec}_{digest}")
