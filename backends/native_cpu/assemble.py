@@ -6,6 +6,7 @@ In: a `Plan` and a `KernelWriter`. Out: lines of C++.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.kernel import KernelWriter
@@ -16,7 +17,7 @@ from seqc.graph import BATCH
 from seqc.program import TensorDecl
 
 L1_BYTES = 16384  # of a program's widest state: half of a usual first-level cache
-PANEL = 256  # lanes of a panel at most
+PANEL = 1024  # lanes of a panel at most
 
 
 def sizes_text(plan: Plan) -> list[str]:
@@ -78,6 +79,9 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
     base = f"p_{ident(array.name)}"
     address = f"a.g_{ident(array.name)}" + ("" if offset == "0" else f" + {offset}")
     place = array.place(roles, base)
+    if "T" in array.axes and writer.streams is not None:
+        step = product([array.extent(i) for i in range(array.axes.index("T") + 1, len(array.axes))])
+        place = replace(place, ahead=f"{writer.streams}({step})")
     if not when:
         return [f"{kind} __restrict const {base} = {address};"], place
     zeros = f"zeros_{ident(array.name)}"
@@ -85,7 +89,7 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
     if BATCH in place.strides:
         row = f"row_{ident(array.name)}"
         lines.append(f"const i64 {row} = {when} ? {product(list(place.strides[BATCH]))} : 0;")
-        place = Place(base, {**place.strides, BATCH: (row,)})
+        place = replace(place, strides={**place.strides, BATCH: (row,)})
     return lines, place
 
 

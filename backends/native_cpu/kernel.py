@@ -46,6 +46,9 @@ class KernelWriter:
         self.packed: dict[tuple[Node, str], str] = {}
         self.axis_of: dict[tuple[str, int], str | None] = {}
         self.lane: str | None = None
+        # the sign of a step in memory, where a step does so little per element that memory is what it waits for
+        forward = (title == "forward") == (plan.program.direction == "forward")
+        self.streams = ("" if forward else "-") if plan.streams else None
 
     # ---- collecting ----
 

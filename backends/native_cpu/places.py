@@ -34,12 +34,14 @@ class Place:
 
     inside: the array is a buffer of the kernel, padded to whole vectors along its last axis; otherwise a caller's array
     whose edge must be respected. scalar: `base` is a variable and not a pointer.
+    ahead: the distance to the same element at the next step, where fetching it early pays; "" where not.
     """
 
     base: str
     strides: Mapping[str, tuple[str, ...]]
     inside: bool = False
     scalar: bool = False
+    ahead: str = ""
 
     def at(self, index: Mapping[str, str]) -> str:
         """The address of the element at an index per axis."""

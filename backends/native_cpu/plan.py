@@ -61,6 +61,11 @@ class Plan:
     names: Mapping[Node, str]
 
     @property
+    def streams(self) -> bool:
+        """Whether every state is a vector and no parameter a matrix: memory traffic is what such a kernel waits for."""
+        return self.every == 1 and not self.roles.blocked
+
+    @property
     def recompute(self) -> bool:
         """Whether backward runs the steps between checkpoints again."""
         return self.every > 1 and bool(self.saved_states)

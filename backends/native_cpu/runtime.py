@@ -80,6 +80,17 @@ INLINE void store(real* p, vec x, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i] = x[i];
 }
+// The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
+template <bool full>
+INLINE vec load_early(const real* p, i64 left, i64 ahead) {
+  __builtin_prefetch(p + ahead, 0);
+  return load<full>(p, left);
+}
+template <bool full, class X>
+INLINE void store_early(real* p, X x, i64 left, i64 ahead) {
+  __builtin_prefetch(p + ahead, 1);
+  store<full>(p, x, left);
+}
 INLINE vec gather(const real* p, i64 stride, i64 left) {
   vec r{};
   for (int i = 0; i < W; ++i)

@@ -160,6 +160,8 @@ class Values:
         if unit and place.inside:
             return f"load({address})"
         if unit:
+            if place.ahead:
+                return f"load_early<e_{ident(self.axis)}>({address}, {self.left(self.axis)}, {place.ahead})"
             return f"load<e_{ident(self.axis)}>({address}, {self.left(self.axis)})"
         limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
         return f"gather({address}, {'*'.join(place.strides[along])}, {limit})"
@@ -171,6 +173,9 @@ class Values:
         unit = not place.strides[along]
         if unit and place.inside:
             return f"store({address}, {value});"
+        if unit and place.ahead:
+            edge = f"{self.left(self.axis)}, {place.ahead}"
+            return f"store_early<e_{ident(self.axis)}>({address}, {value}, {edge});"
         if unit:
             return f"store<e_{ident(self.axis)}>({address}, {value}, {self.left(self.axis)});"
         limit = f"m_{ident(self.axis)} - {self.index[self.axis]}" if place.inside else self.left(self.axis)
