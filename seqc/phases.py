@@ -97,7 +97,7 @@ def over_blocks(outputs: Mapping[str, Node], known: Mapping[Node, Node]) -> tupl
         else:
             args = tuple(done[a] for a in n.args)
             if n.op.endswith("_scan"):
-                args = _same_dims(*args, dim=n.text("dim"))
+                args = _same_dims(args, n.text("dim"))
             done[n] = rebuild(n, args)
     return {name: done[n] for name, n in outputs.items()}, done
 
@@ -107,8 +107,9 @@ def blocked_leaf(n: Node) -> Node:
     return leaf(n.text("kind"), n.text("name"), (BLOCK, *n.names("shape")), n.number("offset"), n.text("type"))
 
 
-def _same_dims(a: Node, b: Node, start: Node, dim: str) -> tuple[Node, Node, Node]:
+def _same_dims(args: tuple[Node, ...], dim: str) -> tuple[Node, ...]:
     """The arguments of a scan, each made constant along the dims that only another one has."""
+    a, b, start = args
     dims = sorted({*a.dims, *b.dims, *start.dims})
     return _expanded(a, dims), _expanded(b, dims), _expanded(start, [d for d in dims if d != dim])
 

@@ -112,7 +112,7 @@ def _best(left: tuple[int, ...], axes: Mapping[int, Axes], over: Axes, extent: M
         for group in combinations(left, count):
             rest = frozenset(d for k in left if k not in group for d in axes[k])
             found: tuple[float, Axes, object] | None = None
-            for size in range(1, count):
+            for size in reversed(range(1, count)):  # at a tie, from left to right
                 for some in combinations(group, size):
                     others = tuple(k for k in group if k not in some)
                     if some[0] != group[0]:

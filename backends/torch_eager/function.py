@@ -72,6 +72,8 @@ class Function:
 
     def size(self, dim: str) -> str:
         """The extent of a dim."""
+        if dim[0] == "%" and dim != BLOCK:  # segments and halves of a block, see `segments`
+            return str(self.rows // (2 * int(dim[2:])) if dim[1] == "m" else int(dim[2:]))
         dim = dim.rstrip("'")
         if dim in (ROW, COL):
             self.used.add("BT")
@@ -98,7 +100,7 @@ class Function:
         """The letter of a dim in `einsum`, the same throughout the function."""
         if dim not in self._letters:
             taken = set(self._letters.values())
-            wish = dim[0].lower()
+            wish = dim.lstrip("%")[0].lower()
             free = wish if wish.isalpha() and wish.isascii() and wish not in taken else ""
             self._letters[dim] = free or next(c for c in LETTERS if c not in taken)
         return self._letters[dim]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.layout import Layout, layout_of, quotes_of, step_layout
-from seqc.backends.torch_eager.printer import FREE, Printer
+from seqc.backends.torch_eager.printer import VIEWS, Printer
 from seqc.backends.torch_eager.sequence import Sequence, all_blocks
 from seqc.block import Block, gradient_key
 from seqc.emit.expressions import ATOM, Text, reordered
@@ -19,8 +19,6 @@ from seqc.emit.names import safe_name
 from seqc.graph import BATCH, ROW, Node, leaves, topological
 from seqc.phases import BLOCK, split, sum_blocks
 from seqc.program import Program, TensorDecl
-
-VIEWS = (*FREE, "leaf", "take", "surrogate", "const", "size", "index")
 
 
 def arguments_of(program: Program, time: bool = True) -> dict[str, tuple[str, ...]]:
@@ -63,7 +61,7 @@ class Ends:
 
     def sequence(self, n: Node, decl: TensorDecl, offset: int = 0) -> str:
         """A value over all blocks as the code of an array [B, T, dims]."""
-        x = self.printer.exactly(self.printer.texts[n], (BLOCK, BATCH, *self.layout.time, *decl.dims))
+        x = self.printer.exactly(self.printer.value(n), (BLOCK, BATCH, *self.layout.time, *decl.dims))
         if self.block.form == "step":
             code = f"{x.at(ATOM)}.transpose(0, 1)"
         else:
@@ -76,7 +74,7 @@ class Ends:
 
     def plain(self, n: Node, axes: tuple[str, ...]) -> str:
         """A value without block axis, as the code of an array."""
-        return self.own(n, self.printer.exactly(self.printer.texts[n], axes).code)
+        return self.own(n, self.printer.exactly(self.printer.value(n), axes).code)
 
 
 def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]:
@@ -157,9 +155,9 @@ def backward(block: Block) -> Function:
             known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}[1:]", axes)))
     carried, starts = {}, {}
     for name in program.states:
-        n = cotangents.get(f"{name}.next")
-        if n is not None:
-            carried[n], starts[n] = f"d.{name}.prev", f"d_{safe_name(name)}_T"
+        cotangent = cotangents.get(f"{name}.next")
+        if cotangent is not None:
+            carried[cotangent], starts[cotangent] = f"d.{name}.prev", f"d_{safe_name(name)}_T"
     names = {n: _gradient_name(key) for key, n in block.backward.items() if n.op != "leaf"} | dict(block.names)
     sequence = Sequence(
         fn, layout, block.rows, block.backward, carried, starts, known, loader(fn, block, layout),
@@ -174,10 +172,10 @@ def backward(block: Block) -> Function:
         codes = [ends.sequence(sequence.results[key], d, offset) for key, offset in parts]
         results.append(" + ".join(codes) or f"torch.zeros_like({safe_name(name)})")
     for name, d in program.params.items():
-        n = sequence.results.get(gradient_key(d.leaf()))
-        results.append(f"torch.zeros_like({safe_name(name)})" if n is None else ends.plain(n, d.axes))
+        found = sequence.results.get(gradient_key(d.leaf()))
+        results.append(f"torch.zeros_like({safe_name(name)})" if found is None else ends.plain(found, d.axes))
     finals = {key: sequence.finals[n].code for n, key in carried.items()}
-    for name, d in program.states.items():
+    for name in program.states:
         zero = f"torch.zeros_like({safe_name(name)}_0)"
         results.append(finals.get(f"d.{name}.prev", zero))
     _give(fn, results)
@@ -208,7 +206,7 @@ def step(block: Block) -> Function:
     printer = Printer(fn, roots.values(), texts, names, layout.order, layout.extent, quotes_of(program, {}))
     printer.values(roots.values())
     decls = {**program.output_decls, **{f"{n}.next": d for n, d in program.states.items()}}
-    _give(fn, [printer.exactly(printer.texts[n], decls[key].axes).code for key, n in roots.items()])
+    _give(fn, [printer.exactly(printer.value(n), decls[key].axes).code for key, n in roots.items()])
     return fn
 
 

@@ -42,13 +42,15 @@ def layout_of(block: Block) -> Layout:
     extent = {d.name: d.default or 64 for d in program.dims.values()}
     extent |= {f"{d}'": n for d, n in extent.items()} | TYPICAL
     extent |= {ROW: block.rows, COL: block.rows, f"{COL}'": block.rows}
+    for b in (1 << k for k in range(block.rows.bit_length() - 1)):
+        extent |= {f"%m{b}": block.rows // (2 * b), f"%u{b}": b, f"%l{b}": b}
     order = (BLOCK, BATCH, *heads, ROW, COL, *(d for d in program.dims if d not in heads))
     return Layout(order, extent, () if block.form == "step" else (ROW,), tuple(heads))
 
 
 def step_layout(program: Program) -> Layout:
     """The layout of one step's values."""
-    extent = {d.name: d.default or 64 for d in program.dims.values()} | TYPICAL
+    extent = {d.name: d.default or 64 for d in program.dims.values()} | TYPICAL | {ROW: 1}
     return Layout((BATCH, *program.dims), extent, (), ())
 
 

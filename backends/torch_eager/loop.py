@@ -19,6 +19,8 @@ from seqc.phases import BLOCK
 class LoopPrinter(Printer):
     """A printer inside the loop. outer: node -> its text outside (a name, with the block axis first or without it)."""
 
+    segmented = False
+
     def __init__(
         self, fn: Function, roots: Iterable[Node], given: Mapping[Node, Text], names: Mapping[Node, str],
         order: Sequence[str], extent: Mapping[str, int], quotes: Mapping[Node, str], outer: Mapping[Node, Text],

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from seqc.backends.torch_eager.contract import Product, plan, product_of
 from seqc.backends.torch_eager.function import Function
+from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, within
 from seqc.emit.expressions import ATOM, PRODUCT, SIGN, Text, aligned, filled, number, reordered, subscript
-from seqc.graph import Node
+from seqc.graph import COL, ROW, Node
 from seqc.ops import TABLE
+from seqc.phases import BLOCK
 
 LONG = 64  # characters of an expression that is used once and still gets a line of its own
 PYTHON = {  # operators on numbers of Python
@@ -25,6 +27,7 @@ PYTHON = {  # operators on numbers of Python
     "and": "({0} and {1})", "or": "({0} or {1})",
 }
 FREE = ("rename", "expand", "stopgrad")
+VIEWS = (*FREE, "leaf", "take", "surrogate", "const", "size", "index", "block_index")  # may share memory with arguments
 
 
 class Printer:
@@ -51,25 +54,52 @@ class Printer:
         every = _below(roots, lambda n: n.args, self.texts)
         for n in every:
             raw.update(n.args)
+        self.forms = forms_of(every, roots, extent[ROW]) if self.segmented else {}
+        self.terms = self._mixed_sums(every)
+        self._views: dict[tuple[str, Form], Text] = {}
         for n in reversed(every):  # users first: what a sum takes apart is no longer printed by itself
             if n.op == "sum":
-                self.products[n] = product_of(n, lambda x: raw[x] == 1 and x not in self.texts and x not in names)
+                self.products[n] = product_of(n, lambda x: self._once(x) and (x.op != "sum" or x not in self.forms))
         self.uses = Counter(roots)
         for n in _below(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))
+
+    segmented = True  # whether values may live on a part of the rows (see `segments`)
 
     def parts(self, n: Node) -> tuple[Node, ...]:
         """The nodes whose texts the text of n is made of."""
         if n in self.products:
             return (*self.products[n].factors, *self.products[n].divisors)
+        if n in self.terms:
+            return tuple(x for _, x in self.terms[n])
+        if n in self.forms and n.op == "where" and level_of(n.args[0], self.extent[ROW]):
+            return n.args[1:2]
         return n.args
+
+    def _once(self, n: Node) -> bool:
+        """Whether n has one user and no name, so that it may be taken apart."""
+        return self.raw[n] == 1 and n not in self.texts and n not in self.names
+
+    def _mixed_sums(self, order: Sequence[Node]) -> dict[Node, list[tuple[int, Node]]]:
+        """Sums of whole values and of values on a part of the rows: node -> its terms with their signs."""
+        out: dict[Node, list[tuple[int, Node]]] = {}
+        for n in order:
+            if n.op in ("add", "sub") and n not in self.forms and any(a in self.forms or a in out for a in n.args):
+                signs = (1, -1 if n.op == "sub" else 1)
+                out[n] = []
+                for sign, a in zip(signs, n.args, strict=True):
+                    inner = out[a] if a in out and self._once(a) else [(1, a)]
+                    out[n] += [(sign * k, x) for k, x in inner]
+                if not any(x in self.forms for _, x in out[n]):
+                    del out[n]
+        return out
 
     def values(self, roots: Iterable[Node]) -> list[Text]:
         """The texts of `roots`, after the statements that they need."""
         wanted = list(roots)
         for n in _below(wanted, self.parts, self.texts):
             self.texts[n] = self._placed(n, self._text(n))
-        return [self.texts[n] for n in wanted]
+        return [self.arg(n) for n in wanted]
 
     def value(self, root: Node) -> Text:
         """The text of one node."""
@@ -81,6 +111,67 @@ class Printer:
         if not (x.code.isidentifier() or x.scalar):
             x = self.texts[root] = self.fn.assign(wish or self._wish(root), x)
         return x
+
+    # ---- values on a part of the rows ----
+
+    def arg(self, n: Node, form: Form = DENSE) -> Text:
+        """The text of n on the rows of `form`."""
+        x, have, want = self.texts[n], self.forms.get(n, DENSE), within(form, n.dims)
+        if have == want:
+            return x
+        if have:
+            x = self._whole(n.dims, [], [(1, x, have)], self._wish(n))
+            self.texts[n] = x
+            del self.forms[n]
+        return self.part(x, want)
+
+    def part(self, x: Text, form: Form) -> Text:
+        """A view of x on the rows of `form`."""
+        form = within(form, x.axes)
+        if not form or x.scalar:
+            return x
+        if (x.code, form) not in self._views:
+            b = next(b for _, b, _ in form)
+            if len(form) == 2:
+                y = self.turn(x, (*(d for d in x.axes if d not in (ROW, COL)), ROW, COL))
+                call = f"{self.fn.helper('_pairs')}({y.code}, {b})"
+                wish = f"{x.code}_{b}"
+            else:
+                (dim, _, side), y = next(iter(form)), x
+                helper = self.fn.helper("_upper" if side == "u" else "_lower")
+                call = f"{helper}({x.code}, {b}, {x.axes.index(dim) - len(x.axes)})"
+                wish = f"{x.code}_{side}{b}"
+            view = Text(call, axes_in(y.axes, form))
+            self._views[x.code, form] = self.fn.assign(wish, view) if x.code.isidentifier() else view
+        return self._views[x.code, form]
+
+    def _whole(
+        self, dims: Sequence[str], whole: list[tuple[int, Text, bool]], parts: list[tuple[int, Text, Form]], wish: str
+    ) -> Text:
+        """The sum of whole values and of values on a part of the rows, as a new array that the parts are added to.
+
+        whole: sign, text, and whether the text is an array that nobody else reads.
+        """
+        axes = self.canonical(dims)
+        if whole:
+            out, first = whole[0][1], whole[0][0]
+            out = out if first > 0 else Text(f"-{out.at(SIGN)}", out.axes, SIGN, out.scalar)
+            for sign, x, _ in whole[1:]:
+                out = self._infix("{0} + {1}" if sign > 0 else "{0} - {1}", out, x)
+            own = (len(whole) > 1 or whole[0][2] or first < 0) and not set(axes) - set(out.axes)
+            axes = out.axes if not set(axes) - set(out.axes) else axes
+            out = self.exactly(out, axes)
+            out = out if own else Text(f"{out.at(ATOM)}.clone()", axes)
+        else:
+            sizes = ", ".join(self.fn.size(d) for d in axes)
+            out = Text(f"{self.fn.like}.new_zeros({sizes})", axes)
+        out = self.fn.assign(wish, out)
+        for sign, x, form in parts:
+            place = self.part(Text(f" {out.code}", axes), form)  # not kept: the array changes
+            code = place.code.replace(f" {out.code}", out.code)
+            self.fn.say(f"{code}.{'add_' if sign > 0 else 'sub_'}({self.align(x, place.axes).code})")
+        return out
+
 
     # ---- statements ----
 
@@ -126,16 +217,30 @@ class Printer:
         return Text(f"{x.at(ATOM)}[..., None, :]", (*x.axes[:-1], "", *x.axes[-1:]))
 
     def canonical(self, axes: Iterable[str]) -> tuple[str, ...]:
-        """Axes in the order of results."""
-        return tuple(sorted(set(axes), key=lambda d: (self.order.index(d.rstrip("'")) if d.rstrip("'") in self.order
-                                                      else len(self.order), d)))
+        """Axes in the order of results; segments and halves of a block stand where its rows do."""
+        return tuple(sorted(set(axes), key=self._place))
+
+    def _place(self, dim: str) -> tuple[int, int, str]:
+        if dim[0] == "%" and dim != BLOCK:
+            return self.order.index(ROW), "mul".index(dim[1]), dim
+        plain = dim.rstrip("'")
+        return self.order.index(plain) if plain in self.order else len(self.order), 0, dim
 
     # ---- expressions ----
 
     def _text(self, n: Node) -> Text:
-        args = [self.texts[a] for a in n.args if a in self.texts]
+        form = self.forms.get(n, DENSE)
         if n in self.products:
-            return self._sum(self.products[n])
+            return self._sum(n, self.products[n], form)
+        if n in self.terms:
+            whole = [(sign, self.texts[x], self._fresh(x)) for sign, x in self.terms[n] if x not in self.forms]
+            parts = [(sign, self.texts[x], self.forms[x]) for sign, x in self.terms[n] if x in self.forms]
+            return self._whole(n.dims, whole, parts, self._wish(n))
+        if n.op == "rename":
+            return self._rename(n, form)
+        if form and len(self.parts(n)) < len(n.args):  # the mask of a level
+            return self.arg(n.args[1], form)
+        args = [self.arg(a, form) for a in n.args]
         match n.op:
             case "const":
                 return number(float(n.attr("value")))  # type: ignore[arg-type]
@@ -147,9 +252,6 @@ class Printer:
                 rows = self.fn.arange(n.text("dim"))
                 block = n.number("block")
                 return Text(self.fn.once(f"{rows}_{block}", f"{rows} // {block}"), (n.text("dim"),))
-            case "rename":
-                axes = tuple(n.text("new") if d == n.text("old") else d for d in args[0].axes)
-                return Text(args[0].code, axes, args[0].level, args[0].scalar)
             case "expand" | "stopgrad":
                 return args[0]
             case "take":
@@ -160,7 +262,7 @@ class Printer:
                 x, axis = self._along(args[0], n.text("dim"))
                 return Text(f"{self.fn.helper('_shift')}({x.code}, {n.number('by')}, {axis})", x.axes)
             case "cumsum":
-                return self._cumsum(n, args[0])
+                return self._cumsum(n, args[0], form)
             case "affine_scan" | "max_scan":
                 return self._scan(n, args)
             case "tri_inv":
@@ -210,9 +312,21 @@ class Printer:
         code = f"{x.at(ATOM)}.{how}({gone[0] if len(gone) == 1 else tuple(gone)})"
         return Text(code, tuple(d for d in x.axes if d not in over))
 
-    def _cumsum(self, n: Node, x: Text) -> Text:
-        x, axis = self._along(x, n.text("dim"))
-        options = [f"block={n.number('block')}"] if n.number("block") else []
+    def _fresh(self, n: Node) -> bool:
+        """Whether the text of n is an array that nobody else reads."""
+        return self.raw[n] == 1 and n.op not in VIEWS and not self.texts[n].scalar
+
+    def _rename(self, n: Node, form: Form) -> Text:
+        old, new = n.text("old"), n.text("new")
+        x = self.arg(n.args[0], frozenset((old if d == new else d, b, side) for d, b, side in form))
+        return Text(x.code, tuple(new if d == old else d for d in x.axes), x.level, x.scalar)
+
+    def _cumsum(self, n: Node, x: Text, form: Form) -> Text:
+        block = n.number("block")
+        dim = axes_in((n.text("dim"),), form)[-1]
+        half = next((b for d, b, _ in form if d == n.text("dim")), 0)
+        x, axis = self._along(x, dim)
+        options = [f"block={block}"] if block and block != half else []
         options += [f"{o}=True" for o in ("reverse", "exclusive") if n.number(o)]
         if not options:
             return Text(f"{x.at(ATOM)}.cumsum({axis})", x.axes)
@@ -285,13 +399,15 @@ class Printer:
 
     # ---- sums of products ----
 
-    def _sum(self, p: Product) -> Text:
-        texts = [self.texts[f] for f in p.factors]
+    def _sum(self, n: Node, p: Product, form: Form) -> Text:
+        inner = form | within(self.forms.get(n.args[0], DENSE), p.over)
+        texts = [self.arg(f, inner) for f in p.factors]
         scale = [x for x in texts if x.scalar]
         arrays = [x for x in texts if not x.scalar]
+        summed = set(axes_in(p.over, inner)) - set(axes_in(n.dims, inner))  # segments are shared by t and s
         have = {d for x in arrays for d in x.axes}
-        scale += [Text(self.fn.size(d), scalar=True) for d in p.over if d not in have]
-        over = frozenset(d for d in p.over if d in have)
+        scale += [Text(self.fn.size(d), scalar=True) for d in self.canonical(summed) if d not in have]
+        over = frozenset(d for d in summed if d in have)
         if arrays:
             out = self._contracted(arrays, over)
         else:
@@ -299,7 +415,7 @@ class Printer:
         for x in scale:
             out = self.times(out, x)
         for d in p.divisors:
-            out = self._infix("{0} / {1}", out, self.texts[d])
+            out = self._infix("{0} / {1}", out, self.arg(d, form))
         return Text(f"-{out.at(SIGN)}", out.axes, SIGN, out.scalar) if p.negative else out
 
     def plus(self, a: Text, b: Text) -> Text:

@@ -33,6 +33,25 @@ def _sequence(x, steps):
     """[NT, B, rows, ...] as [B, T, ...]."""
     return x.transpose(0, 1).flatten(1, 2)[:, :steps]
 ''',
+    "_upper": '''
+def _upper(x, rows, dim):
+    """The upper half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 1)
+''',
+    "_lower": '''
+def _lower(x, rows, dim):
+    """The lower half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 0)
+''',
+    "_pairs": '''
+def _pairs(x, rows):
+    """x[..., t, s] where t is in the upper and s in the lower half of one segment of 2 * rows rows: a view.
+
+    Its axes are [..., segment, t inside, s inside].
+    """
+    x = _lower(_upper(x, rows, -2), rows, -1)
+    return x.diagonal(0, -4, -2).movedim(-1, -3)
+''',
     "_cumsum": '''
 def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
     """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
@@ -73,7 +92,7 @@ def _unit_lower_inverse(x):
     return torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
 ''',
 }
-NEEDS = {"_cumsum": ("_shift",)}
+NEEDS = {"_cumsum": ("_shift",), "_pairs": ("_upper", "_lower")}
 
 
 def helper_texts(names: Iterable[str]) -> list[str]:

@@ -56,7 +56,7 @@ class Sequence:
         ahead = [self.image[n] for s in self.stages for n in self._needed[s]]
         below = topological([*ahead, *self.results.values()])
         self.kept = {n for n in carried if n in set(kept) or any(all_blocks(n, w) in below for w in ("in", "out"))}
-        texts = {x: text for x, text in known.values()}
+        texts = dict(known.values())
         texts |= {all_blocks(n, w): Text("?", (BLOCK, *n.names("shape"))) for n in carried for w in ("in", "out")}
         loaded = [n for n in below if n.op == "leaf" and n not in texts]
         for n in sorted(loaded, key=lambda n: n.number("offset") == 0):  # a shifted input reads the argument itself
