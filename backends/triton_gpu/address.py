@@ -1,0 +1,281 @@
+"""Where a kernel's tiles lie in memory: index, offset and mask expressions, each written once where it belongs.
+
+In: arrays of `kernel`, and the scope at hand. Out: `At`, the text of a pointer and a mask. A pointer is the array, plus a
+64-bit scalar for everything that is one index in this scope, plus a 32-bit tile (64-bit along the batch).
+In blocks of rows, rows past the end of the sequence read the last row; masks keep them from being written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
+from seqc.backends.triton_gpu.names import Names
+from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.block import BATCH, ROW
+
+
+@dataclass
+class Scope:
+    """Lines at one level of the loop tree. rank: 0 setup, 1 loop, 2 inner loop."""
+
+    rank: int
+    parent: Scope | None = None
+    lines: list[str] = field(default_factory=list)
+    known: dict[object, str] = field(default_factory=dict)
+
+    def look(self, key: object) -> str | None:
+        """What `key` was called here or outside."""
+        scope: Scope | None = self
+        while scope is not None:
+            if key in scope.known:
+                return scope.known[key]
+            scope = scope.parent
+        return None
+
+    def root(self) -> Scope:
+        """The setup."""
+        scope = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+
+@dataclass(frozen=True)
+class At:
+    """pointer: text after the array's name ("" or "+ ..."); axes: tile axes in order; mask: text, or None.
+
+    only: a condition on the program or the step under which there is anything to read or write, or None.
+    """
+
+    pointer: str
+    axes: tuple[str, ...]
+    mask: str | None
+    only: str | None = None
+
+
+def spread(code: str, axis: str, axes: tuple[str, ...]) -> str:
+    """A one-axis tile as it broadcasts against `axes`: `o_k[None, :]`."""
+    if len(axes) < 2:
+        return code
+    return f"{code}[{', '.join(':' if a == axis else 'None' for a in axes)}]"
+
+
+class Addresses:
+    """Writes the offsets and masks of one kernel into its scopes."""
+
+    def __init__(self, kernel: Kernel, roles: Roles, names: Names, backwards: bool) -> None:
+        self.kernel, self.roles, self.names, self.backwards = kernel, roles, names, backwards
+
+    def tile_axes(self, array: Array) -> tuple[str, ...]:
+        """The tile axes of an array in the global order."""
+        rows = (ROW,) if self.kernel.rows > 1 and STEPS in array.axes else ()
+        return self.roles.axes((*array.axes, *rows))
+
+    def at(self, array: Array, scope: Scope, offset: int, writes: bool, first_only: tuple[str, ...]) -> At:
+        """The address of an array in this scope. Rows past the end are masked in writes, and in cotangents read."""
+        axes = self.tile_axes(array)
+        terms = [t for t in (self.scalar(array, scope, offset), self.tile(array, axes, scope)) if t]
+        masks = [self.mask(d, scope) for d in axes if d != ROW]
+        parts = [spread(m, d, axes) for m, d in zip(masks, (d for d in axes if d != ROW), strict=True)]
+        if ROW in axes and offset:
+            parts.insert(0, spread(self.row_mask(scope, offset), ROW, axes))
+        elif ROW in axes and (writes or array.role == "cot"):
+            parts.insert(0, spread(self.inside(scope), ROW, axes))
+        only = [f"{self.names.program(d)} == 0" for d in first_only]
+        if STEPS in array.axes and ROW not in axes and offset:
+            only.append(f"i_t >= {offset}" if offset > 0 else f"i_t < T - {-offset}")
+        whole = " & ".join(parts) if parts else None
+        if whole is not None and len(parts) > 1:
+            whole = self.shared_mask(axes, whole, scope, ROW in axes)
+        both = only[0] if len(only) == 1 else " & ".join(f"({x})" for x in only)
+        return At("".join(f" + {t}" for t in terms), axes, whole, both or None)
+
+    # ---- the scalar part ----
+
+    def scalar(self, array: Array, scope: Scope, offset: int) -> str:
+        """Name of the scalar offset, "" where it is zero."""
+        index = [self.index(a, scope, offset) for a in array.axes]
+        if not any(index):
+            return ""
+        used = [i for i, one in enumerate(index) if one]
+        code = ""
+        for i in range(len(index)):
+            one = index[i]
+            if i > 0 and code:
+                code = f"{_paren(code)} * {self.extent(array.axes[i])}"
+            if one:
+                code = f"{code} + {one}" if code else one
+        key = ("at", code)
+        found = scope.look(key)
+        if found:
+            return found
+        late = any(array.axes[i] in (STEPS, BLOCKS, SCRATCH) for i in used)
+        home = scope if late else scope.root()
+        suffix = self.suffix(array)
+        if code.isidentifier():
+            return code
+        name = self.names.fresh(f"at_{suffix}")
+        home.lines.append(f"{name} = {code}")
+        home.known[key] = name
+        return name
+
+    def index(self, axis: str, scope: Scope, offset: int) -> str:
+        """The scalar index along an array's axis, "" where it is a tile axis or zero."""
+        if axis == STEPS:
+            row = "i_0" if self.kernel.rows > 1 else "i_t"
+            if offset:
+                row = f"({row}{_signed(-offset)})"
+                if self.kernel.rows == 1:  # where there is no such step, any other is read and not used
+                    row = f"tl.maximum{row[:-1]}, 0)" if offset > 0 else f"tl.minimum{row[:-1]}, T - 1)"
+            return f"(T - 1 - {row})" if self.backwards else row
+        if axis == BLOCKS:
+            return "i_n" if self.kernel.rows > 1 or self.kernel.every > 1 else "i_t"
+        if axis == SCRATCH:
+            return "(i_t - i_n * BT)"
+        if axis.startswith(PIECES):
+            return self.names.program(axis[1:])
+        return self.names.program(axis) if axis in self.roles.grid else ""
+
+    def extent(self, axis: str) -> str:
+        """The length of an array's axis."""
+        if axis == BLOCKS and self.kernel.rows == 1 and self.kernel.every == 1:
+            return STEPS  # every step is saved
+        if axis in (STEPS, BLOCKS):
+            return axis
+        if axis == SCRATCH:
+            return "BT"
+        if axis.startswith(PIECES):
+            dim = axis[1:]
+            return self.names.count[dim] if dim in self.roles.blocked else self.names.extent(dim)
+        return self.names.extent(axis)
+
+    def suffix(self, array: Array) -> str:
+        """Letters of the axes: [B, T, H, K] is `thk`."""
+        low = {STEPS: "t", BLOCKS: "n", SCRATCH: "r"}
+        letters = [low.get(a) or self.names.low[a.strip("#'")] for a in array.axes if a != BATCH]
+        return ("" if all(len(x) == 1 for x in letters) else "_").join(letters) or "b"
+
+    # ---- the tile part ----
+
+    def tile(self, array: Array, axes: tuple[str, ...], scope: Scope) -> str:
+        """Name of the tile of offsets, "" where the array is one element here."""
+        if not axes:
+            return ""
+        terms = []
+        for i, axis in enumerate(array.axes):
+            dim = ROW if axis == STEPS and ROW in axes else axis
+            if dim not in axes:
+                continue
+            code = spread(self.positions(dim, scope), dim, axes)
+            if dim == ROW and self.backwards:
+                code = f"-{code}"
+            terms.append(code + self.stride(array.axes[i + 1 :]))
+        code = " + ".join(terms)
+        if code.isidentifier():
+            return code
+        key = ("tile", code)
+        found = scope.look(key)
+        if found:
+            return found
+        home = scope if ROW in axes else scope.root()
+        name = self.names.fresh(f"o_{self.suffix(array)}")
+        home.lines.append(f"{name} = {code}")
+        home.known[key] = name
+        return name
+
+    def stride(self, later: tuple[str, ...]) -> str:
+        """` * T * (H * K)`: run-time extents first, so that a 64-bit index stays one."""
+        runtime = [self.extent(a) for a in later if a in (STEPS, BLOCKS, BATCH) or a == PIECES + BATCH]
+        fixed = [self.extent(a) for a in later if self.extent(a) not in runtime]
+        text = "".join(f" * {x}" for x in runtime)
+        return text + (f" * ({' * '.join(fixed)})" if len(fixed) > 1 else "".join(f" * {x}" for x in fixed))
+
+    def positions(self, dim: str, scope: Scope) -> str:
+        """Name of the positions along a tile axis."""
+        names = self.names
+        if is_time(dim):
+            self.rows(scope)
+            return "o_r"
+        home, name = scope.root(), names.offsets(dim)
+        if ("o", name) not in home.known:
+            home.known["o", name] = name
+            arange = f"tl.arange(0, {names.tile(dim)})"
+            if dim not in self.roles.blocked:
+                home.lines.append(f"{name} = {arange}")
+            elif dim == BATCH:
+                home.lines.append(f"{name} = {names.program(dim)} * {names.tile(dim)} + {arange}")
+            else:
+                home.lines.append(f"{name} = ({names.program(dim)} * {names.tile(dim)}).to(tl.int32) + {arange}")
+        return name
+
+    def rows(self, scope: Scope) -> None:
+        """`o_r`, the rows of the block that a load reads: past the end it is the last row."""
+        self.row_numbers(scope)
+        if scope.look("o_r") is None:
+            scope.known["o_r"] = "o_r"
+            scope.lines.append("o_r = tl.minimum(o_t, T - 1 - i_0)")
+
+    def row_numbers(self, scope: Scope) -> str:
+        """`o_t`, 0 .. BT-1."""
+        home = scope.root()
+        if "o_t" not in home.known:
+            home.known["o_t"] = "o_t"
+            home.lines.append("o_t = tl.arange(0, BT)")
+        return "o_t"
+
+    # ---- masks ----
+
+    def mask(self, dim: str, scope: Scope) -> str:
+        """Name of the mask of a dim; all true, and known to be, where the tile is as long as the dim."""
+        names = self.names
+        home, name = scope.root(), names.mask(dim)
+        if ("m", name) not in home.known:
+            home.known["m", name] = name
+            o, extent, tile = self.positions(dim, scope), names.extent(dim), names.tile(dim)
+            if dim == BATCH:
+                home.lines.append(f"{name} = {o} < B")
+            else:
+                whole = f"{extent} % {tile} == 0" if dim in self.roles.blocked else f"{extent} == {tile}"
+                home.lines.append(f"{name} = ({o} < {extent}) | ({whole})")
+        return name
+
+    def inside(self, scope: Scope) -> str:
+        """Name of the mask of rows that lie in the sequence."""
+        if scope.look("m_t") is None:
+            self.row_numbers(scope)
+            scope.known["m_t"] = "m_t"
+            scope.lines.append("m_t = o_t < T - i_0")
+        return "m_t"
+
+    def row_mask(self, scope: Scope, offset: int) -> str:
+        """Name of the mask of rows whose shifted row lies in the sequence."""
+        key = ("m_t", offset)
+        found = scope.look(key)
+        if found is None:
+            self.rows(scope)
+            found = self.names.fresh(f"m_t{'m' if offset > 0 else 'p'}{abs(offset)}")
+            scope.known[key] = found
+            bound = f"i_0 + o_r >= {offset}" if offset > 0 else f"i_0 + o_r < T - {-offset}"
+            scope.lines.append(f"{found} = {bound}")
+        return found
+
+    def shared_mask(self, axes: tuple[str, ...], code: str, scope: Scope, per_block: bool) -> str:
+        """A name for a mask of several axes."""
+        key = ("mask", code)
+        found = scope.look(key)
+        if found is None:
+            home = scope if per_block else scope.root()
+            letters = [self.names.low[d.strip("'")] if d != ROW else "t" for d in axes]
+            found = self.names.fresh("m_" + ("" if all(len(x) == 1 for x in letters) else "_").join(letters))
+            home.lines.append(f"{found} = {code}")
+            home.known[key] = found
+        return found
+
+
+def _signed(number: int) -> str:
+    return "" if number == 0 else f" + {number}" if number > 0 else f" - {-number}"
+
+
+def _paren(code: str) -> str:
+    return f"({code})" if " + " in code and not (code.startswith("(") and code.endswith(")")) else code

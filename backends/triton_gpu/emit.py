@@ -1,0 +1,58 @@
+"""Block -> the Triton part of an emitted file.
+
+In: a `Block` of any form, and the tile solver's choices. Out: `Kernels` (`seqc.emit.signature`): device functions,
+kernels, and the functions that launch them, as one text that is the same to the byte on every run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from seqc.backends.triton_gpu.device import HELPERS, helper_texts
+from seqc.backends.triton_gpu.device_more import MORE
+from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher, Tiles
+from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
+from seqc.backends.triton_gpu.schedule import Schedule, schedule
+from seqc.block import BATCH, Block
+from seqc.emit.signature import Kernels
+
+__all__ = ["Tiles", "default_tiles", "triton_kernels"]
+
+
+def triton_kernels(block: Block, tiles: Mapping[str, Tiles] | None = None) -> Kernels:
+    """The kernels of a block and their launchers. tiles: by kernel ("forward", "backward", ...), defaults elsewhere.
+
+    Raises Unsupported where the recurrence cannot be served.
+    """
+    plan = schedule(block)
+    printed = print_all(plan)
+    chosen = {name: (tiles or {}).get(name) or default_tiles(plan) for name in printed}
+    launcher = Launcher(plan, printed, chosen)
+    functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward()]
+    kernels = [p.text for p in printed.values()]
+    texts = [*device_texts("\n".join(kernels)), *kernels, SUPPORT, *functions]
+    text = "\n\n\n".join(t.strip() for t in texts) + "\n"
+    return Kernels(text, saved=launcher.saved(), infer=True)
+
+
+def print_all(plan: Schedule) -> dict[str, Printed]:
+    """Every kernel of a schedule, by its name."""
+    kernels = (plan.forward, plan.infer, plan.backward, *plan.phases)
+    return {k.name: print_kernel(plan, k) for k in kernels}
+
+
+def device_texts(text: str) -> list[str]:
+    """The device functions that a text calls, callees first."""
+    called = set(re.findall(r"\b(\w+)\(", text))
+    more = [name for name in MORE if name in called]
+    below = {x for name in more for x in re.findall(r"\b(\w+)\(", MORE[name])}
+    return [*helper_texts(n for n in HELPERS if n in called | below), *(MORE[name] for name in more)]
+
+
+def default_tiles(plan: Schedule) -> Tiles:
+    """Tiles where the solver has not been asked: about 4,096 elements of the largest state in a program."""
+    inner = max((len(plan.roles.axes(d.dims)) for d in plan.block.program.states.values()), default=1)
+    block = 128 if inner <= 1 else 32
+    blocks = {d: 16 if d == BATCH else block for d in plan.roles.blocked}
+    return Tiles(blocks, warps=4, stages=2 if plan.block.rows > 1 else 1)

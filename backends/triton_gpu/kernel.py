@@ -1,0 +1,143 @@
+"""The loop tree of one kernel: what is loaded, computed and stored where. Plain data.
+
+Made by `schedule` from a block's graph, printed by `print_kernel`, measured by `summary`. Time runs in blocks of `rows`
+steps (form "scan" and "chunkwise", where a block is a tile axis) or step by step (form "step", where a block is what
+lies between two saved states).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from seqc.graph import Node
+
+# Axes of arrays that are no dims of the graph.
+STEPS = "T"  # the sequence
+BLOCKS = "NT"  # one entry per block
+SCRATCH = "BT"  # one entry per step of a block
+PIECES = "#"  # "#V": one entry per piece of the blocked dim V, or per index of the grid dim V: partial results
+
+
+@dataclass(frozen=True)
+class Array:
+    """A kernel argument. axes: dims of the spec, "B", and the four above. role: what the launcher makes of it.
+
+    role: "input" | "param" | "state" (NAME_0) | "output" | "final" (NAME_T) | "saved" | "cot" | "grad" | "scratch" |
+    "factor" (of an outer product that is summed up afterwards) | "value" (computed before the kernel).
+    dtype: "io" as the inputs, "carry" fp32.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    role: str
+    source: str  # the name or the block's key that it belongs to
+    dtype: str = "carry"
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """Dims along which the programs leave partial results."""
+        return tuple(a[1:] for a in self.axes if a.startswith(PIECES))
+
+
+@dataclass(frozen=True)
+class Load:
+    """node <- array, where the sequence has the step (shifted by `offset`), else 0. first_only: 0 but in piece 0."""
+
+    node: Node
+    array: Array
+    offset: int = 0
+    first_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Let:
+    """Compute the node."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class Store:
+    """array <- node. first_only: only the programs of piece 0 of these dims, since all hold the same."""
+
+    node: Node
+    array: Array
+    first_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Advance:
+    """All carried values take their next values at once: pairs of (carried leaf, node)."""
+
+    pairs: tuple[tuple[Node, Node], ...]
+
+
+@dataclass(frozen=True)
+class Zero:
+    """An accumulator of this node's tile, of zeros."""
+
+    name: str
+    node: Node
+
+
+@dataclass(frozen=True)
+class Add:
+    """accumulator += node."""
+
+    name: str
+    node: Node
+
+
+@dataclass(frozen=True)
+class StoreSum:
+    """array <- accumulator."""
+
+    name: str
+    node: Node
+    array: Array
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """What the program's threads wrote to memory is seen by all of them."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """over: "blocks", or "steps" of the block at hand."""
+
+    over: str
+    reverse: bool
+    body: tuple[Item, ...]
+
+
+Item: TypeAlias = "Load | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Loop"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel. block_in_grid: each program does one block. rows: steps of a block as a tile axis, 1 in form "step".
+
+    every: form "step": steps between two saved states (1: no inner loop).
+    """
+
+    name: str
+    doc: str
+    arrays: tuple[Array, ...]
+    body: tuple[Item, ...]
+    rows: int
+    every: int = 1
+    block_in_grid: bool = False
+    results: tuple[Array, ...] = field(default=())
+
+    def loops(self) -> list[Loop]:
+        """Every loop of the tree, outer before inner."""
+        found: list[Loop] = []
+        todo: list[Item] = list(self.body)
+        while todo:
+            item = todo.pop(0)
+            if isinstance(item, Loop):
+                found.append(item)
+                todo = [*item.body, *todo]
+        return found

@@ -1,0 +1,334 @@
+"""The Python side of the kernels: functions that allocate, launch, and add up what programs left in parts.
+
+In: a `Schedule`, its printed kernels, and the tiles. Out: the text of `_forward_triton`, `_infer_triton` and
+`_backward_triton` with the signatures of `seqc.emit.signature`, and what forward saves. Sums over programs are plain
+`sum`s of partial results in a fixed order: no atomics, so a run gives the same bits every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
+from seqc.backends.triton_gpu.outer import Factor, Outer
+from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.values import host_code
+from seqc.block import BATCH
+from seqc.diagnostics import SeqcBug
+from seqc.emit.names import safe_name
+from seqc.emit.signature import Saved
+from seqc.graph import Node
+from seqc.program import TensorDecl
+
+TAB = "    "
+
+SUPPORT = '''
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _few(programs, x):
+    """Whether so many programs leave half of the device idle."""
+    if x.device.type != "cuda":
+        return False
+    return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
+'''
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Choices of the tile solver for one kernel: at most so many elements of each blocked dim, warps and stages."""
+
+    blocks: Mapping[str, int]
+    warps: int = 4
+    stages: int = 2
+
+
+class Launcher:
+    """Prints the functions of one schedule. printed: kernel name ("forward", ...) -> its text."""
+
+    def __init__(self, schedule: Schedule, printed: Mapping[str, Printed], tiles: Mapping[str, Tiles]) -> None:
+        self.schedule, self.printed, self.tiles = schedule, printed, tiles
+        self.program, self.roles = schedule.block.program, schedule.roles
+        program = self.program
+        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
+        self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "torch", "math", "tl", "x"}
+        self.taken |= {f"d_{safe_name(a)}" for a in arguments}
+        self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
+        self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
+        self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
+        self.any = safe_name(arguments[0]) if arguments else "x"
+
+    def fresh(self, wanted: str) -> str:
+        name = wanted
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    # ---- shapes ----
+
+    def unpack(self) -> list[str]:
+        """`B, T, H, K = q.shape`, and so on until every dim has its size."""
+        known: set[str] = set()
+        lines = []
+        decls: list[tuple[str, tuple[str, ...]]] = []
+        decls += [(x, (BATCH, STEPS, *d.dims)) for x, d in self.program.inputs.items()]
+        decls += [(x, d.axes) for x, d in self.program.params.items()]
+        decls += [(f"{x}_0", d.axes) for x, d in self.program.states.items()]
+        for name, axes in decls:
+            axes = tuple(a.rstrip("'") for a in axes)
+            new = [a for a in dict.fromkeys(axes) if a not in known]
+            if not new:
+                continue
+            if new == list(axes):
+                left = ", ".join(self.length(a) for a in new)
+                lines.append(f"{left}{',' if len(new) == 1 else ''} = {safe_name(name)}.shape")
+            else:
+                lines += [f"{self.length(a)} = {safe_name(name)}.shape[{axes.index(a)}]" for a in new]
+            known |= set(new)
+        for d, dim in self.program.dims.items():
+            if d not in known:
+                if dim.default is None:
+                    raise SeqcBug("the Triton launcher", f"no tensor has the dim {d}, and it has no default")
+                lines.append(f"{self.dims[d]} = {dim.default}")
+        rows = self.rows_per_block()
+        lines.append(f"NT = (T + {rows - 1}) // {rows}" if rows > 1 else "NT = T")
+        return lines
+
+    def rows_per_block(self) -> int:
+        """Steps between two saved states."""
+        return self.schedule.block.rows if self.schedule.block.rows > 1 else self.schedule.every
+
+    def length(self, axis: str) -> str:
+        """An axis of an array as a Python expression."""
+        if axis in (STEPS, BLOCKS):
+            return axis
+        if axis == SCRATCH:
+            return str(self.schedule.every)
+        if axis.startswith(PIECES):
+            dim = axis[1:]
+            return self.counts[dim] if dim in self.roles.blocked else self.dims[dim]
+        return self.dims[axis.rstrip("'")]
+
+    def allocate(self, array: Array) -> str:
+        """`o = torch.empty(...)`."""
+        shape = ", ".join(self.length(a) for a in array.axes)
+        kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
+        if array.role == "grad" and array.dtype == "io":
+            source = array.source[2:].partition("@")[0]
+            kind = f"{safe_name(source)}.dtype"
+        return f"{self.local(array.name)} = torch.empty(({shape}{',' if len(array.axes) == 1 else ''}), " \
+            f"dtype={kind}, device={self.any}.device)"
+
+    def local(self, name: str) -> str:
+        """The local variable of an array."""
+        return safe_name(name)
+
+    # ---- launching ----
+
+    def sizes(self, kernels: Sequence[Printed]) -> list[str]:
+        """`BK = _pad(K, 16)` for every tile length of some kernels."""
+        lines = []
+        wanted = {d: name for k in kernels for d, name in k.tiles if d != "t"}
+        split = {one[1:] for k in kernels for one in k.grid if one.startswith(PIECES)}
+        dots = {d for k in kernels for d in k.in_dots}
+        for d in (BATCH, *self.program.dims):
+            if d in wanted or d in split:
+                least = 16 if d in dots else 1
+                code = f"_pad({self.dims[d]}{f', {least}' if least > 1 else ''})"
+                if d in split:
+                    most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels)
+                    code = f"min({code}, {max(most, least)})"
+                lines.append(f"{self.blocks[d]} = {code}")
+                if d in split:
+                    lines.append(f"{self.counts[d]} = -(-{self.dims[d]} // {self.blocks[d]})")
+        return lines
+
+    def grid(self, printed: Printed) -> str:
+        """The number of programs."""
+        return " * ".join(self.length(one) for one in printed.grid) or "1"
+
+    def launch(self, printed: Printed) -> list[str]:
+        """One launch, every argument in place."""
+        tile = self.tiles[printed.kernel.name]
+        arguments = [self.local(a.name) for a in printed.arrays] + list(printed.runtime)
+        named = [f"{name}={self.dims[d]}" for d, name in printed.dims]
+        rows = self.rows_per_block()
+        named += [f"{name}={rows if d == 't' else self.blocks[d]}" for d, name in printed.tiles]
+        names = {**{d: self.dims[d] for d in self.program.dims}, "t": str(rows), "s": str(rows)}
+        named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
+        named += [f"{x}={x}" for x in ("DOT", "PRECISION") if f"    {x}: tl.constexpr" in printed.text
+                  or f" {x}: tl.constexpr" in printed.text]
+        named += [f"num_warps={tile.warps}", f"num_stages={tile.stages}", "enable_fp_fusion=True"]
+        lines = [f"{printed.name}[({self.grid(printed)},)]("]
+        lines += [TAB + line for line in _fill([*arguments, *named], 108)]
+        return [*lines, ")"]
+
+    def types(self) -> list[str]:
+        """Types of operands, by the names that kernels take them by."""
+        inputs = ", ".join(safe_name(x) for x in self.program.inputs) or self.any
+        return [f"DOT, PRECISION = _types({inputs})"]
+
+    # ---- functions ----
+
+    def forward(self, save: bool) -> str:
+        """`_forward_triton`, or `_infer_triton`."""
+        program, printed = self.program, self.printed
+        whole = printed["forward" if save else "infer"]
+        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
+        results = [*program.outputs, *(f"{s}_T" for s in program.states)]
+        saved = [f"{s}_in" for s in self.schedule.saved] if save else []
+        phases = [printed["states"], printed["outputs"]] if self.schedule.phases else []
+        lines = [*self.unpack(), *self.types(), *self.sizes([whole, *phases])]
+        arrays = {a.name: a for k in (whole, *phases) for a in k.arrays}
+        made = [a for a in arrays.values() if a.role in ("output", "final")]
+        lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
+        assert {a.name for a in made} == set(results), (results, list(arrays))
+        if phases:
+            extra = [a for a in arrays.values() if a.role == "saved" and a.name not in saved]
+            lines.append(f"if NT > 1 and _few({self.grid(whole)}, {self.any}):")
+            lines += [TAB + x for x in (*map(self.allocate, extra), *self.launch(phases[0]), *self.launch(phases[1]))]
+            lines.append("else:")
+            lines += [TAB + x for x in self.launch(whole)]
+        else:
+            lines += self.launch(whole)
+        lines.append(f"return {_tuple([self.local(x) for x in (*results, *saved)])}")
+        name = "_forward_triton" if save else "_infer_triton"
+        doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
+        return _function(name, [safe_name(a) for a in arguments], doc, lines)
+
+    def backward(self) -> str:
+        """`_backward_triton`."""
+        program, printed = self.program, self.printed
+        whole = printed["backward"]
+        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
+        given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
+        given += [f"d_{s}_T" for s in program.states]
+        phases = [printed["cotangents"], printed["gradients"]] if self.schedule.phases else []
+        lines = [*self.unpack(), *self.types(), *self.sizes([whole, *phases])]
+        mine = self.fresh_arrays(whole)
+        if phases:
+            lines.append(f"if NT > 1 and _few({self.grid(whole)}, {self.any}):")
+            arrays = {a.name: a for k in phases for a in self.fresh_arrays(k)}
+            lines += [TAB + x for x in map(self.allocate, arrays.values())]
+            lines += [TAB + x for k in phases for x in self.launch(k)]
+            lines += [TAB + x for a in arrays.values() if (x := self.add_up(a))]
+            lines.append("else:")
+            lines += [TAB + x for x in map(self.allocate, mine)]
+            lines += [TAB + x for x in self.launch(whole)]
+            lines += [TAB + x for a in mine if (x := self.add_up(a))]
+        else:
+            lines += [self.allocate(a) for a in mine]
+            lines += self.launch(whole)
+            lines += [x for a in mine if (x := self.add_up(a))]
+        for x, decl in program.inputs.items():
+            lines += self.input_gradient(x, decl)
+        for x, decl in program.params.items():
+            lines += self.param_gradient(x, decl)
+        lines.append(f"return {_tuple([self.local(f'd_{a}') for a in arguments])}")
+        names = [safe_name(a) for a in (*arguments, *given)]
+        return _function("_backward_triton", names, "Gradients of every argument of forward.", lines)
+
+    def fresh_arrays(self, printed: Printed) -> list[Array]:
+        """What a backward kernel writes."""
+        return [a for a in printed.arrays if a.role in ("grad", "scratch", "factor")]
+
+    def add_up(self, array: Array) -> str:
+        """The sum of the programs' parts, if there are any."""
+        parts = [i for i, a in enumerate(array.axes) if a.startswith(PIECES) or (array.role == "grad" and a == BLOCKS)]
+        if array.role != "grad" or not parts:
+            return ""
+        over = str(parts[0]) if len(parts) == 1 else str(tuple(parts))
+        name = self.local(array.name)
+        return f"{name} = {name}.sum({over})"
+
+    def input_gradient(self, x: str, decl: TensorDecl) -> list[str]:
+        """Add what flows back through shifted reads; zeros where nothing does."""
+        backward = self.schedule.backward_graph
+        name = self.local(f"d_{x}")
+        lines = []
+        if _zero(backward.get(f"d.{x}")):
+            lines.append(f"{name} = torch.zeros_like({safe_name(x)})")
+        sign = -1 if self.program.direction == "backward" else 1
+        for key, root in backward.items():
+            base, _, offset = key[2:].partition("@")
+            if base != x or not offset or _zero(root):
+                continue
+            by = sign * int(offset)
+            part = self.local(f"d_{key[2:].replace('@-', '_ahead').replace('@', '_ago')}")
+            size = abs(by)
+            target = f"[:, : max(T - {size}, 0)]" if by > 0 else f"[:, {size} :]"
+            source = f"[:, {size} :]" if by > 0 else f"[:, : max(T - {size}, 0)]"
+            lines.append(f"{name}{target} += {part}{source}")
+        return lines
+
+    def param_gradient(self, x: str, decl: TensorDecl) -> list[str]:
+        """One matrix product over batch and time for outer products; zeros where the parameter has no effect."""
+        name = self.local(f"d_{x}")
+        if x in self.schedule.outer:
+            code = ""
+            for term in self.schedule.outer[x]:
+                one = self.einsum(term, decl)
+                code = f"{code} {'-' if term.sign < 0 else '+'} {one}" if code else f"{'-' if term.sign < 0 else ''}{one}"
+            return [f"{name} = {code}"]
+        if _zero(self.schedule.backward_graph.get(f"d.{x}")):
+            return [f"{name} = torch.zeros_like({safe_name(x)})"]
+        return []
+
+    def einsum(self, term: Outer, decl: TensorDecl) -> str:
+        letters = {d: chr(ord("c") + i) for i, d in enumerate(decl.dims)}
+
+        def axes(f: Factor) -> str:
+            return "ab" + "".join(letters[d] for d in f.dims)
+
+        left, right = term.factors
+        result = ("a" if decl.per_batch else "") + "".join(letters[d] for d in decl.dims)
+        arrays = ", ".join(f"{self.local(f.array)}.float()" for f in (left, right))
+        return f'torch.einsum("{axes(left)},{axes(right)}->{result}", {arrays})'
+
+    def saved(self) -> tuple[Saved, ...]:
+        """What forward gives to backward."""
+        rows = self.rows_per_block()
+        blocks = f"(T + {rows - 1}) // {rows}" if rows > 1 else "T"
+        out = []
+        for s in self.schedule.saved:
+            batch, *dims = self.program.states[s].axes
+            out.append(Saved(f"{s}_in", (batch, blocks, *dims)))
+        return tuple(out)
+
+
+def _zero(root: Node | None) -> bool:
+    return root is None or root.op == "const"
+
+
+def _tuple(names: list[str]) -> str:
+    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
+
+
+def _function(name: str, arguments: list[str], doc: str, lines: list[str]) -> str:
+    head = [f"def {name}("] + [TAB + x for x in _fill(arguments, 112)] + ["):"]
+    short = f"def {name}({', '.join(arguments)}):"
+    if len(short) <= 116:
+        head = [short]
+    return "\n".join([*head, f'{TAB}"""{doc}"""', *(TAB + line for line in lines)]) + "\n"
+
+
+def _fill(parts: list[str], width: int) -> list[str]:
+    lines, line = [], ""
+    for part in parts:
+        if line and len(line) + len(part) + 2 > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += f"{part}, "
+    return [*lines, line.rstrip()]

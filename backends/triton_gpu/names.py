@@ -1,0 +1,58 @@
+"""Names inside one kernel, each given once: what a kernel writer would call it, with a number where that is taken."""
+
+from __future__ import annotations
+
+from seqc.backends.triton_gpu.roles import base
+from seqc.emit.names import safe_name
+
+FIXED = ("T", "NT", "BT", "B", "DOT", "PRECISION", "tl", "triton", "i_p", "i_t", "i_n", "i_0", "o_t", "m_t", "o_r")
+
+
+class Names:
+    """Allocates names; the dims come first, so that they keep theirs."""
+
+    def __init__(self, dims: tuple[str, ...]) -> None:
+        self.taken = set(FIXED)
+        self.dims = {d: self.fresh(safe_name(d)) for d in dims}
+        self.dims["B"], self.dims["t"] = "B", "BT"
+        self.low = {d: self._low(d) for d in ("B", *dims)}
+        self.low["t"] = "t"
+        self.block = {d: self.fresh(f"B{self.dims[d]}") for d in ("B", *dims)}
+        self.block["t"] = "BT"
+        self.count = {d: self.fresh(f"N{self.dims[d]}") for d in ("B", *dims)}
+
+    def _low(self, dim: str) -> str:
+        low = self.dims[dim].lower()
+        clash = low in ("t", "s", "n", "p", "r") or low in getattr(self, "lows", set())
+        low = self.dims[dim] if clash else low
+        self.lows = {*getattr(self, "lows", set()), low}
+        return low
+
+    def fresh(self, wanted: str) -> str:
+        """`wanted`, or with the least number that makes it new."""
+        name, number = wanted, 0
+        while name in self.taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self.taken.add(name)
+        return name
+
+    def extent(self, dim: str) -> str:
+        """The extent of a dim: `K`; of time in a block: `BT`."""
+        return self.dims[base(dim)]
+
+    def tile(self, dim: str) -> str:
+        """The length of the tile axis: `BK`."""
+        return self.block[base(dim)]
+
+    def offsets(self, dim: str) -> str:
+        """The positions along the tile axis: `o_k`."""
+        return f"o_{self.low[base(dim)]}"
+
+    def mask(self, dim: str) -> str:
+        """Which of them lie within the dim: `m_k`."""
+        return f"m_{self.low[base(dim)]}"
+
+    def program(self, dim: str) -> str:
+        """The program's index of a grid dim, or of its piece of a blocked dim: `i_h`."""
+        return f"i_{self.low[base(dim)]}"

@@ -1,0 +1,429 @@
+"""A loop tree -> the text of one `@triton.jit` function.
+
+In: a `Kernel` of a `Schedule`. Out: `Printed`: the text, the compile-time arguments that the launcher must give, and
+which dims feed matrix products (their tiles need 16 elements). Lines are written scope by scope; a value that is used
+once, in the scope where it is computed, and is short, is written where it is used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from seqc.backends.triton_gpu.address import Addresses, Scope
+from seqc.backends.triton_gpu.kernel import (
+    PIECES,
+    Add,
+    Advance,
+    Array,
+    Barrier,
+    Item,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Store,
+    StoreSum,
+    Zero,
+)
+from seqc.backends.triton_gpu.names import Names
+from seqc.backends.triton_gpu.padding import Padding
+from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.values import Text, Values
+from seqc.block import BATCH
+from seqc.emit.names import safe_name
+from seqc.graph import Node
+from seqc.ops import TABLE
+
+SHORT = 60  # characters of an expression that is written where it is used
+TAB = "    "
+
+
+@dataclass(frozen=True)
+class Printed:
+    """See the file's docstring. arguments: the kernel's, in order: arrays, run-time sizes, compile-time values."""
+
+    kernel: Kernel
+    name: str
+    text: str
+    arrays: tuple[Array, ...]
+    runtime: tuple[str, ...]
+    dims: tuple[tuple[str, str], ...]  # (dim, its compile-time argument)
+    tiles: tuple[tuple[str, str], ...]  # (dim, the argument of its tile's length)
+    scalars: tuple[tuple[str, Node], ...]  # (argument, its value)
+    in_dots: tuple[str, ...]
+    grid: tuple[str, ...]  # what the programs are: "NT", a dim, or "#" + a blocked dim; the last runs fastest
+
+
+def print_kernel(schedule: Schedule, kernel: Kernel) -> Printed:
+    """The text of a kernel."""
+    return _Printer(schedule, kernel).print()
+
+
+class _Printer:
+    def __init__(self, schedule: Schedule, kernel: Kernel) -> None:
+        self.schedule, self.kernel = schedule, kernel
+        program, roles = schedule.block.program, schedule.roles
+        self.roles, self.program = roles, program
+        self.names = Names(tuple(program.dims))
+        self.addresses = Addresses(kernel, roles, self.names, program.direction == "backward")
+        following = {a: b for item in _walk(kernel.body) if isinstance(item, Advance) for a, b in item.pairs}
+        self.values = Values(roles, self.names, self.addresses, Padding(following), self.find)
+        self.pointers = {a.name: self.names.fresh(f"p_{safe_name(a.name)}") for a in kernel.arrays}
+        self.texts: list[dict[Node, Text]] = [{}]
+        self.sums: dict[str, str] = {}
+        self.scope = Scope(0)
+        self.local: Counter[Node] = Counter()
+        self.outside: set[Node] = set()
+
+    # ---- the function ----
+
+    def print(self) -> Printed:
+        """Header, setup, loops."""
+        self.setup_programs()
+        self.body(self.kernel.body)
+        names = self.names
+        text = "\n".join(self.scope.lines)
+        tile_dims = [d for d in (BATCH, *self.program.dims) if _word(names.block[d], text)]
+        dims = [d for d in self.program.dims if _word(names.dims[d], text)]
+        runtime = tuple(x for x in ("B", "T") if _word(x, text))
+        scalars = tuple((name, n) for n, name in self.values.scalars.items())
+        needs_bt = _word("BT", text)
+        constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
+        constants += [name for name, _ in scalars]
+        constants += [x for x in ("DOT", "PRECISION") if _word(x, text)]
+        name = f"{safe_name(self.program.name)}_{self.kernel.name}_kernel"
+        arguments = [self.pointers[a.name] for a in self.kernel.arrays] + list(runtime)
+        head = f"@triton.jit(do_not_specialize=[{', '.join(repr(x) for x in runtime)}])" if runtime else "@triton.jit"
+        lines = [head, f"def {name}("]
+        lines += _wrap([*arguments, *(f"{c}: tl.constexpr" for c in constants)])
+        lines += ["):", f'{TAB}"""{self.kernel.doc}"""']
+        lines += [f"{TAB}{line}" for line in self.scope.lines]
+        in_dots = tuple(sorted({d.rstrip("'") for d in self.values.in_dots}))
+        tiles = [(d, names.block[d]) for d in tile_dims] + ([("t", "BT")] if needs_bt else [])
+        return Printed(
+            self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, runtime,
+            tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots, self.grid(),
+        )
+
+    def grid(self) -> tuple[str, ...]:
+        """What the programs are, the slowest first."""
+        roles = self.roles
+        batch = (PIECES + BATCH,) if BATCH in roles.blocked else ()
+        blocks = ("NT",) if self.kernel.block_in_grid else ()
+        return (*blocks, *batch, *roles.grid, *(PIECES + d for d in roles.blocked if d != BATCH))
+
+    def setup_programs(self) -> None:
+        """Program id -> one index per grid dim."""
+        names, lines = self.names, self.scope.lines
+        grid = self.grid()
+        counts = []
+        for one in grid:
+            if one == "NT":
+                counts.append("NT")
+            elif one.startswith(PIECES):
+                dim = one[1:]
+                count, tile = names.count[dim], names.block[dim]
+                kind = "" if dim == BATCH else ": tl.constexpr"
+                lines.append(f"{count}{kind} = tl.cdiv({names.dims[dim]}, {tile})")
+                counts.append(count)
+            else:
+                counts.append(names.dims[one])
+        if self.kernel.block_in_grid or self.uses_blocks():
+            lines.append("NT = tl.cdiv(T, BT)")
+        if not grid:
+            return
+        index = ["i_n" if g == "NT" else names.program(g.strip(PIECES)) for g in grid]
+        if len(grid) == 1:
+            lines.append(f"{index[0]} = tl.program_id(0).to(tl.int64)")
+        else:
+            lines.append("i_p = tl.program_id(0).to(tl.int64)")
+            for i in range(len(grid) - 1, -1, -1):
+                inner = counts[i + 1 :]
+                code = "i_p" if not inner else f"i_p // {inner[0]}" if len(inner) == 1 else f"i_p // ({' * '.join(inner)})"
+                lines.append(f"{index[i]} = {code}{f' % {counts[i]}' if i else ''}")
+        if self.kernel.block_in_grid:
+            lines += ["i_n = i_n.to(tl.int32)", "i_0 = i_n * BT"]
+
+    def uses_blocks(self) -> bool:
+        return any(loop.over == "blocks" for loop in self.kernel.loops()) or (self.stores_blocks() and self.kernel.every > 1)
+
+    def stores_blocks(self) -> bool:
+        return any("NT" in a.axes for a in self.kernel.arrays)
+
+    # ---- items ----
+
+    def find(self, n: Node) -> Text:
+        """The text of a value that has been printed."""
+        for level in reversed(self.texts):
+            if n in level:
+                return level[n]
+        if n.op in ("const", "size", "index", "block_index") or self.values.is_host(n) or (
+            n.op == "leaf" and n.text("kind") == "mask"
+        ):
+            return self.values.text(n)
+        if n.op == "mul":  # of a product that only sums use
+            return self.values.text(n)
+        raise KeyError(n)
+
+    def body(self, items: Iterable[Item]) -> None:
+        """Print the items of one scope."""
+        items = tuple(items)
+        keep = self.local, self.outside
+        self.local, self.outside = _uses(items), _uses_within(items)
+        self.values.scope = self.scope
+        for item in items:
+            self.values.scope = self.scope
+            self.item(item)
+        self.local, self.outside = keep
+
+    def item(self, item: Item) -> None:
+        match item:
+            case Load():
+                self.load(item)
+            case Let(node):
+                self.let(node)
+            case Store(node, array, first_only):
+                self.store(array, self.find(node), first_only)
+            case Zero(name, node):
+                axes = self.values.axes(node)
+                var = self.sums[name] = self.names.fresh(f"b_{safe_name(name)}")
+                zero = f"tl.zeros({self.values.shape(axes)}, tl.float32)" if axes else "tl.zeros((), tl.float32)"
+                self.scope.lines.append(f"{var} = {zero}")
+            case Add(name, node):
+                self.scope.lines.append(f"{self.sums[name]} += {self.values.whole(node).code}")
+            case StoreSum(name, node, array):
+                self.store(array, Text(self.sums[name], self.values.axes(node)), ())
+            case Advance(pairs):
+                self.advance(pairs)
+            case Barrier():
+                self.scope.lines.append("tl.debug_barrier()")
+            case Loop():
+                self.loop(item)
+
+    def load(self, item: Load) -> None:
+        """node <- memory, in fp32."""
+        at = self.addresses.at(item.array, self.scope, item.offset, False, item.first_only)
+        mask = f", mask={at.mask}, other=0.0" if at.mask else ""
+        name = self.var(item.node)
+        kind = "DOT" if item.node in self.operands_only() else "tl.float32"
+        self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
+        if at.only:
+            self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")
+        self.texts[-1][item.node] = Text(name, at.axes)
+
+    def store(self, array: Array, value: Text, first_only: tuple[str, ...]) -> None:
+        """memory <- value, where the array has the element."""
+        at = self.addresses.at(array, self.scope, 0, True, first_only)
+        mask = f", mask={at.mask}" if at.mask else ""
+        code = self.values.full(value, at.axes).code
+        if at.only:
+            self.scope.lines.append(f"if {at.only}:")
+        tab = TAB if at.only else ""
+        self.scope.lines.append(f"{tab}tl.store({self.pointers[array.name]}{at.pointer}, {code}{mask})")
+
+    def let(self, n: Node) -> None:
+        """Compute n, or leave it to where it is used."""
+        if self.values.is_host(n) or n.op in ("index", "block_index", "size", "const") or self.is_virtual(n):
+            return
+        text = self.values.text(n)
+        quiet = n.op in ("rename", "expand", "stopgrad") and text.binds >= 4 and not text.code.startswith("tl.")
+        inline = self.local[n] <= 1 and n not in self.outside and (TABLE[n.op].elementwise or quiet)
+        short = len(text.code) <= SHORT and n not in self.schedule.names
+        if (quiet and text.code.isidentifier()) or (inline and short):
+            self.texts[-1][n] = text
+            return
+        name = self.var(n)
+        self.scope.lines.append(f"{name} = {text.code}")
+        self.texts[-1][n] = Text(name, text.axes)
+
+    def is_virtual(self, n: Node) -> bool:
+        """A product that only sums take, and so is never a tile of its own."""
+        return n.op == "mul" and n in self.only_summed()
+
+    def only_summed(self) -> set[Node]:
+        if not hasattr(self, "_summed"):
+            users: dict[Node, set[Node | str]] = {}
+            for item in _walk(self.kernel.body):
+                for n in _consumed(item):
+                    users.setdefault(n, set()).add("item")
+                if isinstance(item, Let):
+                    for a in item.node.args:
+                        users.setdefault(a, set()).add(item.node)
+            self._summed = {
+                n
+                for n, by in users.items()
+                if n.op == "mul" and all(not isinstance(u, str) and u.op == "sum" and self.takes_product(u) for u in by)
+            }
+        return self._summed
+
+    def operands_only(self) -> set[Node]:
+        """Parameters that only matrix products take: they are kept in the type of the operands."""
+        if not hasattr(self, "_operands"):
+            other: set[Node] = set()
+            params: set[Node] = set()
+            for item in _walk(self.kernel.body):
+                other.update(_consumed(item))
+                if isinstance(item, Load) and item.array.role == "param":
+                    params.add(item.node)
+                if isinstance(item, Let):
+                    n = item.node
+                    virtual = self.is_virtual(n) and all(self.is_dot(u) for u in self.users(n))
+                    if not virtual:
+                        other.update(n.args)
+            self._operands = params - other
+        return self._operands
+
+    def users(self, n: Node) -> list[Node]:
+        """Nodes of the kernel that take n."""
+        return [i.node for i in _walk(self.kernel.body) if isinstance(i, Let) and n in i.node.args]
+
+    def is_dot(self, n: Node) -> bool:
+        """Whether n is a matrix product."""
+        if n.op != "sum" or n.args[0].op != "mul":
+            return False
+        a, b, r = (frozenset(self.values.axes(x)) for x in (*n.args[0].args, n))
+        return is_product(a, b, r)
+
+    def takes_product(self, n: Node) -> bool:
+        """Whether the sum is a matrix product, or the only user of what it sums."""
+        a, b = n.args[0].args
+        axes = [frozenset(self.values.axes(x)) for x in (a, b, n)]
+        return is_product(*axes) or True
+
+    def advance(self, pairs: tuple[tuple[Node, Node], ...]) -> None:
+        """All carried values at once."""
+        new = []
+        for carried, node in pairs:
+            axes = self.values.axes(carried)
+            text = self.values.full(self.find(node), axes)
+            if len(pairs) > 1 and not text.code.isidentifier():
+                name = self.names.fresh(f"{self.find(carried).code}_next")
+                self.scope.lines.append(f"{name} = {text.code}")
+                text = Text(name, axes)
+            new.append((self.find(carried).code, text.code))
+        for (old, code), (_, node) in zip(new, pairs, strict=True):
+            if old == code:
+                continue
+            scalar = _plain(code) and not self.values.axes(node)
+            self.scope.lines.append(f"{old} = {f'tl.full((), {code}, tl.float32)' if scalar else code}")
+
+    def loop(self, item: Loop) -> None:
+        """`for`, with a scope of its own."""
+        outer, rows = self.scope, self.kernel.rows
+        inner = self.scope = Scope(outer.rank + 1, outer)
+        self.texts.append({})
+        if item.over == "blocks" and rows > 1:
+            inner.lines.append("i_0 = i_n * BT")
+        self.body(item.body)
+        self.texts.pop()
+        self.scope = outer
+        self.values.scope = outer
+        if item.over == "blocks":
+            head = "for i_n in range(NT - 1, -1, -1):" if item.reverse else "for i_n in range(0, NT):"
+        elif self.kernel.every > 1 and outer.rank:
+            low, high = "i_n * BT", "tl.minimum(T, i_n * BT + BT)"
+            head = f"for i_t in range({high} - 1, {low} - 1, -1):" if item.reverse else f"for i_t in range({low}, {high}):"
+        else:
+            head = "for i_t in range(T - 1, -1, -1):" if item.reverse else "for i_t in range(0, T):"
+        outer.lines.append(head)
+        outer.lines += [f"{TAB}{line}" for line in inner.lines]
+
+    # ---- names ----
+
+    def var(self, n: Node) -> str:
+        """A tile's name: `b_` and what it is."""
+        return self.names.fresh(f"b_{self.label(n)}")
+
+    def label(self, n: Node) -> str:
+        for state in self.program.states:
+            if n is self.schedule.forward_graph[f"{state}.next"]:
+                return f"{safe_name(state)}_next"
+        known = self.schedule.names.get(n)
+        if known:
+            return safe_name(known)
+        if n.op == "leaf":
+            name = n.text("name")
+            if n.text("kind") == "cot":
+                return f"d{safe_name(name.removesuffix('.next'))}"
+            return safe_name(name) + (f"_{n.number('offset')}".replace("-", "m") if n.number("offset") else "")
+        for key, root in (*self.schedule.forward_graph.items(), *self.schedule.backward_graph.items()):
+            if root is n:
+                if key.startswith("d."):
+                    return "d" + safe_name(key[2:].removesuffix(".prev").partition("@")[0])
+                return safe_name(key)
+        if n.op == "sum" and n.args[0].op == "mul":
+            parts = [self.names_of(a) for a in n.args[0].args]
+            if all(p and len(p) <= 3 for p in parts):
+                return "".join(p for p in parts if p)
+        if len(n.args) == 1 and (under := self.names_of(n.args[0])) and len(under) <= 8:
+            return f"{n.op}_{under}"
+        return {"sum": "sum", "where": "masked"}.get(n.op, "x")
+
+    def names_of(self, n: Node) -> str | None:
+        """The bare name of a value that has a variable."""
+        for level in reversed(self.texts):
+            if n in level and level[n].code.startswith("b_") and level[n].code.isidentifier():
+                return level[n].code[2:]
+        return None
+
+
+def _walk(items: Iterable[Item]) -> list[Item]:
+    out: list[Item] = []
+    for item in items:
+        out.append(item)
+        if isinstance(item, Loop):
+            out += _walk(item.body)
+    return out
+
+
+def _consumed(item: Item) -> list[Node]:
+    match item:
+        case Store(node, _, _) | Add(_, node):
+            return [node]
+        case Advance(pairs):
+            return [b for _, b in pairs]
+    return []
+
+
+def _uses(items: Iterable[Item]) -> Counter[Node]:
+    """How often each node is used by the items of this very scope; a product's factors count as used by its sums."""
+    count: Counter[Node] = Counter()
+    for item in items:
+        count.update(_consumed(item))
+        if isinstance(item, Let):
+            count.update(item.node.args)
+    return count
+
+
+def _uses_within(items: Iterable[Item]) -> set[Node]:
+    """Nodes used in loops inside these items."""
+    return {n for item in items if isinstance(item, Loop) for n in _all_uses(item.body)}
+
+
+def _all_uses(items: Iterable[Item]) -> set[Node]:
+    walked = _walk(items)
+    return {n for item in walked for n in (*_consumed(item), *(item.node.args if isinstance(item, Let) else ()))}
+
+
+def _word(word: str, text: str) -> bool:
+    import re
+
+    return re.search(rf"\b{re.escape(word)}\b", text) is not None
+
+
+def _plain(code: str) -> bool:
+    return code.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def _wrap(parts: list[str]) -> list[str]:
+    """Arguments, as many to a line as fit."""
+    lines, line = [], TAB
+    for part in parts:
+        if len(line) + len(part) + 2 > 116:
+            lines.append(line.rstrip())
+            line = TAB
+        line += f"{part}, "
+    return [*lines, line.rstrip()]

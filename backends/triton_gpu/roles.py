@@ -1,0 +1,93 @@
+"""What each dim of a block does in a kernel: one program per index, a tile axis in pieces, or a whole tile axis.
+
+In: a `Block`. Out: `Roles`, the same for every kernel of the block, so that states, saved states and partial results fit
+together. It never looks at extents: those are known when a kernel is launched.
+
+- grid: each index of the dim has its own program (the batch; free dims, which the block never mixes);
+- blocked: a tile axis of B<dim> elements and as many programs as there are pieces (the lane dim of the states if it is
+  free; the batch where a recurrent matrix multiplies a state, so that the product fills a matrix unit);
+- whole: a tile axis that holds the dim, padded to a power of two (dims that are contracted; `t` and `s`, of `rows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from seqc.block import BATCH, COL, ROW, Block, free_dims
+from seqc.graph import Node, depends, leaves, topological
+
+TIME = (ROW, COL)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """See the file's docstring. `grid` outermost first; `order` is the one order of all tile axes."""
+
+    grid: tuple[str, ...]
+    blocked: tuple[str, ...]
+    order: tuple[str, ...]
+
+    @property
+    def split(self) -> tuple[str, ...]:
+        """Dims that several programs share out among them."""
+        return self.grid + self.blocked
+
+    def axes(self, dims: Iterable[str]) -> tuple[str, ...]:
+        """The tile axes of a value with these dims, in the global order."""
+        have = set(dims)
+        return tuple(d for d in self.order if d in have)
+
+
+def is_time(dim: str) -> bool:
+    """Whether a dim is time inside a block: `t`, `s`, or one of them primed."""
+    return dim.rstrip("'") in TIME
+
+
+def base(dim: str) -> str:
+    """The declared dim behind a primed or a time dim: `D''` is `D`, `s` is `t`."""
+    return ROW if is_time(dim) else dim.rstrip("'")
+
+
+def assign_roles(block: Block) -> Roles:
+    """The roles of all dims of the block's two graphs."""
+    free = free_dims(block.forward)
+    program = block.program
+    largest = max(program.states.values(), key=lambda d: len(d.dims), default=None)
+    lane = largest.dims[-1] if largest is not None and largest.dims and largest.dims[-1] in free else None
+    declared = _declared_order(block)
+    grid = tuple(d for d in (BATCH, *declared) if (d == BATCH or d in free) and d != lane)
+    matrix = block.form == "step" and _recurrent_matrix(block.forward, grid)
+    if largest is not None and not lane and block.form != "chunkwise" and not matrix:
+        inner = [d for d in largest.dims if d not in free]
+        if len(inner) == 1 and len(largest.dims) > 1:  # one short dim inside: a tile of it and a piece of the next
+            lane = [d for d in largest.dims if d in free][-1]
+    blocked = ((BATCH,) if matrix else ()) + ((lane,) if lane else ())
+    grid = tuple(d for d in grid if d not in blocked)
+    used = {d for n in topological([*block.forward.values(), *block.backward.values()]) for d in n.dims}
+    roots = (BATCH, *TIME, *declared)
+    order = [d for r in roots for d in sorted(x for x in used if x.rstrip("'") == r) if d not in grid]
+    return Roles(grid, blocked, tuple(order))
+
+
+def _declared_order(block: Block) -> tuple[str, ...]:
+    """The spec's dims: those of the states first, in their order, then the others."""
+    program = block.program
+    by_size = sorted(program.states.values(), key=lambda d: -len(d.dims))
+    every = [d.rstrip("'") for decl in by_size for d in decl.dims] + list(program.dims)
+    return tuple(dict.fromkeys(every))
+
+
+def _recurrent_matrix(forward: Mapping[str, Node], grid: tuple[str, ...]) -> bool:
+    """Whether some parameter with two tile axes multiplies a vector that depends on a state."""
+    on_state = depends(forward.values(), leaves(forward.values(), "state"))
+    for n in topological(forward.values()):
+        if n.op != "sum" or n.args[0].op != "mul":
+            continue
+        for matrix, vector in (n.args[0].args, n.args[0].args[::-1]):
+            tall = [d for d in matrix.dims if d not in grid and not is_time(d)]
+            long = [d for d in vector.dims if d not in grid and not is_time(d)]
+            constant = matrix not in on_state and not leaves([matrix], "input")
+            if vector in on_state and constant and len(tall) == 2 and len(long) == 1:
+                return True
+    return False

@@ -1,0 +1,397 @@
+"""Block -> the loop trees of its kernels.
+
+In: a `Block`. Out: a `Schedule`: the forward kernel with and without saved states, the backward kernel, and where blocks
+are tiles the same work cut in two, so that blocks run in parallel once the states (or their cotangents) are known.
+Every kernel is the same walk: carried values are loaded, a loop over time loads what its roots need, computes, stores
+and advances; what differs is which roots it has, which way it runs, and whether the block index is in the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from seqc.backends.triton_gpu.kernel import (
+    BLOCKS,
+    PIECES,
+    SCRATCH,
+    STEPS,
+    Add,
+    Advance,
+    Array,
+    Barrier,
+    Item,
+    Kernel,
+    Let,
+    Load,
+    Loop,
+    Store,
+    StoreSum,
+    Zero,
+)
+from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
+from seqc.backends.triton_gpu.pairing import pair
+from seqc.backends.triton_gpu.roles import Roles, assign_roles
+from seqc.block import BATCH, Block
+from seqc.graph import Node, leaf, leaves, topological
+
+EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """See the file's docstring. saved: names of the states whose values are kept, each in array NAME_in."""
+
+    block: Block
+    roles: Roles
+    forward_graph: Mapping[str, Node]
+    backward_graph: Mapping[str, Node]
+    names: Mapping[Node, str]
+    saved: tuple[str, ...]
+    every: int
+    outer: Mapping[str, tuple[Outer, ...]]
+    forward: Kernel
+    infer: Kernel
+    backward: Kernel
+    phases: tuple[Kernel, ...] = ()  # states, outputs, cotangents, gradients; empty where blocks are not tiles
+
+
+def schedule(block: Block) -> Schedule:
+    """The kernels of a block, for any form."""
+    roles = assign_roles(block)
+    both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
+    paired, moved = pair(both, roles)
+    forward = {k: paired[f"f {k}"] for k in block.forward}
+    backward = {k: paired[f"b {k}"] for k in block.backward}
+    names = {moved[n]: name for n, name in block.names.items() if n in moved}
+    return _Scheduler(block, roles, forward, backward, names).schedule()
+
+
+class _Scheduler:
+    def __init__(
+        self,
+        block: Block,
+        roles: Roles,
+        forward: Mapping[str, Node],
+        backward: Mapping[str, Node],
+        names: Mapping[Node, str],
+    ) -> None:
+        self.block, self.roles, self.names = block, roles, names
+        self.forward, self.backward = forward, backward
+        self.program = block.program
+        self.step = block.form == "step"
+        self.every = self._every()
+        self.saved = self._saved()
+        self.outer: dict[str, tuple[Outer, ...]] = {}
+        if self.step:
+            for name, decl in self.program.params.items():
+                root = backward.get(f"d.{name}")
+                terms = outer_terms(root, decl.axes, roles) if root is not None else ()
+                if terms:
+                    self.outer[name] = tuple(
+                        Outer(sign, (self.factor(a, f"{name}_{i}_left"), self.factor(b, f"{name}_{i}_right")))
+                        for i, (sign, a, b) in enumerate(terms)
+                    )
+
+    def schedule(self) -> Schedule:
+        """All kernels."""
+        phases: tuple[Kernel, ...] = ()
+        if not self.step and self.program.states:
+            phases = (
+                self.forward_kernel("states", save=True),
+                self.forward_kernel("outputs", save=True),
+                self.backward_kernel("cotangents"),
+                self.backward_kernel("gradients"),
+            )
+        return Schedule(
+            self.block, self.roles, self.forward, self.backward, self.names, self.saved, self.every, self.outer,
+            self.forward_kernel("forward", save=True), self.forward_kernel("infer", save=False),
+            self.backward_kernel("backward"), phases,
+        )
+
+    def factor(self, n: Node, name: str) -> Factor:
+        """Where a factor of an outer product is found: an input, a saved state, an input's gradient, or its own array."""
+        core, called = n, {d: d for d in n.dims}
+        while core.op == "rename":
+            old, new = core.text("old"), core.text("new")
+            called = {(old if d == new else d): name for d, name in called.items()}
+            core = core.args[0]
+        if core.op == "leaf" and core.text("kind") == "state" and core.text("name") in self.saved and self.every == 1:
+            dims = self.program.states[core.text("name")].dims
+            return Factor(core, self.saved_array(core.text("name")).name, tuple(called[d] for d in dims), False)
+        for x, decl in self.program.inputs.items():
+            if self.backward.get(f"d.{x}") is core and not self.gradient_array(f"d.{x}", False).partial:
+                return Factor(core, f"d_{x}", tuple(called[d] for d in decl.dims), False)
+        return Factor(n, name, self.factor_dims(n), True)
+
+    # ---- what is saved ----
+
+    def _every(self) -> int:
+        if not self.step:
+            return 1
+        inside = max((len(self.roles.axes(d.dims)) for d in self.program.states.values()), default=0)
+        wish = self.program.wishes.checkpoint
+        return wish if wish else EVERY if inside > 1 else 1
+
+    def _saved(self) -> tuple[str, ...]:
+        """States that the gradient reads; with recomputation also those that these depend on."""
+        read = {n.text("name") for n in leaves(self.backward.values(), "state")}
+        while self.every > 1:
+            more = {n.text("name") for s in read for n in leaves([self.forward[f"{s}.next"]], "state")} - read
+            if not more:
+                break
+            read |= more
+        return tuple(s for s in self.program.states if s in read)
+
+    # ---- arrays ----
+
+    def state_axes(self, name: str) -> tuple[str, ...]:
+        """Batch, then the declared dims."""
+        return self.program.states[name].axes
+
+    def saved_array(self, name: str) -> Array:
+        batch, *dims = self.state_axes(name)
+        return Array(f"{name}_in", (batch, BLOCKS, *dims), "saved", name)
+
+    def missing(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Dims that programs share out and an array with these axes lacks."""
+        return tuple(d for d in self.roles.split if d not in axes)
+
+    def input_array(self, n: Node) -> Array:
+        kind, name = n.text("kind"), n.text("name")
+        if kind == "param":
+            return Array(name, self.program.params[name].axes, "param", name, "io")
+        return Array(name, (BATCH, STEPS, *self.program.inputs[name].dims), "input", name, "io")
+
+    def cotangent_array(self, key: str) -> Array:
+        """Of an output: [B, T, ..]; of a carried state at a block's end: as phase one stores it."""
+        if key in self.program.output_decls:
+            return Array(f"d_{key}", (BATCH, STEPS, *self.program.output_decls[key].dims), "cot", key, "io")
+        name = key.removesuffix(".next")
+        batch, *dims = self.state_axes(name)
+        pieces = tuple(PIECES + d for d in self.missing((batch, *dims)))
+        return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key)
+
+    def gradient_array(self, key: str, by_block: bool) -> Array:
+        name = key[2:].replace("@-", "_ahead").replace("@", "_ago")
+        base = key[2:].partition("@")[0]
+        if base in self.program.inputs:
+            axes: tuple[str, ...] = (BATCH, STEPS, *self.program.inputs[base].dims)
+            pieces = tuple(PIECES + d for d in self.missing(axes))
+        else:
+            axes = self.program.params[base].axes
+            pieces = ((BLOCKS,) if by_block else ()) + tuple(PIECES + d for d in self.missing(axes))
+        return Array(f"d_{name}", (*pieces, *axes), "grad", key, "carry" if pieces else "io")
+
+    # ---- pieces of a body ----
+
+    def compute(self, roots: Iterable[Node], known: set[Node], inside: bool) -> list[Item]:
+        """Lets for everything below the roots that is not known yet (and, in a loop, does depend on the loop)."""
+        out: list[Item] = []
+        for n in topological(roots):
+            if n not in known and n.op != "leaf" and (not inside or self.varies(n)):
+                known.add(n)
+                out.append(Let(n))
+        return out
+
+    def varies(self, n: Node) -> bool:
+        """Whether the value changes from block to block."""
+        return any(x.text("kind") not in ("param",) for x in leaves([n]))
+
+    def loads(self, roots: Iterable[Node], known: set[Node]) -> list[Item]:
+        """Loads of the inputs and of the outputs' cotangents below the roots."""
+        out: list[Item] = []
+        for n in leaves(roots):
+            if n in known:
+                continue
+            if n.text("kind") == "input":
+                out.append(Load(n, self.input_array(n), n.number("offset")))
+                known.add(n)
+            elif n.text("kind") == "cot" and n.text("name") in self.program.output_decls:
+                array = self.cotangent_array(n.text("name"))
+                out.append(Load(n, array, first_only=self.missing(array.axes)))
+                known.add(n)
+        return sorted(out, key=lambda item: isinstance(item, Load) and item.array.role == "cot")
+
+    def setup(self, roots: Iterable[Node]) -> list[Item]:
+        """Parameters, and what depends on parameters alone."""
+        roots = list(roots)
+        items: list[Item] = [Load(n, self.input_array(n)) for n in leaves(roots, "param")]
+        known: set[Node] = set()
+        for n in topological(roots):
+            if n.args and n not in known and not self.varies(n):
+                items += self.compute([n], known, inside=False)
+        return items
+
+    # ---- forward ----
+
+    def forward_kernel(self, what: str, save: bool) -> Kernel:
+        """what: "forward" or "infer" (everything), "states" (no outputs), "outputs" (no recurrence)."""
+        program, graph = self.program, self.forward
+        carried = [] if what == "outputs" else list(program.states)
+        roots = {} if what == "states" else {k: graph[k] for k in program.outputs}
+        following = {program.states[s].leaf(): graph[f"{s}.next"] for s in carried}
+        needed = [*roots.values(), *following.values()]
+        kept = self.saved if save else ()
+        setup = self.setup(needed)
+        first: list[Item] = []
+        final: list[Item] = []
+        for s in carried:
+            axes = self.state_axes(s)
+            first.append(Load(program.states[s].leaf(), Array(f"{s}_0", axes, "state", s)))
+            final.append(Store(program.states[s].leaf(), Array(f"{s}_T", axes, "final", s), self.missing(axes)))
+        keep: list[Item] = []
+        if what != "outputs":
+            wanted = [s for s in carried if s in self.phase_states()] if what == "states" else kept
+            for s in wanted:
+                keep.append(Store(program.states[s].leaf(), self.saved_array(s), self.missing(self.state_axes(s))))
+        known: set[Node] = {program.states[s].leaf() for s in program.states}
+        body: list[Item] = []
+        if what == "outputs":
+            body += [Load(n, self.saved_array(n.text("name"))) for n in leaves(needed, "state")]
+        body += self.loads(needed, known)
+        for key, root in roots.items():
+            body += self.compute([root], known, inside=True)
+            axes = (BATCH, STEPS, *program.output_decls[key].dims)
+            body.append(Store(root, Array(key, axes, "output", key, "io"), self.missing(axes)))
+        body += self.compute(following.values(), known, inside=True)
+        if carried:
+            body.append(Advance(tuple(following.items())))
+        if what == "outputs":
+            return self.kernel(what, [*setup, *body], block_in_grid=True)
+        loop = self.time_loop(keep, body, reverse=False, nested=bool(kept) and self.every > 1)
+        return self.kernel(what, [*setup, *first, loop, *final])
+
+    def phase_states(self) -> tuple[str, ...]:
+        """States that the second phases read."""
+        read = {n.text("name") for n in leaves(self.forward[k] for k in self.program.outputs) if n.text("kind") == "state"}
+        return tuple(s for s in self.program.states if s in read or s in self.saved)
+
+    def time_loop(self, per_block: list[Item], body: list[Item], reverse: bool, nested: bool) -> Loop:
+        if not self.step:
+            return Loop("blocks", reverse, (*per_block, *body))
+        if not nested:
+            return Loop("steps", reverse, (*per_block, *body))
+        return Loop("blocks", reverse, (*per_block, Loop("steps", reverse, tuple(body))))
+
+    # ---- backward ----
+
+    def carried_cotangent(self, state: str) -> Node:
+        """The leaf of the cotangent that a state carries."""
+        return leaf("cot", f"{state}.next", self.state_axes(state))
+
+    def backward_kernel(self, what: str) -> Kernel:
+        """what: "backward" (everything), "cotangents" (of the states alone), "gradients" (once these are known)."""
+        program, graph = self.program, self.backward
+        by_block = what == "gradients"
+        carried = [] if by_block else list(program.states)
+        following = {self.carried_cotangent(s): graph[f"d.{s}.prev"] for s in carried}
+        grads = {} if what == "cotangents" else self.gradient_roots()
+        outer = self.outer if what != "cotangents" else {}
+        factors = {f.array: f.node for terms in outer.values() for t in terms for f in t.factors if f.stored}
+        needed = [*grads.values(), *factors.values(), *following.values()]
+        setup = self.setup(needed)
+        first: list[Item] = []
+        final: list[Item] = []
+        for s in carried:
+            axes, n = self.state_axes(s), self.carried_cotangent(s)
+            first.append(Load(n, Array(f"d_{s}_T", axes, "cot", f"{s}_T"), first_only=self.missing(axes)))
+            pieces = tuple(PIECES + d for d in self.missing(axes))
+            final.append(Store(n, Array(f"d_{s}_0", (*pieces, *axes), "grad", f"{s}_0")))
+        known: set[Node] = {program.states[s].leaf() for s in program.states}
+        known |= {self.carried_cotangent(s) for s in program.states}
+        read = leaves(needed, "state")
+        body: list[Item] = []
+        if self.every == 1:
+            body += [Load(n, self.saved_array(n.text("name"))) for n in read]
+        else:
+            body += [Load(n, self.scratch_array(n.text("name"))) for n in read]
+        if by_block:
+            ends = [n for n in leaves(needed, "cot") if n.text("name").endswith(".next")]
+            body += [Load(n, self.cotangent_array(n.text("name"))) for n in ends]
+        elif what == "cotangents":
+            ends = [n for n in self.read_ends() if n in following]
+            body += [Store(n, self.cotangent_array(n.text("name"))) for n in ends]
+        body += self.loads(needed, known)
+        for key, root in grads.items():
+            body += self.compute([root], known, inside=True)
+            array = self.gradient_array(key, by_block)
+            if key[2:] in program.params and not by_block:
+                first.append(Zero(array.name, root))
+                body.append(Add(array.name, root))
+                final.append(StoreSum(array.name, root, array))
+            else:
+                body.append(Store(root, array))
+        for name, root in factors.items():
+            body += self.compute([root], known, inside=True)
+            body.append(Store(root, self.factor_array(name, root)))
+        body += self.compute(following.values(), known, inside=True)
+        if carried:
+            body.append(Advance(tuple(following.items())))
+        if by_block:
+            return self.kernel(what, [*setup, *body], block_in_grid=True)
+        if self.every == 1 or not read:
+            return self.kernel(what, [*setup, *first, self.time_loop([], body, True, False), *final])
+        again = Loop("blocks", True, (*self.recompute(), Loop("steps", True, tuple(body)), Barrier()))
+        return self.kernel(what, [*self.setup([*needed, *self.recomputed().values()]), *first, again, *final])
+
+    def read_ends(self) -> list[Node]:
+        """Carried cotangents that the gradients of inputs and params read."""
+        return [n for n in leaves(self.gradient_roots().values(), "cot") if n.text("name").endswith(".next")]
+
+    def gradient_roots(self) -> dict[str, Node]:
+        """The gradients that kernels compute: all but the zero ones and those that are summed up afterwards."""
+        return {
+            key: root
+            for key, root in self.backward.items()
+            if not key.endswith(".prev") and root.op != "const" and key[2:] not in self.outer
+        }
+
+    def factor_array(self, name: str, root: Node) -> Array:
+        """[B, T, dims] of a factor of an outer product."""
+        return Array(name, (BATCH, STEPS, *self.factor_dims(root)), "factor", name)
+
+    def factor_dims(self, n: Node) -> tuple[str, ...]:
+        """The dims of a factor's array."""
+        return tuple(d for d in (*self.roles.grid, *self.roles.order) if d in n.dims and d != BATCH)
+
+    def scratch_array(self, name: str) -> Array:
+        batch, *dims = self.state_axes(name)
+        return Array(f"{name}_again", (batch, SCRATCH, *dims), "scratch", name)
+
+    def recomputed(self) -> dict[Node, Node]:
+        """Saved states and their next values."""
+        return {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.saved}
+
+    def recompute(self) -> list[Item]:
+        """Load the saved states of a block, and walk it forward, leaving the state before each step in scratch."""
+        following = self.recomputed()
+        known = set(following)
+        body: list[Item] = [Store(n, self.scratch_array(n.text("name"))) for n in following]
+        body += self.loads(following.values(), known)
+        body += self.compute(following.values(), known, inside=True)
+        body.append(Advance(tuple(following.items())))
+        start: list[Item] = [Load(n, self.saved_array(n.text("name"))) for n in following]
+        return [*start, Loop("steps", False, tuple(body)), Barrier()]
+
+    # ---- the kernel ----
+
+    def kernel(self, what: str, body: list[Item], block_in_grid: bool = False) -> Kernel:
+        doc = {
+            "forward": "Outputs, final states, and the states that the gradient needs.",
+            "infer": "Outputs and final states.",
+            "states": "First of two: the states as each block begins.",
+            "outputs": "Second of two: the outputs of all blocks at once.",
+            "backward": "All gradients, from the last block to the first.",
+            "cotangents": "First of two: the cotangents of the states as each block ends.",
+            "gradients": "Second of two: the gradients of all blocks at once.",
+        }[what]
+        arrays: dict[str, Array] = {}
+        todo: list[Item] = list(body)
+        while todo:
+            item = todo.pop(0)
+            if isinstance(item, Loop):
+                todo = [*item.body, *todo]
+            elif isinstance(item, Load | Store | StoreSum):
+                arrays.setdefault(item.array.name, item.array)
+        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.every, block_in_grid)

@@ -1,0 +1,391 @@
+"""Nodes as Triton expressions on tiles.
+
+In: nodes whose arguments have been printed. Out: `Text`, code with its tile axes and how tightly it binds. A value may
+be kept with fewer axes than its dims, where it is constant along one; it is broadcast where an operator needs the axis.
+Sums of products of two tiles become `tl.dot` where they are matrix products, else `tl.sum` of the product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from seqc.backends.triton_gpu.address import Addresses, Scope, spread
+from seqc.backends.triton_gpu.names import Names
+from seqc.backends.triton_gpu.padding import Padding
+from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.block import ROW
+from seqc.diagnostics import SeqcBug
+from seqc.graph import Node, leaves
+from seqc.ops import TABLE
+
+ATOM = 4
+BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
+COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
+POSITION = ("index", "block_index", "size", "const")
+MATH = {"sqrt", "exp", "log", "sin", "cos", "tanh", "expm1", "log1p", "erf", "pow"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """code: the expression; axes: its tile axes, in order; binds: 4 is a name or a call, 1 a sum."""
+
+    code: str
+    axes: tuple[str, ...] = ()
+    binds: int = ATOM
+
+    def within(self, least: int) -> str:
+        """The code, in parentheses where it binds less tightly than `least`."""
+        return self.code if self.binds >= least else f"({self.code})"
+
+
+class Values:
+    """Prints the nodes of one kernel."""
+
+    def __init__(
+        self, roles: Roles, names: Names, addresses: Addresses, padding: Padding, find: Callable[[Node], Text]
+    ) -> None:
+        self.roles, self.names, self.addresses, self.padding, self.find = roles, names, addresses, padding, find
+        self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
+        self.from_dot: set[Node] = set()
+        self.in_dots: set[str] = set()
+        self.scope: Scope | None = None
+
+    # ---- shapes ----
+
+    def axes(self, n: Node) -> tuple[str, ...]:
+        """The tile axes of a node's dims."""
+        return self.roles.axes(n.dims)
+
+    def shape(self, axes: tuple[str, ...]) -> str:
+        """`(BT, BK)`."""
+        inner = ", ".join(self.names.tile(a) for a in axes)
+        return f"({inner},)" if len(axes) == 1 else f"({inner})"
+
+    def against(self, x: Text, axes: tuple[str, ...]) -> Text:
+        """x as it broadcasts against `axes`."""
+        if x.axes == axes or not x.axes:
+            return x
+        inside = ", ".join(":" if a in x.axes else "None" for a in axes)
+        return Text(f"{x.within(ATOM)}[{inside}]", axes)
+
+    def full(self, x: Text, axes: tuple[str, ...]) -> Text:
+        """x with exactly these axes."""
+        if x.axes == axes:
+            return x
+        if _number(x.code):
+            return Text(f"tl.full({self.shape(axes)}, {x.code}, tl.float32)", axes)
+        return Text(f"tl.broadcast_to({self.against(x, axes).code}, {self.shape(axes)})", axes)
+
+    def whole(self, n: Node) -> Text:
+        """n with all its axes."""
+        return self.full(self.find(n), self.axes(n))
+
+    # ---- nodes ----
+
+    def text(self, n: Node) -> Text:
+        """The expression of a node."""
+        if self.is_host(n):
+            return self.host(n)
+        if n.op == "leaf" and n.text("kind") == "mask":
+            assert self.scope is not None
+            return Text(self.addresses.inside(self.scope), (ROW,))
+        if TABLE[n.op].elementwise:
+            return self.elementwise(n)
+        match n.op:
+            case "index" | "block_index":
+                x = self.position(n)
+                return Text(f"{x.within(ATOM)}.to(tl.float32)", x.axes)
+            case "expand":
+                return self.find(n.args[0])
+            case "rename":
+                return self.rename(n)
+            case "sum":
+                return self.sum(n)
+            case "amax":
+                return self.amax(n)
+            case "take":
+                return self.take(n)
+            case "cumsum":
+                block = n.number("block") or "BT"
+                flags = f"{bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
+                return self.on_rows(n, n.args[0], lambda x: f"segment_cumsum({x}, {block}, {flags})")
+            case "shift":
+                return self.on_rows(n, n.args[0], lambda x: f"shift_rows({x}, {n.number('by')})")
+            case "tri_inv":
+                return self.tri_inv(n)
+            case "affine_scan" | "max_scan":
+                return self.scan(n)
+        raise SeqcBug("the Triton printer", f"the Triton printer does not know the operator {n.op}")
+
+    def elementwise(self, n: Node) -> Text:
+        """By the spelling of the operator's row, arguments broadcast by name."""
+        row = TABLE[n.op]
+        args = [self.find(a) for a in n.args]
+        if n.op in COMPARE and all(_is_position(a) for a in n.args):
+            args = [self.position(a) for a in n.args]
+        axes = self.roles.axes({a for x in args for a in x.axes})
+        spell = row.spell["triton"].replace("seqc_", "")
+        ready = [self.against(x, axes) for x in args]
+        binds = BINDS.get(n.op, ATOM)
+        if n.op in BINDS and n.op != "neg":
+            codes = [ready[0].within(binds), ready[1].within(binds + 1)]
+        elif n.op == "neg":
+            codes = [ready[0].within(ATOM)]
+        elif spell.startswith("(") or n.op in ("not", "stopgrad"):
+            codes = [x.within(ATOM if n.op == "stopgrad" else 1) for x in ready]
+        else:
+            codes = [x.code for x in ready]
+        if n.op == "surrogate":
+            return Text(f"{ready[0].within(ATOM)}.to(tl.float32)", ready[0].axes)
+        return Text(spell.format(*codes), axes, binds)
+
+    def position(self, n: Node) -> Text:
+        """An integer expression of positions, extents and whole constants."""
+        assert self.scope is not None
+        match n.op:
+            case "const":
+                return Text(str(int(float(n.attr("value")))))  # type: ignore[arg-type]
+            case "size":
+                return Text(self.names.extent(n.text("dim")))
+            case "index" | "block_index":
+                dim = n.text("dim")
+                if dim in self.roles.grid:
+                    x = Text(self.names.program(dim))
+                elif is_time(dim):
+                    x = Text(self.addresses.row_numbers(self.scope), (dim,))
+                else:
+                    x = Text(self.addresses.positions(dim, self.scope), (dim,))
+                if n.op == "block_index":
+                    return Text(f"{x.code} // {n.number('block')}", x.axes, 2)
+                return x
+        a, b = (self.position(x) for x in n.args)
+        axes = self.roles.axes({*a.axes, *b.axes})
+        sign = "+" if n.op == "add" else "-"
+        return Text(f"{self.against(a, axes).within(1)} {sign} {self.against(b, axes).within(2)}", axes, 1)
+
+    def rename(self, n: Node) -> Text:
+        """The same tile under other names, transposed where the global order asks for it."""
+        x = self.find(n.args[0])
+        now = tuple(n.text("new") if a == n.text("old") else a for a in x.axes)
+        want = self.roles.axes(now)
+        if now == want:
+            return Text(x.code, want, x.binds)
+        if len(now) == 2:
+            return Text(f"tl.trans({x.code})", want)
+        order = ", ".join(str(now.index(a)) for a in want)
+        return Text(f"tl.permute({x.code}, ({order}))", want)
+
+    def masked(self, n: Node, x: Text, dims: tuple[str, ...], other: str = "0.0") -> Text:
+        """x where it lies within `dims`, else `other`."""
+        assert self.scope is not None
+        parts = [spread(self.addresses.mask(d, self.scope), d, x.axes) for d in dims]
+        if not parts:
+            return x
+        return Text(f"tl.where({' & '.join(parts)}, {x.code}, {other})", x.axes)
+
+    def padded(self, dims: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the dims whose tile may be longer than they are."""
+        return tuple(d for d in dims if not is_time(d))
+
+    def sum(self, n: Node) -> Text:
+        """A contraction of two factors, or the sum of one value."""
+        over = tuple(d for d in n.names("over") if d not in self.roles.grid)
+        inner = n.args[0]
+        if inner.op == "mul":
+            a, b = inner.args
+            if is_product(frozenset(self.axes(a)), frozenset(self.axes(b)), frozenset(self.axes(n))):
+                return self.dot(n, a, b, over)
+        x = self.whole(inner)
+        dirty = tuple(d for d in self.padded(over) if not self.padding.clean(inner, d))
+        x = self.masked(inner, x, dirty)
+        return self.reduce("tl.sum", x, over)
+
+    def reduce(self, call: str, x: Text, over: tuple[str, ...]) -> Text:
+        """One axis after the other, the last first."""
+        code, left = x.code, list(x.axes)
+        for axis in [a for a in x.axes[::-1] if a in over]:
+            code = f"{call}({code}, {left.index(axis)})"
+            left.remove(axis)
+        return Text(code, tuple(left))
+
+    def amax(self, n: Node) -> Text:
+        """The largest element along dims."""
+        over = n.names("over")
+        if any(d in self.roles.grid for d in over):
+            raise SeqcBug("the Triton printer", "a maximum over a dim that programs share out")
+        x = self.whole(n.args[0])
+        return self.reduce("tl.max", self.masked(n.args[0], x, self.padded(over), 'float("-inf")'), over)
+
+    def dot(self, n: Node, a: Node, b: Node, over: tuple[str, ...]) -> Text:
+        """A matrix product on the matrix unit, operands in the storage dtype, the result in fp32."""
+        row, column = self.axes(n)
+        (k,) = over
+        self.in_dots |= {row, column, k}
+        left, right = (a, b) if row in self.axes(a) else (b, a)
+        left_code, right_code = self.operands(left, right, k)
+        turned_left, turned_right = self.axes(left) != (row, k), self.axes(right) != (k, column)
+        self.from_dot.add(n)
+        swap = turned_left and self.derived(left) and not self.derived(right)
+        if swap:  # the transposed product: a transposed accumulator as left operand is miscompiled on Hopper
+            left_code, right_code = right_code, left_code
+            turned_left, turned_right = not turned_right, not turned_left
+        left_code = f"tl.trans({left_code})" if turned_left else left_code
+        right_code = f"tl.trans({right_code})" if turned_right else right_code
+        code = f"tl.dot({left_code}, {right_code}, input_precision=PRECISION)"
+        return Text(f"tl.trans({code})" if swap else code, (row, column))
+
+    def derived(self, n: Node) -> bool:
+        """Whether n is computed from the result of a matrix product by elementwise operators."""
+        todo, seen = [n], set()
+        while todo:
+            x = todo.pop()
+            if x in self.from_dot:
+                return True
+            if x not in seen and (TABLE[x.op].elementwise or x.op in ("rename", "expand")):
+                seen.add(x)
+                todo += x.args
+        return False
+
+    def operands(self, a: Node, b: Node, k: str) -> tuple[str, str]:
+        """Both operands, masked along k where their padding could reach the result."""
+        clean, bounded = self.padding.clean, self.padding.bounded
+        mask = [False, False]
+        if not is_time(k):
+            if clean(a, k):
+                mask[1] = not bounded(b, k)
+            elif clean(b, k):
+                mask[0] = not bounded(a, k)
+            else:
+                mask = [not bounded(b, k), True] if bounded(a, k) or bounded(b, k) else [True, True]
+                if bounded(a, k) and not bounded(b, k):
+                    mask = [False, True]
+                elif bounded(b, k):
+                    mask = [True, False]
+        codes = []
+        for n, hidden in zip((a, b), mask, strict=True):
+            x = self.whole(n)
+            x = self.masked(n, x, (k,)) if hidden else x
+            codes.append(f"{x.within(ATOM)}.to(DOT)")
+        return codes[0], codes[1]
+
+    def take(self, n: Node) -> Text:
+        """One row: the sum of the tile with all other rows zeroed."""
+        assert self.scope is not None
+        dim, at = n.text("dim"), n.number("at")
+        x = self.whole(n.args[0])
+        place = f"{self.names.tile(dim)} - {-at}" if at < 0 and is_time(dim) else (
+            f"{self.names.extent(dim)} - {-at}" if at < 0 else str(at))
+        o = self.position_of(dim)
+        hit = spread(f"({o} == {place})", dim, x.axes)
+        return self.reduce("tl.sum", Text(f"tl.where({hit}, {x.code}, 0.0)", x.axes), (dim,))
+
+    def position_of(self, dim: str) -> str:
+        assert self.scope is not None
+        if is_time(dim):
+            return self.addresses.row_numbers(self.scope)
+        return self.addresses.positions(dim, self.scope)
+
+    def on_rows(self, n: Node, arg: Node, call: Callable[[str], str]) -> Text:
+        """A device function that works along axis 0, on n's dim."""
+        dim, x = n.text("dim"), self.whole(arg)
+        if not is_time(dim):
+            x = self.masked(arg, x, () if self.padding.clean(arg, dim) else (dim,))
+        if x.axes[0] == dim:
+            return Text(call(x.code), x.axes)
+        if len(x.axes) != 2:
+            raise SeqcBug("the Triton printer", f"{n.op} along an inner axis of a tile of {len(x.axes)} axes")
+        return Text(f"tl.trans({call(f'tl.trans({x.code})')})", x.axes)
+
+    def tri_inv(self, n: Node) -> Text:
+        """The inverse of I plus the strictly lower part."""
+        row, col = n.text("row"), n.text("col")
+        x = self.whole(n.args[0])
+        if x.axes not in ((row, col), (col, row)):
+            raise SeqcBug("the Triton printer", f"a triangular inverse of a tile with axes {x.axes}")
+        o = self.position_of(row)
+        code = x.code if x.axes == (row, col) else f"tl.trans({x.code})"
+        code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), BT, PRECISION)"
+        return Text(code if x.axes == (row, col) else f"tl.trans({code})", x.axes)
+
+    def scan(self, n: Node) -> Text:
+        """A scan over the rows, continued from the value before the block."""
+        a, b, start = n.args
+        dim = n.text("dim")
+        x, y = self.whole(a), self.whole(b)
+        if x.axes[0] != dim:
+            raise SeqcBug("the Triton printer", f"{n.op} along an inner axis")
+        s = self.find(start)
+        first = self.against(s, x.axes) if s.axes else s
+        if n.op == "max_scan":
+            return Text(f"max_scan({x.code}, {y.code}, {first.code})", x.axes)
+        reverse = bool(n.number("reverse"))
+        if (start.op == "const" and start.attr("value") == 0.0) or s.code == "0.0":
+            return Text(f"affine_scan({x.code}, {y.code}, {reverse})[1]", x.axes)
+        return Text(f"affine_scan_from({x.code}, {y.code}, {first.code}, {reverse})", x.axes)
+
+    # ---- scalars that the launcher knows ----
+
+    def is_host(self, n: Node) -> bool:
+        """Whether the value depends on constants and extents alone."""
+        return not n.dims and n.dtype == "real" and n.op != "leaf" and not leaves([n]) and not _has_positions(n)
+
+    def host(self, n: Node) -> Text:
+        """A literal, an extent, or the name of a compile-time argument that the launcher computes."""
+        if n.op == "const":
+            return literal(float(n.attr("value")))  # type: ignore[arg-type]
+        if n.op == "size":
+            return Text(self.names.extent(n.text("dim")))
+        if n not in self.scalars:
+            whose = n.args[0].text("dim") if len(n.args) == 1 and n.args[0].op == "size" else "value"
+            self.scalars[n] = self.names.fresh(f"{n.op}_{whose}".upper())
+        return Text(self.scalars[n])
+
+
+def literal(value: float) -> Text:
+    """A number as it is written in a kernel."""
+    if math.isinf(value) or math.isnan(value):
+        return Text(f'float("{value}")')
+    return Text(repr(value), (), ATOM if value >= 0 else 3)
+
+
+def host_code(n: Node, dims: Mapping[str, str]) -> str:
+    """A scalar of constants and extents as Python."""
+    if n.op == "const":
+        return literal(float(n.attr("value"))).within(ATOM)  # type: ignore[arg-type]
+    if n.op == "size":
+        return dims.get(n.text("dim").rstrip("'"), n.text("dim"))
+    args = [host_code(a, dims) for a in n.args]
+    if n.op in MATH:
+        return f"math.{n.op}({', '.join(args)})"
+    if n.op in ("min", "max"):
+        return f"{n.op}({', '.join(args)})"
+    if n.op in BINDS:
+        return f"({TABLE[n.op].spell['triton'].format(*args)})"
+    if n.op == "stopgrad":
+        return args[0]
+    raise SeqcBug("the Triton printer", f"{n.op} of constants and extents should have been folded")
+
+
+def _number(code: str) -> bool:
+    return code.lstrip("-").replace(".", "", 1).replace("e-", "", 1).isdigit() or code.startswith('float("')
+
+
+def _is_position(n: Node) -> bool:
+    if n.op == "const":
+        return float(n.attr("value")).is_integer()  # type: ignore[arg-type]
+    if n.op in ("add", "sub"):
+        return all(_is_position(a) for a in n.args)
+    return n.op in POSITION
+
+
+def _has_positions(n: Node) -> bool:
+    todo = [n]
+    while todo:
+        x = todo.pop()
+        if x.op in ("index", "block_index"):
+            return True
+        todo += x.args
+    return False
