@@ -72,11 +72,11 @@ def _pgn(given: Tensors) -> Tensors:
 
 def _pvrnn(given: Tensors) -> Tensors:
     """The halves of A and of W_dz are mean and log deviation; d begins as tanh of the given h."""
-    am, as_ = given["A"].chunk(2, -1)
+    mu, log_sd = given["A"].chunk(2, -1)
     mean, spread = given["W_dz"].chunk(2, 0)
     same = {n: given[n] for n in ("x", "W_dh", "W_zh", "W_xh", "bias", "tau")}
     states = {"h_0": given["h0"], "d_0": torch.tanh(given["h0"])}
-    return {**same, **states, "noise": given["eps"], "am": am, "as": as_, "W_m": mean, "W_s": spread}
+    return {**same, **states, "noise": given["eps"], "mu": mu, "log_sd": log_sd, "W_m": mean, "W_s": spread}
 
 
 def _pvrnn_results(found: Tensors, _: Tensors) -> Tensors:

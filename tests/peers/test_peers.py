@@ -1,7 +1,5 @@
 """Numbers of other projects' code, reproduced from specs: outputs and every gradient, by each way to run a spec.
 
-Tolerance: 1e-9 of the largest element (at least 1). Both sides compute in float64, in different orders of summation, over
-at most 48 steps and sums of a few dozen terms.
 """
 
 from __future__ import annotations
@@ -10,32 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-import seqc
 from seqc import build, reference
-from seqc.compiled import BACKENDS
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower
 from tests.block_runner import run_block
-from tests.peers.mapping import CASES, Arrays, Peer, Run, evaluate, load
+from tests.peers.mapping import CASES, Arrays, Peer
 from tests.peers.mappings import PEERS
+from tests.peers.running import compare, emitted
+from tests.peers.specs_table import PAGE, table
 
-TOLERANCE = 1e-9
 ROWS = 16
+# one of each kind: no decay, fixed, by rows and strong; feedback; micro-steps; scan; maximum; dense cells
+NATIVE = {"linear_attn_normalized", "retention", "gla_strong_decay", "delta_rule", "gated_delta_product", "hgrn",
+          "mamba1_selective_scan", "rwkv6", "gsa", "mlstm_parallel", "nn_lstm", "nn_gru", "lif_atan"}
 each = pytest.mark.parametrize("peer", PEERS, ids=lambda p: f"{p.case}-{p.spec}")
-
-
-def compare(peer: Peer, run: Run) -> None:
-    """Outputs and gradients of the peer against those of `run`."""
-    data = load(peer.case)
-    outputs, gradients = evaluate(peer, run)
-    assert outputs.keys() == data["out"].keys()
-    for name, want in {**data["out"], **{f"d.{name}": x for name, x in data["grad"].items()}}.items():
-        got = gradients[name[2:]] if name.startswith("d.") else outputs[name]
-        assert got.shape == want.shape, name
-        scale = np.abs(want).max(initial=1.0)
-        np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * scale, err_msg=name)
 
 
 @each
@@ -69,24 +56,25 @@ def test_block(peer: Peer, form: str) -> None:
 
 
 @each
-@pytest.mark.parametrize("backend", [name for name in ("torch", "cpu") if name in BACKENDS])
-def test_emitted(peer: Peer, backend: str) -> None:
+def test_torch(peer: Peer) -> None:
     """The emitted file as a user has it, in the form that the compiler chooses."""
-    recurrence = seqc.compile(peer.path, backend)
+    compare(peer, emitted(peer, "torch"))
 
-    def run(arrays: Arrays, cotangents: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
-        given = {name: torch.tensor(x, requires_grad=True) for name, x in arrays.items()}
-        found = recurrence(**given)._asdict()
-        weighed = [(x * torch.tensor(cotangents[name])).sum() for name, x in found.items() if name in cotangents]
-        gradients: Arrays = {}
-        if weighed:
-            parts = torch.autograd.grad(torch.stack(weighed).sum(), list(given.values()), allow_unused=True)
-            gradients = {name: torch.zeros_like(given[name]).numpy() if g is None else g.numpy()
-                         for name, g in zip(given, parts, strict=True)}
-        return {name: x.detach().numpy() for name, x in found.items()}, dict(gradients)
 
-    compare(peer, run)
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.case in NATIVE], ids=lambda p: f"{p.case}-{p.spec}")
+def test_native(peer: Peer) -> None:
+    """The same in native code, where compiling takes seconds a case; `tests.peers.native` runs all of them."""
+    compare(peer, emitted(peer, "cpu"))
 
 
 def test_every_case_is_mapped() -> None:
     assert {path.stem for path in CASES.glob("*.npz")} == {peer.case for peer in PEERS}
+
+
+def test_table_is_true() -> None:
+    """`docs/specs.md` names every spec, its recurrence, the forms that it can take and its cases.
+
+    Which form is chosen (in bold there) is the cost model's, and not compared.
+    """
+    told = PAGE.read_text(encoding="utf-8").replace("**", "")
+    assert told.endswith(table().replace("**", "")), "write it anew: python -m tests.peers.specs_table"
