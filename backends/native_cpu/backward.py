@@ -1,6 +1,14 @@
-"""The backward kernel: time from the end to the begin. In: a `Plan`. Out: its arrays, and its C++ text."""
+"""The backward kernel: time from the end to the begin. In: a `Plan`. Out: its arrays, and its C++ text.
+
+Where states are saved at every step, there is one loop over time. Otherwise each segment is run twice: forward from its
+checkpoint, which leaves the state before every step in a buffer, and backward. Gradients that need no carried cotangent
+(such as that of a query) are computed on the way forward, where the new state is at hand; vectors and dear values that both
+ways need are kept for every step of the segment.
+"""
 
 from __future__ import annotations
+
+import re
 
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import entry, first_only, lead, pointer, position, struct, zeros
@@ -18,7 +26,7 @@ from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
-from seqc.graph import BATCH, Node, const, leaf, leaves
+from seqc.graph import BATCH, Node, const, depends, leaf, leaves
 
 
 def input_gradients(plan: Plan) -> dict[str, tuple[str, str, int]]:
@@ -63,6 +71,12 @@ def backward_text(plan: Plan) -> str:
     return _Backward(plan).text()
 
 
+def used(pointers: list[str], text: list[str]) -> list[str]:
+    """Those of the lines that declare a pointer or a stride which the text names."""
+    words = set(re.findall(r"\w+", "\n".join(text)))
+    return [line for line in pointers if line.split(" = ")[0].split()[-1] in words]
+
+
 class _Backward:
     """Collects the regions of the kernel, then prints it."""
 
@@ -101,12 +115,8 @@ class _Backward:
         plan, writer, roles = self.plan, self.writer, self.roles
         every_root = [*self.roots, *self.again]
         params = param_pointers(writer, self.arrays, every_root, 1)
-        token = input_pointers(writer, self.arrays, self.roots, 0)
-        token_given = dict(writer.given)
-        again = input_pointers(writer, self.arrays, self.again, 0)
-        writer.given |= token_given
-        token += self._saved(self.roots)
-        again += self._saved(self.again)
+        token = input_pointers(writer, self.arrays, every_root, 0)
+        token += self._saved(every_root)
         token += self._cotangents()
         token += self._gradients()
         self._parameters()
@@ -115,12 +125,28 @@ class _Backward:
         writer.add("fixed", [maker(roles, n) for n in fixed])
         writer.add("begin", self.begin)
         writer.add("load", self.segment)
-        writer.add("again", self._again_items(), None, fixed)
-        writer.add("token", self.items, self.carried, fixed)
+        self._steps(fixed)
         writer.add("end", self.finish)
         settle(writer, self.carried, ("token", "again"))
         self._segment_targets()
-        return self._print(params, token, again)
+        return self._print(params, token)
+
+    def _steps(self, fixed: list[Node]) -> None:
+        """The regions of a step: run again, and backward."""
+        writer = self.writer
+        if not self.plan.recompute:
+            writer.add("again", [])
+            writer.add("token", self.items, self.carried, fixed)
+            return
+        late = depends([i.value for i in self.items], self.carried)
+        forth = self._again_items() + [i for i in self.items if i.value not in late and i.kind != "state"]
+        back = [i for i in self.items if i not in forth]
+        first, second = writer.add("again", forth, None, fixed), writer.add("token", back, self.carried, fixed)
+        needed = set(second.region.dear(second.nests))
+        both = [n for n in first.region.dear(first.nests) if n in needed]
+        writer.slotted = set(both)
+        writer.add("again", forth, None, fixed, both)
+        writer.add("token", back, self.carried, [*fixed, *both])
 
     def _saved(self, roots: list[Node]) -> list[str]:
         lines: list[str] = []
@@ -195,7 +221,7 @@ class _Backward:
             self.segment_start += more
             buffer = f"seg_{ident(name)}"
             writer.buffers[buffer] = roles.local(s.axes)
-            writer.segments.add(buffer)
+            writer.segments[buffer] = 1
             writer.given[s.leaf()] = writer.place_of(buffer)
             self.segment.append(Item("out", self.value(f"{name}_kept", s.axes, place), roles.local(s.axes), f"first.{buffer}"))
 
@@ -217,7 +243,7 @@ class _Backward:
             if n.op == "leaf" and n.text("kind") == "value" and n.text("name").startswith("w."):
                 writer.given[n] = writer.place_of(n.text("name")[2:])
 
-    def _print(self, params: list[str], token: list[str], again: list[str]) -> str:
+    def _print(self, params: list[str], token: list[str]) -> str:
         plan, writer, roles = self.plan, self.writer, self.roles
         every = plan.every
         clear = [c.replace(f"SIZE({c.split('SIZE(')[1].split(')')[0]})",
@@ -236,18 +262,19 @@ class _Backward:
             ahead = [f"real* const next_{b} = w.{b} + (slot + 1) * ({buffer_size(writer.buffers[b])});"
                      for b in sorted(writer.segments)]
             step = ["const i64 step = first + slot;", f"const i64 t = {time_index(plan)};"]
+            again_text, token_text = writer.region("again", 3, ("fixed",)), writer.region("token", 3, ("fixed",))
             lines += [
                 f"  const i64 segments = (T + {every - 1}) / {every};",
                 "  for (i64 segment = segments - 1; segment >= 0; --segment) {",
                 f"    const i64 first = segment * {every}, count = std::min<i64>({every}, T - first);",
                 *("    " + x for x in self.segment_start), *writer.region("load", 2),
-                "    for (i64 slot = 0; slot + 1 < count; ++slot) {  // the states of the segment, again",
-                *("      " + x for x in [*step, *again, *slots, *ahead]),
-                *writer.region("again", 3, ("fixed",)),
+                "    for (i64 slot = 0; slot < count; ++slot) {  // the states of the segment, again",
+                *("      " + x for x in [*step, *used([*token, *slots, *ahead], again_text)]),
+                *again_text,
                 "    }",
                 "    for (i64 slot = count - 1; slot >= 0; --slot) {",
-                *("      " + x for x in [*step, *slots, *token]),
-                *writer.region("token", 3, ("fixed",)),
+                *("      " + x for x in [*step, *used([*token, *slots], token_text)]),
+                *token_text,
                 "    }",
                 "  }",
             ]

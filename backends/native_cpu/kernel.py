@@ -39,7 +39,8 @@ class KernelWriter:
         self.targets: dict[str, Place] = {}
         self.target_axes: dict[str, tuple[str, ...]] = {}
         self.buffers: dict[str, tuple[str, ...]] = {}  # scratch name -> axes
-        self.segments: set[str] = set()  # buffers with a slot for every step of a segment
+        self.segments: dict[str, int] = {}  # buffers with a slot for every step of a segment: how many slots more
+        self.slotted: set[Node] = set()  # values kept for every step of a segment
         self.names = dict(plan.names)
         self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
         self.rows: dict[Node, str] = {}
@@ -52,10 +53,14 @@ class KernelWriter:
 
     # ---- collecting ----
 
-    def add(self, name: str, stores: Iterable[Item], carried: Mapping[Node, str] | None = None, fixed: Iterable[Node] = ()) -> None:
-        """Schedule one region. fixed: values that an earlier region has kept."""
+    def add(
+        self, name: str, stores: Iterable[Item], carried: Mapping[Node, str] | None = None, fixed: Iterable[Node] = (),
+        keep: Iterable[Node] = (),
+    ) -> Stretch:
+        """Schedule one region. fixed: values that an earlier region has kept; keep: values to keep for a later one."""
         region = Region(self.roles, frozenset(self.given) | frozenset(fixed), carried or {}, f"{self.title}.{name}")
-        self.stretches[name] = Stretch(name, region.nests(stores), region)
+        self.stretches[name] = Stretch(name, region.nests(stores, keep), region)
+        return self.stretches[name]
 
     def invariants(self, roots: Iterable[Node]) -> list[Node]:
         """The largest values below `roots` that no step changes, and that cost something."""
@@ -143,7 +148,7 @@ class KernelWriter:
         dims = self.local(n)
         if n in self.kept:
             pass  # computed in two regions: one buffer serves both
-        elif not dims:
+        elif not dims and n not in self.slotted:
             self.kept[n] = ""
         else:
             readers = [
@@ -151,7 +156,7 @@ class KernelWriter:
                 for t in self.stretches.values() for i, nest in enumerate(t.nests)
                 for it in nest.items for read in t.region.cone(it)[1] if read.base is n
             ]
-            last = dims[-1]
+            last = dims[-1] if dims else ""
             wishes = [d for axis, index in readers for d, i in index.items() if i == axis and axis is not None]
             own = self.axis_of[s.name, number]
             if self.lane in dims:
@@ -163,8 +168,10 @@ class KernelWriter:
             name = f"s_{ident(self.names.get(n, f'x{len(self.kept)}'))}"
             while name in self.buffers:
                 name += "_"
-            self.buffers[name] = (*(d for d in dims if d != last), last)
+            self.buffers[name] = (*(d for d in dims if d != last), last) if dims else ()
             self.kept[n] = name
+            if n in self.slotted:
+                self.segments[name] = 0
         if item.kind == "reduce" and n not in self.rows and self.axis_of[s.name, number] in n.names("over"):
             self.rows[n] = f"rows_{len(self.rows)}"
 
@@ -203,13 +210,13 @@ class KernelWriter:
     # ---- printing ----
 
     def region(self, name: str, indent: int, before: tuple[str, ...] = ()) -> list[str]:
-        """The lines of a region. before: regions whose kept values it may read."""
+        """The lines of a region. before: regions whose kept values it may read; those of every step it may read too."""
         s = self.stretches[name]
         lines: list[str] = []
         places = dict(self.given)
         for n, buffer in self.kept.items():
             places[n] = self.place_of(buffer) if buffer else Place(f"s_{ident(self.names.get(n, self._scalar(n)))}", {}, scalar=True)
-        visible = set(self.given)
+        visible = set(self.given) | (self.slotted if name == "token" else set())
         for earlier in before:
             visible |= {i.value for nest in self.stretches[earlier].nests for i in nest.items if i.kind in ("keep", "reduce")}
         for nest in s.nests:
@@ -255,7 +262,7 @@ class KernelWriter:
         """The struct of the buffers."""
         lines = [f"struct {name} {{"]
         for buffer, axes in self.buffers.items():
-            slots = f"{self.plan.every} * " if buffer in self.segments else ""
+            slots = f"{self.plan.every + self.segments[buffer]} * " if buffer in self.segments else ""
             lines.append(f"  alignas(64) real {buffer}[{slots}{buffer_size(axes)}];")
         for n, row in self.rows.items():
             buffer = self.kept[n]

@@ -282,7 +282,7 @@ class NestPrinter:
 
     def _clear(self, s: Sum) -> None:
         """Zero what accumulates in memory."""
-        if s.across:
+        if s.across and s.how == "memory":
             size = self._rows_size(s)
             self.put(f"std::fill_n({self.scene.rows[s.item.value]}, ({size}) * W, {'-infinity' if s.most else 'real(0)'});")
         elif s.how == "memory":
@@ -296,7 +296,7 @@ class NestPrinter:
 
     def _rows_size(self, s: Sum) -> str:
         place = self.scene.places[s.item.value]
-        return "1" if place.scalar else product(self._extents(place))
+        return product(self._extents(place))
 
     def _declare(self, s: Sum) -> None:
         slots = self._slots(s)
@@ -333,6 +333,10 @@ class NestPrinter:
         if s.across:
             row = self._row(s)
             old = f"load({row})"
+            if s.how == "register":  # blocks of vectors after the first one add to what is there
+                both = f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"
+                self.put(f"store({row}, {value});" if s.depth < 0 else f"store({row}, c0 ? {both} : {value});")
+                return
             new = f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"
             self.put(f"store({row}, {new});")
             return
@@ -343,7 +347,7 @@ class NestPrinter:
     def _row(self, s: Sum) -> str:
         place = self.scene.places[s.item.value]
         rows = self.scene.rows[s.item.value]
-        if place.scalar:
+        if not place.strides:
             return rows
         index = {d: self.values.index[d] for d in place.strides}
         address = place.at(index)
@@ -372,8 +376,8 @@ class NestPrinter:
             return
         place, rows = self.scene.places[s.item.value], self.scene.rows[s.item.value]
         most = "true" if s.most else "false"
-        if place.scalar:
-            self.put(f"{place.base} = total<{most}>(load({rows}));")
+        if not place.strides:
+            self.put(f"{place.element({})} = total<{most}>(load({rows}));")
         else:
             self.put(f"across<{most}>({rows}, {place.base}, {self._rows_size(s)});")
 

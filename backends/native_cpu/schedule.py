@@ -98,10 +98,10 @@ class Region:
     carried: Mapping[Node, str] = field(default_factory=dict)
     name: str = ""
 
-    def nests(self, stores: Iterable[Item]) -> list[Nest]:
-        """The nests that perform `stores`, in order."""
+    def nests(self, stores: Iterable[Item], keep: Iterable[Node] = ()) -> list[Nest]:
+        """The nests that perform `stores`, in order. keep: values to bring to buffers besides."""
         stores = list(stores)
-        dear: set[Node] = set()
+        dear: set[Node] = set(keep)
         while True:
             items = self._items(stores, dear)
             found = self._order(items)
@@ -217,6 +217,18 @@ class Region:
             return all(r.plain for r in own)
         reads = [r for r in self.cone(reader)[1] if self.carried.get(r.base) == writer.target]
         return reader.space == writer.space and all(r.plain for r in reads)
+
+    def dear(self, nests: Iterable[Nest]) -> list[Node]:
+        """Values that the nests keep in buffers, and dear ones that they compute in passing, arguments first."""
+        found: dict[Node, None] = {}
+        for nest in nests:
+            for i in nest.items:
+                for n in self.cone(i)[0]:
+                    if n.op in DEAR:
+                        found[n] = None
+                if i.kind in ("keep", "reduce"):
+                    found[i.value] = None
+        return list(found)
 
     def _repeated(self, nests: list[Nest]) -> set[Node]:
         """Dear values that more than one nest computes."""
