@@ -84,10 +84,11 @@ def _pvrnn_results(found: Tensors, _: Tensors) -> Tensors:
 
 
 def _bilinear(given: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """The dense bilinear transform of A [H, N, N] and B [H, N]."""
-    half = torch.exp(given["inv_dt"])[..., None] / 2 * given["A"]
+    """The dense bilinear transform of A [H, N, N] or [N, N] and B [H, N] or [N], with a step for each feature."""
+    step = torch.exp(given["inv_dt"] if "inv_dt" in given else given["log_dt"][:, None])
+    half = step[..., None] / 2 * given["A"]
     eye = torch.eye(half.shape[-1], dtype=torch.float64)
-    write = torch.exp(given["inv_dt"]) * given["B"]
+    write = step * given["B"]
     return torch.linalg.solve(eye - half, eye + half), torch.linalg.solve(eye - half, write[..., None])[..., 0]
 
 
@@ -102,6 +103,21 @@ def _lssl_results(found: Tensors, given: Tensors) -> Tensors:
     return {"y": found["y"], "xT": found["x_T"], "Abar": transition, "Bbar": write}
 
 
+def _lssl_conv(given: Tensors) -> Tensors:
+    transition, write = _bilinear(given)
+    return {"u": given["u"], "Ad": transition, "Bd": write, "Cd": given["C"].transpose(0, 1)}
+
+
+def _lssl_conv_results(found: Tensors, given: Tensors) -> Tensors:
+    """The skip is added here; the kernel of states is another output of the peer, and stands beside the recurrence."""
+    transition, write = _bilinear(given)
+    kernel = [write]
+    for _ in range(1, given["u"].shape[1]):
+        kernel.append((transition @ kernel[-1][..., None])[..., 0])
+    skip = given["D"] * given["u"][..., None]
+    return {"y": found["y"].transpose(-1, -2) + skip, "K": torch.stack(kernel, -1)}
+
+
 LAYERS = (
     Peer("rwkv7_time_mix", "rwkv7_time_mix", _rwkv7, lambda found, _: {"o": found["y"]}),
     renamed("rwkv4_time_mix", "rwkv4_time_mix", "x mix_r mix_k mix_v W_r W_k W_v W_o w u", "o"),
@@ -110,4 +126,5 @@ LAYERS = (
     Peer("pgn_full_history", "pgn", _pgn, lambda found, _: {"H": found["H"], "o": found["o"]}),
     Peer("pvrnn_layer", "pvrnn_layer", _pvrnn, _pvrnn_results),
     Peer("lssl_recurrence", "dense_ssm", _lssl, _lssl_results),
+    Peer("lssl_conv", "dense_ssm", _lssl_conv, _lssl_conv_results),
 )
