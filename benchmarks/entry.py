@@ -1,0 +1,83 @@
+"""One entry of the benchmark: contenders that do the same work. In: an entry. Out: rows of measurements.
+
+Results are compared with the truth before anything is timed; a contender that is wrong is reported as such and not timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from benchmarks.ceilings import Ceilings, Work
+from benchmarks.contender import Absent, Contender, error, numbers
+from benchmarks.timing import quartiles, race, ratio
+from seqc.check_emitted import tolerance
+
+OURS = ("seqc cpu", "seqc torch")  # the first that is there is what `auto` runs, and what ratios refer to
+
+
+@dataclass(frozen=True)
+class Entry:
+    """label and sizes for the reader; truth: the same work in float64; works: by part."""
+
+    label: str
+    sizes: Mapping[str, int]
+    contenders: list[Contender | Absent]
+    truth: Contender
+    works: Mapping[str, Work]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender in one part of an entry; `why` says why it has no times.
+
+    seconds and ratio are (lower quartile, median, upper quartile); ratio: its time over that of seqc in the same round.
+    bound: the share of the machine's bound that it reached.
+    """
+
+    label: str
+    part: str
+    sizes: Mapping[str, int]
+    contender: str
+    seconds: tuple[float, float, float] | None = None
+    ratio: tuple[float, float, float] | None = None
+    bound: float | None = None
+    error: float | None = None
+    why: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data."""
+        return asdict(self)
+
+
+def measure(
+    entry: Entry, parts: Iterable[str], ceilings: Ceilings, rounds: int, told: Callable[[str], None] = lambda words: None
+) -> list[Row]:
+    """All rows of an entry. told: hears what is going on."""
+    rows: list[Row] = []
+    for part in parts:
+        if part not in entry.works:
+            continue
+        told(f"{entry.label}: {part}, comparing")
+        want = numbers(entry.truth.calls[part]())
+        calls, errors = {}, {}
+        allowed = tolerance("float32", entry.sizes["T"])
+        for contender in entry.contenders:
+            if isinstance(contender, Absent):
+                rows.append(Row(entry.label, part, entry.sizes, contender.name, why=contender.reason))
+            elif part in contender.calls:
+                found = errors[contender.name] = error(contender.calls[part](), want)
+                if found <= allowed:
+                    calls[contender.name] = contender.calls[part]
+                else:
+                    why = f"wrong: relative error {found:.1e}, allowed {allowed:.1e}"
+                    rows.append(Row(entry.label, part, entry.sizes, contender.name, error=found, why=why))
+        told(f"{entry.label}: {part}, timing {len(calls)}")
+        times = race(calls, rounds)
+        base = next((name for name in OURS if name in times), None)
+        bound = entry.works[part].bound(ceilings)
+        for name, taken in times.items():
+            q = quartiles(taken)
+            against = ratio(taken, times[base]) if base else None
+            rows.append(Row(entry.label, part, entry.sizes, name, q, against, bound / q[1], errors[name]))
+    return rows

@@ -1,0 +1,95 @@
+"""Rows -> a table for the terminal, JSON for a machine, a page for the documentation. In: rows, the machine, ceilings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.ceilings import Ceilings
+from benchmarks.entry import Row
+
+HEAD = ("contender", "time", "quartiles", "time / seqc", "quartiles", "of bound", "error")
+
+
+def sizes(row: Row) -> str:
+    """`B2 T2048 H4`."""
+    return " ".join(f"{name}{size}" for name, size in row.sizes.items())
+
+
+def seconds(x: float) -> str:
+    """A time in the unit that suits it."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if x * scale >= 1:
+            return f"{x * scale:.3g} {unit}"
+    return f"{x * 1e6:.3g} us"
+
+
+def cells(row: Row) -> list[str]:
+    """One row's words."""
+    if row.seconds is None or row.bound is None:
+        return [row.contender, row.why, "", "", "", "", ""]
+    low, middle, high = row.seconds
+    against = ["", ""]
+    if row.ratio is not None:
+        against = [f"{row.ratio[1]:.3g}", f"{row.ratio[0]:.3g} - {row.ratio[2]:.3g}"]
+    error = "" if row.error is None else f"{row.error:.0e}"
+    spread = f"{seconds(low)} - {seconds(high)}"
+    return [row.contender, seconds(middle), spread, *against, f"{100 * row.bound:.2g} %", error]
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Plain text, one block for each entry and part."""
+    out = []
+    for (label, part, shape), group in groupby(rows, lambda r: (r.label, r.part, sizes(r))):
+        out.append(f"\n{label}, {part} ({shape})")
+        lines = [HEAD, *map(cells, group)]
+        timed = [line for line in lines if len(line) > 2 and line[2]]
+        widths = [max(len(line[i]) for line in timed) for i in range(len(HEAD))]
+        for line in lines:
+            if line[2]:
+                rest = (word.rjust(width) for word, width in zip(line[1:], widths[1:], strict=True))
+                out.append("  " + "  ".join([line[0].ljust(max(widths[0], 24)), *rest]).rstrip())
+            else:
+                out.append(f"  {line[0].ljust(max(widths[0], 24))}  {line[1]}")
+    return "\n".join(out)
+
+
+def page(rows: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, plots: Sequence[str]) -> str:
+    """Markdown."""
+    packages = machine["packages"]
+    assert isinstance(packages, dict)
+    said = ", ".join(f"{name} {number}" for name, number in packages.items() if number)
+    out = [
+        "# Results on a CPU",
+        "",
+        "Written by `python -m benchmarks`; [README.md](README.md) says how to read it.",
+        "",
+        f"- {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['vectors']}; {machine['date']}",
+        f"- Python {machine['python']}, {said}; {machine['compiler']}",
+        f"- load of the machine when the run began: {machine['load']} (0 is idle)",
+        f"- ceilings measured in the same run: matrix product {ceilings.flops / 1e9:.0f} GFLOP/s (float32), "
+        f"memory {ceilings.bytes / 1e9:.1f} GB/s",
+    ]
+    for (label, shape), group in groupby(rows, lambda r: (r.label, sizes(r))):
+        out += ["", f"## {label}, {shape}", "", "| part | " + " | ".join(HEAD) + " |", "|---" * (len(HEAD) + 1) + "|"]
+        out += [f"| {row.part} | " + " | ".join(cells(row)) + " |" for row in group]
+    for name in plots:
+        out += ["", f"![{Path(name).stem}]({name})"]
+    return "\n".join(out) + "\n"
+
+
+def save(
+    rows: Sequence[Row], sweeps: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, plots: Sequence[str],
+    folder: Path,
+) -> None:
+    """results.json and results.md."""
+    known = {
+        "machine": machine,
+        "ceilings": {"flops": ceilings.flops, "bytes": ceilings.bytes},
+        "rows": [row.as_json() for row in rows],
+        "sweeps": [row.as_json() for row in sweeps],
+    }
+    (folder / "results.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(page(rows, machine, ceilings, plots), encoding="utf-8")
