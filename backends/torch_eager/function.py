@@ -17,6 +17,16 @@ from seqc.phases import BLOCK
 LETTERS = "bnts" + "hkvdecfgijlmopqruwxyza" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+def bare(code: str) -> str:
+    """The expression without brackets around all of it; a tuple keeps them."""
+    depth = 0
+    for i, c in enumerate(code):
+        depth += (c in "([") - (c in ")]")
+        if (depth == 0 and i < len(code) - 1) or (depth == 1 and c == ","):
+            return code
+    return code[1:-1] if code.startswith("(") else code
+
+
 class Function:
     """One function. arguments: name -> axes, "T" the time axis of a sequence; like: the argument that tells the dtype."""
 
@@ -62,7 +72,7 @@ class Function:
     def assign(self, wish: str, x: Text) -> Text:
         """`name = x`; answers the name as a text."""
         name = self.names.fresh(wish)
-        self.say(f"{name} = {x.code}")
+        self.say(f"{name} = {bare(x.code)}")
         return Text(name, x.axes, scalar=x.scalar)
 
     def helper(self, name: str) -> str:
@@ -100,7 +110,8 @@ class Function:
         """The letter of a dim in `einsum`, the same throughout the function."""
         if dim not in self._letters:
             taken = set(self._letters.values())
-            wish = dim.lstrip("%")[0].lower()
+            wish = dim.lstrip("%")[0]
+            wish = wish.upper() if "*" in dim else wish.lower()
             free = wish if wish.isalpha() and wish.isascii() and wish not in taken else ""
             self._letters[dim] = free or next(c for c in LETTERS if c not in taken)
         return self._letters[dim]

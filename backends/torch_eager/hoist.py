@@ -5,6 +5,7 @@
         when start depends on carried values, or b = sum_i c_i * x_i + rest with x_i carried and without the scan's dim,
         and a, c_i, rest do not depend on carried values
     max_scan(a, b, start)      ->  max(cumsum(a) + start, max_scan(a, b, -inf)), when only start depends on carried values
+    (x * a) * b                ->  x * (a * b), when x depends on carried values, a and b do not, and a * b is no bigger
     take(f(x, y), row)         ->  f(take(x, row), take(y, row)),  when f is elementwise and depends on carried values
 
 After both, the loop holds one multiplication and one addition per block, and every scan runs for all blocks at once.
@@ -14,6 +15,7 @@ In: roots of a block, the carried leaves, the number of rows of a block. Out: ro
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from seqc.graph import Node, const, depends, node, rebuild, renamed, topological
@@ -24,11 +26,17 @@ from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, take
 ZERO = const(0.0)
 
 
-def hoist(outputs: Mapping[str, Node], carried: Iterable[Node], rows: int) -> dict[str, Node]:
-    """See the file's docstring."""
+def hoist(
+    outputs: Mapping[str, Node], carried: Iterable[Node], rows: int
+) -> tuple[dict[str, Node], dict[Node, Node]]:
+    """(the roots, old node -> new node); see the file's docstring."""
     late = Late(outputs.values(), carried)
+    order = topological(outputs.values())
+    uses = Counter(outputs.values())
+    for n in order:
+        uses.update(n.args)
     done: dict[Node, Node] = {}
-    for n in topological(outputs.values()):
+    for n in order:
         fresh = _made(rebuild(n, tuple(done[a] for a in n.args)), late)
         if fresh.op == "affine_scan" and fresh in late:
             fresh = _split(fresh, late)
@@ -36,8 +44,10 @@ def hoist(outputs: Mapping[str, Node], carried: Iterable[Node], rows: int) -> di
             fresh = _split_max(fresh, late)
         elif fresh.op == "take" and fresh in late:
             fresh = _taken(fresh.args[0], fresh.text("dim"), fresh.number("at"), rows, late)
+        elif fresh.op == "mul" and fresh in late:
+            fresh = _grouped(fresh, [uses[a] == 1 for a in n.args], late)
         done[n] = fresh
-    return {name: done[n] for name, n in outputs.items()}
+    return {name: done[n] for name, n in outputs.items()}, done
 
 
 class Late:
@@ -68,6 +78,16 @@ class Late:
 
 def _made(n: Node, late: Late) -> Node:
     late.learn(n)
+    return n
+
+
+def _grouped(n: Node, once: list[bool], late: Late) -> Node:
+    for (product, factor), alone in zip((n.args, n.args[::-1]), once, strict=True):
+        if product.op == "mul" and alone and factor not in late:
+            for carried, other in (product.args, product.args[::-1]):
+                dims = {*other.dims, *factor.dims}
+                if other not in late and dims in (set(other.dims), set(factor.dims)) and carried in late:
+                    return _made(carried * _made(other * factor, late), late)
     return n
 
 

@@ -7,10 +7,12 @@ block axis once, before the loop, and so are all views of it. `a * b + c` is one
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from seqc.backends.torch_eager.function import Function
-from seqc.backends.torch_eager.printer import Printer
+from seqc.backends.torch_eager.printer import LONG, Printer, below, common
+from seqc.backends.torch_eager.pack import Join, joins
 from seqc.emit.expressions import ATOM, Text, aligned, reordered
 from seqc.graph import Node
 from seqc.phases import BLOCK
@@ -29,13 +31,18 @@ class LoopPrinter(Printer):
         self._inside: dict[str, str] = {}  # text outside -> name inside
         known = dict(given)
         for n, x in outer.items():
-            known[n] = x if x.scalar else Text(self._brought(fn, x), tuple(d for d in x.axes if d != BLOCK))
+            known[n] = x if x.scalar else Text(self._brought(fn, x, x.code), tuple(d for d in x.axes if d != BLOCK))
+        roots = list(roots)
         super().__init__(fn, roots, known, names, order, extent, quotes)
+        every = below(roots, lambda n: n.args, self.texts)
+        self.joins = joins(every, self.products, self._once)
+        self.uses = Counter(roots)
+        for n in below(roots, self.parts, self.texts):
+            self.uses.update(self.parts(n))
 
-    def _brought(self, fn: Function, outside: Text) -> str:
+    def _brought(self, fn: Function, outside: Text, stem: str) -> str:
         """The name inside the loop of a text outside it."""
         if outside.code not in self._inside:
-            stem = re.match(r"\w*", outside.code)[0] or "x"  # type: ignore[index]
             if BLOCK in outside.axes:
                 name = fn.names.fresh(stem + ("_t" if fn.step else "_n"))
             else:
@@ -46,7 +53,10 @@ class LoopPrinter(Printer):
 
     def _viewed(self, x: Text, inner: Text, outer: Text) -> Text:
         """inner, or the name of what `outer` says when x comes from outside the loop."""
-        return inner if inner.code == x.code else Text(self._brought(self.fn, outer), inner.axes)
+        if inner.code == x.code:
+            return inner
+        stem = x.code.removesuffix("_t" if self.fn.step else "_n") if BLOCK in outer.axes else x.code
+        return Text(self._brought(self.fn, outer, stem), inner.axes)
 
     def align(self, x: Text, axes: Sequence[str]) -> Text:
         inner = aligned(x, axes)
@@ -69,7 +79,39 @@ class LoopPrinter(Printer):
         inner = super().row(x)
         return inner if x.code not in self.outside else self._viewed(x, inner, super().row(self.outside[x.code]))
 
+    def beside(self, texts: Sequence[Text], dim: str, wide: str) -> Text:
+        axes = texts[0].axes
+        wider = tuple(wide if d == dim else d for d in axes)
+        at = axes.index(dim) - len(axes)
+        if all(x.code in self.outside and BLOCK not in self.outside[x.code].axes for x in texts):
+            # parameters: once, before the loop
+            codes = ", ".join(reordered(self.outside[x.code], axes).code for x in texts)
+            whole = Text(f"torch.cat([{codes}], {at})", wider)
+            return Text(self._brought(self.fn, whole, common(texts)), wider)
+        codes = ", ".join(self.turn(x, axes).code for x in texts)
+        joined = Text(f"torch.cat([{codes}], {at})", wider)
+        return joined if len(joined.code) < LONG else self.fn.assign("wide", joined)
+
+    def _join(self, join: Join) -> Text:
+        """The sum of contractions as one product, and the other terms."""
+        wide = f"{join.along}*{len(join.values)}"
+        values = []
+        for factors in join.values:
+            value = self.arg(factors[0])
+            for x in factors[1:]:
+                value = self.times(value, self.arg(x))
+            values.append(value)
+        joined = self.beside(values, join.along, wide)
+        params = self.beside([self.texts[w] for w in join.params], join.along, wide)
+        out = self.pair(joined, params, frozenset({wide}))
+        for x in join.rest:
+            out = self.plus(out, self.arg(x))
+        return out
+
     def parts(self, n: Node) -> tuple[Node, ...]:
+        if n in self.joins:
+            join = self.joins[n]
+            return (*(x for factors in join.values for x in factors), *join.params, *join.rest)
         return self._addcmul(n) or super().parts(n)
 
     def _addcmul(self, n: Node) -> tuple[Node, ...]:
@@ -87,6 +129,8 @@ class LoopPrinter(Printer):
         return self.fused[n]
 
     def _text(self, n: Node) -> Text:
+        if n in self.joins:
+            return self._join(self.joins[n])
         fused = self._addcmul(n)
         args = [self.texts[x] for x in fused]
         if not fused or any(x.scalar for x in args):

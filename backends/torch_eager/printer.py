@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from seqc.backends.torch_eager.contract import Product, plan, product_of
 from seqc.backends.torch_eager.function import Function
+from seqc.backends.torch_eager.pack import Fan, Join, fans
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, within
 from seqc.emit.expressions import ATOM, PRODUCT, SIGN, Text, aligned, filled, number, reordered, subscript
 from seqc.graph import COL, ROW, Node
@@ -51,7 +52,7 @@ class Printer:
         self.fused: dict[Node, tuple[Node, ...]] = {}
         roots = list(roots)
         self.raw = raw = Counter(roots)
-        every = _below(roots, lambda n: n.args, self.texts)
+        every = below(roots, lambda n: n.args, self.texts)
         for n in every:
             raw.update(n.args)
         self.forms = forms_of(every, roots, extent[ROW]) if self.segmented else {}
@@ -60,14 +61,18 @@ class Printer:
         for n in reversed(every):  # users first: what a sum takes apart is no longer printed by itself
             if n.op == "sum":
                 self.products[n] = product_of(n, lambda x: self._once(x) and (x.op != "sum" or x not in self.forms))
+        self.fans = fans(every, self.products)
+        self.joins: dict[Node, Join] = {}
         self.uses = Counter(roots)
-        for n in _below(roots, self.parts, self.texts):
+        for n in below(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))
 
     segmented = True  # whether values may live on a part of the rows (see `segments`)
 
     def parts(self, n: Node) -> tuple[Node, ...]:
         """The nodes whose texts the text of n is made of."""
+        if n in self.fans:
+            return (self.fans[n].shared, *self.fans[n].params)
         if n in self.products:
             return (*self.products[n].factors, *self.products[n].divisors)
         if n in self.terms:
@@ -97,8 +102,11 @@ class Printer:
     def values(self, roots: Iterable[Node]) -> list[Text]:
         """The texts of `roots`, after the statements that they need."""
         wanted = list(roots)
-        for n in _below(wanted, self.parts, self.texts):
-            self.texts[n] = self._placed(n, self._text(n))
+        for n in below(wanted, self.parts, self.texts):
+            if n in self.fans and n not in self.texts:
+                self._fan(self.fans[n])
+            if n not in self.texts:
+                self.texts[n] = self._placed(n, self._text(n))
         return [self.arg(n) for n in wanted]
 
     def value(self, root: Node) -> Text:
@@ -111,6 +119,28 @@ class Printer:
         if not (x.code.isidentifier() or x.scalar):
             x = self.texts[root] = self.fn.assign(wish or self._wish(root), x)
         return x
+
+    # ---- several products as one ----
+
+    def _fan(self, fan: Fan) -> None:
+        """Write one product for all members, and name its pieces."""
+        wide = f"{fan.along}*{len(fan.params)}"
+        params = self.beside([self.texts[w] for w in fan.params], fan.along, wide)
+        out = self.pair(self.arg(fan.shared), params, frozenset(fan.over))
+        out = self.turn(out, self.canonical(out.axes))
+        at = out.axes.index(wide)
+        axes = tuple(fan.along if d == wide else d for d in out.axes)
+        names = [self.fn.names.fresh(self._wish(n)) for n in fan.members]
+        self.fn.say(f"{', '.join(names)} = {out.at(ATOM)}.chunk({len(names)}, {at - len(axes)})")
+        for n, name in zip(fan.members, names, strict=True):
+            self.texts[n] = Text(name, axes)
+
+    def beside(self, texts: Sequence[Text], dim: str, wide: str) -> Text:
+        """Arrays with the same dims side by side along `dim`, which is then called `wide`."""
+        axes = texts[0].axes
+        codes = ", ".join(self.turn(x, axes).code for x in texts)
+        joined = Text(f"torch.cat([{codes}], {axes.index(dim) - len(axes)})", tuple(wide if d == dim else d for d in axes))
+        return self.fn.assign(common(texts), joined)
 
     # ---- values on a part of the rows ----
 
@@ -223,7 +253,7 @@ class Printer:
     def _place(self, dim: str) -> tuple[int, int, str]:
         if dim[0] == "%" and dim != BLOCK:
             return self.order.index(ROW), "mul".index(dim[1]), dim
-        plain = dim.rstrip("'")
+        plain = dim.split("*")[0].rstrip("'")
         return self.order.index(plain) if plain in self.order else len(self.order), 0, dim
 
     # ---- expressions ----
@@ -357,7 +387,7 @@ class Printer:
             return self._where(n, args)
         if n.op in ("min", "max") and any(x.scalar for x in args):
             x, bound = (args[0], args[1]) if args[1].scalar else (args[1], args[0])
-            return Text(f"{x.at(ATOM)}.clamp({n.op == 'min' and 'max' or 'min'}={bound.code})", x.axes)
+            return Text(f"{x.at(ATOM)}.clamp({'max' if n.op == 'min' else 'min'}={bound.code})", x.axes)
         if n.op == "logaddexp":
             args = [self.tensor(x) for x in args]
         if n.op == "pow" and args[1].scalar:
@@ -485,7 +515,13 @@ class Printer:
         return Text(f"({row.at(PRODUCT)} @ {b.at(ATOM)})[..., 0, :]", axes)
 
 
-def _below(roots: Iterable[Node], parts: Callable[[Node], tuple[Node, ...]], known: Mapping[Node, Text]) -> list[Node]:
+def common(texts: Sequence[Text]) -> str:
+    """A name for several arrays side by side: what their names begin with."""
+    words = [x.code.split("_")[0] for x in texts]
+    return words[0] if len(set(words)) == 1 and words[0].isidentifier() else "wide"
+
+
+def below(roots: Iterable[Node], parts: Callable[[Node], tuple[Node, ...]], known: Mapping[Node, Text]) -> list[Node]:
     """What must be printed for `roots`, arguments first; nothing below a node that is known already."""
     order: list[Node] = []
     seen: set[Node] = set()

@@ -7,6 +7,7 @@ last block to the first and carries the cotangents of the states.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from seqc.backends.torch_eager.function import Function
@@ -40,17 +41,18 @@ class Sequence:
         kept: Iterable[Node] = (),
     ) -> None:
         self.fn, self.layout, self.reverse = fn, layout, reverse
-        self.carried, self.starts, self.names, self.quotes = carried, starts, names, quotes
+        self.carried, self.starts = carried, starts
         self.finals: dict[Node, Text] = {}  # carried leaf -> its last value
         self.wholes: dict[Node, Text] = {}  # carried leaf -> its values over all blocks, [NT + 1, ...]
         self.stages = stages(roots, carried)
         for stage in self.stages:
             if not stage.stream:
-                roots = hoist(roots, stage.carried, rows)
-        self.roots = roots
+                roots, moved = hoist(roots, stage.carried, rows)
+                names, quotes = ({moved.get(n, n): x for n, x in table.items()} for table in (names, quotes))
+        self.roots, self.names, self.quotes = roots, names, quotes
         self._inside = {s: self._loop_nodes(s) for s in self.stages}
-        table = {n: x for n, (x, _) in known.items()} | self._carried_over_blocks()
-        lifted, self.image = over_blocks(self.roots, table)
+        leaves = {n: x for n, (x, _) in known.items()} | self._carried_over_blocks()
+        lifted, self.image = over_blocks(self.roots, leaves)
         self.results = {k: result(k, n) for k, n in lifted.items() if k not in carried.values()}
         self._needed = {s: self._needs(s) for s in self.stages}
         ahead = [self.image[n] for s in self.stages for n in self._needed[s]]
@@ -59,7 +61,8 @@ class Sequence:
         texts = dict(known.values())
         texts |= {all_blocks(n, w): Text("?", (BLOCK, *n.names("shape"))) for n in carried for w in ("in", "out")}
         loaded = [n for n in below if n.op == "leaf" and n not in texts]
-        for n in sorted(loaded, key=lambda n: n.number("offset") == 0):  # a shifted input reads the argument itself
+        place = {name: i for i, name in enumerate(fn.arguments)}
+        for n in sorted(loaded, key=lambda n: (n.number("offset") == 0, place.get(safe_name(n.text("name")), len(place)))):
             texts[n] = load(n)
         self.printer = Printer(
             fn, [*ahead, *self.results.values()], texts, self._over_blocks(names), layout.order, layout.extent,
@@ -159,13 +162,17 @@ class Sequence:
                 lists[n] = fn.names.fresh(f"{self.carried_name(n)}_all")
                 fn.say(f"{lists[n]} = [{name}]")
         begin = len(fn.lines)
+        names = self._names_inside(stage)
         fn.indent += 4
-        loop = LoopPrinter(fn, ends, texts, self._names_inside(), self.layout.order, self.layout.extent,
+        loop = LoopPrinter(fn, ends, texts, names, self.layout.order, self.layout.extent,
                            self.quotes, outer)
         values = [loop.exactly(x, n.names("shape")) for n, x in zip(looped, loop.values(ends), strict=True)]
         left = [texts[n].code for n, x in zip(looped, values, strict=True) if texts[n].code != x.code]
         right = [x.code for n, x in zip(looped, values, strict=True) if texts[n].code != x.code]
         if left:
+            for end in ends:
+                if end not in names:
+                    fn.comment(self.quotes.get(end, ""))
             fn.say(f"{', '.join(left)} = {', '.join(right)}")
         for n in lists:
             fn.say(f"{lists[n]}.append({texts[n].code})")
@@ -180,7 +187,13 @@ class Sequence:
                 fn.say(f"{lists[n]} = torch.stack({lists[n]}{'[::-1]' if self.reverse else ''})")
                 self._settle(n, Text(lists[n], (BLOCK, *texts[n].axes)))
 
-    def _names_inside(self) -> dict[Node, str]:
-        """Wishes inside the loop: the name of a state is taken by its old value."""
+    def _names_inside(self, stage: Stage) -> dict[Node, str]:
+        """Wishes inside the loop: the name of a state is taken by its old value, and a new one is stored at once."""
         taken = {self.carried_name(n) for n in self.carried}
-        return {n: f"{w}_next" if w in taken else w for n, w in self.names.items() if n.op != "leaf"}
+        inside = self._inside[stage]
+        reads = Counter(a for n in inside for a in n.args)
+        ends = self._ends(stage)
+        stored = {n for n in ends if not reads[n] and ends.count(n) == 1}
+        return {
+            n: f"{w}_next" if w in taken else w for n, w in self.names.items() if n.op != "leaf" and n not in stored
+        }
