@@ -34,18 +34,17 @@ DONE, WRONG, USAGE, BUG = 0, 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser(given)
     try:
+        parser = build_parser(given)
         args = parser.parse_args(given)
+        if args.command is None:
+            parser.print_help()
+            return USAGE
+        return int(import_module(f"seqc.commands.{args.command}").run(args))
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help
         return int(stop.code or 0)
-    if args.command is None:
-        parser.print_help()
-        return USAGE
-    try:
-        return int(import_module(f"seqc.commands.{args.command}").run(args))
     except Refusal as refusal:
-        if getattr(args, "json", False):
+        if "--json" in given:
             print(json.dumps({"ok": False, "diagnostics": [as_json(d) for d in refusal.diagnostics]}, indent=2))
         else:
             print(refusal.render(), file=sys.stderr)

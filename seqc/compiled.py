@@ -16,11 +16,12 @@ from seqc.describe import signature
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
 from seqc.driver import Watch, blamed, fix_dims, lower
 from seqc.emit import Kernels, Signature, emit
-from seqc.passes.blocks.choose import EAGER
+from seqc.passes.blocks.choose import EAGER, GPU
 from seqc.program import Program
+from seqc.targets import TARGETS
 
 BACKENDS = ("auto", "triton", "cpu", "torch")
-SERVED = {"auto": ("torch", "cpu"), "cpu": ("torch", "cpu"), "torch": ("torch",)}  # the parts of a file
+PARTS = {"auto": ("torch", "cpu", "triton"), "triton": ("torch", "triton"), "cpu": ("torch", "cpu"), "torch": ("torch",)}
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,19 @@ def compile_spec(path_or_text: str | Path, options: Options = Options(), watch: 
 
 def compile_program(program: Program, options: Options = Options(), watch: Watch | None = None) -> Compiled:
     """The emitted file of a program. watch: sees each stage on the way to the first part, plain torch."""
-    if options.backend not in SERVED:
-        known = [name for name in BACKENDS if name in SERVED]
-        help = near_miss(options.backend, known) or f"one of {', '.join(known)}"
+    if options.backend not in BACKENDS:
+        help = near_miss(options.backend, BACKENDS) or f"one of {', '.join(BACKENDS)}"
         message = f"there is no backend `{options.backend}`"
         raise Unsupported(Diagnostic("no-such-backend", message, help=help, kind="unsupported"))
+    if options.target not in TARGETS:
+        help = near_miss(options.target, TARGETS) or f"one of {', '.join(TARGETS)}"
+        message = f"there is no target `{options.target}`"
+        raise Unsupported(Diagnostic("no-such-target", message, help=help, kind="unsupported"))
     program = fix_dims(program, options.dims)
     blocks: dict[str, Block] = {}
     kernels: dict[str, Kernels] = {}
     missing: dict[str, str] = {}
-    for part in SERVED[options.backend]:
+    for part in PARTS[options.backend]:
         try:
             blocks[part], kernels[part] = _part(part, program, options, watch if part == "torch" else None)
         except Unsupported as refusal:
@@ -93,6 +97,12 @@ def _part(part: str, program: Program, options: Options, watch: Watch | None) ->
             block = lower(program, "step")
             with blamed("the native CPU backend"):
                 return block, native_cpu.emit(block)
+        case "triton":
+            from seqc.backends.triton_gpu.emit import triton_kernels
+
+            block = lower(program, options.form, options.rows, GPU)
+            with blamed("the Triton backend"):
+                return block, triton_kernels(block)
     raise SeqcBug("the driver", f"no backend makes the part {part}")
 
 

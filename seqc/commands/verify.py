@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     add_spec(parser)
     add_choices(parser)
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where to run: cpu (default), cuda")
     add_json(parser)
 
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     compiled = compile_spec(args.spec, wishes)
     findings = []
     with tqdm(total=count(compiled), desc=compiled.program.name, file=sys.stderr, disable=None, leave=False) as bar:
-        for finding in check(compiled, wishes.dims):
+        for finding in check(compiled, wishes.dims, args.device):
             findings.append(finding)
             bar.update()
     good = all(finding.ok for finding in findings)

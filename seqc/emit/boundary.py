@@ -229,7 +229,7 @@ class _FirstDerivativeOnly(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *cotangents):
-        raise RuntimeError("{spec}: the gradient of a gradient was asked for; seqc derives first derivatives only")
+        raise RuntimeError("{spec}: asked for a second derivative; there are first ones only")
 
 
 def _needs_gradient(tensors):

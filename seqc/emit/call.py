@@ -18,12 +18,12 @@ def result_text(sig: Signature) -> str:
     return "\n".join([f"class {sig.class_name}Result(NamedTuple):", title, "", *rows])
 
 
-def head_text(sig: Signature, name: str, params: bool = True) -> str:
+def head_text(sig: Signature, name: str, params: bool = True, indent: int = 0) -> str:
     """The head of a function; a Module's, which owns the params, without them."""
     given = [f"{x}: Tensor" for x in (tellers(sig) if params else _passed(sig))]
     keys = ["*", *(f"{x}: Tensor | None = None" for x in sig.initial)] if sig.states else []
     own = [] if params else ["self"]
-    return lay(f"def {name}(", [*own, *given, *keys], f") -> {sig.class_name}Result:")
+    return lay(f"def {name}(", [*own, *given, *keys], f") -> {sig.class_name}Result:", indent)
 
 
 def _passed(sig: Signature) -> list[str]:

@@ -49,5 +49,4 @@ def emit(sig: Signature) -> str:
         step_text(sig),
         module_text(sig),
     )
-    digest = hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)]
-    return text.replace(f"seqc_{sig.spec}_{DIGEST}", f"seqc_{sig.spec}_{digest}")
+    return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)])

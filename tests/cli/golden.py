@@ -1,0 +1,41 @@
+"""The golden files: emitted text, kept in tests/golden/, one file per spec and backend.
+
+`python -m tests.cli.golden` writes them all again and removes those that are no longer listed; the diff is the review.
+"""
+
+from pathlib import Path
+
+from seqc.compiled import Compiled, Options, compile_spec
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tests" / "golden"
+SPECS = ("delta_rule", "gla", "gru", "hgrn", "linear_attention", "lstm", "mamba", "retention")
+NATIVE = ("gla", "lstm")  # a native part is long and mostly the same: a parallel form's and a cell's
+CASES = [
+    *((spec, "torch") for spec in SPECS),
+    *((spec, "cpu") for spec in NATIVE),
+    *((spec, "triton") for spec in SPECS),
+]
+
+
+def emitted(spec: str, backend: str) -> Compiled:
+    """The file as the compiler makes it now."""
+    return compile_spec(ROOT / "specs" / f"{spec}.seq", Options(backend))
+
+
+def path(spec: str, backend: str) -> Path:
+    """Where it is kept."""
+    return FOLDER / f"{spec}_{backend}.py"
+
+
+def main() -> None:
+    """Write every golden file."""
+    FOLDER.mkdir(exist_ok=True)
+    for old in FOLDER.glob("*.py"):
+        old.unlink()
+    for spec, backend in CASES:
+        path(spec, backend).write_text(emitted(spec, backend).text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

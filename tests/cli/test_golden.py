@@ -1,0 +1,40 @@
+"""Golden files: equal to what the compiler emits, to the byte; formatted; and executed."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from seqc.check_emitted import Case, against_oracle, lengths
+from seqc.load_emitted import load_emitted
+from seqc.sampling import sample_sizes
+from tests.cli.golden import CASES, FOLDER, emitted, path
+
+AGAIN = "if the change is meant, write them again with `python -m tests.cli.golden`"
+
+
+def test_no_file_is_left_over() -> None:
+    assert sorted(FOLDER.iterdir()) == sorted(path(*case) for case in CASES)
+
+
+@pytest.mark.parametrize(("spec", "backend"), CASES)
+def test_golden_file(spec: str, backend: str) -> None:
+    """The Triton kernels of a file need a GPU, or Triton's interpreter (tests/triton): here its plain form runs."""
+    kept = path(spec, backend).read_text(encoding="utf-8")
+    made = emitted(spec, backend)
+    assert made.text == kept, AGAIN
+    assert not re.search(r"import seqc|from seqc", kept)
+    module = load_emitted(kept, f"golden_{spec}")
+    rows = made.blocks["torch"].rows
+    case = Case(made.program, module, sample_sizes(made.program), lengths(rows)[-2], "float64", False)
+    for one in (case, replace(case, dtype="float32", hard=True)):
+        assert all(finding.ok for finding in against_oracle(one)), list(against_oracle(one))
+
+
+def test_files_are_formatted() -> None:
+    files = [str(path(*case)) for case in CASES if case[1] == "torch"]
+    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "--check", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,69 @@
+"""What a command loads, how long it takes, and that its output is the same to the byte in every process."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "triton", "z3", "sympy", "matplotlib")
+SECONDS = 3.0  # what the command may take on two cores that others use too
+
+
+def python(*words: str, seed: str = "0") -> str:
+    """stdout of a fresh interpreter in the repository's root."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    return done.stdout
+
+
+def test_import_is_light() -> None:
+    program = "import sys, seqc; print([m for m in ('numpy', 'lark', 'networkx', 'torch') if m in sys.modules])"
+    assert python("-c", program).strip() == "[]"
+
+
+def test_public_names_are_functions_whatever_is_imported_first() -> None:
+    program = "import seqc.api, seqc.cli, seqc.check_emitted, seqc; print(all(map(callable, "
+    program += "(seqc.compile, seqc.oracle, seqc.explain))), sorted(set(seqc.__all__) - set(dir(seqc))))"
+    assert python("-c", program).strip() == "True []"
+
+
+@pytest.mark.parametrize("spec", ["gla", "lstm"])
+def test_compile_loads_nothing_heavy_and_is_quick(spec: str) -> None:
+    program = (
+        "import sys; from seqc.cli import main; "
+        f"code = main(['compile', 'specs/{spec}.seq', '-o', '-']); "
+        f"print([m for m in {HEAVY} if m in sys.modules], code, file=sys.stderr)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert time.perf_counter() - start < SECONDS
+    assert done.stderr.strip() == "[] 0"
+
+
+@pytest.mark.parametrize("spec", ["gla", "delta_rule", "lstm"])
+def test_output_is_the_same_to_the_byte(spec: str) -> None:
+    command = ("-m", "seqc", "compile", f"specs/{spec}.seq", "-o", "-")
+    first, second = (python(*command, seed=seed) for seed in ("1", "4711"))
+    assert first == second and first.count("\n") > 300
+
+
+def test_a_bug_of_the_compiler_is_told_with_its_pass() -> None:
+    program = (
+        "import seqc.driver as d; from dataclasses import replace; from seqc.cli import main\n"
+        "def broken(*_): raise KeyError('lost')\n"
+        "d.PIPELINE = tuple(replace(s, run=broken) if s.name == 'simplify' else s for s in d.PIPELINE)\n"
+        "raise SystemExit(main(['compile', 'specs/gla.seq', '-o', '-']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 3
+    assert "seqc itself failed in simplify: KeyError at " in done.stderr and "Please report it" in done.stderr
+    assert "Traceback" not in done.stderr
