@@ -18,6 +18,7 @@ from benchmarks.entry import Entry, Row
 from benchmarks.entry import measure as measure_entry
 from benchmarks.machine import machine, pin
 from benchmarks.peers import peers
+from seqc.diagnostics import Refusal
 
 LOOP_LIMIT = 4096  # steps beyond which a sweep leaves the eager loop out
 SWEEPS = {
@@ -58,8 +59,12 @@ def size(text: str) -> tuple[str, int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and report."""
-    return run(parser().parse_args(arguments))
+    """Measure and report; 1 where a spec is refused."""
+    try:
+        return run(parser().parse_args(arguments))
+    except Refusal as refusal:
+        print(refusal.render(), file=sys.stderr)
+        return 1
 
 
 def run(args: argparse.Namespace) -> int:

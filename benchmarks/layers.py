@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def ours(
 ) -> Contender | Absent:
     """The projection as a matrix product, then the emitted function."""
     try:
-        function: Callable[..., Results] = getattr(module_of(core, backend), core.name)
+        function: Callable[..., Any] = getattr(module_of(core, backend), core.name)
     except Refusal as refusal:
         return Absent(f"seqc {backend}", "; ".join(d.message for d in refusal.diagnostics))
     given = {k: x.clone().requires_grad_() for k, x in tensors.items()}

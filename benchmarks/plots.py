@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from benchmarks.entry import Row
 
 AXES = {"T": "steps", "B": "batch", "dims": "size of K and V, or of D"}
 
 
-def plot_sweeps(rows: dict[str, Sequence[Row]], folder: Path) -> list[str]:
+def plot_sweeps(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
     """One picture for each spec: a column for each axis that was swept, a row for each part."""
     labels = list(dict.fromkeys(row.label for part in rows.values() for row in part))
     return [plot(label, rows, folder) for label in labels]
 
 
-def plot(label: str, rows: dict[str, Sequence[Row]], folder: Path) -> str:
+def plot(label: str, rows: Mapping[str, Sequence[Row]], folder: Path) -> str:
     """The picture of one spec."""
     mine = {axis: [r for r in found if r.label == label and r.seconds] for axis, found in rows.items()}
     parts = list(dict.fromkeys(r.part for found in mine.values() for r in found))
@@ -40,7 +41,7 @@ def plot(label: str, rows: dict[str, Sequence[Row]], folder: Path) -> str:
     return path.name
 
 
-def draw(axes: plt.Axes, axis: str, rows: Sequence[Row]) -> None:
+def draw(axes: Axes, axis: str, rows: Sequence[Row]) -> None:
     """Microseconds a token of every contender, quartiles as bars."""
     lines: dict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
     for row in rows:

@@ -78,10 +78,7 @@ def path_of(spec: str) -> Path:
     """A spec by name or path."""
     if spec.endswith(".seq"):
         return Path(spec)
-    found = sorted(SPECS.rglob(f"{spec}.seq"))
-    if not found:
-        raise FileNotFoundError(f"no spec `{spec}` in {SPECS.name}/")
-    return found[0]
+    return next(SPECS.rglob(f"{spec}.seq"), SPECS / f"{spec}.seq")
 
 
 def every() -> list[str]:

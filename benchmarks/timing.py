@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from statistics import quantiles
 from time import perf_counter
 from typing import Any
-
-import numpy as np
 
 SAMPLE = 0.02  # seconds that one sample should take at least: a quick call is repeated
 
@@ -45,8 +44,10 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """(lower quartile, median, upper quartile)."""
-    low, middle, high = np.quantile(np.asarray(values), [0.25, 0.5, 0.75])
-    return float(low), float(middle), float(high)
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return low, middle, high
 
 
 def ratio(times: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:

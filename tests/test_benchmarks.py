@@ -1,0 +1,114 @@
+"""The benchmarks run at tiny shapes, compare before they time, and say what is absent or wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import seqc
+from benchmarks import layers, report, tasks
+from benchmarks.ceilings import Ceilings, Work, work
+from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Contender, error, numbers
+from benchmarks.entry import Entry, measure
+from benchmarks.gpu import measure as gpu_measure
+from benchmarks.gpu import shapes
+from benchmarks.gpu.peers import peers as gpu_peers
+from benchmarks.timing import quartiles, race, ratio
+
+ROOT = Path(__file__).parents[1]
+CEILINGS = Ceilings(flops=1e9, bytes=1e9)
+
+
+def python(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_one_command_writes_a_table_and_results(tmp_path: Path) -> None:
+    words = ["gla", "hgrn", "--quick", "--rounds", "2", "--threads", "1", "--out", str(tmp_path), "--size", "T=9"]
+    done = python("-m", "benchmarks", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for said in ("gla, forward (B2 T9", "gla, decode", "hgrn, forward+backward", "eager loop", "seqc torch"):
+        assert said in done.stdout
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {row["part"] for row in rows} == {FORWARD, TRAIN, DECODE}
+    assert all(row["why"] or row["seconds"][0] > 0 for row in rows)
+    assert "## gla, B2 T9" in (tmp_path / "results.md").read_text()
+
+
+def test_a_missing_spec_is_told_without_a_traceback(tmp_path: Path) -> None:
+    done = python("-m", "benchmarks", "nosuch", "--quick", "--threads", "1", "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert "cannot read" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("spec", layers.CELLS)
+def test_layers_equal_those_of_torch(spec: str) -> None:
+    entry = layers.entry(spec, {"T": 7}, quick=True)
+    for part in (FORWARD, TRAIN):
+        want = numbers(entry.truth.calls[part]())
+        for contender in entry.contenders:
+            if isinstance(contender, Contender):
+                assert error(contender.calls[part](), want) < 1e-5, (contender.name, part)
+
+
+def test_a_wrong_contender_is_told_and_not_timed() -> None:
+    right = {FORWARD: lambda: {"o": torch.ones(3)}}
+    wrong = {FORWARD: lambda: {"o": torch.zeros(3)}}
+    contenders = [Contender("seqc torch", right), Contender("wrong", wrong), Absent("absent", "not installed")]
+    entry = Entry("x", {"T": 4}, contenders, Contender("truth", right), {FORWARD: Work(1, 1)})
+    rows = {row.contender: row for row in measure(entry, [FORWARD, DECODE], CEILINGS, rounds=2)}
+    assert rows["seqc torch"].ratio == (1, 1, 1)
+    assert rows["wrong"].seconds is None and "wrong" in rows["wrong"].why
+    assert rows["absent"].why == "not installed"
+    assert "not installed" in report.table(rows.values())
+
+
+def test_errors_see_what_is_missing_or_not_a_number() -> None:
+    want = numbers({"o": torch.ones(3)})
+    assert error({}, want) == error({"o": torch.ones(2)}, want) == float("inf")
+    assert error({"o": torch.tensor([1, 1, float("nan")])}, want) == float("inf")
+    assert error({"o": torch.tensor([1, 1, 1.5])}, want) == 0.5
+
+
+def test_rounds_alternate() -> None:
+    seen: list[str] = []
+    times = race({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=4, sample=0)
+    assert [len(x) for x in times.values()] == [4, 4]
+    assert "".join(seen[4:]) == "abbaabba"
+    assert quartiles([3.0]) == (3, 3, 3)
+    assert ratio([2, 4, 6], [1, 2, 3]) == (2, 2, 2)
+
+
+def test_work_counts_what_must_be_done() -> None:
+    task = tasks.task("gla", {"B": 1, "T": 10, "H": 1, "K": 8, "V": 4})
+    matrix = work(task, FORWARD).flops / 10 / (8 * 4)
+    assert 4 <= matrix <= 8  # two products and a sum to update, a product and a sum to read; then what has fewer dims
+    assert work(task, FORWARD).bytes == 4 * 10 * (3 * 8 + 2 * 4)
+    assert work(task, TRAIN).flops == 3 * work(task, FORWARD).flops
+    assert Work(2e9, 1).bound(CEILINGS) == 2
+
+
+def test_gpu_benchmark_says_that_there_is_no_gpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = python("-m", "benchmarks.gpu")
+    assert done.returncode == 1 and "no CUDA device" in done.stderr
+    assert python("-m", "benchmarks.gpu", "--help").returncode == 0
+
+
+def test_gpu_benchmark_needs_nothing_of_seqc() -> None:
+    code = "import sys, benchmarks.gpu.__main__; print({'seqc', 'z3', 'lark'} & set(sys.modules))"
+    assert python("-c", code).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("spec", shapes.SPECS)
+def test_gpu_arguments_fit_the_emitted_functions(spec: str) -> None:
+    grid = shapes.Grid(1, 5, 2, 8)
+    made = seqc.compile(next((ROOT / "specs").rglob(f"{spec}.seq")), "torch", dims=shapes.dims(spec, grid))
+    contenders = {"ours": gpu_measure.emitted(made.module, spec)}
+    found = gpu_measure.errors(contenders, made.module, spec, grid, "cpu")
+    assert found["ours"] < gpu_measure.ROUNDINGS * 2.0**-8
+    assert all(isinstance(peer, str) or callable(peer) for peer in gpu_peers(spec).values())
