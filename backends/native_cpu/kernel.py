@@ -249,13 +249,11 @@ class KernelWriter:
 
     def _comments(self, s: Stretch, nest: Nest) -> list[str]:
         """The spec's lines that a nest computes."""
-        spans = self.plan.program.spans
         found: dict[str, None] = {}
         for item in nest.items:
             for n in [*s.region.cone(item)[0], item.value]:
-                if n in self.plan.program.definitions and n in spans:
-                    span = spans[n]
-                    found[span.source.line(span.line).split("#")[0].strip()] = None
+                if n in self.plan.lines:
+                    found[self.plan.lines[n]] = None
         return list(found)
 
     def scratch(self, name: str) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import permutations, takewhile
 
 from seqc.backends.native_cpu.places import Place, ident, product
-from seqc.backends.native_cpu.schedule import Item, Nest
+from seqc.backends.native_cpu.schedule import DEAR, Item, Nest
 from seqc.backends.native_cpu.values import Operand, Value, Values
 from seqc.graph import BATCH, Node
 
@@ -192,7 +192,8 @@ class NestPrinter:
                 several += BATCH in v.deps
                 single += BATCH not in v.deps
         taken = f"({several} * w_B + {single})" if several else str(max(1, single))
-        return f"std::max<i64>(1, std::min<i64>(8, {REGISTERS} / {taken}))"
+        heavy = any(v.node is not None and v.node.op in DEAR for v in self.values.order if self.level(v) == len(self.loops))
+        return f"std::max<i64>(1, std::min<i64>(8, {REGISTERS // 2 if heavy else REGISTERS} / {taken}))"
 
     def _depth(self, depth: int) -> None:
         for s in self.sums:

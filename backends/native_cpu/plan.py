@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.regroup import regroup
 from seqc.backends.native_cpu.roles import Roles, roles_of
 from seqc.backends.native_cpu.schedule import REDUCTIONS, view
 from seqc.block import Block
@@ -46,7 +47,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Plan:
-    """See the file's docstring. `kept`: saved reductions by name; `back`: outputs of the backward kernel by array name."""
+    """See the file's docstring. kept: saved reductions by name; lines: node -> the line of the spec that defines it."""
 
     program: Program
     roles: Roles
@@ -59,6 +60,7 @@ class Plan:
     factors: Mapping[str, Node]
     products: tuple[Product, ...]
     names: Mapping[Node, str]
+    lines: Mapping[Node, str]
 
     @property
     def streams(self) -> bool:
@@ -98,7 +100,33 @@ def plan(block: Block) -> Plan:
     factors = {key: _without_programs(n, roles) for key, n in factors.items()}
     kept = {name: n for name, n in kept.items() if name in used}
     names |= {shadow[n]: name for name, n in kept.items()}
-    return Plan(program, roles, block.forward, updates, backward, every, kept, states, factors, tuple(products), names)
+    lines = _lines(program)
+    ahead, image = regroup({**block.forward, **{f"kept {name}": n for name, n in kept.items()}}, roles)
+    back, more = regroup({**{f"back {k}": n for k, n in backward.items()}, **{f"factor {k}": n for k, n in factors.items()},
+                          **{f"update {k}": n for k, n in updates.items()}}, roles)
+    for old, new in (*image.items(), *more.items()):
+        for table in (names, lines):
+            if old in table:
+                table.setdefault(new, table[old])
+
+    def part(name: str, table: Mapping[str, Node], found: Mapping[str, Node]) -> dict[str, Node]:
+        return {key: found[f"{name} {key}"] for key in table}
+
+    return Plan(
+        program, roles, {key: ahead[key] for key in block.forward}, part("update", updates, back),
+        part("back", backward, back), every, part("kept", kept, ahead), states, part("factor", factors, back),
+        tuple(products), names, lines,
+    )
+
+
+def _lines(program: Program) -> dict[Node, str]:
+    """Definitions and the lines of the spec that state them."""
+    out = {}
+    for n in program.definitions:
+        if n in program.spans:
+            span = program.spans[n]
+            out[n] = span.source.line(span.line).split("#")[0].strip()
+    return out
 
 
 def _refusal(code: str, message: str) -> Diagnostic:

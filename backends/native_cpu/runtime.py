@@ -2,7 +2,7 @@
 
 In: nothing. Out: `RUNTIME`, and `functions(used)`: the mathematical functions (see `vector_math`) that a kernel needs.
 The element type is the macro SEQC_REAL (float or double). Everything is written on the compiler's generic vectors (gcc and
-clang know them), as wide as the host's registers: no intrinsics, no fast-math, and the same code for scalars, which go
+clang know them), as wide as the host's registers: no fast-math, and the same code for scalars, which go
 through one lane of a vector, so that a value does not depend on whether it was computed alone.
 """
 
@@ -22,6 +22,10 @@ RUNTIME = r"""
 
 using real = SEQC_REAL;
 using i64 = std::int64_t;
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace {
 

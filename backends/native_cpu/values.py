@@ -52,6 +52,7 @@ class Value:
     args: tuple[Operand, ...]
     deps: frozenset[str]
     type: str  # "real" | "vec" | "bool" | "mask"
+    node: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Values:
         while name in self.taken:
             name = f"{base}_{len(self.order)}" if name == base else name + "_"
         self.taken.add(name)
-        made = Value(name, text, args, deps, kind)
+        made = Value(name, text, args, deps, kind, n)
         self.order.append(made)
         return Operand(name, made)
 

@@ -4,7 +4,7 @@ In: nothing. Out: `MATH`, which follows `runtime.RUNTIME` in a translation unit.
 exp and expm1 reduce by n ln 2 (in two parts) and evaluate 1 + r + r^2 q(r); log reduces to [sqrt 1/2, sqrt 2) and evaluates
 2 s + s^3 p(s^2) with s = (m - 1) / (m + 1). The coefficients of q and p are Chebyshev fits of those two functions, computed in
 40 digits: the error of the polynomial is below 0.1 unit in the last place. The others are numerically split forms of these.
-erf, sin, cos and pow go to the C library lane by lane.
+Where AVX-512 has an instruction for a step of exp, it is used. erf, sin, cos and pow go to the C library lane by lane.
 """
 
 from __future__ import annotations
@@ -26,6 +26,27 @@ INLINE vec number(mask x) {
   return r;
 }
 INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
+#if defined(__AVX512F__)  // one instruction each; NaN passes through all of them
+INLINE vec at_most(real top, vec x) {
+  if constexpr (single) return (vec)_mm512_min_ps((__m512)splat(top), (__m512)x);
+  else return (vec)_mm512_min_pd((__m512d)splat(top), (__m512d)x);
+}
+INLINE vec at_least(real bottom, vec x) {
+  if constexpr (single) return (vec)_mm512_max_ps((__m512)splat(bottom), (__m512)x);
+  else return (vec)_mm512_max_pd((__m512d)splat(bottom), (__m512d)x);
+}
+INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
+  if constexpr (single) return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
+  else return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+}
+#else
+INLINE vec at_most(real top, vec x) { return x > top ? splat(top) : x; }
+INLINE vec at_least(real bottom, vec x) { return x < bottom ? splat(bottom) : x; }
+INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside of the normal exponents
+  const mask k = __builtin_convertvector(n == n ? n : vec{}, mask), half = k >> 1;
+  return x * power2(half) * power2(k - half);
+}
+#endif
 INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
 INLINE vec signed_as(vec x, vec sign) {
   return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
@@ -39,7 +60,7 @@ INLINE vec horner(vec x, const real (&c)[n]) {
 }
 
 struct Reduced {
-  mask n;  // x = n ln 2 + r
+  vec n;  // x = n ln 2 + r, n whole
   vec p;   // exp(r) - 1
 };
 INLINE Reduced reduce(vec x) {
@@ -60,25 +81,19 @@ INLINE Reduced reduce(vec x) {
                           2.09147553258932022e-9};
     q = horner(r, c);
   }
-  return {bits(shifted) - bits(splat(magic)), r + r * r * q};
+  return {n, r + r * r * q};
 }
 INLINE vec seqc_exp(vec x) {
   constexpr real top = single ? 89 : 710, bottom = single ? -104 : -746;
-  x = x > top ? splat(top) : x;
-  x = x < bottom ? splat(bottom) : x;
-  const Reduced e = reduce(x);
-  const mask half = e.n >> 1;  // in two factors: the result may lie outside of the normal exponents
-  return (e.p * power2(half) + power2(half)) * power2(e.n - half);
+  const Reduced e = reduce(at_least(bottom, at_most(top, x)));
+  return scaled(e.p + real(1), e.n);
 }
 INLINE vec seqc_expm1(vec x) {
   constexpr real top = single ? 89 : 710;
-  const vec given = x;
-  x = x > top ? splat(top) : x;
-  x = x < real(-50) ? splat(real(-50)) : x;
-  const Reduced e = reduce(x);
-  const vec scale = power2(e.n - 1);
+  const Reduced e = reduce(at_least(real(-50), at_most(top, x)));
+  const vec scale = scaled(splat(real(1)), e.n - real(1));
   const vec y = (e.p * scale + (scale - real(0.5))) * real(2);
-  return given == vec{} ? given : y;
+  return x == vec{} ? x : y;
 }
 INLINE vec seqc_log(vec x) {
   constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
