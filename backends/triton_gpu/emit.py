@@ -53,6 +53,7 @@ def device_texts(text: str) -> list[str]:
 def default_tiles(plan: Schedule) -> Tiles:
     """Tiles where the solver has not been asked: about 4,096 elements of the largest state in a program."""
     inner = max((len(plan.roles.axes(d.dims)) for d in plan.block.program.states.values()), default=1)
-    block = 128 if inner <= 1 else 32
+    rows = plan.block.rows
+    block = 32 if inner > 1 or plan.block.form == "chunkwise" else 128 if rows == 1 else max(16, 2048 // rows)
     blocks = {d: 16 if d == BATCH else block for d in plan.roles.blocked}
     return Tiles(blocks, warps=4, stages=2 if plan.block.rows > 1 else 1)

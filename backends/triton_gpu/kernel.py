@@ -51,6 +51,13 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A comment: the line of the spec, or the gradient, that the next items compute."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Let:
     """Compute the node."""
 
@@ -112,7 +119,7 @@ class Loop:
     body: tuple[Item, ...]
 
 
-Item: TypeAlias = "Load | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Loop"
+Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Loop"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from seqc.backends.triton_gpu.kernel import (
     Let,
     Load,
     Loop,
+    Note,
     Store,
     StoreSum,
     Zero,
@@ -183,6 +184,8 @@ class _Printer:
         match item:
             case Load():
                 self.load(item)
+            case Note(text):
+                self.scope.lines.append(f"# {text}")
             case Let(node):
                 self.let(node)
             case Store(node, array, first_only):
@@ -334,8 +337,8 @@ class _Printer:
     # ---- names ----
 
     def var(self, n: Node) -> str:
-        """A tile's name: `b_` and what it is."""
-        return self.names.fresh(f"b_{self.label(n)}")
+        """A tile's name: `b_` and what it is; `m_` for truth values."""
+        return self.names.fresh("m_pair" if n.dtype == "bool" else f"b_{self.label(n)}")
 
     def label(self, n: Node) -> str:
         for state in self.program.states:
@@ -358,9 +361,21 @@ class _Printer:
             parts = [self.names_of(a) for a in n.args[0].args]
             if all(p and len(p) <= 3 for p in parts):
                 return "".join(p for p in parts if p)
-        if len(n.args) == 1 and (under := self.names_of(n.args[0])) and len(under) <= 8:
-            return f"{n.op}_{under}"
-        return {"sum": "sum", "where": "masked"}.get(n.op, "x")
+        if n.op == "mul" and all(p and len(p) <= 3 for p in map(self.names_of, n.args)):
+            return "".join(self.names_of(a) or "" for a in n.args)
+        under = self.names_of(n.args[1 if n.op == "where" else 0]) if n.args else None
+        match n.op:
+            case "where" if under and n.args[0].op == "leaf":
+                return f"{under}_in"
+            case "where":
+                return f"{under or 'x'}_low"
+            case "cumsum":
+                return f"{under or 'x'}_sum{n.number('block') or ''}{'_rest' if n.number('reverse') else ''}"
+            case "tri_inv":
+                return "inverse"
+            case "sum":
+                return "sum"
+        return f"{n.op}_{under}" if len(n.args) == 1 and under and len(under) <= 12 else "x"
 
     def names_of(self, n: Node) -> str | None:
         """The bare name of a value that has a variable."""

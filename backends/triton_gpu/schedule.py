@@ -25,6 +25,7 @@ from seqc.backends.triton_gpu.kernel import (
     Let,
     Load,
     Loop,
+    Note,
     Store,
     StoreSum,
     Zero,
@@ -64,7 +65,23 @@ def schedule(block: Block) -> Schedule:
     forward = {k: paired[f"f {k}"] for k in block.forward}
     backward = {k: paired[f"b {k}"] for k in block.backward}
     names = {moved[n]: name for n, name in block.names.items() if n in moved}
-    return _Scheduler(block, roles, forward, backward, names).schedule()
+    lines = {moved[n]: line for n, line in spec_lines(block).items() if n in moved and moved[n].op != "leaf"}
+    return _Scheduler(block, roles, forward, backward, names, lines).schedule()
+
+
+def spec_lines(block: Block) -> dict[Node, str]:
+    """The line of the spec that defines a node, for those that have one."""
+    program = block.program
+    step = {**program.outputs, **{f"{s}.next": n for s, n in program.updates.items()}}
+    found = {}
+    for n in (*program.definitions, *step.values()):
+        if n in program.spans:
+            span = program.spans[n]
+            found[n] = span.source.line(span.line).partition("#")[0].strip()
+    for key, n in step.items():  # in a block of rows the same line stands for another node
+        if n in found:
+            found.setdefault(block.forward[key], found[n])
+    return found
 
 
 class _Scheduler:
@@ -75,8 +92,9 @@ class _Scheduler:
         forward: Mapping[str, Node],
         backward: Mapping[str, Node],
         names: Mapping[Node, str],
+        lines: Mapping[Node, str],
     ) -> None:
-        self.block, self.roles, self.names = block, roles, names
+        self.block, self.roles, self.names, self.lines = block, roles, names, lines
         self.forward, self.backward = forward, backward
         self.program = block.program
         self.step = block.form == "step"
@@ -187,11 +205,15 @@ class _Scheduler:
 
     def compute(self, roots: Iterable[Node], known: set[Node], inside: bool) -> list[Item]:
         """Lets for everything below the roots that is not known yet (and, in a loop, does depend on the loop)."""
+        roots = list(roots)
         out: list[Item] = []
-        for n in topological(roots):
-            if n not in known and n.op != "leaf" and (not inside or self.varies(n)):
-                known.add(n)
-                out.append(Let(n))
+        for stop in (*(n for n in topological(roots) if n in self.lines), *roots):
+            new = [n for n in topological([stop]) if n not in known and n.op != "leaf"]
+            new = [n for n in new if not inside or self.varies(n)]
+            if new and stop in self.lines:
+                out.append(Note(self.lines[stop]))
+            out += [Let(n) for n in new]
+            known.update(new)
         return out
 
     def varies(self, n: Node) -> bool:
@@ -314,6 +336,7 @@ class _Scheduler:
             body += [Store(n, self.cotangent_array(n.text("name"))) for n in ends]
         body += self.loads(needed, known)
         for key, root in grads.items():
+            body.append(Note(f"gradient of {key[2:].replace('@', ' at lag ')}"))
             body += self.compute([root], known, inside=True)
             array = self.gradient_array(key, by_block)
             if key[2:] in program.params and not by_block:
@@ -325,8 +348,9 @@ class _Scheduler:
         for name, root in factors.items():
             body += self.compute([root], known, inside=True)
             body.append(Store(root, self.factor_array(name, root)))
-        body += self.compute(following.values(), known, inside=True)
         if carried:
+            body.append(Note("cotangents of the states, for what comes before"))
+            body += self.compute(following.values(), known, inside=True)
             body.append(Advance(tuple(following.items())))
         if by_block:
             return self.kernel(what, [*setup, *body], block_in_grid=True)

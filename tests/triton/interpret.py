@@ -1,0 +1,75 @@
+"""The process that runs emitted Triton kernels in Triton's interpreter, on the CPU, against the float64 reference.
+
+In: one JSON object a line on standard input: a spec's path, a form, rows, and lengths. Out: one JSON line each: null, or
+what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
+
+Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
+and sums of 16), with a factor of 10 for the growth of triangular inverses on repeated keys: 1e-4 of the largest element
+there, 2e-5 on ordinary arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+EASY, HARD = 2e-5, 1e-4
+
+
+def functions(text: str, folder: Path, name: str) -> dict[str, Any]:
+    """The emitted definitions; Triton reads the source of a kernel from its file."""
+    import importlib.util
+
+    path = folder / f"{name}.py"
+    path.write_text("import math\n\nimport torch\nimport triton\nimport triton.language as tl\n\n\n" + text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)
+
+
+def main() -> None:
+    """Answer every case."""
+    import numpy as np
+    import torch
+
+    from seqc.backends.triton_gpu.emit import triton_kernels
+    from seqc.build import load
+    from seqc.diagnostics import Unsupported
+    from seqc.driver import lower
+    from tests.harness import compare, draw
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, line in enumerate(sys.stdin):
+            case = json.loads(line)
+            program = load(Path(case["path"]))
+            try:
+                block = lower(program, case["form"], case["rows"])
+                made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")
+            except Unsupported as refusal:
+                print(json.dumps(f"refused: {str(refusal).splitlines()[0]}"), flush=True)
+                continue
+            said = None
+            for few in (False, True) if block.rows > 1 and program.states else (False,):
+                made["_few"].__globals__["_few"] = lambda programs, x, few=few: few
+                for steps, hard, sizes in case["runs"]:
+                    drawn = draw(program, steps, sizes, hard=hard)
+                    tolerance = HARD if hard else EASY
+                    try:
+                        with np.errstate(all="ignore"):
+                            compare(drawn, made["_forward_triton"], made["_backward_triton"], tolerance, torch.float32)
+                    except AssertionError as error:
+                        said = said or f"T={steps} hard={hard} two kernels={few}: {' '.join(str(error).split())[:600]}"
+            print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()
