@@ -48,6 +48,7 @@ def facts(compiled: Compiled) -> dict[str, Any]:
         "about": textwrap.dedent(program.doc).strip().split("\n")[0],
         "components": components,
         "parts": {name: part(block, sizes) for name, block in compiled.blocks.items()},
+        "kernels": kernels(compiled, sizes),
         "missing": dict(compiled.missing),
         "gates": sorted(gate_inputs(program)),
         "extents": {d: sizes[d] for d in program.dims},
@@ -87,6 +88,24 @@ def part(block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     }
 
 
+def kernels(compiled: Compiled, sizes: dict[str, int]) -> list[dict[str, Any]]:
+    """The GPU kernels with their tiles, and the toolchain's figures for every target that was asked."""
+    block = compiled.blocks.get("triton")
+    if block is None:
+        return []
+    from seqc.figures import figures
+    from seqc.targets import TARGETS
+    from seqc.tiling.verdicts import VerdictTable
+
+    table = VerdictTable.load()
+    asked = {name: figures(block, name, sizes, table) for name in TARGETS}
+    found = []
+    for i, one in enumerate(asked[compiled.options.target]):
+        told = {name: rows[i].words() for name, rows in asked.items() if rows[i].verdict is not None}
+        found.append({**one.data(), "tiles": one.tiles(), "figures": told})
+    return found
+
+
 def explanation(compiled: Compiled) -> str:
     """The facts as text."""
     told = facts(compiled)
@@ -117,9 +136,21 @@ def explanation(compiled: Compiled) -> str:
             f"and {amount(token['bytes of state'])}B of state, in fp32",
             2,
         )
+        if name == "triton":
+            lines += _kernel_lines(told["kernels"], compiled.options.target)
     for name, why in told["missing"].items():
         lines += ["", f"{TITLES[name]}: none", *wrapped(why, 2)]
     return "\n".join(lines) + "\n"
+
+
+def _kernel_lines(told: list[dict[str, Any]], target: str) -> list[str]:
+    lines = [f"  tiles for {target}, bf16:"]
+    for one in told:
+        lines += wrapped(f"{one['kernel']}: {one['tiles']}", 4)
+        lines += [line for name, words in one["figures"].items() for line in wrapped(f"{name}: {words}", 8)]
+    if not any(one["figures"] for one in told):
+        lines.append("    no figures recorded for these extents: `seqc tiles --refresh` asks the toolchain")
+    return lines
 
 
 def wrapped(text: str, indent: int) -> list[str]:

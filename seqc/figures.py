@@ -31,6 +31,11 @@ class Figures:
     verdict: Verdict | None
     resident: Occupancy | None
 
+    def tiles(self) -> str:
+        """The tiles, warps and stages in words."""
+        sizes = ", ".join(f"{name} {value}" for name, value in self.constants if isinstance(value, int))
+        return f"{sizes}, {self.warps} warps, {self.stages} stages"
+
     def words(self) -> str:
         """One line about what the kernel needs."""
         if self.verdict is None:
@@ -79,7 +84,7 @@ def refreshed(asked: Iterable[Job], progress: Callable[[int, int], None]) -> Ver
 
 def _figures(job: Job, table: VerdictTable) -> Figures:
     config, target = job.configuration, target_named(job.target)
-    verdict = table[job.key] if job.key in table else None
+    verdict = table.verdict(job.source, job.kernel, job.target, config)
     resident = None
     if verdict is not None and verdict.error is None:
         resident = occupancy(target, verdict.registers, verdict.shared, config.warps, verdict.tensor_memory)

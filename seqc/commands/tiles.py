@@ -65,7 +65,6 @@ def text(name: str, rows: list[Figures]) -> str:
     for target in dict.fromkeys(one.target for one in rows):
         lines.append(f"  {target}")
         for one in (row for row in rows if row.target == target):
-            tiles = ", ".join(f"{key} {value}" for key, value in one.constants if isinstance(value, int))
-            lines.append(f"    {one.kernel}: {tiles}, {one.warps} warps, {one.stages} stages")
+            lines.append(f"    {one.kernel}: {one.tiles()}")
             lines.append(f"        {one.words()}")
     return "\n".join(lines)

@@ -170,3 +170,20 @@ def test_verify(seqc: Seqc) -> None:
     code, out, _ = seqc("verify", ROOT / "specs" / "hgrn.seq", "--backend", "torch")
     assert code == 0
     assert "outputs that see the future (to the bit)" in out and "22 of 22 comparisons hold" in out
+
+
+def test_the_page_names_every_command() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert all(f"`seqc {command} " in page for command in COMMANDS)
+
+
+def test_tiles(seqc: Seqc) -> None:
+    code, out, _ = seqc("tiles", GLA, "--target", "sm_90", "--dim", "H=4", "--dim", "K=64", "--dim", "V=64")
+    assert code == 0 and "  sm_90" in out and "gla_forward_kernel: " in out and "4 warps" in out
+    code, _, err = seqc("tiles", GLA, "--target", "sm_91")
+    assert code == 1 and "no target `sm_91`" in err
+
+
+def test_bench_takes_the_options_of_the_benchmarks(seqc: Seqc) -> None:
+    code, out, _ = seqc("bench", "--help")
+    assert code == 0 and "--quick" in out
