@@ -89,4 +89,4 @@ def test_what_is_chosen() -> None:
 
 def test_refusal_quotes_the_term() -> None:
     with pytest.raises(Unsupported, match="two values that depend on the state are multiplied"):
-        lower(build.load(ROOT / "tests/recurrences/lif.seq"), "scan")
+        lower(build.load(ROOT / "specs/lif.seq"), "scan")
