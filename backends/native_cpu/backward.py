@@ -112,7 +112,7 @@ class _Backward:
 
     def text(self) -> str:
         """The whole kernel."""
-        plan, writer, roles = self.plan, self.writer, self.roles
+        writer, roles = self.writer, self.roles
         every_root = [*self.roots, *self.again]
         params = param_pointers(writer, self.arrays, every_root, 1)
         token = input_pointers(writer, self.arrays, every_root, 0)
@@ -239,7 +239,7 @@ class _Backward:
             writer.given[self.program.states[name].leaf()] = place
             writer.targets[f"first.{buffer}"] = Place(f"w.{buffer}", place.strides, inside=True)
             writer.targets[f"next.{buffer}"] = Place(f"next_{buffer}", place.strides, inside=True)
-        for n, place in list(writer.given.items()):
+        for n in list(writer.given):
             if n.op == "leaf" and n.text("kind") == "value" and n.text("name").startswith("w."):
                 writer.given[n] = writer.place_of(n.text("name")[2:])
 

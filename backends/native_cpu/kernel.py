@@ -129,7 +129,7 @@ class KernelWriter:
             return None
         if self.lane in space:
             return self.lane
-        cost = {d: 0 for d in space}
+        cost = dict.fromkeys(space, 0)
         for item in nest.items:
             if item.kind == "reduce":
                 for d in item.value.names("over"):
@@ -215,7 +215,8 @@ class KernelWriter:
         lines: list[str] = []
         places = dict(self.given)
         for n, buffer in self.kept.items():
-            places[n] = self.place_of(buffer) if buffer else Place(f"s_{ident(self.names.get(n, self._scalar(n)))}", {}, scalar=True)
+            name = f"s_{ident(self.names.get(n, self._scalar(n)))}"
+            places[n] = self.place_of(buffer) if buffer else Place(name, {}, scalar=True)
         visible = set(self.given) | (self.slotted if name == "token" else set())
         for earlier in before:
             visible |= {i.value for nest in self.stretches[earlier].nests for i in nest.items if i.kind in ("keep", "reduce")}

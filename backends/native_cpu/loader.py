@@ -2,9 +2,10 @@
 
 In: a translation unit, macro definitions. Out: a `ctypes` library. This file imports only the standard library: its text below
 the first rule is copied into emitted files, so every name in it begins with `_native`.
-A library's name is a digest of everything that it depends on: text, definitions, flags, the compiler's version, the processor.
-It is built under another name and renamed when it is complete, under a lock: processes may build the same one at once, and an
-interrupted build leaves nothing that could be loaded. A text that does not compile is an error, never a reason for another path.
+A library's name is a digest of all that it depends on: text, definitions, flags, the compiler's version, the processor.
+It is built under another name and renamed when it is complete, under a lock: processes may build the same one at once,
+and an interrupted build leaves nothing that could be loaded. A text that does not compile is an error, never a reason
+for another path.
 """
 
 from __future__ import annotations

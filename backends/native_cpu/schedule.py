@@ -22,7 +22,10 @@ from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.graph import Node
 from seqc.ops import TABLE
 
-DEAR = frozenset("exp expm1 log log1p sqrt sigmoid logsigmoid softplus logaddexp tanh erf sin cos pow div".split())
+DEAR = frozenset(
+    ("exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "logsigmoid", "softplus", "logaddexp", "tanh", "erf", "sin", "cos",
+     "pow", "div")
+)
 REDUCTIONS = frozenset(("sum", "amax"))
 
 
