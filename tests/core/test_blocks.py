@@ -88,5 +88,5 @@ def test_what_is_chosen() -> None:
 
 
 def test_refusal_quotes_the_term() -> None:
-    with pytest.raises(Unsupported, match="two values that depend on the state are multiplied"):
+    with pytest.raises(Unsupported, match="is applied to a value that depends on the state: `u >= 1`"):
         lower(build.load(ROOT / "specs/lif.seq"), "scan")
