@@ -6,6 +6,7 @@ those that the body needs; `index` arrays and the like stand below them, once ea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from seqc.emit.expressions import Names, Text
@@ -119,16 +120,23 @@ class Function:
     def text(self) -> str:
         """The whole function."""
         head = lay(f"def {self.name}(", list(self.arguments), "):")
-        top = [f"    {line}" for line in (*self._sizes(), *(f"{n} = {c}" for c, n in self._prelude.items()))]
+        once: list[str] = []
+        words = set(re.findall(r"\w+", "\n".join(self.lines)))
+        for code, name in reversed(self._prelude.items()):  # only what is read, by the body or by a later line of these
+            if name in words:
+                once.insert(0, f"{name} = {code}")
+                words |= set(re.findall(r"\w+", code))
+        top = [f"    {line}" for line in (*self._sizes(words), *once)]
         doc = [f'    """{self.doc}"""']
         body = [*top, *([""] if top and self.lines and self.lines[0] else []), *self.lines]
         while body and not body[0]:
             body.pop(0)
         return "\n".join([head, *doc, *body])
 
-    def _sizes(self) -> list[str]:
+    def _sizes(self, words: set[str]) -> list[str]:
         out = []
-        wanted = {d for d in self.used if d not in ("BT", "NT")}
+        words = words | ({"T"} if "NT" in words else set())
+        wanted = {d for d in self.used if d not in ("BT", "NT") and safe_name(d) in words}
         known: set[str] = set()
         for name, axes in self.arguments.items():
             plain = [d.rstrip("'") for d in axes]
@@ -144,8 +152,8 @@ class Function:
             else:
                 out += [f"{safe_name(d)} = {name}.shape[{plain.index(d)}]" for d in new]
         out += [f"{safe_name(d)} = {self.fixed[d]}" for d in sorted(wanted - known)]
-        if "BT" in self.used:
+        if "BT" in words:
             out.append(f"BT = {self.rows}  # steps per block")
-        if "NT" in self.used:
+        if "NT" in words:
             out.append(f"NT = (T + {self.rows - 1}) // {self.rows}  # blocks")
         return out

@@ -87,7 +87,7 @@ def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]
         if kind == "mask":
             blocks, rows = fn.size(BLOCK), fn.size(ROW)
             inside = f"torch.arange({blocks} * {rows}, device={fn.like}.device) < {fn.size('T')}"
-            return fn.assign("valid", Text(f"({inside}).unflatten(0, ({blocks}, {rows}))", (BLOCK, ROW)))
+            return Text(fn.once("valid", f"({inside}).unflatten(0, ({blocks}, {rows}))"), (BLOCK, ROW))
         code = wish = name if kind == "input" else f"d_{name}"
         if block.program.direction == "backward":
             code = f"{code}.flip(1)"

@@ -1,14 +1,14 @@
 """loop graph -> the same values with linear scans taken out of the loop.
 
+    take(f(x, y), row)         ->  f(take(x, row), take(y, row)), when f is elementwise and depends on carried values
     affine_scan(a, b, start)   ->  P * start + sum_i G_i * x_i + affine_scan(a, rest, 0)
         P = affine_scan(a, 0, 1),  G_i = affine_scan(a, c_i, 0),
-        when start depends on carried values, or b = sum_i c_i * x_i + rest with x_i carried and without the scan's dim,
-        and a, c_i, rest do not depend on carried values
+        when a row of it is taken, or the loop needs all of it; start depends on carried values, or b is
+        sum_i c_i * x_i + rest with carried x_i that lack the scan's dim; a, c_i and rest do not depend on carried values
     max_scan(a, b, start)      ->  max(cumsum(a) + start, max_scan(a, b, -inf)), when only start depends on carried values
     (x * a) * b                ->  x * (a * b), when x depends on carried values, a and b do not, and a * b is no bigger
-    take(f(x, y), row)         ->  f(take(x, row), take(y, row)),  when f is elementwise and depends on carried values
 
-After both, the loop holds one multiplication and one addition per block, and every scan runs for all blocks at once.
+After this, the loop holds one multiplication and one addition per block, and every scan runs for all blocks at once.
 In: roots of a block, the carried leaves, the number of rows of a block. Out: roots with the same values.
 """
 
@@ -24,12 +24,13 @@ from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, take
 
 ZERO = const(0.0)
+SCANS = ("affine_scan", "max_scan")
 
 
 def hoist(
-    outputs: Mapping[str, Node], carried: Iterable[Node], rows: int
+    outputs: Mapping[str, Node], carried: Mapping[Node, str], rows: int
 ) -> tuple[dict[str, Node], dict[Node, Node]]:
-    """(the roots, old node -> new node); see the file's docstring."""
+    """(the roots, old node -> new node); see the file's docstring. carried: leaf -> key of its next value."""
     late = Late(outputs.values(), carried)
     order = topological(outputs.values())
     uses = Counter(outputs.values())
@@ -38,16 +39,21 @@ def hoist(
     done: dict[Node, Node] = {}
     for n in order:
         fresh = _made(rebuild(n, tuple(done[a] for a in n.args)), late)
-        if fresh.op == "affine_scan" and fresh in late:
-            fresh = _split(fresh, late)
-        elif fresh.op == "max_scan" and fresh in late:
-            fresh = _split_max(fresh, late)
-        elif fresh.op == "take" and fresh in late:
+        if fresh.op == "take" and fresh in late:
             fresh = _taken(fresh.args[0], fresh.text("dim"), fresh.number("at"), rows, late)
         elif fresh.op == "mul" and fresh in late:
             fresh = _grouped(fresh, [uses[a] == 1 for a in n.args], late)
         done[n] = fresh
-    return {name: done[n] for name, n in outputs.items()}, done
+    roots = {name: done[n] for name, n in outputs.items()}
+    sequential = {n for n in topological(roots[key] for key in carried.values()) if n in late and n.op in SCANS}
+    if sequential:  # a scan that the loop needs as a whole
+        again: dict[Node, Node] = {}
+        for n in topological(roots.values()):
+            fresh = _made(rebuild(n, tuple(again[a] for a in n.args)), late)
+            again[n] = _split(fresh, late) if n in sequential else fresh
+        roots = {name: again[n] for name, n in roots.items()}
+        done = {old: again.get(new, new) for old, new in done.items()}
+    return roots, done
 
 
 class Late:
@@ -92,7 +98,10 @@ def _grouped(n: Node, once: list[bool], late: Late) -> Node:
 
 
 def _split(n: Node, late: Late) -> Node:
+    """A scan as scans that do not depend on carried values, times what does; n itself if it is not linear in that."""
     a, b, start = n.args
+    if n.op == "max_scan":
+        return _split_max(n, late)
     dim, reverse = n.text("dim"), bool(n.number("reverse"))
     terms = _linear(b, dim, late)
     if a in late or terms is None or dim in start.dims:
@@ -100,9 +109,9 @@ def _split(n: Node, late: Late) -> Node:
     carried, rest = terms
     out = affine_scan(a, expanded(rest, n.dims), ZERO if start in late else start, dim, reverse)
     if start in late:
-        out = affine_scan(a, ZERO, const(1.0), dim, reverse) * start + out
+        out = affine_scan(_bare(a, dim), ZERO, const(1.0), dim, reverse) * start + out
     for coefficient, x in carried:
-        out = affine_scan(a, expanded(coefficient, (dim,)), ZERO, dim, reverse) * x + out
+        out = affine_scan(_bare(a, dim), expanded(coefficient, (dim,)), ZERO, dim, reverse) * x + out
     return _made(out, late)
 
 
@@ -111,7 +120,16 @@ def _split_max(n: Node, late: Late) -> Node:
     dim = n.text("dim")
     if a in late or b in late or dim in start.dims:
         return n
-    return _made(node("max", cumsum(a, dim) + start, max_scan(a, b, const(-math.inf), dim)), late)
+    rest = max_scan(a, b, const(-math.inf), dim)
+    moved = start if _bare(a, "") is ZERO else cumsum(a, dim) + start
+    return _made(node("max", moved, rest), late)
+
+
+def _bare(x: Node, dim: str) -> Node:
+    """x without the dims that it was made constant along, except `dim`."""
+    while x.op == "expand" and dim not in x.names("over"):
+        x = x.args[0]
+    return x
 
 
 Terms = tuple[list[tuple[Node, Node]], Node]  # (coefficient, carried value) pairs, and the rest
@@ -167,7 +185,7 @@ def _taken(x: Node, dim: str, at: int, rows: int, late: Late) -> Node:
     if x.op == "index":
         return const(float(at))
     if x not in late:
-        return take(x, dim, at)
+        return _take(x, dim, at, rows)
     if x.op == "where":
         settled = _truth(x.args[0], dim, at, rows)
         if settled is not None:
@@ -185,7 +203,18 @@ def _taken(x: Node, dim: str, at: int, rows: int, late: Late) -> Node:
         return _taken(x.args[0], dim, before, rows, late) if 0 <= before < rows else ZERO
     if x.op == "rename" and dim not in (x.text("old"), x.text("new")):
         return _made(renamed(_taken(x.args[0], dim, at, rows, late), x.text("old"), x.text("new")), late)
-    return _made(take(x, dim, at), late)
+    if x.op in SCANS and x.text("dim") == dim and (parts := _split(x, late)) is not x:
+        return _taken(parts, dim, at, rows, late)
+    return _made(_take(x, dim, at, rows), late)
+
+
+def _take(x: Node, dim: str, at: int, rows: int) -> Node:
+    """A row; the last one is counted from the end, so that it reads as what it is."""
+    if x.op == "expand":
+        left = tuple(d for d in x.names("over") if d != dim)
+        inner = _take(x.args[0], dim, at, rows) if dim in x.args[0].dims else x.args[0]
+        return node("expand", inner, over=left) if left else inner
+    return take(x, dim, -1 if at == rows - 1 and rows > 1 else at)
 
 
 def _truth(c: Node, dim: str, at: int, rows: int) -> bool | None:

@@ -28,7 +28,7 @@ class LoopPrinter(Printer):
         order: Sequence[str], extent: Mapping[str, int], quotes: Mapping[Node, str], outer: Mapping[Node, Text],
     ) -> None:
         self.outside: dict[str, Text] = {}  # name inside -> text outside
-        self._inside: dict[str, str] = {}  # text outside -> name inside
+        self._names_of: dict[str, str] = {}  # text outside -> name inside
         known = dict(given)
         for n, x in outer.items():
             known[n] = x if x.scalar else Text(self._brought(fn, x, x.code), tuple(d for d in x.axes if d != BLOCK))
@@ -42,14 +42,14 @@ class LoopPrinter(Printer):
 
     def _brought(self, fn: Function, outside: Text, stem: str) -> str:
         """The name inside the loop of a text outside it."""
-        if outside.code not in self._inside:
+        if outside.code not in self._names_of:
             if BLOCK in outside.axes:
                 name = fn.names.fresh(stem + ("_t" if fn.step else "_n"))
             else:
                 name = outside.code if outside.code.isidentifier() else fn.names.fresh(stem)
-            self._inside[outside.code] = name
+            self._names_of[outside.code] = name
             self.outside[name] = outside
-        return self._inside[outside.code]
+        return self._names_of[outside.code]
 
     def _viewed(self, x: Text, inner: Text, outer: Text) -> Text:
         """inner, or the name of what `outer` says when x comes from outside the loop."""

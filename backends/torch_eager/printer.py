@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from seqc.backends.torch_eager.contract import Product, plan, product_of
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.pack import Fan, Join, fans
-from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, within
+from seqc.backends.torch_eager.scans import Scan, befores_of, scans_of
+from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, row_of, within
 from seqc.emit.expressions import ATOM, PRODUCT, SIGN, Text, aligned, filled, number, reordered, subscript
 from seqc.graph import COL, ROW, Node
 from seqc.ops import TABLE
@@ -57,6 +58,12 @@ class Printer:
             raw.update(n.args)
         self.forms = forms_of(every, roots, extent[ROW]) if self.segmented else {}
         self.terms = self._mixed_sums(every)
+        self.users: dict[Node, list[Node]] = {}
+        for n in every:
+            for a in n.args:
+                self.users.setdefault(a, []).append(n)
+        self.befores = befores_of(every)
+        self.scans = scans_of(every, self._once)
         self._views: dict[tuple[str, Form], Text] = {}
         for n in reversed(every):  # users first: what a sum takes apart is no longer printed by itself
             if n.op == "sum":
@@ -77,8 +84,12 @@ class Printer:
             return (*self.products[n].factors, *self.products[n].divisors)
         if n in self.terms:
             return tuple(x for _, x in self.terms[n])
-        if n in self.forms and n.op == "where" and level_of(n.args[0], self.extent[ROW]):
+        if n in self.scans:
+            return self.scans[n].parts
+        if n.op == "where" and (self._masked_away(n) or self._inside(n)):
             return n.args[1:2]
+        if n in self.befores:
+            return self.befores[n]
         return n.args
 
     def _once(self, n: Node) -> bool:
@@ -168,6 +179,8 @@ class Printer:
                 wish = f"{x.code}_{b}"
             else:
                 (dim, _, side), y = next(iter(form)), x
+                if side == "@":
+                    return self._take(x, dim, b)
                 helper = self.fn.helper("_upper" if side == "u" else "_lower")
                 call = f"{helper}({x.code}, {b}, {x.axes.index(dim) - len(x.axes)})"
                 wish = f"{x.code}_{side}{b}"
@@ -260,16 +273,22 @@ class Printer:
 
     def _text(self, n: Node) -> Text:
         form = self.forms.get(n, DENSE)
+        if n in self.scans:
+            return self._scan(self.scans[n])
         if n in self.products:
             return self._sum(n, self.products[n], form)
         if n in self.terms:
-            whole = [(sign, self.texts[x], self._fresh(x)) for sign, x in self.terms[n] if x not in self.forms]
+            whole = [(sign, self.texts[x], self.fresh(x)) for sign, x in self.terms[n] if x not in self.forms]
             parts = [(sign, self.texts[x], self.forms[x]) for sign, x in self.terms[n] if x in self.forms]
             return self._whole(n.dims, whole, parts, self._wish(n))
         if n.op == "rename":
             return self._rename(n, form)
-        if form and len(self.parts(n)) < len(n.args):  # the mask of a level
+        if n.op == "where" and self._masked_away(n):
             return self.arg(n.args[1], form)
+        if n.op == "where" and self._inside(n):
+            return self._rows_inside(n)
+        if n in self.befores:
+            return self._before(n)
         args = [self.arg(a, form) for a in n.args]
         match n.op:
             case "const":
@@ -293,8 +312,6 @@ class Printer:
                 return Text(f"{self.fn.helper('_shift')}({x.code}, {n.number('by')}, {axis})", x.axes)
             case "cumsum":
                 return self._cumsum(n, args[0], form)
-            case "affine_scan" | "max_scan":
-                return self._scan(n, args)
             case "tri_inv":
                 row, col = n.text("row"), n.text("col")
                 x = self.full(args[0], (row, col))
@@ -342,9 +359,53 @@ class Printer:
         code = f"{x.at(ATOM)}.{how}({gone[0] if len(gone) == 1 else tuple(gone)})"
         return Text(code, tuple(d for d in x.axes if d not in over))
 
-    def _fresh(self, n: Node) -> bool:
-        """Whether the text of n is an array that nobody else reads."""
-        return self.raw[n] == 1 and n.op not in VIEWS and not self.texts[n].scalar
+    def fresh(self, n: Node) -> bool:
+        """Whether the text of n is a new array that nobody reads later."""
+        x = self.texts[n]
+        others = len(self.users.get(n, ()))
+        if n.op in VIEWS or x.scalar or self.raw[n] != others or any(code == x.code for code, _ in self._views):
+            return False
+        if n.op == "where" and self._inside(n):
+            return self.fresh(n.args[1])
+        if others == 1:
+            return True
+        waiting = [u for u in self.users[n] if u not in self.texts]
+        return len(waiting) == 1 and all(
+            u.op not in VIEWS and not (u.op == "where" and self._inside(u)) and self.texts[u].code.isidentifier()
+            for u in self.users[n] if u in self.texts
+        )
+
+    def _masked_away(self, n: Node) -> bool:
+        """Whether the mask of a choice is what the form of n says."""
+        form = self.forms.get(n, DENSE)
+        if not form or n.args[2].op != "const" or n.args[2].attr("value") != 0.0:
+            return False
+        rows = self.extent[ROW]
+        return bool(level_of(n.args[0], rows)) or row_of(n.args[0], rows) >= 0
+
+    def _rows_inside(self, n: Node) -> Text:
+        x = self.full(self.arg(n.args[1]), (BLOCK, ROW))
+        if x.axes[0] != BLOCK:
+            x = self.turn(x, (BLOCK, *(d for d in x.axes if d != BLOCK)))
+        own = ", own=True" if self.fresh(n.args[1]) and set(x.axes) == set(self.texts[n.args[1]].axes) else ""
+        at = x.axes.index(ROW) - len(x.axes)
+        value = number(float(f"{n.args[2].attr('value')}")).code
+        return Text(f"{self.fn.helper('_inside')}({x.code}, {self.fn.size('T')}, {value}, {at}{own})", x.axes)
+
+    def _before(self, n: Node) -> Text:
+        """The rows before: a first row, then those of x without the last."""
+        first, x = (self.arg(a) for a in self.befores[n])
+        dim = n.args[0].dims[0]
+        x = self.full(x, (dim,))
+        if first.scalar and first.code == "0.0":
+            return Text(f"{self.fn.helper('_shift')}({x.code}, 1, {x.axes.index(dim) - len(x.axes)})", x.axes)
+        axes = self.canonical((*first.axes, *x.axes))
+        x = self.align(self.turn(x, axes), axes)
+        x = x if x.axes == axes else self.exactly(x, axes)
+        inner = tuple(d for d in axes if d != dim)
+        first = self.align(self.tensor(first), inner)
+        at = axes.index(dim) - len(axes)
+        return Text(f"{self.fn.helper('_before')}({first.code}, {x.code}, {at})", axes)
 
     def _rename(self, n: Node, form: Form) -> Text:
         old, new = n.text("old"), n.text("new")
@@ -362,16 +423,18 @@ class Printer:
             return Text(f"{x.at(ATOM)}.cumsum({axis})", x.axes)
         return Text(f"{self.fn.helper('_cumsum')}({', '.join([x.code, str(axis), *options])})", x.axes)
 
-    def _scan(self, n: Node, args: list[Text]) -> Text:
-        dim = n.text("dim")
-        axes = self.canonical((*args[0].axes, *args[1].axes, *args[2].axes, dim))
+    def _scan(self, s: Scan) -> Text:
+        a, b, start = (self.arg(x) for x in (s.a, s.b, s.start))
+        dim = s.dim
+        if s.product and s.end:
+            return self._reduced(self.full(a, (dim,)), (dim,), "prod")
+        axes = self.canonical((*a.axes, *b.axes, *start.axes, dim))
         inner = tuple(d for d in axes if d != dim)
-        a, b = (self.turn(self.full(x, (dim,)), axes) for x in args[:2])
-        a, b = (self.align(x, axes) for x in (a, b))
-        start = self.align(self.tensor(args[2]), inner)
-        option = ", reverse=True" if n.op == "affine_scan" and n.number("reverse") else ""
-        at = axes.index(dim) - len(axes)
-        return Text(f"{self.fn.helper(f'_{n.op}')}({a.code}, {b.code}, {start.code}, {at}{option})", axes)
+        own = not s.end and set(b.axes) == set(axes) and self.fresh(s.b)
+        ready = [self.align(self.turn(self.full(x, (dim,)), axes), axes).code for x in (a, b)]
+        ready += ["None" if s.from_zero else self.align(self.tensor(start), inner).code, str(axes.index(dim) - len(axes))]
+        ready += [f"{o}=True" for o, on in (("reverse", s.reverse), ("later", s.later), ("own", own), ("end", s.end)) if on]
+        return Text(f"{self.fn.helper(f'_{s.op}')}({', '.join(ready)})", inner if s.end else axes)
 
     # ---- elementwise ----
 
@@ -397,6 +460,15 @@ class Printer:
     def _real(self, x: Text) -> Text:
         return Text(f"{x.at(ATOM)}.to({self.fn.like}.dtype)", x.axes)
 
+    def _inside(self, n: Node) -> bool:
+        """Whether n is where(row inside the sequence, x, number), with x on whole rows of blocks."""
+        if n.op != "where" or n in self.forms or n.args[2].op != "const":
+            return False
+        mask, x = n.args[0], n.args[1]
+        if mask.op != "leaf" or mask.text("kind") != "mask":
+            return False
+        return x.op != "const" and BLOCK in x.dims and ROW in x.dims
+
     def _where(self, n: Node, args: list[Text]) -> Text:
         condition, a, b = args
         if condition.scalar:
@@ -416,6 +488,8 @@ class Printer:
         for i, x in enumerate(args):  # an argument that the spelling repeats, or asks something of, needs a name
             if (spelling.count(f"{{{i}}}") > 1 or f"{{{i}}}." in spelling) and not x.code.isidentifier():
                 args[i] = self.fn.assign("x", x)
+        if n.op == "neg" and args[0].level == PRODUCT:
+            return Text(f"-{args[0].code}", args[0].axes, PRODUCT)  # the sign of the first factor
         axes = self.axes_of(args)
         ready = [self.align(x, axes) for x in args]
         out = filled(spelling, ready)
@@ -497,6 +571,8 @@ class Printer:
             if len(summed) == 1 and not both and len(right) == 1 and x.axes[-1] == con and len(free) > 1:
                 w = self.turn(w, (con, right[0]))
                 return Text(f"{x.at(PRODUCT)} @ {w.at(ATOM)}", (*x.axes[:-1], right[0]), PRODUCT)
+        if both and not (only_a and only_b):  # a matrix and vectors that lie across it
+            return self._reduced(self.times(a, b), tuple(summed), "sum")
         axes = self.canonical((*both, *only_a, *only_b))
         letters = ["".join(self.fn.letter(d) for d in s) for s in (a.axes, b.axes, axes)]
         code = f'torch.einsum("{letters[0]},{letters[1]}->{letters[2]}", {a.code}, {b.code})'

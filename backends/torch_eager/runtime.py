@@ -66,24 +66,52 @@ def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
         x = x.flip(dim)
     return x.flatten(dim - 1, dim) if block else x
 ''',
+    "_inside": '''
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+''',
+    "_before": '''
+def _before(first, x, dim):
+    """x moved down by one row along `dim` (counted from the end), `first` as the first row."""
+    first = first.unsqueeze(dim) if first.dim() else first
+    return torch.cat([first.expand_as(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)], dim)
+''',
     "_affine_scan": '''
-def _affine_scan(a, b, start, dim, reverse=False):
-    """h[i] = a[i] h[i-1] + b[i] along `dim`, h[-1] = start; from the other end if reverse."""
-    rows = list(zip(a.unbind(dim), b.unbind(dim)))
-    h, out = start, []
-    for a_i, b_i in reversed(rows) if reverse else rows:
-        h = torch.addcmul(b_i, a_i, h)
-        out.append(h)
-    return torch.stack(out[::-1] if reverse else out, dim)
+def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False):
+    """h[i] = a[i] h[i-1] + b[i] along `dim` (counted from the end), h[-1] = start; from the other end if reverse.
+
+    start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
+    memory of b; end: only the last value is wanted.
+    """
+    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
+    shape = torch.broadcast_shapes(a.shape, b.shape, first)
+    out = b if own or end else b.new_empty(shape)
+    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
+    order = range(shape[dim])
+    h = start
+    for i in reversed(order) if reverse else order:
+        if h is None:
+            h = b_rows[i] if own or end else out_rows[i].copy_(b_rows[i])
+        else:
+            step = i if not later else i + 1 if reverse else i - 1
+            h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
+    return h if end else out
 ''',
     "_max_scan": '''
-def _max_scan(a, b, start, dim):
-    """m[i] = max(m[i-1] + a[i], b[i]) along `dim`, m[-1] = start."""
+def _max_scan(a, b, start, dim, end=False):
+    """m[i] = max(m[i-1] + a[i], b[i]) along `dim`, m[-1] = start; end: only the last value is wanted."""
     m, out = start, []
     for a_i, b_i in zip(a.unbind(dim), b.unbind(dim)):
         m = torch.maximum(m + a_i, b_i)
         out.append(m)
-    return torch.stack(out, dim)
+    return m if end else torch.stack(out, dim)
 ''',
     "_unit_lower_inverse": '''
 def _unit_lower_inverse(x):

@@ -8,6 +8,8 @@ rows s of its lower half. Written as masks, every level costs as much as the who
 has the *form* {t: upper half at b, s: lower half at b}: it is kept as an array [segment, t inside, s inside], and with it
 all that is zero elsewhere because of it (its support) or needed nowhere else (what all users demand).
 
+A value that differs from zero on one row only (what a single row's gradient is) has the form {t: that row}.
+
 In: nodes in topological order. Out: node -> form, for the nodes that have one; and what a form means for axes.
 """
 
@@ -19,7 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from seqc.graph import COL, ROW, Node
 from seqc.ops import TABLE
 
-Form = frozenset[tuple[str, int, str]]  # (dim, b, "u" | "l"): the dim is confined to this half of every 2b rows
+# (dim, b, "u" | "l"): the dim is confined to this half of every 2b rows; (dim, i, "@"): to row i
+Form = frozenset[tuple[str, int, str]]
 DENSE: Form = frozenset()
 
 
@@ -58,6 +61,8 @@ def axes_in(axes: Sequence[str], form: Form) -> tuple[str, ...]:
     for d in axes:
         if d in halves:
             b, side = halves[d]
+            if side == "@":
+                continue
             out += [x for x in (f"%m{b}", f"%{side}{b}") if x not in out]
         else:
             out.append(d)
@@ -82,6 +87,20 @@ def level_of(mask: Node, rows: int) -> int:
     return 0
 
 
+def row_of(mask: Node, rows: int) -> int:
+    """i, where a mask is true for row i of a block only; else -1."""
+    if mask.op != "eq" or mask.dims not in ((ROW,), (COL,)):
+        return -1
+    for index, at in (mask.args, mask.args[::-1]):
+        if index.op == "index":
+            if at.op == "const":
+                return int(float(f"{at.attr('value')}"))
+            if at.op in ("sub", "add") and at.args[0].op == "size" and at.args[1].op == "const":
+                from_end = float(f"{at.args[1].attr('value')}") * (1 if at.op == "add" else -1)
+                return rows + int(from_end) if from_end < 0 else -1
+    return -1
+
+
 def _segment(n: Node, dim: str) -> int:
     """b, where n is the number of the segment of b rows that an index of `dim` lies in; else 0."""
     if n.op == "index" and n.text("dim") == dim:
@@ -100,7 +119,10 @@ def _support(n: Node, support: Mapping[Node, Form], rows: int) -> Form:
     match n.op:
         case "where" if zero(n.args[2]):
             b = level_of(n.args[0], rows)
-            return frozenset({(ROW, b, "u"), (COL, b, "l")}) if b else support.get(n.args[1], DENSE)
+            if b:
+                return frozenset({(ROW, b, "u"), (COL, b, "l")})
+            row = row_of(n.args[0], rows) if n.args[1].op != "const" else -1
+            return frozenset({(n.args[0].dims[0], row, "@")}) if row >= 0 else support.get(n.args[1], DENSE)
         case "where" if zero(n.args[1]):
             return support.get(n.args[2], DENSE)
         case "mul":
@@ -125,7 +147,7 @@ def _can(n: Node, form: Form) -> bool:
     """Whether n can be computed in a form from arguments in it."""
     if n.op == "cumsum":  # inside a half, sums that restart at least as often as the halves do
         block = n.number("block")
-        return all(block and b % block == 0 for d, b, _ in form if d == n.text("dim"))
+        return all(block and b % block == 0 and side != "@" for d, b, side in form if d == n.text("dim"))
     return n.op in ("sum", "rename", "expand") or TABLE[n.op].elementwise
 
 
@@ -137,4 +159,4 @@ def _demand(n: Node, a: Node, form: Form) -> Form:
     return within(form, a.dims)
 
 
-__all__ = ["DENSE", "Form", "axes_in", "forms_of", "level_of", "within", "zero"]
+__all__ = ["DENSE", "Form", "axes_in", "forms_of", "level_of", "row_of", "within", "zero"]

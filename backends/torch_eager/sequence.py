@@ -47,7 +47,7 @@ class Sequence:
         self.stages = stages(roots, carried)
         for stage in self.stages:
             if not stage.stream:
-                roots, moved = hoist(roots, stage.carried, rows)
+                roots, moved = hoist(roots, {n: carried[n] for n in stage.carried}, rows)
                 names, quotes = ({moved.get(n, n): x for n, x in table.items()} for table in (names, quotes))
         self.roots, self.names, self.quotes = roots, names, quotes
         self._inside = {s: self._loop_nodes(s) for s in self.stages}

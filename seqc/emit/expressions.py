@@ -87,6 +87,8 @@ def filled(spelling: str, args: Sequence[Text]) -> Text:
         else:  # inside brackets: a call takes anything, an operator in brackets anything that binds tighter than it
             need = SUM if re.match(r"^\(\{0\} \S+ \{1\}\)$", spelling) else LOW if inside else ATOM
         codes.append(x.at(need))
+    if spelling in ("{0} + {1}", "{0} - {1}") and re.match(r"-[\d.e]+$", codes[1]):  # a negative number
+        spelling, codes[1] = "{0} - {1}" if "+" in spelling else "{0} + {1}", codes[1][1:]
     return Text(spelling.format(*codes), level=level, scalar=all(x.scalar for x in args))
 
 
