@@ -215,8 +215,7 @@ class KernelWriter:
         lines: list[str] = []
         places = dict(self.given)
         for n, buffer in self.kept.items():
-            name = f"s_{ident(self.names.get(n, self._scalar(n)))}"
-            places[n] = self.place_of(buffer) if buffer else Place(name, {}, scalar=True)
+            places[n] = self.place_of(buffer) if buffer else Place(self._scalar(n), {}, scalar=True)
         visible = set(self.given) | (self.slotted if name == "token" else set())
         for earlier in before:
             visible |= {i.value for nest in self.stretches[earlier].nests for i in nest.items if i.kind in ("keep", "reduce")}
@@ -246,7 +245,9 @@ class KernelWriter:
         return [Nest(nest.space, (item,)) for item in nest.items]
 
     def _scalar(self, n: Node) -> str:
-        return f"c{[k for k, b in self.kept.items() if not b].index(n)}"
+        """The name of a scalar's variable."""
+        number = [k for k, b in self.kept.items() if not b].index(n)
+        return f"s_{ident(self.names[n])}" if n in self.names else f"s_c{number}"
 
     def _comments(self, s: Stretch, nest: Nest) -> list[str]:
         """The spec's lines that a nest computes."""

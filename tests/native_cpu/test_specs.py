@@ -1,0 +1,110 @@
+"""Every spec as native kernels, against the float64 reference.
+
+Tolerances are relative to the largest element of a tensor. float64, 1e-10: roundoff times paths of at most 130 steps, with room
+for feedback on repeated keys. float32, 2e-4: roundoff 6e-8 times 130 steps times sums of products over a few dims, with a
+factor of ten for gradients that pass through saturated gates; specs that divide by a sum of either sign are left out,
+because their condition is unbounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from seqc import build
+from seqc.backends import native_cpu
+from seqc.driver import lower
+from seqc.graph import leaves
+from seqc.load_emitted import load_emitted
+from seqc.program import Program
+from tests.harness import check_causality, compare, compare_split, draw, tensors
+
+ROOT = Path(__file__).parents[2]
+PATHS = {p.stem: p for folder in ("specs", "tests/recurrences") for p in sorted((ROOT / folder).rglob("*.seq"))}
+MAIN = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
+WIDE = {"H": 1, "K": 33, "V": 80, "D": 70, "N": 17}
+HEAD = "from __future__ import annotations\nimport torch\n"
+Call = Callable[..., tuple[torch.Tensor, ...]]
+
+every_spec = pytest.mark.parametrize("name", PATHS)
+main_specs = pytest.mark.parametrize("name", MAIN)
+
+
+@cache
+def compiled(name: str) -> tuple[Program, ModuleType]:
+    """A spec and the module of its native part."""
+    program = build.load(PATHS[name])
+    return program, load_emitted(HEAD + native_cpu.emit(lower(program, "step")).text, name)
+
+
+def contiguous(function: Call) -> Call:
+    """The function behind a boundary that makes its arguments contiguous, as the emitted operator does."""
+    return lambda *arguments: function(*(x.contiguous() for x in arguments))
+
+
+@every_spec
+def test_against_the_reference(name: str) -> None:
+    program, made = compiled(name)
+    for steps, hard in [(0, False), (1, True), (2, False), (37, True), (65, False)]:
+        compare(draw(program, steps, hard=hard), made._forward_cpu, made._backward_cpu, 1e-10)
+
+
+@every_spec
+def test_split_runs_and_causality(name: str) -> None:
+    program, made = compiled(name)
+    offsets = [n.number("offset") for n in leaves(program.graph.values(), "input")]
+    if not any(offsets):
+        compare_split(draw(program, 21, hard=True, seed=1), contiguous(made._forward_cpu), 10, 1e-10)
+    if min(offsets) >= 0:
+        check_causality(draw(program, 40, seed=2), contiguous(made._infer_cpu), torch.float64)
+
+
+@main_specs
+def test_lengths_and_float32(name: str) -> None:
+    program, made = compiled(name)
+    for steps in (63, 64, 130):
+        compare(draw(program, steps, hard=True, seed=steps), made._forward_cpu, made._backward_cpu, 1e-10)
+    for steps in (1, 63, 65, 130):
+        case = draw(program, steps, hard=True, seed=steps)
+        compare(case, made._forward_cpu, made._backward_cpu, 2e-4, torch.float32)
+
+
+@main_specs
+def test_several_panels_and_rows(name: str) -> None:
+    """Dims that fill several vectors and end inside one; batches that end inside a block of rows."""
+    program, made = compiled(name)
+    for rows in (1, 7):
+        case = draw(program, 33, {**WIDE, "B": rows}, seed=rows)
+        compare(case, made._forward_cpu, made._backward_cpu, 1e-10)
+
+
+@main_specs
+def test_threads_change_no_bit(name: str) -> None:
+    program, made = compiled(name)
+    case = draw(program, 40, {**WIDE, "H": 3, "B": 5}, seed=3)
+    arguments = tensors(case, torch.float32)
+    cotangents = [torch.tensor(case.cotangents[r], dtype=torch.float32) for r in case.results]
+    before = torch.get_num_threads()
+    seen = []
+    try:
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            results = made._forward_cpu(*arguments)
+            seen.append([*results, *made._backward_cpu(*arguments, *results[len(cotangents) :], *cotangents)])
+    finally:
+        torch.set_num_threads(before)
+    for one, *others in zip(*seen, strict=True):
+        assert all(torch.equal(one, x) for x in others)
+
+
+@main_specs
+def test_results_alone_are_the_same(name: str) -> None:
+    program, made = compiled(name)
+    arguments = tensors(draw(program, 35), torch.float32)
+    for alone, saving in zip(made._infer_cpu(*arguments), made._forward_cpu(*arguments), strict=False):
+        assert torch.equal(alone, saving)
