@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "golden"
 SPECS = ("delta_rule", "gla", "gru", "hgrn", "linear_attention", "lstm", "mamba", "retention")
 NATIVE = ("gla", "lstm")  # a native part is long and mostly the same: a parallel form's and a cell's
+TRITON_TOLERANCE = 2e-5  # fp32 roundoff, times two blocks of a few roundings a step, as in tests/triton
 CASES = [
     *((spec, "torch") for spec in SPECS),
     *((spec, "cpu") for spec in NATIVE),
@@ -35,6 +36,24 @@ def main() -> None:
         old.unlink()
     for spec, backend in CASES:
         path(spec, backend).write_text(emitted(spec, backend).text, encoding="utf-8")
+
+
+def run_triton(spec: str) -> None:
+    """Run the Triton kernels of a golden file in Triton's interpreter, in a process that has chosen it."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    import torch
+
+    from tests.harness import compare, draw
+
+    file = spec_from_file_location(f"{spec}_triton", path(spec, "triton"))
+    assert file is not None and file.loader is not None
+    module = module_from_spec(file)
+    file.loader.exec_module(module)
+    module._load_triton()
+    made = emitted(spec, "triton")
+    drawn = draw(made.program, made.blocks["triton"].rows + 1)
+    compare(drawn, module._forward_triton, module._backward_triton, TRITON_TOLERANCE, torch.float32)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Golden files: equal to what the compiler emits, to the byte; formatted; and executed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ def test_no_file_is_left_over() -> None:
 
 @pytest.mark.parametrize(("spec", "backend"), CASES)
 def test_golden_file(spec: str, backend: str) -> None:
-    """The Triton kernels of a file need a GPU, or Triton's interpreter (tests/triton): here its plain form runs."""
+    """Of a file with Triton kernels the plain form runs here; the kernels run in the test below."""
     kept = path(spec, backend).read_text(encoding="utf-8")
     made = emitted(spec, backend)
     assert made.text == kept, AGAIN
@@ -31,6 +32,17 @@ def test_golden_file(spec: str, backend: str) -> None:
     case = Case(made.program, module, sample_sizes(made.program), lengths(rows)[-2], "float64", False)
     for one in (case, replace(case, dtype="float32", hard=True)):
         assert all(finding.ok for finding in against_oracle(one)), list(against_oracle(one))
+
+
+@pytest.mark.parametrize("spec", [spec for spec, backend in CASES if backend == "triton"])
+def test_golden_kernels(spec: str) -> None:
+    pytest.importorskip("triton")
+    program = f"from tests.cli.golden import run_triton; run_triton({spec!r})"
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=FOLDER.parents[1], env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_files_are_formatted() -> None:

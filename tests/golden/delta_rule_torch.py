@@ -1,0 +1,514 @@
+# Made by seqc from the spec `delta_rule`. Edit the spec, not this file.
+"""delta_rule: The delta rule: what the state already says about a key is replaced, not added to.
+
+S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)
+(Schlag et al. 2021, arXiv:2102.11174; parallel form Yang et al. 2024, arXiv:2406.06484; beta in [0, 2] gives
+eigenvalues in [-1, 1], Grazzi et al. 2024, arXiv:2411.12537)
+
+The spec:
+
+    dim H, K, V
+
+    input q[H, K], v[H, V]
+    input k[H, K] unit[K]
+    input beta[H] in [0, 2]
+
+    state S[H, K, V] = 0
+
+    S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
+    output o = sum[K](q * S) / sqrt(K)
+
+    eigenvalues S in [-1, 1]
+
+How it is computed:
+
+    S: low rank: 1 term(s) read S[t-1] contracted over K and write it back
+    S: eigenvalues in [-1, 1]: `1` and `1 - beta` (one rank-one term on a multiple of the identity)
+    in plain torch:
+        chunkwise: 16 rows a block: modelled time 0.03 of the step form
+        S: read over K: no decay between the rows of a block: plain products
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["DeltaRule", "DeltaRuleResult", "delta_rule", "delta_rule_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _unit_lower_inverse(x):
+    """The inverse of I + (strictly lower part of x), over the last two axes."""
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
+
+
+def _forward_torch(q, v, k, beta, S_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    _, T, _, K = q.shape
+    BT = 16  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    beta = _blocks(beta, BT, repeat=True).mT.contiguous()
+    x = _inside(beta, T, 0.0, -1)[..., None] * k
+    A = torch.where((row[:, None] > row), k @ x.mT, 0.0)
+    inverse = _unit_lower_inverse(A)
+    p = inverse @ (-k)
+    inverse_v = inverse @ v
+
+    # the recurrence itself: one step or block after the other
+    S = S_0
+    S_all = [S]
+    for p_n, inverse_v_n, x_n2 in zip(p, inverse_v, x.mT):
+        solved = p_n @ S + inverse_v_n
+        S = S + x_n2 @ solved
+        S_all.append(S)
+
+    S_all = torch.stack(S_all)
+    A2 = torch.where((row[:, None] >= row), q @ x.mT, 0.0)
+    solved2 = p @ S_all[:-1] + inverse_v
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q @ S_all[:-1] + A2 @ solved2) / math.sqrt(K)
+    return _sequence(o.transpose(2, 3), T), S, S_all
+
+
+def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
+    """Gradients of every input, parameter and initial state."""
+    _, T, _, K = q.shape
+    BT = 16  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    beta = _blocks(beta, BT, repeat=True).mT.contiguous()
+    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    w = _inside(beta, T, 0.0, -1)
+    x = d_o / math.sqrt(K)
+    m = row[:, None] >= row
+    x2 = w[..., None] * k
+    A = torch.where(m, q @ x2.mT, 0.0)
+    x3 = A.mT @ x
+    m2 = row[:, None] > row
+    A2 = torch.where(m2, k @ x2.mT, 0.0)
+    inverse = _unit_lower_inverse(A2)
+    x4 = -k
+    p = inverse @ x4
+    x_q = q.mT @ x
+
+    # the recurrence itself: one step or block after the other
+    d_S = d_S_T
+    d_S_all = [d_S]
+    for k_n, x3_n, x_q_n, w_n2, p_n2 in reversed(list(zip(k, x3, x_q, w[..., None], p.mT))):
+        d_S = d_S + p_n2 @ torch.addcmul(x3_n, w_n2, k_n @ d_S) + x_q_n
+        d_S_all.append(d_S)
+
+    d_S_all = torch.stack(d_S_all[::-1])
+    solved = p @ S_all[:-1] + inverse @ v
+    w2 = torch.where(m, x @ solved.mT, 0.0)
+    d_q = w2 @ x2 + x @ S_all[:-1].mT
+    x5 = w[..., None] * (k @ d_S_all[1:]) + x3
+    p2 = x5 @ S_all[:-1].mT
+    p3 = inverse.mT @ (x5 @ v.mT + p2 @ x4.mT)
+    w3 = torch.where(m2, -p3 @ inverse.mT, 0.0)
+    x6 = solved @ d_S_all[1:].mT + (w3.mT @ k + w2.mT @ q)
+    d_beta = _inside((x6 * k).sum(-1), T, 0.0, -1, own=True)
+    d_k = w3 @ x2 - inverse.mT @ p2 + x6 * w[..., None]
+    d_v = inverse.mT @ x5
+    return (
+        _sequence(d_q.transpose(2, 3), T),
+        _sequence(d_v.transpose(2, 3), T).clone(),
+        _sequence(d_k.transpose(2, 3), T),
+        _sequence(d_beta.mT, T),
+        d_S,
+    )
+
+
+def _step_torch(q, v, k, beta, S_0):
+    """One step: outputs and new states."""
+    K = q.shape[2]
+
+    x = (beta[..., None] * k)[..., None] * (v - (k[..., None, :] @ S_0)[..., 0, :])[:, :, None]
+    # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
+    S = S_0 + x
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q[..., None, :] @ S)[..., 0, :] / math.sqrt(K)
+    return o, S
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_all."""
+    return [(((T + 15) // 16 + 1, B, H, K, V), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "q": "B T H K",
+    "v": "B T H V",
+    "k": "B T H K",
+    "beta": "B T H",
+    "S_0": "B H K V",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"delta_rule: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"delta_rule: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"delta_rule: shapes disagree: {_AXES}")
+
+
+def _sizes(q, v, k, beta):
+    """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 4 or v.dim() != 4:
+        raise _shape_error(True, q=q, v=v, k=k, beta=beta)
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    if v.shape != (B, T, H, V) or k.shape != (B, T, H, K) or beta.shape != (B, T, H):
+        raise _shape_error(True, q=q, v=v, k=k, beta=beta)
+    return B, T, H, K, V
+
+
+def _step_sizes(q, v, k, beta):
+    """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 3 or v.dim() != 3:
+        raise _shape_error(False, q=q, v=v, k=k, beta=beta)
+    B, H, K = q.shape
+    V = v.shape[2]
+    if v.shape != (B, H, V) or k.shape != (B, H, K) or beta.shape != (B, H):
+        raise _shape_error(False, q=q, v=v, k=k, beta=beta)
+    return B, H, K, V
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(q, v, k, beta, S_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, K, V = _sizes(q, v, k, beta)
+    return q.new_zeros((B, T, H, V)), q.new_zeros((B, H, K, V), dtype=_carry(q))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:4]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:5]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, S_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[4:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, S_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of q, v, k, beta, S_0."""
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[4:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """delta_rule with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:5], list(kept[5:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[5 : 5 + count])
+        return tuple(_OPS.backward.default(*flat[:5], saved, *flat[5 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("delta_rule: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_delta_rule_9f6240f691c0", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_delta_rule_9f6240f691c0_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
+    results = [f"Tensor {x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class DeltaRuleResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"delta_rule: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"delta_rule: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("q v k beta".split())
+_GATES = frozenset("beta".split())
+
+
+def delta_rule(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tensor | None = None) -> DeltaRuleResult:
+    """Run delta_rule over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        v: [B, T, H, V]
+        k: [B, T, H, K]
+        beta: [B, T, H]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    q, v, k, beta = _cast(q, v, k, beta)
+    B, T, H, K, V = _sizes(q, v, k, beta)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, q=q, v=v, k=k, beta=beta, S_0=S_0)
+    S_0 = S_0 if S_0.dtype == carry else S_0.to(carry)
+    return DeltaRuleResult(*_OPS.run.default(q, v, k, beta, S_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def delta_rule_step(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tensor | None = None) -> DeltaRuleResult:
+    """Run delta_rule for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        v: [B, H, V]
+        k: [B, H, K]
+        beta: [B, H]
+        S_0: [B, H, K, V]
+    """
+    q, v, k, beta = _cast(q, v, k, beta)
+    B, H, K, V = _step_sizes(q, v, k, beta)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, q=q, v=v, k=k, beta=beta, S_0=S_0)
+    results = _step(*_prepare_torch(carry, q, v, k, beta, S_0))
+    return DeltaRuleResult(*(o.to(q.dtype) for o in results[:1]), *results[1:])
+
+
+class DeltaRule(torch.nn.Module):
+    """delta_rule as a layer: it owns no parameter."""
+
+    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(self, q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tensor | None = None) -> DeltaRuleResult:
+        """The recurrence over a sequence; see `delta_rule`."""
+        return delta_rule(q, v, k, beta, S_0=S_0)
+
+    def step(self, q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tensor | None = None) -> DeltaRuleResult:
+        """One step; see `delta_rule_step`."""
+        return delta_rule_step(q, v, k, beta, S_0=S_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

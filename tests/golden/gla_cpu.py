@@ -1,0 +1,1714 @@
+# Made by seqc from the spec `gla`. Edit the spec, not this file.
+"""gla: Gated linear attention: a matrix state whose rows decay at data-dependent rates.
+
+S_t = Diag(exp g_t) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)        (Yang et al. 2024, arXiv:2312.06635)
+
+The spec:
+
+    dim H, K, V
+
+    input q[H, K], k[H, K], v[H, V]
+    input g[H, K] in [-inf, 0]                  # log decay
+
+    state S[H, K, V] = 0                        # a caller may pass its own and gets its gradient
+
+    S = exp(g) * S[t-1] + k * v
+    output o = sum[K](q * S) / sqrt(K)
+
+    eigenvalues S in [0, 1]                     # a claim about the transition, proved or refused
+    schedule chunk {32, 64, 128}                # a limit for the tile solver
+
+How it is computed:
+
+    S: diagonal: each element of S depends on its own past only
+    S: eigenvalues in [0, 1]: `exp(g)`
+    in plain torch:
+        chunkwise: 32 rows a block: modelled time 0.12 of the step form; scan form 1.10
+        S: decay over H, K kept as a logarithm in [-inf, 0] per step
+        S: read over K: 5 anchored levels, every exponent <= 0
+    in native code for CPUs:
+        step: one step at a time; no other form was asked for
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["GLA", "GLAResult", "gla", "gla_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _shift(x, by, dim):
+    """y[i] = x[i - by] along `dim`, zero where that is outside."""
+    size = x.shape[dim]
+    kept = size - min(abs(by), size)
+    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
+    if by > 0:
+        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
+    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _upper(x, rows, dim):
+    """The upper half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 1)
+
+
+def _lower(x, rows, dim):
+    """The lower half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 0)
+
+
+def _pairs(x, rows):
+    """x[..., t, s] where t is in the upper and s in the lower half of one segment of 2 * rows rows: a view.
+
+    Its axes are [..., segment, t inside, s inside].
+    """
+    x = _lower(_upper(x, rows, -2), rows, -1)
+    return x.diagonal(0, -4, -2).movedim(-1, -3)
+
+
+def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
+    """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
+    if block:
+        x = x.unflatten(dim, (x.shape[dim] // block, block))
+    if reverse:
+        x = x.flip(dim)
+    x = x.cumsum(dim)
+    if exclusive:
+        x = _shift(x, 1, dim)
+    if reverse:
+        x = x.flip(dim)
+    return x.flatten(dim - 1, dim) if block else x
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _forward_torch(q, k, v, g, S_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    log_decay = _inside(g, T, 0.0, -2)
+    x = torch.exp(log_decay.sum(-2))
+    w = _inside(k, T, 0.0, -2)
+    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+    p = (w * to_end).mT @ v
+
+    # the recurrence itself: one step or block after the other
+    S = S_0
+    S_all = [S]
+    for p_n, x_n2 in zip(p, x[..., None]):
+        S = torch.addcmul(p_n, x_n2, S)
+        S_all.append(S)
+
+    S_all = torch.stack(S_all)
+    from_start = torch.exp(log_decay.cumsum(-2))
+    log_decay_u16 = _upper(log_decay, 16, -2)
+    log_decay_l16 = _lower(log_decay, 16, -2)
+    x2 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
+    w_l16 = _lower(w, 16, -2)
+    q_u16 = _upper(q, 16, -2)
+    A_16 = q_u16 * torch.exp(log_decay_u16.cumsum(-2)) @ (w_l16 * x2).mT
+    log_decay_u8 = _upper(log_decay, 8, -2)
+    log_decay_l8 = _lower(log_decay, 8, -2)
+    x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    w_l8 = _lower(w, 8, -2)
+    q_u8 = _upper(q, 8, -2)
+    A_8 = q_u8 * torch.exp(log_decay_u8.cumsum(-2)) @ (w_l8 * x3).mT
+    log_decay_u4 = _upper(log_decay, 4, -2)
+    log_decay_l4 = _lower(log_decay, 4, -2)
+    x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    w_l4 = _lower(w, 4, -2)
+    q_u4 = _upper(q, 4, -2)
+    A_4 = q_u4 * torch.exp(log_decay_u4.cumsum(-2)) @ (w_l4 * x4).mT
+    log_decay_u2 = _upper(log_decay, 2, -2)
+    log_decay_l2 = _lower(log_decay, 2, -2)
+    x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    w_l2 = _lower(w, 2, -2)
+    q_u2 = _upper(q, 2, -2)
+    A_2 = q_u2 * torch.exp(log_decay_u2.cumsum(-2)) @ (w_l2 * x5).mT
+    log_decay_u1 = _upper(log_decay, 1, -2)
+    w_l1 = _lower(w, 1, -2)
+    q_u1 = _upper(q, 1, -2)
+    A_1 = q_u1 * torch.exp(log_decay_u1) @ w_l1.mT
+    A_here = torch.where((row[:, None] == row), (q * w).sum(-1)[..., None], 0.0)
+    A = A_here
+    _pairs(A, 16).add_(A_16)
+    _pairs(A, 8).add_(A_8)
+    _pairs(A, 4).add_(A_4)
+    _pairs(A, 2).add_(A_2)
+    _pairs(A, 1).add_(A_1)
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q * from_start @ S_all[:-1] + A @ v) / math.sqrt(K)
+    return _sequence(o.transpose(2, 3), T), S, S_all
+
+
+def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
+    """Gradients of every input, parameter and initial state."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    log_decay = _inside(g, T, 0.0, -2)
+    x = torch.exp(log_decay.sum(-2))
+    x2 = d_o / math.sqrt(K)
+    from_start = torch.exp(log_decay.cumsum(-2))
+    p = (q * from_start).mT @ x2
+
+    # the recurrence itself: one step or block after the other
+    d_S = d_S_T
+    d_S_all = [d_S]
+    for p_n, x_n2 in reversed(list(zip(p, x[..., None]))):
+        d_S = torch.addcmul(p_n, d_S, x_n2)
+        d_S_all.append(d_S)
+
+    d_S_all = torch.stack(d_S_all[::-1])
+    m = row[:, None] == row
+    p2 = x2 @ v.mT
+    p3 = torch.where(m, p2, 0.0).sum(-1)
+    w = _inside(k, T, 0.0, -2)
+    p2_1 = _pairs(p2, 1)
+    w_l1 = _lower(w, 1, -2)
+    p4 = p2_1 @ w_l1
+    log_decay_u1 = _upper(log_decay, 1, -2)
+    exp_log_decay = torch.exp(log_decay_u1)
+    p2_2 = _pairs(p2, 2)
+    log_decay_l2 = _lower(log_decay, 2, -2)
+    x3 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    w_l2 = _lower(w, 2, -2)
+    x4 = w_l2 * x3
+    p5 = p2_2 @ x4
+    log_decay_u2 = _upper(log_decay, 2, -2)
+    x5 = torch.exp(log_decay_u2.cumsum(-2))
+    p2_4 = _pairs(p2, 4)
+    log_decay_l4 = _lower(log_decay, 4, -2)
+    x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    w_l4 = _lower(w, 4, -2)
+    x7 = w_l4 * x6
+    p6 = p2_4 @ x7
+    log_decay_u4 = _upper(log_decay, 4, -2)
+    x8 = torch.exp(log_decay_u4.cumsum(-2))
+    p2_8 = _pairs(p2, 8)
+    log_decay_l8 = _lower(log_decay, 8, -2)
+    x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    w_l8 = _lower(w, 8, -2)
+    x10 = w_l8 * x9
+    p7 = p2_8 @ x10
+    log_decay_u8 = _upper(log_decay, 8, -2)
+    x11 = torch.exp(log_decay_u8.cumsum(-2))
+    p2_16 = _pairs(p2, 16)
+    log_decay_l16 = _lower(log_decay, 16, -2)
+    x12 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
+    w_l16 = _lower(w, 16, -2)
+    x13 = w_l16 * x12
+    p8 = p2_16 @ x13
+    log_decay_u16 = _upper(log_decay, 16, -2)
+    x14 = torch.exp(log_decay_u16.cumsum(-2))
+    p9 = x2 @ S_all[:-1].mT
+    d_q = p3[..., None] * w + p9 * from_start
+    _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
+    _upper(d_q, 2, -2).add_(p5 * x5)
+    _upper(d_q, 4, -2).add_(p6 * x8)
+    _upper(d_q, 8, -2).add_(p7 * x11)
+    _upper(d_q, 16, -2).add_(p8 * x14)
+    p10 = v @ d_S_all[1:].mT
+    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+    x15 = w * to_end
+    x16 = _cumsum(p10 * x15, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
+    q_u1 = _upper(q, 1, -2)
+    q_u2 = _upper(q, 2, -2)
+    x17 = q_u2 * x5
+    x18 = p2_2.mT @ x17
+    q_u4 = _upper(q, 4, -2)
+    x19 = q_u4 * x8
+    x20 = p2_4.mT @ x19
+    q_u8 = _upper(q, 8, -2)
+    x21 = q_u8 * x11
+    x22 = p2_8.mT @ x21
+    q_u16 = _upper(q, 16, -2)
+    x23 = q_u16 * x14
+    x24 = p2_16.mT @ x23
+    x25 = x16 + _cumsum(p9 * q * from_start, -2, reverse=True)
+    _upper(x25, 1, -2).add_(p4 * q_u1 * exp_log_decay)
+    _lower(x25, 2, -2).add_(_cumsum(x18 * w_l2 * x3, -2, exclusive=True))
+    _upper(x25, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
+    _lower(x25, 4, -2).add_(_cumsum(x20 * w_l4 * x6, -2, exclusive=True))
+    _upper(x25, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
+    _lower(x25, 8, -2).add_(_cumsum(x22 * w_l8 * x9, -2, exclusive=True))
+    _upper(x25, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
+    _lower(x25, 16, -2).add_(_cumsum(x24 * w_l16 * x12, -2, exclusive=True))
+    _upper(x25, 16, -2).add_(_cumsum(p8 * q_u16 * x14, -2, reverse=True))
+    d_g = _inside(x25, T, 0.0, -2, own=True)
+    x26 = q_u1 * exp_log_decay
+    x27 = p10 * to_end + p3[..., None] * q
+    _lower(x27, 1, -2).add_(p2_1.mT @ x26)
+    _lower(x27, 2, -2).add_(x18 * x3)
+    _lower(x27, 4, -2).add_(x20 * x6)
+    _lower(x27, 8, -2).add_(x22 * x9)
+    _lower(x27, 16, -2).add_(x24 * x12)
+    d_k = _inside(x27, T, 0.0, -2, own=True)
+    A_16 = x23 @ x13.mT
+    A_8 = x21 @ x10.mT
+    A_4 = x19 @ x7.mT
+    A_2 = x17 @ x4.mT
+    A_1 = x26 @ w_l1.mT
+    A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
+    A = A_here
+    _pairs(A, 16).add_(A_16)
+    _pairs(A, 8).add_(A_8)
+    _pairs(A, 4).add_(A_4)
+    _pairs(A, 2).add_(A_2)
+    _pairs(A, 1).add_(A_1)
+    d_v = x15 @ d_S_all[1:] + A.mT @ x2
+    return (
+        _sequence(d_q.transpose(2, 3), T),
+        _sequence(d_k.transpose(2, 3), T),
+        _sequence(d_v.transpose(2, 3), T),
+        _sequence(d_g.transpose(2, 3), T),
+        d_S,
+    )
+
+
+def _step_torch(q, k, v, g, S_0):
+    """One step: outputs and new states."""
+    K = q.shape[2]
+
+    # S = exp(g) * S[t-1] + k * v
+    S = torch.exp(g)[..., None] * S_0 + k[..., None] * v[:, :, None]
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q[..., None, :] @ S)[..., 0, :] / math.sqrt(K)
+    return o, S
+
+
+# ---------- the recurrence in native code: CPUs -----------------------------------------------------------------------
+
+import contextlib as _contextlib
+import ctypes as _ctypes
+import functools as _functools
+import hashlib as _hashlib
+import logging as _logging
+import os as _os
+import platform as _platform
+import shutil as _shutil
+import subprocess as _subprocess
+import tempfile as _tempfile
+import threading as _threading
+import time as _time
+from collections.abc import Iterator, Mapping
+from pathlib import Path as _Path
+
+# Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
+NATIVE_CACHE: str | None = None
+
+_native_lock = _threading.Lock()
+_native_loaded: dict[str, _ctypes.CDLL] = {}
+
+
+@_functools.cache
+def _native_compiler() -> tuple[str, str] | None:
+    """The C++ compiler and what it says of itself: $CXX, else c++, g++ or clang++; None (told once) if there is none."""
+    for word in (_os.environ.get("CXX"), "c++", "g++", "clang++"):
+        path = _shutil.which(word) if word else None
+        if path:
+            told = _subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            return path, told.stdout
+    _logging.getLogger("seqc").warning("no C++ compiler found (set CXX): CPU tensors take the plain torch form")
+    return None
+
+
+@_functools.cache
+def _native_processor() -> str:
+    """What the build depends on of the processor."""
+    words = [_platform.system(), _platform.machine()]
+    info = _Path("/proc/cpuinfo")
+    if info.exists():
+        wanted = ("model name", "flags", "Features", "CPU part")
+        lines = {line for line in info.read_text().splitlines() if line.startswith(wanted)}
+        words += sorted(lines)
+    return "\n".join(words)
+
+
+@_functools.cache
+def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(flags to compile, flags to link). No fast-math: infinities, NaN and -0 keep their meaning."""
+    compiler = _native_compiler()
+    assert compiler is not None
+    clang = "clang" in compiler[1]
+    host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
+    flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
+    link = ["-shared"]
+    if _platform.system() != "Darwin":  # the system compiler there comes without OpenMP: one thread
+        flags.append("-fopenmp")
+        # torch has loaded an OpenMP library: share its threads if its symbols are in sight, else bring one
+        if not hasattr(_ctypes.CDLL(None), "__kmpc_fork_call" if clang else "GOMP_parallel"):
+            link.append("-fopenmp")
+    return tuple(flags), tuple(link)
+
+
+def _native_cache() -> _Path:
+    """The folder of built libraries; a private temporary one if the usual place cannot be written."""
+    base = NATIVE_CACHE or _os.path.join(_os.environ.get("XDG_CACHE_HOME") or _Path.home() / ".cache", "seqc")
+    path = _Path(base)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _logging.getLogger("seqc").warning("cannot write %s (%s): kernels are built for this process only", path, error)
+        return _native_private()
+    return path if _os.access(path, _os.W_OK) else _native_private()
+
+
+@_functools.cache
+def _native_private() -> _Path:
+    return _Path(_tempfile.mkdtemp(prefix="seqc-"))
+
+
+@_contextlib.contextmanager
+def _native_alone(path: _Path) -> Iterator[None]:
+    """Hold a lock between processes; it ends with the process that holds it."""
+    with open(path, "w") as file:
+        if _os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
+    """The library's file, built if it is not in the cache. RuntimeError with the compiler's words if it does not compile."""
+    compiler = _native_compiler()
+    if compiler is None:
+        raise RuntimeError("no C++ compiler found: install one or set CXX")
+    flags, link = _native_flags()
+    macros = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    parts = (text, *macros, *flags, *link, compiler[1], _native_processor())
+    digest = _hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    cache = _native_cache()
+    target = cache / f"{digest}.so"
+    if target.exists():
+        return target
+    with _native_alone(cache / f"{digest}.lock"):
+        if target.exists():
+            return target
+        _native_sweep(cache)
+        with _tempfile.TemporaryDirectory(prefix="build-", dir=cache) as folder:
+            source, part, built = (_os.path.join(folder, f"kernel.{end}") for end in ("cpp", "o", "so"))
+            _Path(source).write_text(text)
+            for command in (
+                [compiler[0], *flags, *macros, "-c", source, "-o", part],
+                [compiler[0], *link, part, "-o", built],
+            ):
+                done = _subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    raise RuntimeError(f"the kernel does not compile: {' '.join(command)}\n{done.stderr[:4000]}")
+            _os.replace(built, target)
+    return target
+
+
+def _native_sweep(cache: _Path) -> None:
+    """Remove what builds that were interrupted more than a day ago have left."""
+    for folder in cache.glob("build-*"):
+        if folder.stat().st_mtime < _time.time() - 86400:
+            _shutil.rmtree(folder, ignore_errors=True)
+
+
+def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
+    """The loaded library of a translation unit."""
+    key = "\0".join((text, *(f"{name}={value}" for name, value in sorted(defines.items()))))
+    with _native_lock:
+        if key not in _native_loaded:
+            _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
+        return _native_loaded[key]
+
+
+_NATIVE_SOURCE = r"""
+// seqc: gla, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+using real = SEQC_REAL;
+using i64 = std::int64_t;
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+constexpr int W = BYTES / int(sizeof(real));  // lanes of a vector
+using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
+typedef real vec __attribute__((vector_size(BYTES)));
+typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
+constexpr i64 padded(i64 n) { return chunks(n) * W; }
+constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
+  i64 d = std::max<i64>(1, std::min(n, most));
+  while (n % d) --d;
+  return d;
+}
+
+INLINE vec splat(real x) { return x - vec{}; }
+INLINE vec splat(vec x) { return x; }
+INLINE mask truth(bool x) { return mask{} - whole(x); }
+INLINE mask truth(mask x) { return x; }
+INLINE vec lanes() {  // 0, 1, 2, ...
+  vec r{};
+  for (int i = 0; i < W; ++i) r[i] = real(i);
+  return r;
+}
+
+// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside.
+INLINE vec load(const real* p) {
+  vec r;
+  std::memcpy(&r, p, sizeof r);
+  return r;
+}
+INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
+INLINE void store(real* p, real x) { store(p, splat(x)); }
+template <bool full>
+INLINE vec load(const real* p, i64 left) {
+  if (full || left >= W) return load(p);
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i];
+  return r;
+}
+template <bool full>
+INLINE void store(real* p, vec x, i64 left) {
+  if (full || left >= W) return store(p, x);
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i] = x[i];
+}
+// The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
+template <bool full>
+INLINE vec load_early(const real* p, i64 left, i64 ahead) {
+  __builtin_prefetch(p + ahead, 0);
+  return load<full>(p, left);
+}
+template <bool full, class X>
+INLINE void store_early(real* p, X x, i64 left, i64 ahead) {
+  __builtin_prefetch(p + ahead, 1);
+  store<full>(p, x, left);
+}
+INLINE vec gather(const real* p, i64 stride, i64 left) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i * stride];
+  return r;
+}
+template <bool full>
+INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
+INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i * stride] = x[i];
+}
+INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
+template <bool full>
+INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
+  if (full || left >= W) return x;
+  for (int i = 0; i < W; ++i)
+    if (i >= left) x[i] = otherwise;
+  return x;
+}
+
+// Sums over lanes, for W rows at once: lane r of the result is the sum (or the maximum) of row r, in a fixed order.
+template <int d, int... l>
+INLINE vec pair_low(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_high(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : (l ^ d))...);
+}
+INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
+INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
+INLINE real seqc_min(real a, real b) { return a < b || a != a ? a : b; }
+INLINE vec seqc_min(vec a, vec b) { return ((a < b) | (a != a)) ? a : b; }
+template <bool most, int d>
+INLINE void fold_rows(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < d; ++i) {
+      const vec low = pair_low<d>(r[i], r[i + d], l), high = pair_high<d>(r[i], r[i + d], l);
+      r[i] = most ? seqc_max(low, high) : low + high;
+    }
+    fold_rows<most, d / 2>(r);
+  }
+}
+template <bool most = false>
+INLINE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out: n values, padded
+  for (i64 i = 0; i < n; i += W) {
+    vec r[W];
+    UNROLL for (int j = 0; j < W; ++j) r[j] = i + j < n ? load(rows + (i + j) * W) : vec{};
+    fold_rows<most, W / 2>(r);
+    store(out + i, r[0]);
+  }
+}
+template <bool most>
+INLINE real total(vec x) {
+  alignas(BYTES) real out[W];
+  alignas(BYTES) real row[W];
+  store(row, x);
+  across<most>(row, out, 1);
+  return out[0];
+}
+
+// Choice and truth values, for scalars and vectors alike.
+template <class C, class A, class B>
+INLINE auto seqc_where(C c, A a, B b) {
+  if constexpr (std::is_same_v<C, bool>)
+    return c ? splat(a) : splat(b);
+  else
+    return c ? splat(a) : splat(b);
+}
+INLINE real seqc_where(bool c, real a, real b) { return c ? a : b; }
+INLINE bool seqc_and(bool a, bool b) { return a && b; }
+INLINE bool seqc_or(bool a, bool b) { return a || b; }
+INLINE bool seqc_not(bool a) { return !a; }
+template <class A, class B>
+INLINE mask seqc_and(A a, B b) { return truth(a) & truth(b); }
+template <class A, class B>
+INLINE mask seqc_or(A a, B b) { return truth(a) | truth(b); }
+INLINE mask seqc_not(mask a) { return ~a; }
+INLINE real as_real(bool x) { return x ? real(1) : real(0); }
+INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
+INLINE real as_real(real x) { return x; }
+INLINE vec as_real(vec x) { return x; }
+
+template <class Scratch>
+Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
+  static thread_local std::unique_ptr<Scratch> kept;
+  if (!kept) kept.reset(new (std::nothrow) Scratch());
+  return kept.get();
+}
+constexpr bool single = sizeof(real) == 4;
+constexpr real infinity = std::numeric_limits<real>::infinity();
+constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
+constexpr int BIAS = single ? 127 : 1023;
+
+INLINE mask bits(vec x) {
+  mask r;
+  std::memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE vec number(mask x) {
+  vec r;
+  std::memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
+#if defined(__AVX512F__)  // one instruction each; NaN passes through all of them
+INLINE vec at_most(real top, vec x) {
+  if constexpr (single) return (vec)_mm512_min_ps((__m512)splat(top), (__m512)x);
+  else return (vec)_mm512_min_pd((__m512d)splat(top), (__m512d)x);
+}
+INLINE vec at_least(real bottom, vec x) {
+  if constexpr (single) return (vec)_mm512_max_ps((__m512)splat(bottom), (__m512)x);
+  else return (vec)_mm512_max_pd((__m512d)splat(bottom), (__m512d)x);
+}
+INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
+  if constexpr (single) return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
+  else return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+}
+#else
+INLINE vec at_most(real top, vec x) { return x > top ? splat(top) : x; }
+INLINE vec at_least(real bottom, vec x) { return x < bottom ? splat(bottom) : x; }
+INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside of the normal exponents
+  const mask k = __builtin_convertvector(n == n ? n : vec{}, mask), half = k >> 1;
+  return x * power2(half) * power2(k - half);
+}
+#endif
+INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
+INLINE vec signed_as(vec x, vec sign) {
+  return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
+}
+
+template <int n>
+INLINE vec horner(vec x, const real (&c)[n]) {
+  vec r = splat(c[n - 1]);
+  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
+  return r;
+}
+
+struct Reduced {
+  vec n;  // x = n ln 2 + r, n whole
+  vec p;   // exp(r) - 1
+};
+INLINE Reduced reduce(vec x) {
+  constexpr real magic = single ? real(12582912.0) : real(6755399441055744.0);  // 1.5 * 2^FRACTION: rounds to integers
+  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
+  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
+  const vec shifted = x * real(1.4426950408889634074) + magic;
+  const vec n = shifted - magic;
+  const vec r = (x - n * high) - n * low;
+  vec q;
+  if constexpr (single) {
+    constexpr real c[] = {0.5, 0.16666576666119928, 0.041666554212984150, 0.0083632328836826182, 0.0013926250831497612};
+    q = horner(r, c);
+  } else {
+    constexpr real c[] = {0.5, 0.1666666666666667103, 0.041666666666666669783, 0.0083333333333260831202,
+                          0.0013888888888883711167, 0.00019841269875002278793, 0.0000248015873256774619,
+                          2.7557255170000887438e-6, 2.7557273478718580474e-7, 2.5105312729622101787e-8,
+                          2.09147553258932022e-9};
+    q = horner(r, c);
+  }
+  return {n, r + r * r * q};
+}
+INLINE vec seqc_exp(vec x) {
+  constexpr real top = single ? 89 : 710, bottom = single ? -104 : -746;
+  const Reduced e = reduce(at_least(bottom, at_most(top, x)));
+  return scaled(e.p + real(1), e.n);
+}
+INLINE vec seqc_expm1(vec x) {
+  constexpr real top = single ? 89 : 710;
+  const Reduced e = reduce(at_least(real(-50), at_most(top, x)));
+  const vec scale = scaled(splat(real(1)), e.n - real(1));
+  const vec y = (e.p * scale + (scale - real(0.5))) * real(2);
+  return x == vec{} ? x : y;
+}
+INLINE vec seqc_log(vec x) {
+  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
+  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
+  constexpr real lift = single ? real(33554432.0) : real(18014398509481984.0);  // 2^25, 2^54: out of the subnormals
+  constexpr whole root = single ? whole(0x3f3504f3) : whole(0x3fe6a09e667f3bcdLL);  // sqrt(1/2)
+  const mask tiny = x < std::numeric_limits<real>::min();
+  const mask raw = bits(tiny ? x * lift : x);
+  const mask n = (raw - root) >> FRACTION;
+  const vec f = number(raw - (n << FRACTION)) - real(1);
+  const mask down = tiny & whole(single ? 25 : 54);
+  const vec k = __builtin_convertvector(n - down, vec);
+  const vec s = f / (f + real(2)), z = s * s;
+  vec p;
+  if constexpr (single) {
+    constexpr real c[] = {0.6666666655404201243, 0.40000122211810649396, 0.28550778633191965434,
+                          0.23331614471843499235};
+    p = z * horner(z, c);
+  } else {
+    constexpr real c[] = {0.66666666666666666463, 0.40000000000000883236, 0.28571428570799785031,
+                          0.22222222392581045097, 0.18181795547521136235, 0.15386244737621666606,
+                          0.13268638369266823879, 0.1308803485092755383};
+    p = z * horner(z, c);
+  }
+  const vec square = f * f * real(0.5);
+  const vec y = k * high - ((square - (s * (square + p) + k * low)) - f);
+  const vec outside = x == vec{} ? splat(-infinity) : x < vec{} ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
+  return ((x > vec{}) & (x < infinity)) ? y : outside;  // inf and NaN are their own logarithms
+}
+INLINE vec seqc_log1p(vec x) {
+  const vec u = x + real(1);
+  const vec y = seqc_log(u) + (x - (u - real(1))) / u;
+  return ((x > real(-1)) & (x < infinity)) ? (x == vec{} ? x : y) : seqc_log(u);
+}
+INLINE vec seqc_sigmoid(vec x) {
+  const vec e = seqc_exp(-seqc_abs(x)), r = real(1) / (e + real(1));
+  return x >= vec{} ? r : e * r;
+}
+INLINE vec seqc_softplus(vec x) {
+  const vec positive = x < vec{} ? vec{} : x;  // NaN stays
+  return positive + seqc_log1p(seqc_exp(-seqc_abs(x)));
+}
+INLINE vec seqc_logsigmoid(vec x) { return -seqc_softplus(-x); }
+INLINE vec seqc_logaddexp(vec a, vec b) {
+  const vec high = seqc_max(a, b), gap = seqc_abs(a - b);
+  return a == b ? a + real(0.693147180559945309417) : high + seqc_log1p(seqc_exp(-gap));
+}
+INLINE vec seqc_tanh(vec x) {
+  const vec e = seqc_expm1(seqc_abs(x) * real(-2));
+  return signed_as(e / (e + real(2)), x);
+}
+INLINE vec seqc_sign(vec x) {
+  const vec one = splat(real(1));
+  return x > vec{} ? one : (x < vec{} ? -one : x);
+}
+INLINE vec seqc_sqrt(vec x) {
+  vec r;
+  for (int i = 0; i < W; ++i) r[i] = std::sqrt(x[i]);
+  return r;
+}
+#define SEQC_BY_LANE(name)                              \
+  INLINE vec seqc_##name(vec x) {                       \
+    vec r;                                              \
+    for (int i = 0; i < W; ++i) r[i] = std::name(x[i]); \
+    return r;                                           \
+  }
+SEQC_BY_LANE(erf)
+SEQC_BY_LANE(sin)
+SEQC_BY_LANE(cos)
+INLINE vec seqc_pow(vec x, vec y) {
+  vec r;
+  for (int i = 0; i < W; ++i) r[i] = std::pow(x[i], y[i]);
+  return r;
+}
+INLINE vec seqc_pow(vec x, real y) {
+  if (y == real(2)) return x * x;
+  if (y == real(1)) return x;
+  if (y == real(-1)) return real(1) / x;
+  return seqc_pow(x, splat(y));
+}
+INLINE vec seqc_pow(real x, vec y) { return seqc_pow(splat(x), y); }
+INLINE vec seqc_logaddexp(real a, vec b) { return seqc_logaddexp(splat(a), b); }
+INLINE vec seqc_logaddexp(vec a, real b) { return seqc_logaddexp(a, splat(b)); }
+INLINE vec seqc_min(real a, vec b) { return seqc_min(splat(a), b); }
+INLINE vec seqc_min(vec a, real b) { return seqc_min(a, splat(b)); }
+INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
+INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
+
+// Scalars go through one lane, so that they agree with vectors to the bit.
+#define SEQC_SCALAR(name) \
+  INLINE real seqc_##name(real x) { return seqc_##name(splat(x))[0]; }
+SEQC_SCALAR(exp)
+SEQC_SCALAR(expm1)
+SEQC_SCALAR(log)
+SEQC_SCALAR(log1p)
+SEQC_SCALAR(sigmoid)
+SEQC_SCALAR(softplus)
+SEQC_SCALAR(logsigmoid)
+SEQC_SCALAR(tanh)
+INLINE real seqc_abs(real x) { return std::fabs(x); }
+INLINE real seqc_sqrt(real x) { return std::sqrt(x); }
+INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
+INLINE real seqc_erf(real x) { return std::erf(x); }
+INLINE real seqc_sin(real x) { return std::sin(x); }
+INLINE real seqc_cos(real x) { return std::cos(x); }
+INLINE real seqc_pow(real x, real y) { return y == real(2) ? x * x : std::pow(x, y); }
+INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
+}  // namespace
+
+namespace {
+constexpr i64 n_H = SEQC_H;
+constexpr i64 n_K = SEQC_K;
+constexpr i64 w_K = n_K, m_K = n_K, z_K = padded(n_K);
+constexpr bool e_K = n_K % W == 0;
+constexpr i64 n_V = SEQC_V;
+constexpr bool e_V = n_V % W == 0;
+// a panel of V: its part of the state stays in the first-level cache
+constexpr i64 w_V = W * divisor(chunks(n_V), std::max<i64>(1, std::min<i64>(1024 / W, 16384 / (n_K * i64(sizeof(real)) * W))));
+constexpr i64 z_V = w_V, panels = (n_V + w_V - 1) / w_V;
+}  // namespace
+
+namespace {
+struct Forward {
+  const real* g_q;
+  const real* g_k;
+  const real* g_v;
+  const real* g_g;
+  const real* g_S_0;
+  real* g_o;
+  real* g_S_T;
+  real* g_S_kept;
+};
+
+struct ForwardScratch {
+  alignas(64) real s_S[w_K * z_V];
+  alignas(64) real s_x1[z_K];
+  alignas(64) real s_x2[z_V];
+};
+
+template <bool save>
+int forward_program(const Forward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
+  ForwardScratch* const memory = scratch<ForwardScratch>();
+  if (!memory) return 1;
+  ForwardScratch& w = *memory;
+  const i64 o_V = panel * w_V, m_V = std::min(w_V, n_V - o_V);
+  const real* __restrict const p_S_0 = a.g_S_0 + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  real s_c0;
+  {
+    const real x0 = seqc_sqrt(real(n_K));
+    s_c0 = x0;
+  }
+  {
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+      for (i64 i_K = 0; i_K < m_K; ++i_K) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec x0 = load<e_V>(p_S_0 + i_K * n_V + at, n_V - o_V - at);
+          store(w.s_S + i_K * z_V + at, x0);
+        }
+      }
+    }
+  }
+  for (i64 step = 0; step < T; ++step) {
+    const i64 t = step;
+    const real* __restrict const p_q = a.g_q + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_g = a.g_g + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_k = a.g_k + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_v = a.g_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+    real* __restrict const p_o = a.g_o + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+    if (save && step % 32 == 0) {
+      const i64 segment = step / 32, segments = (T + 31) / 32;
+      real* __restrict const p_S_kept = a.g_S_kept + i_B * segments * n_H * n_K * n_V + segment * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+      {
+        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+          for (i64 i_K = 0; i_K < m_K; ++i_K) {
+            UNROLL for (int c = 0; c < CB; ++c) {
+              const i64 at = (c0 + c) * W;
+              const vec v_S_old = load(w.s_S + i_K * z_V + at);
+              store<e_V>(p_S_kept + i_K * n_V + at, v_S_old, n_V - o_V - at);
+            }
+          }
+        }
+      }
+    }
+    {
+      constexpr i64 CB = divisor(z_K / W, 2);
+      for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_g = load<e_K>(p_g + at, n_K - at);
+          const vec x1 = seqc_exp(v_g);
+          store(w.s_x1 + at, x1);
+        }
+      }
+    }
+    // S = exp(g) * S[t-1] + k * v
+    {
+      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 12 / 2)));
+      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+        vec r0[CB]{};
+        vec v_v[CB];
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+        }
+        for (i64 i_K = 0; i_K < m_K; ++i_K) {
+          const real v_q = p_q[i_K];
+          const real x1 = w.s_x1[i_K];
+          const real v_k = p_k[i_K];
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec v_S_old = load(w.s_S + i_K * z_V + at);
+            const vec x3 = x1 * v_S_old;
+            const vec x6 = v_k * v_v[c];
+            const vec v_S = x3 + x6;
+            const vec x8 = v_q * v_S;
+            r0[c] += x8;
+            store(w.s_S + i_K * z_V + at, v_S);
+          }
+        }
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          store(w.s_x2 + at, r0[c]);
+        }
+      }
+    }
+    // output o = sum[K](q * S) / sqrt(K)
+    {
+      constexpr i64 CB = divisor(z_V / W, 2);
+      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec x0 = load(w.s_x2 + at);
+          const vec v_o = x0 / s_c0;
+          store<e_V>(p_o + at, v_o, n_V - o_V - at);
+        }
+      }
+    }
+  }
+  real* __restrict const p_S_T = a.g_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  {
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+      for (i64 i_K = 0; i_K < m_K; ++i_K) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_S_old = load(w.s_S + i_K * z_V + at);
+          store<e_V>(p_S_T + i_K * n_V + at, v_S_old, n_V - o_V - at);
+        }
+      }
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+  const Forward a{
+      static_cast<const real*>(arrays[0]),
+      static_cast<const real*>(arrays[1]),
+      static_cast<const real*>(arrays[2]),
+      static_cast<const real*>(arrays[3]),
+      static_cast<const real*>(arrays[4]),
+      static_cast<real*>(arrays[5]),
+      static_cast<real*>(arrays[6]),
+      static_cast<real*>(arrays[7]),
+  };
+  const i64 programs = B * n_H * panels;
+  int failed = 0;
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+  for (i64 program = 0; program < programs; ++program) {
+    i64 rest = program;
+    const i64 panel = rest % panels;
+    rest /= panels;
+    const i64 i_H = rest % n_H;
+    rest /= n_H;
+    failed |= (save ? forward_program<true>(a, B, T, rest, i_H, panel) : forward_program<false>(a, B, T, rest, i_H, panel));
+  }
+  return failed;
+}
+
+namespace {
+struct Backward {
+  const real* g_q;
+  const real* g_k;
+  const real* g_v;
+  const real* g_g;
+  const real* g_S_kept;
+  const real* g_d_o;
+  const real* g_d_S_T;
+  real* g_d_q;
+  real* g_d_g;
+  real* g_d_k;
+  real* g_d_v;
+  real* g_d_S_0;
+};
+
+struct BackwardScratch {
+  alignas(64) real d_S[w_V * z_K];
+  alignas(64) real seg_S[33 * w_V * z_K];
+  alignas(64) real s_x1[32 * z_K];
+  alignas(64) real s_x2[32 * z_V];
+  alignas(64) real s_x3[z_K];
+  alignas(64) real s_x4[z_K];
+  alignas(64) real s_x5[z_K];
+  alignas(64) real s_x6[z_V];
+  alignas(64) real rows_0[z_V * W];
+};
+
+int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
+  BackwardScratch* const memory = scratch<BackwardScratch>();
+  if (!memory) return 1;
+  BackwardScratch& w = *memory;
+  const i64 o_V = panel * w_V, m_V = std::min(w_V, n_V - o_V);
+  const real* __restrict const p_d_S_T = a.g_d_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  real s_c0;
+  {
+    const real x0 = seqc_sqrt(real(n_K));
+    s_c0 = x0;
+  }
+  {
+    constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+      for (i64 i_V = 0; i_V < m_V; ++i_V) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec x0 = gather(p_d_S_T + at * n_V + i_V, n_V, n_K - at);
+          store(w.d_S + i_V * z_K + at, x0);
+        }
+      }
+    }
+  }
+  const i64 segments = (T + 31) / 32;
+  for (i64 segment = segments - 1; segment >= 0; --segment) {
+    const i64 first = segment * 32, count = std::min<i64>(32, T - first);
+    const real* __restrict const p_S_kept = a.g_S_kept + i_B * segments * n_H * n_K * n_V + segment * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+    {
+      constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+      for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+        for (i64 i_V = 0; i_V < m_V; ++i_V) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec x0 = gather(p_S_kept + at * n_V + i_V, n_V, n_K - at);
+            store(w.seg_S + i_V * z_K + at, x0);
+          }
+        }
+      }
+    }
+    for (i64 slot = 0; slot < count; ++slot) {  // the states of the segment, again
+      const i64 step = first + slot;
+      const i64 t = step;
+      const real* __restrict const p_g = a.g_g + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      const real* __restrict const p_k = a.g_k + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      const real* __restrict const p_v = a.g_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+      const real* __restrict const p_d_o = a.g_d_o + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+      real* __restrict const p_d_q = a.g_d_q + panel * B * T * n_H * n_K + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      real* const p_s_x1 = w.s_x1 + slot * (z_K);
+      real* const p_s_x2 = w.s_x2 + slot * (z_V);
+      real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
+      real* const next_seg_S = w.seg_S + (slot + 1) * (w_V * z_K);
+      {
+        constexpr i64 CB = divisor(z_K / W, 2);
+        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec v_g = load<e_K>(p_g + at, n_K - at);
+            const vec x1 = seqc_exp(v_g);
+            store(p_s_x1 + at, x1);
+          }
+        }
+      }
+      {
+        constexpr i64 CB = divisor(z_V / W, 2);
+        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec v_d_o = load<e_V>(p_d_o + at, n_V - o_V - at);
+            const vec x1 = v_d_o / s_c0;
+            store(p_s_x2 + at, x1);
+          }
+        }
+      }
+      // S = exp(g) * S[t-1] + k * v
+      {
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 12 / 3)));
+        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+          vec r0[CB]{};
+          vec x0[CB];
+          vec v_k[CB];
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            x0[c] = load(p_s_x1 + at);
+            v_k[c] = load<e_K>(p_k + at, n_K - at);
+          }
+          for (i64 i_V = 0; i_V < m_V; ++i_V) {
+            const real v_v = p_v[i_V];
+            const real x7 = p_s_x2[i_V];
+            UNROLL for (int c = 0; c < CB; ++c) {
+              const i64 at = (c0 + c) * W;
+              const vec v_S_old = load(p_seg_S + i_V * z_K + at);
+              const vec x2 = x0[c] * v_S_old;
+              const vec x5 = v_k[c] * v_v;
+              const vec v_S = x2 + x5;
+              const vec x8 = x7 * v_S;
+              store(next_seg_S + i_V * z_K + at, v_S);
+              r0[c] += x8;
+            }
+          }
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x3 + at, r0[c]);
+          }
+        }
+      }
+      {
+        constexpr i64 CB = divisor(z_K / W, 2);
+        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec x0 = load(w.s_x3 + at);
+            store<e_K>(p_d_q + at, x0, n_K - at);
+          }
+        }
+      }
+    }
+    for (i64 slot = count - 1; slot >= 0; --slot) {
+      const i64 step = first + slot;
+      const i64 t = step;
+      const real* __restrict const p_k = a.g_k + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      const real* __restrict const p_v = a.g_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+      const real* __restrict const p_q = a.g_q + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      real* __restrict const p_d_g = a.g_d_g + panel * B * T * n_H * n_K + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      real* __restrict const p_d_k = a.g_d_k + panel * B * T * n_H * n_K + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      real* __restrict const p_d_v = a.g_d_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+      real* const p_s_x1 = w.s_x1 + slot * (z_K);
+      real* const p_s_x2 = w.s_x2 + slot * (z_V);
+      real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
+      {
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 12 / 5)));
+        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+          vec r0[CB]{};
+          vec r1[CB]{};
+          vec v_q[CB];
+          vec v_k[CB];
+          vec x11[CB];
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            v_q[c] = load<e_K>(p_q + at, n_K - at);
+            v_k[c] = load<e_K>(p_k + at, n_K - at);
+            x11[c] = load(p_s_x1 + at);
+          }
+          for (i64 i_V = 0; i_V < m_V; ++i_V) {
+            vec r2{};
+            const real x1 = p_s_x2[i_V];
+            const real v_v = p_v[i_V];
+            UNROLL for (int c = 0; c < CB; ++c) {
+              const i64 at = (c0 + c) * W;
+              const vec v_d_S_next = load(w.d_S + i_V * z_K + at);
+              const vec x3 = x1 * v_q[c];
+              const vec x4 = v_d_S_next + x3;
+              const vec v_S_old = load(p_seg_S + i_V * z_K + at);
+              const vec x6 = x4 * v_S_old;
+              const vec x8 = x4 * v_v;
+              const vec x10 = x4 * v_k[c];
+              const vec x12 = x4 * x11[c];
+              r0[c] += x6;
+              r1[c] += x8;
+              r2 += keep<e_K>(x10, n_K - at, real(0));
+              store(w.d_S + i_V * z_K + at, x12);
+            }
+            store(w.rows_0 + (i_V) * W, c0 ? load(w.rows_0 + (i_V) * W) + r2 : r2);
+          }
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x4 + at, r0[c]);
+          }
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x5 + at, r1[c]);
+          }
+        }
+        across<false>(w.rows_0, w.s_x6, z_V);
+      }
+      {
+        constexpr i64 CB = divisor(z_K / W, 2);
+        for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec x0 = load(w.s_x4 + at);
+            const vec x1 = load(p_s_x1 + at);
+            const vec x2 = x0 * x1;
+            const vec x3 = load(w.s_x5 + at);
+            store<e_K>(p_d_g + at, x2, n_K - at);
+            store<e_K>(p_d_k + at, x3, n_K - at);
+          }
+        }
+      }
+      {
+        constexpr i64 CB = divisor(z_V / W, 2);
+        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec x0 = load(w.s_x6 + at);
+            store<e_V>(p_d_v + at, x0, n_V - o_V - at);
+          }
+        }
+      }
+    }
+  }
+  real* __restrict const p_d_S_0 = a.g_d_S_0 + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  {
+    constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+      for (i64 i_V = 0; i_V < m_V; ++i_V) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_d_S_next = load(w.d_S + i_V * z_K + at);
+          scatter(p_d_S_0 + at * n_V + i_V, v_d_S_next, n_V, n_K - at);
+        }
+      }
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+  const Backward a{
+      static_cast<const real*>(arrays[0]),
+      static_cast<const real*>(arrays[1]),
+      static_cast<const real*>(arrays[2]),
+      static_cast<const real*>(arrays[3]),
+      static_cast<const real*>(arrays[4]),
+      static_cast<const real*>(arrays[5]),
+      static_cast<const real*>(arrays[6]),
+      static_cast<real*>(arrays[7]),
+      static_cast<real*>(arrays[8]),
+      static_cast<real*>(arrays[9]),
+      static_cast<real*>(arrays[10]),
+      static_cast<real*>(arrays[11]),
+  };
+  const i64 programs = B * n_H * panels;
+  int failed = 0;
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+  for (i64 program = 0; program < programs; ++program) {
+    i64 rest = program;
+    const i64 panel = rest % panels;
+    rest /= panels;
+    const i64 i_H = rest % n_H;
+    rest /= n_H;
+    failed |= backward_program(a, B, T, rest, i_H, panel);
+  }
+  return failed;
+}
+
+extern "C" int seqc_panels() { return int(panels); }
+"""
+
+
+_native_kernels = {}
+
+
+def _native_kernel(dtype, **dims):
+    """The kernels for these dims, built on first use, and the number of panels that the last free dim is cut into."""
+    key = (dtype, *dims.values())
+    if key not in _native_kernels:
+        defines = {f"SEQC_{name}": str(size) for name, size in dims.items()}
+        defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
+        library = _native_library(_NATIVE_SOURCE, defines)
+        for function in (library.seqc_forward, library.seqc_backward):
+            function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+        _native_kernels[key] = library, library.seqc_panels()
+    return _native_kernels[key]
+
+
+def _native_run(function, B, T, save, *arrays):
+    """Call a kernel on contiguous tensors; None is an array that it does not write."""
+    pointers = (_ctypes.c_void_p * len(arrays))(*[None if x is None else x.data_ptr() for x in arrays])
+    if function(B, T, torch.get_num_threads(), save, pointers):
+        raise MemoryError("a native kernel found no memory for its buffers")
+
+
+def _ready_cpu():
+    """Whether there is a compiler to build the kernels with."""
+    return _native_compiler() is not None
+
+
+def _native_added(x, count):
+    """x summed over its first axes, which number contributions; no copy where there is one."""
+    for _ in range(count):
+        x = x[0] if x.shape[0] == 1 else x.sum(0)
+    return x
+
+
+def _forward_cpu(q, k, v, g, S_0):
+    """Results, and what backward needs."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    out_o = q.new_empty(B, T, H, V)
+    out_S_T = q.new_empty(B, H, K, V)
+    out_S_kept = q.new_empty(B, (T + 31) // 32, H, K, V)
+    _native_run(library.seqc_forward, B, T, 1, q, k, v, g, S_0, out_o, out_S_T, out_S_kept)
+    return out_o, out_S_T, out_S_kept
+
+
+def _infer_cpu(q, k, v, g, S_0):
+    """Results only."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    out_o = q.new_empty(B, T, H, V)
+    out_S_T = q.new_empty(B, H, K, V)
+    _native_run(library.seqc_forward, B, T, 0, q, k, v, g, S_0, out_o, out_S_T, None)
+    return out_o, out_S_T
+
+
+def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T):
+    """Gradients of inputs, params, initial states."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    grad_q = q.new_empty(panels, B, T, H, K)
+    grad_g = q.new_empty(panels, B, T, H, K)
+    grad_k = q.new_empty(panels, B, T, H, K)
+    grad_v = q.new_empty(B, T, H, V)
+    grad_S_0 = q.new_empty(B, H, K, V)
+    _native_run(
+        library.seqc_backward, B, T, 0, q, k, v, g, S_kept, d_o, d_S_T, grad_q, grad_g, grad_k, grad_v, grad_S_0
+    )
+    grad_q = _native_added(grad_q, 1)
+    grad_g = _native_added(grad_g, 1)
+    grad_k = _native_added(grad_k, 1)
+    return grad_q, grad_k, grad_v, grad_g, grad_S_0
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_all."""
+    return [(((T + 31) // 32 + 1, B, H, K, V), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+def _saved_cpu(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_kept."""
+    return [((B, (T + 31) // 32, H, K, V), carry)]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    if x.device.type == "cpu" and _ready_cpu():
+        return _CPU
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "q": "B T H K",
+    "k": "B T H K",
+    "v": "B T H V",
+    "g": "B T H K",
+    "S_0": "B H K V",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"gla: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"gla: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"gla: shapes disagree: {_AXES}")
+
+
+def _sizes(q, k, v, g):
+    """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 4 or v.dim() != 4:
+        raise _shape_error(True, q=q, k=k, v=v, g=g)
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    if k.shape != (B, T, H, K) or v.shape != (B, T, H, V) or g.shape != (B, T, H, K):
+        raise _shape_error(True, q=q, k=k, v=v, g=g)
+    return B, T, H, K, V
+
+
+def _step_sizes(q, k, v, g):
+    """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 3 or v.dim() != 3:
+        raise _shape_error(False, q=q, k=k, v=v, g=g)
+    B, H, K = q.shape
+    V = v.shape[2]
+    if k.shape != (B, H, K) or v.shape != (B, H, V) or g.shape != (B, H, K):
+        raise _shape_error(False, q=q, k=k, v=v, g=g)
+    return B, H, K, V
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(q, k, v, g, S_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, K, V = _sizes(q, k, v, g)
+    return q.new_zeros((B, T, H, V)), q.new_zeros((B, H, K, V), dtype=_carry(q))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:4]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:5]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, S_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[4:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, S_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of q, k, v, g, S_0."""
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[4:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:5], list(kept[5:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[5 : 5 + count])
+        return tuple(_OPS.backward.default(*flat[:5], saved, *flat[5 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("gla: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_gla_64bf1ff4fd9d", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_gla_64bf1ff4fd9d_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
+    results = [f"Tensor {x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class GLAResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"gla: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("q k v g".split())
+_GATES = frozenset("g".split())
+
+
+def gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    """Run gla over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        g: [B, T, H, K]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    q, k, v, g = _cast(q, k, v, g)
+    B, T, H, K, V = _sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, q=q, k=k, v=v, g=g, S_0=S_0)
+    S_0 = S_0 if S_0.dtype == carry else S_0.to(carry)
+    return GLAResult(*_OPS.run.default(q, k, v, g, S_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    """Run gla for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        g: [B, H, K]
+        S_0: [B, H, K, V]
+    """
+    q, k, v, g = _cast(q, k, v, g)
+    B, H, K, V = _step_sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, q=q, k=k, v=v, g=g, S_0=S_0)
+    results = _step(*_prepare_torch(carry, q, k, v, g, S_0))
+    return GLAResult(*(o.to(q.dtype) for o in results[:1]), *results[1:])
+
+
+class GLA(torch.nn.Module):
+    """gla as a layer: it owns no parameter."""
+
+    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+        """The recurrence over a sequence; see `gla`."""
+        return gla(q, k, v, g, S_0=S_0)
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+        """One step; see `gla_step`."""
+        return gla_step(q, k, v, g, S_0=S_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

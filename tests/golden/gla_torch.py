@@ -1,0 +1,661 @@
+# Made by seqc from the spec `gla`. Edit the spec, not this file.
+"""gla: Gated linear attention: a matrix state whose rows decay at data-dependent rates.
+
+S_t = Diag(exp g_t) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)        (Yang et al. 2024, arXiv:2312.06635)
+
+The spec:
+
+    dim H, K, V
+
+    input q[H, K], k[H, K], v[H, V]
+    input g[H, K] in [-inf, 0]                  # log decay
+
+    state S[H, K, V] = 0                        # a caller may pass its own and gets its gradient
+
+    S = exp(g) * S[t-1] + k * v
+    output o = sum[K](q * S) / sqrt(K)
+
+    eigenvalues S in [0, 1]                     # a claim about the transition, proved or refused
+    schedule chunk {32, 64, 128}                # a limit for the tile solver
+
+How it is computed:
+
+    S: diagonal: each element of S depends on its own past only
+    S: eigenvalues in [0, 1]: `exp(g)`
+    in plain torch:
+        chunkwise: 32 rows a block: modelled time 0.12 of the step form; scan form 1.10
+        S: decay over H, K kept as a logarithm in [-inf, 0] per step
+        S: read over K: 5 anchored levels, every exponent <= 0
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["GLA", "GLAResult", "gla", "gla_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _shift(x, by, dim):
+    """y[i] = x[i - by] along `dim`, zero where that is outside."""
+    size = x.shape[dim]
+    kept = size - min(abs(by), size)
+    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
+    if by > 0:
+        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
+    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _upper(x, rows, dim):
+    """The upper half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 1)
+
+
+def _lower(x, rows, dim):
+    """The lower half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 0)
+
+
+def _pairs(x, rows):
+    """x[..., t, s] where t is in the upper and s in the lower half of one segment of 2 * rows rows: a view.
+
+    Its axes are [..., segment, t inside, s inside].
+    """
+    x = _lower(_upper(x, rows, -2), rows, -1)
+    return x.diagonal(0, -4, -2).movedim(-1, -3)
+
+
+def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
+    """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
+    if block:
+        x = x.unflatten(dim, (x.shape[dim] // block, block))
+    if reverse:
+        x = x.flip(dim)
+    x = x.cumsum(dim)
+    if exclusive:
+        x = _shift(x, 1, dim)
+    if reverse:
+        x = x.flip(dim)
+    return x.flatten(dim - 1, dim) if block else x
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _forward_torch(q, k, v, g, S_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    log_decay = _inside(g, T, 0.0, -2)
+    x = torch.exp(log_decay.sum(-2))
+    w = _inside(k, T, 0.0, -2)
+    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+    p = (w * to_end).mT @ v
+
+    # the recurrence itself: one step or block after the other
+    S = S_0
+    S_all = [S]
+    for p_n, x_n2 in zip(p, x[..., None]):
+        S = torch.addcmul(p_n, x_n2, S)
+        S_all.append(S)
+
+    S_all = torch.stack(S_all)
+    from_start = torch.exp(log_decay.cumsum(-2))
+    log_decay_u16 = _upper(log_decay, 16, -2)
+    log_decay_l16 = _lower(log_decay, 16, -2)
+    x2 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
+    w_l16 = _lower(w, 16, -2)
+    q_u16 = _upper(q, 16, -2)
+    A_16 = q_u16 * torch.exp(log_decay_u16.cumsum(-2)) @ (w_l16 * x2).mT
+    log_decay_u8 = _upper(log_decay, 8, -2)
+    log_decay_l8 = _lower(log_decay, 8, -2)
+    x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    w_l8 = _lower(w, 8, -2)
+    q_u8 = _upper(q, 8, -2)
+    A_8 = q_u8 * torch.exp(log_decay_u8.cumsum(-2)) @ (w_l8 * x3).mT
+    log_decay_u4 = _upper(log_decay, 4, -2)
+    log_decay_l4 = _lower(log_decay, 4, -2)
+    x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    w_l4 = _lower(w, 4, -2)
+    q_u4 = _upper(q, 4, -2)
+    A_4 = q_u4 * torch.exp(log_decay_u4.cumsum(-2)) @ (w_l4 * x4).mT
+    log_decay_u2 = _upper(log_decay, 2, -2)
+    log_decay_l2 = _lower(log_decay, 2, -2)
+    x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    w_l2 = _lower(w, 2, -2)
+    q_u2 = _upper(q, 2, -2)
+    A_2 = q_u2 * torch.exp(log_decay_u2.cumsum(-2)) @ (w_l2 * x5).mT
+    log_decay_u1 = _upper(log_decay, 1, -2)
+    w_l1 = _lower(w, 1, -2)
+    q_u1 = _upper(q, 1, -2)
+    A_1 = q_u1 * torch.exp(log_decay_u1) @ w_l1.mT
+    A_here = torch.where((row[:, None] == row), (q * w).sum(-1)[..., None], 0.0)
+    A = A_here
+    _pairs(A, 16).add_(A_16)
+    _pairs(A, 8).add_(A_8)
+    _pairs(A, 4).add_(A_4)
+    _pairs(A, 2).add_(A_2)
+    _pairs(A, 1).add_(A_1)
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q * from_start @ S_all[:-1] + A @ v) / math.sqrt(K)
+    return _sequence(o.transpose(2, 3), T), S, S_all
+
+
+def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
+    """Gradients of every input, parameter and initial state."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    log_decay = _inside(g, T, 0.0, -2)
+    x = torch.exp(log_decay.sum(-2))
+    x2 = d_o / math.sqrt(K)
+    from_start = torch.exp(log_decay.cumsum(-2))
+    p = (q * from_start).mT @ x2
+
+    # the recurrence itself: one step or block after the other
+    d_S = d_S_T
+    d_S_all = [d_S]
+    for p_n, x_n2 in reversed(list(zip(p, x[..., None]))):
+        d_S = torch.addcmul(p_n, d_S, x_n2)
+        d_S_all.append(d_S)
+
+    d_S_all = torch.stack(d_S_all[::-1])
+    m = row[:, None] == row
+    p2 = x2 @ v.mT
+    p3 = torch.where(m, p2, 0.0).sum(-1)
+    w = _inside(k, T, 0.0, -2)
+    p2_1 = _pairs(p2, 1)
+    w_l1 = _lower(w, 1, -2)
+    p4 = p2_1 @ w_l1
+    log_decay_u1 = _upper(log_decay, 1, -2)
+    exp_log_decay = torch.exp(log_decay_u1)
+    p2_2 = _pairs(p2, 2)
+    log_decay_l2 = _lower(log_decay, 2, -2)
+    x3 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    w_l2 = _lower(w, 2, -2)
+    x4 = w_l2 * x3
+    p5 = p2_2 @ x4
+    log_decay_u2 = _upper(log_decay, 2, -2)
+    x5 = torch.exp(log_decay_u2.cumsum(-2))
+    p2_4 = _pairs(p2, 4)
+    log_decay_l4 = _lower(log_decay, 4, -2)
+    x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    w_l4 = _lower(w, 4, -2)
+    x7 = w_l4 * x6
+    p6 = p2_4 @ x7
+    log_decay_u4 = _upper(log_decay, 4, -2)
+    x8 = torch.exp(log_decay_u4.cumsum(-2))
+    p2_8 = _pairs(p2, 8)
+    log_decay_l8 = _lower(log_decay, 8, -2)
+    x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    w_l8 = _lower(w, 8, -2)
+    x10 = w_l8 * x9
+    p7 = p2_8 @ x10
+    log_decay_u8 = _upper(log_decay, 8, -2)
+    x11 = torch.exp(log_decay_u8.cumsum(-2))
+    p2_16 = _pairs(p2, 16)
+    log_decay_l16 = _lower(log_decay, 16, -2)
+    x12 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
+    w_l16 = _lower(w, 16, -2)
+    x13 = w_l16 * x12
+    p8 = p2_16 @ x13
+    log_decay_u16 = _upper(log_decay, 16, -2)
+    x14 = torch.exp(log_decay_u16.cumsum(-2))
+    p9 = x2 @ S_all[:-1].mT
+    d_q = p3[..., None] * w + p9 * from_start
+    _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
+    _upper(d_q, 2, -2).add_(p5 * x5)
+    _upper(d_q, 4, -2).add_(p6 * x8)
+    _upper(d_q, 8, -2).add_(p7 * x11)
+    _upper(d_q, 16, -2).add_(p8 * x14)
+    p10 = v @ d_S_all[1:].mT
+    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+    x15 = w * to_end
+    x16 = _cumsum(p10 * x15, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
+    q_u1 = _upper(q, 1, -2)
+    q_u2 = _upper(q, 2, -2)
+    x17 = q_u2 * x5
+    x18 = p2_2.mT @ x17
+    q_u4 = _upper(q, 4, -2)
+    x19 = q_u4 * x8
+    x20 = p2_4.mT @ x19
+    q_u8 = _upper(q, 8, -2)
+    x21 = q_u8 * x11
+    x22 = p2_8.mT @ x21
+    q_u16 = _upper(q, 16, -2)
+    x23 = q_u16 * x14
+    x24 = p2_16.mT @ x23
+    x25 = x16 + _cumsum(p9 * q * from_start, -2, reverse=True)
+    _upper(x25, 1, -2).add_(p4 * q_u1 * exp_log_decay)
+    _lower(x25, 2, -2).add_(_cumsum(x18 * w_l2 * x3, -2, exclusive=True))
+    _upper(x25, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
+    _lower(x25, 4, -2).add_(_cumsum(x20 * w_l4 * x6, -2, exclusive=True))
+    _upper(x25, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
+    _lower(x25, 8, -2).add_(_cumsum(x22 * w_l8 * x9, -2, exclusive=True))
+    _upper(x25, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
+    _lower(x25, 16, -2).add_(_cumsum(x24 * w_l16 * x12, -2, exclusive=True))
+    _upper(x25, 16, -2).add_(_cumsum(p8 * q_u16 * x14, -2, reverse=True))
+    d_g = _inside(x25, T, 0.0, -2, own=True)
+    x26 = q_u1 * exp_log_decay
+    x27 = p10 * to_end + p3[..., None] * q
+    _lower(x27, 1, -2).add_(p2_1.mT @ x26)
+    _lower(x27, 2, -2).add_(x18 * x3)
+    _lower(x27, 4, -2).add_(x20 * x6)
+    _lower(x27, 8, -2).add_(x22 * x9)
+    _lower(x27, 16, -2).add_(x24 * x12)
+    d_k = _inside(x27, T, 0.0, -2, own=True)
+    A_16 = x23 @ x13.mT
+    A_8 = x21 @ x10.mT
+    A_4 = x19 @ x7.mT
+    A_2 = x17 @ x4.mT
+    A_1 = x26 @ w_l1.mT
+    A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
+    A = A_here
+    _pairs(A, 16).add_(A_16)
+    _pairs(A, 8).add_(A_8)
+    _pairs(A, 4).add_(A_4)
+    _pairs(A, 2).add_(A_2)
+    _pairs(A, 1).add_(A_1)
+    d_v = x15 @ d_S_all[1:] + A.mT @ x2
+    return (
+        _sequence(d_q.transpose(2, 3), T),
+        _sequence(d_k.transpose(2, 3), T),
+        _sequence(d_v.transpose(2, 3), T),
+        _sequence(d_g.transpose(2, 3), T),
+        d_S,
+    )
+
+
+def _step_torch(q, k, v, g, S_0):
+    """One step: outputs and new states."""
+    K = q.shape[2]
+
+    # S = exp(g) * S[t-1] + k * v
+    S = torch.exp(g)[..., None] * S_0 + k[..., None] * v[:, :, None]
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q[..., None, :] @ S)[..., 0, :] / math.sqrt(K)
+    return o, S
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_all."""
+    return [(((T + 31) // 32 + 1, B, H, K, V), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "q": "B T H K",
+    "k": "B T H K",
+    "v": "B T H V",
+    "g": "B T H K",
+    "S_0": "B H K V",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"gla: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"gla: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"gla: shapes disagree: {_AXES}")
+
+
+def _sizes(q, k, v, g):
+    """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 4 or v.dim() != 4:
+        raise _shape_error(True, q=q, k=k, v=v, g=g)
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    if k.shape != (B, T, H, K) or v.shape != (B, T, H, V) or g.shape != (B, T, H, K):
+        raise _shape_error(True, q=q, k=k, v=v, g=g)
+    return B, T, H, K, V
+
+
+def _step_sizes(q, k, v, g):
+    """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 3 or v.dim() != 3:
+        raise _shape_error(False, q=q, k=k, v=v, g=g)
+    B, H, K = q.shape
+    V = v.shape[2]
+    if k.shape != (B, H, K) or v.shape != (B, H, V) or g.shape != (B, H, K):
+        raise _shape_error(False, q=q, k=k, v=v, g=g)
+    return B, H, K, V
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(q, k, v, g, S_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, K, V = _sizes(q, k, v, g)
+    return q.new_zeros((B, T, H, V)), q.new_zeros((B, H, K, V), dtype=_carry(q))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:4]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:5]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, S_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[4:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, S_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of q, k, v, g, S_0."""
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[4:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:5], list(kept[5:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[5 : 5 + count])
+        return tuple(_OPS.backward.default(*flat[:5], saved, *flat[5 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("gla: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_gla_121dfe1e837d", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_gla_121dfe1e837d_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
+    results = [f"Tensor {x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class GLAResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"gla: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("q k v g".split())
+_GATES = frozenset("g".split())
+
+
+def gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    """Run gla over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        g: [B, T, H, K]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    q, k, v, g = _cast(q, k, v, g)
+    B, T, H, K, V = _sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, q=q, k=k, v=v, g=g, S_0=S_0)
+    S_0 = S_0 if S_0.dtype == carry else S_0.to(carry)
+    return GLAResult(*_OPS.run.default(q, k, v, g, S_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    """Run gla for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        g: [B, H, K]
+        S_0: [B, H, K, V]
+    """
+    q, k, v, g = _cast(q, k, v, g)
+    B, H, K, V = _step_sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, q=q, k=k, v=v, g=g, S_0=S_0)
+    results = _step(*_prepare_torch(carry, q, k, v, g, S_0))
+    return GLAResult(*(o.to(q.dtype) for o in results[:1]), *results[1:])
+
+
+class GLA(torch.nn.Module):
+    """gla as a layer: it owns no parameter."""
+
+    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+        """The recurrence over a sequence; see `gla`."""
+        return gla(q, k, v, g, S_0=S_0)
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+        """One step; see `gla_step`."""
+        return gla_step(q, k, v, g, S_0=S_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

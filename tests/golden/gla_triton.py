@@ -1,0 +1,1496 @@
+# Made by seqc from the spec `gla`. Edit the spec, not this file.
+"""gla: Gated linear attention: a matrix state whose rows decay at data-dependent rates.
+
+S_t = Diag(exp g_t) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)        (Yang et al. 2024, arXiv:2312.06635)
+
+The spec:
+
+    dim H, K, V
+
+    input q[H, K], k[H, K], v[H, V]
+    input g[H, K] in [-inf, 0]                  # log decay
+
+    state S[H, K, V] = 0                        # a caller may pass its own and gets its gradient
+
+    S = exp(g) * S[t-1] + k * v
+    output o = sum[K](q * S) / sqrt(K)
+
+    eigenvalues S in [0, 1]                     # a claim about the transition, proved or refused
+    schedule chunk {32, 64, 128}                # a limit for the tile solver
+
+How it is computed:
+
+    S: diagonal: each element of S depends on its own past only
+    S: eigenvalues in [0, 1]: `exp(g)`
+    in plain torch:
+        chunkwise: 32 rows a block: modelled time 0.12 of the step form; scan form 1.10
+        S: decay over H, K kept as a logarithm in [-inf, 0] per step
+        S: read over K: 5 anchored levels, every exponent <= 0
+    in Triton:
+        chunkwise: 32 rows a block: modelled time 0.31 of the step form; scan form does not fit (a program could
+            not hold its values)
+        S: decay over H, K kept as a logarithm in [-inf, 0] per step
+        S: read over K: 5 anchored levels, every exponent <= 0
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["GLA", "GLAResult", "gla", "gla_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _shift(x, by, dim):
+    """y[i] = x[i - by] along `dim`, zero where that is outside."""
+    size = x.shape[dim]
+    kept = size - min(abs(by), size)
+    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
+    if by > 0:
+        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
+    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _upper(x, rows, dim):
+    """The upper half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 1)
+
+
+def _lower(x, rows, dim):
+    """The lower half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 0)
+
+
+def _pairs(x, rows):
+    """x[..., t, s] where t is in the upper and s in the lower half of one segment of 2 * rows rows: a view.
+
+    Its axes are [..., segment, t inside, s inside].
+    """
+    x = _lower(_upper(x, rows, -2), rows, -1)
+    return x.diagonal(0, -4, -2).movedim(-1, -3)
+
+
+def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
+    """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
+    if block:
+        x = x.unflatten(dim, (x.shape[dim] // block, block))
+    if reverse:
+        x = x.flip(dim)
+    x = x.cumsum(dim)
+    if exclusive:
+        x = _shift(x, 1, dim)
+    if reverse:
+        x = x.flip(dim)
+    return x.flatten(dim - 1, dim) if block else x
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _forward_torch(q, k, v, g, S_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    log_decay = _inside(g, T, 0.0, -2)
+    x = torch.exp(log_decay.sum(-2))
+    w = _inside(k, T, 0.0, -2)
+    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+    p = (w * to_end).mT @ v
+
+    # the recurrence itself: one step or block after the other
+    S = S_0
+    S_all = [S]
+    for p_n, x_n2 in zip(p, x[..., None]):
+        S = torch.addcmul(p_n, x_n2, S)
+        S_all.append(S)
+
+    S_all = torch.stack(S_all)
+    from_start = torch.exp(log_decay.cumsum(-2))
+    log_decay_u16 = _upper(log_decay, 16, -2)
+    log_decay_l16 = _lower(log_decay, 16, -2)
+    x2 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
+    w_l16 = _lower(w, 16, -2)
+    q_u16 = _upper(q, 16, -2)
+    A_16 = q_u16 * torch.exp(log_decay_u16.cumsum(-2)) @ (w_l16 * x2).mT
+    log_decay_u8 = _upper(log_decay, 8, -2)
+    log_decay_l8 = _lower(log_decay, 8, -2)
+    x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    w_l8 = _lower(w, 8, -2)
+    q_u8 = _upper(q, 8, -2)
+    A_8 = q_u8 * torch.exp(log_decay_u8.cumsum(-2)) @ (w_l8 * x3).mT
+    log_decay_u4 = _upper(log_decay, 4, -2)
+    log_decay_l4 = _lower(log_decay, 4, -2)
+    x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    w_l4 = _lower(w, 4, -2)
+    q_u4 = _upper(q, 4, -2)
+    A_4 = q_u4 * torch.exp(log_decay_u4.cumsum(-2)) @ (w_l4 * x4).mT
+    log_decay_u2 = _upper(log_decay, 2, -2)
+    log_decay_l2 = _lower(log_decay, 2, -2)
+    x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    w_l2 = _lower(w, 2, -2)
+    q_u2 = _upper(q, 2, -2)
+    A_2 = q_u2 * torch.exp(log_decay_u2.cumsum(-2)) @ (w_l2 * x5).mT
+    log_decay_u1 = _upper(log_decay, 1, -2)
+    w_l1 = _lower(w, 1, -2)
+    q_u1 = _upper(q, 1, -2)
+    A_1 = q_u1 * torch.exp(log_decay_u1) @ w_l1.mT
+    A_here = torch.where((row[:, None] == row), (q * w).sum(-1)[..., None], 0.0)
+    A = A_here
+    _pairs(A, 16).add_(A_16)
+    _pairs(A, 8).add_(A_8)
+    _pairs(A, 4).add_(A_4)
+    _pairs(A, 2).add_(A_2)
+    _pairs(A, 1).add_(A_1)
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q * from_start @ S_all[:-1] + A @ v) / math.sqrt(K)
+    return _sequence(o.transpose(2, 3), T), S, S_all
+
+
+def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
+    """Gradients of every input, parameter and initial state."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    log_decay = _inside(g, T, 0.0, -2)
+    x = torch.exp(log_decay.sum(-2))
+    x2 = d_o / math.sqrt(K)
+    from_start = torch.exp(log_decay.cumsum(-2))
+    p = (q * from_start).mT @ x2
+
+    # the recurrence itself: one step or block after the other
+    d_S = d_S_T
+    d_S_all = [d_S]
+    for p_n, x_n2 in reversed(list(zip(p, x[..., None]))):
+        d_S = torch.addcmul(p_n, d_S, x_n2)
+        d_S_all.append(d_S)
+
+    d_S_all = torch.stack(d_S_all[::-1])
+    m = row[:, None] == row
+    p2 = x2 @ v.mT
+    p3 = torch.where(m, p2, 0.0).sum(-1)
+    w = _inside(k, T, 0.0, -2)
+    p2_1 = _pairs(p2, 1)
+    w_l1 = _lower(w, 1, -2)
+    p4 = p2_1 @ w_l1
+    log_decay_u1 = _upper(log_decay, 1, -2)
+    exp_log_decay = torch.exp(log_decay_u1)
+    p2_2 = _pairs(p2, 2)
+    log_decay_l2 = _lower(log_decay, 2, -2)
+    x3 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    w_l2 = _lower(w, 2, -2)
+    x4 = w_l2 * x3
+    p5 = p2_2 @ x4
+    log_decay_u2 = _upper(log_decay, 2, -2)
+    x5 = torch.exp(log_decay_u2.cumsum(-2))
+    p2_4 = _pairs(p2, 4)
+    log_decay_l4 = _lower(log_decay, 4, -2)
+    x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    w_l4 = _lower(w, 4, -2)
+    x7 = w_l4 * x6
+    p6 = p2_4 @ x7
+    log_decay_u4 = _upper(log_decay, 4, -2)
+    x8 = torch.exp(log_decay_u4.cumsum(-2))
+    p2_8 = _pairs(p2, 8)
+    log_decay_l8 = _lower(log_decay, 8, -2)
+    x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    w_l8 = _lower(w, 8, -2)
+    x10 = w_l8 * x9
+    p7 = p2_8 @ x10
+    log_decay_u8 = _upper(log_decay, 8, -2)
+    x11 = torch.exp(log_decay_u8.cumsum(-2))
+    p2_16 = _pairs(p2, 16)
+    log_decay_l16 = _lower(log_decay, 16, -2)
+    x12 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
+    w_l16 = _lower(w, 16, -2)
+    x13 = w_l16 * x12
+    p8 = p2_16 @ x13
+    log_decay_u16 = _upper(log_decay, 16, -2)
+    x14 = torch.exp(log_decay_u16.cumsum(-2))
+    p9 = x2 @ S_all[:-1].mT
+    d_q = p3[..., None] * w + p9 * from_start
+    _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
+    _upper(d_q, 2, -2).add_(p5 * x5)
+    _upper(d_q, 4, -2).add_(p6 * x8)
+    _upper(d_q, 8, -2).add_(p7 * x11)
+    _upper(d_q, 16, -2).add_(p8 * x14)
+    p10 = v @ d_S_all[1:].mT
+    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+    x15 = w * to_end
+    x16 = _cumsum(p10 * x15, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
+    q_u1 = _upper(q, 1, -2)
+    q_u2 = _upper(q, 2, -2)
+    x17 = q_u2 * x5
+    x18 = p2_2.mT @ x17
+    q_u4 = _upper(q, 4, -2)
+    x19 = q_u4 * x8
+    x20 = p2_4.mT @ x19
+    q_u8 = _upper(q, 8, -2)
+    x21 = q_u8 * x11
+    x22 = p2_8.mT @ x21
+    q_u16 = _upper(q, 16, -2)
+    x23 = q_u16 * x14
+    x24 = p2_16.mT @ x23
+    x25 = x16 + _cumsum(p9 * q * from_start, -2, reverse=True)
+    _upper(x25, 1, -2).add_(p4 * q_u1 * exp_log_decay)
+    _lower(x25, 2, -2).add_(_cumsum(x18 * w_l2 * x3, -2, exclusive=True))
+    _upper(x25, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
+    _lower(x25, 4, -2).add_(_cumsum(x20 * w_l4 * x6, -2, exclusive=True))
+    _upper(x25, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
+    _lower(x25, 8, -2).add_(_cumsum(x22 * w_l8 * x9, -2, exclusive=True))
+    _upper(x25, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
+    _lower(x25, 16, -2).add_(_cumsum(x24 * w_l16 * x12, -2, exclusive=True))
+    _upper(x25, 16, -2).add_(_cumsum(p8 * q_u16 * x14, -2, reverse=True))
+    d_g = _inside(x25, T, 0.0, -2, own=True)
+    x26 = q_u1 * exp_log_decay
+    x27 = p10 * to_end + p3[..., None] * q
+    _lower(x27, 1, -2).add_(p2_1.mT @ x26)
+    _lower(x27, 2, -2).add_(x18 * x3)
+    _lower(x27, 4, -2).add_(x20 * x6)
+    _lower(x27, 8, -2).add_(x22 * x9)
+    _lower(x27, 16, -2).add_(x24 * x12)
+    d_k = _inside(x27, T, 0.0, -2, own=True)
+    A_16 = x23 @ x13.mT
+    A_8 = x21 @ x10.mT
+    A_4 = x19 @ x7.mT
+    A_2 = x17 @ x4.mT
+    A_1 = x26 @ w_l1.mT
+    A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
+    A = A_here
+    _pairs(A, 16).add_(A_16)
+    _pairs(A, 8).add_(A_8)
+    _pairs(A, 4).add_(A_4)
+    _pairs(A, 2).add_(A_2)
+    _pairs(A, 1).add_(A_1)
+    d_v = x15 @ d_S_all[1:] + A.mT @ x2
+    return (
+        _sequence(d_q.transpose(2, 3), T),
+        _sequence(d_k.transpose(2, 3), T),
+        _sequence(d_v.transpose(2, 3), T),
+        _sequence(d_g.transpose(2, 3), T),
+        d_S,
+    )
+
+
+def _step_torch(q, k, v, g, S_0):
+    """One step: outputs and new states."""
+    K = q.shape[2]
+
+    # S = exp(g) * S[t-1] + k * v
+    S = torch.exp(g)[..., None] * S_0 + k[..., None] * v[:, :, None]
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q[..., None, :] @ S)[..., 0, :] / math.sqrt(K)
+    return o, S
+
+
+# ---------- the recurrence in Triton: CUDA devices --------------------------------------------------------------------
+
+triton = tl = None  # imported by _load_triton
+_KERNELS = []
+
+
+def _jit(function=None, **options):
+    """Mark a Triton kernel. The function stays as it is until `_load_triton` hands it to Triton."""
+    if function is None:
+        return lambda function: _jit(function, **options)
+    _KERNELS.append((function, options))
+    return function
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if tl is None:
+        import triton
+
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        import triton.language as tl
+
+
+@_jit
+def shift_rows(x, BY: tl.constexpr):
+    """x with its rows (axis 0; rank 1, 2 or 3) moved down by BY, up where BY < 0; rows that come free are zero."""
+    C: tl.constexpr = x.shape[0]
+    o_from = tl.arange(0, C) - BY
+    m_from = (o_from >= 0) & (o_from < C)
+    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
+    if len(x.shape) == 2:
+        o_from = o_from[:, None]
+        m_from = m_from[:, None]
+    if len(x.shape) == 3:
+        o_from = o_from[:, None, None]
+        m_from = m_from[:, None, None]
+    return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
+
+
+@_jit
+def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """Running sum of x along axis 0 (rank 1, 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
+
+    EXCLUSIVE leaves the own row out by shifting before the sum, never by a difference, so -inf rows are exact.
+    """
+    C: tl.constexpr = x.shape[0]
+    if EXCLUSIVE:
+        if REVERSE:
+            first = tl.arange(0, C) % BLOCK == BLOCK - 1
+            moved = shift_rows(x, -1)
+        else:
+            first = tl.arange(0, C) % BLOCK == 0
+            moved = shift_rows(x, 1)
+        if len(x.shape) == 2:
+            first = first[:, None]
+        if len(x.shape) == 3:
+            first = first[:, None, None]
+        x = tl.where(first, 0.0, moved)
+    if BLOCK == C:
+        return tl.cumsum(x, 0, reverse=REVERSE)
+    elif len(x.shape) == 1:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+    elif len(x.shape) == 2:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1]))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+    else:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1] * x.shape[2]))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+
+
+@_jit(do_not_specialize=['T'])
+def gla_forward_kernel(
+    p_S_0, p_S_in, p_q, p_g, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Outputs, final states, and the states that the gradient needs."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    o_t = tl.arange(0, BT)
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        # output o = sum[K](q * S) / sqrt(K)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x = b_k_in * tl.exp(b_log_decay_sum16_rest)
+        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay_sum16)).to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair, b_sum_1, 0.0)
+        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+        b_x_1 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay_sum8)).to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_sum_2, 0.0)
+        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay_sum4)).to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_sum_3, 0.0)
+        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+        b_x_3 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay_sum2)).to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_4, 0.0)
+        b_sum_5 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_5, 0.0)
+        b_sum_6 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_6[:, None], 0.0)
+        b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
+        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+        b_o = (b_sum + b_Av) / SQRT_K
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        # S = exp(g) * S[t-1] + k * v
+        b_sum_7 = tl.sum(b_log_decay, 0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_8 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = tl.exp(b_sum_7)[:, None] * b_S + b_sum_8
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['T'])
+def gla_infer_kernel(
+    p_S_0, p_q, p_g, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Outputs and final states."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    o_t = tl.arange(0, BT)
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        # output o = sum[K](q * S) / sqrt(K)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x = b_k_in * tl.exp(b_log_decay_sum16_rest)
+        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay_sum16)).to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair, b_sum_1, 0.0)
+        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+        b_x_1 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay_sum8)).to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_sum_2, 0.0)
+        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay_sum4)).to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_sum_3, 0.0)
+        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+        b_x_3 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay_sum2)).to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_4, 0.0)
+        b_sum_5 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_5, 0.0)
+        b_sum_6 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_6[:, None], 0.0)
+        b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
+        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+        b_o = (b_sum + b_Av) / SQRT_K
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        # S = exp(g) * S[t-1] + k * v
+        b_sum_7 = tl.sum(b_log_decay, 0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_8 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = tl.exp(b_sum_7)[:, None] * b_S + b_sum_8
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def gla_backward_kernel(
+    p_d_S_T, p_S_in, p_v, p_k, p_g, p_q, p_d_o, p_d_q, p_d_g, p_d_k, p_d_v, p_d_S_0, B, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """All gradients, from the last block to the first."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t[:, None] == o_t[None, :])
+    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_4 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_5 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(NT - 1, -1, -1):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        # gradient of q
+        b_x = b_do / SQRT_K
+        b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+        b_sum = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
+        b_sum_1 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_exp_log_decay = tl.exp(b_log_decay)
+        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+        b_x_1 = tl.exp(b_log_decay_sum2_rest)
+        b_x_2 = b_k_in * b_x_1
+        b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
+        b_sum_2 = tl.dot(b_vx_low_1.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+        b_x_3 = tl.exp(b_log_decay_sum2)
+        b_x_4 = b_sum[:, None] * b_k_in + b_sum_1 * b_exp_log_decay + b_sum_2 * b_x_3
+        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+        b_x_5 = tl.exp(b_log_decay_sum4_rest)
+        b_x_6 = b_k_in * b_x_5
+        b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
+        b_sum_3 = tl.dot(b_vx_low_2.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+        b_x_7 = tl.exp(b_log_decay_sum4)
+        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+        b_x_8 = tl.exp(b_log_decay_sum8_rest)
+        b_x_9 = b_k_in * b_x_8
+        b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
+        b_sum_4 = tl.dot(b_vx_low_3.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+        b_x_10 = tl.exp(b_log_decay_sum8)
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x_11 = tl.exp(b_log_decay_sum16_rest)
+        b_x_12 = b_k_in * b_x_11
+        b_vx_low_4 = tl.where(m_pair_5, b_vx, 0.0)
+        b_sum_5 = tl.dot(b_vx_low_4.to(DOT), b_x_12.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_x_13 = tl.exp(b_log_decay_sum16)
+        b_x_14 = b_x_4 + b_sum_3 * b_x_7 + b_sum_4 * b_x_10 + b_sum_5 * b_x_13
+        b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+        m_tk = m_t[:, None] & m_k[None, :]
+        tl.store(p_d_q + at_vthk + o_thk, b_x_14 + b_Sx * b_from_start, mask=m_tk)
+        # gradient of g
+        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
+        b_SdS = tl.sum(b_S * b_dS, 1)
+        b_sum_6 = tl.sum(b_log_decay, 0)
+        b_exp_sum_6 = tl.exp(b_sum_6)
+        b_x_15 = b_x_sum + (b_SdS * b_exp_sum_6)[None, :] + b_sum_1 * b_q * b_exp_log_decay
+        b_qx_3 = b_q * b_x_3
+        b_sum_7 = tl.trans(tl.dot(tl.trans(b_qx_3.to(DOT)), b_vx_low_1.to(DOT), input_precision=PRECISION))
+        b_x_sum2 = segment_cumsum(b_sum_7 * b_k_in * b_x_1, 2, False, True)
+        b_x_sum2_rest = segment_cumsum(b_sum_2 * b_q * b_x_3, 2, True, False)
+        b_qx_7 = b_q * b_x_7
+        b_sum_8 = tl.trans(tl.dot(tl.trans(b_qx_7.to(DOT)), b_vx_low_2.to(DOT), input_precision=PRECISION))
+        b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_5, 4, False, True)
+        b_x_sum4_rest = segment_cumsum(b_sum_3 * b_q * b_x_7, 4, True, False)
+        b_x_16 = b_q * b_x_10
+        b_sum_9 = tl.trans(tl.dot(tl.trans(b_x_16.to(DOT)), b_vx_low_3.to(DOT), input_precision=PRECISION))
+        b_x_sum8 = segment_cumsum(b_sum_9 * b_k_in * b_x_8, 8, False, True)
+        b_x_17 = b_x_15 + b_x_sum2 + b_x_sum2_rest + b_x_sum4 + b_x_sum4_rest + b_x_sum8
+        b_x_sum8_rest = segment_cumsum(b_sum_4 * b_q * b_x_10, 8, True, False)
+        b_x_18 = b_q * b_x_13
+        b_sum_10 = tl.trans(tl.dot(tl.trans(b_x_18.to(DOT)), b_vx_low_4.to(DOT), input_precision=PRECISION))
+        b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_11, 16, False, True)
+        b_x_sum16_rest = segment_cumsum(b_sum_5 * b_q * b_x_13, 16, True, False)
+        b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
+        b_x_19 = b_x_17 + b_x_sum8_rest + b_x_sum16 + b_x_sum16_rest + b_x_sum_rest
+        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_19, 0.0), mask=m_tk)
+        # gradient of k
+        b_x_20 = b_q * b_exp_log_decay
+        b_sum_11 = tl.trans(tl.dot(tl.trans(b_x_20.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
+        b_x_21 = b_vdS * b_to_end + b_sum[:, None] * b_q + b_sum_11 + b_sum_7 * b_x_1
+        b_x_22 = b_x_21 + b_sum_8 * b_x_5 + b_sum_9 * b_x_8 + b_sum_10 * b_x_11
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_22, 0.0), mask=m_tk)
+        # gradient of v
+        b_sum_12 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_sum_13 = tl.dot(b_x_18.to(DOT), tl.trans(b_x_12.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair_5, b_sum_13, 0.0)
+        b_sum_14 = tl.dot(b_x_16.to(DOT), tl.trans(b_x_9.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_4, b_sum_14, 0.0)
+        b_sum_15 = tl.dot(b_qx_7.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_3, b_sum_15, 0.0)
+        b_sum_16 = tl.dot(b_qx_3.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_sum_16, 0.0)
+        b_sum_17 = tl.dot(b_x_20.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_1, b_sum_17, 0.0)
+        b_sum_18 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair, b_sum_18[:, None], 0.0)
+        b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
+        b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+        tl.store(p_d_v + at_thv + o_thv, b_sum_12 + b_Ax, mask=m_tv)
+        # cotangents of the states, for what comes before
+        b_sum_19 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x.to(DOT), input_precision=PRECISION)
+        b_dS = b_dS * b_exp_sum_6[:, None] + b_sum_19
+    tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
+
+
+@_jit(do_not_specialize=['T'])
+def gla_states_kernel(
+    p_S_0, p_S_in, p_g, p_v, p_k, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """First of two: the states as each block begins."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        # S = exp(g) * S[t-1] + k * v
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_1 = tl.dot(tl.trans((tl.where(m_t[:, None], b_k, 0.0) * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = tl.exp(b_sum)[:, None] * b_S + b_sum_1
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def gla_outputs_kernel(
+    p_S_in, p_q, p_g, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Second of two: the outputs of all blocks at once."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV) % B
+    i_n = i_p // (B * H * NV)
+    i_n = i_n.to(tl.int32)
+    i_0 = i_n * BT
+    o_t = tl.arange(0, BT)
+    m_pair = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_thk = ((i_b * T + i_0) * H + i_h) * K
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    at_thv = ((i_b * T + i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    # output o = sum[K](q * S) / sqrt(K)
+    m_t = o_t < T - i_0
+    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+    b_x = b_k_in * tl.exp(b_log_decay_sum16_rest)
+    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay_sum16)).to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
+    b_A_16 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_sum_1, 0.0)
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_1 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay_sum8)).to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair, b_sum_2, 0.0)
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_2 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay_sum4)).to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_1, b_sum_3, 0.0)
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_3 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay_sum2)).to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_2, b_sum_4, 0.0)
+    b_sum_5 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_3, b_sum_5, 0.0)
+    b_sum_6 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where((o_t[:, None] == o_t[None, :]), b_sum_6[:, None], 0.0)
+    b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
+    b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+    b_o = (b_sum + b_Av) / SQRT_K
+    m_tv = m_t[:, None] & m_v[None, :]
+    tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+
+
+@_jit(do_not_specialize=['T'])
+def gla_cotangents_kernel(
+    p_d_S_T, p_d_S_out, p_g, p_q, p_d_o, p_d_S_0, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """First of two: the cotangents of the states as each block ends."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(NT - 1, -1, -1):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        # cotangents of the states, for what comes before
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+        b_dS = b_dS * tl.exp(b_sum)[:, None] + b_sum_1
+    tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def gla_gradients_kernel(
+    p_S_in, p_d_S_out, p_v, p_k, p_g, p_q, p_d_o, p_d_q, p_d_g, p_d_k, p_d_v, B, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Second of two: the gradients of all blocks at once."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV) % B
+    i_n = i_p // (B * H * NV)
+    i_n = i_n.to(tl.int32)
+    i_0 = i_n * BT
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t[:, None] == o_t[None, :])
+    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_4 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_5 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_thv = ((i_b * T + i_0) * H + i_h) * V
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    at_thk = ((i_b * T + i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    # gradient of q
+    b_x = b_do / SQRT_K
+    b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+    b_sum = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
+    b_sum_1 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+    b_exp_log_decay = tl.exp(b_log_decay)
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_1 = tl.exp(b_log_decay_sum2_rest)
+    b_x_2 = b_k_in * b_x_1
+    b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
+    b_sum_2 = tl.dot(b_vx_low_1.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_3 = tl.exp(b_log_decay_sum2)
+    b_x_4 = b_sum[:, None] * b_k_in + b_sum_1 * b_exp_log_decay + b_sum_2 * b_x_3
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_5 = tl.exp(b_log_decay_sum4_rest)
+    b_x_6 = b_k_in * b_x_5
+    b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
+    b_sum_3 = tl.dot(b_vx_low_2.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_7 = tl.exp(b_log_decay_sum4)
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_8 = tl.exp(b_log_decay_sum8_rest)
+    b_x_9 = b_k_in * b_x_8
+    b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
+    b_sum_4 = tl.dot(b_vx_low_3.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_10 = tl.exp(b_log_decay_sum8)
+    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+    b_x_11 = tl.exp(b_log_decay_sum16_rest)
+    b_x_12 = b_k_in * b_x_11
+    b_vx_low_4 = tl.where(m_pair_5, b_vx, 0.0)
+    b_sum_5 = tl.dot(b_vx_low_4.to(DOT), b_x_12.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_x_13 = tl.exp(b_log_decay_sum16)
+    b_x_14 = b_x_4 + b_sum_3 * b_x_7 + b_sum_4 * b_x_10 + b_sum_5 * b_x_13
+    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_q + at_vthk + o_thk, b_x_14 + b_Sx * b_from_start, mask=m_tk)
+    # gradient of g
+    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
+    b_SdS = tl.sum(b_S * b_dS, 1)
+    b_sum_6 = tl.sum(b_log_decay, 0)
+    b_x_15 = b_x_sum + (b_SdS * tl.exp(b_sum_6))[None, :] + b_sum_1 * b_q * b_exp_log_decay
+    b_qx_3 = b_q * b_x_3
+    b_sum_7 = tl.trans(tl.dot(tl.trans(b_qx_3.to(DOT)), b_vx_low_1.to(DOT), input_precision=PRECISION))
+    b_x_sum2 = segment_cumsum(b_sum_7 * b_k_in * b_x_1, 2, False, True)
+    b_x_sum2_rest = segment_cumsum(b_sum_2 * b_q * b_x_3, 2, True, False)
+    b_qx_7 = b_q * b_x_7
+    b_sum_8 = tl.trans(tl.dot(tl.trans(b_qx_7.to(DOT)), b_vx_low_2.to(DOT), input_precision=PRECISION))
+    b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_5, 4, False, True)
+    b_x_sum4_rest = segment_cumsum(b_sum_3 * b_q * b_x_7, 4, True, False)
+    b_x_16 = b_q * b_x_10
+    b_sum_9 = tl.trans(tl.dot(tl.trans(b_x_16.to(DOT)), b_vx_low_3.to(DOT), input_precision=PRECISION))
+    b_x_sum8 = segment_cumsum(b_sum_9 * b_k_in * b_x_8, 8, False, True)
+    b_x_17 = b_x_15 + b_x_sum2 + b_x_sum2_rest + b_x_sum4 + b_x_sum4_rest + b_x_sum8
+    b_x_sum8_rest = segment_cumsum(b_sum_4 * b_q * b_x_10, 8, True, False)
+    b_x_18 = b_q * b_x_13
+    b_sum_10 = tl.trans(tl.dot(tl.trans(b_x_18.to(DOT)), b_vx_low_4.to(DOT), input_precision=PRECISION))
+    b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_11, 16, False, True)
+    b_x_sum16_rest = segment_cumsum(b_sum_5 * b_q * b_x_13, 16, True, False)
+    b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
+    b_x_19 = b_x_17 + b_x_sum8_rest + b_x_sum16 + b_x_sum16_rest + b_x_sum_rest
+    tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_19, 0.0), mask=m_tk)
+    # gradient of k
+    b_x_20 = b_q * b_exp_log_decay
+    b_sum_11 = tl.trans(tl.dot(tl.trans(b_x_20.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
+    b_x_21 = b_vdS * b_to_end + b_sum[:, None] * b_q + b_sum_11 + b_sum_7 * b_x_1
+    b_x_22 = b_x_21 + b_sum_8 * b_x_5 + b_sum_9 * b_x_8 + b_sum_10 * b_x_11
+    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_22, 0.0), mask=m_tk)
+    # gradient of v
+    b_sum_12 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    b_sum_13 = tl.dot(b_x_18.to(DOT), tl.trans(b_x_12.to(DOT)), input_precision=PRECISION)
+    b_A_16 = tl.where(m_pair_5, b_sum_13, 0.0)
+    b_sum_14 = tl.dot(b_x_16.to(DOT), tl.trans(b_x_9.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_4, b_sum_14, 0.0)
+    b_sum_15 = tl.dot(b_qx_7.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_3, b_sum_15, 0.0)
+    b_sum_16 = tl.dot(b_qx_3.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_2, b_sum_16, 0.0)
+    b_sum_17 = tl.dot(b_x_20.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_1, b_sum_17, 0.0)
+    b_sum_18 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair, b_sum_18[:, None], 0.0)
+    b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
+    b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+    tl.store(p_d_v + at_thv + o_thv, b_sum_12 + b_Ax, mask=m_tv)
+
+
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _few(programs, x):
+    """Whether so many programs leave half of the device idle."""
+    if x.device.type != "cuda":
+        return False
+    return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
+
+
+def _forward_triton(q, k, v, g, S_0):
+    """Outputs, final states, and what the gradient needs."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    NT = (T + 31) // 32
+    DOT, PRECISION = _types(q, k, v, g)
+    BK = _pad(K, 16)
+    BV = min(_pad(V, 16), 32)
+    NV = -(-V // BV)
+    S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
+    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+    if NT > 1 and _few(B * H * NV, q):
+        gla_states_kernel[(B * H * NV,)](
+            S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=2, enable_fp_fusion=True,
+        )
+        gla_outputs_kernel[(NT * B * H * NV,)](
+            S_in, q, g, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    else:
+        gla_forward_kernel[(B * H * NV,)](
+            S_0, S_in, q, g, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    return o, S_T, S_in
+
+
+def _infer_triton(q, k, v, g, S_0):
+    """Outputs and final states."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    NT = (T + 31) // 32
+    DOT, PRECISION = _types(q, k, v, g)
+    BK = _pad(K, 16)
+    BV = min(_pad(V, 16), 32)
+    NV = -(-V // BV)
+    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
+    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+    if NT > 1 and _few(B * H * NV, q):
+        S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+        gla_states_kernel[(B * H * NV,)](
+            S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=2, enable_fp_fusion=True,
+        )
+        gla_outputs_kernel[(NT * B * H * NV,)](
+            S_in, q, g, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    else:
+        gla_infer_kernel[(B * H * NV,)](
+            S_0, q, g, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    return o, S_T
+
+
+def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T):
+    """Gradients of every argument of forward."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    NT = (T + 31) // 32
+    DOT, PRECISION = _types(q, k, v, g)
+    BK = _pad(K, 16)
+    BV = min(_pad(V, 16), 32)
+    NV = -(-V // BV)
+    if NT > 1 and _few(B * H * NV, q):
+        d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+        d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_g = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        gla_cotangents_kernel[(B * H * NV,)](
+            d_S_T, d_S_out, g, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        gla_gradients_kernel[(NT * B * H * NV,)](
+            S_in, d_S_out, v, k, g, q, d_o, d_q, d_g, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        d_q = d_q.sum(0)
+        d_g = d_g.sum(0)
+        d_k = d_k.sum(0)
+    else:
+        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_g = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+        gla_backward_kernel[(B * H * NV,)](
+            d_S_T, S_in, v, k, g, q, d_o, d_q, d_g, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        d_q = d_q.sum(0)
+        d_g = d_g.sum(0)
+        d_k = d_k.sum(0)
+    return d_q, d_k, d_v, d_g, d_S_0
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_all."""
+    return [(((T + 31) // 32 + 1, B, H, K, V), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+def _saved_triton(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_in."""
+    return [((B, (T + 31) // 32, H, K, V), carry)]
+
+
+def _prepare_triton(carry, *tensors):
+    """The kernels read tensors as they are stored; this is where Triton is first needed."""
+    _load_triton()
+    return [x.contiguous() for x in tensors]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    if x.device.type == "cuda" and x.dtype != torch.float64:
+        return _TRITON
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "q": "B T H K",
+    "k": "B T H K",
+    "v": "B T H V",
+    "g": "B T H K",
+    "S_0": "B H K V",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"gla: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"gla: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"gla: shapes disagree: {_AXES}")
+
+
+def _sizes(q, k, v, g):
+    """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 4 or v.dim() != 4:
+        raise _shape_error(True, q=q, k=k, v=v, g=g)
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    if k.shape != (B, T, H, K) or v.shape != (B, T, H, V) or g.shape != (B, T, H, K):
+        raise _shape_error(True, q=q, k=k, v=v, g=g)
+    return B, T, H, K, V
+
+
+def _step_sizes(q, k, v, g):
+    """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 3 or v.dim() != 3:
+        raise _shape_error(False, q=q, k=k, v=v, g=g)
+    B, H, K = q.shape
+    V = v.shape[2]
+    if k.shape != (B, H, K) or v.shape != (B, H, V) or g.shape != (B, H, K):
+        raise _shape_error(False, q=q, k=k, v=v, g=g)
+    return B, H, K, V
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(q, k, v, g, S_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, K, V = _sizes(q, k, v, g)
+    return q.new_zeros((B, T, H, V)), q.new_zeros((B, H, K, V), dtype=_carry(q))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:4]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:5]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, S_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[4:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, S_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of q, k, v, g, S_0."""
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[4:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:5], list(kept[5:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[5 : 5 + count])
+        return tuple(_OPS.backward.default(*flat[:5], saved, *flat[5 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("gla: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_gla_4bf3359ce0dd", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_gla_4bf3359ce0dd_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
+    results = [f"Tensor {x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class GLAResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"gla: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("q k v g".split())
+_GATES = frozenset("g".split())
+
+
+def gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    """Run gla over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        g: [B, T, H, K]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    q, k, v, g = _cast(q, k, v, g)
+    B, T, H, K, V = _sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, q=q, k=k, v=v, g=g, S_0=S_0)
+    S_0 = S_0 if S_0.dtype == carry else S_0.to(carry)
+    return GLAResult(*_OPS.run.default(q, k, v, g, S_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    """Run gla for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        g: [B, H, K]
+        S_0: [B, H, K, V]
+    """
+    q, k, v, g = _cast(q, k, v, g)
+    B, H, K, V = _step_sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, q=q, k=k, v=v, g=g, S_0=S_0)
+    results = _step(*_prepare_torch(carry, q, k, v, g, S_0))
+    return GLAResult(*(o.to(q.dtype) for o in results[:1]), *results[1:])
+
+
+class GLA(torch.nn.Module):
+    """gla as a layer: it owns no parameter."""
+
+    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+        """The recurrence over a sequence; see `gla`."""
+        return gla(q, k, v, g, S_0=S_0)
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+        """One step; see `gla_step`."""
+        return gla_step(q, k, v, g, S_0=S_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

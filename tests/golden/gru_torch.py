@@ -1,0 +1,554 @@
+# Made by seqc from the spec `gru`. Edit the spec, not this file.
+"""gru: Gated recurrent unit with block-diagonal heads, in the form of torch.nn.GRU (the reset gate after the product).
+
+r, z = sigmoid(x + R h_{t-1} + b),  n = tanh(x_n + r (R_n h_{t-1} + b_n)),  h_t = n + z (h_{t-1} - n)
+(Cho et al. 2014, arXiv:1406.1078). The inputs are W x + b of each gate.
+
+The spec:
+
+    dim H, D
+
+    input x_r[H, D], x_z[H, D], x_n[H, D]
+    param R_r[H, D, D], R_z[H, D, D], R_n[H, D, D]
+    param b_r[H, D] init 0, b_z[H, D] init 0, b_n[H, D] init 0
+
+    state h[H, D] = 0
+
+    r = sigmoid(x_r + R_r @ h[t-1] + b_r)
+    z = sigmoid(x_z + R_z @ h[t-1] + b_z)
+    n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
+    output h = n + z * (h[t-1] - n)
+
+How it is computed:
+
+    h: nonlinear: the state is mixed along a dim by a matrix
+    h: not known: the state is mixed along a dim by a matrix
+    in plain torch:
+        step: no block form: h: the state is mixed along a dim by a matrix
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["GRU", "GRUResult", "gru", "gru_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _forward_torch(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    x_r = x_r.transpose(0, 1)
+    x_z = x_z.transpose(0, 1)
+    x_n = x_n.transpose(0, 1)
+
+    # the recurrence itself: one step or block after the other
+    h = h_0
+    h_all = [h]
+    R2 = torch.cat([R_r, R_n, R_z], -2).mT
+    for x_r_t, x_n_t, x_z_t in zip(x_r, x_n, x_z):
+        p, p2, p3 = (h.transpose(0, 1) @ R2).transpose(0, 1).chunk(3, -1)
+        # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
+        r = torch.sigmoid(x_r_t + p + b_r)
+        # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
+        n2 = torch.tanh(torch.addcmul(x_n_t, r, p2 + b_n))
+        # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
+        z = torch.sigmoid(x_z_t + p3 + b_z)
+        # output h = n + z * (h[t-1] - n)
+        h = torch.addcmul(n2, z, h - n2)
+        h_all.append(h)
+
+    h_all = torch.stack(h_all)
+    return h_all[1:].transpose(0, 1).clone(), h, h_all
+
+
+def _backward_torch(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, h_all, d_h, d_h_T):
+    """Gradients of every input, parameter and initial state."""
+    x_r = x_r.transpose(0, 1)
+    x_z = x_z.transpose(0, 1)
+    x_n = x_n.transpose(0, 1)
+    d_h = d_h.transpose(0, 1)
+    x = h_all[:-1]
+    R = torch.cat([R_z, R_r, R_n], -2)
+    p, p2, p3 = torch.einsum("nbhd,hDd->nbhD", x, R).chunk(3, -1)
+    # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
+    z = torch.sigmoid(x_z + p + b_z)
+    # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
+    r = torch.sigmoid(x_r + p2 + b_r)
+    x2 = p3 + b_n
+    # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
+    n2 = torch.tanh(x_n + r * x2)
+    x3 = (h_all[:-1] - n2) * z * (1.0 - z)
+    x4 = 1.0 - n2 * n2
+    x5 = x2 * r * (1.0 - r)
+
+    # the recurrence itself: one step or block after the other
+    d_h2 = d_h_T
+    d_h_all = [d_h2]
+    R2 = torch.cat([R_z, R_n, R_r], -2)
+    for d_h_t, z_t, x3_t, x4_t, r_t, x5_t in reversed(list(zip(d_h, z, x3, x4, r, x5))):
+        x6 = d_h_t + d_h2
+        x7 = x6 * z_t
+        d_x_z = x6 * x3_t
+        d_x_n = (x6 - x7) * x4_t
+        d_x_r = d_x_n * x5_t
+        x8 = x7 + (torch.cat([d_x_z, d_x_n * r_t, d_x_r], -1).transpose(0, 1) @ R2).transpose(0, 1)
+        d_h2 = x8
+        d_h_all.append(d_h2)
+
+    d_h_all = torch.stack(d_h_all[::-1])
+    x9 = d_h + d_h_all[1:]
+    d_x_n2 = (x9 - x9 * z) * x4
+    d_x_r2 = d_x_n2 * x5
+    d_x_z2 = x9 * x3
+    return (
+        d_x_r2.transpose(0, 1),
+        d_x_z2.transpose(0, 1),
+        d_x_n2.transpose(0, 1),
+        torch.einsum("nbhk,nbhd->hkd", d_x_r2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_z2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_n2 * r, x),
+        (d_x_n2 * x5).sum((-4, -3)),
+        (x9 * x3).sum((-4, -3)),
+        (d_x_n2 * r).sum((-4, -3)),
+        d_h2,
+    )
+
+
+def _step_torch(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
+    """One step: outputs and new states."""
+    R = torch.cat([R_r, R_n, R_z], -2)
+    p, p2, p3 = (h_0.transpose(0, 1) @ R.mT).transpose(0, 1).chunk(3, -1)
+    # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
+    r = torch.sigmoid(x_r + p + b_r)
+    # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
+    n2 = torch.tanh(x_n + r * (p2 + b_n))
+    # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
+    z = torch.sigmoid(x_z + p3 + b_z)
+    # output h = n + z * (h[t-1] - n)
+    h = n2 + z * (h_0 - n2)
+    return h, h
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_all."""
+    return [((T + 1, B, H, D), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "x_r": "B T H D",
+    "x_z": "B T H D",
+    "x_n": "B T H D",
+    "R_r": "H D D",
+    "R_z": "H D D",
+    "R_n": "H D D",
+    "b_r": "H D",
+    "b_z": "H D",
+    "b_n": "H D",
+    "h_0": "B H D",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"gru: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"gru: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"gru: shapes disagree: {_AXES}")
+
+
+def _sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n):
+    """Sizes of the dims B, T, H, D; ValueError where shapes disagree."""
+    if x_r.dim() != 4:
+        raise _shape_error(True, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n)
+    B, T, H, D = x_r.shape
+    if (
+        x_z.shape != (B, T, H, D)
+        or x_n.shape != (B, T, H, D)
+        or R_r.shape != (H, D, D)
+        or R_z.shape != (H, D, D)
+        or R_n.shape != (H, D, D)
+        or b_r.shape != (H, D)
+        or b_z.shape != (H, D)
+        or b_n.shape != (H, D)
+    ):
+        raise _shape_error(True, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n)
+    return B, T, H, D
+
+
+def _step_sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n):
+    """Sizes of the dims B, H, D; ValueError where shapes disagree."""
+    if x_r.dim() != 3:
+        raise _shape_error(False, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n)
+    B, H, D = x_r.shape
+    if (
+        x_z.shape != (B, H, D)
+        or x_n.shape != (B, H, D)
+        or R_r.shape != (H, D, D)
+        or R_z.shape != (H, D, D)
+        or R_n.shape != (H, D, D)
+        or b_r.shape != (H, D)
+        or b_z.shape != (H, D)
+        or b_n.shape != (H, D)
+    ):
+        raise _shape_error(False, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n)
+    return B, H, D
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, D = _sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n)
+    return x_r.new_zeros((B, T, H, D)), x_r.new_zeros((B, H, D), dtype=_carry(x_r))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:9]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:10]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: h, h_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[9:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: h, h_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0."""
+    tensors, saved, cotangents = arguments[:10], arguments[10], arguments[11:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[9:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:9], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """gru with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:10], list(kept[10:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[10 : 10 + count])
+        return tuple(_OPS.backward.default(*flat[:10], saved, *flat[10 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("gru: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:10], arguments[10], arguments[11:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_gru_94a4a6ac486e", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_gru_94a4a6ac486e_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
+    results = [f"Tensor {x}" for x in "h h_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "h h_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class GRUResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    h: Tensor  # [B, T, H, D]
+    h_T: Tensor  # [B, H, D]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"gru: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"gru: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("x_r x_z x_n".split())
+_GATES = frozenset("".split())
+
+
+def gru(
+    x_r: Tensor,
+    x_z: Tensor,
+    x_n: Tensor,
+    R_r: Tensor,
+    R_z: Tensor,
+    R_n: Tensor,
+    b_r: Tensor,
+    b_z: Tensor,
+    b_n: Tensor,
+    *,
+    h_0: Tensor | None = None,
+) -> GRUResult:
+    """Run gru over a sequence.
+
+    Shapes:
+        x_r: [B, T, H, D]
+        x_z: [B, T, H, D]
+        x_n: [B, T, H, D]
+        R_r: [H, D, D]
+        R_z: [H, D, D]
+        R_n: [H, D, D]
+        b_r: [H, D]
+        b_z: [H, D]
+        b_n: [H, D]
+        h_0: [B, H, D]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    x_r, x_z, x_n = _cast(x_r, x_z, x_n)
+    B, T, H, D = _sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n)
+    carry = _carry(x_r)
+    if h_0 is None:
+        h_0 = x_r.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(
+            True, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n, h_0=h_0
+        )
+    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    return GRUResult(*_OPS.run.default(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def gru_step(
+    x_r: Tensor,
+    x_z: Tensor,
+    x_n: Tensor,
+    R_r: Tensor,
+    R_z: Tensor,
+    R_n: Tensor,
+    b_r: Tensor,
+    b_z: Tensor,
+    b_n: Tensor,
+    *,
+    h_0: Tensor | None = None,
+) -> GRUResult:
+    """Run gru for one step: one token of decoding.
+
+    Shapes:
+        x_r: [B, H, D]
+        x_z: [B, H, D]
+        x_n: [B, H, D]
+        R_r: [H, D, D]
+        R_z: [H, D, D]
+        R_n: [H, D, D]
+        b_r: [H, D]
+        b_z: [H, D]
+        b_n: [H, D]
+        h_0: [B, H, D]
+    """
+    x_r, x_z, x_n = _cast(x_r, x_z, x_n)
+    B, H, D = _step_sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n)
+    carry = _carry(x_r)
+    if h_0 is None:
+        h_0 = x_r.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(
+            False, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n, h_0=h_0
+        )
+    results = _step(*_prepare_torch(carry, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
+    return GRUResult(*(o.to(x_r.dtype) for o in results[:1]), *results[1:])
+
+
+class GRU(torch.nn.Module):
+    """gru as a layer: it owns R_r, R_z, R_n, b_r, b_z, b_n."""
+
+    def __init__(self, *, H: int, D: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "D": D}
+        self.R_r = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_n = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.b_r = torch.nn.Parameter(torch.empty((H, D), device=device, dtype=dtype))
+        self.b_z = torch.nn.Parameter(torch.empty((H, D), device=device, dtype=dtype))
+        self.b_n = torch.nn.Parameter(torch.empty((H, D), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        """Give every parameter its initial value."""
+        D = self.dims["D"]
+        self.R_r.normal_(std=D**-0.5)
+        self.R_z.normal_(std=D**-0.5)
+        self.R_n.normal_(std=D**-0.5)
+        self.b_r.copy_(torch.as_tensor(0.0))
+        self.b_z.copy_(torch.as_tensor(0.0))
+        self.b_n.copy_(torch.as_tensor(0.0))
+
+    def forward(self, x_r: Tensor, x_z: Tensor, x_n: Tensor, *, h_0: Tensor | None = None) -> GRUResult:
+        """The recurrence over a sequence; see `gru`."""
+        return gru(x_r, x_z, x_n, self.R_r, self.R_z, self.R_n, self.b_r, self.b_z, self.b_n, h_0=h_0)
+
+    def step(self, x_r: Tensor, x_z: Tensor, x_n: Tensor, *, h_0: Tensor | None = None) -> GRUResult:
+        """One step; see `gru_step`."""
+        return gru_step(x_r, x_z, x_n, self.R_r, self.R_z, self.R_n, self.b_r, self.b_z, self.b_n, h_0=h_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

@@ -1,0 +1,492 @@
+# Made by seqc from the spec `hgrn`. Edit the spec, not this file.
+"""hgrn: HGRN's recurrence: an elementwise gated average of its input.
+
+h_t = exp(g_t) h_{t-1} + x_t        (Qin et al. 2023, arXiv:2311.04823; x holds the already gated input)
+
+The spec:
+
+    dim D
+
+    input x[D]
+    input g[D] in [-inf, 0]                     # log of the forget gate
+
+    state h[D] = 0
+
+    h = exp(g) * h[t-1] + x
+    output o = h
+
+    eigenvalues h in [0, 1]
+
+How it is computed:
+
+    h: diagonal: each element of h depends on its own past only
+    h: eigenvalues in [0, 1]: `exp(g)`
+    in plain torch:
+        scan: 64 rows a block: modelled time 0.00 of the step form
+        h: products of coefficients are formed by the scan itself: any sign, and zero, are exact
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["HGRN", "HGRNResult", "hgrn", "hgrn_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _before(first, x, dim):
+    """x moved down by one row along `dim` (counted from the end), `first` as the first row."""
+    first = first.unsqueeze(dim) if first.dim() else first
+    return torch.cat([first.expand_as(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)], dim)
+
+
+def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False):
+    """h[i] = a[i] h[i-1] + b[i] along `dim` (counted from the end), h[-1] = start; from the other end if reverse.
+
+    start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
+    memory of b; end: only the last value is wanted.
+    """
+    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
+    shape = torch.broadcast_shapes(a.shape, b.shape, first)
+    out = b if own or end else b.new_empty(shape)
+    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
+    order = range(shape[dim])
+    h = start
+    for i in reversed(order) if reverse else order:
+        if h is None:
+            h = b_rows[i] if own or end else out_rows[i].copy_(b_rows[i])
+        else:
+            step = i if not later else i + 1 if reverse else i - 1
+            h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
+    return h if end else out
+
+
+def _forward_torch(x, g, h_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    T = x.shape[1]
+    BT = 64  # steps per block
+
+    x = _blocks(x, BT, repeat=True)
+    g = _blocks(g, BT, repeat=True)
+    w = _inside(torch.exp(g), T, 1.0, -2, own=True)
+    x2 = w.prod(-2)
+    w2 = _inside(x, T, 0.0, -2)
+    x3 = _affine_scan(w, w2, None, -2, end=True)
+
+    # the recurrence itself: one step or block after the other
+    h = h_0
+    h_all = [h]
+    for x2_n, x3_n in zip(x2, x3):
+        h = torch.addcmul(x3_n, x2_n, h)
+        h_all.append(h)
+
+    h_all = torch.stack(h_all)
+    # h = exp(g) * h[t-1] + x
+    h2 = _affine_scan(w, w2, h_all[:-1], -2)
+    return _sequence(h2, T), h, h_all
+
+
+def _backward_torch(x, g, h_0, h_all, d_o, d_h_T):
+    """Gradients of every input, parameter and initial state."""
+    T = x.shape[1]
+    BT = 64  # steps per block
+    row = torch.arange(BT, dtype=x.dtype, device=x.device)
+
+    x = _blocks(x, BT, repeat=True)
+    g = _blocks(g, BT, repeat=True)
+    d_o = _blocks(d_o, BT, repeat=False)
+    exp_g = torch.exp(g)
+    w = _inside(exp_g, T, 1.0, -2)
+    x2 = _affine_scan(w, (row == BT - 1.0).to(x.dtype)[:, None], None, -2, reverse=True, later=True, end=True)
+    x3 = _affine_scan(w, d_o, None, -2, reverse=True, later=True, end=True)
+    x4 = w[:, :, 0]
+
+    # the recurrence itself: one step or block after the other
+    d_h = d_h_T
+    d_h_all = [d_h]
+    for x2_n, x3_n, x4_n in reversed(list(zip(x2, x3, x4))):
+        d_h = x4_n * torch.addcmul(x3_n, x2_n, d_h)
+        d_h_all.append(d_h)
+
+    d_h_all = torch.stack(d_h_all[::-1])
+    x5 = d_o.clone()
+    x5[:, :, 63].add_(d_h_all[1:])
+    x6 = _affine_scan(w, x5, None, -2, reverse=True, later=True, own=True)
+    # h = exp(g) * h[t-1] + x
+    h = _affine_scan(w, _inside(x, T, 0.0, -2), h_all[:-1], -2)
+    d_g = _inside(x6 * _before(h_all[:-1], h, -2), T, 0.0, -2, own=True) * exp_g
+    d_x = _inside(x6, T, 0.0, -2)
+    return _sequence(d_x, T), _sequence(d_g, T), d_h
+
+
+def _step_torch(x, g, h_0):
+    """One step: outputs and new states."""
+    # h = exp(g) * h[t-1] + x
+    h = torch.exp(g) * h_0 + x
+    return h, h
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_all."""
+    return [(((T + 63) // 64 + 1, B, D), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "x": "B T D",
+    "g": "B T D",
+    "h_0": "B D",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"hgrn: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"hgrn: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"hgrn: shapes disagree: {_AXES}")
+
+
+def _sizes(x, g):
+    """Sizes of the dims B, T, D; ValueError where shapes disagree."""
+    if x.dim() != 3:
+        raise _shape_error(True, x=x, g=g)
+    B, T, D = x.shape
+    if g.shape != (B, T, D):
+        raise _shape_error(True, x=x, g=g)
+    return B, T, D
+
+
+def _step_sizes(x, g):
+    """Sizes of the dims B, D; ValueError where shapes disagree."""
+    if x.dim() != 2:
+        raise _shape_error(False, x=x, g=g)
+    B, D = x.shape
+    if g.shape != (B, D):
+        raise _shape_error(False, x=x, g=g)
+    return B, D
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(x, g, h_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, D = _sizes(x, g)
+    return x.new_zeros((B, T, D)), x.new_zeros((B, D), dtype=_carry(x))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:2]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:3]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, h_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[2:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, h_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of x, g, h_0."""
+    tensors, saved, cotangents = arguments[:3], arguments[3], arguments[4:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[2:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:2], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """hgrn with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:3], list(kept[3:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[3 : 3 + count])
+        return tuple(_OPS.backward.default(*flat[:3], saved, *flat[3 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("hgrn: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:3], arguments[3], arguments[4:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_hgrn_c057d82837d6", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_hgrn_c057d82837d6_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "x g h_0".split()]
+    results = [f"Tensor {x}" for x in "o h_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o h_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class HGRNResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, D]
+    h_T: Tensor  # [B, D]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"hgrn: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"hgrn: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("x g".split())
+_GATES = frozenset("g".split())
+
+
+def hgrn(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+    """Run hgrn over a sequence.
+
+    Shapes:
+        x: [B, T, D]
+        g: [B, T, D]
+        h_0: [B, D]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    x, g = _cast(x, g)
+    B, T, D = _sizes(x, g)
+    carry = _carry(x)
+    if h_0 is None:
+        h_0 = x.new_zeros((B, D), dtype=carry)
+    elif h_0.shape != (B, D):
+        raise _shape_error(True, x=x, g=g, h_0=h_0)
+    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    return HGRNResult(*_OPS.run.default(x, g, h_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+    """Run hgrn for one step: one token of decoding.
+
+    Shapes:
+        x: [B, D]
+        g: [B, D]
+        h_0: [B, D]
+    """
+    x, g = _cast(x, g)
+    B, D = _step_sizes(x, g)
+    carry = _carry(x)
+    if h_0 is None:
+        h_0 = x.new_zeros((B, D), dtype=carry)
+    elif h_0.shape != (B, D):
+        raise _shape_error(False, x=x, g=g, h_0=h_0)
+    results = _step(*_prepare_torch(carry, x, g, h_0))
+    return HGRNResult(*(o.to(x.dtype) for o in results[:1]), *results[1:])
+
+
+class HGRN(torch.nn.Module):
+    """hgrn as a layer: it owns no parameter."""
+
+    def __init__(self, *, D: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"D": D}
+
+    def forward(self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+        """The recurrence over a sequence; see `hgrn`."""
+        return hgrn(x, g, h_0=h_0)
+
+    def step(self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+        """One step; see `hgrn_step`."""
+        return hgrn_step(x, g, h_0=h_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

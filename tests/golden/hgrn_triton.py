@@ -1,0 +1,931 @@
+# Made by seqc from the spec `hgrn`. Edit the spec, not this file.
+"""hgrn: HGRN's recurrence: an elementwise gated average of its input.
+
+h_t = exp(g_t) h_{t-1} + x_t        (Qin et al. 2023, arXiv:2311.04823; x holds the already gated input)
+
+The spec:
+
+    dim D
+
+    input x[D]
+    input g[D] in [-inf, 0]                     # log of the forget gate
+
+    state h[D] = 0
+
+    h = exp(g) * h[t-1] + x
+    output o = h
+
+    eigenvalues h in [0, 1]
+
+How it is computed:
+
+    h: diagonal: each element of h depends on its own past only
+    h: eigenvalues in [0, 1]: `exp(g)`
+    in plain torch:
+        scan: 64 rows a block: modelled time 0.00 of the step form
+        h: products of coefficients are formed by the scan itself: any sign, and zero, are exact
+    in Triton:
+        scan: 64 rows a block: modelled time 0.13 of the step form
+        h: products of coefficients are formed by the scan itself: any sign, and zero, are exact
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["HGRN", "HGRNResult", "hgrn", "hgrn_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _before(first, x, dim):
+    """x moved down by one row along `dim` (counted from the end), `first` as the first row."""
+    first = first.unsqueeze(dim) if first.dim() else first
+    return torch.cat([first.expand_as(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)], dim)
+
+
+def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False):
+    """h[i] = a[i] h[i-1] + b[i] along `dim` (counted from the end), h[-1] = start; from the other end if reverse.
+
+    start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
+    memory of b; end: only the last value is wanted.
+    """
+    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
+    shape = torch.broadcast_shapes(a.shape, b.shape, first)
+    out = b if own or end else b.new_empty(shape)
+    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
+    order = range(shape[dim])
+    h = start
+    for i in reversed(order) if reverse else order:
+        if h is None:
+            h = b_rows[i] if own or end else out_rows[i].copy_(b_rows[i])
+        else:
+            step = i if not later else i + 1 if reverse else i - 1
+            h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
+    return h if end else out
+
+
+def _forward_torch(x, g, h_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    T = x.shape[1]
+    BT = 64  # steps per block
+
+    x = _blocks(x, BT, repeat=True)
+    g = _blocks(g, BT, repeat=True)
+    w = _inside(torch.exp(g), T, 1.0, -2, own=True)
+    x2 = w.prod(-2)
+    w2 = _inside(x, T, 0.0, -2)
+    x3 = _affine_scan(w, w2, None, -2, end=True)
+
+    # the recurrence itself: one step or block after the other
+    h = h_0
+    h_all = [h]
+    for x2_n, x3_n in zip(x2, x3):
+        h = torch.addcmul(x3_n, x2_n, h)
+        h_all.append(h)
+
+    h_all = torch.stack(h_all)
+    # h = exp(g) * h[t-1] + x
+    h2 = _affine_scan(w, w2, h_all[:-1], -2)
+    return _sequence(h2, T), h, h_all
+
+
+def _backward_torch(x, g, h_0, h_all, d_o, d_h_T):
+    """Gradients of every input, parameter and initial state."""
+    T = x.shape[1]
+    BT = 64  # steps per block
+    row = torch.arange(BT, dtype=x.dtype, device=x.device)
+
+    x = _blocks(x, BT, repeat=True)
+    g = _blocks(g, BT, repeat=True)
+    d_o = _blocks(d_o, BT, repeat=False)
+    exp_g = torch.exp(g)
+    w = _inside(exp_g, T, 1.0, -2)
+    x2 = _affine_scan(w, (row == BT - 1.0).to(x.dtype)[:, None], None, -2, reverse=True, later=True, end=True)
+    x3 = _affine_scan(w, d_o, None, -2, reverse=True, later=True, end=True)
+    x4 = w[:, :, 0]
+
+    # the recurrence itself: one step or block after the other
+    d_h = d_h_T
+    d_h_all = [d_h]
+    for x2_n, x3_n, x4_n in reversed(list(zip(x2, x3, x4))):
+        d_h = x4_n * torch.addcmul(x3_n, x2_n, d_h)
+        d_h_all.append(d_h)
+
+    d_h_all = torch.stack(d_h_all[::-1])
+    x5 = d_o.clone()
+    x5[:, :, 63].add_(d_h_all[1:])
+    x6 = _affine_scan(w, x5, None, -2, reverse=True, later=True, own=True)
+    # h = exp(g) * h[t-1] + x
+    h = _affine_scan(w, _inside(x, T, 0.0, -2), h_all[:-1], -2)
+    d_g = _inside(x6 * _before(h_all[:-1], h, -2), T, 0.0, -2, own=True) * exp_g
+    d_x = _inside(x6, T, 0.0, -2)
+    return _sequence(d_x, T), _sequence(d_g, T), d_h
+
+
+def _step_torch(x, g, h_0):
+    """One step: outputs and new states."""
+    # h = exp(g) * h[t-1] + x
+    h = torch.exp(g) * h_0 + x
+    return h, h
+
+
+# ---------- the recurrence in Triton: CUDA devices --------------------------------------------------------------------
+
+triton = tl = None  # imported by _load_triton
+_KERNELS = []
+
+
+def _jit(function=None, **options):
+    """Mark a Triton kernel. The function stays as it is until `_load_triton` hands it to Triton."""
+    if function is None:
+        return lambda function: _jit(function, **options)
+    _KERNELS.append((function, options))
+    return function
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if tl is None:
+        import triton
+
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        import triton.language as tl
+
+
+@_jit
+def shift_rows(x, BY: tl.constexpr):
+    """x with its rows (axis 0; rank 1, 2 or 3) moved down by BY, up where BY < 0; rows that come free are zero."""
+    C: tl.constexpr = x.shape[0]
+    o_from = tl.arange(0, C) - BY
+    m_from = (o_from >= 0) & (o_from < C)
+    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
+    if len(x.shape) == 2:
+        o_from = o_from[:, None]
+        m_from = m_from[:, None]
+    if len(x.shape) == 3:
+        o_from = o_from[:, None, None]
+        m_from = m_from[:, None, None]
+    return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
+
+
+@_jit
+def affine_after(a_past, b_past, a_now, b_now):
+    """The map h -> a_now * (a_past * h + b_past) + b_now as its pair of slope and offset."""
+    return a_now * a_past, a_now * b_past + b_now
+
+
+@_jit
+def affine_scan(a, b, REVERSE: tl.constexpr):
+    """h[t] = a[t] * h[t-1] + b[t] along axis 0 from h = 0, from the end where REVERSE; also the products of a.
+
+    Returns (products of a up to t, h): with a state h_in before the tile, h[t] + product[t] * h_in.
+    """
+    return tl.associative_scan((a, b), 0, affine_after, reverse=REVERSE)
+
+
+@_jit
+def affine_scan_from(a, b, start, REVERSE: tl.constexpr):
+    """h[t] = a[t] * h[t-1] + b[t] along axis 0 from `start` (which broadcasts against a row), from the end where REVERSE."""
+    slope, offset = affine_scan(a, b, REVERSE)
+    return offset + slope * start
+
+
+@_jit(do_not_specialize=['T'])
+def hgrn_forward_kernel(
+    p_h_0, p_h_in, p_g, p_x, p_o, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+):
+    """Outputs, final states, and the states that the gradient needs."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    at_d = i_b * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_h = tl.load(p_h_0 + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nd = (i_b * NT + i_n) * D
+        tl.store(p_h_in + at_nd + o_d, b_h, mask=m_d)
+        at_td = (i_b * T + i_0) * D
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_td = o_r[:, None] * D + o_d[None, :]
+        b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        # h = exp(g) * h[t-1] + x
+        m_t = o_t < T - i_0
+        b_h_1 = affine_scan_from(tl.where(m_t[:, None], tl.exp(b_g), 1.0), tl.where(m_t[:, None], b_x, 0.0), b_h[None, :], False)
+        m_td = m_t[:, None] & m_d[None, :]
+        tl.store(p_o + at_td + o_td, b_h_1, mask=m_td)
+        # h = exp(g) * h[t-1] + x
+        b_h_next = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
+        b_h = b_h_next
+    tl.store(p_h_T + at_d + o_d, b_h, mask=m_d)
+
+
+@_jit(do_not_specialize=['T'])
+def hgrn_infer_kernel(
+    p_h_0, p_g, p_x, p_o, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+):
+    """Outputs and final states."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    at_d = i_b * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_h = tl.load(p_h_0 + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_td = (i_b * T + i_0) * D
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_td = o_r[:, None] * D + o_d[None, :]
+        b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        # h = exp(g) * h[t-1] + x
+        m_t = o_t < T - i_0
+        b_h_1 = affine_scan_from(tl.where(m_t[:, None], tl.exp(b_g), 1.0), tl.where(m_t[:, None], b_x, 0.0), b_h[None, :], False)
+        m_td = m_t[:, None] & m_d[None, :]
+        tl.store(p_o + at_td + o_td, b_h_1, mask=m_td)
+        # h = exp(g) * h[t-1] + x
+        b_h_next = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
+        b_h = b_h_next
+    tl.store(p_h_T + at_d + o_d, b_h, mask=m_d)
+
+
+@_jit(do_not_specialize=['T'])
+def hgrn_backward_kernel(
+    p_d_h_T, p_h_in, p_g, p_x, p_d_o, p_d_g, p_d_x, p_d_h_0, T, D: tl.constexpr, BD: tl.constexpr,
+    BT: tl.constexpr, ADD_VALUE: tl.constexpr,
+):
+    """All gradients, from the last block to the first."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t == BT + -1)
+    b_x = 0.0
+    m_pair_1 = (o_t == 0)
+    at_d = i_b * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_dh = tl.load(p_d_h_T + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
+    for i_n in range(NT - 1, -1, -1):
+        i_0 = i_n * BT
+        at_nd = (i_b * NT + i_n) * D
+        b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
+        at_td = (i_b * T + i_0) * D
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_td = o_r[:, None] * D + o_d[None, :]
+        b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        b_x_1 = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        m_td = m_t[:, None] & m_d[None, :]
+        b_do = tl.load(p_d_o + at_td + o_td, mask=m_td, other=0.0).to(tl.float32)
+        # gradient of g
+        # h = exp(g) * h[t-1] + x
+        b_exp_g = tl.exp(b_g)
+        b_exp_g_in = tl.where(m_t[:, None], b_exp_g, 1.0)
+        b_h_1 = affine_scan_from(b_exp_g_in, tl.where(m_t[:, None], b_x_1, 0.0), b_h[None, :], False)
+        b_shift_exp_g_in = shift_rows(b_exp_g_in, -1)
+        b_x_2 = affine_scan_from(b_shift_exp_g_in, b_do + tl.where(m_pair[:, None], b_dh[None, :], 0.0), b_x, True)
+        b_shift_h_1 = shift_rows(b_h_1, 1)
+        b_x_3 = b_x_2 * tl.where(m_pair_1[:, None], b_h[None, :], b_shift_h_1)
+        tl.store(p_d_g + at_td + o_td, tl.where(m_t[:, None], b_x_3, 0.0) * b_exp_g, mask=m_td)
+        # gradient of x
+        tl.store(p_d_x + at_td + o_td, tl.where(m_t[:, None], b_x_2, 0.0), mask=m_td)
+        # cotangents of the states, for what comes before
+        b_dh_1 = tl.sum(tl.where((o_t == 0)[:, None], b_exp_g_in * b_x_2, 0.0), 0)
+        b_dh = b_dh_1
+    tl.store(p_d_h_0 + at_d + o_d, b_dh, mask=m_d)
+
+
+@_jit(do_not_specialize=['T'])
+def hgrn_states_kernel(
+    p_h_0, p_h_in, p_g, p_x, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+):
+    """First of two: the states as each block begins."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    at_d = i_b * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_h = tl.load(p_h_0 + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nd = (i_b * NT + i_n) * D
+        tl.store(p_h_in + at_nd + o_d, b_h, mask=m_d)
+        at_td = (i_b * T + i_0) * D
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_td = o_r[:, None] * D + o_d[None, :]
+        b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        # h = exp(g) * h[t-1] + x
+        m_t = o_t < T - i_0
+        b_h_1 = affine_scan_from(tl.where(m_t[:, None], tl.exp(b_g), 1.0), tl.where(m_t[:, None], b_x, 0.0), b_h[None, :], False)
+        # h = exp(g) * h[t-1] + x
+        b_h_next = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
+        b_h = b_h_next
+    tl.store(p_h_T + at_d + o_d, b_h, mask=m_d)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def hgrn_outputs_kernel(
+    p_h_in, p_g, p_x, p_o, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+):
+    """Second of two: the outputs of all blocks at once."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND % B
+    i_n = i_p // (B * ND)
+    i_n = i_n.to(tl.int32)
+    i_0 = i_n * BT
+    at_nd = (i_b * NT + i_n) * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
+    at_td = (i_b * T + i_0) * D
+    o_t = tl.arange(0, BT)
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_td = o_r[:, None] * D + o_d[None, :]
+    b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+    b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+    # h = exp(g) * h[t-1] + x
+    m_t = o_t < T - i_0
+    b_h_1 = affine_scan_from(tl.where(m_t[:, None], tl.exp(b_g), 1.0), tl.where(m_t[:, None], b_x, 0.0), b_h[None, :], False)
+    m_td = m_t[:, None] & m_d[None, :]
+    tl.store(p_o + at_td + o_td, b_h_1, mask=m_td)
+
+
+@_jit(do_not_specialize=['T'])
+def hgrn_cotangents_kernel(
+    p_d_h_T, p_d_h_out, p_g, p_d_o, p_d_h_0, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    ADD_VALUE: tl.constexpr,
+):
+    """First of two: the cotangents of the states as each block ends."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t == BT + -1)
+    b_x = 0.0
+    at_d = i_b * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_dh = tl.load(p_d_h_T + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
+    for i_n in range(NT - 1, -1, -1):
+        i_0 = i_n * BT
+        at_nd = (i_b * NT + i_n) * D
+        tl.store(p_d_h_out + at_nd + o_d, b_dh, mask=m_d)
+        at_td = (i_b * T + i_0) * D
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_td = o_r[:, None] * D + o_d[None, :]
+        b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        m_td = m_t[:, None] & m_d[None, :]
+        b_do = tl.load(p_d_o + at_td + o_td, mask=m_td, other=0.0).to(tl.float32)
+        # cotangents of the states, for what comes before
+        b_x_low = tl.where(m_t[:, None], tl.exp(b_g), 1.0)
+        b_shift_x_low = shift_rows(b_x_low, -1)
+        b_x_1 = affine_scan_from(b_shift_x_low, b_do + tl.where(m_pair[:, None], b_dh[None, :], 0.0), b_x, True)
+        b_dh_1 = tl.sum(tl.where((o_t == 0)[:, None], b_x_low * b_x_1, 0.0), 0)
+        b_dh = b_dh_1
+    tl.store(p_d_h_0 + at_d + o_d, b_dh, mask=m_d)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def hgrn_gradients_kernel(
+    p_h_in, p_d_h_out, p_g, p_x, p_d_o, p_d_g, p_d_x, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    ADD_VALUE: tl.constexpr,
+):
+    """Second of two: the gradients of all blocks at once."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND % B
+    i_n = i_p // (B * ND)
+    i_n = i_n.to(tl.int32)
+    i_0 = i_n * BT
+    o_t = tl.arange(0, BT)
+    at_nd = (i_b * NT + i_n) * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_dh = tl.load(p_d_h_out + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
+    at_td = (i_b * T + i_0) * D
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_td = o_r[:, None] * D + o_d[None, :]
+    b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+    b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    m_td = m_t[:, None] & m_d[None, :]
+    b_do = tl.load(p_d_o + at_td + o_td, mask=m_td, other=0.0).to(tl.float32)
+    # gradient of g
+    # h = exp(g) * h[t-1] + x
+    b_exp_g = tl.exp(b_g)
+    b_exp_g_in = tl.where(m_t[:, None], b_exp_g, 1.0)
+    b_h_1 = affine_scan_from(b_exp_g_in, tl.where(m_t[:, None], b_x, 0.0), b_h[None, :], False)
+    b_shift_exp_g_in = shift_rows(b_exp_g_in, -1)
+    b_x_1 = b_do + tl.where((o_t == BT + -1)[:, None], b_dh[None, :], 0.0)
+    b_x_2 = affine_scan(b_shift_exp_g_in, b_x_1, True)[1]
+    b_shift_h_1 = shift_rows(b_h_1, 1)
+    b_x_3 = b_x_2 * tl.where((o_t == 0)[:, None], b_h[None, :], b_shift_h_1)
+    tl.store(p_d_g + at_td + o_td, tl.where(m_t[:, None], b_x_3, 0.0) * b_exp_g, mask=m_td)
+    # gradient of x
+    tl.store(p_d_x + at_td + o_td, tl.where(m_t[:, None], b_x_2, 0.0), mask=m_td)
+
+
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _few(programs, x):
+    """Whether so many programs leave half of the device idle."""
+    if x.device.type != "cuda":
+        return False
+    return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
+
+
+def _forward_triton(x, g, h_0):
+    """Outputs, final states, and what the gradient needs."""
+    B, T, D = x.shape
+    NT = (T + 63) // 64
+    DOT, PRECISION = _types(x, g)
+    BD = min(_pad(D), 32)
+    ND = -(-D // BD)
+    h_in = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
+    o = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+    h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
+    if NT > 1 and _few(B * ND, x):
+        hgrn_states_kernel[(B * ND,)](
+            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        hgrn_outputs_kernel[(NT * B * ND,)](
+            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    else:
+        hgrn_forward_kernel[(B * ND,)](
+            h_0, h_in, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    return o, h_T, h_in
+
+
+def _infer_triton(x, g, h_0):
+    """Outputs and final states."""
+    B, T, D = x.shape
+    NT = (T + 63) // 64
+    DOT, PRECISION = _types(x, g)
+    BD = min(_pad(D), 32)
+    ND = -(-D // BD)
+    o = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+    h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
+    if NT > 1 and _few(B * ND, x):
+        h_in = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
+        hgrn_states_kernel[(B * ND,)](
+            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        hgrn_outputs_kernel[(NT * B * ND,)](
+            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    else:
+        hgrn_infer_kernel[(B * ND,)](
+            h_0, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    return o, h_T
+
+
+def _backward_triton(x, g, h_0, h_in, d_o, d_h_T):
+    """Gradients of every argument of forward."""
+    B, T, D = x.shape
+    NT = (T + 63) // 64
+    DOT, PRECISION = _types(x, g)
+    BD = min(_pad(D), 32)
+    ND = -(-D // BD)
+    if NT > 1 and _few(B * ND, x):
+        d_h_out = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
+        d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
+        d_g = torch.empty((B, T, D), dtype=g.dtype, device=x.device)
+        d_x = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+        hgrn_cotangents_kernel[(B * ND,)](
+            d_h_T, d_h_out, g, d_o, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4, num_stages=2,
+            enable_fp_fusion=True,
+        )
+        hgrn_gradients_kernel[(NT * B * ND,)](
+            h_in, d_h_out, g, x, d_o, d_g, d_x, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4,
+            num_stages=2, enable_fp_fusion=True,
+        )
+    else:
+        d_g = torch.empty((B, T, D), dtype=g.dtype, device=x.device)
+        d_x = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+        d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
+        hgrn_backward_kernel[(B * ND,)](
+            d_h_T, h_in, g, x, d_o, d_g, d_x, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4,
+            num_stages=2, enable_fp_fusion=True,
+        )
+    return d_x, d_g, d_h_0
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_all."""
+    return [(((T + 63) // 64 + 1, B, D), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+def _saved_triton(B, T, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_in."""
+    return [((B, (T + 63) // 64, D), carry)]
+
+
+def _prepare_triton(carry, *tensors):
+    """The kernels read tensors as they are stored; this is where Triton is first needed."""
+    _load_triton()
+    return [x.contiguous() for x in tensors]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    if x.device.type == "cuda" and x.dtype != torch.float64:
+        return _TRITON
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "x": "B T D",
+    "g": "B T D",
+    "h_0": "B D",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"hgrn: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"hgrn: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"hgrn: shapes disagree: {_AXES}")
+
+
+def _sizes(x, g):
+    """Sizes of the dims B, T, D; ValueError where shapes disagree."""
+    if x.dim() != 3:
+        raise _shape_error(True, x=x, g=g)
+    B, T, D = x.shape
+    if g.shape != (B, T, D):
+        raise _shape_error(True, x=x, g=g)
+    return B, T, D
+
+
+def _step_sizes(x, g):
+    """Sizes of the dims B, D; ValueError where shapes disagree."""
+    if x.dim() != 2:
+        raise _shape_error(False, x=x, g=g)
+    B, D = x.shape
+    if g.shape != (B, D):
+        raise _shape_error(False, x=x, g=g)
+    return B, D
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(x, g, h_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, D = _sizes(x, g)
+    return x.new_zeros((B, T, D)), x.new_zeros((B, D), dtype=_carry(x))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:2]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:3]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, h_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[2:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, h_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of x, g, h_0."""
+    tensors, saved, cotangents = arguments[:3], arguments[3], arguments[4:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[2:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:2], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """hgrn with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:3], list(kept[3:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[3 : 3 + count])
+        return tuple(_OPS.backward.default(*flat[:3], saved, *flat[3 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("hgrn: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:3], arguments[3], arguments[4:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_hgrn_cb0b04069060", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_hgrn_cb0b04069060_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "x g h_0".split()]
+    results = [f"Tensor {x}" for x in "o h_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o h_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class HGRNResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, D]
+    h_T: Tensor  # [B, D]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"hgrn: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"hgrn: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("x g".split())
+_GATES = frozenset("g".split())
+
+
+def hgrn(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+    """Run hgrn over a sequence.
+
+    Shapes:
+        x: [B, T, D]
+        g: [B, T, D]
+        h_0: [B, D]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    x, g = _cast(x, g)
+    B, T, D = _sizes(x, g)
+    carry = _carry(x)
+    if h_0 is None:
+        h_0 = x.new_zeros((B, D), dtype=carry)
+    elif h_0.shape != (B, D):
+        raise _shape_error(True, x=x, g=g, h_0=h_0)
+    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    return HGRNResult(*_OPS.run.default(x, g, h_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+    """Run hgrn for one step: one token of decoding.
+
+    Shapes:
+        x: [B, D]
+        g: [B, D]
+        h_0: [B, D]
+    """
+    x, g = _cast(x, g)
+    B, D = _step_sizes(x, g)
+    carry = _carry(x)
+    if h_0 is None:
+        h_0 = x.new_zeros((B, D), dtype=carry)
+    elif h_0.shape != (B, D):
+        raise _shape_error(False, x=x, g=g, h_0=h_0)
+    results = _step(*_prepare_torch(carry, x, g, h_0))
+    return HGRNResult(*(o.to(x.dtype) for o in results[:1]), *results[1:])
+
+
+class HGRN(torch.nn.Module):
+    """hgrn as a layer: it owns no parameter."""
+
+    def __init__(self, *, D: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"D": D}
+
+    def forward(self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+        """The recurrence over a sequence; see `hgrn`."""
+        return hgrn(x, g, h_0=h_0)
+
+    def step(self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+        """One step; see `hgrn_step`."""
+        return hgrn_step(x, g, h_0=h_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

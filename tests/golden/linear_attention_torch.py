@@ -1,0 +1,478 @@
+# Made by seqc from the spec `linear_attention`. Edit the spec, not this file.
+"""linear_attention: Linear attention: a matrix state that only accumulates.
+
+S_t = S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)        (Katharopoulos et al. 2020, arXiv:2006.16236)
+
+The spec:
+
+    dim H, K, V
+
+    input q[H, K], k[H, K], v[H, V]
+
+    state S[H, K, V] = 0
+
+    S = S[t-1] + k * v
+    output o = sum[K](q * S) / sqrt(K)
+
+    eigenvalues S in [1, 1]
+
+How it is computed:
+
+    S: diagonal: each element of S depends on its own past only
+    S: eigenvalues in [1, 1]: `1`
+    in plain torch:
+        chunkwise: 32 rows a block: modelled time 0.02 of the step form; scan form 1.16
+        S: read over K: no decay between the rows of a block: plain products
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["LinearAttention", "LinearAttentionResult", "linear_attention", "linear_attention_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _forward_torch(q, k, v, S_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    w = _inside(k, T, 0.0, -2)
+    w_v = w.mT @ v
+
+    # the recurrence itself: one step or block after the other
+    S = S_0
+    S_all = [S]
+    for w_v_n in w_v.unbind():
+        S = S + w_v_n
+        S_all.append(S)
+
+    S_all = torch.stack(S_all)
+    A = torch.where((row[:, None] >= row), q @ w.mT, 0.0)
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q @ S_all[:-1] + A @ v) / math.sqrt(K)
+    return _sequence(o.transpose(2, 3), T), S, S_all
+
+
+def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
+    """Gradients of every input, parameter and initial state."""
+    _, T, _, K = q.shape
+    BT = 32  # steps per block
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    x = d_o / math.sqrt(K)
+    x_q = q.mT @ x
+
+    # the recurrence itself: one step or block after the other
+    d_S = d_S_T
+    d_S_all = [d_S]
+    for x_q_n in reversed(x_q.unbind()):
+        d_S = d_S + x_q_n
+        d_S_all.append(d_S)
+
+    d_S_all = torch.stack(d_S_all[::-1])
+    m = row[:, None] >= row
+    w = torch.where(m, x @ v.mT, 0.0)
+    w2 = _inside(k, T, 0.0, -2)
+    d_q = w @ w2 + x @ S_all[:-1].mT
+    d_k = _inside(v @ d_S_all[1:].mT + w.mT @ q, T, 0.0, -2, own=True)
+    A = torch.where(m, q @ w2.mT, 0.0)
+    d_v = w2 @ d_S_all[1:] + A.mT @ x
+    return (
+        _sequence(d_q.transpose(2, 3), T),
+        _sequence(d_k.transpose(2, 3), T),
+        _sequence(d_v.transpose(2, 3), T),
+        d_S,
+    )
+
+
+def _step_torch(q, k, v, S_0):
+    """One step: outputs and new states."""
+    K = q.shape[2]
+
+    # S = S[t-1] + k * v
+    S = S_0 + k[..., None] * v[:, :, None]
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q[..., None, :] @ S)[..., 0, :] / math.sqrt(K)
+    return o, S
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_all."""
+    return [(((T + 31) // 32 + 1, B, H, K, V), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "q": "B T H K",
+    "k": "B T H K",
+    "v": "B T H V",
+    "S_0": "B H K V",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"linear_attention: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"linear_attention: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"linear_attention: shapes disagree: {_AXES}")
+
+
+def _sizes(q, k, v):
+    """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 4 or v.dim() != 4:
+        raise _shape_error(True, q=q, k=k, v=v)
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    if k.shape != (B, T, H, K) or v.shape != (B, T, H, V):
+        raise _shape_error(True, q=q, k=k, v=v)
+    return B, T, H, K, V
+
+
+def _step_sizes(q, k, v):
+    """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 3 or v.dim() != 3:
+        raise _shape_error(False, q=q, k=k, v=v)
+    B, H, K = q.shape
+    V = v.shape[2]
+    if k.shape != (B, H, K) or v.shape != (B, H, V):
+        raise _shape_error(False, q=q, k=k, v=v)
+    return B, H, K, V
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(q, k, v, S_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, K, V = _sizes(q, k, v)
+    return q.new_zeros((B, T, H, V)), q.new_zeros((B, H, K, V), dtype=_carry(q))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:3]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:4]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, S_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[3:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, S_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of q, k, v, S_0."""
+    tensors, saved, cotangents = arguments[:4], arguments[4], arguments[5:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[3:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:3], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """linear_attention with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:4], list(kept[4:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[4 : 4 + count])
+        return tuple(_OPS.backward.default(*flat[:4], saved, *flat[4 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("linear_attention: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:4], arguments[4], arguments[5:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_linear_attention_5d23b0809ee6", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_linear_attention_5d23b0809ee6_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
+    results = [f"Tensor {x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class LinearAttentionResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"linear_attention: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"linear_attention: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("q k v".split())
+_GATES = frozenset("".split())
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> LinearAttentionResult:
+    """Run linear_attention over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    q, k, v = _cast(q, k, v)
+    B, T, H, K, V = _sizes(q, k, v)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, q=q, k=k, v=v, S_0=S_0)
+    S_0 = S_0 if S_0.dtype == carry else S_0.to(carry)
+    return LinearAttentionResult(*_OPS.run.default(q, k, v, S_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def linear_attention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> LinearAttentionResult:
+    """Run linear_attention for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        S_0: [B, H, K, V]
+    """
+    q, k, v = _cast(q, k, v)
+    B, H, K, V = _step_sizes(q, k, v)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, q=q, k=k, v=v, S_0=S_0)
+    results = _step(*_prepare_torch(carry, q, k, v, S_0))
+    return LinearAttentionResult(*(o.to(q.dtype) for o in results[:1]), *results[1:])
+
+
+class LinearAttention(torch.nn.Module):
+    """linear_attention as a layer: it owns no parameter."""
+
+    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> LinearAttentionResult:
+        """The recurrence over a sequence; see `linear_attention`."""
+        return linear_attention(q, k, v, S_0=S_0)
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> LinearAttentionResult:
+        """One step; see `linear_attention_step`."""
+        return linear_attention_step(q, k, v, S_0=S_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

@@ -1,0 +1,1923 @@
+# Made by seqc from the spec `lstm`. Edit the spec, not this file.
+"""lstm: Long short-term memory with block-diagonal heads: each head has its own recurrent matrices.
+
+i, f, o = sigmoid(x + R h_{t-1}),  z = tanh(x_z + R_z h_{t-1}),  c_t = f c_{t-1} + i z,  h_t = o tanh(c_t)
+(Hochreiter and Schmidhuber 1997; heads as in Poeppel et al. 2024, arXiv:2412.07752). The inputs are the gates'
+pre-activations without the recurrent part: W x + b.
+
+The spec:
+
+    dim H, D
+
+    input x_i[H, D], x_f[H, D], x_z[H, D], x_o[H, D]
+    param R_i[H, D, D], R_f[H, D, D], R_z[H, D, D], R_o[H, D, D]
+
+    state h[H, D] = 0, c[H, D] = 0
+
+    i = sigmoid(x_i + R_i @ h[t-1])
+    f = sigmoid(x_f + R_f @ h[t-1])
+    z = tanh(x_z + R_z @ h[t-1])
+    o = sigmoid(x_o + R_o @ h[t-1])
+    c = f * c[t-1] + i * z
+    output h = o * tanh(c)
+
+How it is computed:
+
+    h, c: nonlinear: the state is mixed along a dim by a matrix
+    h: not known: the state is mixed along a dim by a matrix
+    c: not known: the state is mixed along a dim by a matrix
+    in plain torch:
+        step: no block form: h: the state is mixed along a dim by a matrix
+    in native code for CPUs:
+        step: one step at a time; no other form was asked for
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _forward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    x_i = x_i.transpose(0, 1)
+    x_f = x_f.transpose(0, 1)
+    x_z = x_z.transpose(0, 1)
+    x_o = x_o.transpose(0, 1)
+
+    # the recurrence itself: one step or block after the other
+    h = h_0
+    h_all = [h]
+    c = c_0
+    c_all = [c]
+    R2 = torch.cat([R_o, R_f, R_i, R_z], -2).mT
+    for x_o_t, x_f_t, x_i_t, x_z_t in zip(x_o, x_f, x_i, x_z):
+        p, p2, p3, p4 = (h.transpose(0, 1) @ R2).transpose(0, 1).chunk(4, -1)
+        # o = sigmoid(x_o + R_o @ h[t-1])
+        o = torch.sigmoid(x_o_t + p)
+        # i = sigmoid(x_i + R_i @ h[t-1])
+        i = torch.sigmoid(x_i_t + p3)
+        # z = tanh(x_z + R_z @ h[t-1])
+        z = torch.tanh(x_z_t + p4)
+        # f = sigmoid(x_f + R_f @ h[t-1])
+        f = torch.sigmoid(x_f_t + p2)
+        # c = f * c[t-1] + i * z
+        c_next = torch.addcmul(i * z, f, c)
+        # output h = o * tanh(c)
+        h, c = o * torch.tanh(c_next), c_next
+        h_all.append(h)
+        c_all.append(c)
+
+    h_all = torch.stack(h_all)
+    c_all = torch.stack(c_all)
+    return h_all[1:].transpose(0, 1).clone(), h, c, h_all, c_all
+
+
+def _backward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_all, d_h, d_h_T, d_c_T):
+    """Gradients of every input, parameter and initial state."""
+    x_i = x_i.transpose(0, 1)
+    x_f = x_f.transpose(0, 1)
+    x_z = x_z.transpose(0, 1)
+    x_o = x_o.transpose(0, 1)
+    d_h = d_h.transpose(0, 1)
+    x = h_all[:-1]
+    R = torch.cat([R_o, R_i, R_z, R_f], -2)
+    p, p2, p3, p4 = torch.einsum("nbhd,hDd->nbhD", x, R).chunk(4, -1)
+    # o = sigmoid(x_o + R_o @ h[t-1])
+    o = torch.sigmoid(x_o + p)
+    x2 = torch.tanh(c_all[1:])
+    x3 = o * (1.0 - x2 * x2)
+    # i = sigmoid(x_i + R_i @ h[t-1])
+    i = torch.sigmoid(x_i + p2)
+    # z = tanh(x_z + R_z @ h[t-1])
+    z = torch.tanh(x_z + p3)
+    x4 = i * (1.0 - z * z)
+    x5 = z * i * (1.0 - i)
+    # f = sigmoid(x_f + R_f @ h[t-1])
+    f = torch.sigmoid(x_f + p4)
+    x6 = c_all[:-1] * f * (1.0 - f)
+    x7 = x2 * o * (1.0 - o)
+
+    # the recurrence itself: one step or block after the other
+    d_h2 = d_h_T
+    d_h_all = [d_h2]
+    d_c = d_c_T
+    d_c_all = [d_c]
+    R2 = torch.cat([R_z, R_i, R_f, R_o], -2)
+    for d_h_t, x3_t, x4_t, x5_t, x6_t, x7_t, f_t in reversed(list(zip(d_h, x3, x4, x5, x6, x7, f))):
+        x8 = d_h_t + d_h2
+        x9 = torch.addcmul(d_c, x8, x3_t)
+        d_x_z = x9 * x4_t
+        d_x_i = x9 * x5_t
+        d_x_f = x9 * x6_t
+        d_x_o = x8 * x7_t
+        d_h2, d_c = (torch.cat([d_x_z, d_x_i, d_x_f, d_x_o], -1).transpose(0, 1) @ R2).transpose(0, 1), x9 * f_t
+        d_h_all.append(d_h2)
+        d_c_all.append(d_c)
+
+    d_h_all = torch.stack(d_h_all[::-1])
+    d_c_all = torch.stack(d_c_all[::-1])
+    x10 = d_h + d_h_all[1:]
+    d_x_o2 = x10 * x7
+    x11 = d_c_all[1:] + x10 * x3
+    d_x_f2 = x11 * x6
+    d_x_i2 = x11 * x5
+    d_x_z2 = x11 * x4
+    return (
+        d_x_i2.transpose(0, 1),
+        d_x_f2.transpose(0, 1),
+        d_x_z2.transpose(0, 1),
+        d_x_o2.transpose(0, 1),
+        torch.einsum("nbhk,nbhd->hkd", d_x_i2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_f2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_z2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_o2, x),
+        d_h2.clone(),
+        d_c,
+    )
+
+
+def _step_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """One step: outputs and new states."""
+    R = torch.cat([R_o, R_f, R_i, R_z], -2)
+    p, p2, p3, p4 = (h_0.transpose(0, 1) @ R.mT).transpose(0, 1).chunk(4, -1)
+    # o = sigmoid(x_o + R_o @ h[t-1])
+    o = torch.sigmoid(x_o + p)
+    # f = sigmoid(x_f + R_f @ h[t-1])
+    f = torch.sigmoid(x_f + p2)
+    # i = sigmoid(x_i + R_i @ h[t-1])
+    i = torch.sigmoid(x_i + p3)
+    # z = tanh(x_z + R_z @ h[t-1])
+    z = torch.tanh(x_z + p4)
+    # c = f * c[t-1] + i * z
+    c = f * c_0 + i * z
+    # output h = o * tanh(c)
+    h = o * torch.tanh(c)
+    return h, h, c
+
+
+# ---------- the recurrence in native code: CPUs -----------------------------------------------------------------------
+
+import contextlib as _contextlib
+import ctypes as _ctypes
+import functools as _functools
+import hashlib as _hashlib
+import logging as _logging
+import os as _os
+import platform as _platform
+import shutil as _shutil
+import subprocess as _subprocess
+import tempfile as _tempfile
+import threading as _threading
+import time as _time
+from collections.abc import Iterator, Mapping
+from pathlib import Path as _Path
+
+# Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
+NATIVE_CACHE: str | None = None
+
+_native_lock = _threading.Lock()
+_native_loaded: dict[str, _ctypes.CDLL] = {}
+
+
+@_functools.cache
+def _native_compiler() -> tuple[str, str] | None:
+    """The C++ compiler and what it says of itself: $CXX, else c++, g++ or clang++; None (told once) if there is none."""
+    for word in (_os.environ.get("CXX"), "c++", "g++", "clang++"):
+        path = _shutil.which(word) if word else None
+        if path:
+            told = _subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            return path, told.stdout
+    _logging.getLogger("seqc").warning("no C++ compiler found (set CXX): CPU tensors take the plain torch form")
+    return None
+
+
+@_functools.cache
+def _native_processor() -> str:
+    """What the build depends on of the processor."""
+    words = [_platform.system(), _platform.machine()]
+    info = _Path("/proc/cpuinfo")
+    if info.exists():
+        wanted = ("model name", "flags", "Features", "CPU part")
+        lines = {line for line in info.read_text().splitlines() if line.startswith(wanted)}
+        words += sorted(lines)
+    return "\n".join(words)
+
+
+@_functools.cache
+def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(flags to compile, flags to link). No fast-math: infinities, NaN and -0 keep their meaning."""
+    compiler = _native_compiler()
+    assert compiler is not None
+    clang = "clang" in compiler[1]
+    host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
+    flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
+    link = ["-shared"]
+    if _platform.system() != "Darwin":  # the system compiler there comes without OpenMP: one thread
+        flags.append("-fopenmp")
+        # torch has loaded an OpenMP library: share its threads if its symbols are in sight, else bring one
+        if not hasattr(_ctypes.CDLL(None), "__kmpc_fork_call" if clang else "GOMP_parallel"):
+            link.append("-fopenmp")
+    return tuple(flags), tuple(link)
+
+
+def _native_cache() -> _Path:
+    """The folder of built libraries; a private temporary one if the usual place cannot be written."""
+    base = NATIVE_CACHE or _os.path.join(_os.environ.get("XDG_CACHE_HOME") or _Path.home() / ".cache", "seqc")
+    path = _Path(base)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _logging.getLogger("seqc").warning("cannot write %s (%s): kernels are built for this process only", path, error)
+        return _native_private()
+    return path if _os.access(path, _os.W_OK) else _native_private()
+
+
+@_functools.cache
+def _native_private() -> _Path:
+    return _Path(_tempfile.mkdtemp(prefix="seqc-"))
+
+
+@_contextlib.contextmanager
+def _native_alone(path: _Path) -> Iterator[None]:
+    """Hold a lock between processes; it ends with the process that holds it."""
+    with open(path, "w") as file:
+        if _os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
+    """The library's file, built if it is not in the cache. RuntimeError with the compiler's words if it does not compile."""
+    compiler = _native_compiler()
+    if compiler is None:
+        raise RuntimeError("no C++ compiler found: install one or set CXX")
+    flags, link = _native_flags()
+    macros = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    parts = (text, *macros, *flags, *link, compiler[1], _native_processor())
+    digest = _hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    cache = _native_cache()
+    target = cache / f"{digest}.so"
+    if target.exists():
+        return target
+    with _native_alone(cache / f"{digest}.lock"):
+        if target.exists():
+            return target
+        _native_sweep(cache)
+        with _tempfile.TemporaryDirectory(prefix="build-", dir=cache) as folder:
+            source, part, built = (_os.path.join(folder, f"kernel.{end}") for end in ("cpp", "o", "so"))
+            _Path(source).write_text(text)
+            for command in (
+                [compiler[0], *flags, *macros, "-c", source, "-o", part],
+                [compiler[0], *link, part, "-o", built],
+            ):
+                done = _subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    raise RuntimeError(f"the kernel does not compile: {' '.join(command)}\n{done.stderr[:4000]}")
+            _os.replace(built, target)
+    return target
+
+
+def _native_sweep(cache: _Path) -> None:
+    """Remove what builds that were interrupted more than a day ago have left."""
+    for folder in cache.glob("build-*"):
+        if folder.stat().st_mtime < _time.time() - 86400:
+            _shutil.rmtree(folder, ignore_errors=True)
+
+
+def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
+    """The loaded library of a translation unit."""
+    key = "\0".join((text, *(f"{name}={value}" for name, value in sorted(defines.items()))))
+    with _native_lock:
+        if key not in _native_loaded:
+            _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
+        return _native_loaded[key]
+
+
+_NATIVE_SOURCE = r"""
+// seqc: lstm, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+using real = SEQC_REAL;
+using i64 = std::int64_t;
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+constexpr int W = BYTES / int(sizeof(real));  // lanes of a vector
+using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
+typedef real vec __attribute__((vector_size(BYTES)));
+typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
+constexpr i64 padded(i64 n) { return chunks(n) * W; }
+constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
+  i64 d = std::max<i64>(1, std::min(n, most));
+  while (n % d) --d;
+  return d;
+}
+
+INLINE vec splat(real x) { return x - vec{}; }
+INLINE vec splat(vec x) { return x; }
+INLINE mask truth(bool x) { return mask{} - whole(x); }
+INLINE mask truth(mask x) { return x; }
+INLINE vec lanes() {  // 0, 1, 2, ...
+  vec r{};
+  for (int i = 0; i < W; ++i) r[i] = real(i);
+  return r;
+}
+
+// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside.
+INLINE vec load(const real* p) {
+  vec r;
+  std::memcpy(&r, p, sizeof r);
+  return r;
+}
+INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
+INLINE void store(real* p, real x) { store(p, splat(x)); }
+template <bool full>
+INLINE vec load(const real* p, i64 left) {
+  if (full || left >= W) return load(p);
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i];
+  return r;
+}
+template <bool full>
+INLINE void store(real* p, vec x, i64 left) {
+  if (full || left >= W) return store(p, x);
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i] = x[i];
+}
+// The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
+template <bool full>
+INLINE vec load_early(const real* p, i64 left, i64 ahead) {
+  __builtin_prefetch(p + ahead, 0);
+  return load<full>(p, left);
+}
+template <bool full, class X>
+INLINE void store_early(real* p, X x, i64 left, i64 ahead) {
+  __builtin_prefetch(p + ahead, 1);
+  store<full>(p, x, left);
+}
+INLINE vec gather(const real* p, i64 stride, i64 left) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i * stride];
+  return r;
+}
+template <bool full>
+INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
+INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i * stride] = x[i];
+}
+INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
+template <bool full>
+INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
+  if (full || left >= W) return x;
+  for (int i = 0; i < W; ++i)
+    if (i >= left) x[i] = otherwise;
+  return x;
+}
+
+// Sums over lanes, for W rows at once: lane r of the result is the sum (or the maximum) of row r, in a fixed order.
+template <int d, int... l>
+INLINE vec pair_low(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_high(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : (l ^ d))...);
+}
+INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
+INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
+INLINE real seqc_min(real a, real b) { return a < b || a != a ? a : b; }
+INLINE vec seqc_min(vec a, vec b) { return ((a < b) | (a != a)) ? a : b; }
+template <bool most, int d>
+INLINE void fold_rows(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < d; ++i) {
+      const vec low = pair_low<d>(r[i], r[i + d], l), high = pair_high<d>(r[i], r[i + d], l);
+      r[i] = most ? seqc_max(low, high) : low + high;
+    }
+    fold_rows<most, d / 2>(r);
+  }
+}
+template <bool most = false>
+INLINE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out: n values, padded
+  for (i64 i = 0; i < n; i += W) {
+    vec r[W];
+    UNROLL for (int j = 0; j < W; ++j) r[j] = i + j < n ? load(rows + (i + j) * W) : vec{};
+    fold_rows<most, W / 2>(r);
+    store(out + i, r[0]);
+  }
+}
+template <bool most>
+INLINE real total(vec x) {
+  alignas(BYTES) real out[W];
+  alignas(BYTES) real row[W];
+  store(row, x);
+  across<most>(row, out, 1);
+  return out[0];
+}
+
+// Choice and truth values, for scalars and vectors alike.
+template <class C, class A, class B>
+INLINE auto seqc_where(C c, A a, B b) {
+  if constexpr (std::is_same_v<C, bool>)
+    return c ? splat(a) : splat(b);
+  else
+    return c ? splat(a) : splat(b);
+}
+INLINE real seqc_where(bool c, real a, real b) { return c ? a : b; }
+INLINE bool seqc_and(bool a, bool b) { return a && b; }
+INLINE bool seqc_or(bool a, bool b) { return a || b; }
+INLINE bool seqc_not(bool a) { return !a; }
+template <class A, class B>
+INLINE mask seqc_and(A a, B b) { return truth(a) & truth(b); }
+template <class A, class B>
+INLINE mask seqc_or(A a, B b) { return truth(a) | truth(b); }
+INLINE mask seqc_not(mask a) { return ~a; }
+INLINE real as_real(bool x) { return x ? real(1) : real(0); }
+INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
+INLINE real as_real(real x) { return x; }
+INLINE vec as_real(vec x) { return x; }
+
+template <class Scratch>
+Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
+  static thread_local std::unique_ptr<Scratch> kept;
+  if (!kept) kept.reset(new (std::nothrow) Scratch());
+  return kept.get();
+}
+constexpr bool single = sizeof(real) == 4;
+constexpr real infinity = std::numeric_limits<real>::infinity();
+constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
+constexpr int BIAS = single ? 127 : 1023;
+
+INLINE mask bits(vec x) {
+  mask r;
+  std::memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE vec number(mask x) {
+  vec r;
+  std::memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
+#if defined(__AVX512F__)  // one instruction each; NaN passes through all of them
+INLINE vec at_most(real top, vec x) {
+  if constexpr (single) return (vec)_mm512_min_ps((__m512)splat(top), (__m512)x);
+  else return (vec)_mm512_min_pd((__m512d)splat(top), (__m512d)x);
+}
+INLINE vec at_least(real bottom, vec x) {
+  if constexpr (single) return (vec)_mm512_max_ps((__m512)splat(bottom), (__m512)x);
+  else return (vec)_mm512_max_pd((__m512d)splat(bottom), (__m512d)x);
+}
+INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
+  if constexpr (single) return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
+  else return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+}
+#else
+INLINE vec at_most(real top, vec x) { return x > top ? splat(top) : x; }
+INLINE vec at_least(real bottom, vec x) { return x < bottom ? splat(bottom) : x; }
+INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside of the normal exponents
+  const mask k = __builtin_convertvector(n == n ? n : vec{}, mask), half = k >> 1;
+  return x * power2(half) * power2(k - half);
+}
+#endif
+INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
+INLINE vec signed_as(vec x, vec sign) {
+  return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
+}
+
+template <int n>
+INLINE vec horner(vec x, const real (&c)[n]) {
+  vec r = splat(c[n - 1]);
+  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
+  return r;
+}
+
+struct Reduced {
+  vec n;  // x = n ln 2 + r, n whole
+  vec p;   // exp(r) - 1
+};
+INLINE Reduced reduce(vec x) {
+  constexpr real magic = single ? real(12582912.0) : real(6755399441055744.0);  // 1.5 * 2^FRACTION: rounds to integers
+  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
+  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
+  const vec shifted = x * real(1.4426950408889634074) + magic;
+  const vec n = shifted - magic;
+  const vec r = (x - n * high) - n * low;
+  vec q;
+  if constexpr (single) {
+    constexpr real c[] = {0.5, 0.16666576666119928, 0.041666554212984150, 0.0083632328836826182, 0.0013926250831497612};
+    q = horner(r, c);
+  } else {
+    constexpr real c[] = {0.5, 0.1666666666666667103, 0.041666666666666669783, 0.0083333333333260831202,
+                          0.0013888888888883711167, 0.00019841269875002278793, 0.0000248015873256774619,
+                          2.7557255170000887438e-6, 2.7557273478718580474e-7, 2.5105312729622101787e-8,
+                          2.09147553258932022e-9};
+    q = horner(r, c);
+  }
+  return {n, r + r * r * q};
+}
+INLINE vec seqc_exp(vec x) {
+  constexpr real top = single ? 89 : 710, bottom = single ? -104 : -746;
+  const Reduced e = reduce(at_least(bottom, at_most(top, x)));
+  return scaled(e.p + real(1), e.n);
+}
+INLINE vec seqc_expm1(vec x) {
+  constexpr real top = single ? 89 : 710;
+  const Reduced e = reduce(at_least(real(-50), at_most(top, x)));
+  const vec scale = scaled(splat(real(1)), e.n - real(1));
+  const vec y = (e.p * scale + (scale - real(0.5))) * real(2);
+  return x == vec{} ? x : y;
+}
+INLINE vec seqc_log(vec x) {
+  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
+  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
+  constexpr real lift = single ? real(33554432.0) : real(18014398509481984.0);  // 2^25, 2^54: out of the subnormals
+  constexpr whole root = single ? whole(0x3f3504f3) : whole(0x3fe6a09e667f3bcdLL);  // sqrt(1/2)
+  const mask tiny = x < std::numeric_limits<real>::min();
+  const mask raw = bits(tiny ? x * lift : x);
+  const mask n = (raw - root) >> FRACTION;
+  const vec f = number(raw - (n << FRACTION)) - real(1);
+  const mask down = tiny & whole(single ? 25 : 54);
+  const vec k = __builtin_convertvector(n - down, vec);
+  const vec s = f / (f + real(2)), z = s * s;
+  vec p;
+  if constexpr (single) {
+    constexpr real c[] = {0.6666666655404201243, 0.40000122211810649396, 0.28550778633191965434,
+                          0.23331614471843499235};
+    p = z * horner(z, c);
+  } else {
+    constexpr real c[] = {0.66666666666666666463, 0.40000000000000883236, 0.28571428570799785031,
+                          0.22222222392581045097, 0.18181795547521136235, 0.15386244737621666606,
+                          0.13268638369266823879, 0.1308803485092755383};
+    p = z * horner(z, c);
+  }
+  const vec square = f * f * real(0.5);
+  const vec y = k * high - ((square - (s * (square + p) + k * low)) - f);
+  const vec outside = x == vec{} ? splat(-infinity) : x < vec{} ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
+  return ((x > vec{}) & (x < infinity)) ? y : outside;  // inf and NaN are their own logarithms
+}
+INLINE vec seqc_log1p(vec x) {
+  const vec u = x + real(1);
+  const vec y = seqc_log(u) + (x - (u - real(1))) / u;
+  return ((x > real(-1)) & (x < infinity)) ? (x == vec{} ? x : y) : seqc_log(u);
+}
+INLINE vec seqc_sigmoid(vec x) {
+  const vec e = seqc_exp(-seqc_abs(x)), r = real(1) / (e + real(1));
+  return x >= vec{} ? r : e * r;
+}
+INLINE vec seqc_softplus(vec x) {
+  const vec positive = x < vec{} ? vec{} : x;  // NaN stays
+  return positive + seqc_log1p(seqc_exp(-seqc_abs(x)));
+}
+INLINE vec seqc_logsigmoid(vec x) { return -seqc_softplus(-x); }
+INLINE vec seqc_logaddexp(vec a, vec b) {
+  const vec high = seqc_max(a, b), gap = seqc_abs(a - b);
+  return a == b ? a + real(0.693147180559945309417) : high + seqc_log1p(seqc_exp(-gap));
+}
+INLINE vec seqc_tanh(vec x) {
+  const vec e = seqc_expm1(seqc_abs(x) * real(-2));
+  return signed_as(e / (e + real(2)), x);
+}
+INLINE vec seqc_sign(vec x) {
+  const vec one = splat(real(1));
+  return x > vec{} ? one : (x < vec{} ? -one : x);
+}
+INLINE vec seqc_sqrt(vec x) {
+  vec r;
+  for (int i = 0; i < W; ++i) r[i] = std::sqrt(x[i]);
+  return r;
+}
+#define SEQC_BY_LANE(name)                              \
+  INLINE vec seqc_##name(vec x) {                       \
+    vec r;                                              \
+    for (int i = 0; i < W; ++i) r[i] = std::name(x[i]); \
+    return r;                                           \
+  }
+SEQC_BY_LANE(erf)
+SEQC_BY_LANE(sin)
+SEQC_BY_LANE(cos)
+INLINE vec seqc_pow(vec x, vec y) {
+  vec r;
+  for (int i = 0; i < W; ++i) r[i] = std::pow(x[i], y[i]);
+  return r;
+}
+INLINE vec seqc_pow(vec x, real y) {
+  if (y == real(2)) return x * x;
+  if (y == real(1)) return x;
+  if (y == real(-1)) return real(1) / x;
+  return seqc_pow(x, splat(y));
+}
+INLINE vec seqc_pow(real x, vec y) { return seqc_pow(splat(x), y); }
+INLINE vec seqc_logaddexp(real a, vec b) { return seqc_logaddexp(splat(a), b); }
+INLINE vec seqc_logaddexp(vec a, real b) { return seqc_logaddexp(a, splat(b)); }
+INLINE vec seqc_min(real a, vec b) { return seqc_min(splat(a), b); }
+INLINE vec seqc_min(vec a, real b) { return seqc_min(a, splat(b)); }
+INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
+INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
+
+// Scalars go through one lane, so that they agree with vectors to the bit.
+#define SEQC_SCALAR(name) \
+  INLINE real seqc_##name(real x) { return seqc_##name(splat(x))[0]; }
+SEQC_SCALAR(exp)
+SEQC_SCALAR(expm1)
+SEQC_SCALAR(log)
+SEQC_SCALAR(log1p)
+SEQC_SCALAR(sigmoid)
+SEQC_SCALAR(softplus)
+SEQC_SCALAR(logsigmoid)
+SEQC_SCALAR(tanh)
+INLINE real seqc_abs(real x) { return std::fabs(x); }
+INLINE real seqc_sqrt(real x) { return std::sqrt(x); }
+INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
+INLINE real seqc_erf(real x) { return std::erf(x); }
+INLINE real seqc_sin(real x) { return std::sin(x); }
+INLINE real seqc_cos(real x) { return std::cos(x); }
+INLINE real seqc_pow(real x, real y) { return y == real(2) ? x * x : std::pow(x, y); }
+INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
+}  // namespace
+
+namespace {
+constexpr i64 n_H = SEQC_H;
+constexpr i64 n_D = SEQC_D;
+constexpr i64 w_D = n_D, m_D = n_D, z_D = padded(n_D);
+constexpr bool e_D = n_D % W == 0;
+constexpr i64 n_D_ = SEQC_D;
+constexpr i64 w_D_ = n_D_, m_D_ = n_D_, z_D_ = padded(n_D_);
+constexpr bool e_D_ = n_D_ % W == 0;
+constexpr i64 panels = 1;
+}  // namespace
+
+namespace {
+struct Forward {
+  const real* g_x_i;
+  const real* g_x_f;
+  const real* g_x_z;
+  const real* g_x_o;
+  const real* g_R_i;
+  const real* g_R_f;
+  const real* g_R_z;
+  const real* g_R_o;
+  const real* g_h_0;
+  const real* g_c_0;
+  real* g_h;
+  real* g_h_T;
+  real* g_c_T;
+  real* g_kept_0;
+  real* g_kept_1;
+  real* g_kept_2;
+  real* g_kept_3;
+  real* g_h_kept;
+  real* g_c_kept;
+};
+
+template <int w_B>
+struct ForwardScratch {
+  static constexpr i64 z_B = padded(w_B);
+  alignas(64) real s_h[w_B * z_D];
+  alignas(64) real s_c[w_B * z_D];
+  alignas(64) real s_x0[w_B * z_D];
+  alignas(64) real s_x1[w_B * z_D];
+  alignas(64) real s_x2[w_B * z_D];
+  alignas(64) real s_x3[w_B * z_D];
+  alignas(64) real s_R_o_by_D[w_D_ * z_D];
+  alignas(64) real s_R_f_by_D[w_D_ * z_D];
+  alignas(64) real s_R_i_by_D[w_D_ * z_D];
+  alignas(64) real s_R_z_by_D[w_D_ * z_D];
+};
+
+template <bool save, int w_B>
+int forward_program(const Forward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel) {
+  ForwardScratch<w_B>* const memory = scratch<ForwardScratch<w_B>>();
+  if (!memory) return 1;
+  ForwardScratch<w_B>& w = *memory;
+  constexpr i64 m_B = w_B, z_B = padded(w_B);
+  const real* __restrict const p_R_o = a.g_R_o + i_H * n_D * n_D_;
+  const real* __restrict const p_R_f = a.g_R_f + i_H * n_D * n_D_;
+  const real* __restrict const p_R_i = a.g_R_i + i_H * n_D * n_D_;
+  const real* __restrict const p_R_z = a.g_R_z + i_H * n_D * n_D_;
+  const real* __restrict const p_h_0 = a.g_h_0 + o_B * n_H * n_D + i_H * n_D;
+  const real* __restrict const p_c_0 = a.g_c_0 + o_B * n_H * n_D + i_H * n_D;
+  {
+    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_o = gather(p_R_o + at * n_D_ + i_D_, n_D_, n_D - at);
+          store(w.s_R_o_by_D + i_D_ * z_D + at, v_R_o);
+        }
+      }
+    }
+  }
+  {
+    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_f = gather(p_R_f + at * n_D_ + i_D_, n_D_, n_D - at);
+          store(w.s_R_f_by_D + i_D_ * z_D + at, v_R_f);
+        }
+      }
+    }
+  }
+  {
+    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_i = gather(p_R_i + at * n_D_ + i_D_, n_D_, n_D - at);
+          store(w.s_R_i_by_D + i_D_ * z_D + at, v_R_i);
+        }
+      }
+    }
+  }
+  {
+    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_z = gather(p_R_z + at * n_D_ + i_D_, n_D_, n_D - at);
+          store(w.s_R_z_by_D + i_D_ * z_D + at, v_R_z);
+        }
+      }
+    }
+  }
+  {
+    constexpr i64 CB = divisor(z_D / W, 2);
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec x0 = load<e_D>(p_h_0 + i_B * n_H * n_D + at, n_D - at);
+          const vec x1 = load<e_D>(p_c_0 + i_B * n_H * n_D + at, n_D - at);
+          store(w.s_h + i_B * z_D + at, x0);
+          store(w.s_c + i_B * z_D + at, x1);
+        }
+      }
+    }
+  }
+  for (i64 step = 0; step < T; ++step) {
+    const i64 t = step;
+    const real* __restrict const p_x_o = a.g_x_o + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_f = a.g_x_f + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_i = a.g_x_i + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_z = a.g_x_z + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_h = a.g_h + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_0 = a.g_kept_0 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_1 = a.g_kept_1 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_2 = a.g_kept_2 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_3 = a.g_kept_3 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_h_kept = a.g_h_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_c_kept = a.g_c_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    {
+      constexpr i64 CB = divisor(z_D / W, 2);
+      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec v_h_old = load(w.s_h + i_B * z_D + at);
+            const vec v_c_old = load(w.s_c + i_B * z_D + at);
+            if (save) store<e_D>(p_h_kept + i_B * T * n_H * n_D + at, v_h_old, n_D - at);
+            if (save) store<e_D>(p_c_kept + i_B * T * n_H * n_D + at, v_c_old, n_D - at);
+          }
+        }
+      }
+    }
+    {
+      constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / (4 * w_B + 0))));
+      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+        vec r0[w_B][CB]{};
+        vec r1[w_B][CB]{};
+        vec r2[w_B][CB]{};
+        vec r3[w_B][CB]{};
+        for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
+          real x1[w_B];
+          UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+            x1[i_B] = w.s_h[i_B * z_D + i_D_];
+          }
+          vec v_R_o[CB];
+          vec v_R_f[CB];
+          vec v_R_i[CB];
+          vec v_R_z[CB];
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            v_R_o[c] = load(w.s_R_o_by_D + i_D_ * z_D + at);
+            v_R_f[c] = load(w.s_R_f_by_D + i_D_ * z_D + at);
+            v_R_i[c] = load(w.s_R_i_by_D + i_D_ * z_D + at);
+            v_R_z[c] = load(w.s_R_z_by_D + i_D_ * z_D + at);
+          }
+          UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+            UNROLL for (int c = 0; c < CB; ++c) {
+              const vec x2 = v_R_o[c] * x1[i_B];
+              const vec x4 = v_R_f[c] * x1[i_B];
+              const vec x6 = v_R_i[c] * x1[i_B];
+              const vec x8 = v_R_z[c] * x1[i_B];
+              r0[i_B][c] += x2;
+              r1[i_B][c] += x4;
+              r2[i_B][c] += x6;
+              r3[i_B][c] += x8;
+            }
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x0 + i_B * z_D + at, r0[i_B][c]);
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x1 + i_B * z_D + at, r1[i_B][c]);
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x2 + i_B * z_D + at, r2[i_B][c]);
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x3 + i_B * z_D + at, r3[i_B][c]);
+          }
+        }
+      }
+    }
+    // o = sigmoid(x_o + R_o @ h[t-1])
+    // f = sigmoid(x_f + R_f @ h[t-1])
+    // i = sigmoid(x_i + R_i @ h[t-1])
+    // z = tanh(x_z + R_z @ h[t-1])
+    // c = f * c[t-1] + i * z
+    // output h = o * tanh(c)
+    {
+      constexpr i64 CB = divisor(z_D / W, 2);
+      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec v_x_o = load<e_D>(p_x_o + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x1 = load(w.s_x0 + i_B * z_D + at);
+            const vec x2 = v_x_o + x1;
+            const vec v_o = seqc_sigmoid(x2);
+            const vec v_x_f = load<e_D>(p_x_f + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x5 = load(w.s_x1 + i_B * z_D + at);
+            const vec x6 = v_x_f + x5;
+            const vec v_f = seqc_sigmoid(x6);
+            const vec v_c_old = load(w.s_c + i_B * z_D + at);
+            const vec x9 = v_f * v_c_old;
+            const vec v_x_i = load<e_D>(p_x_i + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x11 = load(w.s_x2 + i_B * z_D + at);
+            const vec x12 = v_x_i + x11;
+            const vec v_i = seqc_sigmoid(x12);
+            const vec v_x_z = load<e_D>(p_x_z + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x15 = load(w.s_x3 + i_B * z_D + at);
+            const vec x16 = v_x_z + x15;
+            const vec v_z = seqc_tanh(x16);
+            const vec x18 = v_i * v_z;
+            const vec v_c = x9 + x18;
+            const vec x20 = seqc_tanh(v_c);
+            const vec v_h = v_o * x20;
+            store<e_D>(p_h + i_B * T * n_H * n_D + at, v_h, n_D - at);
+            if (save) store<e_D>(p_kept_0 + i_B * T * n_H * n_D + at, x5, n_D - at);
+            if (save) store<e_D>(p_kept_1 + i_B * T * n_H * n_D + at, x11, n_D - at);
+            if (save) store<e_D>(p_kept_2 + i_B * T * n_H * n_D + at, x15, n_D - at);
+            if (save) store<e_D>(p_kept_3 + i_B * T * n_H * n_D + at, x1, n_D - at);
+            store(w.s_h + i_B * z_D + at, v_h);
+            store(w.s_c + i_B * z_D + at, v_c);
+          }
+        }
+      }
+    }
+  }
+  real* __restrict const p_h_T = a.g_h_T + o_B * n_H * n_D + i_H * n_D;
+  real* __restrict const p_c_T = a.g_c_T + o_B * n_H * n_D + i_H * n_D;
+  {
+    constexpr i64 CB = divisor(z_D / W, 2);
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_h_old = load(w.s_h + i_B * z_D + at);
+          const vec v_c_old = load(w.s_c + i_B * z_D + at);
+          store<e_D>(p_h_T + i_B * n_H * n_D + at, v_h_old, n_D - at);
+          store<e_D>(p_c_T + i_B * n_H * n_D + at, v_c_old, n_D - at);
+        }
+      }
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+  const Forward a{
+      static_cast<const real*>(arrays[0]),
+      static_cast<const real*>(arrays[1]),
+      static_cast<const real*>(arrays[2]),
+      static_cast<const real*>(arrays[3]),
+      static_cast<const real*>(arrays[4]),
+      static_cast<const real*>(arrays[5]),
+      static_cast<const real*>(arrays[6]),
+      static_cast<const real*>(arrays[7]),
+      static_cast<const real*>(arrays[8]),
+      static_cast<const real*>(arrays[9]),
+      static_cast<real*>(arrays[10]),
+      static_cast<real*>(arrays[11]),
+      static_cast<real*>(arrays[12]),
+      static_cast<real*>(arrays[13]),
+      static_cast<real*>(arrays[14]),
+      static_cast<real*>(arrays[15]),
+      static_cast<real*>(arrays[16]),
+      static_cast<real*>(arrays[17]),
+      static_cast<real*>(arrays[18]),
+  };
+  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
+  const i64 programs = blocks * n_H * panels;
+  int failed = 0;
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+  for (i64 program = 0; program < programs; ++program) {
+    i64 rest = program;
+    const i64 panel = rest % panels;
+    rest /= panels;
+    const i64 i_H = rest % n_H;
+    rest /= n_H;
+    const i64 fours = B / 4, twos = (B % 4) / 2;
+    if (rest < fours) failed |= (save ? forward_program<true, 4>(a, B, T, 4 * rest, i_H, panel) : forward_program<false, 4>(a, B, T, 4 * rest, i_H, panel));
+    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, B, T, 4 * fours, i_H, panel) : forward_program<false, 2>(a, B, T, 4 * fours, i_H, panel));
+    else failed |= (save ? forward_program<true, 1>(a, B, T, B - 1, i_H, panel) : forward_program<false, 1>(a, B, T, B - 1, i_H, panel));
+  }
+  return failed;
+}
+
+namespace {
+struct Backward {
+  const real* g_x_i;
+  const real* g_x_f;
+  const real* g_x_z;
+  const real* g_x_o;
+  const real* g_R_i;
+  const real* g_R_f;
+  const real* g_R_z;
+  const real* g_R_o;
+  const real* g_kept_0;
+  const real* g_kept_1;
+  const real* g_kept_2;
+  const real* g_kept_3;
+  const real* g_h_kept;
+  const real* g_c_kept;
+  const real* g_d_h;
+  const real* g_d_h_T;
+  const real* g_d_c_T;
+  real* g_d_x_o;
+  real* g_d_x_f;
+  real* g_d_x_i;
+  real* g_d_x_z;
+  real* g_d_h_0;
+  real* g_d_c_0;
+};
+
+template <int w_B>
+struct BackwardScratch {
+  static constexpr i64 z_B = padded(w_B);
+  alignas(64) real d_h[w_B * z_D];
+  alignas(64) real d_c[w_B * z_D];
+  alignas(64) real s_x0[w_B * z_D];
+  alignas(64) real s_x1[w_B * z_D];
+  alignas(64) real s_x2[w_B * z_D];
+  alignas(64) real s_x3[w_B * z_D];
+  alignas(64) real s_x4[w_B * z_D_];
+  alignas(64) real s_x5[w_B * z_D_];
+  alignas(64) real s_x6[w_B * z_D_];
+  alignas(64) real s_x7[w_B * z_D_];
+  alignas(64) real s_x8[w_B * z_D_];
+};
+
+template <int w_B>
+int backward_program(const Backward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel) {
+  BackwardScratch<w_B>* const memory = scratch<BackwardScratch<w_B>>();
+  if (!memory) return 1;
+  BackwardScratch<w_B>& w = *memory;
+  constexpr i64 m_B = w_B, z_B = padded(w_B);
+  const real* __restrict const p_R_z = a.g_R_z + i_H * n_D * n_D_;
+  const real* __restrict const p_R_i = a.g_R_i + i_H * n_D * n_D_;
+  const real* __restrict const p_R_f = a.g_R_f + i_H * n_D * n_D_;
+  const real* __restrict const p_R_o = a.g_R_o + i_H * n_D * n_D_;
+  const real* __restrict const p_d_h_T = a.g_d_h_T + o_B * n_H * n_D + i_H * n_D;
+  const real* __restrict const p_d_c_T = a.g_d_c_T + o_B * n_H * n_D + i_H * n_D;
+  {
+    constexpr i64 CB = divisor(z_D / W, 2);
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec x0 = load<e_D>(p_d_h_T + i_B * n_H * n_D + at, n_D - at);
+          const vec x1 = load<e_D>(p_d_c_T + i_B * n_H * n_D + at, n_D - at);
+          store(w.d_h + i_B * z_D + at, x0);
+          store(w.d_c + i_B * z_D + at, x1);
+        }
+      }
+    }
+  }
+  for (i64 step = T - 1; step >= 0; --step) {
+    const i64 t = step;
+    const real* __restrict const p_x_f = a.g_x_f + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_i = a.g_x_i + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_z = a.g_x_z + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_o = a.g_x_o + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_0 = a.g_kept_0 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_1 = a.g_kept_1 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_2 = a.g_kept_2 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_3 = a.g_kept_3 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_d_h = a.g_d_h + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_o = a.g_d_x_o + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_f = a.g_d_x_f + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_i = a.g_d_x_i + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_z = a.g_d_x_z + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_h_kept = a.g_h_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_c_kept = a.g_c_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    {
+      constexpr i64 CB = divisor(z_D / W, 2);
+      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec v_d_h = load<e_D>(p_d_h + i_B * T * n_H * n_D + at, n_D - at);
+            const vec v_d_h_next = load(w.d_h + i_B * z_D + at);
+            const vec x2 = v_d_h + v_d_h_next;
+            const vec v_x_f = load<e_D>(p_x_f + i_B * T * n_H * n_D + at, n_D - at);
+            const vec v_kept_0 = load<e_D>(p_kept_0 + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x5 = v_x_f + v_kept_0;
+            const vec x6 = seqc_sigmoid(x5);
+            const vec v_c_old = load<e_D>(p_c_kept + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x8 = x6 * v_c_old;
+            const vec v_x_i = load<e_D>(p_x_i + i_B * T * n_H * n_D + at, n_D - at);
+            const vec v_kept_1 = load<e_D>(p_kept_1 + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x11 = v_x_i + v_kept_1;
+            const vec x12 = seqc_sigmoid(x11);
+            const vec v_x_z = load<e_D>(p_x_z + i_B * T * n_H * n_D + at, n_D - at);
+            const vec v_kept_2 = load<e_D>(p_kept_2 + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x15 = v_x_z + v_kept_2;
+            const vec x16 = seqc_tanh(x15);
+            const vec x17 = x12 * x16;
+            const vec x18 = x8 + x17;
+            const vec x19 = seqc_tanh(x18);
+            const vec x20 = x2 * x19;
+            const vec v_x_o = load<e_D>(p_x_o + i_B * T * n_H * n_D + at, n_D - at);
+            const vec v_kept_3 = load<e_D>(p_kept_3 + i_B * T * n_H * n_D + at, n_D - at);
+            const vec x23 = v_x_o + v_kept_3;
+            const vec x24 = seqc_sigmoid(x23);
+            const vec x25 = x20 * x24;
+            const vec x26 = real(1.0) - x24;
+            const vec x27 = x25 * x26;
+            const vec v_d_c_next = load(w.d_c + i_B * z_D + at);
+            const vec x29 = x2 * x24;
+            const vec x30 = x19 * x19;
+            const vec x31 = real(1.0) - x30;
+            const vec x32 = x29 * x31;
+            const vec x33 = v_d_c_next + x32;
+            const vec x34 = x33 * v_c_old;
+            const vec x35 = x34 * x6;
+            const vec x36 = real(1.0) - x6;
+            const vec x37 = x35 * x36;
+            const vec x38 = x33 * x16;
+            const vec x39 = x38 * x12;
+            const vec x40 = real(1.0) - x12;
+            const vec x41 = x39 * x40;
+            const vec x42 = x33 * x12;
+            const vec x43 = x16 * x16;
+            const vec x44 = real(1.0) - x43;
+            const vec x45 = x42 * x44;
+            const vec x46 = x33 * x6;
+            store<e_D>(p_d_x_o + i_B * T * n_H * n_D + at, x27, n_D - at);
+            store<e_D>(p_d_x_f + i_B * T * n_H * n_D + at, x37, n_D - at);
+            store<e_D>(p_d_x_i + i_B * T * n_H * n_D + at, x41, n_D - at);
+            store<e_D>(p_d_x_z + i_B * T * n_H * n_D + at, x45, n_D - at);
+            store(w.s_x0 + i_B * z_D + at, x45);
+            store(w.s_x1 + i_B * z_D + at, x41);
+            store(w.s_x2 + i_B * z_D + at, x37);
+            store(w.s_x3 + i_B * z_D + at, x27);
+            store(w.d_c + i_B * z_D + at, x46);
+          }
+        }
+      }
+    }
+    {
+      constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, 24 / (4 * w_B + 0))));
+      for (i64 c0 = 0; c0 < z_D_ / W; c0 += CB) {
+        vec r0[w_B][CB]{};
+        vec r1[w_B][CB]{};
+        vec r2[w_B][CB]{};
+        vec r3[w_B][CB]{};
+        for (i64 i_D = 0; i_D < m_D; ++i_D) {
+          real x0[w_B];
+          real x3[w_B];
+          real x6[w_B];
+          real x9[w_B];
+          UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+            x0[i_B] = w.s_x0[i_B * z_D + i_D];
+            x3[i_B] = w.s_x1[i_B * z_D + i_D];
+            x6[i_B] = w.s_x2[i_B * z_D + i_D];
+            x9[i_B] = w.s_x3[i_B * z_D + i_D];
+          }
+          vec v_R_z[CB];
+          vec v_R_i[CB];
+          vec v_R_f[CB];
+          vec v_R_o[CB];
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            v_R_z[c] = load<e_D_>(p_R_z + i_D * n_D_ + at, n_D_ - at);
+            v_R_i[c] = load<e_D_>(p_R_i + i_D * n_D_ + at, n_D_ - at);
+            v_R_f[c] = load<e_D_>(p_R_f + i_D * n_D_ + at, n_D_ - at);
+            v_R_o[c] = load<e_D_>(p_R_o + i_D * n_D_ + at, n_D_ - at);
+          }
+          UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+            UNROLL for (int c = 0; c < CB; ++c) {
+              const vec x2 = x0[i_B] * v_R_z[c];
+              const vec x5 = x3[i_B] * v_R_i[c];
+              const vec x8 = x6[i_B] * v_R_f[c];
+              const vec x11 = x9[i_B] * v_R_o[c];
+              r0[i_B][c] += x2;
+              r1[i_B][c] += x5;
+              r2[i_B][c] += x8;
+              r3[i_B][c] += x11;
+            }
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x4 + i_B * z_D_ + at, r0[i_B][c]);
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x5 + i_B * z_D_ + at, r1[i_B][c]);
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x6 + i_B * z_D_ + at, r2[i_B][c]);
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            store(w.s_x7 + i_B * z_D_ + at, r3[i_B][c]);
+          }
+        }
+      }
+    }
+    {
+      constexpr i64 CB = divisor(z_D_ / W, 2);
+      for (i64 c0 = 0; c0 < z_D_ / W; c0 += CB) {
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec x0 = load(w.s_x4 + i_B * z_D_ + at);
+            const vec x1 = load(w.s_x5 + i_B * z_D_ + at);
+            const vec x2 = x0 + x1;
+            const vec x3 = load(w.s_x6 + i_B * z_D_ + at);
+            const vec x4 = x2 + x3;
+            const vec x5 = load(w.s_x7 + i_B * z_D_ + at);
+            const vec x6 = x4 + x5;
+            store(w.s_x8 + i_B * z_D_ + at, x6);
+          }
+        }
+      }
+    }
+    {
+      constexpr i64 CB = divisor(z_D / W, 2);
+      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec x0 = load(w.s_x8 + i_B * z_D_ + at);
+            store(w.d_h + i_B * z_D + at, x0);
+          }
+        }
+      }
+    }
+  }
+  real* __restrict const p_d_h_0 = a.g_d_h_0 + o_B * n_H * n_D + i_H * n_D;
+  real* __restrict const p_d_c_0 = a.g_d_c_0 + o_B * n_H * n_D + i_H * n_D;
+  {
+    constexpr i64 CB = divisor(z_D / W, 2);
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_d_h_next = load(w.d_h + i_B * z_D + at);
+          const vec v_d_c_next = load(w.d_c + i_B * z_D + at);
+          store<e_D>(p_d_h_0 + i_B * n_H * n_D + at, v_d_h_next, n_D - at);
+          store<e_D>(p_d_c_0 + i_B * n_H * n_D + at, v_d_c_next, n_D - at);
+        }
+      }
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+  const Backward a{
+      static_cast<const real*>(arrays[0]),
+      static_cast<const real*>(arrays[1]),
+      static_cast<const real*>(arrays[2]),
+      static_cast<const real*>(arrays[3]),
+      static_cast<const real*>(arrays[4]),
+      static_cast<const real*>(arrays[5]),
+      static_cast<const real*>(arrays[6]),
+      static_cast<const real*>(arrays[7]),
+      static_cast<const real*>(arrays[8]),
+      static_cast<const real*>(arrays[9]),
+      static_cast<const real*>(arrays[10]),
+      static_cast<const real*>(arrays[11]),
+      static_cast<const real*>(arrays[12]),
+      static_cast<const real*>(arrays[13]),
+      static_cast<const real*>(arrays[14]),
+      static_cast<const real*>(arrays[15]),
+      static_cast<const real*>(arrays[16]),
+      static_cast<real*>(arrays[17]),
+      static_cast<real*>(arrays[18]),
+      static_cast<real*>(arrays[19]),
+      static_cast<real*>(arrays[20]),
+      static_cast<real*>(arrays[21]),
+      static_cast<real*>(arrays[22]),
+  };
+  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
+  const i64 programs = blocks * n_H * panels;
+  int failed = 0;
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+  for (i64 program = 0; program < programs; ++program) {
+    i64 rest = program;
+    const i64 panel = rest % panels;
+    rest /= panels;
+    const i64 i_H = rest % n_H;
+    rest /= n_H;
+    const i64 fours = B / 4, twos = (B % 4) / 2;
+    if (rest < fours) failed |= backward_program<4>(a, B, T, 4 * rest, i_H, panel);
+    else if (rest < fours + twos) failed |= backward_program<2>(a, B, T, 4 * fours, i_H, panel);
+    else failed |= backward_program<1>(a, B, T, B - 1, i_H, panel);
+  }
+  return failed;
+}
+
+extern "C" int seqc_panels() { return int(panels); }
+"""
+
+
+_native_kernels = {}
+
+
+def _native_kernel(dtype, **dims):
+    """The kernels for these dims, built on first use, and the number of panels that the last free dim is cut into."""
+    key = (dtype, *dims.values())
+    if key not in _native_kernels:
+        defines = {f"SEQC_{name}": str(size) for name, size in dims.items()}
+        defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
+        library = _native_library(_NATIVE_SOURCE, defines)
+        for function in (library.seqc_forward, library.seqc_backward):
+            function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+        _native_kernels[key] = library, library.seqc_panels()
+    return _native_kernels[key]
+
+
+def _native_run(function, B, T, save, *arrays):
+    """Call a kernel on contiguous tensors; None is an array that it does not write."""
+    pointers = (_ctypes.c_void_p * len(arrays))(*[None if x is None else x.data_ptr() for x in arrays])
+    if function(B, T, torch.get_num_threads(), save, pointers):
+        raise MemoryError("a native kernel found no memory for its buffers")
+
+
+def _ready_cpu():
+    """Whether there is a compiler to build the kernels with."""
+    return _native_compiler() is not None
+
+
+def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """Results, and what backward needs."""
+    B, T, H, D = x_i.shape
+    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    out_h = x_i.new_empty(B, T, H, D)
+    out_h_T = x_i.new_empty(B, H, D)
+    out_c_T = x_i.new_empty(B, H, D)
+    out_kept_0 = x_i.new_empty(B, T, H, D)
+    out_kept_1 = x_i.new_empty(B, T, H, D)
+    out_kept_2 = x_i.new_empty(B, T, H, D)
+    out_kept_3 = x_i.new_empty(B, T, H, D)
+    out_h_kept = x_i.new_empty(B, T, H, D)
+    out_c_kept = x_i.new_empty(B, T, H, D)
+    _native_run(
+        library.seqc_forward,
+        B,
+        T,
+        1,
+        x_i,
+        x_f,
+        x_z,
+        x_o,
+        R_i,
+        R_f,
+        R_z,
+        R_o,
+        h_0,
+        c_0,
+        out_h,
+        out_h_T,
+        out_c_T,
+        out_kept_0,
+        out_kept_1,
+        out_kept_2,
+        out_kept_3,
+        out_h_kept,
+        out_c_kept,
+    )
+    return out_h, out_h_T, out_c_T, out_kept_0, out_kept_1, out_kept_2, out_kept_3, out_h_kept, out_c_kept
+
+
+def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """Results only."""
+    B, T, H, D = x_i.shape
+    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    out_h = x_i.new_empty(B, T, H, D)
+    out_h_T = x_i.new_empty(B, H, D)
+    out_c_T = x_i.new_empty(B, H, D)
+    _native_run(
+        library.seqc_forward,
+        B,
+        T,
+        0,
+        x_i,
+        x_f,
+        x_z,
+        x_o,
+        R_i,
+        R_f,
+        R_z,
+        R_o,
+        h_0,
+        c_0,
+        out_h,
+        out_h_T,
+        out_c_T,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
+    return out_h, out_h_T, out_c_T
+
+
+def _backward_cpu(
+    x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, kept_0, kept_1, kept_2, kept_3, h_kept, c_kept, d_h, d_h_T, d_c_T
+):
+    """Gradients of inputs, params, initial states."""
+    B, T, H, D = x_i.shape
+    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    grad_x_o = x_i.new_empty(B, T, H, D)
+    grad_x_f = x_i.new_empty(B, T, H, D)
+    grad_x_i = x_i.new_empty(B, T, H, D)
+    grad_x_z = x_i.new_empty(B, T, H, D)
+    grad_h_0 = x_i.new_empty(B, H, D)
+    grad_c_0 = x_i.new_empty(B, H, D)
+    _native_run(
+        library.seqc_backward,
+        B,
+        T,
+        0,
+        x_i,
+        x_f,
+        x_z,
+        x_o,
+        R_i,
+        R_f,
+        R_z,
+        R_o,
+        kept_0,
+        kept_1,
+        kept_2,
+        kept_3,
+        h_kept,
+        c_kept,
+        d_h,
+        d_h_T,
+        d_c_T,
+        grad_x_o,
+        grad_x_f,
+        grad_x_i,
+        grad_x_z,
+        grad_h_0,
+        grad_c_0,
+    )
+    grad_R_i = torch.einsum("btac,btad->acd", grad_x_i, h_kept)
+    grad_R_f = torch.einsum("btac,btad->acd", grad_x_f, h_kept)
+    grad_R_z = torch.einsum("btac,btad->acd", grad_x_z, h_kept)
+    grad_R_o = torch.einsum("btac,btad->acd", grad_x_o, h_kept)
+    return grad_x_i, grad_x_f, grad_x_z, grad_x_o, grad_R_i, grad_R_f, grad_R_z, grad_R_o, grad_h_0, grad_c_0
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_all, c_all."""
+    return [((T + 1, B, H, D), carry), ((T + 1, B, H, D), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:3]
+
+
+def _saved_cpu(B, T, H, D, io, carry):
+    """Shapes and dtypes of what forward saves: kept_0, kept_1, kept_2, kept_3, h_kept, c_kept."""
+    return [
+        ((B, T, H, D), carry),
+        ((B, T, H, D), carry),
+        ((B, T, H, D), carry),
+        ((B, T, H, D), carry),
+        ((B, T, H, D), carry),
+        ((B, T, H, D), carry),
+    ]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    if x.device.type == "cpu" and _ready_cpu():
+        return _CPU
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "x_i": "B T H D",
+    "x_f": "B T H D",
+    "x_z": "B T H D",
+    "x_o": "B T H D",
+    "R_i": "H D D",
+    "R_f": "H D D",
+    "R_z": "H D D",
+    "R_o": "H D D",
+    "h_0": "B H D",
+    "c_0": "B H D",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"lstm: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"lstm: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"lstm: shapes disagree: {_AXES}")
+
+
+def _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o):
+    """Sizes of the dims B, T, H, D; ValueError where shapes disagree."""
+    if x_i.dim() != 4:
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    B, T, H, D = x_i.shape
+    if (
+        x_f.shape != (B, T, H, D)
+        or x_z.shape != (B, T, H, D)
+        or x_o.shape != (B, T, H, D)
+        or R_i.shape != (H, D, D)
+        or R_f.shape != (H, D, D)
+        or R_z.shape != (H, D, D)
+        or R_o.shape != (H, D, D)
+    ):
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    return B, T, H, D
+
+
+def _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o):
+    """Sizes of the dims B, H, D; ValueError where shapes disagree."""
+    if x_i.dim() != 3:
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    B, H, D = x_i.shape
+    if (
+        x_f.shape != (B, H, D)
+        or x_z.shape != (B, H, D)
+        or x_o.shape != (B, H, D)
+        or R_i.shape != (H, D, D)
+        or R_f.shape != (H, D, D)
+        or R_z.shape != (H, D, D)
+        or R_o.shape != (H, D, D)
+    ):
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    return B, H, D
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    return (
+        x_i.new_zeros((B, T, H, D)),
+        x_i.new_zeros((B, H, D), dtype=_carry(x_i)),
+        x_i.new_zeros((B, H, D), dtype=_carry(x_i)),
+    )
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:8]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:10]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: h, h_T, c_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[8:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: h, h_T, c_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:3], results[3:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0."""
+    tensors, saved, cotangents = arguments[:10], arguments[10], arguments[11:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[8:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """lstm with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:10], list(kept[10:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[10 : 10 + count])
+        return tuple(_OPS.backward.default(*flat[:10], saved, *flat[10 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("lstm: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:10], arguments[10], arguments[11:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_lstm_b290c15df3ce", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_lstm_b290c15df3ce_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
+    results = [f"Tensor {x}" for x in "h h_T c_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "h h_T c_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class LSTMResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    h: Tensor  # [B, T, H, D]
+    h_T: Tensor  # [B, H, D]
+    c_T: Tensor  # [B, H, D]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"lstm: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"lstm: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("x_i x_f x_z x_o".split())
+_GATES = frozenset("".split())
+
+
+def lstm(
+    x_i: Tensor,
+    x_f: Tensor,
+    x_z: Tensor,
+    x_o: Tensor,
+    R_i: Tensor,
+    R_f: Tensor,
+    R_z: Tensor,
+    R_o: Tensor,
+    *,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+) -> LSTMResult:
+    """Run lstm over a sequence.
+
+    Shapes:
+        x_i: [B, T, H, D]
+        x_f: [B, T, H, D]
+        x_z: [B, T, H, D]
+        x_o: [B, T, H, D]
+        R_i: [H, D, D]
+        R_f: [H, D, D]
+        R_z: [H, D, D]
+        R_o: [H, D, D]
+        h_0: [B, H, D]
+        c_0: [B, H, D]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
+    B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    carry = _carry(x_i)
+    if h_0 is None:
+        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+    if c_0 is None:
+        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif c_0.shape != (B, H, D):
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
+    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    c_0 = c_0 if c_0.dtype == carry else c_0.to(carry)
+    return LSTMResult(*_OPS.run.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def lstm_step(
+    x_i: Tensor,
+    x_f: Tensor,
+    x_z: Tensor,
+    x_o: Tensor,
+    R_i: Tensor,
+    R_f: Tensor,
+    R_z: Tensor,
+    R_o: Tensor,
+    *,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+) -> LSTMResult:
+    """Run lstm for one step: one token of decoding.
+
+    Shapes:
+        x_i: [B, H, D]
+        x_f: [B, H, D]
+        x_z: [B, H, D]
+        x_o: [B, H, D]
+        R_i: [H, D, D]
+        R_f: [H, D, D]
+        R_z: [H, D, D]
+        R_o: [H, D, D]
+        h_0: [B, H, D]
+        c_0: [B, H, D]
+    """
+    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
+    B, H, D = _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    carry = _carry(x_i)
+    if h_0 is None:
+        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+    if c_0 is None:
+        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif c_0.shape != (B, H, D):
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
+    results = _step(*_prepare_torch(carry, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+    return LSTMResult(*(o.to(x_i.dtype) for o in results[:1]), *results[1:])
+
+
+class LSTM(torch.nn.Module):
+    """lstm as a layer: it owns R_i, R_f, R_z, R_o."""
+
+    def __init__(self, *, H: int, D: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "D": D}
+        self.R_i = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_f = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_o = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        """Give every parameter its initial value."""
+        D = self.dims["D"]
+        self.R_i.normal_(std=D**-0.5)
+        self.R_f.normal_(std=D**-0.5)
+        self.R_z.normal_(std=D**-0.5)
+        self.R_o.normal_(std=D**-0.5)
+
+    def forward(
+        self,
+        x_i: Tensor,
+        x_f: Tensor,
+        x_z: Tensor,
+        x_o: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        c_0: Tensor | None = None,
+    ) -> LSTMResult:
+        """The recurrence over a sequence; see `lstm`."""
+        return lstm(x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0)
+
+    def step(
+        self,
+        x_i: Tensor,
+        x_f: Tensor,
+        x_z: Tensor,
+        x_o: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        c_0: Tensor | None = None,
+    ) -> LSTMResult:
+        """One step; see `lstm_step`."""
+        return lstm_step(x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

@@ -1,0 +1,948 @@
+# Made by seqc from the spec `lstm`. Edit the spec, not this file.
+"""lstm: Long short-term memory with block-diagonal heads: each head has its own recurrent matrices.
+
+i, f, o = sigmoid(x + R h_{t-1}),  z = tanh(x_z + R_z h_{t-1}),  c_t = f c_{t-1} + i z,  h_t = o tanh(c_t)
+(Hochreiter and Schmidhuber 1997; heads as in Poeppel et al. 2024, arXiv:2412.07752). The inputs are the gates'
+pre-activations without the recurrent part: W x + b.
+
+The spec:
+
+    dim H, D
+
+    input x_i[H, D], x_f[H, D], x_z[H, D], x_o[H, D]
+    param R_i[H, D, D], R_f[H, D, D], R_z[H, D, D], R_o[H, D, D]
+
+    state h[H, D] = 0, c[H, D] = 0
+
+    i = sigmoid(x_i + R_i @ h[t-1])
+    f = sigmoid(x_f + R_f @ h[t-1])
+    z = tanh(x_z + R_z @ h[t-1])
+    o = sigmoid(x_o + R_o @ h[t-1])
+    c = f * c[t-1] + i * z
+    output h = o * tanh(c)
+
+How it is computed:
+
+    h, c: nonlinear: the state is mixed along a dim by a matrix
+    h: not known: the state is mixed along a dim by a matrix
+    c: not known: the state is mixed along a dim by a matrix
+    in plain torch:
+        step: no block form: h: the state is mixed along a dim by a matrix
+    in Triton:
+        step: no block form: h: the state is mixed along a dim by a matrix
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _forward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    x_i = x_i.transpose(0, 1)
+    x_f = x_f.transpose(0, 1)
+    x_z = x_z.transpose(0, 1)
+    x_o = x_o.transpose(0, 1)
+
+    # the recurrence itself: one step or block after the other
+    h = h_0
+    h_all = [h]
+    c = c_0
+    c_all = [c]
+    R2 = torch.cat([R_o, R_f, R_i, R_z], -2).mT
+    for x_o_t, x_f_t, x_i_t, x_z_t in zip(x_o, x_f, x_i, x_z):
+        p, p2, p3, p4 = (h.transpose(0, 1) @ R2).transpose(0, 1).chunk(4, -1)
+        # o = sigmoid(x_o + R_o @ h[t-1])
+        o = torch.sigmoid(x_o_t + p)
+        # i = sigmoid(x_i + R_i @ h[t-1])
+        i = torch.sigmoid(x_i_t + p3)
+        # z = tanh(x_z + R_z @ h[t-1])
+        z = torch.tanh(x_z_t + p4)
+        # f = sigmoid(x_f + R_f @ h[t-1])
+        f = torch.sigmoid(x_f_t + p2)
+        # c = f * c[t-1] + i * z
+        c_next = torch.addcmul(i * z, f, c)
+        # output h = o * tanh(c)
+        h, c = o * torch.tanh(c_next), c_next
+        h_all.append(h)
+        c_all.append(c)
+
+    h_all = torch.stack(h_all)
+    c_all = torch.stack(c_all)
+    return h_all[1:].transpose(0, 1).clone(), h, c, h_all, c_all
+
+
+def _backward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_all, d_h, d_h_T, d_c_T):
+    """Gradients of every input, parameter and initial state."""
+    x_i = x_i.transpose(0, 1)
+    x_f = x_f.transpose(0, 1)
+    x_z = x_z.transpose(0, 1)
+    x_o = x_o.transpose(0, 1)
+    d_h = d_h.transpose(0, 1)
+    x = h_all[:-1]
+    R = torch.cat([R_o, R_i, R_z, R_f], -2)
+    p, p2, p3, p4 = torch.einsum("nbhd,hDd->nbhD", x, R).chunk(4, -1)
+    # o = sigmoid(x_o + R_o @ h[t-1])
+    o = torch.sigmoid(x_o + p)
+    x2 = torch.tanh(c_all[1:])
+    x3 = o * (1.0 - x2 * x2)
+    # i = sigmoid(x_i + R_i @ h[t-1])
+    i = torch.sigmoid(x_i + p2)
+    # z = tanh(x_z + R_z @ h[t-1])
+    z = torch.tanh(x_z + p3)
+    x4 = i * (1.0 - z * z)
+    x5 = z * i * (1.0 - i)
+    # f = sigmoid(x_f + R_f @ h[t-1])
+    f = torch.sigmoid(x_f + p4)
+    x6 = c_all[:-1] * f * (1.0 - f)
+    x7 = x2 * o * (1.0 - o)
+
+    # the recurrence itself: one step or block after the other
+    d_h2 = d_h_T
+    d_h_all = [d_h2]
+    d_c = d_c_T
+    d_c_all = [d_c]
+    R2 = torch.cat([R_z, R_i, R_f, R_o], -2)
+    for d_h_t, x3_t, x4_t, x5_t, x6_t, x7_t, f_t in reversed(list(zip(d_h, x3, x4, x5, x6, x7, f))):
+        x8 = d_h_t + d_h2
+        x9 = torch.addcmul(d_c, x8, x3_t)
+        d_x_z = x9 * x4_t
+        d_x_i = x9 * x5_t
+        d_x_f = x9 * x6_t
+        d_x_o = x8 * x7_t
+        d_h2, d_c = (torch.cat([d_x_z, d_x_i, d_x_f, d_x_o], -1).transpose(0, 1) @ R2).transpose(0, 1), x9 * f_t
+        d_h_all.append(d_h2)
+        d_c_all.append(d_c)
+
+    d_h_all = torch.stack(d_h_all[::-1])
+    d_c_all = torch.stack(d_c_all[::-1])
+    x10 = d_h + d_h_all[1:]
+    d_x_o2 = x10 * x7
+    x11 = d_c_all[1:] + x10 * x3
+    d_x_f2 = x11 * x6
+    d_x_i2 = x11 * x5
+    d_x_z2 = x11 * x4
+    return (
+        d_x_i2.transpose(0, 1),
+        d_x_f2.transpose(0, 1),
+        d_x_z2.transpose(0, 1),
+        d_x_o2.transpose(0, 1),
+        torch.einsum("nbhk,nbhd->hkd", d_x_i2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_f2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_z2, x),
+        torch.einsum("nbhk,nbhd->hkd", d_x_o2, x),
+        d_h2.clone(),
+        d_c,
+    )
+
+
+def _step_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """One step: outputs and new states."""
+    R = torch.cat([R_o, R_f, R_i, R_z], -2)
+    p, p2, p3, p4 = (h_0.transpose(0, 1) @ R.mT).transpose(0, 1).chunk(4, -1)
+    # o = sigmoid(x_o + R_o @ h[t-1])
+    o = torch.sigmoid(x_o + p)
+    # f = sigmoid(x_f + R_f @ h[t-1])
+    f = torch.sigmoid(x_f + p2)
+    # i = sigmoid(x_i + R_i @ h[t-1])
+    i = torch.sigmoid(x_i + p3)
+    # z = tanh(x_z + R_z @ h[t-1])
+    z = torch.tanh(x_z + p4)
+    # c = f * c[t-1] + i * z
+    c = f * c_0 + i * z
+    # output h = o * tanh(c)
+    h = o * torch.tanh(c)
+    return h, h, c
+
+
+# ---------- the recurrence in Triton: CUDA devices --------------------------------------------------------------------
+
+triton = tl = None  # imported by _load_triton
+_KERNELS = []
+
+
+def _jit(function=None, **options):
+    """Mark a Triton kernel. The function stays as it is until `_load_triton` hands it to Triton."""
+    if function is None:
+        return lambda function: _jit(function, **options)
+    _KERNELS.append((function, options))
+    return function
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if tl is None:
+        import triton
+
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        import triton.language as tl
+
+
+@_jit
+def expm1(x):
+    """exp(x) - 1 without cancellation: for |x| <= 1/2 its Taylor polynomial of degree 9."""
+    near = tl.abs(x) <= 0.5
+    u = tl.where(near, x, 0.0)
+    series = 1.0 / 40320.0 + u * (1.0 / 362880.0)
+    series = 1.0 / 720.0 + u * (1.0 / 5040.0 + u * series)
+    series = 1.0 / 24.0 + u * (1.0 / 120.0 + u * series)
+    series = 0.5 + u * (1.0 / 6.0 + u * series)
+    return tl.where(near, u + u * u * series, tl.exp(x) - 1.0)
+
+
+@_jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)) with the exponent kept <= 0, so that small values keep their relative accuracy."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+@_jit
+def tanh(x):
+    """tanh from expm1(-2 |x|), which never overflows and is accurate for tiny x."""
+    e = expm1(-2.0 * tl.abs(x))
+    t = -e / (2.0 + e)
+    return tl.where(x < 0, -t, t)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def lstm_forward_kernel(
+    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_h_in, p_c_in, p_x_o, p_x_f, p_x_i, p_x_z, p_h, p_h_T, p_c_T, B, T,
+    H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Outputs, final states, and the states that the gradient needs."""
+    NB = tl.cdiv(B, BB)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_h = i_p % H
+    i_b = i_p // H
+    at_hdd = i_h * D * D
+    o_d = tl.arange(0, BD)
+    o_hdd = o_d[:, None] * D + o_d[None, :]
+    m_d = (o_d < D) | (D == BD)
+    m_dd = m_d[:, None] & m_d[None, :]
+    b_R_o = tl.load(p_R_o + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_f = tl.load(p_R_f + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_i = tl.load(p_R_i + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    at_hd = i_h * D
+    o_b = i_b * BB + tl.arange(0, BB)
+    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    m_b = o_b < B
+    m_bd = m_b[:, None] & m_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
+    b_c = tl.load(p_c_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
+    o_nhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    for i_t in range(0, T):
+        at_nhd = (i_t * H + i_h) * D
+        tl.store(p_h_in + at_nhd + o_nhd, b_h, mask=m_bd)
+        tl.store(p_c_in + at_nhd + o_nhd, b_c, mask=m_bd)
+        b_x_o = tl.load(p_x_o + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_f = tl.load(p_x_f + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_i = tl.load(p_x_i + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        # o = sigmoid(x_o + R_o @ h[t-1])
+        b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
+        b_o = sigmoid(b_x_o + b_R_oh)
+        # f = sigmoid(x_f + R_f @ h[t-1])
+        b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
+        b_f = sigmoid(b_x_f + b_hR_f)
+        # i = sigmoid(x_i + R_i @ h[t-1])
+        b_hR_i = tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
+        b_i = sigmoid(b_x_i + b_hR_i)
+        # z = tanh(x_z + R_z @ h[t-1])
+        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
+        b_z = tanh(b_x_z + b_hR_z)
+        # c = f * c[t-1] + i * z
+        b_c_next = b_f * b_c + b_i * b_z
+        # output h = o * tanh(c)
+        b_h_next = b_o * tanh(b_c_next)
+        tl.store(p_h + at_nhd + o_nhd, b_h_next, mask=m_bd)
+        b_h = b_h_next
+        b_c = b_c_next
+    tl.store(p_h_T + at_hd + o_hd, b_h, mask=m_bd)
+    tl.store(p_c_T + at_hd + o_hd, b_c, mask=m_bd)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def lstm_infer_kernel(
+    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_x_o, p_x_f, p_x_i, p_x_z, p_h, p_h_T, p_c_T, B, T, H: tl.constexpr,
+    D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Outputs and final states."""
+    NB = tl.cdiv(B, BB)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_h = i_p % H
+    i_b = i_p // H
+    at_hdd = i_h * D * D
+    o_d = tl.arange(0, BD)
+    o_hdd = o_d[:, None] * D + o_d[None, :]
+    m_d = (o_d < D) | (D == BD)
+    m_dd = m_d[:, None] & m_d[None, :]
+    b_R_o = tl.load(p_R_o + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_f = tl.load(p_R_f + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_i = tl.load(p_R_i + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    at_hd = i_h * D
+    o_b = i_b * BB + tl.arange(0, BB)
+    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    m_b = o_b < B
+    m_bd = m_b[:, None] & m_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
+    b_c = tl.load(p_c_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
+    o_thd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    for i_t in range(0, T):
+        at_thd = (i_t * H + i_h) * D
+        b_x_o = tl.load(p_x_o + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_f = tl.load(p_x_f + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_i = tl.load(p_x_i + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
+        # o = sigmoid(x_o + R_o @ h[t-1])
+        b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
+        b_o = sigmoid(b_x_o + b_R_oh)
+        # f = sigmoid(x_f + R_f @ h[t-1])
+        b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
+        b_f = sigmoid(b_x_f + b_hR_f)
+        # i = sigmoid(x_i + R_i @ h[t-1])
+        b_hR_i = tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
+        b_i = sigmoid(b_x_i + b_hR_i)
+        # z = tanh(x_z + R_z @ h[t-1])
+        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
+        b_z = tanh(b_x_z + b_hR_z)
+        # c = f * c[t-1] + i * z
+        b_c_next = b_f * b_c + b_i * b_z
+        # output h = o * tanh(c)
+        b_h_next = b_o * tanh(b_c_next)
+        tl.store(p_h + at_thd + o_thd, b_h_next, mask=m_bd)
+        b_h = b_h_next
+        b_c = b_c_next
+    tl.store(p_h_T + at_hd + o_hd, b_h, mask=m_bd)
+    tl.store(p_c_T + at_hd + o_hd, b_c, mask=m_bd)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def lstm_backward_kernel(
+    p_R_f, p_R_i, p_R_z, p_R_o, p_d_h_T, p_d_c_T, p_h_in, p_c_in, p_x_f, p_x_i, p_x_z, p_x_o, p_d_h, p_d_x_o,
+    p_d_x_f, p_d_x_i, p_d_x_z, p_d_h_0, p_d_c_0, B, T, H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr,
+    BD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """All gradients, from the last block to the first."""
+    NB = tl.cdiv(B, BB)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_h = i_p % H
+    i_b = i_p // H
+    at_hdd = i_h * D * D
+    o_d = tl.arange(0, BD)
+    o_hdd = o_d[:, None] * D + o_d[None, :]
+    m_d = (o_d < D) | (D == BD)
+    m_dd = m_d[:, None] & m_d[None, :]
+    b_R_f = tl.load(p_R_f + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_i = tl.load(p_R_i + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_o = tl.load(p_R_o + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    at_hd = i_h * D
+    o_b = i_b * BB + tl.arange(0, BB)
+    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    m_b = o_b < B
+    m_bd = m_b[:, None] & m_d[None, :]
+    b_dh = tl.load(p_d_h_T + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
+    b_dc = tl.load(p_d_c_T + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
+    o_nhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    for i_t in range(T - 1, -1, -1):
+        at_nhd = (i_t * H + i_h) * D
+        b_h = tl.load(p_h_in + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_c = tl.load(p_c_in + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_f = tl.load(p_x_f + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_i = tl.load(p_x_i + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_o = tl.load(p_x_o + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_dh_1 = tl.load(p_d_h + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        # gradient of x_o
+        # f = sigmoid(x_f + R_f @ h[t-1])
+        b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
+        b_f = sigmoid(b_x_f + b_hR_f)
+        # i = sigmoid(x_i + R_i @ h[t-1])
+        b_hR_i = tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
+        b_i = sigmoid(b_x_i + b_hR_i)
+        # z = tanh(x_z + R_z @ h[t-1])
+        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
+        b_z = tanh(b_x_z + b_hR_z)
+        # c = f * c[t-1] + i * z
+        b_c_next = b_f * b_c + b_i * b_z
+        # o = sigmoid(x_o + R_o @ h[t-1])
+        b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
+        b_o = sigmoid(b_x_o + b_R_oh)
+        b_x = b_dh_1 + b_dh
+        b_tanh_c_next = tanh(b_c_next)
+        b_dx_o = b_x * b_tanh_c_next * b_o * (1.0 - b_o)
+        tl.store(p_d_x_o + at_nhd + o_nhd, b_dx_o, mask=m_bd)
+        # gradient of x_f
+        b_x_1 = b_dc + b_x * b_o * (1.0 - b_tanh_c_next * b_tanh_c_next)
+        b_dx_f = b_x_1 * b_c * b_f * (1.0 - b_f)
+        tl.store(p_d_x_f + at_nhd + o_nhd, b_dx_f, mask=m_bd)
+        # gradient of x_i
+        b_dx_i = b_x_1 * b_z * b_i * (1.0 - b_i)
+        tl.store(p_d_x_i + at_nhd + o_nhd, b_dx_i, mask=m_bd)
+        # gradient of x_z
+        b_dx_z = b_x_1 * b_i * (1.0 - b_z * b_z)
+        tl.store(p_d_x_z + at_nhd + o_nhd, b_dx_z, mask=m_bd)
+        # cotangents of the states, for what comes before
+        b_sum = tl.dot(b_dx_z.to(DOT), b_R_z.to(DOT), input_precision=PRECISION)
+        b_sum_1 = tl.dot(b_dx_i.to(DOT), b_R_i.to(DOT), input_precision=PRECISION)
+        b_sum_2 = tl.dot(b_dx_f.to(DOT), b_R_f.to(DOT), input_precision=PRECISION)
+        b_sum_3 = tl.dot(b_dx_o.to(DOT), b_R_o.to(DOT), input_precision=PRECISION)
+        b_dh_2 = b_sum + b_sum_1 + b_sum_2 + b_sum_3
+        b_dc_next = b_x_1 * b_f
+        b_dh = b_dh_2
+        b_dc = b_dc_next
+    tl.store(p_d_h_0 + at_hd + o_hd, b_dh, mask=m_bd)
+    tl.store(p_d_c_0 + at_hd + o_hd, b_dc, mask=m_bd)
+
+
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _few(programs, x):
+    """Whether so many programs leave half of the device idle."""
+    if x.device.type != "cuda":
+        return False
+    return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
+
+
+def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """Outputs, final states, and what the gradient needs."""
+    B, T, H, D = x_i.shape
+    NT = T
+    DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
+    BB = min(_pad(B, 16), 16)
+    NB = -(-B // BB)
+    BD = _pad(D, 16)
+    h_in = torch.empty((B, NT, H, D), dtype=torch.float32, device=x_i.device)
+    c_in = torch.empty((B, NT, H, D), dtype=torch.float32, device=x_i.device)
+    h = torch.empty((B, T, H, D), dtype=x_i.dtype, device=x_i.device)
+    h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+    c_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+    lstm_forward_kernel[(NB * H,)](
+        R_o, R_f, R_i, R_z, h_0, c_0, h_in, c_in, x_o, x_f, x_i, x_z, h, h_T, c_T, B, T, H=H, D=D, BB=BB, BD=BD,
+        DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+    )
+    return h, h_T, c_T, h_in, c_in
+
+
+def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """Outputs and final states."""
+    B, T, H, D = x_i.shape
+    NT = T
+    DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
+    BB = min(_pad(B, 16), 16)
+    NB = -(-B // BB)
+    BD = _pad(D, 16)
+    h = torch.empty((B, T, H, D), dtype=x_i.dtype, device=x_i.device)
+    h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+    c_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+    lstm_infer_kernel[(NB * H,)](
+        R_o, R_f, R_i, R_z, h_0, c_0, x_o, x_f, x_i, x_z, h, h_T, c_T, B, T, H=H, D=D, BB=BB, BD=BD, DOT=DOT,
+        PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+    )
+    return h, h_T, c_T
+
+
+def _backward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_in, c_in, d_h, d_h_T, d_c_T):
+    """Gradients of every argument of forward."""
+    B, T, H, D = x_i.shape
+    NT = T
+    DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
+    BB = min(_pad(B, 16), 16)
+    NB = -(-B // BB)
+    BD = _pad(D, 16)
+    d_x_o = torch.empty((B, T, H, D), dtype=x_o.dtype, device=x_i.device)
+    d_x_f = torch.empty((B, T, H, D), dtype=x_f.dtype, device=x_i.device)
+    d_x_i = torch.empty((B, T, H, D), dtype=x_i.dtype, device=x_i.device)
+    d_x_z = torch.empty((B, T, H, D), dtype=x_z.dtype, device=x_i.device)
+    d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+    d_c_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+    lstm_backward_kernel[(NB * H,)](
+        R_f, R_i, R_z, R_o, d_h_T, d_c_T, h_in, c_in, x_f, x_i, x_z, x_o, d_h, d_x_o, d_x_f, d_x_i, d_x_z, d_h_0,
+        d_c_0, B, T, H=H, D=D, BB=BB, BD=BD, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+        enable_fp_fusion=True,
+    )
+    d_R_i = torch.einsum("abce,abcd->cde", h_in.float(), d_x_i.float())
+    d_R_f = torch.einsum("abce,abcd->cde", h_in.float(), d_x_f.float())
+    d_R_z = torch.einsum("abce,abcd->cde", h_in.float(), d_x_z.float())
+    d_R_o = torch.einsum("abce,abcd->cde", h_in.float(), d_x_o.float())
+    return d_x_i, d_x_f, d_x_z, d_x_o, d_R_i, d_R_f, d_R_z, d_R_o, d_h_0, d_c_0
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_all, c_all."""
+    return [((T + 1, B, H, D), carry), ((T + 1, B, H, D), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:3]
+
+
+def _saved_triton(B, T, H, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_in, c_in."""
+    return [((B, T, H, D), carry), ((B, T, H, D), carry)]
+
+
+def _prepare_triton(carry, *tensors):
+    """The kernels read tensors as they are stored; this is where Triton is first needed."""
+    _load_triton()
+    return [x.contiguous() for x in tensors]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    if x.device.type == "cuda" and x.dtype != torch.float64:
+        return _TRITON
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "x_i": "B T H D",
+    "x_f": "B T H D",
+    "x_z": "B T H D",
+    "x_o": "B T H D",
+    "R_i": "H D D",
+    "R_f": "H D D",
+    "R_z": "H D D",
+    "R_o": "H D D",
+    "h_0": "B H D",
+    "c_0": "B H D",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"lstm: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"lstm: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"lstm: shapes disagree: {_AXES}")
+
+
+def _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o):
+    """Sizes of the dims B, T, H, D; ValueError where shapes disagree."""
+    if x_i.dim() != 4:
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    B, T, H, D = x_i.shape
+    if (
+        x_f.shape != (B, T, H, D)
+        or x_z.shape != (B, T, H, D)
+        or x_o.shape != (B, T, H, D)
+        or R_i.shape != (H, D, D)
+        or R_f.shape != (H, D, D)
+        or R_z.shape != (H, D, D)
+        or R_o.shape != (H, D, D)
+    ):
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    return B, T, H, D
+
+
+def _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o):
+    """Sizes of the dims B, H, D; ValueError where shapes disagree."""
+    if x_i.dim() != 3:
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    B, H, D = x_i.shape
+    if (
+        x_f.shape != (B, H, D)
+        or x_z.shape != (B, H, D)
+        or x_o.shape != (B, H, D)
+        or R_i.shape != (H, D, D)
+        or R_f.shape != (H, D, D)
+        or R_z.shape != (H, D, D)
+        or R_o.shape != (H, D, D)
+    ):
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    return B, H, D
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    return (
+        x_i.new_zeros((B, T, H, D)),
+        x_i.new_zeros((B, H, D), dtype=_carry(x_i)),
+        x_i.new_zeros((B, H, D), dtype=_carry(x_i)),
+    )
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:8]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:10]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: h, h_T, c_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[8:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: h, h_T, c_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:3], results[3:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0."""
+    tensors, saved, cotangents = arguments[:10], arguments[10], arguments[11:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[8:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """lstm with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:10], list(kept[10:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[10 : 10 + count])
+        return tuple(_OPS.backward.default(*flat[:10], saved, *flat[10 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("lstm: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:10], arguments[10], arguments[11:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_lstm_a70fdbd8042f", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_lstm_a70fdbd8042f_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
+    results = [f"Tensor {x}" for x in "h h_T c_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "h h_T c_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class LSTMResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    h: Tensor  # [B, T, H, D]
+    h_T: Tensor  # [B, H, D]
+    c_T: Tensor  # [B, H, D]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"lstm: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"lstm: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("x_i x_f x_z x_o".split())
+_GATES = frozenset("".split())
+
+
+def lstm(
+    x_i: Tensor,
+    x_f: Tensor,
+    x_z: Tensor,
+    x_o: Tensor,
+    R_i: Tensor,
+    R_f: Tensor,
+    R_z: Tensor,
+    R_o: Tensor,
+    *,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+) -> LSTMResult:
+    """Run lstm over a sequence.
+
+    Shapes:
+        x_i: [B, T, H, D]
+        x_f: [B, T, H, D]
+        x_z: [B, T, H, D]
+        x_o: [B, T, H, D]
+        R_i: [H, D, D]
+        R_f: [H, D, D]
+        R_z: [H, D, D]
+        R_o: [H, D, D]
+        h_0: [B, H, D]
+        c_0: [B, H, D]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
+    B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    carry = _carry(x_i)
+    if h_0 is None:
+        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+    if c_0 is None:
+        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif c_0.shape != (B, H, D):
+        raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
+    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    c_0 = c_0 if c_0.dtype == carry else c_0.to(carry)
+    return LSTMResult(*_OPS.run.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def lstm_step(
+    x_i: Tensor,
+    x_f: Tensor,
+    x_z: Tensor,
+    x_o: Tensor,
+    R_i: Tensor,
+    R_f: Tensor,
+    R_z: Tensor,
+    R_o: Tensor,
+    *,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+) -> LSTMResult:
+    """Run lstm for one step: one token of decoding.
+
+    Shapes:
+        x_i: [B, H, D]
+        x_f: [B, H, D]
+        x_z: [B, H, D]
+        x_o: [B, H, D]
+        R_i: [H, D, D]
+        R_f: [H, D, D]
+        R_z: [H, D, D]
+        R_o: [H, D, D]
+        h_0: [B, H, D]
+        c_0: [B, H, D]
+    """
+    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
+    B, H, D = _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    carry = _carry(x_i)
+    if h_0 is None:
+        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+    if c_0 is None:
+        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif c_0.shape != (B, H, D):
+        raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
+    results = _step(*_prepare_torch(carry, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+    return LSTMResult(*(o.to(x_i.dtype) for o in results[:1]), *results[1:])
+
+
+class LSTM(torch.nn.Module):
+    """lstm as a layer: it owns R_i, R_f, R_z, R_o."""
+
+    def __init__(self, *, H: int, D: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "D": D}
+        self.R_i = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_f = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_o = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        """Give every parameter its initial value."""
+        D = self.dims["D"]
+        self.R_i.normal_(std=D**-0.5)
+        self.R_f.normal_(std=D**-0.5)
+        self.R_z.normal_(std=D**-0.5)
+        self.R_o.normal_(std=D**-0.5)
+
+    def forward(
+        self,
+        x_i: Tensor,
+        x_f: Tensor,
+        x_z: Tensor,
+        x_o: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        c_0: Tensor | None = None,
+    ) -> LSTMResult:
+        """The recurrence over a sequence; see `lstm`."""
+        return lstm(x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0)
+
+    def step(
+        self,
+        x_i: Tensor,
+        x_f: Tensor,
+        x_z: Tensor,
+        x_o: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        c_0: Tensor | None = None,
+    ) -> LSTMResult:
+        """One step; see `lstm_step`."""
+        return lstm_step(x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

@@ -1,0 +1,614 @@
+# Made by seqc from the spec `mamba`. Edit the spec, not this file.
+"""mamba: Mamba's selective scan: a diagonal state space model whose step size and projections depend on the input.
+
+dt_t = softplus(delta_t + bias),    h_t = exp(-dt_t exp(A_log)) h_{t-1} + dt_t B_t u_t,
+y_t = (C_t . h_t + skip u_t) silu(z_t)        (Gu and Dao 2023, arXiv:2312.00752)
+
+The spec:
+
+    dim D, N = 16
+
+    input u[D], z[D], delta[D]
+    input Bt[N], Ct[N]
+    param A_log[D, N] init log(1 + index[N])
+    param skip[D] init 1
+    param bias[D] init 0
+
+    state h[D, N] = 0
+
+    dt = softplus(delta + bias)
+    h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    output y = (sum[N](Ct * h) + skip * u) * silu(z)
+
+    eigenvalues h in [0, 1]
+
+How it is computed:
+
+    h: diagonal: each element of h depends on its own past only
+    h: eigenvalues in [0, 1]: `exp(-(dt * exp(A_log)))`
+    in plain torch:
+        scan: 64 rows a block: modelled time 0.06 of the step form; chunkwise form 0.19
+        h: products of coefficients are formed by the scan itself: any sign, and zero, are exact
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Mamba", "MambaResult", "mamba", "mamba_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _before(first, x, dim):
+    """x moved down by one row along `dim` (counted from the end), `first` as the first row."""
+    first = first.unsqueeze(dim) if first.dim() else first
+    return torch.cat([first.expand_as(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)], dim)
+
+
+def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False):
+    """h[i] = a[i] h[i-1] + b[i] along `dim` (counted from the end), h[-1] = start; from the other end if reverse.
+
+    start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
+    memory of b; end: only the last value is wanted.
+    """
+    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
+    shape = torch.broadcast_shapes(a.shape, b.shape, first)
+    out = b if own or end else b.new_empty(shape)
+    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
+    order = range(shape[dim])
+    h = start
+    for i in reversed(order) if reverse else order:
+        if h is None:
+            h = b_rows[i] if own or end else out_rows[i].copy_(b_rows[i])
+        else:
+            step = i if not later else i + 1 if reverse else i - 1
+            h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
+    return h if end else out
+
+
+def _forward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    T = u.shape[1]
+    BT = 64  # steps per block
+
+    u = _blocks(u, BT, repeat=True)
+    z = _blocks(z, BT, repeat=True)
+    delta = _blocks(delta, BT, repeat=True)
+    Bt = _blocks(Bt, BT, repeat=True)
+    Ct = _blocks(Ct, BT, repeat=True)
+    x = delta + bias
+    # dt = softplus(delta + bias)
+    dt = torch.logaddexp(x, torch.zeros_like(x))
+    w = _inside(torch.exp(-dt[..., None] * torch.exp(A_log)), T, 1.0, -3, own=True)
+    x2 = w.prod(-3)
+    w2 = _inside(dt[..., None] * Bt[..., None, :] * u[..., None], T, 0.0, -3, own=True)
+    x3 = _affine_scan(w, w2, None, -3, end=True)
+
+    # the recurrence itself: one step or block after the other
+    h = h_0
+    h_all = [h]
+    for x2_n, x3_n in zip(x2, x3):
+        h = torch.addcmul(x3_n, x2_n, h)
+        h_all.append(h)
+
+    h_all = torch.stack(h_all)
+    # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    h2 = _affine_scan(w, w2, h_all[:-1], -3, own=True)
+    # output y = (sum[N](Ct * h) + skip * u) * silu(z)
+    y = ((Ct[..., None, :] @ h2.mT)[..., 0, :] + skip * u) * (z * torch.sigmoid(z))
+    return _sequence(y, T), h, h_all
+
+
+def _backward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, h_all, d_y, d_h_T):
+    """Gradients of every input, parameter and initial state."""
+    T = u.shape[1]
+    BT = 64  # steps per block
+    row = torch.arange(BT, dtype=u.dtype, device=u.device)
+
+    u = _blocks(u, BT, repeat=True)
+    z = _blocks(z, BT, repeat=True)
+    delta = _blocks(delta, BT, repeat=True)
+    Bt = _blocks(Bt, BT, repeat=True)
+    Ct = _blocks(Ct, BT, repeat=True)
+    d_y = _blocks(d_y, BT, repeat=False)
+    x = delta + bias
+    # dt = softplus(delta + bias)
+    dt = torch.logaddexp(x, torch.zeros_like(x))
+    exp_A_log = torch.exp(A_log)
+    x2 = torch.exp(-dt[..., None] * exp_A_log)
+    w = _inside(x2, T, 1.0, -3)
+    x3 = _affine_scan(w, (row == BT - 1.0).to(u.dtype)[:, None, None], None, -3, reverse=True, later=True, end=True)
+    sigmoid_z = torch.sigmoid(z)
+    x4 = d_y * (z * sigmoid_z)
+    x5 = x4[..., None] * Ct[..., None, :]
+    x6 = _affine_scan(w, x5, None, -3, reverse=True, later=True, end=True)
+    x7 = w[:, :, 0]
+
+    # the recurrence itself: one step or block after the other
+    d_h = d_h_T
+    d_h_all = [d_h]
+    for x3_n, x6_n, x7_n in reversed(list(zip(x3, x6, x7))):
+        d_h = x7_n * torch.addcmul(x6_n, x3_n, d_h)
+        d_h_all.append(d_h)
+
+    d_h_all = torch.stack(d_h_all[::-1])
+    w2 = _inside(dt[..., None] * Bt[..., None, :] * u[..., None], T, 0.0, -3, own=True)
+    # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    h = _affine_scan(w, w2, h_all[:-1], -3, own=True)
+    d_Ct = (x4[..., None, :] @ h)[..., 0, :]
+    x8 = x5.clone()
+    x8[:, :, 63].add_(d_h_all[1:])
+    x9 = _affine_scan(w, x8, None, -3, reverse=True, later=True, own=True)
+    w3 = _inside(x9, T, 0.0, -3)
+    p = (w3 @ Bt[..., None])[..., 0]
+    x10 = _inside(x9 * _before(h_all[:-1], h, -3), T, 0.0, -3, own=True) * x2
+    x11 = u * p - (x10 * exp_A_log).sum(-1)
+    sigmoid_x = torch.sigmoid(x)
+    d_delta = x11 * sigmoid_x
+    d_Bt = (w3.mT @ (u * dt)[..., None])[..., 0]
+    d_u = x4 * skip + dt * p
+    x12 = d_y * ((Ct[..., None, :] @ h.mT)[..., 0, :] + skip * u)
+    d_z = x12 * sigmoid_z + x12 * z * sigmoid_z * (1.0 - sigmoid_z)
+    return (
+        _sequence(d_u, T),
+        _sequence(d_z, T),
+        _sequence(d_delta, T),
+        _sequence(d_Bt, T),
+        _sequence(d_Ct, T),
+        -(x10 * dt[..., None]).sum((-5, -4, -3)) * exp_A_log,
+        (x4 * u).sum((-4, -3, -2)),
+        (x11 * sigmoid_x).sum((-4, -3, -2)),
+        d_h,
+    )
+
+
+def _step_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """One step: outputs and new states."""
+    x = delta + bias
+    # dt = softplus(delta + bias)
+    dt = torch.logaddexp(x, torch.zeros_like(x))
+    # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    h = torch.exp((-dt)[..., None] * torch.exp(A_log)) * h_0 + dt[..., None] * Bt[:, None] * u[..., None]
+    # output y = (sum[N](Ct * h) + skip * u) * silu(z)
+    y = ((Ct[..., None, :] @ h.mT)[..., 0, :] + skip * u) * (z * torch.sigmoid(z))
+    return y, h
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, D, N, io, carry):
+    """Shapes and dtypes of what forward saves: h_all."""
+    return [(((T + 63) // 64 + 1, B, D, N), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "u": "B T D",
+    "z": "B T D",
+    "delta": "B T D",
+    "Bt": "B T N",
+    "Ct": "B T N",
+    "A_log": "D N",
+    "skip": "D",
+    "bias": "D",
+    "h_0": "B D N",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"mamba: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"mamba: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"mamba: shapes disagree: {_AXES}")
+
+
+def _sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
+    """Sizes of the dims B, T, D, N; ValueError where shapes disagree."""
+    if u.dim() != 3 or Bt.dim() != 3:
+        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    B, T, D = u.shape
+    N = Bt.shape[2]
+    if (
+        z.shape != (B, T, D)
+        or delta.shape != (B, T, D)
+        or Bt.shape != (B, T, N)
+        or Ct.shape != (B, T, N)
+        or A_log.shape != (D, N)
+        or skip.shape != (D,)
+        or bias.shape != (D,)
+    ):
+        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    return B, T, D, N
+
+
+def _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
+    """Sizes of the dims B, D, N; ValueError where shapes disagree."""
+    if u.dim() != 2 or Bt.dim() != 2:
+        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    B, D = u.shape
+    N = Bt.shape[1]
+    if (
+        z.shape != (B, D)
+        or delta.shape != (B, D)
+        or Bt.shape != (B, N)
+        or Ct.shape != (B, N)
+        or A_log.shape != (D, N)
+        or skip.shape != (D,)
+        or bias.shape != (D,)
+    ):
+        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    return B, D, N
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    return u.new_zeros((B, T, D)), u.new_zeros((B, D, N), dtype=_carry(u))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:8]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:9]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: y, h_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[8:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: y, h_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of u, z, delta, Bt, Ct, A_log, skip, bias, h_0."""
+    tensors, saved, cotangents = arguments[:9], arguments[9], arguments[10:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[8:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """mamba with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:9], list(kept[9:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[9 : 9 + count])
+        return tuple(_OPS.backward.default(*flat[:9], saved, *flat[9 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("mamba: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:9], arguments[9], arguments[10:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_mamba_5a3bdb65ea69", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_mamba_5a3bdb65ea69_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
+    results = [f"Tensor {x}" for x in "y h_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "y h_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class MambaResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    y: Tensor  # [B, T, D]
+    h_T: Tensor  # [B, D, N]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"mamba: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"mamba: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("u z delta Bt Ct".split())
+_GATES = frozenset("delta".split())
+
+
+def mamba(
+    u: Tensor,
+    z: Tensor,
+    delta: Tensor,
+    Bt: Tensor,
+    Ct: Tensor,
+    A_log: Tensor,
+    skip: Tensor,
+    bias: Tensor,
+    *,
+    h_0: Tensor | None = None,
+) -> MambaResult:
+    """Run mamba over a sequence.
+
+    Shapes:
+        u: [B, T, D]
+        z: [B, T, D]
+        delta: [B, T, D]
+        Bt: [B, T, N]
+        Ct: [B, T, N]
+        A_log: [D, N]
+        skip: [D]
+        bias: [D]
+        h_0: [B, D, N]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
+    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    carry = _carry(u)
+    if h_0 is None:
+        h_0 = u.new_zeros((B, D, N), dtype=carry)
+    elif h_0.shape != (B, D, N):
+        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
+    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    return MambaResult(*_OPS.run.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def mamba_step(
+    u: Tensor,
+    z: Tensor,
+    delta: Tensor,
+    Bt: Tensor,
+    Ct: Tensor,
+    A_log: Tensor,
+    skip: Tensor,
+    bias: Tensor,
+    *,
+    h_0: Tensor | None = None,
+) -> MambaResult:
+    """Run mamba for one step: one token of decoding.
+
+    Shapes:
+        u: [B, D]
+        z: [B, D]
+        delta: [B, D]
+        Bt: [B, N]
+        Ct: [B, N]
+        A_log: [D, N]
+        skip: [D]
+        bias: [D]
+        h_0: [B, D, N]
+    """
+    u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
+    B, D, N = _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    carry = _carry(u)
+    if h_0 is None:
+        h_0 = u.new_zeros((B, D, N), dtype=carry)
+    elif h_0.shape != (B, D, N):
+        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
+    results = _step(*_prepare_torch(carry, u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+    return MambaResult(*(o.to(u.dtype) for o in results[:1]), *results[1:])
+
+
+class Mamba(torch.nn.Module):
+    """mamba as a layer: it owns A_log, skip, bias."""
+
+    def __init__(self, *, D: int, N: int = 16, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"D": D, "N": N}
+        self.A_log = torch.nn.Parameter(torch.empty((D, N), device=device, dtype=dtype))
+        self.skip = torch.nn.Parameter(torch.empty((D,), device=device, dtype=dtype))
+        self.bias = torch.nn.Parameter(torch.empty((D,), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        """Give every parameter its initial value."""
+        N = self.dims["N"]
+        self.A_log.copy_(torch.as_tensor(torch.log(1.0 + torch.arange(N, dtype=torch.float64))))
+        self.skip.copy_(torch.as_tensor(1.0))
+        self.bias.copy_(torch.as_tensor(0.0))
+
+    def forward(
+        self, u: Tensor, z: Tensor, delta: Tensor, Bt: Tensor, Ct: Tensor, *, h_0: Tensor | None = None
+    ) -> MambaResult:
+        """The recurrence over a sequence; see `mamba`."""
+        return mamba(u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0)
+
+    def step(
+        self, u: Tensor, z: Tensor, delta: Tensor, Bt: Tensor, Ct: Tensor, *, h_0: Tensor | None = None
+    ) -> MambaResult:
+        """One step; see `mamba_step`."""
+        return mamba_step(u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

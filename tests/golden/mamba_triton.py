@@ -1,0 +1,965 @@
+# Made by seqc from the spec `mamba`. Edit the spec, not this file.
+"""mamba: Mamba's selective scan: a diagonal state space model whose step size and projections depend on the input.
+
+dt_t = softplus(delta_t + bias),    h_t = exp(-dt_t exp(A_log)) h_{t-1} + dt_t B_t u_t,
+y_t = (C_t . h_t + skip u_t) silu(z_t)        (Gu and Dao 2023, arXiv:2312.00752)
+
+The spec:
+
+    dim D, N = 16
+
+    input u[D], z[D], delta[D]
+    input Bt[N], Ct[N]
+    param A_log[D, N] init log(1 + index[N])
+    param skip[D] init 1
+    param bias[D] init 0
+
+    state h[D, N] = 0
+
+    dt = softplus(delta + bias)
+    h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    output y = (sum[N](Ct * h) + skip * u) * silu(z)
+
+    eigenvalues h in [0, 1]
+
+How it is computed:
+
+    h: diagonal: each element of h depends on its own past only
+    h: eigenvalues in [0, 1]: `exp(-(dt * exp(A_log)))`
+    in plain torch:
+        scan: 64 rows a block: modelled time 0.06 of the step form; chunkwise form 0.19
+        h: products of coefficients are formed by the scan itself: any sign, and zero, are exact
+    in Triton:
+        step: 1 rows a block: modelled time 1.00 of the step form; chunkwise form 2.26; scan form does not fit
+            (a program could not hold its values)
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Mamba", "MambaResult", "mamba", "mamba_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _before(first, x, dim):
+    """x moved down by one row along `dim` (counted from the end), `first` as the first row."""
+    first = first.unsqueeze(dim) if first.dim() else first
+    return torch.cat([first.expand_as(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)], dim)
+
+
+def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False):
+    """h[i] = a[i] h[i-1] + b[i] along `dim` (counted from the end), h[-1] = start; from the other end if reverse.
+
+    start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
+    memory of b; end: only the last value is wanted.
+    """
+    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
+    shape = torch.broadcast_shapes(a.shape, b.shape, first)
+    out = b if own or end else b.new_empty(shape)
+    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
+    order = range(shape[dim])
+    h = start
+    for i in reversed(order) if reverse else order:
+        if h is None:
+            h = b_rows[i] if own or end else out_rows[i].copy_(b_rows[i])
+        else:
+            step = i if not later else i + 1 if reverse else i - 1
+            h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
+    return h if end else out
+
+
+def _forward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    T = u.shape[1]
+    BT = 64  # steps per block
+
+    u = _blocks(u, BT, repeat=True)
+    z = _blocks(z, BT, repeat=True)
+    delta = _blocks(delta, BT, repeat=True)
+    Bt = _blocks(Bt, BT, repeat=True)
+    Ct = _blocks(Ct, BT, repeat=True)
+    x = delta + bias
+    # dt = softplus(delta + bias)
+    dt = torch.logaddexp(x, torch.zeros_like(x))
+    w = _inside(torch.exp(-dt[..., None] * torch.exp(A_log)), T, 1.0, -3, own=True)
+    x2 = w.prod(-3)
+    w2 = _inside(dt[..., None] * Bt[..., None, :] * u[..., None], T, 0.0, -3, own=True)
+    x3 = _affine_scan(w, w2, None, -3, end=True)
+
+    # the recurrence itself: one step or block after the other
+    h = h_0
+    h_all = [h]
+    for x2_n, x3_n in zip(x2, x3):
+        h = torch.addcmul(x3_n, x2_n, h)
+        h_all.append(h)
+
+    h_all = torch.stack(h_all)
+    # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    h2 = _affine_scan(w, w2, h_all[:-1], -3, own=True)
+    # output y = (sum[N](Ct * h) + skip * u) * silu(z)
+    y = ((Ct[..., None, :] @ h2.mT)[..., 0, :] + skip * u) * (z * torch.sigmoid(z))
+    return _sequence(y, T), h, h_all
+
+
+def _backward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, h_all, d_y, d_h_T):
+    """Gradients of every input, parameter and initial state."""
+    T = u.shape[1]
+    BT = 64  # steps per block
+    row = torch.arange(BT, dtype=u.dtype, device=u.device)
+
+    u = _blocks(u, BT, repeat=True)
+    z = _blocks(z, BT, repeat=True)
+    delta = _blocks(delta, BT, repeat=True)
+    Bt = _blocks(Bt, BT, repeat=True)
+    Ct = _blocks(Ct, BT, repeat=True)
+    d_y = _blocks(d_y, BT, repeat=False)
+    x = delta + bias
+    # dt = softplus(delta + bias)
+    dt = torch.logaddexp(x, torch.zeros_like(x))
+    exp_A_log = torch.exp(A_log)
+    x2 = torch.exp(-dt[..., None] * exp_A_log)
+    w = _inside(x2, T, 1.0, -3)
+    x3 = _affine_scan(w, (row == BT - 1.0).to(u.dtype)[:, None, None], None, -3, reverse=True, later=True, end=True)
+    sigmoid_z = torch.sigmoid(z)
+    x4 = d_y * (z * sigmoid_z)
+    x5 = x4[..., None] * Ct[..., None, :]
+    x6 = _affine_scan(w, x5, None, -3, reverse=True, later=True, end=True)
+    x7 = w[:, :, 0]
+
+    # the recurrence itself: one step or block after the other
+    d_h = d_h_T
+    d_h_all = [d_h]
+    for x3_n, x6_n, x7_n in reversed(list(zip(x3, x6, x7))):
+        d_h = x7_n * torch.addcmul(x6_n, x3_n, d_h)
+        d_h_all.append(d_h)
+
+    d_h_all = torch.stack(d_h_all[::-1])
+    w2 = _inside(dt[..., None] * Bt[..., None, :] * u[..., None], T, 0.0, -3, own=True)
+    # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    h = _affine_scan(w, w2, h_all[:-1], -3, own=True)
+    d_Ct = (x4[..., None, :] @ h)[..., 0, :]
+    x8 = x5.clone()
+    x8[:, :, 63].add_(d_h_all[1:])
+    x9 = _affine_scan(w, x8, None, -3, reverse=True, later=True, own=True)
+    w3 = _inside(x9, T, 0.0, -3)
+    p = (w3 @ Bt[..., None])[..., 0]
+    x10 = _inside(x9 * _before(h_all[:-1], h, -3), T, 0.0, -3, own=True) * x2
+    x11 = u * p - (x10 * exp_A_log).sum(-1)
+    sigmoid_x = torch.sigmoid(x)
+    d_delta = x11 * sigmoid_x
+    d_Bt = (w3.mT @ (u * dt)[..., None])[..., 0]
+    d_u = x4 * skip + dt * p
+    x12 = d_y * ((Ct[..., None, :] @ h.mT)[..., 0, :] + skip * u)
+    d_z = x12 * sigmoid_z + x12 * z * sigmoid_z * (1.0 - sigmoid_z)
+    return (
+        _sequence(d_u, T),
+        _sequence(d_z, T),
+        _sequence(d_delta, T),
+        _sequence(d_Bt, T),
+        _sequence(d_Ct, T),
+        -(x10 * dt[..., None]).sum((-5, -4, -3)) * exp_A_log,
+        (x4 * u).sum((-4, -3, -2)),
+        (x11 * sigmoid_x).sum((-4, -3, -2)),
+        d_h,
+    )
+
+
+def _step_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """One step: outputs and new states."""
+    x = delta + bias
+    # dt = softplus(delta + bias)
+    dt = torch.logaddexp(x, torch.zeros_like(x))
+    # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+    h = torch.exp((-dt)[..., None] * torch.exp(A_log)) * h_0 + dt[..., None] * Bt[:, None] * u[..., None]
+    # output y = (sum[N](Ct * h) + skip * u) * silu(z)
+    y = ((Ct[..., None, :] @ h.mT)[..., 0, :] + skip * u) * (z * torch.sigmoid(z))
+    return y, h
+
+
+# ---------- the recurrence in Triton: CUDA devices --------------------------------------------------------------------
+
+triton = tl = None  # imported by _load_triton
+_KERNELS = []
+
+
+def _jit(function=None, **options):
+    """Mark a Triton kernel. The function stays as it is until `_load_triton` hands it to Triton."""
+    if function is None:
+        return lambda function: _jit(function, **options)
+    _KERNELS.append((function, options))
+    return function
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if tl is None:
+        import triton
+
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        import triton.language as tl
+
+
+@_jit
+def log1p(x):
+    """log(1 + x) without cancellation: for -1/2 <= x <= 1 the series of 2 atanh(s), s = x / (2 + x), |s| <= 1/3."""
+    near = (x >= -0.5) & (x <= 1.0)
+    u = tl.where(near, x, 0.0)
+    s = u / (2.0 + u)
+    z = s * s
+    series = 1.0 / 13.0 + z * (1.0 / 15.0)
+    series = 1.0 / 9.0 + z * (1.0 / 11.0 + z * series)
+    series = 1.0 / 5.0 + z * (1.0 / 7.0 + z * series)
+    series = 2.0 * s + 2.0 * s * z * (1.0 / 3.0 + z * series)
+    return tl.where(near, series, tl.log(tl.where(near, 1.0, 1.0 + x)))
+
+
+@_jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)) with the exponent kept <= 0, so that small values keep their relative accuracy."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+@_jit
+def softplus(x):
+    """log(1 + exp(x)), equal to x for large x and to exp(x) for very negative x."""
+    return tl.maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+
+
+@_jit
+def silu(x):
+    """x * sigmoid(x); 0 at -inf."""
+    return tl.maximum(x, -3.0e38) * sigmoid(x)
+
+
+@_jit(do_not_specialize=['T'])
+def mamba_forward_kernel(
+    p_bias, p_A_log, p_skip, p_h_0, p_h_in, p_Ct, p_delta, p_Bt, p_u, p_z, p_y, p_h_T, T, D: tl.constexpr,
+    N: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, BT: tl.constexpr,
+):
+    """Outputs, final states, and the states that the gradient needs."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_bias = tl.load(p_bias + o_d, mask=m_d, other=0.0).to(tl.float32)
+    o_N = tl.arange(0, BN)
+    o_dN = o_d[:, None] * N + o_N[None, :]
+    m_N = (o_N < N) | (N == BN)
+    m_dN = m_d[:, None] & m_N[None, :]
+    b_A_log = tl.load(p_A_log + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+    b_skip = tl.load(p_skip + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_exp_A_log = tl.exp(b_A_log)
+    at_dN = i_b * D * N
+    b_h = tl.load(p_h_0 + at_dN + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+    for i_n in range(0, NT):
+        at_ndN = ((i_b * NT + i_n) * D) * N
+        tl.store(p_h_in + at_ndN + o_dN, b_h, mask=m_dN)
+        for i_t in range(i_n * BT, tl.minimum(T, i_n * BT + BT)):
+            at_tN = (i_b * T + i_t) * N
+            b_Ct = tl.load(p_Ct + at_tN + o_N, mask=m_N, other=0.0).to(tl.float32)
+            at_td = (i_b * T + i_t) * D
+            b_delta = tl.load(p_delta + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+            b_Bt = tl.load(p_Bt + at_tN + o_N, mask=m_N, other=0.0).to(tl.float32)
+            b_u = tl.load(p_u + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+            b_z = tl.load(p_z + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+            # dt = softplus(delta + bias)
+            b_dt = softplus(b_delta + b_bias)
+            # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+            b_h_next = tl.exp(-(b_dt[:, None] * b_exp_A_log)) * b_h + b_dt[:, None] * b_Bt[None, :] * b_u[:, None]
+            # output y = (sum[N](Ct * h) + skip * u) * silu(z)
+            b_sum = tl.sum(tl.where(m_N[None, :], b_Ct[None, :] * b_h_next, 0.0), 1)
+            b_y = (b_sum + b_skip * b_u) * (b_z * sigmoid(b_z))
+            tl.store(p_y + at_td + o_d, b_y, mask=m_d)
+            b_h = b_h_next
+    tl.store(p_h_T + at_dN + o_dN, b_h, mask=m_dN)
+
+
+@_jit(do_not_specialize=['T'])
+def mamba_infer_kernel(
+    p_bias, p_A_log, p_skip, p_h_0, p_Ct, p_delta, p_Bt, p_u, p_z, p_y, p_h_T, T, D: tl.constexpr, N: tl.constexpr,
+    BD: tl.constexpr, BN: tl.constexpr,
+):
+    """Outputs and final states."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_bias = tl.load(p_bias + o_d, mask=m_d, other=0.0).to(tl.float32)
+    o_N = tl.arange(0, BN)
+    o_dN = o_d[:, None] * N + o_N[None, :]
+    m_N = (o_N < N) | (N == BN)
+    m_dN = m_d[:, None] & m_N[None, :]
+    b_A_log = tl.load(p_A_log + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+    b_skip = tl.load(p_skip + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_exp_A_log = tl.exp(b_A_log)
+    at_dN = i_b * D * N
+    b_h = tl.load(p_h_0 + at_dN + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+    for i_t in range(0, T):
+        at_tN = (i_b * T + i_t) * N
+        b_Ct = tl.load(p_Ct + at_tN + o_N, mask=m_N, other=0.0).to(tl.float32)
+        at_td = (i_b * T + i_t) * D
+        b_delta = tl.load(p_delta + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+        b_Bt = tl.load(p_Bt + at_tN + o_N, mask=m_N, other=0.0).to(tl.float32)
+        b_u = tl.load(p_u + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+        b_z = tl.load(p_z + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+        # dt = softplus(delta + bias)
+        b_dt = softplus(b_delta + b_bias)
+        # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+        b_h_next = tl.exp(-(b_dt[:, None] * b_exp_A_log)) * b_h + b_dt[:, None] * b_Bt[None, :] * b_u[:, None]
+        # output y = (sum[N](Ct * h) + skip * u) * silu(z)
+        b_sum = tl.sum(tl.where(m_N[None, :], b_Ct[None, :] * b_h_next, 0.0), 1)
+        b_y = (b_sum + b_skip * b_u) * (b_z * sigmoid(b_z))
+        tl.store(p_y + at_td + o_d, b_y, mask=m_d)
+        b_h = b_h_next
+    tl.store(p_h_T + at_dN + o_dN, b_h, mask=m_dN)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def mamba_backward_kernel(
+    p_bias, p_A_log, p_skip, p_d_h_T, p_h_in, p_h_again, p_delta, p_Bt, p_u, p_z, p_Ct, p_d_y, p_d_Ct, p_d_delta,
+    p_d_Bt, p_d_u, p_d_z, p_d_h_0, p_d_bias, p_d_A_log, p_d_skip, B, T, D: tl.constexpr, N: tl.constexpr,
+    BD: tl.constexpr, BN: tl.constexpr, BT: tl.constexpr,
+):
+    """All gradients, from the last block to the first."""
+    ND: tl.constexpr = tl.cdiv(D, BD)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_d = i_p % ND
+    i_b = i_p // ND
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    m_d = (o_d < D) | (D % BD == 0)
+    b_bias = tl.load(p_bias + o_d, mask=m_d, other=0.0).to(tl.float32)
+    o_N = tl.arange(0, BN)
+    o_dN = o_d[:, None] * N + o_N[None, :]
+    m_N = (o_N < N) | (N == BN)
+    m_dN = m_d[:, None] & m_N[None, :]
+    b_A_log = tl.load(p_A_log + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+    b_skip = tl.load(p_skip + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_exp_A_log = tl.exp(b_A_log)
+    at_dN = i_b * D * N
+    b_dh = tl.load(p_d_h_T + at_dN + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+    b_d_bias = tl.zeros((BD,), tl.float32)
+    b_d_A_log = tl.zeros((BD, BN), tl.float32)
+    b_d_skip = tl.zeros((BD,), tl.float32)
+    for i_n in range(NT - 1, -1, -1):
+        at_ndN = ((i_b * NT + i_n) * D) * N
+        b_h = tl.load(p_h_in + at_ndN + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+        for i_t in range(i_n * BT, tl.minimum(T, i_n * BT + BT)):
+            at_rdN = ((i_b * BT + (i_t - i_n * BT)) * D) * N
+            tl.store(p_h_again + at_rdN + o_dN, b_h, mask=m_dN)
+            at_td = (i_b * T + i_t) * D
+            b_delta = tl.load(p_delta + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+            at_tN = (i_b * T + i_t) * N
+            b_Bt = tl.load(p_Bt + at_tN + o_N, mask=m_N, other=0.0).to(tl.float32)
+            b_u = tl.load(p_u + at_td + o_d, mask=m_d, other=0.0).to(tl.float32)
+            # dt = softplus(delta + bias)
+            b_dt = softplus(b_delta + b_bias)
+            # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+            b_h_next = tl.exp(-(b_dt[:, None] * b_exp_A_log)) * b_h + b_dt[:, None] * b_Bt[None, :] * b_u[:, None]
+            b_h = b_h_next
+        tl.debug_barrier()
+        for i_t in range(tl.minimum(T, i_n * BT + BT) - 1, i_n * BT - 1, -1):
+            at_rdN_1 = ((i_b * BT + (i_t - i_n * BT)) * D) * N
+            b_h_1 = tl.load(p_h_again + at_rdN_1 + o_dN, mask=m_dN, other=0.0).to(tl.float32)
+            at_td_1 = (i_b * T + i_t) * D
+            b_delta_1 = tl.load(p_delta + at_td_1 + o_d, mask=m_d, other=0.0).to(tl.float32)
+            at_tN_1 = (i_b * T + i_t) * N
+            b_Bt_1 = tl.load(p_Bt + at_tN_1 + o_N, mask=m_N, other=0.0).to(tl.float32)
+            b_u_1 = tl.load(p_u + at_td_1 + o_d, mask=m_d, other=0.0).to(tl.float32)
+            b_z = tl.load(p_z + at_td_1 + o_d, mask=m_d, other=0.0).to(tl.float32)
+            b_Ct = tl.load(p_Ct + at_tN_1 + o_N, mask=m_N, other=0.0).to(tl.float32)
+            b_dy = tl.load(p_d_y + at_td_1 + o_d, mask=m_d, other=0.0).to(tl.float32)
+            # gradient of Ct
+            # dt = softplus(delta + bias)
+            b_x = b_delta_1 + b_bias
+            b_dt_1 = softplus(b_x)
+            # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+            b_x_1 = tl.exp(-(b_dt_1[:, None] * b_exp_A_log))
+            b_h_next_1 = b_x_1 * b_h_1 + b_dt_1[:, None] * b_Bt_1[None, :] * b_u_1[:, None]
+            b_sigmoid_z = sigmoid(b_z)
+            b_x_2 = b_dy * (b_z * b_sigmoid_z)
+            b_dCt = tl.sum(tl.where(m_d[:, None], b_h_next_1 * b_x_2[:, None], 0.0), 0)
+            at_dtN = ((i_d * B + i_b) * T + i_t) * N
+            tl.store(p_d_Ct + at_dtN + o_N, b_dCt, mask=m_N)
+            # gradient of delta
+            b_x_3 = b_dh + b_x_2[:, None] * b_Ct[None, :]
+            b_sum = tl.sum(tl.where(m_N[None, :], b_Bt_1[None, :] * b_x_3, 0.0), 1)
+            b_x_4 = b_x_3 * b_h_1 * b_x_1
+            b_sum_1 = tl.sum(tl.where(m_N[None, :], b_exp_A_log * b_x_4, 0.0), 1)
+            b_ddelta = (b_u_1 * b_sum - b_sum_1) * sigmoid(b_x)
+            tl.store(p_d_delta + at_td_1 + o_d, b_ddelta, mask=m_d)
+            # gradient of bias
+            b_d_bias += b_ddelta
+            # gradient of A_log
+            b_d_A_log += -(b_x_4 * b_dt_1[:, None] * b_exp_A_log)
+            # gradient of Bt
+            b_dBt = tl.sum(tl.where(m_d[:, None], b_x_3 * (b_dt_1 * b_u_1)[:, None], 0.0), 0)
+            tl.store(p_d_Bt + at_dtN + o_N, b_dBt, mask=m_N)
+            # gradient of u
+            tl.store(p_d_u + at_td_1 + o_d, b_x_2 * b_skip + b_dt_1 * b_sum, mask=m_d)
+            # gradient of skip
+            b_d_skip += b_x_2 * b_u_1
+            # gradient of z
+            b_sum_2 = tl.sum(tl.where(m_N[None, :], b_Ct[None, :] * b_h_next_1, 0.0), 1)
+            b_x_5 = b_dy * (b_sum_2 + b_skip * b_u_1)
+            b_dz = b_x_5 * b_sigmoid_z + b_x_5 * b_z * b_sigmoid_z * (1.0 - b_sigmoid_z)
+            tl.store(p_d_z + at_td_1 + o_d, b_dz, mask=m_d)
+            # cotangents of the states, for what comes before
+            b_dh = b_x_3 * b_x_1
+        tl.debug_barrier()
+    tl.store(p_d_h_0 + at_dN + o_dN, b_dh, mask=m_dN)
+    at_bd = i_b * D
+    tl.store(p_d_bias + at_bd + o_d, b_d_bias, mask=m_d)
+    tl.store(p_d_A_log + at_dN + o_dN, b_d_A_log, mask=m_dN)
+    tl.store(p_d_skip + at_bd + o_d, b_d_skip, mask=m_d)
+
+
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _few(programs, x):
+    """Whether so many programs leave half of the device idle."""
+    if x.device.type != "cuda":
+        return False
+    return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
+
+
+def _forward_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """Outputs, final states, and what the gradient needs."""
+    B, T, D = u.shape
+    N = Bt.shape[2]
+    NT = (T + 31) // 32
+    DOT, PRECISION = _types(u, z, delta, Bt, Ct)
+    BD = min(_pad(D), 32)
+    ND = -(-D // BD)
+    BN = _pad(N)
+    h_in = torch.empty((B, NT, D, N), dtype=torch.float32, device=u.device)
+    y = torch.empty((B, T, D), dtype=u.dtype, device=u.device)
+    h_T = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
+    mamba_forward_kernel[(B * ND,)](
+        bias, A_log, skip, h_0, h_in, Ct, delta, Bt, u, z, y, h_T, T, D=D, N=N, BD=BD, BN=BN, BT=32, num_warps=4,
+        num_stages=1, enable_fp_fusion=True,
+    )
+    return y, h_T, h_in
+
+
+def _infer_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """Outputs and final states."""
+    B, T, D = u.shape
+    N = Bt.shape[2]
+    NT = (T + 31) // 32
+    DOT, PRECISION = _types(u, z, delta, Bt, Ct)
+    BD = min(_pad(D), 32)
+    ND = -(-D // BD)
+    BN = _pad(N)
+    y = torch.empty((B, T, D), dtype=u.dtype, device=u.device)
+    h_T = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
+    mamba_infer_kernel[(B * ND,)](
+        bias, A_log, skip, h_0, Ct, delta, Bt, u, z, y, h_T, T, D=D, N=N, BD=BD, BN=BN, num_warps=4, num_stages=1,
+        enable_fp_fusion=True,
+    )
+    return y, h_T
+
+
+def _backward_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, h_in, d_y, d_h_T):
+    """Gradients of every argument of forward."""
+    B, T, D = u.shape
+    N = Bt.shape[2]
+    NT = (T + 31) // 32
+    DOT, PRECISION = _types(u, z, delta, Bt, Ct)
+    BD = min(_pad(D), 32)
+    ND = -(-D // BD)
+    BN = _pad(N)
+    h_again = torch.empty((B, 32, D, N), dtype=torch.float32, device=u.device)
+    d_Ct = torch.empty((ND, B, T, N), dtype=torch.float32, device=u.device)
+    d_delta = torch.empty((B, T, D), dtype=delta.dtype, device=u.device)
+    d_Bt = torch.empty((ND, B, T, N), dtype=torch.float32, device=u.device)
+    d_u = torch.empty((B, T, D), dtype=u.dtype, device=u.device)
+    d_z = torch.empty((B, T, D), dtype=z.dtype, device=u.device)
+    d_h_0 = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
+    d_bias = torch.empty((B, D), dtype=torch.float32, device=u.device)
+    d_A_log = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
+    d_skip = torch.empty((B, D), dtype=torch.float32, device=u.device)
+    mamba_backward_kernel[(B * ND,)](
+        bias, A_log, skip, d_h_T, h_in, h_again, delta, Bt, u, z, Ct, d_y, d_Ct, d_delta, d_Bt, d_u, d_z, d_h_0,
+        d_bias, d_A_log, d_skip, B, T, D=D, N=N, BD=BD, BN=BN, BT=32, num_warps=4, num_stages=1,
+        enable_fp_fusion=True,
+    )
+    d_Ct = d_Ct.sum(0)
+    d_Bt = d_Bt.sum(0)
+    d_bias = d_bias.sum(0)
+    d_A_log = d_A_log.sum(0)
+    d_skip = d_skip.sum(0)
+    return d_u, d_z, d_delta, d_Bt, d_Ct, d_A_log, d_skip, d_bias, d_h_0
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, D, N, io, carry):
+    """Shapes and dtypes of what forward saves: h_all."""
+    return [(((T + 63) // 64 + 1, B, D, N), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+def _saved_triton(B, T, D, N, io, carry):
+    """Shapes and dtypes of what forward saves: h_in."""
+    return [((B, (T + 31) // 32, D, N), carry)]
+
+
+def _prepare_triton(carry, *tensors):
+    """The kernels read tensors as they are stored; this is where Triton is first needed."""
+    _load_triton()
+    return [x.contiguous() for x in tensors]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    if x.device.type == "cuda" and x.dtype != torch.float64:
+        return _TRITON
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "u": "B T D",
+    "z": "B T D",
+    "delta": "B T D",
+    "Bt": "B T N",
+    "Ct": "B T N",
+    "A_log": "D N",
+    "skip": "D",
+    "bias": "D",
+    "h_0": "B D N",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"mamba: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"mamba: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"mamba: shapes disagree: {_AXES}")
+
+
+def _sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
+    """Sizes of the dims B, T, D, N; ValueError where shapes disagree."""
+    if u.dim() != 3 or Bt.dim() != 3:
+        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    B, T, D = u.shape
+    N = Bt.shape[2]
+    if (
+        z.shape != (B, T, D)
+        or delta.shape != (B, T, D)
+        or Bt.shape != (B, T, N)
+        or Ct.shape != (B, T, N)
+        or A_log.shape != (D, N)
+        or skip.shape != (D,)
+        or bias.shape != (D,)
+    ):
+        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    return B, T, D, N
+
+
+def _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
+    """Sizes of the dims B, D, N; ValueError where shapes disagree."""
+    if u.dim() != 2 or Bt.dim() != 2:
+        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    B, D = u.shape
+    N = Bt.shape[1]
+    if (
+        z.shape != (B, D)
+        or delta.shape != (B, D)
+        or Bt.shape != (B, N)
+        or Ct.shape != (B, N)
+        or A_log.shape != (D, N)
+        or skip.shape != (D,)
+        or bias.shape != (D,)
+    ):
+        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    return B, D, N
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    return u.new_zeros((B, T, D)), u.new_zeros((B, D, N), dtype=_carry(u))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:8]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:9]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: y, h_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[8:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: y, h_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of u, z, delta, Bt, Ct, A_log, skip, bias, h_0."""
+    tensors, saved, cotangents = arguments[:9], arguments[9], arguments[10:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[8:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """mamba with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:9], list(kept[9:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[9 : 9 + count])
+        return tuple(_OPS.backward.default(*flat[:9], saved, *flat[9 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("mamba: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:9], arguments[9], arguments[10:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_mamba_c027592b6082", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_mamba_c027592b6082_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
+    results = [f"Tensor {x}" for x in "y h_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "y h_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class MambaResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    y: Tensor  # [B, T, D]
+    h_T: Tensor  # [B, D, N]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"mamba: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"mamba: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("u z delta Bt Ct".split())
+_GATES = frozenset("delta".split())
+
+
+def mamba(
+    u: Tensor,
+    z: Tensor,
+    delta: Tensor,
+    Bt: Tensor,
+    Ct: Tensor,
+    A_log: Tensor,
+    skip: Tensor,
+    bias: Tensor,
+    *,
+    h_0: Tensor | None = None,
+) -> MambaResult:
+    """Run mamba over a sequence.
+
+    Shapes:
+        u: [B, T, D]
+        z: [B, T, D]
+        delta: [B, T, D]
+        Bt: [B, T, N]
+        Ct: [B, T, N]
+        A_log: [D, N]
+        skip: [D]
+        bias: [D]
+        h_0: [B, D, N]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
+    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    carry = _carry(u)
+    if h_0 is None:
+        h_0 = u.new_zeros((B, D, N), dtype=carry)
+    elif h_0.shape != (B, D, N):
+        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
+    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    return MambaResult(*_OPS.run.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def mamba_step(
+    u: Tensor,
+    z: Tensor,
+    delta: Tensor,
+    Bt: Tensor,
+    Ct: Tensor,
+    A_log: Tensor,
+    skip: Tensor,
+    bias: Tensor,
+    *,
+    h_0: Tensor | None = None,
+) -> MambaResult:
+    """Run mamba for one step: one token of decoding.
+
+    Shapes:
+        u: [B, D]
+        z: [B, D]
+        delta: [B, D]
+        Bt: [B, N]
+        Ct: [B, N]
+        A_log: [D, N]
+        skip: [D]
+        bias: [D]
+        h_0: [B, D, N]
+    """
+    u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
+    B, D, N = _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    carry = _carry(u)
+    if h_0 is None:
+        h_0 = u.new_zeros((B, D, N), dtype=carry)
+    elif h_0.shape != (B, D, N):
+        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
+    results = _step(*_prepare_torch(carry, u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+    return MambaResult(*(o.to(u.dtype) for o in results[:1]), *results[1:])
+
+
+class Mamba(torch.nn.Module):
+    """mamba as a layer: it owns A_log, skip, bias."""
+
+    def __init__(self, *, D: int, N: int = 16, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"D": D, "N": N}
+        self.A_log = torch.nn.Parameter(torch.empty((D, N), device=device, dtype=dtype))
+        self.skip = torch.nn.Parameter(torch.empty((D,), device=device, dtype=dtype))
+        self.bias = torch.nn.Parameter(torch.empty((D,), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        """Give every parameter its initial value."""
+        N = self.dims["N"]
+        self.A_log.copy_(torch.as_tensor(torch.log(1.0 + torch.arange(N, dtype=torch.float64))))
+        self.skip.copy_(torch.as_tensor(1.0))
+        self.bias.copy_(torch.as_tensor(0.0))
+
+    def forward(
+        self, u: Tensor, z: Tensor, delta: Tensor, Bt: Tensor, Ct: Tensor, *, h_0: Tensor | None = None
+    ) -> MambaResult:
+        """The recurrence over a sequence; see `mamba`."""
+        return mamba(u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0)
+
+    def step(
+        self, u: Tensor, z: Tensor, delta: Tensor, Bt: Tensor, Ct: Tensor, *, h_0: Tensor | None = None
+    ) -> MambaResult:
+        """One step; see `mamba_step`."""
+        return mamba_step(u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())

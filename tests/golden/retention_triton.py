@@ -1,0 +1,1148 @@
+# Made by seqc from the spec `retention`. Edit the spec, not this file.
+"""retention: Retention: linear attention whose state decays at a fixed rate per head.
+
+S_t = gamma S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t / sqrt(K),    gamma_h = 1 - 2^(-5-h)
+(Sun et al. 2023, arXiv:2307.08621)
+
+The spec:
+
+    dim H, K, V
+
+    input q[H, K], k[H, K], v[H, V]
+    const gamma[H] = 1 - 2^(-5 - index[H])
+
+    state S[H, K, V] = 0
+
+    S = gamma * S[t-1] + k * v
+    output o = sum[K](q * S) / sqrt(K)
+
+    eigenvalues S in [0, 1]
+
+How it is computed:
+
+    S: diagonal: each element of S depends on its own past only
+    S: eigenvalues in [0.96875, 1]: `1 - exp(0.693147 * (-5 - index[H]))`
+    in plain torch:
+        chunkwise: 32 rows a block: modelled time 0.02 of the step form; scan form 1.10
+        S: decay over H kept as a logarithm in [-0.0317487, 0] per step
+        S: read over K: one factor per pair of rows: exp of sums over disjoint spans
+    in Triton:
+        chunkwise: 64 rows a block: modelled time 0.11 of the step form; scan form does not fit (a program could
+            not hold its values)
+        S: decay over H kept as a logarithm in [-0.0317487, 0] per step
+        S: read over K: one factor per pair of rows: exp of sums over disjoint spans
+
+Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Retention", "RetentionResult", "retention", "retention_step"]
+
+
+# ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
+
+
+def _shift(x, by, dim):
+    """y[i] = x[i - by] along `dim`, zero where that is outside."""
+    size = x.shape[dim]
+    kept = size - min(abs(by), size)
+    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
+    if by > 0:
+        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
+    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
+
+
+def _blocks(x, rows, repeat):
+    """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
+    blocks = (x.shape[1] + rows - 1) // rows
+    missing = blocks * rows - x.shape[1]
+    if missing:
+        last = x[:, -1:] if repeat else torch.zeros_like(x[:, -1:])
+        x = torch.cat([x, last.expand(-1, missing, *x.shape[2:])], 1)
+    return x.unflatten(1, (blocks, rows)).transpose(0, 1)
+
+
+def _sequence(x, steps):
+    """[NT, B, rows, ...] as [B, T, ...]."""
+    return x.transpose(0, 1).flatten(1, 2)[:, :steps]
+
+
+def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
+    """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
+    if block:
+        x = x.unflatten(dim, (x.shape[dim] // block, block))
+    if reverse:
+        x = x.flip(dim)
+    x = x.cumsum(dim)
+    if exclusive:
+        x = _shift(x, 1, dim)
+    if reverse:
+        x = x.flip(dim)
+    return x.flatten(dim - 1, dim) if block else x
+
+
+def _inside(x, steps, value, dim, own=False):
+    """x with `value` in the rows (along `dim`, counted from the end) after the last step; own: x may be written to."""
+    rows = x.shape[dim]
+    left = steps - (x.shape[0] - 1) * rows
+    if left >= rows:
+        return x
+    x = x if own else x.clone()
+    x[-1].narrow(dim, left, rows - left).fill_(value)
+    return x
+
+
+def _forward_torch(q, k, v, S_0):
+    """Outputs, final states, and the states as the blocks begin."""
+    _, T, H, K = q.shape
+    BT = 32  # steps per block
+    NT = (T + 31) // 32  # blocks
+    valid = (torch.arange(NT * BT, device=q.device) < T).unflatten(0, (NT, BT))
+    i_H = torch.arange(H, dtype=q.dtype, device=q.device)
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    log_decay = torch.where(valid[:, None], torch.log1p(-torch.exp(0.6931471805599453 * (-5.0 - i_H)))[:, None], 0.0)
+    x = torch.exp(log_decay.sum(-1))
+    w = _inside(k, T, 0.0, -2)
+    to_end = torch.exp(_cumsum(log_decay, -1, reverse=True, exclusive=True))
+    p = (w * to_end[:, None, :, :, None]).mT @ v
+
+    # the recurrence itself: one step or block after the other
+    S = S_0
+    S_all = [S]
+    for p_n, x_n2 in zip(p, x[..., None, None]):
+        S = torch.addcmul(p_n, x_n2, S)
+        S_all.append(S)
+
+    S_all = torch.stack(S_all)
+    from_start = torch.exp(log_decay.cumsum(-1))
+    x2 = torch.where((row[:, None] > row), log_decay[..., None], 0.0).cumsum(-2)
+    A = torch.where((row[:, None] >= row), q @ w.mT * torch.exp(x2)[:, None], 0.0)
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (from_start[:, None, :, :, None] * (q @ S_all[:-1]) + A @ v) / math.sqrt(K)
+    return _sequence(o.transpose(2, 3), T), S, S_all
+
+
+def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
+    """Gradients of every input, parameter and initial state."""
+    _, T, H, K = q.shape
+    BT = 32  # steps per block
+    NT = (T + 31) // 32  # blocks
+    valid = (torch.arange(NT * BT, device=q.device) < T).unflatten(0, (NT, BT))
+    i_H = torch.arange(H, dtype=q.dtype, device=q.device)
+    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+
+    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    log_decay = torch.where(valid[:, None], torch.log1p(-torch.exp(0.6931471805599453 * (-5.0 - i_H)))[:, None], 0.0)
+    x = torch.exp(log_decay.sum(-1))
+    x2 = d_o / math.sqrt(K)
+    from_start = torch.exp(log_decay.cumsum(-1))
+    p = q.mT @ (x2 * from_start[:, None, :, :, None])
+
+    # the recurrence itself: one step or block after the other
+    d_S = d_S_T
+    d_S_all = [d_S]
+    for p_n, x_n2 in reversed(list(zip(p, x[..., None, None]))):
+        d_S = torch.addcmul(p_n, d_S, x_n2)
+        d_S_all.append(d_S)
+
+    d_S_all = torch.stack(d_S_all[::-1])
+    m = row[:, None] >= row
+    x3 = torch.where((row[:, None] > row), log_decay[..., None], 0.0).cumsum(-2)
+    x4 = torch.exp(x3)
+    x5 = torch.where(m, x2 @ v.mT, 0.0) * x4[:, None]
+    w = _inside(k, T, 0.0, -2)
+    d_q = x5 @ w + from_start[:, None, :, :, None] * (x2 @ S_all[:-1].mT)
+    to_end = torch.exp(_cumsum(log_decay, -1, reverse=True, exclusive=True))
+    d_k = _inside(v @ d_S_all[1:].mT * to_end[:, None, :, :, None] + x5.mT @ q, T, 0.0, -2, own=True)
+    A = torch.where(m, q @ w.mT * x4[:, None], 0.0)
+    d_v = to_end[:, None, :, :, None] * (w @ d_S_all[1:]) + A.mT @ x2
+    return (
+        _sequence(d_q.transpose(2, 3), T),
+        _sequence(d_k.transpose(2, 3), T),
+        _sequence(d_v.transpose(2, 3), T),
+        d_S,
+    )
+
+
+def _step_torch(q, k, v, S_0):
+    """One step: outputs and new states."""
+    _, H, K = q.shape
+    i_H = torch.arange(H, dtype=q.dtype, device=q.device)
+
+    x = (1.0 - torch.exp(math.log(2.0) * (-5.0 - i_H)))[:, None, None] * S_0
+    # S = gamma * S[t-1] + k * v
+    S = x + k[..., None] * v[:, :, None]
+    # output o = sum[K](q * S) / sqrt(K)
+    o = (q[..., None, :] @ S)[..., 0, :] / math.sqrt(K)
+    return o, S
+
+
+# ---------- the recurrence in Triton: CUDA devices --------------------------------------------------------------------
+
+triton = tl = None  # imported by _load_triton
+_KERNELS = []
+
+
+def _jit(function=None, **options):
+    """Mark a Triton kernel. The function stays as it is until `_load_triton` hands it to Triton."""
+    if function is None:
+        return lambda function: _jit(function, **options)
+    _KERNELS.append((function, options))
+    return function
+
+
+def _load_triton():
+    """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
+    global triton, tl
+    if tl is None:
+        import triton
+
+        for function, options in _KERNELS:
+            globals()[function.__name__] = triton.jit(function, **options)
+        import triton.language as tl
+
+
+@_jit
+def shift_rows(x, BY: tl.constexpr):
+    """x with its rows (axis 0; rank 1, 2 or 3) moved down by BY, up where BY < 0; rows that come free are zero."""
+    C: tl.constexpr = x.shape[0]
+    o_from = tl.arange(0, C) - BY
+    m_from = (o_from >= 0) & (o_from < C)
+    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
+    if len(x.shape) == 2:
+        o_from = o_from[:, None]
+        m_from = m_from[:, None]
+    if len(x.shape) == 3:
+        o_from = o_from[:, None, None]
+        m_from = m_from[:, None, None]
+    return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
+
+
+@_jit
+def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """Running sum of x along axis 0 (rank 1, 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
+
+    EXCLUSIVE leaves the own row out by shifting before the sum, never by a difference, so -inf rows are exact.
+    """
+    C: tl.constexpr = x.shape[0]
+    if EXCLUSIVE:
+        if REVERSE:
+            first = tl.arange(0, C) % BLOCK == BLOCK - 1
+            moved = shift_rows(x, -1)
+        else:
+            first = tl.arange(0, C) % BLOCK == 0
+            moved = shift_rows(x, 1)
+        if len(x.shape) == 2:
+            first = first[:, None]
+        if len(x.shape) == 3:
+            first = first[:, None, None]
+        x = tl.where(first, 0.0, moved)
+    if BLOCK == C:
+        return tl.cumsum(x, 0, reverse=REVERSE)
+    elif len(x.shape) == 1:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+    elif len(x.shape) == 2:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1]))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+    else:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1] * x.shape[2]))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+
+
+@_jit
+def log1p(x):
+    """log(1 + x) without cancellation: for -1/2 <= x <= 1 the series of 2 atanh(s), s = x / (2 + x), |s| <= 1/3."""
+    near = (x >= -0.5) & (x <= 1.0)
+    u = tl.where(near, x, 0.0)
+    s = u / (2.0 + u)
+    z = s * s
+    series = 1.0 / 13.0 + z * (1.0 / 15.0)
+    series = 1.0 / 9.0 + z * (1.0 / 11.0 + z * series)
+    series = 1.0 / 5.0 + z * (1.0 / 7.0 + z * series)
+    series = 2.0 * s + 2.0 * s * z * (1.0 / 3.0 + z * series)
+    return tl.where(near, series, tl.log(tl.where(near, 1.0, 1.0 + x)))
+
+
+@_jit(do_not_specialize=['T'])
+def retention_forward_kernel(
+    p_S_0, p_S_in, p_q, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Outputs, final states, and the states that the gradient needs."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t[:, None] >= o_t[None, :])
+    m_pair_1 = (o_t[:, None] > o_t[None, :])
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        # output o = sum[K](q * S) / sqrt(K)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_A = tl.where(m_pair, b_sum * tl.exp(b_x_sum), 0.0)
+        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+        b_o = (b_from_start[:, None] * b_qS + b_Av) / SQRT_K
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        # S = gamma * S[t-1] + k * v
+        b_sum_1 = tl.sum(b_log_decay, 0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = tl.exp(b_sum_1) * b_S + b_sum_2
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['T'])
+def retention_infer_kernel(
+    p_S_0, p_q, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Outputs and final states."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t[:, None] >= o_t[None, :])
+    m_pair_1 = (o_t[:, None] > o_t[None, :])
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        # output o = sum[K](q * S) / sqrt(K)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_A = tl.where(m_pair, b_sum * tl.exp(b_x_sum), 0.0)
+        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+        b_o = (b_from_start[:, None] * b_qS + b_Av) / SQRT_K
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        # S = gamma * S[t-1] + k * v
+        b_sum_1 = tl.sum(b_log_decay, 0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = tl.exp(b_sum_1) * b_S + b_sum_2
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def retention_backward_kernel(
+    p_d_S_T, p_S_in, p_k, p_v, p_q, p_d_o, p_d_q, p_d_k, p_d_v, p_d_S_0, B, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """All gradients, from the last block to the first."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t[:, None] >= o_t[None, :])
+    m_pair_1 = (o_t[:, None] > o_t[None, :])
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(NT - 1, -1, -1):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        # gradient of q
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_x_1 = b_do / SQRT_K
+        b_vx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_exp_x_sum = tl.exp(b_x_sum)
+        b_x_2 = tl.where(m_pair, b_vx_1, 0.0) * b_exp_x_sum
+        b_sum = tl.dot(b_x_2.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+        m_tk = m_t[:, None] & m_k[None, :]
+        tl.store(p_d_q + at_vthk + o_thk, b_sum + b_from_start[:, None] * b_Sx_1, mask=m_tk)
+        # gradient of k
+        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_qx_2 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION))
+        b_dk = tl.where(m_t[:, None], b_vdS * b_to_end[:, None] + b_qx_2, 0.0)
+        tl.store(p_d_k + at_vthk + o_thk, b_dk, mask=m_tk)
+        # gradient of v
+        b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A = tl.where(m_pair, b_sum_2 * b_exp_x_sum, 0.0)
+        b_Ax_1 = tl.trans(tl.dot(tl.trans(b_x_1.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+        tl.store(p_d_v + at_thv + o_thv, b_to_end[:, None] * b_sum_1 + b_Ax_1, mask=m_tv)
+        # cotangents of the states, for what comes before
+        b_sum_3 = tl.sum(b_log_decay, 0)
+        b_sum_4 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        b_dS = b_dS * tl.exp(b_sum_3) + b_sum_4
+    tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
+
+
+@_jit(do_not_specialize=['T'])
+def retention_states_kernel(
+    p_S_0, p_S_in, p_v, p_k, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """First of two: the states as each block begins."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        # S = gamma * S[t-1] + k * v
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_1 = tl.dot(tl.trans((tl.where(m_t[:, None], b_k, 0.0) * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = tl.exp(b_sum) * b_S + b_sum_1
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def retention_outputs_kernel(
+    p_S_in, p_q, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Second of two: the outputs of all blocks at once."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV) % B
+    i_n = i_p // (B * H * NV)
+    i_n = i_n.to(tl.int32)
+    i_0 = i_n * BT
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    o_t = tl.arange(0, BT)
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_thk = ((i_b * T + i_0) * H + i_h) * K
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    at_thv = ((i_b * T + i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    # output o = sum[K](q * S) / sqrt(K)
+    m_t = o_t < T - i_0
+    b_log_decay = tl.where(m_t, b_x, 0.0)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    b_x_1 = tl.where(m_t[:, None], b_k, 0.0)
+    b_qx_1 = tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
+    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
+    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_qx_1 * tl.exp(b_log_decay_low_sum), 0.0)
+    b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+    b_o = (b_from_start[:, None] * b_qS + b_Av) / SQRT_K
+    m_tv = m_t[:, None] & m_v[None, :]
+    tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+
+
+@_jit(do_not_specialize=['T'])
+def retention_cotangents_kernel(
+    p_d_S_T, p_d_S_out, p_q, p_d_o, p_d_S_0, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """First of two: the cotangents of the states as each block ends."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(NT - 1, -1, -1):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
+        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        # cotangents of the states, for what comes before
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_sum_1 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+        b_dS = b_dS * tl.exp(b_sum) + b_sum_1
+    tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def retention_gradients_kernel(
+    p_S_in, p_d_S_out, p_k, p_v, p_q, p_d_o, p_d_q, p_d_k, p_d_v, B, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Second of two: the gradients of all blocks at once."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV) % B
+    i_n = i_p // (B * H * NV)
+    i_n = i_n.to(tl.int32)
+    i_0 = i_n * BT
+    o_t = tl.arange(0, BT)
+    m_pair = (o_t[:, None] >= o_t[None, :])
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_thk = ((i_b * T + i_0) * H + i_h) * K
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    at_thv = ((i_b * T + i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    # gradient of q
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_x_1 = b_do / SQRT_K
+    b_vx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+    b_log_decay = tl.where(m_t, b_x, 0.0)
+    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
+    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
+    b_x_2 = tl.exp(b_log_decay_low_sum)
+    b_x_3 = tl.where(m_pair, b_vx_1, 0.0) * b_x_2
+    b_sum = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_q + at_vthk + o_thk, b_sum + b_from_start[:, None] * b_Sx_1, mask=m_tk)
+    # gradient of k
+    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_qx_3 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_3.to(DOT), input_precision=PRECISION))
+    b_dk = tl.where(m_t[:, None], b_vdS * b_to_end[:, None] + b_qx_3, 0.0)
+    tl.store(p_d_k + at_vthk + o_thk, b_dk, mask=m_tk)
+    # gradient of v
+    b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A = tl.where(m_pair, b_sum_2 * b_x_2, 0.0)
+    b_Ax_1 = tl.trans(tl.dot(tl.trans(b_x_1.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+    tl.store(p_d_v + at_thv + o_thv, b_to_end[:, None] * b_sum_1 + b_Ax_1, mask=m_tv)
+
+
+def _pad(extent, least=1):
+    """The tile length that holds `extent` elements: a power of two."""
+    return max(least, 1 << max(extent - 1, 0).bit_length())
+
+
+def _types(*tensors):
+    """(type of the operands of matrix products, precision of fp32 products), for inputs of these types."""
+    kinds = {x.dtype for x in tensors}
+    operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
+    return operands, "ieee" if torch.version.hip else "tf32x3"
+
+
+def _few(programs, x):
+    """Whether so many programs leave half of the device idle."""
+    if x.device.type != "cuda":
+        return False
+    return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
+
+
+def _forward_triton(q, k, v, S_0):
+    """Outputs, final states, and what the gradient needs."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    NT = (T + 63) // 64
+    DOT, PRECISION = _types(q, k, v)
+    BK = _pad(K, 16)
+    BV = min(_pad(V, 16), 32)
+    NV = -(-V // BV)
+    S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
+    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+    if NT > 1 and _few(B * H * NV, q):
+        retention_states_kernel[(B * H * NV,)](
+            S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=2, enable_fp_fusion=True,
+        )
+        retention_outputs_kernel[(NT * B * H * NV,)](
+            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    else:
+        retention_forward_kernel[(B * H * NV,)](
+            S_0, S_in, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    return o, S_T, S_in
+
+
+def _infer_triton(q, k, v, S_0):
+    """Outputs and final states."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    NT = (T + 63) // 64
+    DOT, PRECISION = _types(q, k, v)
+    BK = _pad(K, 16)
+    BV = min(_pad(V, 16), 32)
+    NV = -(-V // BV)
+    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
+    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+    if NT > 1 and _few(B * H * NV, q):
+        S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+        retention_states_kernel[(B * H * NV,)](
+            S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=2, enable_fp_fusion=True,
+        )
+        retention_outputs_kernel[(NT * B * H * NV,)](
+            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    else:
+        retention_infer_kernel[(B * H * NV,)](
+            S_0, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+    return o, S_T
+
+
+def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T):
+    """Gradients of every argument of forward."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    NT = (T + 63) // 64
+    DOT, PRECISION = _types(q, k, v)
+    BK = _pad(K, 16)
+    BV = min(_pad(V, 16), 32)
+    NV = -(-V // BV)
+    if NT > 1 and _few(B * H * NV, q):
+        d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+        d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        retention_cotangents_kernel[(B * H * NV,)](
+            d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        retention_gradients_kernel[(NT * B * H * NV,)](
+            S_in, d_S_out, k, v, q, d_o, d_q, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        d_q = d_q.sum(0)
+        d_k = d_k.sum(0)
+    else:
+        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+        retention_backward_kernel[(B * H * NV,)](
+            d_S_T, S_in, k, v, q, d_o, d_q, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
+            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+        )
+        d_q = d_q.sum(0)
+        d_k = d_k.sum(0)
+    return d_q, d_k, d_v, d_S_0
+
+
+# ---------- the choice of a form --------------------------------------------------------------------------------------
+
+
+class _Form(NamedTuple):
+    """One way to run the recurrence; `prepare` brings tensors into the dtypes and the layout that it takes."""
+
+    prepare: Callable
+    infer: Callable
+    forward: Callable
+    backward: Callable
+    saved: Callable
+
+
+def _prepare_torch(carry, *tensors):
+    """Contiguous, in the carried dtype."""
+    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+
+
+def _saved_torch(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_all."""
+    return [(((T + 31) // 32 + 1, B, H, K, V), carry)]
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs."""
+    return _forward_torch(*tensors)[:2]
+
+
+def _saved_triton(B, T, H, K, V, io, carry):
+    """Shapes and dtypes of what forward saves: S_in."""
+    return [((B, (T + 63) // 64, H, K, V), carry)]
+
+
+def _prepare_triton(carry, *tensors):
+    """The kernels read tensors as they are stored; this is where Triton is first needed."""
+    _load_triton()
+    return [x.contiguous() for x in tensors]
+
+
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+
+
+def _form(x):
+    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+    if x.device.type == "cuda" and x.dtype != torch.float64:
+        return _TRITON
+    return _TORCH
+
+
+# ---------- the torch operators ---------------------------------------------------------------------------------------
+
+_AXES = {
+    "q": "B T H K",
+    "k": "B T H K",
+    "v": "B T H V",
+    "S_0": "B H K V",
+}
+
+
+def _shape_error(time, **tensors):
+    """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
+    sizes = {}
+    for name, x in tensors.items():
+        axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
+        shape = list(x.shape)
+        if len(shape) != len(axes):
+            return ValueError(f"retention: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
+        for axis, size in zip(axes, shape):
+            told, by = sizes.setdefault(axis, (size, name))
+            if told != size:
+                want = ", ".join(axes)
+                why = f"{axis} is {size} here and {told} in {by}"
+                return ValueError(f"retention: {name} has shape {shape} for [{want}]; {why}")
+    return ValueError(f"retention: shapes disagree: {_AXES}")
+
+
+def _sizes(q, k, v):
+    """Sizes of the dims B, T, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 4 or v.dim() != 4:
+        raise _shape_error(True, q=q, k=k, v=v)
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    if k.shape != (B, T, H, K) or v.shape != (B, T, H, V):
+        raise _shape_error(True, q=q, k=k, v=v)
+    return B, T, H, K, V
+
+
+def _step_sizes(q, k, v):
+    """Sizes of the dims B, H, K, V; ValueError where shapes disagree."""
+    if q.dim() != 3 or v.dim() != 3:
+        raise _shape_error(False, q=q, k=k, v=v)
+    B, H, K = q.shape
+    V = v.shape[2]
+    if k.shape != (B, H, K) or v.shape != (B, H, V):
+        raise _shape_error(False, q=q, k=k, v=v)
+    return B, H, K, V
+
+
+def _carry(x):
+    """The dtype of states and sums, whatever the storage dtype of the inputs."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x, dtype):
+    """x as the operators promise it: in this dtype, contiguous."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+
+
+def _copy(x, dtype):
+    """A contiguous copy: an operator never returns its argument."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+
+    def call(*tensors):
+        device = tensors[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*tensors)
+        with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+
+
+def _fake_run(q, k, v, S_0):
+    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
+    B, T, H, K, V = _sizes(q, k, v)
+    return q.new_zeros((B, T, H, V)), q.new_zeros((B, H, K, V), dtype=_carry(q))
+
+
+def _fake_forward(*tensors):
+    """What `forward` returns, all zeros."""
+    x = tensors[0]
+    saved = _form(x).saved(*_sizes(*tensors[:3]), x.dtype, _carry(x))
+    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+
+
+def _fake_backward(*tensors):
+    """What `backward` returns, all zeros."""
+    return [x.new_zeros(x.shape) for x in tensors[:4]]
+
+
+@_autocast_off
+def _run(*tensors):
+    """Operator `run`: o, S_T."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[3:])]
+    results = form.infer(*form.prepare(carry, *tensors))
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+@_autocast_off
+def _forward(*tensors):
+    """Operator `forward`: o, S_T, and a list of what backward needs."""
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        return *_run(*tensors), _fake_forward(*tensors)[-1]
+    results = form.forward(*form.prepare(carry, *tensors))
+    outputs, states, saved = results[:1], results[1:2], results[2:]
+    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+
+
+@_autocast_off
+def _backward(*arguments):
+    """Operator `backward`: the gradients of q, k, v, S_0."""
+    tensors, saved, cotangents = arguments[:4], arguments[4], arguments[5:]
+    x = tensors[0]
+    form, carry = _form(x), _carry(x)
+    if 0 in x.shape[:2]:
+        final = zip(tensors[3:], cotangents[1:], strict=True)
+        return [*_fake_backward(*tensors)[:3], *(_copy(d, s.dtype) for s, d in final)]
+    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+
+
+class _Derivative(torch.autograd.Function):
+    """retention with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        *results, saved = _OPS.forward.default(*tensors)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        return tuple(_differentiable_backward(*kept[:4], list(kept[4:]), *cotangents))
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    """The gradient, refusing to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved = list(flat[4 : 4 + count])
+        return tuple(_OPS.backward.default(*flat[:4], saved, *flat[4 + count :]))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise RuntimeError("retention: asked for a second derivative; there are first ones only")
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _differentiable_run(*tensors):
+    if _needs_gradient(tensors):
+        return list(_Derivative.apply(*tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*tensors)
+
+
+def _differentiable_backward(*arguments):
+    tensors, saved, cotangents = arguments[:4], arguments[4], arguments[5:]
+    if _needs_gradient([*tensors, *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+def _register():
+    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
+    name, tries = "seqc_retention_886d67bd37a2", 0
+    while hasattr(getattr(torch.ops, name), "run"):
+        tries += 1
+        name = f"seqc_retention_886d67bd37a2_{tries}"
+    library = torch.library.Library(name, "DEF")
+    arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
+    results = [f"Tensor {x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    taken, given = ", ".join(arguments), ", ".join(results)
+    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
+    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
+    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+        library.impl(operator, kernel, "CPU")
+        library.impl(operator, kernel, "CUDA")
+        torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
+    library.impl("run", _differentiable_run, "Autograd")
+    library.impl("backward", _differentiable_backward, "Autograd")
+    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
+    return getattr(torch.ops, name)
+
+
+_OPS = _register()
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class RetentionResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+def _cast(*inputs):
+    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    if not main.is_floating_point:
+        raise TypeError(f"retention: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"retention: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+_INPUTS = tuple("q k v".split())
+_GATES = frozenset("".split())
+
+
+def retention(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+    """Run retention over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+    """
+    q, k, v = _cast(q, k, v)
+    B, T, H, K, V = _sizes(q, k, v)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, q=q, k=k, v=v, S_0=S_0)
+    S_0 = S_0 if S_0.dtype == carry else S_0.to(carry)
+    return RetentionResult(*_OPS.run.default(q, k, v, S_0))
+
+
+_step = _autocast_off(_step_torch)
+
+
+def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+    """Run retention for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        S_0: [B, H, K, V]
+    """
+    q, k, v = _cast(q, k, v)
+    B, H, K, V = _step_sizes(q, k, v)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, q=q, k=k, v=v, S_0=S_0)
+    results = _step(*_prepare_torch(carry, q, k, v, S_0))
+    return RetentionResult(*(o.to(q.dtype) for o in results[:1]), *results[1:])
+
+
+class Retention(torch.nn.Module):
+    """retention as a layer: it owns no parameter."""
+
+    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+        super().__init__()
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+        """The recurrence over a sequence; see `retention`."""
+        return retention(q, k, v, S_0=S_0)
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+        """One step; see `retention_step`."""
+        return retention_step(q, k, v, S_0=S_0)
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
