@@ -1,0 +1,62 @@
+"""The kernels under the address and undefined-behaviour sanitizers, in a program of their own.
+
+Every array is a separate block of exactly its size, so that a read or write past any end is seen.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from seqc import build
+from seqc.backends.native_cpu import NativeSource, native_source
+from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
+from seqc.backends.native_cpu.loader import _native_compiler
+from seqc.driver import lower
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"H": 2, "K": 19, "V": 37, "D": 21, "N": 3, "B": 3}
+FLAGS = ("-std=c++17", "-O1", "-g", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-w",
+         "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+pytestmark = pytest.mark.skipif(_native_compiler() is None, reason="no C++ compiler")
+
+
+def size(source: NativeSource, array: Array) -> str:
+    every = source.plan.every
+    special = {"T": "T", PANELS: "seqc_panels()", SEGMENTS: f"((T + {every - 1}) / {every})"}
+    return " * ".join(special.get(a) or str(SIZES[a.rstrip("'")]) for a in array.axes) or "1"
+
+
+def program(source: NativeSource) -> str:
+    """A main function that runs forward and backward at several lengths on arrays of their exact sizes."""
+    lines = ["#include <cstdio>", "#include <map>", "#include <string>", "#include <vector>",
+             "int main() {", "for (i64 T : {0, 1, 31, 32, 33, 65}) {",
+             "std::map<std::string, std::vector<real>> all; std::vector<void*> p;",
+             "auto use = [&](const char* name, i64 n) {", "  auto& x = all[name];",
+             "  if (x.empty()) { x.resize(n); for (i64 i = 0; i < n; ++i) x[i] = real(0.1) * ((i * 7) % 11) - real(0.5); }",
+             "  x.shrink_to_fit(); p.push_back(x.data()); };"]
+    for kernel, arrays in (("forward", source.forward), ("backward", source.backward)):
+        lines.append("p.clear();")
+        lines += [f'use("{a.name}", {size(source, a)});' for a in arrays]
+        lines.append(f"if (seqc_{kernel}({SIZES['B']}, T, 1, 1, p.data())) return 1;")
+    return source.text + "\n".join([*lines, "}", 'std::puts("clean");', "return 0; }", ""])
+
+
+@pytest.mark.parametrize("name", ["gla", "delta_rule", "hgrn", "mamba", "lstm"])
+def test_clean(name: str, tmp_path: Path) -> None:
+    compiler = _native_compiler()
+    assert compiler is not None
+    source = native_source(lower(build.load(ROOT / "specs" / f"{name}.seq"), "step"))
+    main = tmp_path / "main.cpp"
+    main.write_text(program(source))
+    macros = [f"-DSEQC_{d}={SIZES[d]}" for d in source.dims]
+    command = [compiler[0], *FLAGS, "-DSEQC_REAL=float", *macros, str(main), "-o", str(tmp_path / "main")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "cannot find" in built.stderr:
+        pytest.skip("the compiler has no sanitizers")
+    assert built.returncode == 0, built.stderr[:3000]
+    ran = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and ran.stdout.strip() == "clean", ran.stderr[:3000]

@@ -1,0 +1,63 @@
+"""What the loops look like: how often a matrix state is passed over, where vectors run, and that text is deterministic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seqc import build
+from seqc.backends.native_cpu import emit, native_source
+from seqc.backends.native_cpu.plan import plan
+from seqc.block import Block
+from seqc.diagnostics import Unsupported
+from seqc.driver import lower
+
+ROOT = Path(__file__).parents[2]
+
+
+def step_block(name: str) -> Block:
+    return lower(build.load(ROOT / "specs" / f"{name}.seq"), "step")
+
+
+def step_of(name: str) -> str:
+    """The text of one forward step."""
+    text = native_source(step_block(name)).text
+    start = text.index("for (i64 step = 0; step < T; ++step)")
+    return text[start : text.index("\n  }\n", start)].split("if (save && step %")[-1].split("\n    }\n", 1)[-1]
+
+
+@pytest.mark.parametrize(("name", "passes"), [("gla", 1), ("linear_attention", 1), ("retention", 1), ("mamba", 1),
+                                              ("delta_rule", 2)])
+def test_a_matrix_state_is_read_as_often_as_the_recurrence_asks(name: str, passes: int) -> None:
+    state = "w.s_h" if name == "mamba" else "w.s_S"
+    step = step_of(name)
+    assert step.count(f"load({state} +") == passes
+    assert step.count(f"store({state} +") == 1
+
+
+def test_gates_are_computed_once_per_step_not_per_element() -> None:
+    body = step_of("gla")
+    assert body.index("seqc_exp") < body.index("i_V") if "i_V" in body else "seqc_exp" in body.split("for (i64 i_K")[0]
+
+
+def test_backward_vectors_run_where_fewest_sums_do() -> None:
+    text = native_source(step_block("gla")).text
+    backward = text[text.index("int backward_program") :]
+    assert "for (i64 i_V" in backward and "load(w.d_S + i_V * z_K + at)" in backward
+
+
+def test_a_recurrent_weight_s_gradient_is_one_product_after_the_loop() -> None:
+    made = plan(step_block("lstm"))
+    assert sorted(p.param for p in made.products) == ["R_f", "R_i", "R_o", "R_z"]
+    assert made.every == 1 and made.roles.blocked
+    assert not [key for key in made.backward if key.startswith("d.R")]
+
+
+def test_text_is_deterministic() -> None:
+    assert emit(step_block("mamba")) == emit(step_block("mamba"))
+
+
+def test_other_forms_are_refused() -> None:
+    with pytest.raises(Unsupported, match="loops over steps"):
+        emit(lower(build.load(ROOT / "specs/gla.seq"), "chunkwise"))
