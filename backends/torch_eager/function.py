@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from seqc.backends.torch_eager.lines import laid
 from seqc.emit.expressions import Names, Text
 from seqc.emit.names import safe_name
 from seqc.emit.text import lay
@@ -44,17 +45,17 @@ class Function:
         self.helpers: set[str] = set()
         self.lines: list[str] = []
         self.indent = 4
-        self.names = Names((*arguments, "B", "T", "BT", "NT", "n", "torch", "math"))
-        for axes in arguments.values():
-            for d in axes:
-                self.names.take(safe_name(d.rstrip("'")))
+        self.names = Names((*arguments, "B", "T", "torch", "math"))
+        for d in (*fixed, *(d for axes in arguments.values() for d in axes)):
+            self.names.take(safe_name(d.rstrip("'")))
+        self._rows, self._blocks = self.names.fresh("BT"), self.names.fresh("NT")
         self._prelude: dict[str, str] = {}
         self._letters: dict[str, str] = {BATCH: "b", BLOCK: "n", ROW: "t", COL: "s"}
         self._said = ""
 
     def say(self, line: str) -> None:
         """One more statement."""
-        self.lines.append(" " * self.indent + line if line else "")
+        self.lines += laid(line, self.indent) if line else [""]
 
     def comment(self, text: str) -> None:
         """A comment line, unless it repeats the last one."""
@@ -87,11 +88,10 @@ class Function:
             return str(self.rows // (2 * int(dim[2:])) if dim[1] == "m" else int(dim[2:]))
         dim = dim.rstrip("'")
         if dim in (ROW, COL):
-            self.used.add("BT")
-            return "BT"
+            return self._rows
         if dim == BLOCK:
-            self.used.update(("T",) if self.step else ("T", "NT", "BT"))
-            return "T" if self.step else "NT"
+            self.used.add("T")
+            return "T" if self.step else self._blocks
         self.used.add(dim)
         return safe_name(dim)
 
@@ -104,7 +104,7 @@ class Function:
     def arange(self, dim: str) -> str:
         """0, 1, 2, ... along a dim, in the dtype of the values."""
         extent = self.size(dim)
-        wish = "row" if dim[0] in (ROW, COL) and extent == "BT" else f"i_{extent}"
+        wish = "row" if extent == self._rows else f"i_{extent}"
         return self.once(wish, f"torch.arange({extent}, dtype={self.like}.dtype, device={self.like}.device)")
 
     def letter(self, dim: str) -> str:
@@ -135,8 +135,8 @@ class Function:
 
     def _sizes(self, words: set[str]) -> list[str]:
         out = []
-        words = words | ({"T"} if "NT" in words else set())
-        wanted = {d for d in self.used if d not in ("BT", "NT") and safe_name(d) in words}
+        words = words | ({"T"} if self._blocks in words else set())
+        wanted = {d for d in self.used if safe_name(d) in words}
         known: set[str] = set()
         for name, axes in self.arguments.items():
             plain = [d.rstrip("'") for d in axes]
@@ -152,8 +152,8 @@ class Function:
             else:
                 out += [f"{safe_name(d)} = {name}.shape[{plain.index(d)}]" for d in new]
         out += [f"{safe_name(d)} = {self.fixed[d]}" for d in sorted(wanted - known)]
-        if "BT" in words:
-            out.append(f"BT = {self.rows}  # steps per block")
-        if "NT" in words:
-            out.append(f"NT = (T + {self.rows - 1}) // {self.rows}  # blocks")
+        if self._rows in words:
+            out.append(f"{self._rows} = {self.rows}  # steps per block")
+        if self._blocks in words:
+            out.append(f"{self._blocks} = (T + {self.rows - 1}) // {self.rows}  # blocks")
         return out

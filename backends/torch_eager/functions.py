@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.layout import Layout, layout_of, quotes_of, step_layout
-from seqc.backends.torch_eager.printer import VIEWS, Printer
+from seqc.backends.torch_eager.lines import laid
+from seqc.backends.torch_eager.printer import Printer
 from seqc.backends.torch_eager.sequence import Sequence, all_blocks
+from seqc.backends.torch_eager.values import VIEWS
 from seqc.block import Block, gradient_key
 from seqc.emit.expressions import ATOM, Text, reordered
 from seqc.emit.names import safe_name
@@ -54,7 +56,7 @@ class Ends:
 
     def own(self, n: Node, code: str) -> str:
         """code, as a copy where it would be a view of an argument or of another result."""
-        if n.op in VIEWS or code in self._given:
+        if n.op in VIEWS or n in self.printer.fans or code in self._given:
             return f"{code}.clone()"
         self._given.add(code)
         return code
@@ -99,8 +101,7 @@ def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]
         if block.form == "step":
             x = Text(f"{code}.transpose(0, 1)", (BLOCK, BATCH, *dims))
         else:
-            fn.used.add("BT")
-            x = Text(f"{fn.helper('_blocks')}({code}, BT, repeat={kind == 'input'})", (BLOCK, BATCH, ROW, *dims))
+            x = Text(f"{fn.helper('_blocks')}({code}, {fn.size(ROW)}, repeat={kind == 'input'})", (BLOCK, BATCH, ROW, *dims))
         x = reordered(x, [d for d in layout.order if d in x.axes])
         if block.form == "chunkwise":
             x = Text(f"{x.code}.contiguous()", x.axes)
@@ -170,7 +171,7 @@ def backward(block: Block) -> Function:
     for name, d in program.inputs.items():
         parts = [(key, int(key.partition("@")[2] or 0)) for key in block.backward if key.partition("@")[0] == f"d.{name}"]
         codes = [ends.sequence(sequence.results[key], d, offset) for key, offset in parts]
-        results.append(" + ".join(codes) or f"torch.zeros_like({safe_name(name)})")
+        results.append(_added(fn, f"d_{name}", codes) or f"torch.zeros_like({safe_name(name)})")
     for name, d in program.params.items():
         found = sequence.results.get(gradient_key(d.leaf()))
         results.append(f"torch.zeros_like({safe_name(name)})" if found is None else ends.plain(found, d.axes))
@@ -180,6 +181,16 @@ def backward(block: Block) -> Function:
         results.append(finals.get(f"d.{name}.prev", zero))
     _give(fn, results)
     return fn
+
+
+def _added(fn: Function, name: str, codes: list[str]) -> str:
+    """The sum of the codes; the first is a new array."""
+    if sum(map(len, codes)) < 100:
+        return " + ".join(codes)
+    total = fn.assign(name, Text(codes[0])).code
+    for code in codes[1:]:
+        fn.say(f"{total} = {total} + {code}")
+    return total
 
 
 def _gradient_name(key: str) -> str:
@@ -216,6 +227,9 @@ def _give(fn: Function, codes: list[str]) -> None:
         fn.say(flat)
         return
     fn.say("return (")
+    fn.indent += 4
     for code in codes:
-        fn.say(f"    {code},")
+        *lines, last = laid(code, fn.indent)
+        fn.lines += [*lines, f"{last},"]
+    fn.indent -= 4
     fn.say(")")

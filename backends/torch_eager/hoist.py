@@ -5,6 +5,7 @@
         P = affine_scan(a, 0, 1),  G_i = affine_scan(a, c_i, 0),
         when a row of it is taken, or the loop needs all of it; start depends on carried values, or b is
         sum_i c_i * x_i + rest with carried x_i that lack the scan's dim; a, c_i and rest do not depend on carried values
+    affine_scan(1, b, start)   ->  cumsum(b) + start
     max_scan(a, b, start)      ->  max(cumsum(a) + start, max_scan(a, b, -inf)), when only start depends on carried values
     (x * a) * b                ->  x * (a * b), when x depends on carried values, a and b do not, and a * b is no bigger
 
@@ -18,12 +19,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from seqc.graph import Node, const, depends, node, rebuild, renamed, topological
+from seqc.graph import Node, const, depends, node, rebuild, renamed, topological, total
 from seqc.ops import TABLE
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, take
 
-ZERO = const(0.0)
+ZERO, ONE = const(0.0), const(1.0)
 SCANS = ("affine_scan", "max_scan")
 
 
@@ -41,6 +42,8 @@ def hoist(
         fresh = _made(rebuild(n, tuple(done[a] for a in n.args)), late)
         if fresh.op == "take" and fresh in late:
             fresh = _taken(fresh.args[0], fresh.text("dim"), fresh.number("at"), rows, late)
+        elif fresh.op == "affine_scan" and fresh.args[1] not in late:
+            fresh = _made(_as_sum(fresh), late)
         elif fresh.op == "mul" and fresh in late:
             fresh = _grouped(fresh, [uses[a] == 1 for a in n.args], late)
         done[n] = fresh
@@ -107,12 +110,29 @@ def _split(n: Node, late: Late) -> Node:
     if a in late or terms is None or dim in start.dims:
         return n
     carried, rest = terms
-    out = affine_scan(a, expanded(rest, n.dims), ZERO if start in late else start, dim, reverse)
+    out = _as_sum(affine_scan(a, expanded(rest, n.dims), ZERO if start in late else start, dim, reverse))
     if start in late:
-        out = affine_scan(_bare(a, dim), ZERO, const(1.0), dim, reverse) * start + out
+        out = _as_sum(affine_scan(_bare(a, dim), ZERO, const(1.0), dim, reverse)) * start + out
     for coefficient, x in carried:
-        out = affine_scan(_bare(a, dim), expanded(coefficient, (dim,)), ZERO, dim, reverse) * x + out
+        out = _as_sum(affine_scan(_bare(a, dim), expanded(coefficient, (dim,)), ZERO, dim, reverse)) * x + out
     return _made(out, late)
+
+
+def _as_sum(n: Node) -> Node:
+    """A scan whose coefficients are all one, as a running sum."""
+    a, b, start = n.args
+    dim, reverse = n.text("dim"), bool(n.number("reverse"))
+    bare = _bare(a, "")
+    if bare.op == "shift" and bare.text("dim") == dim and bare.number("by") == (-1 if reverse else 1):
+        if _bare(start, "") is not ZERO:  # the first row is multiplied by zero
+            return n
+        bare = _bare(bare.args[0], "")
+    if bare is not ONE:
+        return n
+    if _bare(b, "") is ZERO:
+        return expanded(start, n.dims)
+    run = cumsum(b, dim, reverse=reverse)
+    return run if _bare(start, "") is ZERO else run + start
 
 
 def _split_max(n: Node, late: Late) -> Node:
@@ -214,6 +234,9 @@ def _take(x: Node, dim: str, at: int, rows: int) -> Node:
         left = tuple(d for d in x.names("over") if d != dim)
         inner = _take(x.args[0], dim, at, rows) if dim in x.args[0].dims else x.args[0]
         return node("expand", inner, over=left) if left else inner
+    last = x.op == "cumsum" and x.text("dim") == dim and at == (0 if x.number("reverse") else rows - 1)
+    if last and not x.number("exclusive") and not x.number("block"):
+        return total(x.args[0], (dim,))
     return take(x, dim, -1 if at == rows - 1 and rows > 1 else at)
 
 

@@ -44,14 +44,20 @@ def layout_of(block: Block) -> Layout:
     extent |= {ROW: block.rows, COL: block.rows, f"{COL}'": block.rows}
     for b in (1 << k for k in range(block.rows.bit_length() - 1)):
         extent |= {f"%m{b}": block.rows // (2 * b), f"%u{b}": b, f"%l{b}": b}
-    order = (BLOCK, BATCH, *heads, ROW, COL, *(d for d in program.dims if d not in heads))
+    order = (BLOCK, BATCH, *heads, ROW, COL, *(d for d in _dims(program) if d not in heads))
     return Layout(order, extent, () if block.form == "step" else (ROW,), tuple(heads))
+
+
+def _dims(program: Program) -> list[str]:
+    """All dims, those of the largest states first, so that states keep their declared order wherever they can."""
+    states = sorted(program.states.values(), key=lambda s: -len(s.dims))
+    return list(dict.fromkeys([*(d for s in states for d in s.dims), *program.dims]))
 
 
 def step_layout(program: Program) -> Layout:
     """The layout of one step's values."""
     extent = {d.name: d.default or 64 for d in program.dims.values()} | TYPICAL | {ROW: 1}
-    return Layout((BATCH, *program.dims), extent, (), ())
+    return Layout((BATCH, *_dims(program)), extent, (), ())
 
 
 def quotes_of(program: Program, names: Mapping[Node, str]) -> dict[Node, str]:

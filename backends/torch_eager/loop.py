@@ -11,9 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from seqc.backends.torch_eager.function import Function
-from seqc.backends.torch_eager.printer import LONG, Printer, below, common
+from seqc.backends.torch_eager.lines import laid
 from seqc.backends.torch_eager.pack import Join, joins
+from seqc.backends.torch_eager.printer import Printer
+from seqc.backends.torch_eager.products import common
+from seqc.backends.torch_eager.values import LONG, below
 from seqc.emit.expressions import ATOM, Text, aligned, reordered
+from seqc.emit.text import WIDTH, lay
 from seqc.graph import Node
 from seqc.phases import BLOCK
 
@@ -35,7 +39,7 @@ class LoopPrinter(Printer):
         roots = list(roots)
         super().__init__(fn, roots, known, names, order, extent, quotes)
         every = below(roots, lambda n: n.args, self.texts)
-        self.joins = joins(every, self.products, self._once)
+        self.joins = joins(every, self.products, self.once)
         self.uses = Counter(roots)
         for n in below(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))
@@ -128,33 +132,36 @@ class LoopPrinter(Printer):
                     break
         return self.fused[n]
 
-    def _text(self, n: Node) -> Text:
+    def text(self, n: Node) -> Text:
         if n in self.joins:
             return self._join(self.joins[n])
         fused = self._addcmul(n)
         args = [self.texts[x] for x in fused]
         if not fused or any(x.scalar for x in args):
-            return super()._text(n) if not fused else self.plus(self.times(args[1], args[2]), args[0])
+            return super().text(n) if not fused else self.plus(self.times(args[1], args[2]), args[0])
         axes = self.axes_of(args)
         c, a, b = (self.align(x, axes) for x in args)
         return Text(f"torch.addcmul({c.code}, {a.code}, {b.code})", axes)
 
-    def opening(self, body: Sequence[str], reverse: bool) -> tuple[list[str], str]:
-        """(statements before the loop, the loop's head), for what `body` reads of the outside."""
+    def opening(self, body: Sequence[str], reverse: bool) -> tuple[list[str], list[str]]:
+        """(statements before the loop, lines of the loop's head), for what `body` reads of the outside."""
         words = set(re.findall(r"\w+", "\n".join(body)))
         read = {name: x for name, x in self.outside.items() if name in words}
         before = [f"{name} = {x.code}" for name, x in read.items() if BLOCK not in x.axes and x.code != name]
         cut = [(name, x) for name, x in read.items() if BLOCK in x.axes]
         if not cut:
-            return before, f"for _ in range({self.fn.size(BLOCK)}):"
-        names = ", ".join(name for name, _ in cut)
-        if len(cut) == 1:
-            codes = f"reversed({cut[0][1].at(ATOM)}.unbind())" if reverse else f"{cut[0][1].at(ATOM)}.unbind()"
+            return before, [f"for _ in range({self.fn.size(BLOCK)}):"]
+        names = [name for name, _ in cut]
+        codes = [x.code for _, x in cut]
+        source = f"{cut[0][1].at(ATOM)}.unbind()" if len(cut) == 1 else f"zip({', '.join(codes)})"
+        if reverse:
+            source = f"reversed({source})" if len(cut) == 1 else f"reversed(list({source}))"
+        head = f"for {', '.join(names)} in {source}:"
+        if len(head) + self.fn.indent <= WIDTH:
+            return before, [head]
+        if reverse:
+            before += ["blocks = list(", *(f"    {line}" for line in laid(f"zip({', '.join(codes)})", 0)), ")"]
         else:
-            codes = f"zip({', '.join(x.code for _, x in cut)})"
-            codes = f"reversed(list({codes}))" if reverse else codes
-        head = f"for {names} in {codes}:"
-        if len(head) + self.fn.indent > 118:
-            before.append(f"blocks = {codes}")
-            head = f"for {names} in blocks:"
-        return before, head
+            before += laid(f"blocks = {source}", 0)
+        source = "reversed(blocks)" if reverse else "blocks"
+        return before, lay("for (", names, f") in {source}:").splitlines()

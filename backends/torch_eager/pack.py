@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seqc.backends.torch_eager.contract import Product
-from seqc.graph import BATCH, Node
+from seqc.graph import BATCH, Dims, Node
 from seqc.phases import BLOCK
 
 
@@ -58,7 +58,7 @@ def _pair(p: Product | None) -> tuple[tuple[Node, ...], Node] | None:
 
 def fans(order: Sequence[Node], products: Mapping[Node, Product]) -> dict[Node, Fan]:
     """Member -> its fan, for every value that is contracted with at least two parameters alike."""
-    groups: dict[tuple[object, ...], list[tuple[Node, Node]]] = {}
+    groups: dict[tuple[Node, Dims, Dims, str], list[tuple[Node, Node]]] = {}
     for n in order:
         pair = _pair(products.get(n))
         if pair is None or len(pair[0]) > 1:
@@ -68,10 +68,9 @@ def fans(order: Sequence[Node], products: Mapping[Node, Product]) -> dict[Node, 
         if len(new) == 1:
             groups.setdefault((value, param.dims, products[n].over, new[0]), []).append((n, param))
     out: dict[Node, Fan] = {}
-    for (value, _, over, new), found in groups.items():
+    for (value, _, over, along), found in groups.items():
         if len(found) > 1:
-            assert isinstance(value, Node) and isinstance(over, tuple) and isinstance(new, str)
-            fan = Fan(tuple(n for n, _ in found), value, tuple(w for _, w in found), over, new)
+            fan = Fan(tuple(n for n, _ in found), value, tuple(w for _, w in found), over, along)
             out |= dict.fromkeys(fan.members, fan)
     return out
 
@@ -84,7 +83,7 @@ def joins(order: Iterable[Node], products: Mapping[Node, Product], once: Callabl
         if n.op != "add" or n in taken:
             continue
         terms, inner = _terms(n, once)
-        groups: dict[tuple[object, ...], list[tuple[Node, tuple[Node, ...], Node]]] = {}
+        groups: dict[tuple[Dims, Dims, str], list[tuple[Node, tuple[Node, ...], Node]]] = {}
         for x in terms:
             pair = _pair(products.get(x)) if once(x) else None
             if pair is not None:
@@ -96,7 +95,7 @@ def joins(order: Iterable[Node], products: Mapping[Node, Product], once: Callabl
         taken |= inner
         chosen = {x for x, _, _ in best[1]}
         out[n] = Join(
-            tuple(v for _, v, _ in best[1]), tuple(w for _, _, w in best[1]), str(best[0][2]),
+            tuple(v for _, v, _ in best[1]), tuple(w for _, _, w in best[1]), best[0][2],
             tuple(x for x in terms if x not in chosen),
         )
     return out

@@ -35,12 +35,12 @@ def _sequence(x, steps):
 ''',
     "_upper": '''
 def _upper(x, rows, dim):
-    """The upper half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    """The upper half of every segment of 2 * rows rows along `dim`: a view [..., segment, row, ...]."""
     return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 1)
 ''',
     "_lower": '''
 def _lower(x, rows, dim):
-    """The lower half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    """The lower half of every segment of 2 * rows rows along `dim`: a view [..., segment, row, ...]."""
     return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 0)
 ''',
     "_pairs": '''
@@ -90,11 +90,11 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
     start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
     memory of b; end: only the last value is wanted.
     """
-    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
-    shape = torch.broadcast_shapes(a.shape, b.shape, first)
-    out = b if own or end else b.new_empty(shape)
-    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
-    order = range(shape[dim])
+    a_rows, b_rows = a.unbind(dim), b.unbind(dim)
+    row = torch.broadcast_shapes(a_rows[0].shape, b_rows[0].shape, () if start is None else start.shape)
+    out = b if own or end else b.new_empty((*row[: len(row) + dim + 1], len(a_rows), *row[len(row) + dim + 1 :]))
+    out_rows = out.unbind(dim)
+    order = range(len(a_rows))
     h = start
     for i in reversed(order) if reverse else order:
         if h is None:
@@ -102,7 +102,7 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
         else:
             step = i if not later else i + 1 if reverse else i - 1
             h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
-    return h if end else out
+    return h.expand(row) if end else out
 ''',
     "_max_scan": '''
 def _max_scan(a, b, start, dim, end=False):

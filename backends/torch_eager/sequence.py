@@ -14,9 +14,11 @@ from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.hoist import hoist
 from seqc.backends.torch_eager.layout import Layout
 from seqc.backends.torch_eager.loop import LoopPrinter
-from seqc.backends.torch_eager.printer import FREE, Printer
+from seqc.backends.torch_eager.printer import Printer
+from seqc.backends.torch_eager.values import FREE
 from seqc.emit.expressions import Text
 from seqc.emit.names import safe_name
+from seqc.emit.text import WIDTH
 from seqc.graph import BATCH, Node, leaf, topological
 from seqc.phases import BLOCK, Stage, over_blocks, split, stages
 
@@ -173,12 +175,15 @@ class Sequence:
             for end in ends:
                 if end not in names:
                     fn.comment(self.quotes.get(end, ""))
+            if fn.indent + sum(len(x) + 2 for x in (*left, *right)) > WIDTH:
+                right = [x if x.isidentifier() else fn.assign(f"{n}_next", Text(x)).code
+                         for n, x in zip(left, right, strict=True)]
             fn.say(f"{', '.join(left)} = {', '.join(right)}")
         for n in lists:
             fn.say(f"{lists[n]}.append({texts[n].code})")
         fn.indent -= 4
         before, head = loop.opening(fn.lines[begin:], self.reverse)
-        fn.lines[begin:begin] = [" " * fn.indent + line for line in (*before, head)]
+        fn.lines[begin:begin] = [" " * fn.indent + line for line in (*before, *head)]
         fn.blank()
         for n, end in zip(looped, ends, strict=True):
             own = end.op not in (*FREE, "leaf", "take", "surrogate") and ends.count(end) == 1 and set(end.dims) == set(n.dims)
