@@ -91,8 +91,6 @@ class Printer(Values):
         x, axis = self.along(x, dim)
         options = [f"block={block}"] if block and block != half else []
         options += [f"{o}=True" for o in ("reverse", "exclusive") if n.number(o)]
-        if not options:
-            return Text(f"{x.at(ATOM)}.cumsum({axis})", x.axes)
         return Text(f"{self.fn.helper('_cumsum')}({', '.join([x.code, str(axis), *options])})", x.axes)
 
     def _scan(self, s: Scan) -> Text:

@@ -57,14 +57,16 @@ def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
     """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
     if block:
         x = x.unflatten(dim, (x.shape[dim] // block, block))
-    if reverse:
-        x = x.flip(dim)
-    x = x.cumsum(dim)
-    if exclusive:
-        x = _shift(x, 1, dim)
-    if reverse:
-        x = x.flip(dim)
-    return x.flatten(dim - 1, dim) if block else x
+    out = torch.empty_like(x)
+    rows = list(zip(x.unbind(dim), out.unbind(dim)))
+    before = None
+    for x_i, out_i in reversed(rows) if reverse else rows:
+        if before is None:
+            out_i.zero_() if exclusive else out_i.copy_(x_i)
+        else:
+            torch.add(before[1], before[0] if exclusive else x_i, out=out_i)
+        before = x_i, out_i
+    return out.flatten(dim - 1, dim) if block else out
 ''',
     "_inside": '''
 def _inside(x, steps, value, dim, own=False):
@@ -120,7 +122,7 @@ def _unit_lower_inverse(x):
     return torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
 ''',
 }
-NEEDS = {"_cumsum": ("_shift",), "_pairs": ("_upper", "_lower")}
+NEEDS = {"_pairs": ("_upper", "_lower")}
 
 
 def helper_texts(names: Iterable[str]) -> list[str]:
