@@ -94,9 +94,6 @@ def plan(factors: Sequence[Axes], over: Axes, extent: Mapping[str, int]) -> list
     return _positions(len(factors), steps)
 
 
-Tree = "int | tuple[Tree, Tree]"
-
-
 def _size(axes: Axes, extent: Mapping[str, int]) -> float:
     out = 1.0
     for d in axes:

@@ -37,6 +37,8 @@ class LoopPrinter(Printer):
         for n, x in outer.items():
             known[n] = x if x.scalar else Text(self._brought(fn, x, x.code), tuple(d for d in x.axes if d != BLOCK))
         roots = list(roots)
+        self.fused: dict[Node, tuple[Node, ...]] = {}
+        self.joins: dict[Node, Join] = {}
         super().__init__(fn, roots, known, names, order, extent, quotes)
         every = below(roots, lambda n: n.args, self.texts)
         self.joins = joins(every, self.products, self.once)

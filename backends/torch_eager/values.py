@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from seqc.backends.torch_eager.contract import Product, product_of
 from seqc.backends.torch_eager.function import Function
-from seqc.backends.torch_eager.pack import Fan, Join, fans
+from seqc.backends.torch_eager.pack import Fan, fans
 from seqc.backends.torch_eager.products import Products
 from seqc.backends.torch_eager.scans import befores_of, scans_of
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, row_of, within
@@ -42,7 +42,6 @@ class Values(Products):
         self.names = names
         self.quotes = quotes
         self.products: dict[Node, Product] = {}
-        self.fused: dict[Node, tuple[Node, ...]] = {}
         roots = list(roots)
         self.raw = raw = Counter(roots)
         every = below(roots, lambda n: n.args, self.texts)
@@ -61,7 +60,6 @@ class Values(Products):
             if n.op == "sum":
                 self.products[n] = product_of(n, lambda x: self.once(x) and (x.op != "sum" or x not in self.forms))
         self.fans = fans(every, self.products)
-        self.joins: dict[Node, Join] = {}
         self.uses = Counter(roots)
         for n in below(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))

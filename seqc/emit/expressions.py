@@ -110,10 +110,10 @@ class Names:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = set(taken)
 
-    def fresh(self, wish: str, number: bool = False) -> str:
-        """`wish` made safe, with a number behind it if it is taken (or always, with `number`)."""
+    def fresh(self, wish: str) -> str:
+        """`wish` made safe, with a number behind it if it is taken."""
         base = safe_name(re.sub(r"\W+", "_", wish.replace("'", "_")).strip("_") or "x")
-        name, i = (f"{base}1", 1) if number else (base, 1)
+        name, i = base, 1
         while name in self._taken:
             i += 1
             name = f"{base}{i}" if not base[-1].isdigit() else f"{base}_{i}"
