@@ -113,8 +113,16 @@ def panel_lines(roles: Roles) -> list[str]:
     return [f"const i64 o_{i} = panel * w_{i}, m_{i} = std::min(w_{i}, n_{i} - o_{i});"]
 
 
-def entry(roles: Roles, name: str, arrays: Sequence[Array], flags: Sequence[str]) -> list[str]:
+def _work(plan: Plan) -> str:
+    """Elements of states and matrices that a row's step touches."""
+    matrices = [p for p in plan.program.params.values() if plan.roles.blocked and len(p.dims) > 1]
+    found = [product([f"n_{ident(d)}" for d in x.dims]) for x in (*plan.program.states.values(), *matrices)]
+    return " + ".join(found) if found else product([f"n_{ident(d)}" for d in plan.roles.order[1:] if "'" not in d])
+
+
+def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) -> list[str]:
     """`seqc_NAME`: the loop over all programs. flags: template arguments that the caller chooses at run time."""
+    roles = plan.roles
     title = name.capitalize()
     dims = [d for d in roles.grid if d != BATCH]
     extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "panels"])
@@ -128,8 +136,9 @@ def entry(roles: Roles, name: str, arrays: Sequence[Array], flags: Sequence[str]
         lines.append("  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows")
     lines += [
         f"  const i64 programs = {extent};",
+        f"  const bool several = threads > 1 && B * T * ({_work(plan)}) > 1048576;  // else one thread is faster",
         "  int failed = 0;",
-        "#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)",
+        "#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)",
         "  for (i64 program = 0; program < programs; ++program) {",
         "    i64 rest = program;",
         "    const i64 panel = rest % panels;",

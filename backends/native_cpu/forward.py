@@ -196,7 +196,7 @@ def forward_text(plan: Plan) -> str:
         ]
     lines += [*writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),
               "  return 0;", "}", ""]
-    return "\n".join([*lines, *entry(roles, "forward", tuple(arrays.values()), ["save"])])
+    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), ["save"])])
 
 
 def settle(writer: KernelWriter, carried: dict[Node, str], token: tuple[str, ...]) -> None:

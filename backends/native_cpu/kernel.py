@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.copies import transposed
 from seqc.backends.native_cpu.nest import NestPrinter, Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
@@ -237,7 +238,7 @@ class KernelWriter:
                 scene = Scene(self.roles.panel, self.roles.grid, here, self.targets, self.names,
                               {n: f"w.{row}" for n, row in self.rows.items()}, s.guards)
                 lines += [f"// {c}" for c in self._comments(s, part)]
-                lines += NestPrinter(part, axis, scene, frozenset(visible)).print()
+                lines += transposed(part, scene) or NestPrinter(part, axis, scene, frozenset(visible)).print()
                 visible |= {item.value for item in part.items if item.kind in ("keep", "reduce")}
         return ["  " * indent + line for line in lines]
 

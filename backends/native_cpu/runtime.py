@@ -180,6 +180,39 @@ INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
 INLINE real as_real(real x) { return x; }
 INLINE vec as_real(vec x) { return x; }
 
+template <int d, int... l>
+INLINE vec pair_first(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_second(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : (l ^ d))...);
+}
+template <int d>
+INLINE void turn(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < W; ++i)
+      if (!(i & d)) {
+        const vec first = pair_first<d>(r[i], r[i + d], l), second = pair_second<d>(r[i], r[i + d], l);
+        r[i] = first, r[i + d] = second;
+      }
+    turn<d / 2>(r);
+  }
+}
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns
+inline void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
+  for (i64 i0 = 0; i0 < rows; i0 += W)
+    for (i64 j0 = 0; j0 < columns; j0 += W) {
+      vec r[W];
+      UNROLL for (int i = 0; i < W; ++i)
+        r[i] = i0 + i < rows ? load<false>(from + (i0 + i) * from_stride + j0, columns - j0) : vec{};
+      turn<W / 2>(r);
+      UNROLL for (int j = 0; j < W; ++j)
+        if (j0 + j < columns) store<false>(to + (j0 + j) * to_stride + i0, r[j], rows - i0);
+    }
+}
+
 template <class Scratch>
 Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
   static thread_local std::unique_ptr<Scratch> kept;

@@ -1,0 +1,50 @@
+"""Nests that only copy, between places whose neighbours in memory differ -> calls of the runtime's `transpose`.
+
+In: a nest, its scene. Out: lines of C++, or None where the nest is something else and `seqc.backends.native_cpu.nest` prints
+it. Initial states, checkpoints and packed parameters are such copies.
+"""
+
+from __future__ import annotations
+
+from seqc.backends.native_cpu.nest import Scene
+from seqc.backends.native_cpu.places import Place, ident, product
+from seqc.backends.native_cpu.schedule import Item, Nest, view
+
+
+def transposed(nest: Nest, scene: Scene) -> list[str] | None:
+    """The lines of a nest of transposing copies; None if any item is not one."""
+    lines: list[str] = []
+    for item in nest.items:
+        more = _copy(item, nest, scene)
+        if more is None:
+            return None
+        lines += more
+    return lines
+
+
+def _copy(item: Item, nest: Nest, scene: Scene) -> list[str] | None:
+    if item.kind != "out" or item.value.op != "leaf" or not view(item.value).plain:
+        return None
+    source, target = scene.places[item.value], scene.targets[item.target]
+    column, row = _unit(source), _unit(target)
+    if column is None or row is None or column == row or not {column, row} <= set(nest.space):
+        return None
+    if set(source.strides) != set(nest.space) or set(target.strides) != set(nest.space):
+        return None
+    outer = [d for d in nest.space if d not in (column, row)]
+    index = {d: f"i_{ident(d)}" for d in outer} | {column: "0", row: "0"}
+    lines = []
+    guard = scene.guards.get(item.target)
+    if guard:
+        lines.append(f"if ({guard})")
+    for depth, d in enumerate(outer):
+        i = ident(d)
+        lines.append(f"{'  ' * depth}for (i64 i_{i} = 0; i_{i} < m_{i}; ++i_{i})")
+    call = ", ".join((source.at(index), product(list(source.strides[row])), target.at(index),
+                      product(list(target.strides[column])), f"m_{ident(row)}", f"m_{ident(column)}"))
+    return [*lines, f"{'  ' * len(outer)}transpose({call});"]
+
+
+def _unit(place: Place) -> str | None:
+    """The axis along which elements are neighbours."""
+    return next((d for d, stride in place.strides.items() if not stride), None)
