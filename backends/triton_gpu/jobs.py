@@ -39,7 +39,7 @@ def kernel_job(
 ) -> Job:
     """The job of one kernel. The type of operands, an argument in emitted files, is a global of the job's module."""
     kinds = {"io": f"*{kind}", "carry": "*fp32"}
-    arguments = [line for line in printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")]
+    arguments = printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")
     names = [a.strip().removesuffix(": tl.constexpr") for a in arguments if a.strip()]
     arrays = dict(zip(names, printed.arrays, strict=False))
     signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items()]

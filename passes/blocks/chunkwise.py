@@ -227,7 +227,6 @@ class Chunk:
         k * w_r stands for both (the delta rule's corrected value); else it is w_r = u_r. The w solve
         w_r = v_r + c_r * (rows of (b_r, S_in) + rows of (b_r, other writes) + sum_r' A(b_r, k_r') w_r').
         """
-        count = len(reads)
         joined = [_joined(a, self.writes) for a in feedback]
         taken = [j.write for j in joined if j.write is not None]
         self.writes = tuple(w for w in self.writes if w not in taken)

@@ -12,8 +12,8 @@ from seqc.evaluate import evaluate
 from seqc.fmt import format_text
 from seqc.graph import leaves
 from seqc.intervals import Interval
-from seqc.reference import gradients, run
 from seqc.program import Program
+from seqc.reference import gradients, run
 
 FOLDER = Path(__file__).parent / "specs"
 SERVED = sorted(path for path in FOLDER.glob("*.seq") if path.stem != "syntax_only")
