@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from time import monotonic
 
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from benchmarks.entry import Entry, Row
 from benchmarks.entry import measure as measure_entry
 from benchmarks.machine import machine, pin
 from benchmarks.peers import peers
+from benchmarks.quiet import wait
 from seqc.diagnostics import Refusal
 
 LOOP_LIMIT = 4096  # steps beyond which a sweep leaves the eager loop out
@@ -42,6 +44,8 @@ def configure(made: argparse.ArgumentParser) -> None:
     made.add_argument("--part", action="append", choices=PARTS, help="only these parts (default: all)")
     made.add_argument("--quick", action="store_true", help="tiny shapes: does it run?")
     made.add_argument("--rounds", type=int, default=9, help="alternating rounds (default: 9)")
+    made.add_argument("--patience", type=float, default=0.0, metavar="S", help="seconds to wait, in each part, for other"
+                      " processes to leave the cores alone, and to repeat rounds that they disturbed (default: 0)")
     made.add_argument("--threads", type=int, default=2, help="cores and threads for everyone (default: 2)")
     made.add_argument("--size", action="append", default=[], type=size, metavar="NAME=N", help="another extent, as T=512")
     made.add_argument("--no-peers", action="store_true", help="only the eager loop and what seqc emits")
@@ -73,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     specs = args.specs or (tasks.every() if args.all else list(tasks.DEFAULT))
     known = machine()
+    wait(monotonic() + args.patience)
     ceilings = measure(256, 1 << 20) if args.quick else measure()
     print(f"{known['cpu']}, {args.threads} threads; matrix product {ceilings.flops / 1e9:.0f} GFLOP/s, "
           f"memory {ceilings.bytes / 1e9:.1f} GB/s")
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     with tqdm(total=len(specs), file=sys.stderr, disable=None, leave=False) as bar:
         for spec in specs:
             for entry in entries(spec, args):
-                new = measure_entry(entry, args.part or PARTS, ceilings, args.rounds, bar.set_description)
+                new = measure_entry(entry, args.part or PARTS, ceilings, args.rounds, args.patience, bar.set_description)
                 bar.write(report.table(new), file=sys.stdout)
                 rows += new
             bar.update()
@@ -122,7 +127,8 @@ def sweep(specs: list[str], args: argparse.Namespace, ceilings: Ceilings) -> dic
     with tqdm(plan, file=sys.stderr, disable=None, leave=False, desc="sweeps") as bar:
         for axis, spec, given in bar:
             entry_ = entry(spec, {**dict(args.size), **given}, args, loop=given["T"] <= LOOP_LIMIT)
-            found[axis] += measure_entry(entry_, (FORWARD, TRAIN), ceilings, min(args.rounds, 5), bar.set_postfix_str)
+            rounds = min(args.rounds, 5)
+            found[axis] += measure_entry(entry_, (FORWARD, TRAIN), ceilings, rounds, args.patience, bar.set_postfix_str)
     return found
 
 

@@ -32,7 +32,7 @@ class Row:
     """One contender in one part of an entry; `why` says why it has no times.
 
     seconds and ratio are (lower quartile, median, upper quartile); ratio: its time over that of seqc in the same round.
-    bound: the share of the machine's bound that it reached.
+    bound: the share of the machine's bound that it reached. others: the share of the cores that other processes had.
     """
 
     label: str
@@ -43,6 +43,7 @@ class Row:
     ratio: tuple[float, float, float] | None = None
     bound: float | None = None
     error: float | None = None
+    others: float | None = None
     why: str = ""
 
     def as_json(self) -> dict[str, object]:
@@ -51,9 +52,10 @@ class Row:
 
 
 def measure(
-    entry: Entry, parts: Iterable[str], ceilings: Ceilings, rounds: int, told: Callable[[str], None] = lambda words: None
+    entry: Entry, parts: Iterable[str], ceilings: Ceilings, rounds: int, patience: float = 0.0,
+    told: Callable[[str], None] = lambda words: None,
 ) -> list[Row]:
-    """All rows of an entry. told: hears what is going on."""
+    """All rows of an entry. patience: see `race`. told: hears what is going on."""
     rows: list[Row] = []
     for part in parts:
         if part not in entry.works:
@@ -73,11 +75,12 @@ def measure(
                     why = f"wrong: relative error {found:.1e}, allowed {allowed:.1e}"
                     rows.append(Row(entry.label, part, entry.sizes, contender.name, error=found, why=why))
         told(f"{entry.label}: {part}, timing {len(calls)}")
-        times = race(calls, rounds)
+        run = race(calls, rounds, patience=patience)
+        times = run.seconds
         base = next((name for name in OURS if name in times), None)
         bound = entry.works[part].bound(ceilings)
         for name, taken in times.items():
             q = quartiles(taken)
             against = ratio(taken, times[base]) if base else None
-            rows.append(Row(entry.label, part, entry.sizes, name, q, against, bound / q[1], errors[name]))
+            rows.append(Row(entry.label, part, entry.sizes, name, q, against, bound / q[1], errors[name], others=run.others))
     return rows

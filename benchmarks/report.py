@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.ceilings import Ceilings
 from benchmarks.entry import Row
 
-HEAD = ("contender", "time", "quartiles", "time / seqc", "quartiles", "of bound", "error")
+HEAD = ("contender", "time", "quartiles", "time / seqc", "quartiles", "of bound", "error", "others")
 
 
 def sizes(row: Row) -> str:
@@ -29,14 +29,15 @@ def seconds(x: float) -> str:
 def cells(row: Row) -> list[str]:
     """One row's words."""
     if row.seconds is None or row.bound is None:
-        return [row.contender, row.why, "", "", "", "", ""]
+        return [row.contender, row.why, *[""] * (len(HEAD) - 2)]
     low, middle, high = row.seconds
     against = ["", ""]
     if row.ratio is not None:
         against = [f"{row.ratio[1]:.3g}", f"{row.ratio[0]:.3g} - {row.ratio[2]:.3g}"]
     error = "" if row.error is None else f"{row.error:.0e}"
+    others = "" if row.others is None else f"{100 * row.others:.0f} %"
     spread = f"{seconds(low)} - {seconds(high)}"
-    return [row.contender, seconds(middle), spread, *against, f"{100 * row.bound:.2g} %", error]
+    return [row.contender, seconds(middle), spread, *against, f"{100 * row.bound:.2g} %", error, others]
 
 
 def table(rows: Iterable[Row]) -> str:
