@@ -47,16 +47,6 @@ __all__ = ["GLA", "GLAResult", "gla", "gla_step"]
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
 
 
-def _shift(x, by, dim):
-    """y[i] = x[i - by] along `dim`, zero where that is outside."""
-    size = x.shape[dim]
-    kept = size - min(abs(by), size)
-    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
-    if by > 0:
-        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
-    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
-
-
 def _blocks(x, rows, repeat):
     """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
     blocks = (x.shape[1] + rows - 1) // rows
@@ -73,12 +63,12 @@ def _sequence(x, steps):
 
 
 def _upper(x, rows, dim):
-    """The upper half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    """The upper half of every segment of 2 * rows rows along `dim`: a view [..., segment, row, ...]."""
     return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 1)
 
 
 def _lower(x, rows, dim):
-    """The lower half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    """The lower half of every segment of 2 * rows rows along `dim`: a view [..., segment, row, ...]."""
     return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 0)
 
 
@@ -95,14 +85,16 @@ def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
     """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
     if block:
         x = x.unflatten(dim, (x.shape[dim] // block, block))
-    if reverse:
-        x = x.flip(dim)
-    x = x.cumsum(dim)
-    if exclusive:
-        x = _shift(x, 1, dim)
-    if reverse:
-        x = x.flip(dim)
-    return x.flatten(dim - 1, dim) if block else x
+    out = torch.empty_like(x)
+    rows = list(zip(x.unbind(dim), out.unbind(dim)))
+    before = None
+    for x_i, out_i in reversed(rows) if reverse else rows:
+        if before is None:
+            out_i.zero_() if exclusive else out_i.copy_(x_i)
+        else:
+            torch.add(before[1], before[0] if exclusive else x_i, out=out_i)
+        before = x_i, out_i
+    return out.flatten(dim - 1, dim) if block else out
 
 
 def _inside(x, steps, value, dim, own=False):
@@ -140,31 +132,31 @@ def _forward_torch(q, k, v, g, S_0):
         S_all.append(S)
 
     S_all = torch.stack(S_all)
-    from_start = torch.exp(log_decay.cumsum(-2))
+    from_start = torch.exp(_cumsum(log_decay, -2))
     log_decay_u16 = _upper(log_decay, 16, -2)
     log_decay_l16 = _lower(log_decay, 16, -2)
     x2 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
     w_l16 = _lower(w, 16, -2)
     q_u16 = _upper(q, 16, -2)
-    A_16 = q_u16 * torch.exp(log_decay_u16.cumsum(-2)) @ (w_l16 * x2).mT
+    A_16 = q_u16 * torch.exp(_cumsum(log_decay_u16, -2)) @ (w_l16 * x2).mT
     log_decay_u8 = _upper(log_decay, 8, -2)
     log_decay_l8 = _lower(log_decay, 8, -2)
     x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
     w_l8 = _lower(w, 8, -2)
     q_u8 = _upper(q, 8, -2)
-    A_8 = q_u8 * torch.exp(log_decay_u8.cumsum(-2)) @ (w_l8 * x3).mT
+    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x3).mT
     log_decay_u4 = _upper(log_decay, 4, -2)
     log_decay_l4 = _lower(log_decay, 4, -2)
     x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
     w_l4 = _lower(w, 4, -2)
     q_u4 = _upper(q, 4, -2)
-    A_4 = q_u4 * torch.exp(log_decay_u4.cumsum(-2)) @ (w_l4 * x4).mT
+    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x4).mT
     log_decay_u2 = _upper(log_decay, 2, -2)
     log_decay_l2 = _lower(log_decay, 2, -2)
     x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
     w_l2 = _lower(w, 2, -2)
     q_u2 = _upper(q, 2, -2)
-    A_2 = q_u2 * torch.exp(log_decay_u2.cumsum(-2)) @ (w_l2 * x5).mT
+    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x5).mT
     log_decay_u1 = _upper(log_decay, 1, -2)
     w_l1 = _lower(w, 1, -2)
     q_u1 = _upper(q, 1, -2)
@@ -195,7 +187,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     log_decay = _inside(g, T, 0.0, -2)
     x = torch.exp(log_decay.sum(-2))
     x2 = d_o / math.sqrt(K)
-    from_start = torch.exp(log_decay.cumsum(-2))
+    from_start = torch.exp(_cumsum(log_decay, -2))
     p = (q * from_start).mT @ x2
 
     # the recurrence itself: one step or block after the other
@@ -222,7 +214,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x4 = w_l2 * x3
     p5 = p2_2 @ x4
     log_decay_u2 = _upper(log_decay, 2, -2)
-    x5 = torch.exp(log_decay_u2.cumsum(-2))
+    x5 = torch.exp(_cumsum(log_decay_u2, -2))
     p2_4 = _pairs(p2, 4)
     log_decay_l4 = _lower(log_decay, 4, -2)
     x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
@@ -230,7 +222,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x7 = w_l4 * x6
     p6 = p2_4 @ x7
     log_decay_u4 = _upper(log_decay, 4, -2)
-    x8 = torch.exp(log_decay_u4.cumsum(-2))
+    x8 = torch.exp(_cumsum(log_decay_u4, -2))
     p2_8 = _pairs(p2, 8)
     log_decay_l8 = _lower(log_decay, 8, -2)
     x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
@@ -238,7 +230,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x10 = w_l8 * x9
     p7 = p2_8 @ x10
     log_decay_u8 = _upper(log_decay, 8, -2)
-    x11 = torch.exp(log_decay_u8.cumsum(-2))
+    x11 = torch.exp(_cumsum(log_decay_u8, -2))
     p2_16 = _pairs(p2, 16)
     log_decay_l16 = _lower(log_decay, 16, -2)
     x12 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
@@ -246,7 +238,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x13 = w_l16 * x12
     p8 = p2_16 @ x13
     log_decay_u16 = _upper(log_decay, 16, -2)
-    x14 = torch.exp(log_decay_u16.cumsum(-2))
+    x14 = torch.exp(_cumsum(log_decay_u16, -2))
     p9 = x2 @ S_all[:-1].mT
     d_q = p3[..., None] * w + p9 * from_start
     _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
@@ -636,6 +628,39 @@ INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
 INLINE real as_real(real x) { return x; }
 INLINE vec as_real(vec x) { return x; }
 
+template <int d, int... l>
+INLINE vec pair_first(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_second(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : (l ^ d))...);
+}
+template <int d>
+INLINE void turn(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < W; ++i)
+      if (!(i & d)) {
+        const vec first = pair_first<d>(r[i], r[i + d], l), second = pair_second<d>(r[i], r[i + d], l);
+        r[i] = first, r[i + d] = second;
+      }
+    turn<d / 2>(r);
+  }
+}
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns
+inline void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
+  for (i64 i0 = 0; i0 < rows; i0 += W)
+    for (i64 j0 = 0; j0 < columns; j0 += W) {
+      vec r[W];
+      UNROLL for (int i = 0; i < W; ++i)
+        r[i] = i0 + i < rows ? load<false>(from + (i0 + i) * from_stride + j0, columns - j0) : vec{};
+      turn<W / 2>(r);
+      UNROLL for (int j = 0; j < W; ++j)
+        if (j0 + j < columns) store<false>(to + (j0 + j) * to_stride + i0, r[j], rows - i0);
+    }
+}
+
 template <class Scratch>
 Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
   static thread_local std::unique_ptr<Scratch> kept;
@@ -997,8 +1022,9 @@ extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* ar
       static_cast<real*>(arrays[7]),
   };
   const i64 programs = B * n_H * panels;
+  const bool several = threads > 1 && B * T * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
@@ -1049,34 +1075,12 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
     const real x0 = seqc_sqrt(real(n_K));
     s_c0 = x0;
   }
-  {
-    constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
-    for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-      for (i64 i_V = 0; i_V < m_V; ++i_V) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec x0 = gather(p_d_S_T + at * n_V + i_V, n_V, n_K - at);
-          store(w.d_S + i_V * z_K + at, x0);
-        }
-      }
-    }
-  }
+  transpose(p_d_S_T, n_V, w.d_S, z_K, m_K, m_V);
   const i64 segments = (T + 31) / 32;
   for (i64 segment = segments - 1; segment >= 0; --segment) {
     const i64 first = segment * 32, count = std::min<i64>(32, T - first);
     const real* __restrict const p_S_kept = a.g_S_kept + i_B * segments * n_H * n_K * n_V + segment * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-    {
-      constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
-      for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-        for (i64 i_V = 0; i_V < m_V; ++i_V) {
-          UNROLL for (int c = 0; c < CB; ++c) {
-            const i64 at = (c0 + c) * W;
-            const vec x0 = gather(p_S_kept + at * n_V + i_V, n_V, n_K - at);
-            store(w.seg_S + i_V * z_K + at, x0);
-          }
-        }
-      }
-    }
+    transpose(p_S_kept, n_V, w.seg_S, z_K, m_K, m_V);
     for (i64 slot = 0; slot < count; ++slot) {  // the states of the segment, again
       const i64 step = first + slot;
       const i64 t = step;
@@ -1239,18 +1243,7 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
     }
   }
   real* __restrict const p_d_S_0 = a.g_d_S_0 + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
-  {
-    constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
-    for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
-      for (i64 i_V = 0; i_V < m_V; ++i_V) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_d_S_next = load(w.d_S + i_V * z_K + at);
-          scatter(p_d_S_0 + at * n_V + i_V, v_d_S_next, n_V, n_K - at);
-        }
-      }
-    }
-  }
+  transpose(w.d_S, z_K, p_d_S_0, n_V, m_V, m_K);
   return 0;
 }
 
@@ -1272,8 +1265,9 @@ extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* a
       static_cast<real*>(arrays[11]),
   };
   const i64 programs = B * n_H * panels;
+  const bool several = threads > 1 && B * T * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
@@ -1591,10 +1585,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_64bf1ff4fd9d", 0
+    name, tries = "seqc_gla_4681474befc2", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_64bf1ff4fd9d_{tries}"
+        name = f"seqc_gla_4681474befc2_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -479,6 +479,39 @@ INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
 INLINE real as_real(real x) { return x; }
 INLINE vec as_real(vec x) { return x; }
 
+template <int d, int... l>
+INLINE vec pair_first(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_second(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : (l ^ d))...);
+}
+template <int d>
+INLINE void turn(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < W; ++i)
+      if (!(i & d)) {
+        const vec first = pair_first<d>(r[i], r[i + d], l), second = pair_second<d>(r[i], r[i + d], l);
+        r[i] = first, r[i + d] = second;
+      }
+    turn<d / 2>(r);
+  }
+}
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns
+inline void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
+  for (i64 i0 = 0; i0 < rows; i0 += W)
+    for (i64 j0 = 0; j0 < columns; j0 += W) {
+      vec r[W];
+      UNROLL for (int i = 0; i < W; ++i)
+        r[i] = i0 + i < rows ? load<false>(from + (i0 + i) * from_stride + j0, columns - j0) : vec{};
+      turn<W / 2>(r);
+      UNROLL for (int j = 0; j < W; ++j)
+        if (j0 + j < columns) store<false>(to + (j0 + j) * to_stride + i0, r[j], rows - i0);
+    }
+}
+
 template <class Scratch>
 Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
   static thread_local std::unique_ptr<Scratch> kept;
@@ -739,54 +772,10 @@ int forward_program(const Forward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel)
   const real* __restrict const p_R_z = a.g_R_z + i_H * n_D * n_D_;
   const real* __restrict const p_h_0 = a.g_h_0 + o_B * n_H * n_D + i_H * n_D;
   const real* __restrict const p_c_0 = a.g_c_0 + o_B * n_H * n_D + i_H * n_D;
-  {
-    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
-      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_R_o = gather(p_R_o + at * n_D_ + i_D_, n_D_, n_D - at);
-          store(w.s_R_o_by_D + i_D_ * z_D + at, v_R_o);
-        }
-      }
-    }
-  }
-  {
-    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
-      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_R_f = gather(p_R_f + at * n_D_ + i_D_, n_D_, n_D - at);
-          store(w.s_R_f_by_D + i_D_ * z_D + at, v_R_f);
-        }
-      }
-    }
-  }
-  {
-    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
-      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_R_i = gather(p_R_i + at * n_D_ + i_D_, n_D_, n_D - at);
-          store(w.s_R_i_by_D + i_D_ * z_D + at, v_R_i);
-        }
-      }
-    }
-  }
-  {
-    constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
-      for (i64 i_D_ = 0; i_D_ < m_D_; ++i_D_) {
-        UNROLL for (int c = 0; c < CB; ++c) {
-          const i64 at = (c0 + c) * W;
-          const vec v_R_z = gather(p_R_z + at * n_D_ + i_D_, n_D_, n_D - at);
-          store(w.s_R_z_by_D + i_D_ * z_D + at, v_R_z);
-        }
-      }
-    }
-  }
+  transpose(p_R_o, n_D_, w.s_R_o_by_D, z_D, m_D, m_D_);
+  transpose(p_R_f, n_D_, w.s_R_f_by_D, z_D, m_D, m_D_);
+  transpose(p_R_i, n_D_, w.s_R_i_by_D, z_D, m_D, m_D_);
+  transpose(p_R_z, n_D_, w.s_R_z_by_D, z_D, m_D, m_D_);
   {
     constexpr i64 CB = divisor(z_D / W, 2);
     for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
@@ -981,8 +970,9 @@ extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* ar
   };
   const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
   const i64 programs = blocks * n_H * panels;
+  const bool several = threads > 1 && B * T * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
@@ -1297,8 +1287,9 @@ extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* a
   };
   const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
   const i64 programs = blocks * n_H * panels;
+  const bool several = threads > 1 && B * T * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (threads > 1)
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
@@ -1724,10 +1715,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_b290c15df3ce", 0
+    name, tries = "seqc_lstm_e51621539e7b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_b290c15df3ce_{tries}"
+        name = f"seqc_lstm_e51621539e7b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
