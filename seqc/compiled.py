@@ -99,10 +99,11 @@ def _part(part: str, program: Program, options: Options, watch: Watch | None) ->
                 return block, native_cpu.emit(block)
         case "triton":
             from seqc.backends.triton_gpu.emit import triton_kernels
+            from seqc.figures import tiles_of
 
             block = lower(program, options.form, options.rows, GPU)
             with blamed("the Triton backend"):
-                return block, triton_kernels(block)
+                return block, triton_kernels(block, tiles_of(block, options.target).tiles)
     raise SeqcBug("the driver", f"no backend makes the part {part}")
 
 

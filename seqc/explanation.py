@@ -15,8 +15,7 @@ from seqc.compiled import Compiled
 from seqc.cost import cost, volume
 from seqc.describe import TITLES, gate_inputs
 from seqc.graph import BATCH, COL, ROW
-from seqc.passes.blocks.choose import NOMINAL
-from seqc.program import Program, TensorDecl
+from seqc.program import TensorDecl
 
 WIDTH = 110
 DECIDED = ("form", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
@@ -25,6 +24,8 @@ DECIDED = ("form", "numerics", "tiles", "phases", "memory")  # topics that belon
 def facts(compiled: Compiled) -> dict[str, Any]:
     """Everything that is told, as data."""
     program = compiled.program
+    from seqc.figures import extents
+
     sizes = extents(program)
     reasons = compiled.blocks["torch"].reasons
     told = {r.subject: r.text for r in reasons if r.topic == "eigenvalues"}
@@ -54,11 +55,6 @@ def facts(compiled: Compiled) -> dict[str, Any]:
         "extents": {d: sizes[d] for d in program.dims},
         "assumed": [d.name for d in program.dims.values() if d.default is None],
     }
-
-
-def extents(program: Program) -> dict[str, int]:
-    """The extents that costs are told for: defaults, and the model's for what is left open."""
-    return {d.name: d.default or NOMINAL for d in program.dims.values()}
 
 
 def shape(decl: TensorDecl) -> str:
@@ -93,16 +89,17 @@ def kernels(compiled: Compiled, sizes: dict[str, int]) -> list[dict[str, Any]]:
     block = compiled.blocks.get("triton")
     if block is None:
         return []
-    from seqc.figures import figures
+    from seqc.figures import figures, tiles_of
     from seqc.targets import TARGETS
     from seqc.tiling.verdicts import VerdictTable
 
     table = VerdictTable.load()
     asked = {name: figures(block, name, sizes, table) for name in TARGETS}
+    binds = list(tiles_of(block, compiled.options.target, sizes).why.values())
     found = []
     for i, one in enumerate(asked[compiled.options.target]):
         told = {name: rows[i].words() for name, rows in asked.items() if rows[i].verdict is not None}
-        found.append({**one.data(), "tiles": one.tiles(), "figures": told})
+        found.append({**one.data(), "tiles": one.tiles(), "binds": binds[i], "figures": told})
     return found
 
 
@@ -147,6 +144,7 @@ def _kernel_lines(told: list[dict[str, Any]], target: str) -> list[str]:
     lines = [f"  tiles for {target}, bf16:"]
     for one in told:
         lines += wrapped(f"{one['kernel']}: {one['tiles']}", 4)
+        lines += wrapped(f"binds: {one['binds']}", 8)
         lines += [line for name, words in one["figures"].items() for line in wrapped(f"{name}: {words}", 8)]
     if not any(one["figures"] for one in told):
         lines.append("    no figures recorded for these extents: `seqc tiles --refresh` asks the toolchain")

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqc.backends.triton_gpu.jobs import kernel_jobs
+from seqc.backends.triton_gpu.tiles import Chosen, choose_tiles
 from seqc.backends.triton_gpu.toolchain import Job, available, refresh
 from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.passes.blocks.choose import NOMINAL
+from seqc.program import Program
 from seqc.targets import Occupancy, occupancy, target_named
 from seqc.tiling.verdicts import Verdict, VerdictTable
 
@@ -69,8 +72,23 @@ def figures(block: Block, target: str, sizes: Mapping[str, int], table: VerdictT
 
 
 def jobs(block: Block, target: str, sizes: Mapping[str, int]) -> tuple[Job, ...]:
-    """What the toolchain is asked about a block."""
-    return kernel_jobs(block, target, sizes, KIND)
+    """What the toolchain is asked about a block, at the tiles that the solver chose for the target."""
+    return kernel_jobs(block, target, sizes, KIND, tiles_of(block, target, sizes).tiles)
+
+
+def tiles_of(block: Block, target: str, sizes: Mapping[str, int] | None = None) -> Chosen:
+    """The solver's tiles for a target, at the extents that costs are told for; verdicts come from the committed table."""
+    known = VerdictTable.load()
+
+    def ask(job: Job) -> Verdict | None:
+        return known.verdict(job.source, job.kernel, job.target, job.configuration)
+
+    return choose_tiles(block, target, sizes or extents(block.program), KIND, ask)
+
+
+def extents(program: Program) -> dict[str, int]:
+    """The extents that costs are told for: defaults, and the model's for what is left open."""
+    return {d.name: d.default or NOMINAL for d in program.dims.values()}
 
 
 def refreshed(asked: Iterable[Job], progress: Callable[[int, int], None]) -> VerdictTable:

@@ -31,8 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from seqc.build import load
     from seqc.diagnostics import Diagnostic, Unsupported
     from seqc.driver import fix_dims, lower
-    from seqc.explanation import extents
-    from seqc.figures import figures, jobs, refreshed
+    from seqc.figures import extents, figures, jobs, refreshed
     from seqc.targets import TARGETS
     from seqc.tiling.verdicts import VerdictTable
 

@@ -1,0 +1,157 @@
+"""A kernel's loop tree -> what the tile solver needs to know of it.
+
+In: a `Schedule`, one of its kernels as printed, extents of the dims, the storage type. Out: a `KernelSummary`: dims with
+their roles, the tiles that are live at once where most are, matrix products, traffic. It counts tiles by their axes and
+never looks at text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Store
+from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.roles import base, is_time
+from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.block import BATCH
+from seqc.graph import Node
+from seqc.tiling.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+LANES = 32  # neighbouring elements that one warp should read at once
+BATCHES = 16  # the batch that tiles are chosen for where it is a tile axis
+
+
+def summarize(plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str) -> KernelSummary:
+    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"."""
+    return _Summary(plan, printed, sizes, kind).make()
+
+
+class _Summary:
+    def __init__(self, plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str) -> None:
+        self.plan, self.printed, self.sizes, self.kind = plan, printed, sizes, kind
+        self.roles, self.kernel = plan.roles, printed.kernel
+
+    def make(self) -> KernelSummary:
+        items = list(_innermost(self.kernel.body))
+        states = [d.leaf() for d in self.plan.block.program.states.values()]
+        dots = tuple(self.dots(items))
+        sides = [side for dot in dots for side in ((*dot.m, *dot.k), (*dot.k, *dot.n))]
+        operands = [Tile(side, BYTES[self.kind]) for side in sides]
+        loads = [i for i in items if isinstance(i, Load)]
+        moved = [i for i in items if isinstance(i, Load | Store)]
+        carried = () if self.kernel.block_in_grid else tuple(self.tile(n) for n in states)
+        return KernelSummary(
+            name=self.kernel.name,
+            dims=tuple(self.dims()),
+            live=tuple(self.live(items, set(states))),
+            carried=carried,
+            staged=tuple(self.stored(i) for i in loads if len(self.axes(i.node)) == 2),
+            scratch=tuple(sorted(operands, key=self.volume)[-2:]),
+            dots=dots,
+            moved=tuple(self.stored(i) for i in moved),
+            loops_over_time=not self.kernel.block_in_grid,
+            limits=tuple(self.limits()),
+        )
+
+    def axes(self, n: Node) -> tuple[str, ...]:
+        return self.roles.axes(n.dims)
+
+    def tile(self, n: Node) -> Tile:
+        return Tile(self.axes(n))
+
+    def stored(self, item: Load | Store) -> Tile:
+        return Tile(self.axes(item.node), BYTES[self.kind] if item.array.dtype == "io" else 4)
+
+    def volume(self, tile: Tile) -> int:
+        out = tile.bytes
+        for d in tile.dims:
+            out *= self.length(d)
+        return out
+
+    def length(self, dim: str) -> int:
+        if is_time(dim):
+            return self.plan.block.rows
+        return BATCHES if dim == BATCH else self.sizes[base(dim)]
+
+    def dims(self) -> Iterable[Dim]:
+        for d in self.roles.grid:
+            if d != BATCH:
+                yield Dim(d, "grid", self.sizes[d])
+        for d in self.roles.order:
+            yield Dim(d, "block" if d in self.roles.blocked else "whole", self.length(d))
+
+    def limits(self) -> Iterable[Limit]:
+        for d in self.roles.blocked:
+            if d != BATCH:
+                least = min(16 if d in self.printed.in_dots else LANES, 1 << max(self.sizes[d] - 1, 0).bit_length())
+                yield Limit(f"the lanes of a warp read {least} neighbours along {d}", f"B{d}", ">=", least)
+        for d, allowed in self.plan.block.program.wishes.tiles.items():
+            if d in self.roles.blocked:
+                yield Limit(f"the spec's `tile {d}` allows at most {max(allowed)}", f"B{d}", "<=", max(allowed))
+
+    def dots(self, items: list[Item]) -> Iterable[Dot]:
+        for item in items:
+            if not isinstance(item, Let) or item.node.op != "sum" or item.node.args[0].op != "mul":
+                continue
+            a, b = (frozenset(self.axes(x)) for x in item.node.args[0].args)
+            result = frozenset(self.axes(item.node))
+            if is_product(a, b, result):
+                (k,), (m,), (n,) = (a & b) - result, a & result, b & result
+                yield Dot((m,), (n,), (k,), self.kind if self.kind != "fp32" else "tf32")
+
+    def live(self, items: list[Item], carried: set[Node]) -> list[Tile]:
+        """The tiles alive at once where they hold most. A product that is summed as it is made never exists."""
+        nodes = [i.node if isinstance(i, Load | Let) else None for i in items]
+        fused = {
+            n.args[0] for n in nodes
+            if n is not None and n.op == "sum" and n.args[0].op == "mul"
+        }
+        free = {n for n in nodes if n is not None and (n in fused or n.op in ("rename", "expand", "index", "const", "size"))}
+        last: dict[Node, int] = {}
+        for at, item in enumerate(items):
+            for used in _used(item):
+                for real in self.real(used, free):
+                    last[real] = at
+        alive: dict[Node, int] = {}
+        best: list[Tile] = []
+        for at, n in enumerate(nodes):
+            if n is not None and n not in free and n not in carried and self.axes(n):
+                alive[n] = last.get(n, at)
+            alive = {x: end for x, end in alive.items() if end >= at}
+            now = [self.tile(x) for x in alive]
+            if sum(map(self.volume, now)) > sum(map(self.volume, best)):
+                best = now
+        return best
+
+    def real(self, n: Node, free: set[Node]) -> list[Node]:
+        """The values that stand behind one that is not held itself."""
+        out, stack = [], [n]
+        while stack:
+            x = stack.pop()
+            if x in free or x.op in ("rename", "expand"):
+                stack += x.args
+            else:
+                out.append(x)
+        return out
+
+
+def _innermost(items: Iterable[Item]) -> Iterable[Item]:
+    """The items of the body that is run most often: what stands outside loops counts only where there is none."""
+    listed = list(items)
+    loops = [i for i in listed if isinstance(i, Loop)]
+    if not loops:
+        return listed
+    return max((list(_innermost(loop.body)) for loop in loops), key=len)
+
+
+def _used(item: Item) -> list[Node]:
+    match item:
+        case Let(node):
+            return list(node.args)
+        case Store(node, _, _) | Add(_, node):
+            return [node]
+        case Advance(pairs):
+            return [b for _, b in pairs]
+    return []
