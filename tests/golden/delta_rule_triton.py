@@ -759,7 +759,7 @@ def _forward_triton(q, v, k, beta, S_0):
     NT = (T + 63) // 64
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
@@ -767,11 +767,11 @@ def _forward_triton(q, v, k, beta, S_0):
     if NT > 1 and _few(B * H * NV, q):
         delta_rule_states_kernel[(B * H * NV,)](
             S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=2, enable_fp_fusion=True,
+            num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
             S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
@@ -788,7 +788,7 @@ def _infer_triton(q, v, k, beta, S_0):
     NT = (T + 63) // 64
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
@@ -796,11 +796,11 @@ def _infer_triton(q, v, k, beta, S_0):
         S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_states_kernel[(B * H * NV,)](
             S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=2, enable_fp_fusion=True,
+            num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
             S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_infer_kernel[(B * H * NV,)](
@@ -817,7 +817,7 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T):
     NT = (T + 63) // 64
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     if NT > 1 and _few(B * H * NV, q):
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
@@ -832,7 +832,7 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T):
         )
         delta_rule_gradients_kernel[(NT * B * H * NV,)](
             S_in, d_S_out, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_beta = d_beta.sum(0)
@@ -1084,10 +1084,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_419694158725", 0
+    name, tries = "seqc_delta_rule_7b364de89441", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_419694158725_{tries}"
+        name = f"seqc_delta_rule_7b364de89441_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -45,16 +45,6 @@ __all__ = ["GLA", "GLAResult", "gla", "gla_step"]
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
 
 
-def _shift(x, by, dim):
-    """y[i] = x[i - by] along `dim`, zero where that is outside."""
-    size = x.shape[dim]
-    kept = size - min(abs(by), size)
-    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
-    if by > 0:
-        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
-    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
-
-
 def _blocks(x, rows, repeat):
     """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
     blocks = (x.shape[1] + rows - 1) // rows
@@ -71,12 +61,12 @@ def _sequence(x, steps):
 
 
 def _upper(x, rows, dim):
-    """The upper half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    """The upper half of every segment of 2 * rows rows along `dim`: a view [..., segment, row, ...]."""
     return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 1)
 
 
 def _lower(x, rows, dim):
-    """The lower half of every segment of 2 * rows rows along `dim` (counted from the end): a view [..., segment, row, ...]."""
+    """The lower half of every segment of 2 * rows rows along `dim`: a view [..., segment, row, ...]."""
     return x.unflatten(dim, (x.shape[dim] // (2 * rows), 2, rows)).select(dim - 1, 0)
 
 
@@ -93,14 +83,16 @@ def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
     """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
     if block:
         x = x.unflatten(dim, (x.shape[dim] // block, block))
-    if reverse:
-        x = x.flip(dim)
-    x = x.cumsum(dim)
-    if exclusive:
-        x = _shift(x, 1, dim)
-    if reverse:
-        x = x.flip(dim)
-    return x.flatten(dim - 1, dim) if block else x
+    out = torch.empty_like(x)
+    rows = list(zip(x.unbind(dim), out.unbind(dim)))
+    before = None
+    for x_i, out_i in reversed(rows) if reverse else rows:
+        if before is None:
+            out_i.zero_() if exclusive else out_i.copy_(x_i)
+        else:
+            torch.add(before[1], before[0] if exclusive else x_i, out=out_i)
+        before = x_i, out_i
+    return out.flatten(dim - 1, dim) if block else out
 
 
 def _inside(x, steps, value, dim, own=False):
@@ -138,31 +130,31 @@ def _forward_torch(q, k, v, g, S_0):
         S_all.append(S)
 
     S_all = torch.stack(S_all)
-    from_start = torch.exp(log_decay.cumsum(-2))
+    from_start = torch.exp(_cumsum(log_decay, -2))
     log_decay_u16 = _upper(log_decay, 16, -2)
     log_decay_l16 = _lower(log_decay, 16, -2)
     x2 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
     w_l16 = _lower(w, 16, -2)
     q_u16 = _upper(q, 16, -2)
-    A_16 = q_u16 * torch.exp(log_decay_u16.cumsum(-2)) @ (w_l16 * x2).mT
+    A_16 = q_u16 * torch.exp(_cumsum(log_decay_u16, -2)) @ (w_l16 * x2).mT
     log_decay_u8 = _upper(log_decay, 8, -2)
     log_decay_l8 = _lower(log_decay, 8, -2)
     x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
     w_l8 = _lower(w, 8, -2)
     q_u8 = _upper(q, 8, -2)
-    A_8 = q_u8 * torch.exp(log_decay_u8.cumsum(-2)) @ (w_l8 * x3).mT
+    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x3).mT
     log_decay_u4 = _upper(log_decay, 4, -2)
     log_decay_l4 = _lower(log_decay, 4, -2)
     x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
     w_l4 = _lower(w, 4, -2)
     q_u4 = _upper(q, 4, -2)
-    A_4 = q_u4 * torch.exp(log_decay_u4.cumsum(-2)) @ (w_l4 * x4).mT
+    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x4).mT
     log_decay_u2 = _upper(log_decay, 2, -2)
     log_decay_l2 = _lower(log_decay, 2, -2)
     x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
     w_l2 = _lower(w, 2, -2)
     q_u2 = _upper(q, 2, -2)
-    A_2 = q_u2 * torch.exp(log_decay_u2.cumsum(-2)) @ (w_l2 * x5).mT
+    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x5).mT
     log_decay_u1 = _upper(log_decay, 1, -2)
     w_l1 = _lower(w, 1, -2)
     q_u1 = _upper(q, 1, -2)
@@ -193,7 +185,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     log_decay = _inside(g, T, 0.0, -2)
     x = torch.exp(log_decay.sum(-2))
     x2 = d_o / math.sqrt(K)
-    from_start = torch.exp(log_decay.cumsum(-2))
+    from_start = torch.exp(_cumsum(log_decay, -2))
     p = (q * from_start).mT @ x2
 
     # the recurrence itself: one step or block after the other
@@ -220,7 +212,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x4 = w_l2 * x3
     p5 = p2_2 @ x4
     log_decay_u2 = _upper(log_decay, 2, -2)
-    x5 = torch.exp(log_decay_u2.cumsum(-2))
+    x5 = torch.exp(_cumsum(log_decay_u2, -2))
     p2_4 = _pairs(p2, 4)
     log_decay_l4 = _lower(log_decay, 4, -2)
     x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
@@ -228,7 +220,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x7 = w_l4 * x6
     p6 = p2_4 @ x7
     log_decay_u4 = _upper(log_decay, 4, -2)
-    x8 = torch.exp(log_decay_u4.cumsum(-2))
+    x8 = torch.exp(_cumsum(log_decay_u4, -2))
     p2_8 = _pairs(p2, 8)
     log_decay_l8 = _lower(log_decay, 8, -2)
     x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
@@ -236,7 +228,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x10 = w_l8 * x9
     p7 = p2_8 @ x10
     log_decay_u8 = _upper(log_decay, 8, -2)
-    x11 = torch.exp(log_decay_u8.cumsum(-2))
+    x11 = torch.exp(_cumsum(log_decay_u8, -2))
     p2_16 = _pairs(p2, 16)
     log_decay_l16 = _lower(log_decay, 16, -2)
     x12 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
@@ -244,7 +236,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     x13 = w_l16 * x12
     p8 = p2_16 @ x13
     log_decay_u16 = _upper(log_decay, 16, -2)
-    x14 = torch.exp(log_decay_u16.cumsum(-2))
+    x14 = torch.exp(_cumsum(log_decay_u16, -2))
     p9 = x2 @ S_all[:-1].mT
     d_q = p3[..., None] * w + p9 * from_start
     _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
@@ -538,10 +530,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_121dfe1e837d", 0
+    name, tries = "seqc_gla_9053c330a41a", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_121dfe1e837d_{tries}"
+        name = f"seqc_gla_9053c330a41a_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -83,11 +83,11 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
     start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
     memory of b; end: only the last value is wanted.
     """
-    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
-    shape = torch.broadcast_shapes(a.shape, b.shape, first)
-    out = b if own or end else b.new_empty(shape)
-    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
-    order = range(shape[dim])
+    a_rows, b_rows = a.unbind(dim), b.unbind(dim)
+    row = torch.broadcast_shapes(a_rows[0].shape, b_rows[0].shape, () if start is None else start.shape)
+    out = b if own or end else b.new_empty((*row[: len(row) + dim + 1], len(a_rows), *row[len(row) + dim + 1 :]))
+    out_rows = out.unbind(dim)
+    order = range(len(a_rows))
     h = start
     for i in reversed(order) if reverse else order:
         if h is None:
@@ -95,7 +95,7 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
         else:
             step = i if not later else i + 1 if reverse else i - 1
             h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
-    return h if end else out
+    return h.expand(row) if end else out
 
 
 def _forward_torch(x, g, h_0):
@@ -518,14 +518,14 @@ def _forward_triton(x, g, h_0):
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
     if NT > 1 and _few(B * ND, x):
         hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         hgrn_outputs_kernel[(NT * B * ND,)](
-            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         hgrn_forward_kernel[(B * ND,)](
-            h_0, h_in, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            h_0, h_in, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, h_T, h_in
 
@@ -542,14 +542,14 @@ def _infer_triton(x, g, h_0):
     if NT > 1 and _few(B * ND, x):
         h_in = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
         hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         hgrn_outputs_kernel[(NT * B * ND,)](
-            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         hgrn_infer_kernel[(B * ND,)](
-            h_0, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            h_0, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, h_T
 
@@ -567,12 +567,12 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T):
         d_g = torch.empty((B, T, D), dtype=g.dtype, device=x.device)
         d_x = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
         hgrn_cotangents_kernel[(B * ND,)](
-            d_h_T, d_h_out, g, d_o, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4, num_stages=2,
+            d_h_T, d_h_out, g, d_o, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4, num_stages=3,
             enable_fp_fusion=True,
         )
         hgrn_gradients_kernel[(NT * B * ND,)](
-            h_in, d_h_out, g, x, d_o, d_g, d_x, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4,
-            num_stages=2, enable_fp_fusion=True,
+            h_in, d_h_out, g, x, d_o, d_g, d_x, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=8,
+            num_stages=1, enable_fp_fusion=True,
         )
     else:
         d_g = torch.empty((B, T, D), dtype=g.dtype, device=x.device)
@@ -580,7 +580,7 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T):
         d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
         hgrn_backward_kernel[(B * ND,)](
             d_h_T, h_in, g, x, d_o, d_g, d_x, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4,
-            num_stages=2, enable_fp_fusion=True,
+            num_stages=3, enable_fp_fusion=True,
         )
     return d_x, d_g, d_h_0
 
@@ -812,10 +812,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_cb0b04069060", 0
+    name, tries = "seqc_hgrn_54cc4069c674", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_cb0b04069060_{tries}"
+        name = f"seqc_hgrn_54cc4069c674_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]

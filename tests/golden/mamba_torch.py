@@ -85,11 +85,11 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
     start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
     memory of b; end: only the last value is wanted.
     """
-    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
-    shape = torch.broadcast_shapes(a.shape, b.shape, first)
-    out = b if own or end else b.new_empty(shape)
-    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
-    order = range(shape[dim])
+    a_rows, b_rows = a.unbind(dim), b.unbind(dim)
+    row = torch.broadcast_shapes(a_rows[0].shape, b_rows[0].shape, () if start is None else start.shape)
+    out = b if own or end else b.new_empty((*row[: len(row) + dim + 1], len(a_rows), *row[len(row) + dim + 1 :]))
+    out_rows = out.unbind(dim)
+    order = range(len(a_rows))
     h = start
     for i in reversed(order) if reverse else order:
         if h is None:
@@ -97,7 +97,7 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
         else:
             step = i if not later else i + 1 if reverse else i - 1
             h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
-    return h if end else out
+    return h.expand(row) if end else out
 
 
 def _forward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
@@ -445,10 +445,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_5a3bdb65ea69", 0
+    name, tries = "seqc_mamba_64065cf7869d", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_5a3bdb65ea69_{tries}"
+        name = f"seqc_mamba_64065cf7869d_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]

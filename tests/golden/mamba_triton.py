@@ -88,11 +88,11 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
     start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
     memory of b; end: only the last value is wanted.
     """
-    first = () if start is None or start.dim() == 0 else start.unsqueeze(dim).shape
-    shape = torch.broadcast_shapes(a.shape, b.shape, first)
-    out = b if own or end else b.new_empty(shape)
-    a_rows, b_rows, out_rows = a.expand(shape).unbind(dim), b.expand(shape).unbind(dim), out.unbind(dim)
-    order = range(shape[dim])
+    a_rows, b_rows = a.unbind(dim), b.unbind(dim)
+    row = torch.broadcast_shapes(a_rows[0].shape, b_rows[0].shape, () if start is None else start.shape)
+    out = b if own or end else b.new_empty((*row[: len(row) + dim + 1], len(a_rows), *row[len(row) + dim + 1 :]))
+    out_rows = out.unbind(dim)
+    order = range(len(a_rows))
     h = start
     for i in reversed(order) if reverse else order:
         if h is None:
@@ -100,7 +100,7 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
         else:
             step = i if not later else i + 1 if reverse else i - 1
             h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
-    return h if end else out
+    return h.expand(row) if end else out
 
 
 def _forward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
@@ -490,7 +490,7 @@ def _forward_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
     h_T = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
     mamba_forward_kernel[(B * ND,)](
         bias, A_log, skip, h_0, h_in, Ct, delta, Bt, u, z, y, h_T, T, D=D, N=N, BD=BD, BN=BN, BT=32, num_warps=4,
-        num_stages=1, enable_fp_fusion=True,
+        num_stages=3, enable_fp_fusion=True,
     )
     return y, h_T, h_in
 
@@ -507,7 +507,7 @@ def _infer_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
     y = torch.empty((B, T, D), dtype=u.dtype, device=u.device)
     h_T = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
     mamba_infer_kernel[(B * ND,)](
-        bias, A_log, skip, h_0, Ct, delta, Bt, u, z, y, h_T, T, D=D, N=N, BD=BD, BN=BN, num_warps=4, num_stages=1,
+        bias, A_log, skip, h_0, Ct, delta, Bt, u, z, y, h_T, T, D=D, N=N, BD=BD, BN=BN, num_warps=4, num_stages=3,
         enable_fp_fusion=True,
     )
     return y, h_T
@@ -534,7 +534,7 @@ def _backward_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, h_in, d_y, d_h
     d_skip = torch.empty((B, D), dtype=torch.float32, device=u.device)
     mamba_backward_kernel[(B * ND,)](
         bias, A_log, skip, d_h_T, h_in, h_again, delta, Bt, u, z, Ct, d_y, d_Ct, d_delta, d_Bt, d_u, d_z, d_h_0,
-        d_bias, d_A_log, d_skip, B, T, D=D, N=N, BD=BD, BN=BN, BT=32, num_warps=4, num_stages=1,
+        d_bias, d_A_log, d_skip, B, T, D=D, N=N, BD=BD, BN=BN, BT=32, num_warps=4, num_stages=3,
         enable_fp_fusion=True,
     )
     d_Ct = d_Ct.sum(0)
@@ -796,10 +796,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_c027592b6082", 0
+    name, tries = "seqc_mamba_7daf8c9c866e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_c027592b6082_{tries}"
+        name = f"seqc_mamba_7daf8c9c866e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]

@@ -45,16 +45,6 @@ __all__ = ["Retention", "RetentionResult", "retention", "retention_step"]
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
 
 
-def _shift(x, by, dim):
-    """y[i] = x[i - by] along `dim`, zero where that is outside."""
-    size = x.shape[dim]
-    kept = size - min(abs(by), size)
-    zeros = torch.zeros_like(x.narrow(dim, 0, size - kept))
-    if by > 0:
-        return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
-    return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
-
-
 def _blocks(x, rows, repeat):
     """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
     blocks = (x.shape[1] + rows - 1) // rows
@@ -74,14 +64,16 @@ def _cumsum(x, dim, block=0, reverse=False, exclusive=False):
     """Running sum along `dim` (counted from the end), restarted every `block` rows; never undone by a subtraction."""
     if block:
         x = x.unflatten(dim, (x.shape[dim] // block, block))
-    if reverse:
-        x = x.flip(dim)
-    x = x.cumsum(dim)
-    if exclusive:
-        x = _shift(x, 1, dim)
-    if reverse:
-        x = x.flip(dim)
-    return x.flatten(dim - 1, dim) if block else x
+    out = torch.empty_like(x)
+    rows = list(zip(x.unbind(dim), out.unbind(dim)))
+    before = None
+    for x_i, out_i in reversed(rows) if reverse else rows:
+        if before is None:
+            out_i.zero_() if exclusive else out_i.copy_(x_i)
+        else:
+            torch.add(before[1], before[0] if exclusive else x_i, out=out_i)
+        before = x_i, out_i
+    return out.flatten(dim - 1, dim) if block else out
 
 
 def _inside(x, steps, value, dim, own=False):
@@ -121,8 +113,8 @@ def _forward_torch(q, k, v, S_0):
         S_all.append(S)
 
     S_all = torch.stack(S_all)
-    from_start = torch.exp(log_decay.cumsum(-1))
-    x2 = torch.where((row[:, None] > row), log_decay[..., None], 0.0).cumsum(-2)
+    from_start = torch.exp(_cumsum(log_decay, -1))
+    x2 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
     A = torch.where((row[:, None] >= row), q @ w.mT * torch.exp(x2)[:, None], 0.0)
     # output o = sum[K](q * S) / sqrt(K)
     o = (from_start[:, None, :, :, None] * (q @ S_all[:-1]) + A @ v) / math.sqrt(K)
@@ -145,7 +137,7 @@ def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
     log_decay = torch.where(valid[:, None], torch.log1p(-torch.exp(0.6931471805599453 * (-5.0 - i_H)))[:, None], 0.0)
     x = torch.exp(log_decay.sum(-1))
     x2 = d_o / math.sqrt(K)
-    from_start = torch.exp(log_decay.cumsum(-1))
+    from_start = torch.exp(_cumsum(log_decay, -1))
     p = q.mT @ (x2 * from_start[:, None, :, :, None])
 
     # the recurrence itself: one step or block after the other
@@ -157,7 +149,7 @@ def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
 
     d_S_all = torch.stack(d_S_all[::-1])
     m = row[:, None] >= row
-    x3 = torch.where((row[:, None] > row), log_decay[..., None], 0.0).cumsum(-2)
+    x3 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
     x4 = torch.exp(x3)
     x5 = torch.where(m, x2 @ v.mT, 0.0) * x4[:, None]
     w = _inside(k, T, 0.0, -2)
@@ -403,10 +395,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_1d6140257a22", 0
+    name, tries = "seqc_retention_e19eec16509a", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_1d6140257a22_{tries}"
+        name = f"seqc_retention_e19eec16509a_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
