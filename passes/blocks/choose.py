@@ -16,7 +16,7 @@ from math import inf
 from seqc.block import COL, ROW, Reason, free_dims
 from seqc.component import Component
 from seqc.cost import cost
-from seqc.diagnostics import Unsupported
+from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.graph import BATCH, Node
 from seqc.intervals import Interval
 from seqc.passes.blocks.form import BlockForm, NotBlock
@@ -86,11 +86,28 @@ def block_forms(
     if wanted not in (None, "step"):
         found = [c for c in found if c.form == wanted]
         if not found:
-            why = refused[0] if refused else f"no component of the program takes it as {wanted}"
-            raise Unsupported(f"the recurrence cannot run as {wanted}: {why}")
+            raise Unsupported(_impossible(program, components, wanted, refused, asked_here=form is None))
     graph, names = simplify_named(program.graph, program.definitions)
     step = Candidate("step", 1, {}, graph, (), _time(program, graph, 1, machine), names)
     return Offers(step, tuple(found), tuple(refused))
+
+
+def _impossible(
+    program: Program, components: tuple[Component, ...], wanted: str, refused: list[NotBlock], asked_here: bool
+) -> Diagnostic:
+    """Why a wished form cannot be had: the wish, where the spec has it, and the line that stands in its way."""
+    labels = []
+    if asked_here and program.wishes.span is not None:
+        labels.append(Label(program.wishes.span, "asked for here"))
+    why = f"no component of the program takes it as {wanted}"
+    if refused:
+        why = str(refused[0])
+        at = next((c.at for c in components if refused[0].state in c.states and c.at in program.spans), None)
+        term = at if at is not None else program.updates.get(refused[0].state)
+        if term is not None and term in program.spans:
+            labels.append(Label(program.spans[term], "this stands in the way"))
+    message = f"the recurrence cannot run as {wanted}: {why}"
+    return Diagnostic("no-such-form", message, tuple(labels), help="leave the form to the compiler", kind="unsupported")
 
 
 def choose_form(program: Program, offers: Offers, form: str | None = None) -> Candidate:

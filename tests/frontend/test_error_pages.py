@@ -8,6 +8,7 @@ import pytest
 import seqc.build
 from seqc.build import build
 from seqc.diagnostics import Refusal, Source
+from seqc.driver import lower
 from seqc.parse import parse_with_errors
 
 PAGES = sorted((Path(__file__).parents[1] / "errors").glob("*.md"))
@@ -15,10 +16,10 @@ CASE = re.compile(r"```seq\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 
 
 def answer(text: str) -> str:
-    """What the front end says of a spec."""
+    """What the front end and the checks of claims and forms say of a spec."""
     parsed = parse_with_errors(Source("demo.seq", text))
     try:
-        build(parsed.spec, parsed.found, parsed.lost)
+        lower(build(parsed.spec, parsed.found, parsed.lost))
     except Refusal as refusal:
         return refusal.render() + "\n"
     return ""
