@@ -179,7 +179,7 @@ class Addresses:
         if found:
             return found
         home = scope if ROW in axes else scope.root()
-        name = self.names.fresh(f"o_{self.suffix(array)}")
+        name = self.names.fresh(f"o_{'b' if BATCH in axes else ''}{self.suffix(array)}")
         home.lines.append(f"{name} = {code}")
         home.known[key] = name
         return name

@@ -17,6 +17,7 @@ class Names:
         self.dims["B"], self.dims["t"] = "B", "BT"
         self.low = {d: self._low(d) for d in ("B", *dims)}
         self.low["t"] = "t"
+        self.taken |= {f"{kind}_{low}" for kind in "iom" for low in self.low.values()}
         self.block = {d: self.fresh(f"B{self.dims[d]}") for d in ("B", *dims)}
         self.block["t"] = "BT"
         self.count = {d: self.fresh(f"N{self.dims[d]}") for d in ("B", *dims)}
