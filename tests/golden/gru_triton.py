@@ -215,17 +215,17 @@ def gru_forward_kernel(
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_b_z = tl.load(p_b_z + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
     o_b = i_b * BB + tl.arange(0, BB)
-    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < B
     m_bd = m_b[:, None] & m_d[None, :]
-    b_h = tl.load(p_h_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    o_nhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    o_bnhd = o_b[:, None] * T * (H * D) + o_d[None, :]
     for i_t in range(0, T):
         at_nhd = (i_t * H + i_h) * D
-        tl.store(p_h_in + at_nhd + o_nhd, b_h, mask=m_bd)
-        b_x_n = tl.load(p_x_n + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_r = tl.load(p_x_r + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
+        b_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_r = tl.load(p_x_r + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
         b_R_rh = tl.dot(b_h.to(DOT), tl.trans(b_R_r.to(DOT)), input_precision=PRECISION)
         b_r = sigmoid(b_x_r + b_R_rh + b_b_r[None, :])
@@ -237,9 +237,9 @@ def gru_forward_kernel(
         b_z = sigmoid(b_x_z + b_hR_z + b_b_z[None, :])
         # output h = n + z * (h[t-1] - n)
         b_h_next = b_n + b_z * (b_h - b_n)
-        tl.store(p_h + at_nhd + o_nhd, b_h_next, mask=m_bd)
+        tl.store(p_h + at_nhd + o_bnhd, b_h_next, mask=m_bd)
         b_h = b_h_next
-    tl.store(p_h_T + at_hd + o_hd, b_h, mask=m_bd)
+    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -265,16 +265,16 @@ def gru_infer_kernel(
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_b_z = tl.load(p_b_z + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
     o_b = i_b * BB + tl.arange(0, BB)
-    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < B
     m_bd = m_b[:, None] & m_d[None, :]
-    b_h = tl.load(p_h_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    o_thd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    o_bthd = o_b[:, None] * T * (H * D) + o_d[None, :]
     for i_t in range(0, T):
         at_thd = (i_t * H + i_h) * D
-        b_x_n = tl.load(p_x_n + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_r = tl.load(p_x_r + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_n = tl.load(p_x_n + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_r = tl.load(p_x_r + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
         # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
         b_R_rh = tl.dot(b_h.to(DOT), tl.trans(b_R_r.to(DOT)), input_precision=PRECISION)
         b_r = sigmoid(b_x_r + b_R_rh + b_b_r[None, :])
@@ -286,9 +286,9 @@ def gru_infer_kernel(
         b_z = sigmoid(b_x_z + b_hR_z + b_b_z[None, :])
         # output h = n + z * (h[t-1] - n)
         b_h_next = b_n + b_z * (b_h - b_n)
-        tl.store(p_h + at_thd + o_thd, b_h_next, mask=m_bd)
+        tl.store(p_h + at_thd + o_bthd, b_h_next, mask=m_bd)
         b_h = b_h_next
-    tl.store(p_h_T + at_hd + o_hd, b_h, mask=m_bd)
+    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -315,21 +315,21 @@ def gru_backward_kernel(
     b_R_n = tl.load(p_R_n + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_b_n = tl.load(p_b_n + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
     o_b = i_b * BB + tl.arange(0, BB)
-    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < B
     m_bd = m_b[:, None] & m_d[None, :]
-    b_dh = tl.load(p_d_h_T + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
+    b_dh = tl.load(p_d_h_T + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
     b_d_b_r = tl.zeros((BD,), tl.float32)
     b_d_b_n = tl.zeros((BD,), tl.float32)
     b_d_b_z = tl.zeros((BD,), tl.float32)
-    o_nhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    o_bnhd = o_b[:, None] * T * (H * D) + o_d[None, :]
     for i_t in range(T - 1, -1, -1):
         at_nhd = (i_t * H + i_h) * D
-        b_h = tl.load(p_h_in + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_n = tl.load(p_x_n + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_r = tl.load(p_x_r + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_dh_1 = tl.load(p_d_h + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_h = tl.load(p_h_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_r = tl.load(p_x_r + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_dh_1 = tl.load(p_d_h + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # gradient of x_n
         # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
         b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
@@ -345,11 +345,11 @@ def gru_backward_kernel(
         b_x_1 = b_dh_1 + b_dh
         b_x_1z = b_x_1 * b_z
         b_dx_n = (b_x_1 - b_x_1z) * (1.0 - b_n * b_n)
-        tl.store(p_d_x_n + at_nhd + o_nhd, b_dx_n, mask=m_bd)
+        tl.store(p_d_x_n + at_nhd + o_bnhd, b_dx_n, mask=m_bd)
         # gradient of x_r
         b_x_2 = 1.0 - b_r
         b_dx_r = b_dx_n * b_x * b_r * b_x_2
-        tl.store(p_d_x_r + at_nhd + o_nhd, b_dx_r, mask=m_bd)
+        tl.store(p_d_x_r + at_nhd + o_bnhd, b_dx_r, mask=m_bd)
         # gradient of b_r
         b_db_r = tl.sum(b_rx * (b_dx_n * b_x_2), 0)
         b_d_b_r += b_db_r
@@ -360,19 +360,19 @@ def gru_backward_kernel(
         b_x_3 = b_h - b_n
         b_x_4 = 1.0 - b_z
         b_dx_z = b_x_1 * b_x_3 * b_z * b_x_4
-        tl.store(p_d_x_z + at_nhd + o_nhd, b_dx_z, mask=m_bd)
+        tl.store(p_d_x_z + at_nhd + o_bnhd, b_dx_z, mask=m_bd)
         # gradient of b_z
         b_db_z = tl.sum(b_z * b_x_3 * (b_x_1 * b_x_4), 0)
         b_d_b_z += b_db_z
         b_x_5 = b_dx_n * b_r
-        tl.store(p_R_n_0_right + at_nhd + o_nhd, b_x_5, mask=m_bd)
+        tl.store(p_R_n_0_right + at_nhd + o_bnhd, b_x_5, mask=m_bd)
         # cotangents of the states, for what comes before
         b_sum = tl.dot(b_dx_z.to(DOT), b_R_z.to(DOT), input_precision=PRECISION)
         b_R_nx_5 = tl.dot(b_x_5.to(DOT), b_R_n.to(DOT), input_precision=PRECISION)
         b_sum_1 = tl.dot(b_dx_r.to(DOT), b_R_r.to(DOT), input_precision=PRECISION)
         b_x_6 = b_sum + b_R_nx_5 + b_sum_1
         b_dh = b_x_1z + b_x_6
-    tl.store(p_d_h_0 + at_hd + o_hd, b_dh, mask=m_bd)
+    tl.store(p_d_h_0 + at_hd + o_bhd, b_dh, mask=m_bd)
     at_bhd = (i_b * H + i_h) * D
     tl.store(p_d_b_r + at_bhd + o_d, b_d_b_r, mask=m_d)
     tl.store(p_d_b_n + at_bhd + o_d, b_d_b_n, mask=m_d)
@@ -715,10 +715,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_3ba3bcec3a4f", 0
+    name, tries = "seqc_gru_73bcb47e6f6b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_3ba3bcec3a4f_{tries}"
+        name = f"seqc_gru_73bcb47e6f6b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]

@@ -240,20 +240,20 @@ def lstm_forward_kernel(
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     at_hd = i_h * D
     o_b = i_b * BB + tl.arange(0, BB)
-    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < B
     m_bd = m_b[:, None] & m_d[None, :]
-    b_h = tl.load(p_h_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    b_c = tl.load(p_c_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    o_nhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    b_c = tl.load(p_c_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    o_bnhd = o_b[:, None] * T * (H * D) + o_d[None, :]
     for i_t in range(0, T):
         at_nhd = (i_t * H + i_h) * D
-        tl.store(p_h_in + at_nhd + o_nhd, b_h, mask=m_bd)
-        tl.store(p_c_in + at_nhd + o_nhd, b_c, mask=m_bd)
-        b_x_o = tl.load(p_x_o + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_f = tl.load(p_x_f + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_i = tl.load(p_x_i + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
+        tl.store(p_c_in + at_nhd + o_bnhd, b_c, mask=m_bd)
+        b_x_o = tl.load(p_x_o + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_f = tl.load(p_x_f + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_i = tl.load(p_x_i + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # o = sigmoid(x_o + R_o @ h[t-1])
         b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
         b_o = sigmoid(b_x_o + b_R_oh)
@@ -270,11 +270,11 @@ def lstm_forward_kernel(
         b_c_next = b_f * b_c + b_i * b_z
         # output h = o * tanh(c)
         b_h_next = b_o * tanh(b_c_next)
-        tl.store(p_h + at_nhd + o_nhd, b_h_next, mask=m_bd)
+        tl.store(p_h + at_nhd + o_bnhd, b_h_next, mask=m_bd)
         b_h = b_h_next
         b_c = b_c_next
-    tl.store(p_h_T + at_hd + o_hd, b_h, mask=m_bd)
-    tl.store(p_c_T + at_hd + o_hd, b_c, mask=m_bd)
+    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
+    tl.store(p_c_T + at_hd + o_bhd, b_c, mask=m_bd)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -298,18 +298,18 @@ def lstm_infer_kernel(
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     at_hd = i_h * D
     o_b = i_b * BB + tl.arange(0, BB)
-    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < B
     m_bd = m_b[:, None] & m_d[None, :]
-    b_h = tl.load(p_h_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    b_c = tl.load(p_c_0 + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    o_thd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    b_c = tl.load(p_c_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    o_bthd = o_b[:, None] * T * (H * D) + o_d[None, :]
     for i_t in range(0, T):
         at_thd = (i_t * H + i_h) * D
-        b_x_o = tl.load(p_x_o + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_f = tl.load(p_x_f + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_i = tl.load(p_x_i + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_thd + o_thd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_o = tl.load(p_x_o + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_f = tl.load(p_x_f + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_i = tl.load(p_x_i + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
         # o = sigmoid(x_o + R_o @ h[t-1])
         b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
         b_o = sigmoid(b_x_o + b_R_oh)
@@ -326,11 +326,11 @@ def lstm_infer_kernel(
         b_c_next = b_f * b_c + b_i * b_z
         # output h = o * tanh(c)
         b_h_next = b_o * tanh(b_c_next)
-        tl.store(p_h + at_thd + o_thd, b_h_next, mask=m_bd)
+        tl.store(p_h + at_thd + o_bthd, b_h_next, mask=m_bd)
         b_h = b_h_next
         b_c = b_c_next
-    tl.store(p_h_T + at_hd + o_hd, b_h, mask=m_bd)
-    tl.store(p_c_T + at_hd + o_hd, b_c, mask=m_bd)
+    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
+    tl.store(p_c_T + at_hd + o_bhd, b_c, mask=m_bd)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -355,21 +355,21 @@ def lstm_backward_kernel(
     b_R_o = tl.load(p_R_o + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     at_hd = i_h * D
     o_b = i_b * BB + tl.arange(0, BB)
-    o_hd = o_b[:, None] * (H * D) + o_d[None, :]
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < B
     m_bd = m_b[:, None] & m_d[None, :]
-    b_dh = tl.load(p_d_h_T + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    b_dc = tl.load(p_d_c_T + at_hd + o_hd, mask=m_bd, other=0.0).to(tl.float32)
-    o_nhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    b_dh = tl.load(p_d_h_T + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    b_dc = tl.load(p_d_c_T + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    o_bnhd = o_b[:, None] * T * (H * D) + o_d[None, :]
     for i_t in range(T - 1, -1, -1):
         at_nhd = (i_t * H + i_h) * D
-        b_h = tl.load(p_h_in + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_c = tl.load(p_c_in + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_f = tl.load(p_x_f + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_i = tl.load(p_x_i + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_o = tl.load(p_x_o + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_dh_1 = tl.load(p_d_h + at_nhd + o_nhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_h = tl.load(p_h_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_c = tl.load(p_c_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_f = tl.load(p_x_f + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_i = tl.load(p_x_i + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_x_o = tl.load(p_x_o + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_dh_1 = tl.load(p_d_h + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # gradient of x_o
         # f = sigmoid(x_f + R_f @ h[t-1])
         b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
@@ -388,17 +388,17 @@ def lstm_backward_kernel(
         b_x = b_dh_1 + b_dh
         b_tanh_c_next = tanh(b_c_next)
         b_dx_o = b_x * b_tanh_c_next * b_o * (1.0 - b_o)
-        tl.store(p_d_x_o + at_nhd + o_nhd, b_dx_o, mask=m_bd)
+        tl.store(p_d_x_o + at_nhd + o_bnhd, b_dx_o, mask=m_bd)
         # gradient of x_f
         b_x_1 = b_dc + b_x * b_o * (1.0 - b_tanh_c_next * b_tanh_c_next)
         b_dx_f = b_x_1 * b_c * b_f * (1.0 - b_f)
-        tl.store(p_d_x_f + at_nhd + o_nhd, b_dx_f, mask=m_bd)
+        tl.store(p_d_x_f + at_nhd + o_bnhd, b_dx_f, mask=m_bd)
         # gradient of x_i
         b_dx_i = b_x_1 * b_z * b_i * (1.0 - b_i)
-        tl.store(p_d_x_i + at_nhd + o_nhd, b_dx_i, mask=m_bd)
+        tl.store(p_d_x_i + at_nhd + o_bnhd, b_dx_i, mask=m_bd)
         # gradient of x_z
         b_dx_z = b_x_1 * b_i * (1.0 - b_z * b_z)
-        tl.store(p_d_x_z + at_nhd + o_nhd, b_dx_z, mask=m_bd)
+        tl.store(p_d_x_z + at_nhd + o_bnhd, b_dx_z, mask=m_bd)
         # cotangents of the states, for what comes before
         b_sum = tl.dot(b_dx_z.to(DOT), b_R_z.to(DOT), input_precision=PRECISION)
         b_sum_1 = tl.dot(b_dx_i.to(DOT), b_R_i.to(DOT), input_precision=PRECISION)
@@ -408,8 +408,8 @@ def lstm_backward_kernel(
         b_dc_next = b_x_1 * b_f
         b_dh = b_dh_2
         b_dc = b_dc_next
-    tl.store(p_d_h_0 + at_hd + o_hd, b_dh, mask=m_bd)
-    tl.store(p_d_c_0 + at_hd + o_hd, b_dc, mask=m_bd)
+    tl.store(p_d_h_0 + at_hd + o_bhd, b_dh, mask=m_bd)
+    tl.store(p_d_c_0 + at_hd + o_bhd, b_dc, mask=m_bd)
 
 
 def _pad(extent, least=1):
@@ -749,10 +749,10 @@ def _differentiable_backward(*arguments):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_b7a2d341dde4", 0
+    name, tries = "seqc_lstm_f180339f7805", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_b7a2d341dde4_{tries}"
+        name = f"seqc_lstm_f180339f7805_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
