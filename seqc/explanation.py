@@ -14,6 +14,7 @@ from seqc.block import Block
 from seqc.compiled import Compiled
 from seqc.cost import cost, volume
 from seqc.describe import TITLES, gate_inputs
+from seqc.diagnostics import Unsupported
 from seqc.graph import BATCH, COL, ROW
 from seqc.program import TensorDecl
 
@@ -94,11 +95,19 @@ def kernels(compiled: Compiled, sizes: dict[str, int]) -> list[dict[str, Any]]:
     from seqc.tiling.verdicts import VerdictTable
 
     table = VerdictTable.load()
-    asked = {name: figures(block, name, sizes, table) for name in TARGETS}
+    asked, clashes = {}, {}
+    for name in TARGETS:
+        try:
+            asked[name] = figures(block, name, sizes, table)
+        except Unsupported as clash:
+            if name == compiled.options.target:
+                raise
+            clashes[name] = "; ".join(d.cause or d.message for d in clash.diagnostics)
     binds = list(tiles_of(block, compiled.options.target, sizes).why.values())
     found = []
     for i, one in enumerate(asked[compiled.options.target]):
         told = {name: rows[i].words() for name, rows in asked.items() if rows[i].verdict is not None}
+        told |= {name: f"no tiles: {why}" for name, why in clashes.items()}
         found.append({**one.data(), "tiles": one.tiles(), "binds": binds[i], "figures": told})
     return found
 

@@ -299,10 +299,12 @@ class _Printer:
     def advance(self, pairs: tuple[tuple[Node, Node], ...]) -> None:
         """All carried values at once."""
         new = []
+        olds = {self.find(carried).code for carried, _ in pairs}
         for carried, node in pairs:
             axes = self.values.axes(carried)
             text = self.values.full(self.find(node), axes)
-            if len(pairs) > 1 and not text.code.isidentifier():
+            own = text.code == self.find(carried).code
+            if len(pairs) > 1 and (not text.code.isidentifier() or (text.code in olds and not own)):
                 name = self.names.fresh(f"{self.find(carried).code}_next")
                 self.scope.lines.append(f"{name} = {text.code}")
                 text = Text(name, axes)
