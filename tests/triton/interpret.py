@@ -1,6 +1,6 @@
 """The process that runs emitted Triton kernels in Triton's interpreter, on the CPU, against the float64 reference.
 
-In: one JSON object a line on standard input: a spec's path, a form (or null), rows, and runs. Out: one JSON line each: null, or
+In: one JSON object a line on standard input: a spec's path, a form, rows, and lengths. Out: one JSON line each: null, or
 what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
 
 Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
@@ -42,6 +42,7 @@ def main() -> None:
 
     from seqc.backends.triton_gpu.emit import triton_kernels
     from seqc.build import load
+    from seqc.diagnostics import Unsupported
     from seqc.driver import lower
     from tests.harness import compare, draw
 
@@ -50,8 +51,12 @@ def main() -> None:
         for number, line in enumerate(sys.stdin):
             case = json.loads(line)
             program = load(Path(case["path"]))
-            block = lower(program, case["form"], case["rows"])
-            made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")
+            try:
+                block = lower(program, case["form"], case["rows"])
+                made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")
+            except Unsupported as refusal:
+                print(json.dumps(f"refused: {str(refusal).splitlines()[0]}"), flush=True)
+                continue
             said = None
             for few in (False, True) if block.rows > 1 and program.states else (False,):
                 made["_few"].__globals__["_few"] = lambda programs, x, few=few: few

@@ -21,30 +21,32 @@ ODD = {"H": 2, "K": 5, "V": 35, "D": 7, "N": 3}  # V in two pieces of a tile
 EVEN = {"H": 1, "K": 16, "V": 16, "D": 16, "N": 16}
 LENGTHS = [(1, True), (ROWS - 1, False), (ROWS, True), (ROWS + 1, False), (2 * ROWS + 1, True)]
 RUNS = [(steps, hard, ODD if i % 2 else EVEN) for i, (steps, hard) in enumerate(LENGTHS)]
-EDGES: list[tuple[str, str | None]] = [
-    ("gla", "chunkwise"),
-    ("gla", "step"),
-    ("delta_rule", "chunkwise"),
-    ("retention", "chunkwise"),
-    ("linear_attention", "chunkwise"),
-    ("hgrn", "scan"),
-    ("mamba", "step"),
-    ("mamba", "scan"),
-    ("lstm", "step"),
-    ("gru", "step"),
-    ("conv", "scan"),
+CASES = [
+    ("specs/gla.seq", "chunkwise"),
+    ("specs/gla.seq", "step"),
+    ("specs/delta_rule.seq", "chunkwise"),
+    ("specs/retention.seq", "chunkwise"),
+    ("specs/linear_attention.seq", "chunkwise"),
+    ("specs/hgrn.seq", "scan"),
+    ("specs/hgrn.seq", "step"),
+    ("specs/mamba.seq", "step"),
+    ("specs/mamba.seq", "scan"),
+    ("specs/lstm.seq", "step"),
+    ("specs/gru.seq", "step"),
+    ("tests/recurrences/conv.seq", "scan"),
+    ("tests/recurrences/shiftmix.seq", "scan"),
+    ("specs/gsa.seq", "chunkwise"),
+    ("specs/aaren.seq", "scan"),
+    ("specs/lif.seq", "step"),
 ]
-PATHS = {p.stem: p for folder in ("specs", "tests/recurrences") for p in sorted((ROOT / folder).rglob("*.seq"))}
-SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
-PARTS = 4
 
 
-def interpret(cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, dict[str, int]]]) -> None:
-    """Fails with what went wrong in any case: (spec, form or None for the compiler's choice), each at all runs:
-    (length, hard arguments, sizes)."""
+@pytest.mark.parametrize("part", range(4))
+def test_kernels_equal_the_reference(part: int) -> None:
+    mine = CASES[part::4]
     lines = [
-        json.dumps({"path": str(PATHS[name]), "form": form, "rows": None if form == "step" else ROWS, "runs": runs})
-        for name, form in cases
+        json.dumps({"path": str(ROOT / path), "form": form, "rows": None if form == "step" else ROWS, "runs": RUNS})
+        for path, form in mine
     ]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/triton/interpret.py")],
@@ -55,17 +57,6 @@ def interpret(cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, d
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(said) == len(cases), done.stderr[-3000:]
-    wrong = {f"{name} {form}": what for (name, form), what in zip(cases, said, strict=True) if what}
+    assert len(said) == len(mine), done.stderr[-3000:]
+    wrong = {f"{path} {form}": what for (path, form), what in zip(mine, said, strict=True) if what}
     assert not wrong, wrong
-
-
-@pytest.mark.parametrize("part", range(PARTS))
-def test_lengths_dims_and_extreme_arguments(part: int) -> None:
-    interpret(EDGES[part::PARTS], RUNS)
-
-
-@pytest.mark.parametrize("part", range(PARTS))
-def test_every_spec(part: int) -> None:
-    cases: list[tuple[str, str | None]] = [(name, form) for name in PATHS for form in ("step", None)]
-    interpret(cases[part::PARTS], [(ROWS + 2, False, SMALL)])
