@@ -77,23 +77,31 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     specs = args.specs or (tasks.every() if args.all else list(tasks.DEFAULT))
     known = machine()
-    wait(monotonic() + args.patience)
-    ceilings = measure(256, 1 << 20) if args.quick else measure()
+    ceilings = look(args)
     print(f"{known['cpu']}, {args.threads} threads; matrix product {ceilings.flops / 1e9:.0f} GFLOP/s, "
           f"memory {ceilings.bytes / 1e9:.1f} GB/s")
     rows: list[Row] = []
     with tqdm(total=len(specs), file=sys.stderr, disable=None, leave=False) as bar:
         for spec in specs:
+            ceilings = ceilings.above(look(args))
             for entry in entries(spec, args):
                 new = measure_entry(entry, args.part or PARTS, ceilings, args.rounds, args.patience, bar.set_description)
                 bar.write(report.table(new), file=sys.stdout)
                 rows += new
             bar.update()
+    ceilings = ceilings.above(look(args))
+    rows = [row.under(ceilings) for row in rows]
     swept = sweep(specs, args, ceilings) if args.sweeps else {}
     pictures = plots.plot_sweeps(swept, args.out)
     report.save(rows, [row for found in swept.values() for row in found], known, ceilings, pictures, args.out)
     print(f"\nWritten to {args.out}/: results.json, results.md" + "".join(f", {name}" for name in pictures))
     return 1 if any(row.error is not None and row.seconds is None for row in rows) else 0
+
+
+def look(args: argparse.Namespace) -> Ceilings:
+    """The machine's ceilings as they are seen now."""
+    wait(monotonic() + args.patience)
+    return measure(256, 1 << 20) if args.quick else measure()
 
 
 def entries(spec: str, args: argparse.Namespace) -> list[Entry]:

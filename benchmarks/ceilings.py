@@ -27,6 +27,10 @@ class Ceilings:
     flops: float
     bytes: float
 
+    def above(self, other: Ceilings) -> Ceilings:
+        """The higher of each: what was once reached can be reached."""
+        return Ceilings(max(self.flops, other.flops), max(self.bytes, other.bytes))
+
 
 def measure(size: int = 2048, elements: int = 1 << 26) -> Ceilings:
     """The best of several tries of each; three arrays of `elements` floats lie far beyond the caches."""
