@@ -12,7 +12,7 @@ from time import monotonic
 
 from tqdm import tqdm
 
-from benchmarks import layers, ours, plots, report, tasks
+from benchmarks import layers, ours, page, plots, report, tasks
 from benchmarks.ceilings import Ceilings, measure, work
 from benchmarks.contender import FORWARD, PARTS, TRAIN, Absent, Contender
 from benchmarks.entry import Entry, Row
@@ -22,7 +22,7 @@ from benchmarks.peers import peers
 from benchmarks.quiet import wait
 from seqc.diagnostics import Refusal
 
-LOOP_LIMIT = 4096  # steps beyond which a sweep leaves the eager loop out
+LOOP_LIMIT = 4096  # steps beyond which a sweep leaves out the loop, and peers, some of which keep every state
 SWEEPS = {
     "T": [{"T": T} for T in (256, 1024, 4096, 16384, 65536)],
     "B": [{"B": B, "T": 512} for B in (1, 2, 4, 8, 16)],
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     rows = [row.under(ceilings) for row in rows]
     swept = sweep(specs, args, ceilings) if args.sweeps else {}
     pictures = plots.plot_sweeps(swept, args.out)
-    report.save(rows, [row for found in swept.values() for row in found], known, ceilings, pictures, args.out)
+    page.save(rows, [row for found in swept.values() for row in found], known, ceilings, args.out)
     print(f"\nWritten to {args.out}/: results.json, results.md" + "".join(f", {name}" for name in pictures))
     return 1 if any(row.error is not None and row.seconds is None for row in rows) else 0
 
@@ -122,7 +122,7 @@ def entry(spec: str, given: dict[str, int], args: argparse.Namespace, loop: bool
         contenders.append(ours.loop(task))
         if args.compile:
             contenders.append(ours.compiled_loop(task))
-    if not args.no_peers:
+    if loop and not args.no_peers:
         contenders += peers(task)
     truth = ours.truth(task, loop)
     return Entry(task.name, task.sizes, contenders, truth, {part: work(task, part) for part in PARTS})

@@ -1,13 +1,10 @@
-"""Rows -> a table for the terminal, JSON for a machine, a page for the documentation. In: rows, the machine, ceilings."""
+"""Rows -> a table for the terminal. In: rows. Out: text."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
 
-from benchmarks.ceilings import Ceilings
 from benchmarks.entry import Row
 
 HEAD = ("contender", "time", "quartiles", "time / seqc", "quartiles", "of bound", "error", "others")
@@ -55,42 +52,3 @@ def table(rows: Iterable[Row]) -> str:
             else:
                 out.append(f"  {line[0].ljust(max(widths[0], 24))}  {line[1]}")
     return "\n".join(out)
-
-
-def page(rows: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, plots: Sequence[str]) -> str:
-    """Markdown."""
-    packages = machine["packages"]
-    assert isinstance(packages, dict)
-    said = ", ".join(f"{name} {number}" for name, number in packages.items() if number)
-    out = [
-        "# Results on a CPU",
-        "",
-        "Written by `python -m benchmarks`; [README.md](README.md) says how to read it.",
-        "",
-        f"- {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['vectors']}; {machine['date']}",
-        f"- Python {machine['python']}, {said}; {machine['compiler']}",
-        f"- load of the machine when the run began: {machine['load']} (0 is idle)",
-        f"- ceilings measured in the same run: matrix product {ceilings.flops / 1e9:.0f} GFLOP/s (float32), "
-        f"memory {ceilings.bytes / 1e9:.1f} GB/s",
-    ]
-    for (label, shape), group in groupby(rows, lambda r: (r.label, sizes(r))):
-        out += ["", f"## {label}, {shape}", "", "| part | " + " | ".join(HEAD) + " |", "|---" * (len(HEAD) + 1) + "|"]
-        out += [f"| {row.part} | " + " | ".join(cells(row)) + " |" for row in group]
-    for name in plots:
-        out += ["", f"![{Path(name).stem}]({name})"]
-    return "\n".join(out) + "\n"
-
-
-def save(
-    rows: Sequence[Row], sweeps: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, plots: Sequence[str],
-    folder: Path,
-) -> None:
-    """results.json and results.md."""
-    known = {
-        "machine": machine,
-        "ceilings": {"flops": ceilings.flops, "bytes": ceilings.bytes},
-        "rows": [row.as_json() for row in rows],
-        "sweeps": [row.as_json() for row in sweeps],
-    }
-    (folder / "results.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(page(rows, machine, ceilings, plots), encoding="utf-8")

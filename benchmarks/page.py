@@ -1,0 +1,100 @@
+"""Rows -> JSON for a machine, and from it a page for the documentation. `python -m benchmarks.page FOLDER` writes it again.
+
+In: a folder with results.json and the pictures of sweeps. Out: results.md beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.ceilings import Ceilings
+from benchmarks.entry import OURS, Row
+from benchmarks.quiet import ALLOWED
+from benchmarks.report import HEAD, cells, sizes
+
+LOOP = "eager loop"
+
+
+def save(
+    rows: Sequence[Row], sweeps: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, folder: Path
+) -> None:
+    """results.json and results.md."""
+    known = {
+        "machine": machine,
+        "ceilings": {"flops": ceilings.flops, "bytes": ceilings.bytes},
+        "rows": [row.as_json() for row in rows],
+        "sweeps": [row.as_json() for row in sweeps],
+    }
+    (folder / "results.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    main([str(folder)])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page of a folder."""
+    folder = Path(arguments[0])
+    known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    rows = [Row(**{**row, "work": None}) for row in known["rows"]]
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    text = page(rows, known["machine"], Ceilings(**known["ceilings"]), pictures)
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+def page(rows: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, pictures: Sequence[str]) -> str:
+    """Markdown: the machine, a summary, every figure, the pictures."""
+    packages = machine["packages"]
+    assert isinstance(packages, dict)
+    said = ", ".join(f"{name} {number}" for name, number in packages.items() if number)
+    out = [
+        "# Results on a CPU",
+        "",
+        "Written by `python -m benchmarks`; [README.md](README.md) says how to read it.",
+        "",
+        f"- {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['vectors']}; "
+        f"{machine['date']}",
+        f"- Python {machine['python']}, {said}; {machine['compiler']}",
+        f"- ceilings measured in the same run: matrix product {ceilings.flops / 1e9:.0f} GFLOP/s (float32), "
+        f"memory {ceilings.bytes / 1e9:.1f} GB/s",
+        f"- load of the machine when the run began: {machine['load']} (0 is idle); `others` tells it for each figure",
+        "",
+        *summary(rows),
+    ]
+    for (label, shape), group in groupby(rows, lambda r: (r.label, sizes(r))):
+        out += ["", f"## {label}, {shape}", "", "| part | " + " | ".join(HEAD) + " |", "|---" * (len(HEAD) + 1) + "|"]
+        out += [f"| {row.part} | " + " | ".join(cells(row)) + " |" for row in group]
+    for name in pictures:
+        out += ["", f"![{Path(name).stem}]({name})"]
+    return "\n".join(out) + "\n"
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """One line for each entry and part: how many times as long the loop and the best peer take."""
+    lines = [
+        "## Summary",
+        "",
+        "How many times as long others take as the form that seqc runs here; below 1 they are faster.",
+        "",
+        "| entry | part | seqc | eager loop | best peer | | of bound |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (label, shape, part), group in groupby(rows, lambda r: (r.label, sizes(r), r.part)):
+        timed = {row.contender: row for row in group if row.ratio is not None}
+        ours = next((timed[name] for name in OURS if name in timed), None)
+        if ours is None:
+            continue
+        peers = [row for name, row in timed.items() if name not in (*OURS, LOOP)]
+        best = min(peers, key=lambda row: row.ratio[1] if row.ratio else 0.0, default=None)
+        disturbed = ours.others is not None and ours.others > ALLOWED
+        words = [f"{label}, {shape}", part, cells(ours)[1] + (" (disturbed by others)" if disturbed else "")]
+        words += [cells(timed[LOOP])[3] if LOOP in timed else ""]
+        words += [cells(best)[3], best.contender] if best else ["", ""]
+        lines.append("| " + " | ".join([*words, cells(ours)[5]]) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
