@@ -12,7 +12,7 @@ from time import monotonic
 
 from tqdm import tqdm
 
-from benchmarks import layers, ours, page, plots, report, tasks
+from benchmarks import layers, ours, page, report, tasks
 from benchmarks.ceilings import Ceilings, measure, work
 from benchmarks.contender import FORWARD, PARTS, TRAIN, Absent, Contender
 from benchmarks.entry import Entry, Row
@@ -92,9 +92,8 @@ def run(args: argparse.Namespace) -> int:
     ceilings = ceilings.above(look(args))
     rows = [row.under(ceilings) for row in rows]
     swept = sweep(specs, args, ceilings) if args.sweeps else {}
-    pictures = plots.plot_sweeps(swept, args.out)
-    page.save(rows, [row for found in swept.values() for row in found], known, ceilings, args.out)
-    print(f"\nWritten to {args.out}/: results.json, results.md" + "".join(f", {name}" for name in pictures))
+    page.save(rows, swept, known, ceilings, args.out)
+    print(f"\nWritten to {args.out}/: results.json and results.md" + (", and a picture for each spec" if swept else ""))
     return 1 if any(row.error is not None and row.seconds is None for row in rows) else 0
 
 

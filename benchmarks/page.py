@@ -1,6 +1,6 @@
-"""Rows -> JSON for a machine, and from it a page for the documentation. `python -m benchmarks.page FOLDER` writes it again.
+"""Rows -> JSON for a machine, and from it a page and pictures. `python -m benchmarks.page FOLDER` writes these again.
 
-In: a folder with results.json and the pictures of sweeps. Out: results.md beside them.
+In: a folder with results.json. Out: results.md and a picture for each spec that was swept, beside it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.ceilings import Ceilings
 from benchmarks.entry import OURS, Row
+from benchmarks.plots import plot_sweeps
 from benchmarks.quiet import ALLOWED
 from benchmarks.report import HEAD, cells, sizes
 
@@ -20,25 +21,27 @@ LOOP = "eager loop"
 
 
 def save(
-    rows: Sequence[Row], sweeps: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, folder: Path
+    rows: Sequence[Row], sweeps: Mapping[str, Sequence[Row]], machine: Mapping[str, object], ceilings: Ceilings,
+    folder: Path,
 ) -> None:
-    """results.json and results.md."""
+    """results.json, results.md and pictures. sweeps: rows by the axis that was swept."""
     known = {
         "machine": machine,
         "ceilings": {"flops": ceilings.flops, "bytes": ceilings.bytes},
         "rows": [row.as_json() for row in rows],
-        "sweeps": [row.as_json() for row in sweeps],
+        "sweeps": {axis: [row.as_json() for row in found] for axis, found in sweeps.items()},
     }
     (folder / "results.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     main([str(folder)])
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the page of a folder."""
+    """Write the page and the pictures of a folder."""
     folder = Path(arguments[0])
     known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     rows = [Row(**{**row, "work": None}) for row in known["rows"]]
-    pictures = sorted(path.name for path in folder.glob("*.png"))
+    sweeps = {axis: [Row(**{**row, "work": None}) for row in found] for axis, found in known["sweeps"].items()}
+    pictures = plot_sweeps(sweeps, folder)
     text = page(rows, known["machine"], Ceilings(**known["ceilings"]), pictures)
     (folder / "results.md").write_text(text, encoding="utf-8")
     return 0

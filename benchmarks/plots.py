@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from benchmarks.contender import PARTS
 from benchmarks.entry import Row
 
 AXES = {"T": "steps", "B": "batch", "dims": "size of K and V, or of D"}
@@ -26,14 +27,14 @@ def plot_sweeps(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
 def plot(label: str, rows: Mapping[str, Sequence[Row]], folder: Path) -> str:
     """The picture of one spec."""
     mine = {axis: [r for r in found if r.label == label and r.seconds] for axis, found in rows.items()}
-    parts = list(dict.fromkeys(r.part for found in mine.values() for r in found))
+    parts = [part for part in PARTS if any(r.part == part for found in mine.values() for r in found)]
     size = (4.2 * len(mine), 3.2 * len(parts))
     figure, grid = plt.subplots(len(parts), len(mine), figsize=size, layout="constrained", squeeze=False)
     for i, part in enumerate(parts):
         for j, (axis, found) in enumerate(mine.items()):
             draw(grid[i][j], axis, [r for r in found if r.part == part])
             grid[i][j].set_title(part)
-    grid[0][0].legend(fontsize="small")
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
     figure.suptitle(label)
     path = folder / f"{label.replace(' ', '_')}.png"
     figure.savefig(path, dpi=100)
@@ -53,6 +54,9 @@ def draw(axes: Axes, axis: str, rows: Sequence[Row]) -> None:
         x, y, below, above = zip(*sorted(points), strict=True)
         axes.errorbar(x, y, (below, above), marker="o", markersize=3, capsize=2, label=name)
     axes.set(xscale="log", yscale="log", xlabel=AXES[axis], ylabel="us a token")
+    places = sorted({swept(axis, row) for row in rows})
+    axes.set_xticks(places, [str(place) for place in places])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
 
 

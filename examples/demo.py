@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The demo, step by step."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for the file and the plots")
-    parser.add_argument("--updates", type=int, default=900, help="training updates (default: 900)")
+    parser.add_argument("--updates", type=int, default=800, help="training updates (default: 800)")
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 256, 1024, 2048], help="T of the speed test")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
