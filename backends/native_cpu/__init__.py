@@ -1,7 +1,7 @@
 """The native CPU backend: a block of form "step" as C++17 loops over raw pointers, built by the system compiler on first use.
 
-In: a `Block`. Out: `Kernels`: the C++ text as a constant, the loader, and `_forward_cpu`, `_infer_cpu`, `_backward_cpu` and
-`_ready_cpu`. The emitted text needs torch and the standard library. float32 and float64.
+In: a `Block`. Out: `Kernels`: the C++ text as a constant, the loader, and `_forward_cpu`, `_infer_cpu`, `_backward_cpu`,
+`_step_cpu` and `_ready_cpu`. The emitted text needs torch and the standard library. float32 and float64.
 """
 
 from __future__ import annotations

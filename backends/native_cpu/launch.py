@@ -1,8 +1,8 @@
 """The Python side of the native kernels: allocate, call, add up.
 
-In: a `NativeSource`. Out: the text of `_forward_cpu`, `_infer_cpu` and `_backward_cpu` with the signatures that `seqc.emit`
-asks for, and what they save. Every array is new and contiguous; contributions of several programs to one gradient are added
-by torch, in the order of the programs' indices, so that results do not depend on the number of threads.
+In: a `NativeSource`. Out: the text of `_forward_cpu`, `_infer_cpu`, `_backward_cpu` and `_step_cpu` with the signatures that
+`seqc.emit` asks for, and what they save. Every array is new and contiguous; contributions of several programs to one
+gradient are added by torch, in the order of the programs' indices, so that results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def saved(source: NativeSource) -> tuple[Saved, ...]:
 
 def launch_text(source: NativeSource) -> str:
     """The functions of the emitted file, without the loader and the C++ text."""
-    parts = [RUN, _forward(source), _infer(source), _backward(source)]
+    parts = [RUN, _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(part.strip("\n") for part in parts)
     helpers = [h for name, h in (("_native_added(", ADDED), ("_native_shifted(", SHIFTED)) if name in text]
     return "\n\n\n".join([part.strip("\n") for part in (RUN, *helpers)] + parts[1:])
@@ -86,8 +86,8 @@ def _extent(plan: Plan, axis: str) -> str:
     return special.get(axis) or safe_name(axis.rstrip("'"))
 
 
-def _shape(plan: Plan, array: Array) -> list[str]:
-    return [_extent(plan, axis) for axis in array.axes]
+def _shape(plan: Plan, array: Array, time: bool = True) -> list[str]:
+    return [_extent(plan, axis) for axis in array.axes if time or axis != "T"]
 
 
 def _arguments(plan: Plan) -> list[str]:
@@ -95,20 +95,20 @@ def _arguments(plan: Plan) -> list[str]:
     return [safe_name(x) for x in (*p.inputs, *p.params, *(f"{s}_0" for s in p.states))]
 
 
-def _axes(plan: Plan) -> dict[str, tuple[str, ...]]:
+def _axes(plan: Plan, time: bool = True) -> dict[str, tuple[str, ...]]:
     p = plan.program
-    axes = {safe_name(d.name): (BATCH, "T", *d.dims) for d in p.inputs.values()}
+    axes = {safe_name(d.name): (BATCH, *(("T",) if time else ()), *d.dims) for d in p.inputs.values()}
     axes |= {safe_name(d.name): d.axes for d in p.params.values()}
     return axes | {safe_name(f"{d.name}_0"): d.axes for d in p.states.values()}
 
 
-def _sizes(source: NativeSource) -> list[str]:
-    """Lines that read B, T and the dims, and load the kernels."""
+def _sizes(source: NativeSource, time: bool = True) -> list[str]:
+    """Lines that read B, T (with time) and the dims, and load the kernels."""
     plan = source.plan
     lines = []
     known: set[str] = set()
     main = ""
-    for name, axes in _axes(plan).items():
+    for name, axes in _axes(plan, time).items():
         names = [_extent(plan, a) for a in axes]
         main = main or name
         if not set(names) - known:
@@ -136,8 +136,8 @@ def _main(plan: Plan) -> str:
     return _arguments(plan)[0]
 
 
-def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
-    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(_shape(plan, array))})"
+def _new(plan: Plan, array: Array, name: str, zero: bool = False, time: bool = True) -> str:
+    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(_shape(plan, array, time))})"
 
 
 def _forward(source: NativeSource) -> str:
@@ -163,6 +163,19 @@ def _infer(source: NativeSource) -> str:
     lines += [f"    {_new(plan, a, names[a.name])}" for a in results]
     arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
     lines.append(lay("_native_run(", ["library.seqc_forward", "B", "T", "0", *arrays], ")", 4))
+    return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
+
+
+def _step(source: NativeSource) -> str:
+    plan = source.plan
+    written = [a for a in source.forward if a.written]
+    results = [a for a in written if not a.saved]
+    lines = [lay("def _step_cpu(", _arguments(plan), "):"), docstring(["One step: a sequence of one."], 4)]
+    lines += [f"    {line}" for line in _sizes(source, time=False)]
+    names = {a.name: f"out_{safe_name(a.name)}" for a in results}
+    lines += [f"    {_new(plan, a, names[a.name], time=False)}" for a in results]
+    arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
+    lines.append(lay("_native_run(", ["library.seqc_forward", "B", "1", "0", *arrays], ")", 4))
     return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
 
 

@@ -29,7 +29,7 @@ def triton_kernels(block: Block, tiles: Mapping[str, Tiles] | None = None) -> Ke
     printed = print_all(plan)
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan) for name in printed}
     launcher = Launcher(plan, printed, chosen)
-    functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward()]
+    functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     kernels = [p.text for p in printed.values()]
     texts = [*device_texts("\n".join(kernels)), *kernels, SUPPORT, *functions]
     text = "\n\n\n".join(t.strip() for t in texts) + "\n"

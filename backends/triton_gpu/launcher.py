@@ -1,8 +1,8 @@
 """The Python side of the kernels: functions that allocate, launch, and add up what programs left in parts.
 
-In: a `Schedule`, its printed kernels, and the tiles. Out: the text of `_forward_triton`, `_infer_triton` and
-`_backward_triton` with the signatures of `seqc.emit.signature`, and what forward saves. Sums over programs are plain
-`sum`s of partial results in a fixed order: no atomics, so a run gives the same bits every time.
+In: a `Schedule`, its printed kernels, and the tiles. Out: the text of `_forward_triton`, `_infer_triton`,
+`_backward_triton` and `_step_triton` with the signatures of `seqc.emit.signature`, and what forward saves. Sums over
+programs are plain `sum`s of partial results in a fixed order: no atomics, so a run gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -207,6 +207,20 @@ class Launcher:
         name = "_forward_triton" if save else "_infer_triton"
         doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
         return _function(name, [safe_name(a) for a in arguments], doc, lines)
+
+    def step(self) -> str:
+        """`_step_triton`: a sequence of one step."""
+        program = self.program
+        given = [safe_name(x) for x in program.inputs]
+        others = [safe_name(x) for x in (*program.params, *(f"{s}_0" for s in program.states))]
+        results = [self.local(x) for x in (*program.outputs, *(f"{s}_T" for s in program.states))]
+        rows = [f"{x}.unsqueeze(1)" for x in given] + others
+        lines = [f"{_tuple(results)} = _infer_triton("]
+        lines += [TAB + line for line in _fill(rows, 108)]
+        lines.append(")")
+        outputs = [f"{self.local(o)}.squeeze(1)" for o in program.outputs]
+        lines.append(f"return {_tuple([*outputs, *results[len(outputs) :]])}")
+        return _function("_step_triton", [*given, *others], "One step: a sequence of one.", lines)
 
     def backward(self) -> str:
         """`_backward_triton`."""

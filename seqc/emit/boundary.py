@@ -1,7 +1,7 @@
 """The torch operators of an emitted file. In: a signature. Out: the text between the kernels and the public function.
 
-That is: the forms of the recurrence and the choice among them; the operators `run`, `forward` (which also saves) and
-`backward`, their shapes for tracing and their derivatives. The operators stand in a namespace of the file's own, so
+That is: the forms of the recurrence and the choice among them; the operators `run`, `forward` (which also saves),
+`backward` and `step`, their shapes for tracing and their derivatives. The operators stand in a namespace of the file's own, so
 that several files, versions of a file and imports of one file live in one process without meeting.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from seqc.emit.signature import Kernels, Signature
 from seqc.emit.sizes import dims, layout_text, layouts, main_input, sizes_text, tellers
+from seqc.emit.step import step_operator
 from seqc.emit.text import group, lay, returned
 
 DIGEST = "DIGEST_HERE_"  # stands in the text for the digest of the text; as long as it, and like nothing else there
@@ -26,7 +27,7 @@ def forms_text(sig: Signature) -> str:
     forms = []
     for suffix in sig.backends:
         prepare = "_prepare_triton" if suffix == "triton" else "_prepare_torch"
-        names = [prepare, *(f"_{part}_{suffix}" for part in ("infer", "forward", "backward", "saved"))]
+        names = [prepare, *(f"_{part}_{suffix}" for part in ("infer", "forward", "backward", "saved", "step"))]
         forms.append(lay(f"_{suffix.upper()} = _Form(", names, ")"))
     parts += ["\n".join(forms), _choice_text(sig)]
     return "\n\n\n".join(part.strip() for part in parts)
@@ -91,6 +92,7 @@ def operators_text(sig: Signature) -> str:
         "\n".join(fake_run),
         _OPERATORS.format(**names),
         _AUTOGRAD.format(**names),
+        step_operator(sig),
         _REGISTER.format(**names),
     ]
     return "\n\n\n".join(part.strip() for part in parts)
@@ -105,6 +107,7 @@ class _Form(NamedTuple):
     forward: Callable
     backward: Callable
     saved: Callable
+    step: Callable
 
 
 def _prepare_torch(carry, *tensors):
@@ -266,13 +269,16 @@ def _register():
     library.define(f"run({{taken}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({{taken}}) -> ({{given}}, Tensor[] saved)")
     library.define(f"backward({{taken}}, Tensor[] saved, {{', '.join(cotangents)}}) -> Tensor[]")
-    fakes = {{"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}}
-    for operator, kernel in {{"run": _run, "forward": _forward, "backward": _backward}}.items():
+    library.define(f"step({{taken}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
+    fakes = {{"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}}
+    kernels = {{"run": _run, "forward": _forward, "backward": _backward, "step": _step}}
+    for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
         torch.library.register_fake(f"{{name}}::{{operator}}", fakes[operator], lib=library)
     library.impl("run", _differentiable_run, "Autograd")
     library.impl("backward", _differentiable_backward, "Autograd")
+    library.impl("step", _differentiable_step, "Autograd")
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 

@@ -44,8 +44,8 @@ def _default(state: State, axes: tuple[str, ...], main: str) -> str:
     return f"{main}.new_full({shape}, {number}, dtype=carry)"
 
 
-def _prologue(sig: Signature, time: bool) -> list[str]:
-    """Dtypes, sizes and initial states: the part that the sequence and the step share."""
+def _body(sig: Signature, time: bool) -> list[str]:
+    """Dtypes, sizes and initial states, then the call of the operator: for the sequence, or for one step."""
     main = main_input(sig)
     inputs = [x.name for x in sig.inputs]
     axes = layouts(sig)
@@ -55,7 +55,7 @@ def _prologue(sig: Signature, time: bool) -> list[str]:
         lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
         lay(f"{used} = {made}(", list(tellers(sig)), ")", 4),
     ]
-    if sig.states or not time:
+    if sig.states:
         lines.append(f"    carry = _carry({main})")
     if any("device" in _default(s, axes[f"{s.name}_0"], main) for s in sig.states):
         lines.append(f"    device = {main}.device")
@@ -67,8 +67,11 @@ def _prologue(sig: Signature, time: bool) -> list[str]:
             f"        {name} = {_default(s, axes[name], main)}",
             f"    elif {name}.shape != {group(list(axes[name]))}:",
             lay("raise _shape_error(", [str(time), *known], ")", 8),
+            f"    elif {name}.dtype != carry:",
+            f"        {name} = {name}.to(carry)",
         ]
-    return lines
+    operator = "run" if time else "step"
+    return [*lines, lay(f"return {sig.class_name}Result(*_OPS.{operator}.default(", list(sig.arguments), "))", 4)]
 
 
 def _shapes(sig: Signature, time: bool) -> list[str]:
@@ -80,27 +83,13 @@ def function_text(sig: Signature) -> str:
     """The public function: casts, checks, default states, then the operator."""
     words = [f"Run {sig.spec} over a sequence.", *_shapes(sig, True), ""]
     words += ["States are float32 (float64 for float64 inputs); one that is not given starts at its default."]
-    cast = [f"{s} if {s}.dtype == carry else {s}.to(carry)" for s in sig.initial]
-    body = [f"    {name} = {value}" for name, value in zip(sig.initial, cast, strict=True)]
-    call = lay(f"return {sig.class_name}Result(*_OPS.run.default(", list(sig.arguments), "))", 4)
-    return "\n".join([head_text(sig, sig.spec), docstring(words, 4), *_prologue(sig, True), *body, call])
+    return "\n".join([head_text(sig, sig.spec), docstring(words, 4), *_body(sig, True)])
 
 
 def step_text(sig: Signature) -> str:
-    """The function for one step, in plain torch operators: autograd and torch.compile see through it."""
-    main, count = main_input(sig), len(sig.outputs)
+    """The function for one step: the same casts, checks and default states, then the operator."""
     words = [f"Run {sig.spec} for one step: one token of decoding.", *_shapes(sig, False)]
-    call = [
-        lay("results = _step(*_prepare_torch(", ["carry", *sig.arguments], "))", 4),
-        lay(
-            f"return {sig.class_name}Result(",
-            [f"*(o.to({main}.dtype) for o in results[:{count}])", f"*results[{count}:]"],
-            ")",
-            4,
-        ),
-    ]
-    head = ["_step = _autocast_off(_step_torch)", "", "", head_text(sig, f"{sig.spec}_step")]
-    return "\n".join([*head, docstring(words, 4), *_prologue(sig, False), *call])
+    return "\n".join([head_text(sig, f"{sig.spec}_step"), docstring(words, 4), *_body(sig, False)])
 
 
 def cast_text(sig: Signature) -> str:

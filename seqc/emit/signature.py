@@ -14,12 +14,13 @@ The functions of a `Kernels`, SUFFIX "torch", "triton" or "cpu"; names in the or
     _backward_SUFFIX(inputs..., params..., NAME_0..., saved..., d_outputs..., d_NAME_T...)
                                                     -> (d_inputs..., d_params..., d_NAME_0...)
     _infer_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)    optional: a forward that saves nothing
-    _step_torch(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)      one step, no time axis, plain torch
+    _step_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)     one step: no time axis
     _ready_cpu() -> bool    whether the native code can run here; asked at every call and in tracing, so it remembers
 
 They run below autograd with autocast off, on one device, with B > 0 and T > 0, and every cotangent dense (never None).
 They return fresh tensors: no result is an argument, and no two results share memory. `_step_torch` is the exception:
-autograd differentiates it, so it is made of ordinary torch operators and may return views.
+autograd differentiates it where a gradient of a step is asked for, so it is made of ordinary torch operators and may
+return views.
 """
 
 from __future__ import annotations

@@ -27,6 +27,24 @@ def test_opcheck_of_the_inner_operators(cell: ModuleType) -> None:
     torch.library.opcheck(cell._OPS.backward.default, (*args, saved, *results))
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck_of_a_step(decay: ModuleType, cell: ModuleType, square: ModuleType, grad: bool) -> None:
+    for module, data in ((decay, decay_data), (cell, cell_data)):
+        x, *rest = data(1, torch.float32, grad)
+        gates = [y[:, 0] if y.dim() > 2 and module is decay else y for y in rest]
+        arguments = [y.detach().requires_grad_(grad) for y in (x[:, 0], *gates)]
+        torch.library.opcheck(module._OPS.step.default, arguments)
+    torch.library.opcheck(square._OPS.step.default, [torch.randn(2, 3, requires_grad=grad)])
+
+
+def test_a_step_returns_memory_of_its_own(decay: ModuleType) -> None:
+    x, g, h_0 = (y.detach() for y in decay_data(1, torch.float32))
+    y, h_T = decay.decay_step(x[:, 0], g[:, 0], h_0=h_0)
+    assert torch.equal(y, h_T)
+    y.zero_()
+    assert h_T.abs().sum() > 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes(decay: ModuleType, dtype: torch.dtype) -> None:
     carry = torch.float64 if dtype == torch.float64 else torch.float32
@@ -48,15 +66,17 @@ def test_integers_are_refused(decay: ModuleType) -> None:
 
 
 def test_native_form_where_it_is_ready() -> None:
-    native = "ready = True\n\n\ndef _ready_cpu():\n    return ready\n\n\n" + bodies.DECAY.split("def _step")[0]
-    native = native.replace("_torch", "_cpu").replace("exp(g_t) * h + x_t", "exp(g_t) * h - x_t")
+    native = "ready = True\n\n\ndef _ready_cpu():\n    return ready\n\n\n" + bodies.DECAY
+    native = native.replace("_torch", "_cpu").replace("* h + x_t", "* h - x_t").replace("* h_0 + x", "* h_0 - x")
+    native = native.replace("return h, h\n", "return h, h.clone()\n")
     sig = bodies.decay()
     module = load_emitted(emit(replace(sig, cpu=replace(sig.torch, text=native))), "native")
     x, g, _ = decay_data(4, torch.float32)
     torch.library.opcheck(module._OPS.run.default, decay_data(5, torch.float32))
-    first = module.decay(x, g).y
+    first, step = module.decay(x, g).y, module.decay_step(x[:, 0].detach(), g[:, 0].detach()).y
     module.ready = False
     assert torch.equal(first, -module.decay(x, g).y)
+    assert torch.equal(step, -module.decay_step(x[:, 0].detach(), g[:, 0].detach()).y)
 
 
 def test_autocast_keeps_gates_and_states_in_float32(decay: ModuleType, cell: ModuleType) -> None:
@@ -105,6 +125,22 @@ def test_compile_without_a_break(cell: ModuleType, backend: str) -> None:
         torch.testing.assert_close(torch.autograd.grad(mine, args[:4]), torch.autograd.grad(truth, args[:4]))
         with torch._dynamo.config.patch(error_on_recompile=True):
             compiled(*cell_data(T + 2, torch.float32))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_compiled_step(cell: ModuleType, grad: bool) -> None:
+    def run(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        y, h_T, c_T = cell.cell_step(x.sin(), *rest[:3], h_0=rest[3], c_0=rest[4])
+        return y.square().sum() + h_T.sum() + c_T.cos().sum()
+
+    torch._dynamo.reset()
+    x, *rest = cell_data(1, torch.float32, grad)
+    args = [x.detach()[:, 0].requires_grad_(grad), *rest]
+    compiled = torch.compile(run, fullgraph=True)
+    torch.testing.assert_close(compiled(*args), run(*args))
+    if grad:
+        mine, truth = torch.autograd.grad(compiled(*args), rest), torch.autograd.grad(run(*args), rest)
+        torch.testing.assert_close(mine, truth)
 
 
 def test_compiled_step_and_autocast(decay: ModuleType) -> None:

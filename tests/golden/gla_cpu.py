@@ -1360,6 +1360,17 @@ def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T):
     return grad_q, grad_k, grad_v, grad_g, grad_S_0
 
 
+def _step_cpu(q, k, v, g, S_0):
+    """One step: a sequence of one."""
+    B, H, K = q.shape
+    V = v.shape[2]
+    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    out_o = q.new_empty(B, H, V)
+    out_S_T = q.new_empty(B, H, K, V)
+    _native_run(library.seqc_forward, B, 1, 0, q, k, v, g, S_0, out_o, out_S_T, None)
+    return out_o, out_S_T
+
+
 # ---------- the choice of a form --------------------------------------------------------------------------------------
 
 
@@ -1371,6 +1382,7 @@ class _Form(NamedTuple):
     forward: Callable
     backward: Callable
     saved: Callable
+    step: Callable
 
 
 def _prepare_torch(carry, *tensors):
@@ -1393,8 +1405,8 @@ def _saved_cpu(B, T, H, K, V, io, carry):
     return [((B, (T + 31) // 32, H, K, V), carry)]
 
 
-_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
-_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu)
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch, _step_torch)
+_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu, _step_cpu)
 
 
 def _form(x):
@@ -1583,12 +1595,56 @@ def _differentiable_backward(*arguments):
         return _OPS.backward.default(*arguments)
 
 
+def _fake_step(q, k, v, g, S_0):
+    """What `step` returns: for tracing, and for no sequences."""
+    B, H, K, V = _step_sizes(q, k, v, g)
+    return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
+
+
+@_autocast_off
+def _step(*tensors):
+    """Operator `step`: o, S_T."""
+    x = tensors[0]
+    if x.shape[0] == 0:
+        return [*_fake_step(*tensors)]
+    form, carry = _form(x), _carry(x)
+    results = form.step(*form.prepare(carry, *tensors))
+    if form is _TORCH:
+        results = _unshared(tensors, results)
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+def _unshared(tensors, results):
+    """The results, copied where one shares memory with an argument or with another result."""
+    taken, out = {x.untyped_storage().data_ptr() for x in tensors}, []
+    for x in results:
+        place = x.untyped_storage().data_ptr()
+        out.append(x.clone() if place in taken else x)
+        taken.add(place)
+    return out
+
+
+@_autocast_off
+def _plain_step(*tensors):
+    """One step in plain torch operators."""
+    x = tensors[0]
+    results = _step_torch(*_prepare_torch(_carry(x), *tensors))
+    return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
+
+
+def _differentiable_step(*tensors):
+    if _needs_gradient(tensors):
+        return _plain_step(*tensors)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.step.default(*tensors)
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_4681474befc2", 0
+    name, tries = "seqc_gla_07723836ff4b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_4681474befc2_{tries}"
+        name = f"seqc_gla_07723836ff4b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1597,13 +1653,16 @@ def _register():
     library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
-    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+    library.define(f"step({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
+    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
     library.impl("run", _differentiable_run, "Autograd")
     library.impl("backward", _differentiable_backward, "Autograd")
+    library.impl("step", _differentiable_step, "Autograd")
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -1661,11 +1720,9 @@ def gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None
         S_0 = q.new_zeros((B, H, K, V), dtype=carry)
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(True, q=q, k=k, v=v, g=g, S_0=S_0)
-    S_0 = S_0 if S_0.dtype == carry else S_0.to(carry)
+    elif S_0.dtype != carry:
+        S_0 = S_0.to(carry)
     return GLAResult(*_OPS.run.default(q, k, v, g, S_0))
-
-
-_step = _autocast_off(_step_torch)
 
 
 def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
@@ -1685,8 +1742,9 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
         S_0 = q.new_zeros((B, H, K, V), dtype=carry)
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(False, q=q, k=k, v=v, g=g, S_0=S_0)
-    results = _step(*_prepare_torch(carry, q, k, v, g, S_0))
-    return GLAResult(*(o.to(q.dtype) for o in results[:1]), *results[1:])
+    elif S_0.dtype != carry:
+        S_0 = S_0.to(carry)
+    return GLAResult(*_OPS.step.default(q, k, v, g, S_0))
 
 
 class GLA(torch.nn.Module):

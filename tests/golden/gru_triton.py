@@ -463,6 +463,14 @@ def _backward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, h_in, d_h
     return d_x_r, d_x_z, d_x_n, d_R_r, d_R_z, d_R_n, d_b_r, d_b_z, d_b_n, d_h_0
 
 
+def _step_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
+    """One step: a sequence of one."""
+    h, h_T = _infer_triton(
+        x_r.unsqueeze(1), x_z.unsqueeze(1), x_n.unsqueeze(1), R_r, R_z, R_n, b_r, b_z, b_n, h_0,
+    )
+    return h.squeeze(1), h_T
+
+
 # ---------- the choice of a form --------------------------------------------------------------------------------------
 
 
@@ -474,6 +482,7 @@ class _Form(NamedTuple):
     forward: Callable
     backward: Callable
     saved: Callable
+    step: Callable
 
 
 def _prepare_torch(carry, *tensors):
@@ -502,8 +511,8 @@ def _prepare_triton(carry, *tensors):
     return [x.contiguous() for x in tensors]
 
 
-_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
-_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch, _step_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
 def _form(x):
@@ -713,12 +722,56 @@ def _differentiable_backward(*arguments):
         return _OPS.backward.default(*arguments)
 
 
+def _fake_step(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
+    """What `step` returns: for tracing, and for no sequences."""
+    B, H, D = _step_sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n)
+    return x_r.new_empty((B, H, D)), x_r.new_empty((B, H, D), dtype=_carry(x_r))
+
+
+@_autocast_off
+def _step(*tensors):
+    """Operator `step`: h, h_T."""
+    x = tensors[0]
+    if x.shape[0] == 0:
+        return [*_fake_step(*tensors)]
+    form, carry = _form(x), _carry(x)
+    results = form.step(*form.prepare(carry, *tensors))
+    if form is _TORCH:
+        results = _unshared(tensors, results)
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+def _unshared(tensors, results):
+    """The results, copied where one shares memory with an argument or with another result."""
+    taken, out = {x.untyped_storage().data_ptr() for x in tensors}, []
+    for x in results:
+        place = x.untyped_storage().data_ptr()
+        out.append(x.clone() if place in taken else x)
+        taken.add(place)
+    return out
+
+
+@_autocast_off
+def _plain_step(*tensors):
+    """One step in plain torch operators."""
+    x = tensors[0]
+    results = _step_torch(*_prepare_torch(_carry(x), *tensors))
+    return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
+
+
+def _differentiable_step(*tensors):
+    if _needs_gradient(tensors):
+        return _plain_step(*tensors)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.step.default(*tensors)
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_73bcb47e6f6b", 0
+    name, tries = "seqc_gru_78549c70171c", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_73bcb47e6f6b_{tries}"
+        name = f"seqc_gru_78549c70171c_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]
@@ -727,13 +780,16 @@ def _register():
     library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
-    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+    library.define(f"step({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
+    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
     library.impl("run", _differentiable_run, "Autograd")
     library.impl("backward", _differentiable_backward, "Autograd")
+    library.impl("step", _differentiable_step, "Autograd")
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -810,11 +866,9 @@ def gru(
         raise _shape_error(
             True, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n, h_0=h_0
         )
-    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
     return GRUResult(*_OPS.run.default(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
-
-
-_step = _autocast_off(_step_torch)
 
 
 def gru_step(
@@ -853,8 +907,9 @@ def gru_step(
         raise _shape_error(
             False, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n, h_0=h_0
         )
-    results = _step(*_prepare_torch(carry, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
-    return GRUResult(*(o.to(x_r.dtype) for o in results[:1]), *results[1:])
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
+    return GRUResult(*_OPS.step.default(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
 
 
 class GRU(torch.nn.Module):

@@ -585,6 +585,14 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T):
     return d_x, d_g, d_h_0
 
 
+def _step_triton(x, g, h_0):
+    """One step: a sequence of one."""
+    o, h_T = _infer_triton(
+        x.unsqueeze(1), g.unsqueeze(1), h_0,
+    )
+    return o.squeeze(1), h_T
+
+
 # ---------- the choice of a form --------------------------------------------------------------------------------------
 
 
@@ -596,6 +604,7 @@ class _Form(NamedTuple):
     forward: Callable
     backward: Callable
     saved: Callable
+    step: Callable
 
 
 def _prepare_torch(carry, *tensors):
@@ -624,8 +633,8 @@ def _prepare_triton(carry, *tensors):
     return [x.contiguous() for x in tensors]
 
 
-_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
-_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch, _step_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
 def _form(x):
@@ -810,12 +819,56 @@ def _differentiable_backward(*arguments):
         return _OPS.backward.default(*arguments)
 
 
+def _fake_step(x, g, h_0):
+    """What `step` returns: for tracing, and for no sequences."""
+    B, D = _step_sizes(x, g)
+    return x.new_empty((B, D)), x.new_empty((B, D), dtype=_carry(x))
+
+
+@_autocast_off
+def _step(*tensors):
+    """Operator `step`: o, h_T."""
+    x = tensors[0]
+    if x.shape[0] == 0:
+        return [*_fake_step(*tensors)]
+    form, carry = _form(x), _carry(x)
+    results = form.step(*form.prepare(carry, *tensors))
+    if form is _TORCH:
+        results = _unshared(tensors, results)
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+def _unshared(tensors, results):
+    """The results, copied where one shares memory with an argument or with another result."""
+    taken, out = {x.untyped_storage().data_ptr() for x in tensors}, []
+    for x in results:
+        place = x.untyped_storage().data_ptr()
+        out.append(x.clone() if place in taken else x)
+        taken.add(place)
+    return out
+
+
+@_autocast_off
+def _plain_step(*tensors):
+    """One step in plain torch operators."""
+    x = tensors[0]
+    results = _step_torch(*_prepare_torch(_carry(x), *tensors))
+    return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
+
+
+def _differentiable_step(*tensors):
+    if _needs_gradient(tensors):
+        return _plain_step(*tensors)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.step.default(*tensors)
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_54cc4069c674", 0
+    name, tries = "seqc_hgrn_6c7ef2787709", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_54cc4069c674_{tries}"
+        name = f"seqc_hgrn_6c7ef2787709_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
@@ -824,13 +877,16 @@ def _register():
     library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
-    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+    library.define(f"step({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
+    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
     library.impl("run", _differentiable_run, "Autograd")
     library.impl("backward", _differentiable_backward, "Autograd")
+    library.impl("step", _differentiable_step, "Autograd")
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -886,11 +942,9 @@ def hgrn(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
         h_0 = x.new_zeros((B, D), dtype=carry)
     elif h_0.shape != (B, D):
         raise _shape_error(True, x=x, g=g, h_0=h_0)
-    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
     return HGRNResult(*_OPS.run.default(x, g, h_0))
-
-
-_step = _autocast_off(_step_torch)
 
 
 def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
@@ -908,8 +962,9 @@ def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
         h_0 = x.new_zeros((B, D), dtype=carry)
     elif h_0.shape != (B, D):
         raise _shape_error(False, x=x, g=g, h_0=h_0)
-    results = _step(*_prepare_torch(carry, x, g, h_0))
-    return HGRNResult(*(o.to(x.dtype) for o in results[:1]), *results[1:])
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
+    return HGRNResult(*_OPS.step.default(x, g, h_0))
 
 
 class HGRN(torch.nn.Module):

@@ -1460,6 +1460,41 @@ def _backward_cpu(
     return grad_x_i, grad_x_f, grad_x_z, grad_x_o, grad_R_i, grad_R_f, grad_R_z, grad_R_o, grad_h_0, grad_c_0
 
 
+def _step_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """One step: a sequence of one."""
+    B, H, D = x_i.shape
+    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    out_h = x_i.new_empty(B, H, D)
+    out_h_T = x_i.new_empty(B, H, D)
+    out_c_T = x_i.new_empty(B, H, D)
+    _native_run(
+        library.seqc_forward,
+        B,
+        1,
+        0,
+        x_i,
+        x_f,
+        x_z,
+        x_o,
+        R_i,
+        R_f,
+        R_z,
+        R_o,
+        h_0,
+        c_0,
+        out_h,
+        out_h_T,
+        out_c_T,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
+    return out_h, out_h_T, out_c_T
+
+
 # ---------- the choice of a form --------------------------------------------------------------------------------------
 
 
@@ -1471,6 +1506,7 @@ class _Form(NamedTuple):
     forward: Callable
     backward: Callable
     saved: Callable
+    step: Callable
 
 
 def _prepare_torch(carry, *tensors):
@@ -1500,8 +1536,8 @@ def _saved_cpu(B, T, H, D, io, carry):
     ]
 
 
-_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
-_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu)
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch, _step_torch)
+_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu, _step_cpu)
 
 
 def _form(x):
@@ -1713,12 +1749,60 @@ def _differentiable_backward(*arguments):
         return _OPS.backward.default(*arguments)
 
 
+def _fake_step(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+    """What `step` returns: for tracing, and for no sequences."""
+    B, H, D = _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    return (
+        x_i.new_empty((B, H, D)),
+        x_i.new_empty((B, H, D), dtype=_carry(x_i)),
+        x_i.new_empty((B, H, D), dtype=_carry(x_i)),
+    )
+
+
+@_autocast_off
+def _step(*tensors):
+    """Operator `step`: h, h_T, c_T."""
+    x = tensors[0]
+    if x.shape[0] == 0:
+        return [*_fake_step(*tensors)]
+    form, carry = _form(x), _carry(x)
+    results = form.step(*form.prepare(carry, *tensors))
+    if form is _TORCH:
+        results = _unshared(tensors, results)
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+def _unshared(tensors, results):
+    """The results, copied where one shares memory with an argument or with another result."""
+    taken, out = {x.untyped_storage().data_ptr() for x in tensors}, []
+    for x in results:
+        place = x.untyped_storage().data_ptr()
+        out.append(x.clone() if place in taken else x)
+        taken.add(place)
+    return out
+
+
+@_autocast_off
+def _plain_step(*tensors):
+    """One step in plain torch operators."""
+    x = tensors[0]
+    results = _step_torch(*_prepare_torch(_carry(x), *tensors))
+    return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
+
+
+def _differentiable_step(*tensors):
+    if _needs_gradient(tensors):
+        return _plain_step(*tensors)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.step.default(*tensors)
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_e51621539e7b", 0
+    name, tries = "seqc_lstm_09621ced85bc", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_e51621539e7b_{tries}"
+        name = f"seqc_lstm_09621ced85bc_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -1727,13 +1811,16 @@ def _register():
     library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
-    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+    library.define(f"step({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
+    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
     library.impl("run", _differentiable_run, "Autograd")
     library.impl("backward", _differentiable_backward, "Autograd")
+    library.impl("step", _differentiable_step, "Autograd")
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -1809,16 +1896,15 @@ def lstm(
         h_0 = x_i.new_zeros((B, H, D), dtype=carry)
     elif h_0.shape != (B, H, D):
         raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
     if c_0 is None:
         c_0 = x_i.new_zeros((B, H, D), dtype=carry)
     elif c_0.shape != (B, H, D):
         raise _shape_error(True, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
-    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
-    c_0 = c_0 if c_0.dtype == carry else c_0.to(carry)
+    elif c_0.dtype != carry:
+        c_0 = c_0.to(carry)
     return LSTMResult(*_OPS.run.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
-
-
-_step = _autocast_off(_step_torch)
 
 
 def lstm_step(
@@ -1855,12 +1941,15 @@ def lstm_step(
         h_0 = x_i.new_zeros((B, H, D), dtype=carry)
     elif h_0.shape != (B, H, D):
         raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
     if c_0 is None:
         c_0 = x_i.new_zeros((B, H, D), dtype=carry)
     elif c_0.shape != (B, H, D):
         raise _shape_error(False, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
-    results = _step(*_prepare_torch(carry, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
-    return LSTMResult(*(o.to(x_i.dtype) for o in results[:1]), *results[1:])
+    elif c_0.dtype != carry:
+        c_0 = c_0.to(carry)
+    return LSTMResult(*_OPS.step.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
 
 
 class LSTM(torch.nn.Module):

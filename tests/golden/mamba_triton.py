@@ -545,6 +545,15 @@ def _backward_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, h_in, d_y, d_h
     return d_u, d_z, d_delta, d_Bt, d_Ct, d_A_log, d_skip, d_bias, d_h_0
 
 
+def _step_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """One step: a sequence of one."""
+    y, h_T = _infer_triton(
+        u.unsqueeze(1), z.unsqueeze(1), delta.unsqueeze(1), Bt.unsqueeze(1), Ct.unsqueeze(1), A_log, skip, bias,
+        h_0,
+    )
+    return y.squeeze(1), h_T
+
+
 # ---------- the choice of a form --------------------------------------------------------------------------------------
 
 
@@ -556,6 +565,7 @@ class _Form(NamedTuple):
     forward: Callable
     backward: Callable
     saved: Callable
+    step: Callable
 
 
 def _prepare_torch(carry, *tensors):
@@ -584,8 +594,8 @@ def _prepare_triton(carry, *tensors):
     return [x.contiguous() for x in tensors]
 
 
-_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch)
-_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton)
+_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch, _step_torch)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
 def _form(x):
@@ -794,12 +804,56 @@ def _differentiable_backward(*arguments):
         return _OPS.backward.default(*arguments)
 
 
+def _fake_step(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+    """What `step` returns: for tracing, and for no sequences."""
+    B, D, N = _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    return u.new_empty((B, D)), u.new_empty((B, D, N), dtype=_carry(u))
+
+
+@_autocast_off
+def _step(*tensors):
+    """Operator `step`: y, h_T."""
+    x = tensors[0]
+    if x.shape[0] == 0:
+        return [*_fake_step(*tensors)]
+    form, carry = _form(x), _carry(x)
+    results = form.step(*form.prepare(carry, *tensors))
+    if form is _TORCH:
+        results = _unshared(tensors, results)
+    return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
+
+
+def _unshared(tensors, results):
+    """The results, copied where one shares memory with an argument or with another result."""
+    taken, out = {x.untyped_storage().data_ptr() for x in tensors}, []
+    for x in results:
+        place = x.untyped_storage().data_ptr()
+        out.append(x.clone() if place in taken else x)
+        taken.add(place)
+    return out
+
+
+@_autocast_off
+def _plain_step(*tensors):
+    """One step in plain torch operators."""
+    x = tensors[0]
+    results = _step_torch(*_prepare_torch(_carry(x), *tensors))
+    return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
+
+
+def _differentiable_step(*tensors):
+    if _needs_gradient(tensors):
+        return _plain_step(*tensors)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.step.default(*tensors)
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_7daf8c9c866e", 0
+    name, tries = "seqc_mamba_eb4eb4ecf9a3", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_7daf8c9c866e_{tries}"
+        name = f"seqc_mamba_eb4eb4ecf9a3_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]
@@ -808,13 +862,16 @@ def _register():
     library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward}
-    for operator, kernel in {"run": _run, "forward": _forward, "backward": _backward}.items():
+    library.define(f"step({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
+    kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
     library.impl("run", _differentiable_run, "Autograd")
     library.impl("backward", _differentiable_backward, "Autograd")
+    library.impl("step", _differentiable_step, "Autograd")
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -887,11 +944,9 @@ def mamba(
         h_0 = u.new_zeros((B, D, N), dtype=carry)
     elif h_0.shape != (B, D, N):
         raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
-    h_0 = h_0 if h_0.dtype == carry else h_0.to(carry)
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
     return MambaResult(*_OPS.run.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
-
-
-_step = _autocast_off(_step_torch)
 
 
 def mamba_step(
@@ -926,8 +981,9 @@ def mamba_step(
         h_0 = u.new_zeros((B, D, N), dtype=carry)
     elif h_0.shape != (B, D, N):
         raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
-    results = _step(*_prepare_torch(carry, u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
-    return MambaResult(*(o.to(u.dtype) for o in results[:1]), *results[1:])
+    elif h_0.dtype != carry:
+        h_0 = h_0.to(carry)
+    return MambaResult(*_OPS.step.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
 
 
 class Mamba(torch.nn.Module):

@@ -1,0 +1,66 @@
+"""The operator for one step. In: a signature. Out: the text of its kernel, its shapes for tracing and its derivative.
+
+A step takes and gives what `run` does, without the time axis. Where no gradient is asked for it is one opaque call of
+the form that the device chooses; otherwise it is the plain torch step, which autograd and compilers see through.
+"""
+
+from __future__ import annotations
+
+from seqc.emit.signature import Signature
+from seqc.emit.sizes import dims, layouts, main_input, tellers
+from seqc.emit.text import group, lay, returned
+
+
+def step_operator(sig: Signature) -> str:
+    """The kernel, the fake and the autograd kernel of the operator `step`."""
+    main, axes = main_input(sig), layouts(sig)
+    shapes = [f"{main}.new_empty({group(['B', *o.dims])})" for o in sig.outputs]
+    shapes += [f"{main}.new_empty({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
+    fake = [
+        lay("def _fake_step(", list(sig.arguments), "):"),
+        '    """What `step` returns: for tracing, and for no sequences."""',
+        lay(f"{', '.join(dims(sig, False))} = _step_sizes(", list(tellers(sig)), ")", 4),
+        returned(shapes, 4),
+    ]
+    names = {"main": sig.arguments.index(main), "outputs": len(sig.outputs), "results": ", ".join(sig.results)}
+    return "\n".join(fake) + "\n\n\n" + _STEP.format(**names).strip()
+
+
+_STEP = '''
+@_autocast_off
+def _step(*tensors):
+    """Operator `step`: {results}."""
+    x = tensors[{main}]
+    if x.shape[0] == 0:
+        return [*_fake_step(*tensors)]
+    form, carry = _form(x), _carry(x)
+    results = form.step(*form.prepare(carry, *tensors))
+    if form is _TORCH:
+        results = _unshared(tensors, results)
+    return [*(_dense(o, x.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
+
+
+def _unshared(tensors, results):
+    """The results, copied where one shares memory with an argument or with another result."""
+    taken, out = {{x.untyped_storage().data_ptr() for x in tensors}}, []
+    for x in results:
+        place = x.untyped_storage().data_ptr()
+        out.append(x.clone() if place in taken else x)
+        taken.add(place)
+    return out
+
+
+@_autocast_off
+def _plain_step(*tensors):
+    """One step in plain torch operators."""
+    x = tensors[{main}]
+    results = _step_torch(*_prepare_torch(_carry(x), *tensors))
+    return [*(o.to(x.dtype) for o in results[:{outputs}]), *results[{outputs}:]]
+
+
+def _differentiable_step(*tensors):
+    if _needs_gradient(tensors):
+        return _plain_step(*tensors)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.step.default(*tensors)
+'''
