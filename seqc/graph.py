@@ -158,10 +158,13 @@ def renamed(x: Node, old: str, new: str) -> Node:
     return node("rename", x, old=old, new=new) if old in x.dims else x
 
 
-def topological(outputs: Iterable[Node]) -> list[Node]:
-    """Every node reachable from `outputs`, arguments before users, in an order that depends on structure alone."""
+def topological(outputs: Iterable[Node], known: Iterable[Node] = ()) -> list[Node]:
+    """Every node reachable from `outputs`, arguments before users, in an order that depends on structure alone.
+
+    known: nodes that are left out, and with them whatever is reached through them alone.
+    """
     order: list[Node] = []
-    seen: set[Node] = set()
+    seen = set(known)
     for root in outputs:
         stack: list[tuple[Node, Iterator[Node]]] = [(root, iter(root.args))] if root not in seen else []
         seen.add(root)

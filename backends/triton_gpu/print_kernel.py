@@ -30,8 +30,8 @@ from seqc.backends.triton_gpu.kernel import (
 )
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
-from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.uses import Uses, used_inside, uses_here
 from seqc.backends.triton_gpu.values import Text, Values
 from seqc.block import BATCH
 from seqc.emit.names import safe_name
@@ -68,9 +68,10 @@ class _Printer:
         self.schedule, self.kernel = schedule, kernel
         program, roles = schedule.block.program, schedule.roles
         self.roles, self.program = roles, program
+        self.uses = Uses(kernel, roles)
         self.names = Names(tuple(program.dims))
         self.addresses = Addresses(kernel, roles, self.names, program.direction == "backward")
-        following = {a: b for item in _walk(kernel.body) if isinstance(item, Advance) for a, b in item.pairs}
+        following = {a: b for item in self.uses.items if isinstance(item, Advance) for a, b in item.pairs}
         self.values = Values(roles, self.names, self.addresses, Padding(following), self.find)
         self.pointers = {a.name: self.names.fresh(f"p_{safe_name(a.name)}") for a in kernel.arrays}
         self.texts: list[dict[Node, Text]] = [{}]
@@ -173,7 +174,7 @@ class _Printer:
         """Print the items of one scope."""
         items = tuple(items)
         keep = self.local, self.outside
-        self.local, self.outside = _uses(items), _uses_within(items)
+        self.local, self.outside = uses_here(items), used_inside(items)
         self.values.scope = self.scope
         for item in items:
             self.values.scope = self.scope
@@ -211,7 +212,7 @@ class _Printer:
         at = self.addresses.at(item.array, self.scope, item.offset, False, item.first_only)
         mask = f", mask={at.mask}, other=0.0" if at.mask else ""
         name = self.var(item.node)
-        kind = "DOT" if item.node in self.operands_only() else "tl.float32"
+        kind = "DOT" if item.node in self.uses.operands_only else "tl.float32"
         self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
         if at.only:
             self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")
@@ -244,57 +245,7 @@ class _Printer:
 
     def is_virtual(self, n: Node) -> bool:
         """A product that only sums take, and so is never a tile of its own."""
-        return n.op == "mul" and n in self.only_summed()
-
-    def only_summed(self) -> set[Node]:
-        if not hasattr(self, "_summed"):
-            users: dict[Node, set[Node | str]] = {}
-            for item in _walk(self.kernel.body):
-                for n in _consumed(item):
-                    users.setdefault(n, set()).add("item")
-                if isinstance(item, Let):
-                    for a in item.node.args:
-                        users.setdefault(a, set()).add(item.node)
-            self._summed = {
-                n
-                for n, by in users.items()
-                if n.op == "mul" and all(not isinstance(u, str) and u.op == "sum" and self.takes_product(u) for u in by)
-            }
-        return self._summed
-
-    def operands_only(self) -> set[Node]:
-        """Parameters that only matrix products take: they are kept in the type of the operands."""
-        if not hasattr(self, "_operands"):
-            other: set[Node] = set()
-            params: set[Node] = set()
-            for item in _walk(self.kernel.body):
-                other.update(_consumed(item))
-                if isinstance(item, Load) and item.array.role == "param":
-                    params.add(item.node)
-                if isinstance(item, Let):
-                    n = item.node
-                    virtual = self.is_virtual(n) and all(self.is_dot(u) for u in self.users(n))
-                    if not virtual:
-                        other.update(n.args)
-            self._operands = params - other
-        return self._operands
-
-    def users(self, n: Node) -> list[Node]:
-        """Nodes of the kernel that take n."""
-        return [i.node for i in _walk(self.kernel.body) if isinstance(i, Let) and n in i.node.args]
-
-    def is_dot(self, n: Node) -> bool:
-        """Whether n is a matrix product."""
-        if n.op != "sum" or n.args[0].op != "mul":
-            return False
-        a, b, r = (frozenset(self.values.axes(x)) for x in (*n.args[0].args, n))
-        return is_product(a, b, r)
-
-    def takes_product(self, n: Node) -> bool:
-        """Whether the sum is a matrix product, or the only user of what it sums."""
-        a, b = n.args[0].args
-        axes = [frozenset(self.values.axes(x)) for x in (a, b, n)]
-        return is_product(*axes) or True
+        return n.op == "mul" and n in self.uses.only_summed
 
     def advance(self, pairs: tuple[tuple[Node, Node], ...]) -> None:
         """All carried values at once."""
@@ -385,44 +336,6 @@ class _Printer:
             if n in level and level[n].code.startswith("b_") and level[n].code.isidentifier():
                 return level[n].code[2:]
         return None
-
-
-def _walk(items: Iterable[Item]) -> list[Item]:
-    out: list[Item] = []
-    for item in items:
-        out.append(item)
-        if isinstance(item, Loop):
-            out += _walk(item.body)
-    return out
-
-
-def _consumed(item: Item) -> list[Node]:
-    match item:
-        case Store(node, _, _) | Add(_, node):
-            return [node]
-        case Advance(pairs):
-            return [b for _, b in pairs]
-    return []
-
-
-def _uses(items: Iterable[Item]) -> Counter[Node]:
-    """How often each node is used by the items of this very scope; a product's factors count as used by its sums."""
-    count: Counter[Node] = Counter()
-    for item in items:
-        count.update(_consumed(item))
-        if isinstance(item, Let):
-            count.update(item.node.args)
-    return count
-
-
-def _uses_within(items: Iterable[Item]) -> set[Node]:
-    """Nodes used in loops inside these items."""
-    return {n for item in items if isinstance(item, Loop) for n in _all_uses(item.body)}
-
-
-def _all_uses(items: Iterable[Item]) -> set[Node]:
-    walked = _walk(items)
-    return {n for item in walked for n in (*_consumed(item), *(item.node.args if isinstance(item, Let) else ()))}
 
 
 def _word(word: str, text: str) -> bool:

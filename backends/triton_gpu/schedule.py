@@ -34,7 +34,7 @@ from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
 from seqc.backends.triton_gpu.pairing import pair
 from seqc.backends.triton_gpu.roles import Roles, assign_roles
 from seqc.block import BATCH, Block
-from seqc.graph import Node, leaf, leaves, topological
+from seqc.graph import Node, depends, leaf, leaves, topological
 
 EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
 
@@ -98,6 +98,8 @@ class _Scheduler:
         self.forward, self.backward = forward, backward
         self.program = block.program
         self.step = block.form == "step"
+        roots = [*forward.values(), *backward.values()]
+        self.moving = depends(roots, (n for n in leaves(roots) if n.text("kind") != "param"))
         self.every = self._every()
         self.saved = self._saved()
         self.outer: dict[str, tuple[Outer, ...]] = {}
@@ -208,7 +210,7 @@ class _Scheduler:
         roots = list(roots)
         out: list[Item] = []
         for stop in (*(n for n in topological(roots) if n in self.lines), *roots):
-            new = [n for n in topological([stop]) if n not in known and n.op != "leaf"]
+            new = [n for n in topological([stop], known) if n.op != "leaf"]
             new = [n for n in new if not inside or self.varies(n)]
             if new and stop in self.lines:
                 out.append(Note(self.lines[stop]))
@@ -218,7 +220,7 @@ class _Scheduler:
 
     def varies(self, n: Node) -> bool:
         """Whether the value changes from block to block."""
-        return any(x.text("kind") not in ("param",) for x in leaves([n]))
+        return n in self.moving
 
     def loads(self, roots: Iterable[Node], known: set[Node]) -> list[Item]:
         """Loads of the inputs and of the outputs' cotangents below the roots."""

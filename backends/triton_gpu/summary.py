@@ -114,16 +114,21 @@ class _Summary:
             for used in _used(item):
                 for real in self.real(used, free):
                     last[real] = at
-        alive: dict[Node, int] = {}
-        best: list[Tile] = []
+        ends: dict[int, list[Node]] = {}
+        alive: dict[Node, None] = {}
+        held = most = 0
+        best: list[Node] = []
         for at, n in enumerate(nodes):
             if n is not None and n not in free and n not in carried and self.axes(n):
-                alive[n] = last.get(n, at)
-            alive = {x: end for x, end in alive.items() if end >= at}
-            now = [self.tile(x) for x in alive]
-            if sum(map(self.volume, now)) > sum(map(self.volume, best)):
-                best = now
-        return best
+                alive[n] = None
+                held += self.volume(self.tile(n))
+                ends.setdefault(last.get(n, at), []).append(n)
+            if held > most:
+                most, best = held, list(alive)
+            for x in ends.pop(at, ()):
+                del alive[x]
+                held -= self.volume(self.tile(x))
+        return [self.tile(n) for n in best]
 
     def real(self, n: Node, free: set[Node]) -> list[Node]:
         """The values that stand behind one that is not held itself."""

@@ -1,7 +1,7 @@
 """The process that runs emitted Triton kernels in Triton's interpreter, on the CPU, against the float64 reference.
 
-In: one JSON object a line on standard input: a spec's path, a form, rows, and lengths. Out: one JSON line each: null, or
-what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
+In: one JSON object a line on standard input: a spec's path, a form (or null), rows, and runs. Out: one JSON line each: null,
+or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
 
 Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
 and sums of 16), with a factor of 10 for the growth of triangular inverses on repeated keys: 1e-4 of the largest element

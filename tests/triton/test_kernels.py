@@ -1,7 +1,8 @@
-"""Emitted Triton kernels against the float64 reference, in Triton's interpreter: every form, forward and gradients.
+"""Emitted Triton kernels against the float64 reference, in Triton's interpreter: every spec, every form, forward and gradients.
 
-Lengths around a block's rows; dims that are odd, smaller than a tile, and longer than one; batches of two. Each form runs
-in one kernel and in two (states first). `interpret.py` states the tolerance.
+Some specs at lengths around a block's rows, with extreme arguments, and dims that are odd, smaller than a tile, and longer
+than one; every spec of `specs/` and `tests/recurrences/` step by step and in its parallel form, at lengths that end in the
+middle of a block. Batches of two. Each form runs in one kernel and in two (states first). `interpret.py` states the tolerance.
 """
 
 from __future__ import annotations
@@ -14,39 +15,45 @@ from pathlib import Path
 
 import pytest
 
+from seqc.build import load
+from seqc.driver import lower
+
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
+PATHS = {p.stem: p for folder in ("tests/recurrences", "specs") for p in sorted((ROOT / folder).rglob("*.seq"))}
+PARTS = 4
 ROWS = 16
 ODD = {"H": 2, "K": 5, "V": 35, "D": 7, "N": 3}  # V in two pieces of a tile
 EVEN = {"H": 1, "K": 16, "V": 16, "D": 16, "N": 16}
 LENGTHS = [(1, True), (ROWS - 1, False), (ROWS, True), (ROWS + 1, False), (2 * ROWS + 1, True)]
 RUNS = [(steps, hard, ODD if i % 2 else EVEN) for i, (steps, hard) in enumerate(LENGTHS)]
-CASES = [
-    ("specs/gla.seq", "chunkwise"),
-    ("specs/gla.seq", "step"),
-    ("specs/delta_rule.seq", "chunkwise"),
-    ("specs/retention.seq", "chunkwise"),
-    ("specs/linear_attention.seq", "chunkwise"),
-    ("specs/hgrn.seq", "scan"),
-    ("specs/hgrn.seq", "step"),
-    ("specs/mamba.seq", "step"),
-    ("specs/mamba.seq", "scan"),
-    ("specs/lstm.seq", "step"),
-    ("specs/gru.seq", "step"),
-    ("tests/recurrences/conv.seq", "scan"),
-    ("tests/recurrences/shiftmix.seq", "scan"),
-    ("specs/gsa.seq", "chunkwise"),
-    ("specs/aaren.seq", "scan"),
-    ("specs/lif.seq", "step"),
+EDGES: list[tuple[str, str | None]] = [
+    ("gla", "chunkwise"),
+    ("gla", "step"),
+    ("delta_rule", "chunkwise"),
+    ("retention", "chunkwise"),
+    ("linear_attention", "chunkwise"),
+    ("hgrn", "scan"),
+    ("hgrn", "step"),
+    ("mamba", "step"),
+    ("mamba", "scan"),
+    ("lstm", "step"),
+    ("gru", "step"),
+    ("conv", "scan"),
+    ("shiftmix", "scan"),
+    ("gsa", "chunkwise"),
+    ("aaren", "scan"),
+    ("lif", "step"),
 ]
+SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_kernels_equal_the_reference(part: int) -> None:
-    mine = CASES[part::4]
+def interpret(cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, dict[str, int]]]) -> None:
+    """Fails with what went wrong in any case (spec, form; None is the compiler's choice), each at all runs (length, whether
+    arguments are extreme, sizes)."""
     lines = [
-        json.dumps({"path": str(ROOT / path), "form": form, "rows": None if form == "step" else ROWS, "runs": RUNS})
-        for path, form in mine
+        json.dumps({"path": str(PATHS[name]), "form": form, "rows": None if form == "step" else ROWS, "runs": runs})
+        for name, form in cases
     ]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/triton/interpret.py")],
@@ -57,6 +64,22 @@ def test_kernels_equal_the_reference(part: int) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(said) == len(mine), done.stderr[-3000:]
-    wrong = {f"{path} {form}": what for (path, form), what in zip(mine, said, strict=True) if what}
+    assert len(said) == len(cases), done.stderr[-3000:]
+    wrong = {f"{name} {form}": what for (name, form), what in zip(cases, said, strict=True) if what}
     assert not wrong, wrong
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_lengths_dims_and_extreme_arguments(part: int) -> None:
+    interpret(EDGES[part::PARTS], RUNS)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_spec_in_its_parallel_form(part: int) -> None:
+    parallel = [name for name, path in PATHS.items() if lower(load(path), rows=ROWS).form != "step"]
+    interpret([(name, None) for name in parallel[part::PARTS]], [(ROWS + 2, False, SMALL)])
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_spec_step_by_step(part: int) -> None:
+    interpret([(name, "step") for name in PATHS][part::PARTS], [(3, False, SMALL)])
