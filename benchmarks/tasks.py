@@ -91,8 +91,6 @@ def task(spec: str, given: Mapping[str, int] | None = None, quick: bool = False)
     program = load(path_of(spec))
     square = any(d.endswith("'") for p in program.params.values() for d in p.dims)
     usual = QUICK if quick else {**SHAPE, **EXTENTS, "D": (128 if "H" in program.dims else 512) if square else 1024}
-    if not quick and {"K", "L"} <= set(program.dims):
-        usual = {**usual, "K": 16, "L": 16}  # states of size K x L x V
     sizes = {name: usual[name] for name in ("B", "T")}
     for name, decl in program.dims.items():
         sizes[name] = decl.default or (min(decl.choices) if decl.choices else usual.get(name, 16))

@@ -12,7 +12,7 @@ from pathlib import Path
 from seqc import syntax
 from seqc.build_expr import Elaborator
 from seqc.build_names import axes
-from seqc.build_scope import Scope, gather
+from seqc.build_scope import Scope, gather, plain
 from seqc.build_wishes import claims, direction, interval, refuse_the_rest, wishes
 from seqc.diagnostics import Diagnostic, Label, raise_if_any
 from seqc.graph import Node, const
@@ -152,7 +152,8 @@ def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
             continue
         order = value.order
         if name not in scope.states and output.dims is None and scope.defines[name].dims is None:
-            order = tuple(dim for dim in scope.dims if dim in value.order)
+            places = {dim: i for i, dim in enumerate(scope.dims)}
+            order = tuple(sorted(value.order, key=lambda dim: (places[plain(dim)], dim)))
         decls[name] = TensorDecl(name, "output", order)
         nodes[name] = value.node
     return decls, nodes

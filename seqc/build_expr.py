@@ -15,8 +15,8 @@ from seqc import syntax
 from seqc.build_calls import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, Misuse, infix, negated, total
 from seqc.build_lags import index_dims, lag_of, mentions
 from seqc.build_names import Names
-from seqc.build_scope import CONSTANTS
-from seqc.build_value import Value, apply, at, matmul, number, shown
+from seqc.build_scope import CONSTANTS, plain
+from seqc.build_value import Value, apply, at, matmul, number, renamed_dims, shown
 from seqc.diagnostics import Label, listing
 from seqc.graph import index, size
 from seqc.syntax import Expr
@@ -107,6 +107,8 @@ class Elaborator(Names):
 
     def _subscript(self, e: syntax.Subscript, frame: Frame) -> Value | None:
         name, axis = e.name.id, self.scope.axis
+        if any(isinstance(item, syntax.Renaming) for item in e.items):
+            return self._renamed(e, frame)
         dims = tuple(item for item in e.items if isinstance(item, syntax.Name))
         if name in ("index", "eye"):
             if len(e.items) != 1 or len(dims) != 1:
@@ -138,6 +140,29 @@ class Elaborator(Names):
             label = Label(e.span, f"a lag reads `{name}[{axis}-1]`")
             self.scope.report("bad-lag", f"the brackets of `{name}` hold no time", label)
         return None
+
+    def _renamed(self, e: syntax.Subscript, frame: Frame) -> Value | None:
+        """`k[K -> K']`, `k[t-1, K -> K']`: the value with some dims under other names of the same size."""
+        pairs = [item for item in e.items if isinstance(item, syntax.Renaming)]
+        rest = tuple(item for item in e.items if not isinstance(item, syntax.Renaming))
+        value = self.expr(replace(e, items=rest) if rest else e.name, frame)
+        if value is None or not all(self.scope.known_dims((pair.old, pair.new)) for pair in pairs):
+            return None
+        kept = [dim for dim in value.order if dim not in {pair.old.id for pair in pairs}]
+        for pair in pairs:
+            old, new = pair.old.id, pair.new.id
+            if plain(old) != plain(new):
+                cause = f"`{plain(old)}` and `{plain(new)}` may be of different sizes"
+                help = f"a further dim of the size of `{plain(old)}` is called `{plain(old)}'`"
+                self.scope.report("bad-renaming", f"`{old}` cannot be called `{new}`", Label(pair.span), cause=cause, help=help)
+                return None
+            if old not in value.order or new in kept:
+                wrong = "repeats a dim" if old in value.order else f"finds no dim `{old}`"
+                label = Label(e.name.span, f"has the dims {value.shown()}")
+                self.scope.report("bad-renaming", f"`{old} -> {new}` {wrong}", Label(pair.span), label)
+                return None
+            kept.append(new)
+        return self._placed(renamed_dims(value, {pair.old.id: pair.new.id for pair in pairs}), frame)
 
     def _index(self, name: str, dim: syntax.Name, frame: Frame) -> Value:
         if name == "eye":
@@ -279,8 +304,9 @@ class Elaborator(Names):
         """The dims L of every `x[t - index[L]]` in an expression that are not held yet."""
         found: set[str] = set()
         for part in syntax.walk(e):
-            if isinstance(part, syntax.Subscript) and len(part.items) == 1 and mentions(part.items[0], self.scope.axis):
-                found |= {dim for dim in index_dims(part.items[0]) if dim not in frame.at}
+            for item in part.items if isinstance(part, syntax.Subscript) else ():
+                if mentions(item, self.scope.axis):
+                    found |= {dim for dim in index_dims(item) if dim not in frame.at}
         return found
 
     def _sum_of_taps(self, e: syntax.Call, dims: tuple[str, ...], frame: Frame) -> Value | None:

@@ -55,20 +55,26 @@ class Scope:
             self.report(f"unknown-{what}", f"unknown {what} `{name.id}`", Label(name.span, "not declared"), help=advice)
 
     def known_dims(self, names: tuple[syntax.Name, ...]) -> bool:
-        """Whether every name is a dim; reports the others."""
+        """Whether every name is a dim, or one with primes; reports the others."""
         for name in names:
-            if name.id not in self.dims:
-                declared = f"declare it: `dim {name.id}`"
+            if plain(name.id) not in self.dims:
+                declared = f"declare it: `dim {plain(name.id)}`"
                 self.unknown("dim", name, list(self.dims), declared)
-        return all(name.id in self.dims for name in names)
+        return all(plain(name.id) in self.dims for name in names)
 
     def fix_size(self, dim: str) -> int | None:
         """The one size of a dim that the spec fixes; from now on no other size is served. None where it is open."""
+        dim = plain(dim)
         decl = self.dims[dim]
         size = decl.choices[0] if len(decl.choices) == 1 else decl.default
         if size is not None:
             self.dims[dim] = DimDecl(dim, size, (size,))
         return size
+
+
+def plain(dim: str) -> str:
+    """The declared dim whose size `dim` has: K for K'."""
+    return dim.rstrip("'")
 
 
 def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
@@ -133,6 +139,10 @@ def _new(scope: Scope, name: syntax.Name, kind: str) -> bool:
         message = f"`{name.id}` is declared twice"
         scope.report("duplicate-name", message, Label(name.span, "declared again"), there, help="rename one of the two")
         return False
+    if name.id.endswith("'"):
+        cause = "a prime marks a further dim of the same size: K' is as long as K, and needs no declaration"
+        scope.report("primed-name", f"`{name.id}` cannot be declared", Label(name.span, "has a prime"), cause=cause)
+        return False
     if name.id in BUILTIN or (name.id == scope.axis and kind != "dim"):
         meaning = "the time axis" if name.id == scope.axis else "built in"
         label = Label(name.span, f"`{name.id}` is {meaning}")
@@ -152,12 +162,13 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
     known = scope.known_dims(decl.dims)
     counts = [dim.id for dim in decl.dims]
     for dim in decl.dims:
-        allowed = 2 if kind == "param" else 1
+        allowed = 2 if kind == "param" and f"{dim.id}'" not in counts else 1
         if counts.count(dim.id) > allowed:
             why = "a matrix has rows and columns: a param may repeat one dim once" if kind == "param" else ""
             cause = why or f"only a param may repeat a dim (a square matrix); this {kind} has each dim once"
             message = f"`{decl.name.id}` repeats the dim `{dim.id}`"
-            scope.report("repeated-dim", message, Label(decl.span), cause=cause)
+            help = f"a further dim of the same size is written `{dim.id}'`"
+            scope.report("repeated-dim", message, Label(decl.span), cause=cause, help=help)
             known = False
             break
     if decl.unit is not None:

@@ -6,7 +6,7 @@ the builder carries it along. The batch dim is never part of the order. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.graph import BATCH, Node, const, lift, node, renamed
@@ -97,6 +97,20 @@ def power(base: Value, exponent: Value) -> Value:
     return apply("pow", base, exponent)
 
 
+def renamed_dims(value: Value, names: Mapping[str, str]) -> Value:
+    """The value with its dims renamed all at once, so that two may trade places."""
+    result, order = value.node, value.order
+    later: dict[str, str] = {}
+    for old, new in names.items():
+        free = new if new not in order else primed(new, (*order, *names.values(), *later))
+        result, order = renamed(result, old, free), tuple(free if d == old else d for d in order)
+        if free != new:
+            later[free] = new
+    for old, new in later.items():
+        result, order = renamed(result, old, new), tuple(new if d == old else d for d in order)
+    return Value(result, order)
+
+
 def primed(dim: str, taken: Iterable[str]) -> str:
     """The dim's name with as many primes as make it new."""
     names = set(taken)
@@ -109,8 +123,12 @@ def matmul(left: Value, right: Value) -> Value | None:
     """left @ right: the last dim of the left with the like-named dim of the right; None if there is no such dim.
 
     R[.., D, D'] @ h[.., D]: h's D is renamed to the column D' (to a fresh name where h has a D' itself), and the
-    product is summed over it.
+    product is summed over it. A left side without the row, v[D'], meets D' itself.
     """
+    if left.order and left.order[-1] in right.order and left.order[-1].rstrip("'") not in left.order:
+        over = left.order[-1]
+        return Value(node("sum", node("mul", left.node, right.node), over=(over,)),
+                     tuple(d for d in merged((left, right)) if d != over))
     if not left.order or left.order[-1].rstrip("'") not in right.order:
         return None
     column, row = left.order[-1], left.order[-1].rstrip("'")

@@ -236,6 +236,8 @@ def _text(expr: Expr, tight: bool) -> tuple[str, int]:
         case syntax.Call(name=name, dims=dims, args=args):
             inside = ", ".join(text(arg) for arg in args)
             return f"{name.id}{_bracketed(dims)}({inside})", _ATOM
+        case syntax.Renaming(old=old, new=new):
+            return f"{old.id} -> {new.id}", _ATOM
         case syntax.Bound(name=name, body=body):
             return f"{name.id} -> {text(body)}", _ATOM
         case _:

@@ -208,6 +208,8 @@ class Reader:
             case "subscript":
                 items = tuple(self._expr(item) for item in parts[1].children)
                 return syntax.Subscript(span, self._name(parts[0]), items)
+            case "renaming":
+                return syntax.Renaming(span, self._name(parts[0]), self._name(parts[1]))
             case "call":
                 return syntax.Call(span, self._name(parts[0]), None, self._arguments(parts[1:]))
             case "call_over":

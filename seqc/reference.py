@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from seqc.diagnostics import Unsupported
-from seqc.evaluate import evaluate, to_order
+from seqc.evaluate import evaluate, extent, to_order
 from seqc.graph import BATCH, Node, leaf, leaves
 from seqc.program import Program
 
@@ -35,11 +35,11 @@ def sizes_of(program: Program, arrays: Arrays) -> dict[str, int]:
         axes += decl.dims
         if len(shape) != len(axes):
             raise ValueError(f"{key} has shape {shape}, expected axes [{', '.join(axes)}]")
-        for axis, extent in zip(axes, shape, strict=True):
+        for axis, long in zip(axes, shape, strict=True):
             base = axis.rstrip("'")
-            if found.setdefault(base, (extent, key))[0] != extent:
-                raise ValueError(f"{base} is {found[base][0]} in {found[base][1]} but {extent} in {key}")
-    sizes.update({d: extent for d, (extent, _) in found.items()})
+            if found.setdefault(base, (long, key))[0] != long:
+                raise ValueError(f"{base} is {found[base][0]} in {found[base][1]} but {long} in {key}")
+    sizes.update({d: long for d, (long, _) in found.items()})
     missing = [d for d in program.dims if d not in sizes]
     if missing:
         raise ValueError(f"the size of {', '.join(missing)} is not known: no array has it and it has no default")
@@ -123,7 +123,7 @@ def _backward(
     grads: dict[Node, Any] = {n: np.zeros(v.shape) for n, v in (*inputs.items(), *fixed.items())}
     carried = {}
     for d in program.states.values():
-        zero = np.zeros([sizes[x] for x in d.axes])
+        zero = np.zeros([extent(x, sizes) for x in d.axes])
         carried[d.name] = np.asarray(cotangents.get(f"{d.name}_T", zero), dtype=np.float64)
     for t in reversed(order):
         env = {**fixed, **history[t], **_inputs_at(inputs, t, steps, ahead)}
@@ -133,7 +133,7 @@ def _backward(
             elif cotangents.get(name) is not None:
                 env[given[name]] = np.asarray(cotangents[name], dtype=np.float64)[:, t]
             else:
-                env[given[name]] = np.zeros([sizes[x] for x in decl.axes])
+                env[given[name]] = np.zeros([extent(x, sizes) for x in decl.axes])
         now = evaluate(named, env, sizes)
         for i, n in enumerate(wrt):
             value = to_order(now[str(i)], rules[n].dims, n.names("shape"), sizes)
@@ -188,4 +188,4 @@ def _inputs_at(inputs: dict[Node, Any], t: int, steps: int, ahead: int) -> dict[
 def _stack(rows: list[Any], axes: tuple[str, ...], sizes: Mapping[str, int]) -> Any:
     if rows:
         return np.stack(rows, axis=1)
-    return np.zeros([sizes[axes[0]], 0, *(sizes[a.rstrip("'")] for a in axes[1:])])
+    return np.zeros([sizes[axes[0]], 0, *(extent(a, sizes) for a in axes[1:])])

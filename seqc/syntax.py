@@ -71,8 +71,16 @@ class Binary(Expr):
 
 
 @dataclass(frozen=True)
+class Renaming(Expr):
+    """`K -> K'` in the brackets of a value: its dim K under another name."""
+
+    old: Name
+    new: Name
+
+
+@dataclass(frozen=True)
 class Subscript(Expr):
-    """`NAME[...]`: a lag, a dim (`index[N]`) or a gather; which of them is for the builder to see."""
+    """`NAME[...]`: a lag, renamed dims, a dim (`index[N]`) or a gather; which of them is for the builder to see."""
 
     name: Name
     items: tuple[Expr, ...]

@@ -8,7 +8,7 @@ that several files, versions of a file and imports of one file live in one proce
 from __future__ import annotations
 
 from seqc.emit.signature import Kernels, Signature
-from seqc.emit.sizes import dims, layout_text, layouts, main_input, sizes_text, tellers
+from seqc.emit.sizes import dims, extent, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
 from seqc.emit.text import group, lay, returned
 
@@ -62,7 +62,7 @@ def operators_text(sig: Signature) -> str:
     """The operators: their code for real tensors, for tracing, and for autograd; and their registration."""
     main = main_input(sig)
     axes = layouts(sig)
-    shapes = [f"{main}.new_zeros({group(['B', 'T', *o.dims])})" for o in sig.outputs]
+    shapes = [f"{main}.new_zeros({group(['B', 'T', *map(extent, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_zeros({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
     fake_run = [
         lay("def _fake_run(", list(sig.arguments), "):"),

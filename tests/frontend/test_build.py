@@ -120,6 +120,31 @@ def test_longer_lags_become_hidden_states() -> None:
     np.testing.assert_allclose(run(program, x)["o"], expected, rtol=1e-12)
 
 
+def test_a_renamed_dim_makes_an_outer_product_of_a_value_with_itself() -> None:
+    text = """spec a
+dim K
+input k[K]
+state S[K, K'] = 0
+S = 0.5 * S[t-1, K -> K', K' -> K] + k[t-1] * k[K -> K']
+output y[K] = S @ k
+output z[K'] = k @ S
+"""
+    program = load(text)
+    assert program.states["S"].dims == ("K", "K'")
+    x = arrays(program)
+    k = x["k"]
+    S, y, z = np.zeros((B, 2, 2)), [], []
+    for t in range(T):
+        old = k[:, t - 1] if t else np.zeros((B, 2))
+        S = 0.5 * S.transpose(0, 2, 1) + old[:, :, None] * k[:, t][:, None, :]
+        y.append(np.einsum("bij,bj->bi", S, k[:, t]))
+        z.append(np.einsum("bij,bi->bj", S, k[:, t]))
+    results = run(program, x)
+    np.testing.assert_allclose(results["y"], np.stack(y, 1), rtol=1e-12)
+    np.testing.assert_allclose(results["z"], np.stack(z, 1), rtol=1e-12)
+    np.testing.assert_allclose(results["S_T"], S, rtol=1e-12)
+
+
 def test_fold_makes_its_steps_in_order() -> None:
     program = load(FOLDER / "product.seq")
     x = arrays(program)

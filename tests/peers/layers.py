@@ -46,7 +46,7 @@ def _ttt(given: Tensors) -> Tensors:
     weight, bias = given["W0"], given["b0"].squeeze(-2)
     return {
         **{n: given[n] for n in ("q", "k", "v")},
-        "q_again": given["q"], "k_again": given["k"], "rate": given["lr"], "place": place, "first": first,
+        "rate": given["lr"], "place": place, "first": first,
         "gain": given["ln_w"], "shift": given["ln_b"], "W_0": weight, "b_0": bias,
     }
 

@@ -12,6 +12,7 @@ import pytest
 from seqc import build, reference
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower
+from seqc.evaluate import extent
 from tests.block_runner import run_block
 from tests.peers.mapping import CASES, Arrays, Peer
 from tests.peers.mappings import PEERS
@@ -47,7 +48,7 @@ def test_block(peer: Peer, form: str) -> None:
         starts = {f"{n}_0": x for n, x in reference.initial_states(program, arrays, sizes).items()}
         ends = {f"{n}_T": cotangents.get(f"{n}_T", np.zeros_like(starts[f"{n}_0"])) for n in program.states}
         steps = next(np.shape(arrays[n])[1] for n in program.inputs)
-        outputs = {n: cotangents.get(n, np.zeros([sizes["B"], steps, *(sizes[x] for x in d.dims)]))
+        outputs = {n: cotangents.get(n, np.zeros([sizes["B"], steps, *(extent(x, sizes) for x in d.dims)]))
                    for n, d in program.output_decls.items()}
         return run_block(block, {**arrays, **starts}, {**outputs, **ends})
 
