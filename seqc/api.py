@@ -37,12 +37,21 @@ class Recurrence:
         return load_emitted(self.source, self._compiled.signature.spec)
 
     def __call__(self, *inputs: Any, **states: Any) -> Any:
-        """Inputs, then params, in the spec's order or by name; NAME_0 for a state's initial value. A named tuple."""
-        return getattr(self.module, self._compiled.signature.spec)(*inputs, **states)
+        """Inputs, then params, in the spec's order or by name; NAME_0 for a state's initial value. A named tuple.
+
+        cu_seqlens: the bounds of a pack's sequences; reverse: from the last step to the first (`docs/calls.md`). Names are
+        the spec's or, where those are words of Python, the emitted ones: `gla(**{"lambda": x})` or `gla(lambda_=x)`.
+        """
+        return getattr(self.module, self._compiled.signature.spec)(*inputs, **self._emitted(states))
 
     def step(self, *inputs: Any, **states: Any) -> Any:
         """One step, without a time axis; states as `NAME_0`."""
-        return getattr(self.module, f"{self._compiled.signature.spec}_step")(*inputs, **states)
+        return getattr(self.module, f"{self._compiled.signature.spec}_step")(*inputs, **self._emitted(states))
+
+    def _emitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by their emitted names."""
+        names = {own: emitted for emitted, own in self._compiled.signature.renamed.items()}
+        return {names.get(name, name): x for name, x in given.items()}
 
     @property
     def Module(self) -> Any:  # a class
@@ -85,12 +94,14 @@ def compile(
     return Recurrence(compile_spec(spec, Options(backend, target, dict(dims or {}), form, rows)))
 
 
-def oracle(spec: str | Path, **arrays: Any) -> dict[str, Any]:
+def oracle(spec: str | Path, *, cu_seqlens: Any = None, reverse: bool = False, **arrays: Any) -> dict[str, Any]:
     """The recurrence step by step in float64 numpy: outputs NAME and final states NAME_T.
 
-    arrays: inputs [B, T, dims], params [dims], initial states NAME_0 [B, dims]; numpy arrays or tensors.
+    arrays: inputs [B, T, dims], params [dims], initial states NAME_0 [B, dims]; numpy arrays or tensors. cu_seqlens: the
+    bounds of a pack's sequences; reverse: from the last step to the first.
     """
-    return run(load(spec), {name: _array(x) for name, x in arrays.items()})
+    bounds = None if cu_seqlens is None else [int(bound) for bound in cu_seqlens]
+    return run(load(spec), {name: _array(x) for name, x in arrays.items()}, bounds, reverse)
 
 
 def explain(spec: str | Path, backend: str = "auto", *, target: str = "sm_90", dims: Mapping[str, int] | None = None,

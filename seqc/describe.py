@@ -42,7 +42,17 @@ def signature(program: Program, blocks: Mapping[str, Block], kernels: Mapping[st
         triton=kernels.get("triton"),
         cpu=kernels.get("cpu"),
         header=header,
+        renamed=renamed(program),
     )
+
+
+def renamed(program: Program) -> dict[str, str]:
+    """Emitted name -> the spec's, of the arguments and results that could not keep theirs."""
+    decls = [*program.inputs.values(), *program.params.values(), *program.output_decls.values()]
+    names = {safe_name(d.name): d.name for d in decls}
+    for s in program.states:
+        names |= {f"{safe_name(s)}{mark}": f"{s}{mark}" for mark in ("_0", "_T")}
+    return {emitted: own for emitted, own in names.items() if emitted != own}
 
 
 def _dims(decl: TensorDecl) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ operator table with the compiler and nothing else: no pass but the derivative of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from seqc import packs
 from seqc.diagnostics import Unsupported
 from seqc.evaluate import evaluate, extent, to_order
 from seqc.graph import BATCH, Node, leaf, leaves
@@ -61,16 +63,20 @@ def initial_states(program: Program, arrays: Arrays, sizes: Mapping[str, int]) -
     return out
 
 
-def run(program: Program, arrays: Arrays) -> dict[str, Any]:
+def run(
+    program: Program, arrays: Arrays, cu_seqlens: Sequence[int] | None = None, reverse: bool = False
+) -> dict[str, Any]:
     """Outputs NAME [B, T, dims] and final states NAME_T [B, dims], float64.
 
-    arrays: inputs [B, T, dims], params [dims], and optional initial states NAME_0 [B, dims].
+    arrays: inputs [B, T, dims], params [dims], and optional initial states NAME_0 [B, dims]. cu_seqlens: the bounds of a
+    pack's sequences (see `seqc.packs`); reverse: from the last step to the first.
     """
-    return gradients(program, arrays, None)[0]
+    return gradients(program, arrays, None, cu_seqlens, reverse)[0]
 
 
 def gradients(
-    program: Program, arrays: Arrays, cotangents: Arrays | None
+    program: Program, arrays: Arrays, cotangents: Arrays | None, cu_seqlens: Sequence[int] | None = None,
+    reverse: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(results, gradients): d sum(cotangent * result) by input, param and NAME_0.
 
@@ -80,6 +86,10 @@ def gradients(
 
     if program.direction == "both":
         raise Unsupported("`scan both` is not lowered yet")
+    if reverse:
+        program = replace(program, direction="backward" if program.direction == "forward" else "forward")
+    if cu_seqlens is not None:
+        return packs.joined(program, arrays, cotangents, list(cu_seqlens), gradients)
     sizes = sizes_of(program, arrays)
     steps = sizes["T"]
     graph = program.graph

@@ -7,6 +7,7 @@ that several files, versions of a file and imports of one file live in one proce
 
 from __future__ import annotations
 
+from seqc.emit.packs import bounds_text, sequences_text
 from seqc.emit.signature import Kernels, Signature
 from seqc.emit.sizes import dims, extent, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
@@ -17,7 +18,7 @@ DIGEST = "DIGEST_HERE_"  # stands in the text for the digest of the text; as lon
 
 def forms_text(sig: Signature) -> str:
     """The forms of the recurrence that the file holds, and the one function that chooses among them."""
-    parts = [_FORM]
+    parts = [_FORM, sequences_text(sig)]
     for suffix, kernels in sig.backends.items():
         parts.append(_saved_text(sig, suffix, kernels))
         if not kernels.infer:
@@ -27,19 +28,25 @@ def forms_text(sig: Signature) -> str:
     forms = []
     for suffix in sig.backends:
         prepare = "_prepare_triton" if suffix == "triton" else "_prepare_torch"
-        names = [prepare, *(f"_{part}_{suffix}" for part in ("infer", "forward", "backward", "saved", "step"))]
-        forms.append(lay(f"_{suffix.upper()} = _Form(", names, ")"))
+        three = [f"_{part}_{suffix}" for part in ("infer", "forward", "backward")]
+        if not sig.backends[suffix].packs:
+            three = [f"*_one_by_one({', '.join(three)})"]
+        forms.append(lay(f"_{suffix.upper()} = _Form(", [prepare, *three, f"_saved_{suffix}", f"_step_{suffix}"], ")"))
     parts += ["\n".join(forms), _choice_text(sig)]
     return "\n\n\n".join(part.strip() for part in parts)
 
 
 def _saved_text(sig: Signature, suffix: str, kernels: Kernels) -> str:
     rows = [f"({group(kept.shape)}, {kept.dtype})" for kept in kernels.saved]
+    packed = [f"({group(kept.packed or kept.shape)}, {kept.dtype})" for kept in kernels.saved] if kernels.packs else []
     words = ", ".join(kept.name for kept in kernels.saved) or "nothing"
+    if rows and not packed:
+        words += "; nothing of a pack, which runs again"
     return "\n".join(
         [
-            lay(f"def _saved_{suffix}(", [*dims(sig), "io", "carry"], "):"),
+            lay(f"def _saved_{suffix}(", ["packed", *dims(sig), "io", "carry"], "):"),
             f'    """Shapes and dtypes of what forward saves: {words}."""',
+            *(["    if packed:", lay("return [", packed, "]", 8)] if packed != rows else []),
             lay("return [", rows, "]", 4),
         ]
     )
@@ -62,12 +69,12 @@ def operators_text(sig: Signature) -> str:
     """The operators: their code for real tensors, for tracing, and for autograd; and their registration."""
     main = main_input(sig)
     axes = layouts(sig)
-    shapes = [f"{main}.new_zeros({group(['B', 'T', *map(extent, o.dims)])})" for o in sig.outputs]
+    shapes = [f"{main}.new_zeros({group([f'*{main}.shape[:2]', *map(extent, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_zeros({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
     fake_run = [
-        lay("def _fake_run(", list(sig.arguments), "):"),
+        lay("def _fake_run(", [*sig.arguments, "cu_seqlens", "reverse"], "):"),
         '    """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""',
-        lay(f"{', '.join(dims(sig))} = _sizes(", list(tellers(sig)), ")", 4),
+        lay(f"{', '.join(dims(sig))} = _sizes(", [*tellers(sig), "cu_seqlens"], ")", 4),
         returned(shapes, 4),
     ]
     names = {
@@ -78,7 +85,9 @@ def operators_text(sig: Signature) -> str:
         "main": sig.arguments.index(main),
         "given": len(tellers(sig)),
         "count": len(sig.arguments),
-        "after": len(sig.arguments) + 1,
+        "given_count": len(sig.arguments) + 1,
+        "calls": len(sig.arguments) + 2,
+        "after": len(sig.arguments) + 3,
         "argument_list": ", ".join(sig.arguments),
         "result_list": ", ".join(sig.results),
         "outputs": len(sig.outputs),
@@ -86,6 +95,7 @@ def operators_text(sig: Signature) -> str:
     }
     parts = [
         layout_text(sig),
+        bounds_text(sig),
         sizes_text(sig),
         sizes_text(sig, time=False),
         _DTYPES,
@@ -158,37 +168,41 @@ def _autocast_off(function):
 '''
 
 _OPERATORS = '''
-def _fake_forward(*tensors):
+def _fake_forward(*arguments):
     """What `forward` returns, all zeros."""
-    x = tensors[{main}]
-    saved = _form(x).saved(*_sizes(*tensors[:{given}]), x.dtype, _carry(x))
-    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+    x, cu_seqlens = arguments[{main}], arguments[{count}]
+    saved = _form(x).saved(cu_seqlens is not None, *_sizes(*arguments[:{given}], cu_seqlens), x.dtype, _carry(x))
+    return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
-def _fake_backward(*tensors):
+def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in tensors[:{count}]]
+    return [x.new_zeros(x.shape) for x in arguments[:{count}]]
 
 
 @_autocast_off
-def _run(*tensors):
+def _run(*arguments):
     """Operator `run`: {result_list}."""
+    *tensors, cu_seqlens, reverse = arguments
     x = tensors[{main}]
     form, carry = _form(x), _carry(x)
+    _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
-        return [*_fake_run(*tensors)[:{outputs}], *(_copy(s, carry) for s in tensors[{given}:])]
-    results = form.infer(*form.prepare(carry, *tensors))
+        return [*_fake_run(*arguments)[:{outputs}], *(_copy(s, carry) for s in tensors[{given}:])]
+    results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     return [*(_dense(o, x.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
 
 
 @_autocast_off
-def _forward(*tensors):
+def _forward(*arguments):
     """Operator `forward`: {result_list}, and a list of what backward needs."""
+    *tensors, cu_seqlens, reverse = arguments
     x = tensors[{main}]
     form, carry = _form(x), _carry(x)
+    _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
-        return *_run(*tensors), _fake_forward(*tensors)[-1]
-    results = form.forward(*form.prepare(carry, *tensors))
+        return *_run(*arguments), _fake_forward(*arguments)[-1]
+    results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     outputs, states, saved = results[:{outputs}], results[{outputs}:{total}], results[{total}:]
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
@@ -196,13 +210,15 @@ def _forward(*tensors):
 @_autocast_off
 def _backward(*arguments):
     """Operator `backward`: the gradients of {argument_list}."""
-    tensors, saved, cotangents = arguments[:{count}], arguments[{count}], arguments[{after}:]
+    tensors, (cu_seqlens, reverse, saved) = arguments[:{count}], arguments[{count}:{after}]
+    cotangents = arguments[{after}:]
     x = tensors[{main}]
     form, carry = _form(x), _carry(x)
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], cotangents[{outputs}:], strict=True)
         return [*_fake_backward(*tensors)[:{given}], *(_copy(d, s.dtype) for s, d in final)]
-    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
 '''
 
@@ -211,15 +227,17 @@ class _Derivative(torch.autograd.Function):
     """{spec} with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
     @staticmethod
-    def forward(ctx, *tensors):
-        *results, saved = _OPS.forward.default(*tensors)
-        ctx.save_for_backward(*tensors, *saved)
+    def forward(ctx, *arguments):
+        *results, saved = _OPS.forward.default(*arguments)
+        *given, ctx.reverse = arguments
+        ctx.save_for_backward(*given, *saved)
         return tuple(results)
 
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
-        return tuple(_differentiable_backward(*kept[:{count}], list(kept[{count}:]), *cotangents))
+        given, saved = kept[:{given_count}], list(kept[{given_count}:])
+        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
 
 
 class _FirstDerivativeOnly(torch.autograd.Function):
@@ -227,8 +245,8 @@ class _FirstDerivativeOnly(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, count, *flat):
-        saved = list(flat[{count} : {count} + count])
-        return tuple(_OPS.backward.default(*flat[:{count}], saved, *flat[{count} + count :]))
+        saved = list(flat[{calls} : {calls} + count])
+        return tuple(_OPS.backward.default(*flat[:{calls}], saved, *flat[{calls} + count :]))
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -239,17 +257,17 @@ def _needs_gradient(tensors):
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
-def _differentiable_run(*tensors):
-    if _needs_gradient(tensors):
-        return list(_Derivative.apply(*tensors))
+def _differentiable_run(*arguments):
+    if _needs_gradient(arguments[:{count}]):
+        return list(_Derivative.apply(*arguments))
     with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*tensors)
+        return _OPS.run.default(*arguments)
 
 
 def _differentiable_backward(*arguments):
-    tensors, saved, cotangents = arguments[:{count}], arguments[{count}], arguments[{after}:]
-    if _needs_gradient([*tensors, *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    given, saved, cotangents = arguments[:{calls}], arguments[{calls}], arguments[{after}:]
+    if _needs_gradient([*given[:{count}], *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 '''
@@ -265,11 +283,12 @@ def _register():
     arguments = [f"Tensor {{x}}" for x in "{arguments}".split()]
     results = [f"Tensor {{x}}" for x in "{results}".split()]
     cotangents = [f"Tensor d_{{x}}" for x in "{results}".split()]
-    taken, given = ", ".join(arguments), ", ".join(results)
+    once, given = ", ".join(arguments), ", ".join(results)
+    taken = f"{{once}}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({{taken}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({{taken}}) -> ({{given}}, Tensor[] saved)")
     library.define(f"backward({{taken}}, Tensor[] saved, {{', '.join(cotangents)}}) -> Tensor[]")
-    library.define(f"step({{taken}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({{once}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
     fakes = {{"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}}
     kernels = {{"run": _run, "forward": _forward, "backward": _backward, "step": _step}}
     for operator, kernel in kernels.items():

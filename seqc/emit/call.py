@@ -14,16 +14,19 @@ def result_text(sig: Signature) -> str:
     axes = layouts(sig)
     rows = [f"    {o.name}: Tensor  # [{', '.join(['B', 'T', *o.dims])}]" for o in sig.outputs]
     rows += [f"    {s.name}_T: Tensor  # [{', '.join(axes[f'{s.name}_0'])}]" for s in sig.states]
+    words = {name: f", `{said}` in the spec" for name, said in sig.renamed.items() if name in sig.results}
+    rows = [row + words.get(row.split(":")[0].strip(), "") for row in rows]
     title = docstring(["Outputs, and the states after the last step: the next call's NAME_0, to go on from."], 4)
     return "\n".join([f"class {sig.class_name}Result(NamedTuple):", title, "", *rows])
 
 
-def head_text(sig: Signature, name: str, params: bool = True, indent: int = 0) -> str:
-    """The head of a function; a Module's, which owns the params, without them."""
+def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent: int = 0) -> str:
+    """The head of a function over a sequence (time) or for a step; a Module's, which owns the params, without them."""
     given = [f"{x}: Tensor" for x in (tellers(sig) if params else _passed(sig))]
-    keys = ["*", *(f"{x}: Tensor | None = None" for x in sig.initial)] if sig.states else []
+    keys = [f"{x}: Tensor | None = None" for x in sig.initial]
+    keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False"] if time else []
     own = [] if params else ["self"]
-    return lay(f"def {name}(", [*own, *given, *keys], f") -> {sig.class_name}Result:", indent)
+    return lay(f"def {name}(", [*own, *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", indent)
 
 
 def _passed(sig: Signature) -> list[str]:
@@ -53,7 +56,7 @@ def _body(sig: Signature, time: bool) -> list[str]:
     used = ", ".join(dims(sig, time))
     lines = [
         lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
-        lay(f"{used} = {made}(", list(tellers(sig)), ")", 4),
+        lay(f"{used} = {made}(", [*tellers(sig), *(["cu_seqlens"] if time else [])], ")", 4),
     ]
     if sig.states:
         lines.append(f"    carry = _carry({main})")
@@ -66,30 +69,39 @@ def _body(sig: Signature, time: bool) -> list[str]:
             f"    if {name} is None:",
             f"        {name} = {_default(s, axes[name], main)}",
             f"    elif {name}.shape != {group(list(axes[name]))}:",
-            lay("raise _shape_error(", [str(time), *known], ")", 8),
+            lay("raise _shape_error(", [str(time), "cu_seqlens" if time else "None", *known], ")", 8),
             f"    elif {name}.dtype != carry:",
             f"        {name} = {name}.to(carry)",
         ]
     operator = "run" if time else "step"
-    return [*lines, lay(f"return {sig.class_name}Result(*_OPS.{operator}.default(", list(sig.arguments), "))", 4)]
+    arguments = [*sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
+    return [*lines, lay(f"return {sig.class_name}Result(*_OPS.{operator}.default(", arguments, "))", 4)]
 
 
 def _shapes(sig: Signature, time: bool) -> list[str]:
-    rows = [f"    {name}: [{', '.join(axes)}]" for name, axes in layouts(sig, time).items()]
+    said = {name: f" (`{sig.renamed[name]}` in the spec)" if name in sig.renamed else "" for name in sig.arguments}
+    rows = [f"    {name}: [{', '.join(axes)}]{said[name]}" for name, axes in layouts(sig, time).items()]
     return ["", "Shapes:", *rows] if rows else []
 
 
 def function_text(sig: Signature) -> str:
     """The public function: casts, checks, default states, then the operator."""
     words = [f"Run {sig.spec} over a sequence.", *_shapes(sig, True), ""]
-    words += ["States are float32 (float64 for float64 inputs); one that is not given starts at its default."]
-    return "\n".join([head_text(sig, sig.spec), docstring(words, 4), *_body(sig, True)])
+    words += ["States are float32 (float64 for float64 inputs); one that is not given starts at its default.", ""]
+    own = ", ".join(name for name, axes in layouts(sig).items() if axes[:1] == ("B",) and "T" not in axes)
+    words += [
+        "cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are",
+        "    [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on",
+        f"    the inputs' device.{f' One entry per sequence: {own}.' if own else ''}",
+        "reverse: every sequence runs from its last step to its first.",
+    ]
+    return "\n".join([head_text(sig, sig.spec, True), docstring(words, 4), *_body(sig, True)])
 
 
 def step_text(sig: Signature) -> str:
     """The function for one step: the same casts, checks and default states, then the operator."""
     words = [f"Run {sig.spec} for one step: one token of decoding.", *_shapes(sig, False)]
-    return "\n".join([head_text(sig, f"{sig.spec}_step"), docstring(words, 4), *_body(sig, False)])
+    return "\n".join([head_text(sig, f"{sig.spec}_step", False), docstring(words, 4), *_body(sig, False)])
 
 
 def cast_text(sig: Signature) -> str:

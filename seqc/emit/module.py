@@ -42,9 +42,10 @@ def module_text(sig: Signature) -> str:
         ]
     for method, function in (("forward", sig.spec), ("step", f"{sig.spec}_step")):
         given = [*(x.name for x in sig.inputs), *(p.name if p.per_batch else f"self.{p.name}" for p in sig.params)]
-        head = head_text(sig, method, params=False, indent=4)
-        states = [f"{x}={x}" for x in sig.initial]
-        words = "The recurrence over a sequence" if method == "forward" else "One step"
+        time = method == "forward"
+        head = head_text(sig, method, time, params=False, indent=4)
+        states = [f"{x}={x}" for x in (*sig.initial, *(("cu_seqlens", "reverse") if time else ()))]
+        words = "The recurrence over a sequence" if time else "One step"
         lines += [
             "",
             head,

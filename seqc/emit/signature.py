@@ -4,6 +4,8 @@ In: names (already safe: see `seqc.emit.names`), dims in declared order, and the
 that `seqc.emit.emit` turns into a file. Nothing here knows a graph, and nothing imports torch.
 
 Layouts: an input or output is [B, T, dims...], a state [B, dims...], a parameter [dims...] ([B, dims...] per batch).
+A call with `cu_seqlens` is a pack: inputs and outputs are [1, T, dims...], one sequence after the other; B is then the
+number of sequences in what has no time axis.
 Dtypes: "io" is the dtype of the inputs; "carry" is float64 for float64 inputs, else float32. States are "carry", and
 so is everything that the torch and cpu functions get or give. The Triton functions get tensors in the dtypes that they
 are stored in; what they give is cast by the boundary where it has another dtype. All arguments are contiguous.
@@ -17,6 +19,10 @@ The functions of a `Kernels`, SUFFIX "torch", "triton" or "cpu"; names in the or
     _step_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)     one step: no time axis
     _ready_cpu() -> bool    whether the native code can run here; asked at every call and in tracing, so it remembers
 
+Where `Kernels.packs`, the first three also take the keywords `cu_seqlens` (None, or bounds [B + 1]; a sequence may have no
+steps) and `reverse` (every sequence from its last step to its first). Where not, the boundary flips, and runs the
+sequences of a pack one by one.
+
 They run below autograd with autocast off, on one device, with B > 0 and T > 0, and every cotangent dense (never None).
 They return fresh tensors: no result is an argument, and no two results share memory. `_step_torch` is the exception:
 autograd differentiates it where a gradient of a step is asked for, so it is made of ordinary torch operators and may
@@ -25,7 +31,8 @@ return views.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Dtype = Literal["io", "carry"]
@@ -83,11 +90,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Saved:
-    """A tensor that forward keeps for backward. shape: Python expressions over B, T and dims: "(T + 63) // 64"."""
+    """A tensor that forward keeps for backward. shape: Python expressions over B, T and dims: "(T + 63) // 64".
+
+    packed: its shape for a pack, where that differs; T is then the number of all steps, B that of the sequences.
+    """
 
     name: str
     shape: tuple[str, ...]
     dtype: Dtype = "carry"
+    packed: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,13 +108,14 @@ class Kernels:
     text: complete top-level definitions, the functions above among them; it may use `torch` and `math`. In the Triton
     part kernels are written `@triton.jit` and use `triton` and `tl`; emission puts the import off until a CUDA tensor
     arrives. infer: whether the text defines `_infer_SUFFIX`. float64: whether float64 inputs are served (by the torch
-    part always); where not, the torch part takes them.
+    part always); where not, the torch part takes them. packs: whether the functions take `cu_seqlens` and `reverse`.
     """
 
     text: str
     saved: tuple[Saved, ...] = ()
     infer: bool = False
     float64: bool = False
+    packs: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,8 @@ class Signature:
     spec: the public function's name; class_name: the Module's. doc: the lines of the file's docstring (the recurrence,
     the numerical plan). header: words of the one comment line above it (target, tiles), or "". torch: the plain form,
     which serves every device and dtype; triton: the CUDA form, or None; cpu: the native form, or None. A longer lag is
-    one more state: list it, so that a run can be continued from what a call returned.
+    one more state: list it, so that a run can be continued from what a call returned. renamed: emitted name -> the
+    spec's, of the arguments and results whose name could not stand.
     """
 
     spec: str
@@ -128,10 +141,11 @@ class Signature:
     triton: Kernels | None = None
     cpu: Kernels | None = None
     header: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Every tensor argument of the operator, in order: inputs, params, then NAME_0 of each state."""
+        """Every argument of the kernels, in order: inputs, params, then NAME_0 of each state."""
         return tuple(x.name for x in self.inputs) + tuple(p.name for p in self.params) + self.initial
 
     @property

@@ -81,14 +81,16 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
     """The function that reads the sizes of all dims from the inputs and params, and refuses shapes that disagree."""
     axes = {name: dims for name, dims in layouts(sig, time).items() if name in tellers(sig)}
     names = list(axes)
+    samples = {p.name for p in sig.params if p.per_batch}
     reads: list[str] = []
     ranks: list[str] = []
     known: set[str] = set()
     wrong: list[str] = []
+    late: list[str] = []  # what has an entry per sequence, whose number a pack tells by other means
     for name, dims_ in axes.items():
         new = [d for d in dims_ if d not in known]
         if len(set(new)) < len(dims_):  # an axis whose size is already told
-            wrong.append(f"{name}.shape != {group(dims_)}")
+            (late if time and name in samples else wrong).append(f"{name}.shape != {group(dims_)}")
         if not new:
             continue
         known.update(new)
@@ -98,10 +100,11 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
         else:
             reads += [f"{d} = {name}.shape[{dims_.index(d)}]" for d in dict.fromkeys(new)]
     reads += [f"{d.name} = {d.default}" for d in sig.dims if d.name not in known]
-    refusal = lay("raise _shape_error(", [str(time), *(f"{name}={name}" for name in names)], ")", 8)
+    given = "cu_seqlens" if time else "None"
+    refusal = lay("raise _shape_error(", [str(time), given, *(f"{name}={name}" for name in names)], ")", 8)
     title = "_sizes" if time else "_step_sizes"
     text = [
-        lay(f"def {title}(", names, "):"),
+        lay(f"def {title}(", [*names, *(["cu_seqlens"] if time else [])], "):"),
         f'    """Sizes of the dims {", ".join(dims(sig, time))}; ValueError where shapes disagree."""',
         either(ranks, 4),
         refusal,
@@ -109,6 +112,10 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
     ]
     if wrong:
         text += [either(wrong, 4), refusal]
+    if time:
+        text += ["    if cu_seqlens is not None:", f"        B = _sequences(cu_seqlens, {main_input(sig)})"]
+    if late:
+        text += [either(late, 4), refusal]
     for dim in sig.dims:
         if dim.choices:
             allowed = ", ".join(map(str, dim.choices))
@@ -126,12 +133,14 @@ def layout_text(sig: Signature) -> str:
 
 
 _SHAPE_ERROR = '''
-def _shape_error(time, **tensors):
+def _shape_error(time, cu_seqlens, **tensors):
     """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
     sizes = {{}}
     for name, x in tensors.items():
         axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
         shape = list(x.shape)
+        if cu_seqlens is not None and "T" not in axes:
+            sizes["B"] = (len(cu_seqlens) - 1, "cu_seqlens")
         if len(shape) != len(axes):
             return ValueError(f"{spec}: {{name}} has shape {{shape}}; its axes are [{{', '.join(axes)}}]")
         for axis, size in zip(axes, shape):

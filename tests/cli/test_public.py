@@ -66,7 +66,7 @@ def test_spec(path: Path) -> None:
 @operators
 def test_operator(path: Path) -> None:
     module = case(path, 5).module
-    torch.library.opcheck(module._OPS.run.default, tuple(tensors(path, 5).values()))
+    torch.library.opcheck(module._OPS.run.default, (*tensors(path, 5).values(), None, False))
 
 
 def compiled_run(path: Path, backend: str) -> None:

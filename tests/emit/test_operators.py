@@ -15,13 +15,13 @@ from tests.emit.data import cell_data, decay_data
 @pytest.mark.parametrize("T", [0, 5])
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck(decay: ModuleType, cell: ModuleType, square: ModuleType, T: int, grad: bool) -> None:
-    torch.library.opcheck(decay._OPS.run.default, decay_data(T, torch.float32, grad))
-    torch.library.opcheck(cell._OPS.run.default, cell_data(T, torch.float32, grad))
-    torch.library.opcheck(square._OPS.run.default, [torch.randn(2, T, 3, requires_grad=grad)])
+    torch.library.opcheck(decay._OPS.run.default, (*decay_data(T, torch.float32, grad), None, False))
+    torch.library.opcheck(cell._OPS.run.default, (*cell_data(T, torch.float32, grad), None, False))
+    torch.library.opcheck(square._OPS.run.default, (torch.randn(2, T, 3, requires_grad=grad), None, False))
 
 
 def test_opcheck_of_the_inner_operators(cell: ModuleType) -> None:
-    args = cell_data(5, torch.float32, grad=False)
+    args = (*cell_data(5, torch.float32, grad=False), None, False)
     torch.library.opcheck(cell._OPS.forward.default, args)
     *results, saved = cell._OPS.forward.default(*args)
     torch.library.opcheck(cell._OPS.backward.default, (*args, saved, *results))
@@ -72,7 +72,7 @@ def test_native_form_where_it_is_ready() -> None:
     sig = bodies.decay()
     module = load_emitted(emit(replace(sig, cpu=replace(sig.torch, text=native))), "native")
     x, g, _ = decay_data(4, torch.float32)
-    torch.library.opcheck(module._OPS.run.default, decay_data(5, torch.float32))
+    torch.library.opcheck(module._OPS.run.default, (*decay_data(5, torch.float32), None, False))
     first, step = module.decay(x, g).y, module.decay_step(x[:, 0].detach(), g[:, 0].detach()).y
     module.ready = False
     assert torch.equal(first, -module.decay(x, g).y)

@@ -179,8 +179,73 @@ def _prepare_torch(carry, *tensors):
     return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
 
 
-def _saved_torch(B, T, D, io, carry):
-    """Shapes and dtypes of what forward saves: h_all."""
+# T: an entry per step; B: one per sequence; -: neither
+_ARGUMENTS = "TTB"
+_RESULTS = "TB"
+
+
+def _turned(tensors, kinds, reverse):
+    """The tensors, those with steps from the last to the first where `reverse`."""
+    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+
+
+def _parts(tensors, kinds, i, steps):
+    """What sequence i of a pack has of the tensors, as views."""
+    views = {"T": lambda x: x[:, steps], "B": lambda x: x[i : i + 1], "-": lambda x: x}
+    return [views[kind](x) for x, kind in zip(tensors, kinds)]
+
+
+def _each(cu_seqlens):
+    """The sequences of a pack that have steps, as (index, slice). Reads the bounds: of a GPU's, it waits for them."""
+    bounds = cu_seqlens.tolist()
+    steps = map(slice, bounds[:-1], bounds[1:])
+    return [(i, own) for i, own in enumerate(steps) if own.start < own.stop]
+
+
+def _one_by_one(infer, forward, backward):
+    """(infer, forward, backward) that take packs and `reverse`, of functions of whole batches that run forward.
+
+    The sequences of a pack run one after the other. It saves nothing: backward runs them again.
+    """
+
+    def run(function, tensors, cu_seqlens, reverse):
+        if cu_seqlens is None:
+            results = function(*_turned(tensors, _ARGUMENTS, reverse))
+            return [*_turned(results, _RESULTS, reverse), *results[2:]]
+        results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[2:])]
+        for part in _each(cu_seqlens):
+            found = infer(*_turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse))
+            for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
+                whole.copy_(own)
+        return results
+
+    def run_back(*everything, cu_seqlens, reverse):
+        tensors, saved, cotangents = everything[:3], everything[3:-2], everything[-2:]
+        if cu_seqlens is None:
+            turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+        gradients = [torch.zeros_like(x) for x in tensors[:2]] + [d.clone() for d in cotangents[1:]]
+        for part in _each(cu_seqlens):
+            own = _turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse)
+            ends = _turned(_parts(cotangents, _RESULTS, *part), _RESULTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
+                whole.add_(x) if kind == "-" else whole.copy_(x)
+        return gradients
+
+    def run_infer(*tensors, cu_seqlens, reverse):
+        return run(infer, tensors, cu_seqlens, reverse)
+
+    def run_forward(*tensors, cu_seqlens, reverse):
+        return run(forward, tensors, cu_seqlens, reverse)
+
+    return run_infer, run_forward, run_back
+
+
+def _saved_torch(packed, B, T, D, io, carry):
+    """Shapes and dtypes of what forward saves: h_all; nothing of a pack, which runs again."""
+    if packed:
+        return []
     return [(((T + 63) // 64 + 1, B, D), carry)]
 
 
@@ -189,7 +254,7 @@ def _infer_torch(*tensors):
     return _forward_torch(*tensors)[:2]
 
 
-_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch, _step_torch)
+_TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
 
 
 def _form(x):
@@ -206,12 +271,14 @@ _AXES = {
 }
 
 
-def _shape_error(time, **tensors):
+def _shape_error(time, cu_seqlens, **tensors):
     """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
     sizes = {}
     for name, x in tensors.items():
         axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
         shape = list(x.shape)
+        if cu_seqlens is not None and "T" not in axes:
+            sizes["B"] = (len(cu_seqlens) - 1, "cu_seqlens")
         if len(shape) != len(axes):
             return ValueError(f"hgrn: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
         for axis, size in zip(axes, shape):
@@ -223,23 +290,50 @@ def _shape_error(time, **tensors):
     return ValueError(f"hgrn: shapes disagree: {_AXES}")
 
 
-def _sizes(x, g):
+def _sequences(cu_seqlens, x):
+    """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"hgrn: cu_seqlens is {cu_seqlens.dtype}; it is torch.int32 or torch.int64")
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
+        shape = list(cu_seqlens.shape)
+        raise ValueError(f"hgrn: cu_seqlens has shape {shape}; for N sequences it is [N + 1]: their bounds")
+    if cu_seqlens.device != x.device:
+        raise ValueError(f"hgrn: cu_seqlens is on {cu_seqlens.device}, the inputs are on {x.device}")
+    if x.shape[0] != 1:
+        why = "with cu_seqlens the sequences stand one after the other in one row"
+        raise ValueError(f"hgrn: the inputs have B = {x.shape[0]}; {why}: [1, T, ...]")
+    return cu_seqlens.shape[0] - 1
+
+
+def _check_bounds(cu_seqlens, x):
+    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
+    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
+        return
+    steps, bounds = x.shape[1], cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+        raise ValueError(f"hgrn: cu_seqlens is {cu_seqlens}; {want}")
+
+
+def _sizes(x, g, cu_seqlens):
     """Sizes of the dims B, T, D; ValueError where shapes disagree."""
     if x.dim() != 3:
-        raise _shape_error(True, x=x, g=g)
+        raise _shape_error(True, cu_seqlens, x=x, g=g)
     B, T, D = x.shape
     if g.shape != (B, T, D):
-        raise _shape_error(True, x=x, g=g)
+        raise _shape_error(True, cu_seqlens, x=x, g=g)
+    if cu_seqlens is not None:
+        B = _sequences(cu_seqlens, x)
     return B, T, D
 
 
 def _step_sizes(x, g):
     """Sizes of the dims B, D; ValueError where shapes disagree."""
     if x.dim() != 2:
-        raise _shape_error(False, x=x, g=g)
+        raise _shape_error(False, None, x=x, g=g)
     B, D = x.shape
     if g.shape != (B, D):
-        raise _shape_error(False, x=x, g=g)
+        raise _shape_error(False, None, x=x, g=g)
     return B, D
 
 
@@ -271,43 +365,47 @@ def _autocast_off(function):
     return call
 
 
-def _fake_run(x, g, h_0):
+def _fake_run(x, g, h_0, cu_seqlens, reverse):
     """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
-    B, T, D = _sizes(x, g)
-    return x.new_zeros((B, T, D)), x.new_zeros((B, D), dtype=_carry(x))
+    B, T, D = _sizes(x, g, cu_seqlens)
+    return x.new_zeros((*x.shape[:2], D)), x.new_zeros((B, D), dtype=_carry(x))
 
 
-def _fake_forward(*tensors):
+def _fake_forward(*arguments):
     """What `forward` returns, all zeros."""
-    x = tensors[0]
-    saved = _form(x).saved(*_sizes(*tensors[:2]), x.dtype, _carry(x))
-    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+    x, cu_seqlens = arguments[0], arguments[3]
+    saved = _form(x).saved(cu_seqlens is not None, *_sizes(*arguments[:2], cu_seqlens), x.dtype, _carry(x))
+    return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
-def _fake_backward(*tensors):
+def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in tensors[:3]]
+    return [x.new_zeros(x.shape) for x in arguments[:3]]
 
 
 @_autocast_off
-def _run(*tensors):
+def _run(*arguments):
     """Operator `run`: o, h_T."""
+    *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
     form, carry = _form(x), _carry(x)
+    _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
-        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[2:])]
-    results = form.infer(*form.prepare(carry, *tensors))
+        return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[2:])]
+    results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
 @_autocast_off
-def _forward(*tensors):
+def _forward(*arguments):
     """Operator `forward`: o, h_T, and a list of what backward needs."""
+    *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
     form, carry = _form(x), _carry(x)
+    _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
-        return *_run(*tensors), _fake_forward(*tensors)[-1]
-    results = form.forward(*form.prepare(carry, *tensors))
+        return *_run(*arguments), _fake_forward(*arguments)[-1]
+    results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     outputs, states, saved = results[:1], results[1:2], results[2:]
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
@@ -315,13 +413,15 @@ def _forward(*tensors):
 @_autocast_off
 def _backward(*arguments):
     """Operator `backward`: the gradients of x, g, h_0."""
-    tensors, saved, cotangents = arguments[:3], arguments[3], arguments[4:]
+    tensors, (cu_seqlens, reverse, saved) = arguments[:3], arguments[3:6]
+    cotangents = arguments[6:]
     x = tensors[0]
     form, carry = _form(x), _carry(x)
     if 0 in x.shape[:2]:
         final = zip(tensors[2:], cotangents[1:], strict=True)
         return [*_fake_backward(*tensors)[:2], *(_copy(d, s.dtype) for s, d in final)]
-    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
 
 
@@ -329,15 +429,17 @@ class _Derivative(torch.autograd.Function):
     """hgrn with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
     @staticmethod
-    def forward(ctx, *tensors):
-        *results, saved = _OPS.forward.default(*tensors)
-        ctx.save_for_backward(*tensors, *saved)
+    def forward(ctx, *arguments):
+        *results, saved = _OPS.forward.default(*arguments)
+        *given, ctx.reverse = arguments
+        ctx.save_for_backward(*given, *saved)
         return tuple(results)
 
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
-        return tuple(_differentiable_backward(*kept[:3], list(kept[3:]), *cotangents))
+        given, saved = kept[:4], list(kept[4:])
+        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
 
 
 class _FirstDerivativeOnly(torch.autograd.Function):
@@ -345,8 +447,8 @@ class _FirstDerivativeOnly(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, count, *flat):
-        saved = list(flat[3 : 3 + count])
-        return tuple(_OPS.backward.default(*flat[:3], saved, *flat[3 + count :]))
+        saved = list(flat[5 : 5 + count])
+        return tuple(_OPS.backward.default(*flat[:5], saved, *flat[5 + count :]))
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -357,17 +459,17 @@ def _needs_gradient(tensors):
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
-def _differentiable_run(*tensors):
-    if _needs_gradient(tensors):
-        return list(_Derivative.apply(*tensors))
+def _differentiable_run(*arguments):
+    if _needs_gradient(arguments[:3]):
+        return list(_Derivative.apply(*arguments))
     with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*tensors)
+        return _OPS.run.default(*arguments)
 
 
 def _differentiable_backward(*arguments):
-    tensors, saved, cotangents = arguments[:3], arguments[3], arguments[4:]
-    if _needs_gradient([*tensors, *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    given, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    if _needs_gradient([*given[:3], *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -418,19 +520,20 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_164063665c72", 0
+    name, tries = "seqc_hgrn_6ac0eacc0fc8", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_164063665c72_{tries}"
+        name = f"seqc_hgrn_6ac0eacc0fc8_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
     cotangents = [f"Tensor d_{x}" for x in "o h_T".split()]
-    taken, given = ", ".join(arguments), ", ".join(results)
+    once, given = ", ".join(arguments), ", ".join(results)
+    taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
     for operator, kernel in kernels.items():
@@ -478,7 +581,9 @@ _INPUTS = tuple("x g".split())
 _GATES = frozenset("g".split())
 
 
-def hgrn(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+def hgrn(
+    x: Tensor, g: Tensor, *, h_0: Tensor | None = None, cu_seqlens: Tensor | None = None, reverse: bool = False
+) -> HGRNResult:
     """Run hgrn over a sequence.
 
     Shapes:
@@ -487,17 +592,22 @@ def hgrn(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
         h_0: [B, D]
 
     States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+
+    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
+        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
+        the inputs' device. One entry per sequence: h_0.
+    reverse: every sequence runs from its last step to its first.
     """
     x, g = _cast(x, g)
-    B, T, D = _sizes(x, g)
+    B, T, D = _sizes(x, g, cu_seqlens)
     carry = _carry(x)
     if h_0 is None:
         h_0 = x.new_zeros((B, D), dtype=carry)
     elif h_0.shape != (B, D):
-        raise _shape_error(True, x=x, g=g, h_0=h_0)
+        raise _shape_error(True, cu_seqlens, x=x, g=g, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return HGRNResult(*_OPS.run.default(x, g, h_0))
+    return HGRNResult(*_OPS.run.default(x, g, h_0, cu_seqlens, reverse))
 
 
 def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
@@ -514,7 +624,7 @@ def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
     if h_0 is None:
         h_0 = x.new_zeros((B, D), dtype=carry)
     elif h_0.shape != (B, D):
-        raise _shape_error(False, x=x, g=g, h_0=h_0)
+        raise _shape_error(False, None, x=x, g=g, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
     return HGRNResult(*_OPS.step.default(x, g, h_0))
@@ -527,9 +637,17 @@ class HGRN(torch.nn.Module):
         super().__init__()
         self.dims = {"D": D}
 
-    def forward(self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
+    def forward(
+        self,
+        x: Tensor,
+        g: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        reverse: bool = False,
+    ) -> HGRNResult:
         """The recurrence over a sequence; see `hgrn`."""
-        return hgrn(x, g, h_0=h_0)
+        return hgrn(x, g, h_0=h_0, cu_seqlens=cu_seqlens, reverse=reverse)
 
     def step(self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
         """One step; see `hgrn_step`."""

@@ -227,8 +227,73 @@ def _prepare_torch(carry, *tensors):
     return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
 
 
-def _saved_torch(B, T, D, N, io, carry):
-    """Shapes and dtypes of what forward saves: h_all."""
+# T: an entry per step; B: one per sequence; -: neither
+_ARGUMENTS = "TTTTT---B"
+_RESULTS = "TB"
+
+
+def _turned(tensors, kinds, reverse):
+    """The tensors, those with steps from the last to the first where `reverse`."""
+    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+
+
+def _parts(tensors, kinds, i, steps):
+    """What sequence i of a pack has of the tensors, as views."""
+    views = {"T": lambda x: x[:, steps], "B": lambda x: x[i : i + 1], "-": lambda x: x}
+    return [views[kind](x) for x, kind in zip(tensors, kinds)]
+
+
+def _each(cu_seqlens):
+    """The sequences of a pack that have steps, as (index, slice). Reads the bounds: of a GPU's, it waits for them."""
+    bounds = cu_seqlens.tolist()
+    steps = map(slice, bounds[:-1], bounds[1:])
+    return [(i, own) for i, own in enumerate(steps) if own.start < own.stop]
+
+
+def _one_by_one(infer, forward, backward):
+    """(infer, forward, backward) that take packs and `reverse`, of functions of whole batches that run forward.
+
+    The sequences of a pack run one after the other. It saves nothing: backward runs them again.
+    """
+
+    def run(function, tensors, cu_seqlens, reverse):
+        if cu_seqlens is None:
+            results = function(*_turned(tensors, _ARGUMENTS, reverse))
+            return [*_turned(results, _RESULTS, reverse), *results[2:]]
+        results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[8:])]
+        for part in _each(cu_seqlens):
+            found = infer(*_turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse))
+            for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
+                whole.copy_(own)
+        return results
+
+    def run_back(*everything, cu_seqlens, reverse):
+        tensors, saved, cotangents = everything[:9], everything[9:-2], everything[-2:]
+        if cu_seqlens is None:
+            turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+        gradients = [torch.zeros_like(x) for x in tensors[:8]] + [d.clone() for d in cotangents[1:]]
+        for part in _each(cu_seqlens):
+            own = _turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse)
+            ends = _turned(_parts(cotangents, _RESULTS, *part), _RESULTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
+                whole.add_(x) if kind == "-" else whole.copy_(x)
+        return gradients
+
+    def run_infer(*tensors, cu_seqlens, reverse):
+        return run(infer, tensors, cu_seqlens, reverse)
+
+    def run_forward(*tensors, cu_seqlens, reverse):
+        return run(forward, tensors, cu_seqlens, reverse)
+
+    return run_infer, run_forward, run_back
+
+
+def _saved_torch(packed, B, T, D, N, io, carry):
+    """Shapes and dtypes of what forward saves: h_all; nothing of a pack, which runs again."""
+    if packed:
+        return []
     return [(((T + 63) // 64 + 1, B, D, N), carry)]
 
 
@@ -237,7 +302,7 @@ def _infer_torch(*tensors):
     return _forward_torch(*tensors)[:2]
 
 
-_TORCH = _Form(_prepare_torch, _infer_torch, _forward_torch, _backward_torch, _saved_torch, _step_torch)
+_TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
 
 
 def _form(x):
@@ -260,12 +325,14 @@ _AXES = {
 }
 
 
-def _shape_error(time, **tensors):
+def _shape_error(time, cu_seqlens, **tensors):
     """The first tensor whose shape disagrees with those before it, as an error that names dims and sizes."""
     sizes = {}
     for name, x in tensors.items():
         axes = [axis for axis in _AXES[name].split() if time or axis != "T"]
         shape = list(x.shape)
+        if cu_seqlens is not None and "T" not in axes:
+            sizes["B"] = (len(cu_seqlens) - 1, "cu_seqlens")
         if len(shape) != len(axes):
             return ValueError(f"mamba: {name} has shape {shape}; its axes are [{', '.join(axes)}]")
         for axis, size in zip(axes, shape):
@@ -277,10 +344,35 @@ def _shape_error(time, **tensors):
     return ValueError(f"mamba: shapes disagree: {_AXES}")
 
 
-def _sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
+def _sequences(cu_seqlens, x):
+    """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"mamba: cu_seqlens is {cu_seqlens.dtype}; it is torch.int32 or torch.int64")
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
+        shape = list(cu_seqlens.shape)
+        raise ValueError(f"mamba: cu_seqlens has shape {shape}; for N sequences it is [N + 1]: their bounds")
+    if cu_seqlens.device != x.device:
+        raise ValueError(f"mamba: cu_seqlens is on {cu_seqlens.device}, the inputs are on {x.device}")
+    if x.shape[0] != 1:
+        why = "with cu_seqlens the sequences stand one after the other in one row"
+        raise ValueError(f"mamba: the inputs have B = {x.shape[0]}; {why}: [1, T, ...]")
+    return cu_seqlens.shape[0] - 1
+
+
+def _check_bounds(cu_seqlens, x):
+    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
+    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
+        return
+    steps, bounds = x.shape[1], cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+        raise ValueError(f"mamba: cu_seqlens is {cu_seqlens}; {want}")
+
+
+def _sizes(u, z, delta, Bt, Ct, A_log, skip, bias, cu_seqlens):
     """Sizes of the dims B, T, D, N; ValueError where shapes disagree."""
     if u.dim() != 3 or Bt.dim() != 3:
-        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+        raise _shape_error(True, cu_seqlens, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
     B, T, D = u.shape
     N = Bt.shape[2]
     if (
@@ -292,14 +384,16 @@ def _sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
         or skip.shape != (D,)
         or bias.shape != (D,)
     ):
-        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+        raise _shape_error(True, cu_seqlens, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+    if cu_seqlens is not None:
+        B = _sequences(cu_seqlens, u)
     return B, T, D, N
 
 
 def _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
     """Sizes of the dims B, D, N; ValueError where shapes disagree."""
     if u.dim() != 2 or Bt.dim() != 2:
-        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+        raise _shape_error(False, None, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
     B, D = u.shape
     N = Bt.shape[1]
     if (
@@ -311,7 +405,7 @@ def _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias):
         or skip.shape != (D,)
         or bias.shape != (D,)
     ):
-        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
+        raise _shape_error(False, None, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias)
     return B, D, N
 
 
@@ -343,43 +437,47 @@ def _autocast_off(function):
     return call
 
 
-def _fake_run(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
+def _fake_run(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, cu_seqlens, reverse):
     """What `run` returns, all zeros: for tracing, and for a sequence of no steps."""
-    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
-    return u.new_zeros((B, T, D)), u.new_zeros((B, D, N), dtype=_carry(u))
+    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias, cu_seqlens)
+    return u.new_zeros((*u.shape[:2], D)), u.new_zeros((B, D, N), dtype=_carry(u))
 
 
-def _fake_forward(*tensors):
+def _fake_forward(*arguments):
     """What `forward` returns, all zeros."""
-    x = tensors[0]
-    saved = _form(x).saved(*_sizes(*tensors[:8]), x.dtype, _carry(x))
-    return *_fake_run(*tensors), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
+    x, cu_seqlens = arguments[0], arguments[9]
+    saved = _form(x).saved(cu_seqlens is not None, *_sizes(*arguments[:8], cu_seqlens), x.dtype, _carry(x))
+    return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
-def _fake_backward(*tensors):
+def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in tensors[:9]]
+    return [x.new_zeros(x.shape) for x in arguments[:9]]
 
 
 @_autocast_off
-def _run(*tensors):
+def _run(*arguments):
     """Operator `run`: y, h_T."""
+    *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
     form, carry = _form(x), _carry(x)
+    _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
-        return [*_fake_run(*tensors)[:1], *(_copy(s, carry) for s in tensors[8:])]
-    results = form.infer(*form.prepare(carry, *tensors))
+        return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[8:])]
+    results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
 @_autocast_off
-def _forward(*tensors):
+def _forward(*arguments):
     """Operator `forward`: y, h_T, and a list of what backward needs."""
+    *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
     form, carry = _form(x), _carry(x)
+    _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
-        return *_run(*tensors), _fake_forward(*tensors)[-1]
-    results = form.forward(*form.prepare(carry, *tensors))
+        return *_run(*arguments), _fake_forward(*arguments)[-1]
+    results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     outputs, states, saved = results[:1], results[1:2], results[2:]
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
@@ -387,13 +485,15 @@ def _forward(*tensors):
 @_autocast_off
 def _backward(*arguments):
     """Operator `backward`: the gradients of u, z, delta, Bt, Ct, A_log, skip, bias, h_0."""
-    tensors, saved, cotangents = arguments[:9], arguments[9], arguments[10:]
+    tensors, (cu_seqlens, reverse, saved) = arguments[:9], arguments[9:12]
+    cotangents = arguments[12:]
     x = tensors[0]
     form, carry = _form(x), _carry(x)
     if 0 in x.shape[:2]:
         final = zip(tensors[8:], cotangents[1:], strict=True)
         return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
-    gradients = form.backward(*form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents))
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
 
 
@@ -401,15 +501,17 @@ class _Derivative(torch.autograd.Function):
     """mamba with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
     @staticmethod
-    def forward(ctx, *tensors):
-        *results, saved = _OPS.forward.default(*tensors)
-        ctx.save_for_backward(*tensors, *saved)
+    def forward(ctx, *arguments):
+        *results, saved = _OPS.forward.default(*arguments)
+        *given, ctx.reverse = arguments
+        ctx.save_for_backward(*given, *saved)
         return tuple(results)
 
     @staticmethod
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
-        return tuple(_differentiable_backward(*kept[:9], list(kept[9:]), *cotangents))
+        given, saved = kept[:10], list(kept[10:])
+        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
 
 
 class _FirstDerivativeOnly(torch.autograd.Function):
@@ -417,8 +519,8 @@ class _FirstDerivativeOnly(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, count, *flat):
-        saved = list(flat[9 : 9 + count])
-        return tuple(_OPS.backward.default(*flat[:9], saved, *flat[9 + count :]))
+        saved = list(flat[11 : 11 + count])
+        return tuple(_OPS.backward.default(*flat[:11], saved, *flat[11 + count :]))
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -429,17 +531,17 @@ def _needs_gradient(tensors):
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
-def _differentiable_run(*tensors):
-    if _needs_gradient(tensors):
-        return list(_Derivative.apply(*tensors))
+def _differentiable_run(*arguments):
+    if _needs_gradient(arguments[:9]):
+        return list(_Derivative.apply(*arguments))
     with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*tensors)
+        return _OPS.run.default(*arguments)
 
 
 def _differentiable_backward(*arguments):
-    tensors, saved, cotangents = arguments[:9], arguments[9], arguments[10:]
-    if _needs_gradient([*tensors, *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *tensors, *saved, *cotangents))
+    given, saved, cotangents = arguments[:11], arguments[11], arguments[12:]
+    if _needs_gradient([*given[:9], *cotangents]):
+        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -490,19 +592,20 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_fbd69a3537b7", 0
+    name, tries = "seqc_mamba_cf48fe321037", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_fbd69a3537b7_{tries}"
+        name = f"seqc_mamba_cf48fe321037_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]
     cotangents = [f"Tensor d_{x}" for x in "y h_T".split()]
-    taken, given = ", ".join(arguments), ", ".join(results)
+    once, given = ", ".join(arguments), ", ".join(results)
+    taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
     for operator, kernel in kernels.items():
@@ -561,6 +664,8 @@ def mamba(
     bias: Tensor,
     *,
     h_0: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
 ) -> MambaResult:
     """Run mamba over a sequence.
 
@@ -576,17 +681,24 @@ def mamba(
         h_0: [B, D, N]
 
     States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+
+    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
+        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
+        the inputs' device. One entry per sequence: h_0.
+    reverse: every sequence runs from its last step to its first.
     """
     u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
-    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
+    B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias, cu_seqlens)
     carry = _carry(u)
     if h_0 is None:
         h_0 = u.new_zeros((B, D, N), dtype=carry)
     elif h_0.shape != (B, D, N):
-        raise _shape_error(True, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
+        raise _shape_error(
+            True, cu_seqlens, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0
+        )
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return MambaResult(*_OPS.run.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+    return MambaResult(*_OPS.run.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, cu_seqlens, reverse))
 
 
 def mamba_step(
@@ -620,7 +732,7 @@ def mamba_step(
     if h_0 is None:
         h_0 = u.new_zeros((B, D, N), dtype=carry)
     elif h_0.shape != (B, D, N):
-        raise _shape_error(False, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
+        raise _shape_error(False, None, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
     return MambaResult(*_OPS.step.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
@@ -646,10 +758,21 @@ class Mamba(torch.nn.Module):
         self.bias.copy_(torch.as_tensor(0.0))
 
     def forward(
-        self, u: Tensor, z: Tensor, delta: Tensor, Bt: Tensor, Ct: Tensor, *, h_0: Tensor | None = None
+        self,
+        u: Tensor,
+        z: Tensor,
+        delta: Tensor,
+        Bt: Tensor,
+        Ct: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        reverse: bool = False,
     ) -> MambaResult:
         """The recurrence over a sequence; see `mamba`."""
-        return mamba(u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0)
+        return mamba(
+            u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0, cu_seqlens=cu_seqlens, reverse=reverse
+        )
 
     def step(
         self, u: Tensor, z: Tensor, delta: Tensor, Bt: Tensor, Ct: Tensor, *, h_0: Tensor | None = None

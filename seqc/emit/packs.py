@@ -1,0 +1,119 @@
+"""Packs and directions at the boundary of an emitted file. In: a signature. Out: the text that checks `cu_seqlens`, and
+the text that makes functions of whole batches and one direction serve packs and both.
+"""
+
+from __future__ import annotations
+
+from seqc.emit.signature import Signature
+
+
+def bounds_text(sig: Signature) -> str:
+    """The functions that check `cu_seqlens`."""
+    return _BOUNDS.format(spec=sig.spec).strip()
+
+
+def sequences_text(sig: Signature) -> str:
+    """The functions that run the sequences of a pack one by one, if a form of the file needs them."""
+    if all(kernels.packs for kernels in sig.backends.values()):
+        return ""
+    kinds = "T" * len(sig.inputs) + "".join("B" if p.per_batch else "-" for p in sig.params)
+    names = {
+        "arguments": kinds + "B" * len(sig.states),
+        "results": "T" * len(sig.outputs) + "B" * len(sig.states),
+        "count": len(sig.arguments),
+        "given": len(kinds),
+        "outputs": len(sig.outputs),
+        "total": len(sig.results),
+    }
+    return _ONE_BY_ONE.format(**names).strip()
+
+
+_BOUNDS = '''
+def _sequences(cu_seqlens, x):
+    """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{spec}: cu_seqlens is {{cu_seqlens.dtype}}; it is torch.int32 or torch.int64")
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
+        shape = list(cu_seqlens.shape)
+        raise ValueError(f"{spec}: cu_seqlens has shape {{shape}}; for N sequences it is [N + 1]: their bounds")
+    if cu_seqlens.device != x.device:
+        raise ValueError(f"{spec}: cu_seqlens is on {{cu_seqlens.device}}, the inputs are on {{x.device}}")
+    if x.shape[0] != 1:
+        why = "with cu_seqlens the sequences stand one after the other in one row"
+        raise ValueError(f"{spec}: the inputs have B = {{x.shape[0]}}; {{why}}: [1, T, ...]")
+    return cu_seqlens.shape[0] - 1
+
+
+def _check_bounds(cu_seqlens, x):
+    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
+    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
+        return
+    steps, bounds = x.shape[1], cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {{steps}}"
+        raise ValueError(f"{spec}: cu_seqlens is {{cu_seqlens}}; {{want}}")
+'''
+
+_ONE_BY_ONE = '''
+# T: an entry per step; B: one per sequence; -: neither
+_ARGUMENTS = "{arguments}"
+_RESULTS = "{results}"
+
+
+def _turned(tensors, kinds, reverse):
+    """The tensors, those with steps from the last to the first where `reverse`."""
+    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+
+
+def _parts(tensors, kinds, i, steps):
+    """What sequence i of a pack has of the tensors, as views."""
+    views = {{"T": lambda x: x[:, steps], "B": lambda x: x[i : i + 1], "-": lambda x: x}}
+    return [views[kind](x) for x, kind in zip(tensors, kinds)]
+
+
+def _each(cu_seqlens):
+    """The sequences of a pack that have steps, as (index, slice). Reads the bounds: of a GPU's, it waits for them."""
+    bounds = cu_seqlens.tolist()
+    steps = map(slice, bounds[:-1], bounds[1:])
+    return [(i, own) for i, own in enumerate(steps) if own.start < own.stop]
+
+
+def _one_by_one(infer, forward, backward):
+    """(infer, forward, backward) that take packs and `reverse`, of functions of whole batches that run forward.
+
+    The sequences of a pack run one after the other. It saves nothing: backward runs them again.
+    """
+
+    def run(function, tensors, cu_seqlens, reverse):
+        if cu_seqlens is None:
+            results = function(*_turned(tensors, _ARGUMENTS, reverse))
+            return [*_turned(results, _RESULTS, reverse), *results[{total}:]]
+        results = [*_fake_run(*tensors, cu_seqlens, reverse)[:{outputs}], *(s.clone() for s in tensors[{given}:])]
+        for part in _each(cu_seqlens):
+            found = infer(*_turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse))
+            for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
+                whole.copy_(own)
+        return results
+
+    def run_back(*everything, cu_seqlens, reverse):
+        tensors, saved, cotangents = everything[:{count}], everything[{count}:-{total}], everything[-{total}:]
+        if cu_seqlens is None:
+            turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+        gradients = [torch.zeros_like(x) for x in tensors[:{given}]] + [d.clone() for d in cotangents[{outputs}:]]
+        for part in _each(cu_seqlens):
+            own = _turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse)
+            ends = _turned(_parts(cotangents, _RESULTS, *part), _RESULTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[{total}:], *ends), _ARGUMENTS, reverse)
+            for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
+                whole.add_(x) if kind == "-" else whole.copy_(x)
+        return gradients
+
+    def run_infer(*tensors, cu_seqlens, reverse):
+        return run(infer, tensors, cu_seqlens, reverse)
+
+    def run_forward(*tensors, cu_seqlens, reverse):
+        return run(forward, tensors, cu_seqlens, reverse)
+
+    return run_infer, run_forward, run_back
+'''
