@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqc import syntax
+from seqc.build_every import hooks
 from seqc.build_expr import Elaborator
 from seqc.build_names import axes
 from seqc.build_scope import Scope, gather, plain
@@ -42,6 +43,8 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
     params = {name: _tensor(work, "param", decl) for name, decl in scope.params.items()}
     states = {name: _tensor(work, "state", decl) for name, decl in scope.states.items()}
     updates = {name: node for name in scope.states if (node := _update(work, name)) is not None}
+    counting = hooks(work, spec)
+    updates |= work.replaced
     output_decls, outputs = _outputs(work)
     if not outputs and not states and not scope.found:
         scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
@@ -53,6 +56,8 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         assert init is not None
         for decl, newest in work.hidden(name, init):
             states[decl.name], updates[decl.name] = decl, newest
+    for decl, newest in counting.values():
+        states[decl.name], updates[decl.name] = decl, newest
     return Program(
         name=title.name.id if title else "",
         doc=(title.doc or "") if title else "",

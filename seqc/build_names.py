@@ -16,7 +16,7 @@ from seqc.diagnostics import Label, Span, listing
 from seqc.graph import BATCH, Node, const, leaf
 from seqc.intervals import ANY
 from seqc.program import TensorDecl
-from seqc.syntax import Decl, Expr, Name
+from seqc.syntax import Decl, Define, Expr, Name
 
 MAX_STATES = 256  # steps back at which a state or a definition may be read
 MAX_LAG = 1 << 20  # steps back or ahead at which an input may be read
@@ -43,6 +43,7 @@ class Names(ABC):
         self.spans: dict[Node, Span] = {}
         self.definitions: dict[Node, str] = {}
         self.deepest: dict[str, int] = {}  # name -> the longest lag that is read through extra states
+        self.replaced: dict[str, Node] = {}  # state -> what is carried, where boundaries change it
         self._done: dict[str, Value | None] = {}
         self._active: dict[str, Span] = {}
         self._loops: set[frozenset[str]] = set()
@@ -116,6 +117,15 @@ class Names(ABC):
             self.definitions.setdefault(value.node, word)
         self._done[word] = value
         return value
+
+    def replacement(self, define: Define) -> Value | None:
+        """What a boundary makes of a state."""
+        value = self.top(define.expr, "step")
+        written = define.dims
+        if value is not None and written is not None and not self.scope.known_dims(written):
+            return None
+        state = self.scope.states[define.name.id]
+        return None if value is None else self.checked(define.name.id, axes(state), real(value), define.expr, exact=False)
 
     def constant(self, word: str) -> Value | None:
         """The value of a constant, as an expression of numbers, dims and indices."""

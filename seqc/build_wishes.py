@@ -160,8 +160,5 @@ def refuse_the_rest(scope: Scope, spec: syntax.Spec) -> None:
                     scope.unknown("param", name, list(scope.params))
                 cause = "constant sparsity is not carried into the kernels yet"
                 scope.refuse("not-lowered", "`sparse` is not served yet", statement.span, cause)
-            case syntax.Every():
-                cause = "a change of the state at fixed boundaries is not lowered yet"
-                scope.refuse("not-lowered", "`every` is not served yet", statement.span, cause)
             case _:
                 pass

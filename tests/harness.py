@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from seqc import reference
+from seqc.hook import counters
 from seqc.program import Program, TensorDecl
 
 Call = Callable[..., Any]
@@ -62,6 +63,8 @@ def draw(
     arrays |= {f"{name}_0": normal("B", *d.dims) for name, d in program.states.items()}
     cotangents = {name: normal("B", "T", *d.dims) for name, d in program.output_decls.items()}
     cotangents |= {f"{name}_T": normal("B", *d.dims) for name, d in program.states.items()}
+    if not steps:  # a count passes no gradient on, and an empty run hands it back: told apart at the boundary, not here
+        cotangents |= {f"{name}_T": np.zeros(every["B"]) for name in counters(program)}
     return Case(program, arrays, cotangents)
 
 

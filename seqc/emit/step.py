@@ -7,14 +7,14 @@ the form that the device chooses; otherwise it is the plain torch step, which au
 from __future__ import annotations
 
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import dims, layouts, main_input, tellers
+from seqc.emit.sizes import dims, extent, layouts, main_input, tellers
 from seqc.emit.text import group, lay, returned
 
 
 def step_operator(sig: Signature) -> str:
     """The kernel, the fake and the autograd kernel of the operator `step`."""
     main, axes = main_input(sig), layouts(sig)
-    shapes = [f"{main}.new_empty({group(['B', *o.dims])})" for o in sig.outputs]
+    shapes = [f"{main}.new_empty({group(['B', *map(extent, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_empty({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
     fake = [
         lay("def _fake_step(", list(sig.arguments), "):"),

@@ -145,6 +145,33 @@ output z[K'] = k @ S
     np.testing.assert_allclose(results["S_T"], S, rtol=1e-12)
 
 
+def test_boundaries_replace_a_state_after_it_was_read() -> None:
+    text = """spec a
+dim D
+input x[D]
+state h[D] = 0, g[D] = 1
+h = 0.5 * h[t-1] + x
+g = g[t-1] + h
+output y = h + g + h[t-2]
+every 3: h = h * x - g
+every 2: g = 0
+"""
+    program = load(text)
+    assert [n for n, d in program.states.items() if d.hidden] == ["h.lag2", "every.3", "every.2"]
+    x = arrays(program)
+    h, g, before, y = np.zeros((B, 2)), np.ones((B, 2)), np.zeros((B, 2)), []
+    for t in range(T):
+        old, h = h, 0.5 * h + x["x"][:, t]
+        g = g + h
+        y.append(h + g + before)
+        before = old
+        h, g = h * x["x"][:, t] - g if t % 3 == 2 else h, 0 * g if t % 2 else g
+    results = run(program, x)
+    np.testing.assert_allclose(results["y"], np.stack(y, 1), rtol=1e-12)
+    np.testing.assert_allclose(results["h_T"], h, rtol=1e-12)
+    np.testing.assert_array_equal(results["every.3_T"], [T % 3] * B)
+
+
 def test_fold_makes_its_steps_in_order() -> None:
     program = load(FOLDER / "product.seq")
     x = arrays(program)
@@ -256,7 +283,7 @@ def test_unbatched_and_per_batch_params() -> None:
 def test_the_examples_of_the_reference_are_specs() -> None:
     page = Path(__file__).parents[2] / "docs" / "language.md"
     examples = re.findall(r"```seq\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for text in examples:
         program = load(text)
         assert all(np.isfinite(x).all() for x in run(program, arrays(program)).values())

@@ -30,14 +30,6 @@ def _rwkv7(given: Tensors) -> Tensors:
     }
 
 
-def _state_norm(given: Tensors) -> Tensors:
-    """Due after every sixteenth step."""
-    batch, steps = given["A"].shape[:2]
-    due = (torch.arange(steps) % 16 == 15).double().expand(batch, steps)
-    names = {"X": "x", "A": "g", "B": "Bt", "C": "Ct", "S0": "S_0", "p": "limit"}
-    return {**{ours: given[theirs] for theirs, ours in names.items()}, "due": due}
-
-
 def _ttt(given: Tensors) -> Tensors:
     """Mini-batches of eight steps."""
     batch, steps = given["lr"].shape[:2]
@@ -121,7 +113,7 @@ def _lssl_conv_results(found: Tensors, given: Tensors) -> Tensors:
 LAYERS = (
     Peer("rwkv7_time_mix", "rwkv7_time_mix", _rwkv7, lambda found, _: {"o": found["y"]}),
     renamed("rwkv4_time_mix", "rwkv4_time_mix", "x mix_r mix_k mix_v W_r W_k W_v W_o w u", "o"),
-    Peer("mamba2_state_norm", "state_norm", _state_norm, lambda found, _: {"Y": found["y"], "S": found["S_T"]}),
+    renamed("mamba2_state_norm", "state_norm", "X=x A=g B=Bt C=Ct S0=S_0 p=limit", "Y=y S=S_T"),
     Peer("ttt_linear", "ttt_linear", _ttt, _ttt_results),
     Peer("pgn_full_history", "pgn", _pgn, lambda found, _: {"H": found["H"], "o": found["o"]}),
     Peer("pvrnn_layer", "pvrnn_layer", _pvrnn, _pvrnn_results),
