@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from seqc.diagnostics import Span
-from seqc.graph import BATCH, Node, leaf
+from seqc.graph import BATCH, Node, leaf, leaves
 from seqc.intervals import ANY, Interval
 
 
@@ -107,6 +107,14 @@ class Program:
         """The declaration behind an input, param or state leaf."""
         table = {"input": self.inputs, "param": self.params, "state": self.states}[leaf_node.text("kind")]
         return table[leaf_node.text("name")]
+
+    @property
+    def no_step(self) -> str:
+        """Why one step alone says too little to be computed, told to the caller; "" where it says enough."""
+        read = sorted({n.text("name") for n in leaves(self.graph.values(), "input") if n.number("offset")})
+        if not read:
+            return ""
+        return f"one step of {self.name} reads other steps of {', '.join(read)}: call {self.name} on the sequence"
 
     @property
     def graph(self) -> dict[str, Node]:

@@ -32,8 +32,9 @@ class Stretch:
 class KernelWriter:
     """Collects regions, decides vectors' dims and buffer layouts for all of them together, then prints them."""
 
-    def __init__(self, plan: Plan, title: str) -> None:
-        self.plan, self.roles, self.title = plan, plan.roles, title
+    def __init__(self, plan: Plan, title: str, packs: bool = True) -> None:
+        """packs: whether parameters that would be read across memory are copied first, which many steps pay for."""
+        self.plan, self.roles, self.title, self.packs = plan, plan.roles, title, packs
         self.stretches: dict[str, Stretch] = {}
         self.given: dict[Node, Place] = {}  # leaves: where they lie
         self.home: dict[Node, tuple[str, ...]] = {}  # leaves: their axes in memory order, without programs
@@ -141,7 +142,7 @@ class KernelWriter:
                 index = dict(read.index)
                 for d in home[:-1]:
                     if index.get(d) in cost:
-                        cost[str(index[d])] += 1
+                        cost[str(index[d])] += 1 if self.packs else 8
         return min(reversed(space), key=lambda d: cost[d])
 
     def _place_kept(self, s: Stretch, number: int, item: Item) -> None:
@@ -178,7 +179,7 @@ class KernelWriter:
 
     def _pack(self, s: Stretch, number: int, nest: Nest) -> None:
         """Parameters that a nest would read across memory get a copy whose last axis is the vectors' dim."""
-        axis = self.axis_of[s.name, number]
+        axis = self.axis_of[s.name, number] if self.packs else None
         for item in nest.items:
             for read in s.region.cone(item)[1]:
                 home = self.home.get(read.base)

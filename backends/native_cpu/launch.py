@@ -19,26 +19,20 @@ from seqc.emit.text import docstring, lay, returned
 from seqc.graph import BATCH
 
 RUN = '''
-_native_kernels = {}
-
-
-def _native_kernel(dtype, **dims):
-    """The kernels for these dims, built on first use, and the number of panels that the last free dim is cut into."""
-    key = (dtype, *dims.values())
-    if key not in _native_kernels:
-        defines = {f"SEQC_{name}": str(size) for name, size in dims.items()}
-        defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
-        library = _native_library(_NATIVE_SOURCE, defines)
-        for function in (library.seqc_forward, library.seqc_backward):
-            function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
-        _native_kernels[key] = library, library.seqc_panels()
-    return _native_kernels[key]
+@_functools.cache
+def _native_kernel(dtype, *sizes):
+    """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
+    defines = {f"SEQC_{name}": str(size) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
+    defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
+    library = _native_library(_NATIVE_SOURCE, defines)
+    for function in (FUNCTIONS):
+        function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+    return library, library.seqc_panels()
 
 
 def _native_run(function, B, T, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write."""
-    pointers = (_ctypes.c_void_p * len(arrays))(*[None if x is None else x.data_ptr() for x in arrays])
-    if function(B, T, torch.get_num_threads(), save, pointers):
+    if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
@@ -75,10 +69,13 @@ def saved(source: NativeSource) -> tuple[Saved, ...]:
 
 def launch_text(source: NativeSource) -> str:
     """The functions of the emitted file, without the loader and the C++ text."""
-    parts = [RUN, _forward(source), _infer(source), _backward(source), _step(source)]
-    text = "\n\n\n".join(part.strip("\n") for part in parts)
+    functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
+    run = RUN.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
+    names = f'_NATIVE_DIMS = "{" ".join(_macro(d) for d in source.dims)}".split()'
+    parts = [_forward(source), _infer(source), _backward(source), _step(source)]
+    text = "\n\n\n".join(parts)
     helpers = [h for name, h in (("_native_added(", ADDED), ("_native_shifted(", SHIFTED)) if name in text]
-    return "\n\n\n".join([part.strip("\n") for part in (RUN, *helpers)] + parts[1:])
+    return "\n\n\n".join([names, *(part.strip("\n") for part in (run, *helpers)), *parts])
 
 
 def _extent(plan: Plan, axis: str) -> str:
@@ -86,8 +83,8 @@ def _extent(plan: Plan, axis: str) -> str:
     return special.get(axis) or safe_name(axis.rstrip("'"))
 
 
-def _shape(plan: Plan, array: Array, time: bool = True) -> list[str]:
-    return [_extent(plan, axis) for axis in array.axes if time or axis != "T"]
+def _shape(plan: Plan, array: Array) -> list[str]:
+    return [_extent(plan, axis) for axis in array.axes]
 
 
 def _arguments(plan: Plan) -> list[str]:
@@ -118,8 +115,12 @@ def _sizes(source: NativeSource, time: bool = True) -> list[str]:
         else:
             lines += [f"{d} = {name}.shape[{names.index(d)}]" for d in dict.fromkeys(names) if d not in known]
         known |= set(names)
-    dims = [f"{_macro(d)}={safe_name(d)}" for d in source.dims]
-    return [*lines, f"library, {_panels(source)} = _native_kernel({', '.join([f'{main}.dtype', *dims])})"]
+    return [*lines, f"library, {_panels(source)} = {_kernel(source)}"]
+
+
+def _kernel(source: NativeSource) -> str:
+    """The call that finds the kernels."""
+    return f"_native_kernel({', '.join([f'{_main(source.plan)}.dtype', *(safe_name(d) for d in source.dims)])})"
 
 
 def _panels(source: NativeSource) -> str:
@@ -136,8 +137,8 @@ def _main(plan: Plan) -> str:
     return _arguments(plan)[0]
 
 
-def _new(plan: Plan, array: Array, name: str, zero: bool = False, time: bool = True) -> str:
-    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(_shape(plan, array, time))})"
+def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
+    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(_shape(plan, array))})"
 
 
 def _forward(source: NativeSource) -> str:
@@ -168,15 +169,15 @@ def _infer(source: NativeSource) -> str:
 
 def _step(source: NativeSource) -> str:
     plan = source.plan
-    written = [a for a in source.forward if a.written]
-    results = [a for a in written if not a.saved]
-    lines = [lay("def _step_cpu(", _arguments(plan), "):"), docstring(["One step: a sequence of one."], 4)]
-    lines += [f"    {line}" for line in _sizes(source, time=False)]
-    names = {a.name: f"out_{safe_name(a.name)}" for a in results}
-    lines += [f"    {_new(plan, a, names[a.name], time=False)}" for a in results]
-    arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
-    lines.append(lay("_native_run(", ["library.seqc_forward", "B", "1", "0", *arrays], ")", 4))
-    return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
+    lines = [lay("def _step_cpu(", _arguments(plan), "):"), docstring(["Results of one step."], 4)]
+    if plan.program.no_step:
+        return "\n".join([*lines, f'    raise NotImplementedError("{plan.program.no_step}")'])
+    lines += [f"    {line}" for line in _sizes(source, time=False)[:-1]]
+    lines.append(f"    library, _ = {_kernel(source)}")
+    results = {a.name: f"out_{safe_name(a.name)}" for a in source.step if a.written}
+    lines += [f"    {_new(plan, a, results[a.name])}" for a in source.step if a.written]
+    lines.append(lay("_native_run(", ["library.seqc_step", "B", "1", "0", *_arguments(plan), *results.values()], ")", 4))
+    return "\n".join([*lines, returned(list(results.values()), 4)])
 
 
 def _backward(source: NativeSource) -> str:

@@ -19,12 +19,14 @@ import logging as _logging
 import os as _os
 import platform as _platform
 import shutil as _shutil
+import struct as _struct
 import subprocess as _subprocess
 import tempfile as _tempfile
 import threading as _threading
 import time as _time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as _Path
+from typing import Any
 
 # Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
 NATIVE_CACHE: str | None = None
@@ -138,6 +140,11 @@ def _native_sweep(cache: _Path) -> None:
     for folder in cache.glob("build-*"):
         if folder.stat().st_mtime < _time.time() - 86400:
             _shutil.rmtree(folder, ignore_errors=True)
+
+
+def _native_pointers(arrays: Sequence[Any]) -> bytes:
+    """The addresses of tensors as a C array; of None, null."""
+    return _struct.pack(f"{len(arrays)}P", *[0 if x is None else x.data_ptr() for x in arrays])
 
 
 def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:

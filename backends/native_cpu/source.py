@@ -10,6 +10,7 @@ from seqc.backends.native_cpu.backward import backward_arrays, backward_text
 from seqc.backends.native_cpu.forward import forward_arrays, forward_text
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
+from seqc.backends.native_cpu.step import step_arrays, step_text
 from seqc.backends.native_cpu.vector_math import MATH
 from seqc.block import Block
 
@@ -19,14 +20,16 @@ class NativeSource:
     """text: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM for every dim of `dims` defined.
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays)`, arrays as in `forward`;
-    `extern "C" int seqc_backward(...)`, the same with the arrays of `backward`; `extern "C" int seqc_panels()`: how many
-    panels the last free dim is cut into. A result other than 0: out of memory.
+    `extern "C" int seqc_backward(...)` and `seqc_step(...)`, the same with the arrays of `backward` and `step`; no `seqc_step`
+    where one step reads other steps. `extern "C" int seqc_panels()`: how many panels the last free dim is cut into.
+    A result other than 0: out of memory.
     """
 
     text: str
     dims: tuple[str, ...]
     forward: tuple[Array, ...]
     backward: tuple[Array, ...]
+    step: tuple[Array, ...]
     plan: Plan
 
 
@@ -35,10 +38,9 @@ def native_source(block: Block) -> NativeSource:
     p = plan(block)
     dims = tuple(d for d in p.roles.order[1:] if "'" not in d)
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
-    parts = [
-        head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *sizes_text(p), "}  // namespace", "",
-        "namespace {", forward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
-        "namespace {", backward_text(p).replace('extern "C"', '}  // namespace\n\nextern "C"', 1), "",
-        'extern "C" int seqc_panels() { return int(panels); }', "",
-    ]
-    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), p)
+    parts = [head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *sizes_text(p), "}  // namespace", ""]
+    for text in (forward_text(p), backward_text(p), step_text(p)):
+        if text:
+            parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
+    parts += ['extern "C" int seqc_panels() { return int(panels); }', ""]
+    return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)

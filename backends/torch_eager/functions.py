@@ -205,10 +205,8 @@ def step(block: Block) -> Function:
     program = block.program
     layout = step_layout(program)
     fn = function("_step_torch", "One step: outputs and new states.", block, arguments_of(program, time=False), time=False)
-    lagged = sorted({n.text("name") for n in leaves(program.graph.values(), "input") if n.number("offset")})
-    if lagged:
-        why = f"one step of {program.name} reads other steps of {', '.join(lagged)}: call {program.name} on the sequence"
-        fn.say(f'raise NotImplementedError("{why}")')
+    if program.no_step:
+        fn.say(f'raise NotImplementedError("{program.no_step}")')
         return fn
     texts = {d.leaf(): Text(safe_name(n), d.axes) for n, d in (*program.inputs.items(), *program.params.items())}
     texts |= {d.leaf(): Text(f"{safe_name(n)}_0", d.axes) for n, d in program.states.items()}

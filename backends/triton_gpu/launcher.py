@@ -211,6 +211,9 @@ class Launcher:
     def step(self) -> str:
         """`_step_triton`: a sequence of one step."""
         program = self.program
+        if program.no_step:
+            names = [safe_name(x) for x in (*program.inputs, *program.params, *(f"{s}_0" for s in program.states))]
+            return _function("_step_triton", names, "Refused.", [f'raise NotImplementedError("{program.no_step}")'])
         given = [safe_name(x) for x in program.inputs]
         others = [safe_name(x) for x in (*program.params, *(f"{s}_0" for s in program.states))]
         results = [self.local(x) for x in (*program.outputs, *(f"{s}_T" for s in program.states))]

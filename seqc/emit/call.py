@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from seqc.emit.signature import Signature, State
 from seqc.emit.sizes import dims, layouts, main_input, tellers
-from seqc.emit.text import docstring, group, lay, unpack
+from seqc.emit.text import docstring, either, group, lay, unpack
 
 
 def result_text(sig: Signature) -> str:
@@ -74,8 +74,8 @@ def _body(sig: Signature, time: bool) -> list[str]:
             f"        {name} = {name}.to(carry)",
         ]
     operator = "run" if time else "step"
-    arguments = [*sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
-    return [*lines, lay(f"return {sig.class_name}Result(*_OPS.{operator}.default(", arguments, "))", 4)]
+    arguments = [f"_OPS.{operator}.default", *sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
+    return [*lines, lay(f"return {sig.class_name}Result(*_call(", arguments, "))", 4)]
 
 
 def _shapes(sig: Signature, time: bool) -> list[str]:
@@ -108,12 +108,26 @@ def cast_text(sig: Signature) -> str:
     """The dtype rule of the inputs."""
     names = [x.name for x in sig.inputs]
     gates = " ".join(x.name for x in sig.inputs if x.gate)
-    return _CAST.format(spec=sig.spec, names=" ".join(names), gates=gates, main=names.index(main_input(sig))).strip()
+    main = main_input(sig)
+    fits = [
+        lay("def _cast(", names, "):"),
+        '    """The inputs in the dtypes that the operators take."""',
+        f"    main = {main}.dtype",
+        either([
+            *(f"{name}.dtype != main" for name in names if name != main),
+            "not main.is_floating_point",
+            f"torch.is_autocast_enabled({main}.device.type)",
+        ], 4),
+        lay("return _fit(", names, ")", 8),
+        f"    return {group(names) if len(names) == 1 else ', '.join(names)}",
+    ]
+    rest = _FIT.format(spec=sig.spec, names=" ".join(names), gates=gates, main=names.index(main)).strip()
+    return "\n".join(fits) + "\n\n\n" + rest + "\n\n\n" + _CALL.strip()
 
 
-_CAST = '''
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+_FIT = '''
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -131,4 +145,13 @@ def _cast(*inputs):
 
 _INPUTS = tuple("{names}".split())
 _GATES = frozenset("{gates}".split())
+'''
+
+_CALL = '''
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 '''

@@ -27,16 +27,16 @@ def step_operator(sig: Signature) -> str:
 
 
 _STEP = '''
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: {results}."""
     x = tensors[{main}]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
 
 

@@ -877,7 +877,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -1067,7 +1067,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -1203,16 +1203,16 @@ def _fake_step(q, v, k, beta, S_0):
     return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, S_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -1243,10 +1243,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_608e559a7c26", 0
+    name, tries = "seqc_delta_rule_dfbd70047822", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_608e559a7c26_{tries}"
+        name = f"seqc_delta_rule_dfbd70047822_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1283,8 +1283,22 @@ class DeltaRuleResult(NamedTuple):
     S_T: Tensor  # [B, H, K, V]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(q, v, k, beta):
+    """The inputs in the dtypes that the operators take."""
+    main = q.dtype
+    if (
+        v.dtype != main
+        or k.dtype != main
+        or beta.dtype != main
+        or not main.is_floating_point
+        or torch.is_autocast_enabled(q.device.type)
+    ):
+        return _fit(q, v, k, beta)
+    return q, v, k, beta
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -1302,6 +1316,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("q v k beta".split())
 _GATES = frozenset("beta".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def delta_rule(
@@ -1339,7 +1361,7 @@ def delta_rule(
         raise _shape_error(True, cu_seqlens, q=q, v=v, k=k, beta=beta, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = S_0.to(carry)
-    return DeltaRuleResult(*_OPS.run.default(q, v, k, beta, S_0, cu_seqlens, reverse))
+    return DeltaRuleResult(*_call(_OPS.run.default, q, v, k, beta, S_0, cu_seqlens, reverse))
 
 
 def delta_rule_step(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tensor | None = None) -> DeltaRuleResult:
@@ -1361,7 +1383,7 @@ def delta_rule_step(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tenso
         raise _shape_error(False, None, q=q, v=v, k=k, beta=beta, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = S_0.to(carry)
-    return DeltaRuleResult(*_OPS.step.default(q, v, k, beta, S_0))
+    return DeltaRuleResult(*_call(_OPS.step.default, q, v, k, beta, S_0))
 
 
 class DeltaRule(torch.nn.Module):

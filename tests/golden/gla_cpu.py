@@ -325,12 +325,14 @@ import logging as _logging
 import os as _os
 import platform as _platform
 import shutil as _shutil
+import struct as _struct
 import subprocess as _subprocess
 import tempfile as _tempfile
 import threading as _threading
 import time as _time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as _Path
+from typing import Any
 
 # Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
 NATIVE_CACHE: str | None = None
@@ -444,6 +446,11 @@ def _native_sweep(cache: _Path) -> None:
     for folder in cache.glob("build-*"):
         if folder.stat().st_mtime < _time.time() - 86400:
             _shutil.rmtree(folder, ignore_errors=True)
+
+
+def _native_pointers(arrays: Sequence[Any]) -> bytes:
+    """The addresses of tensors as a C array; of None, null."""
+    return _struct.pack(f"{len(arrays)}P", *[0 if x is None else x.data_ptr() for x in arrays])
 
 
 def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
@@ -1279,30 +1286,144 @@ extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* a
   return failed;
 }
 
+namespace {
+struct Step {
+  const real* g_q;
+  const real* g_k;
+  const real* g_v;
+  const real* g_g;
+  const real* g_S_0;
+  real* g_o;
+  real* g_S_T;
+};
+
+struct StepScratch {
+  alignas(64) real s_x1[z_K];
+  alignas(64) real s_x2[z_V];
+};
+
+int step_program(const Step& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
+  StepScratch* const memory = scratch<StepScratch>();
+  if (!memory) return 1;
+  StepScratch& w = *memory;
+  const i64 o_V = panel * w_V, m_V = std::min(w_V, n_V - o_V);
+  const real* __restrict const p_q = a.g_q + i_B * n_H * n_K + i_H * n_K;
+  const real* __restrict const p_k = a.g_k + i_B * n_H * n_K + i_H * n_K;
+  const real* __restrict const p_v = a.g_v + i_B * n_H * n_V + i_H * n_V + o_V;
+  const real* __restrict const p_g = a.g_g + i_B * n_H * n_K + i_H * n_K;
+  const real* __restrict const p_S_0 = a.g_S_0 + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  real* __restrict const p_o = a.g_o + i_B * n_H * n_V + i_H * n_V + o_V;
+  real* __restrict const p_S_T = a.g_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  real s_c0;
+  {
+    const real x0 = seqc_sqrt(real(n_K));
+    s_c0 = x0;
+  }
+  {
+    constexpr i64 CB = divisor(z_K / W, 2);
+    for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+      UNROLL for (int c = 0; c < CB; ++c) {
+        const i64 at = (c0 + c) * W;
+        const vec v_g = load<e_K>(p_g + at, n_K - at);
+        const vec x1 = seqc_exp(v_g);
+        store(w.s_x1 + at, x1);
+      }
+    }
+  }
+  // S = exp(g) * S[t-1] + k * v
+  {
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 12 / 2)));
+    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+      vec r0[CB]{};
+      vec v_v[CB];
+      UNROLL for (int c = 0; c < CB; ++c) {
+        const i64 at = (c0 + c) * W;
+        v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+      }
+      for (i64 i_K = 0; i_K < m_K; ++i_K) {
+        const real x0 = w.s_x1[i_K];
+        const real v_k = p_k[i_K];
+        const real v_q = p_q[i_K];
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_S_old = load<e_V>(p_S_0 + i_K * n_V + at, n_V - o_V - at);
+          const vec x2 = x0 * v_S_old;
+          const vec x5 = v_k * v_v[c];
+          const vec v_S = x2 + x5;
+          const vec x8 = v_q * v_S;
+          store<e_V>(p_S_T + i_K * n_V + at, v_S, n_V - o_V - at);
+          r0[c] += x8;
+        }
+      }
+      UNROLL for (int c = 0; c < CB; ++c) {
+        const i64 at = (c0 + c) * W;
+        store(w.s_x2 + at, r0[c]);
+      }
+    }
+  }
+  // output o = sum[K](q * S) / sqrt(K)
+  {
+    constexpr i64 CB = divisor(z_V / W, 2);
+    for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+      UNROLL for (int c = 0; c < CB; ++c) {
+        const i64 at = (c0 + c) * W;
+        const vec x0 = load(w.s_x2 + at);
+        const vec v_o = x0 / s_c0;
+        store<e_V>(p_o + at, v_o, n_V - o_V - at);
+      }
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+  const Step a{
+      static_cast<const real*>(arrays[0]),
+      static_cast<const real*>(arrays[1]),
+      static_cast<const real*>(arrays[2]),
+      static_cast<const real*>(arrays[3]),
+      static_cast<const real*>(arrays[4]),
+      static_cast<real*>(arrays[5]),
+      static_cast<real*>(arrays[6]),
+  };
+  const i64 programs = B * n_H * panels;
+  const bool several = threads > 1 && B * T * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
+  int failed = 0;
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+  for (i64 program = 0; program < programs; ++program) {
+    i64 rest = program;
+    const i64 panel = rest % panels;
+    rest /= panels;
+    const i64 i_H = rest % n_H;
+    rest /= n_H;
+    failed |= step_program(a, B, T, rest, i_H, panel);
+  }
+  return failed;
+}
+
 extern "C" int seqc_panels() { return int(panels); }
 """
 
 
-_native_kernels = {}
+_NATIVE_DIMS = "H K V".split()
 
 
-def _native_kernel(dtype, **dims):
-    """The kernels for these dims, built on first use, and the number of panels that the last free dim is cut into."""
-    key = (dtype, *dims.values())
-    if key not in _native_kernels:
-        defines = {f"SEQC_{name}": str(size) for name, size in dims.items()}
-        defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
-        library = _native_library(_NATIVE_SOURCE, defines)
-        for function in (library.seqc_forward, library.seqc_backward):
-            function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
-        _native_kernels[key] = library, library.seqc_panels()
-    return _native_kernels[key]
+@_functools.cache
+def _native_kernel(dtype, *sizes):
+    """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
+    defines = {f"SEQC_{name}": str(size) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
+    defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
+    library = _native_library(_NATIVE_SOURCE, defines)
+    for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
+        function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+    return library, library.seqc_panels()
 
 
 def _native_run(function, B, T, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write."""
-    pointers = (_ctypes.c_void_p * len(arrays))(*[None if x is None else x.data_ptr() for x in arrays])
-    if function(B, T, torch.get_num_threads(), save, pointers):
+    if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
@@ -1322,7 +1443,7 @@ def _forward_cpu(q, k, v, g, S_0):
     """Results, and what backward needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    library, panels = _native_kernel(q.dtype, H, K, V)
     out_o = q.new_empty(B, T, H, V)
     out_S_T = q.new_empty(B, H, K, V)
     out_S_kept = q.new_empty(B, (T + 31) // 32, H, K, V)
@@ -1334,7 +1455,7 @@ def _infer_cpu(q, k, v, g, S_0):
     """Results only."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    library, panels = _native_kernel(q.dtype, H, K, V)
     out_o = q.new_empty(B, T, H, V)
     out_S_T = q.new_empty(B, H, K, V)
     _native_run(library.seqc_forward, B, T, 0, q, k, v, g, S_0, out_o, out_S_T, None)
@@ -1345,7 +1466,7 @@ def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T):
     """Gradients of inputs, params, initial states."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    library, panels = _native_kernel(q.dtype, H, K, V)
     grad_q = q.new_empty(panels, B, T, H, K)
     grad_g = q.new_empty(panels, B, T, H, K)
     grad_k = q.new_empty(panels, B, T, H, K)
@@ -1361,13 +1482,13 @@ def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T):
 
 
 def _step_cpu(q, k, v, g, S_0):
-    """One step: a sequence of one."""
+    """Results of one step."""
     B, H, K = q.shape
     V = v.shape[2]
-    library, panels = _native_kernel(q.dtype, H=H, K=K, V=V)
+    library, _ = _native_kernel(q.dtype, H, K, V)
     out_o = q.new_empty(B, H, V)
     out_S_T = q.new_empty(B, H, K, V)
-    _native_run(library.seqc_forward, B, 1, 0, q, k, v, g, S_0, out_o, out_S_T, None)
+    _native_run(library.seqc_step, B, 1, 0, q, k, v, g, S_0, out_o, out_S_T)
     return out_o, out_S_T
 
 
@@ -1387,7 +1508,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -1569,7 +1690,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -1705,16 +1826,16 @@ def _fake_step(q, k, v, g, S_0):
     return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, S_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -1745,10 +1866,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_ec08334524fe", 0
+    name, tries = "seqc_gla_fca752a55ca7", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_ec08334524fe_{tries}"
+        name = f"seqc_gla_fca752a55ca7_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1785,8 +1906,22 @@ class GLAResult(NamedTuple):
     S_T: Tensor  # [B, H, K, V]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(q, k, v, g):
+    """The inputs in the dtypes that the operators take."""
+    main = q.dtype
+    if (
+        k.dtype != main
+        or v.dtype != main
+        or g.dtype != main
+        or not main.is_floating_point
+        or torch.is_autocast_enabled(q.device.type)
+    ):
+        return _fit(q, k, v, g)
+    return q, k, v, g
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -1804,6 +1939,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("q k v g".split())
 _GATES = frozenset("g".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def gla(
@@ -1841,7 +1984,7 @@ def gla(
         raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = S_0.to(carry)
-    return GLAResult(*_OPS.run.default(q, k, v, g, S_0, cu_seqlens, reverse))
+    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
 
 
 def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
@@ -1863,7 +2006,7 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
         raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = S_0.to(carry)
-    return GLAResult(*_OPS.step.default(q, k, v, g, S_0))
+    return GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
 
 
 class GLA(torch.nn.Module):

@@ -153,7 +153,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -350,7 +350,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -486,16 +486,16 @@ def _fake_step(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
     return x_r.new_empty((B, H, D)), x_r.new_empty((B, H, D), dtype=_carry(x_r))
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: h, h_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -526,10 +526,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_ffdbb60e85ea", 0
+    name, tries = "seqc_gru_62efb695f8ef", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_ffdbb60e85ea_{tries}"
+        name = f"seqc_gru_62efb695f8ef_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]
@@ -566,8 +566,21 @@ class GRUResult(NamedTuple):
     h_T: Tensor  # [B, H, D]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(x_r, x_z, x_n):
+    """The inputs in the dtypes that the operators take."""
+    main = x_r.dtype
+    if (
+        x_z.dtype != main
+        or x_n.dtype != main
+        or not main.is_floating_point
+        or torch.is_autocast_enabled(x_r.device.type)
+    ):
+        return _fit(x_r, x_z, x_n)
+    return x_r, x_z, x_n
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -585,6 +598,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("x_r x_z x_n".split())
 _GATES = frozenset("".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def gru(
@@ -634,7 +655,7 @@ def gru(
         )
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return GRUResult(*_OPS.run.default(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, cu_seqlens, reverse))
+    return GRUResult(*_call(_OPS.run.default, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, cu_seqlens, reverse))
 
 
 def gru_step(
@@ -675,7 +696,7 @@ def gru_step(
         )
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return GRUResult(*_OPS.step.default(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
+    return GRUResult(*_call(_OPS.step.default, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
 
 
 class GRU(torch.nn.Module):

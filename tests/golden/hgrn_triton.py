@@ -609,7 +609,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -795,7 +795,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -931,16 +931,16 @@ def _fake_step(x, g, h_0):
     return x.new_empty((B, D)), x.new_empty((B, D), dtype=_carry(x))
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, h_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -971,10 +971,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_24f0d28e7e80", 0
+    name, tries = "seqc_hgrn_84eba4bcd44b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_24f0d28e7e80_{tries}"
+        name = f"seqc_hgrn_84eba4bcd44b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
@@ -1011,8 +1011,16 @@ class HGRNResult(NamedTuple):
     h_T: Tensor  # [B, D]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(x, g):
+    """The inputs in the dtypes that the operators take."""
+    main = x.dtype
+    if g.dtype != main or not main.is_floating_point or torch.is_autocast_enabled(x.device.type):
+        return _fit(x, g)
+    return x, g
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -1030,6 +1038,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("x g".split())
 _GATES = frozenset("g".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def hgrn(
@@ -1058,7 +1074,7 @@ def hgrn(
         raise _shape_error(True, cu_seqlens, x=x, g=g, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return HGRNResult(*_OPS.run.default(x, g, h_0, cu_seqlens, reverse))
+    return HGRNResult(*_call(_OPS.run.default, x, g, h_0, cu_seqlens, reverse))
 
 
 def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
@@ -1078,7 +1094,7 @@ def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
         raise _shape_error(False, None, x=x, g=g, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return HGRNResult(*_OPS.step.default(x, g, h_0))
+    return HGRNResult(*_call(_OPS.step.default, x, g, h_0))
 
 
 class HGRN(torch.nn.Module):

@@ -176,12 +176,14 @@ import logging as _logging
 import os as _os
 import platform as _platform
 import shutil as _shutil
+import struct as _struct
 import subprocess as _subprocess
 import tempfile as _tempfile
 import threading as _threading
 import time as _time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as _Path
+from typing import Any
 
 # Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
 NATIVE_CACHE: str | None = None
@@ -295,6 +297,11 @@ def _native_sweep(cache: _Path) -> None:
     for folder in cache.glob("build-*"):
         if folder.stat().st_mtime < _time.time() - 86400:
             _shutil.rmtree(folder, ignore_errors=True)
+
+
+def _native_pointers(arrays: Sequence[Any]) -> bytes:
+    """The addresses of tensors as a C array; of None, null."""
+    return _struct.pack(f"{len(arrays)}P", *[0 if x is None else x.data_ptr() for x in arrays])
 
 
 def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
@@ -1304,30 +1311,215 @@ extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* a
   return failed;
 }
 
+namespace {
+struct Step {
+  const real* g_x_i;
+  const real* g_x_f;
+  const real* g_x_z;
+  const real* g_x_o;
+  const real* g_R_i;
+  const real* g_R_f;
+  const real* g_R_z;
+  const real* g_R_o;
+  const real* g_h_0;
+  const real* g_c_0;
+  real* g_h;
+  real* g_h_T;
+  real* g_c_T;
+};
+
+template <int w_B>
+struct StepScratch {
+  static constexpr i64 z_B = padded(w_B);
+  alignas(64) real s_x0[w_B * z_D];
+  alignas(64) real s_x1[w_B * z_D];
+  alignas(64) real s_x2[w_B * z_D];
+  alignas(64) real s_x3[w_B * z_D];
+  alignas(64) real rows_0[w_B * z_D * W];
+  alignas(64) real rows_1[w_B * z_D * W];
+  alignas(64) real rows_2[w_B * z_D * W];
+  alignas(64) real rows_3[w_B * z_D * W];
+};
+
+template <int w_B>
+int step_program(const Step& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel) {
+  StepScratch<w_B>* const memory = scratch<StepScratch<w_B>>();
+  if (!memory) return 1;
+  StepScratch<w_B>& w = *memory;
+  constexpr i64 m_B = w_B, z_B = padded(w_B);
+  const real* __restrict const p_R_o = a.g_R_o + i_H * n_D * n_D_;
+  const real* __restrict const p_R_f = a.g_R_f + i_H * n_D * n_D_;
+  const real* __restrict const p_R_i = a.g_R_i + i_H * n_D * n_D_;
+  const real* __restrict const p_R_z = a.g_R_z + i_H * n_D * n_D_;
+  const real* __restrict const p_x_i = a.g_x_i + o_B * n_H * n_D + i_H * n_D;
+  const real* __restrict const p_x_f = a.g_x_f + o_B * n_H * n_D + i_H * n_D;
+  const real* __restrict const p_x_z = a.g_x_z + o_B * n_H * n_D + i_H * n_D;
+  const real* __restrict const p_x_o = a.g_x_o + o_B * n_H * n_D + i_H * n_D;
+  const real* __restrict const p_h_0 = a.g_h_0 + o_B * n_H * n_D + i_H * n_D;
+  const real* __restrict const p_c_0 = a.g_c_0 + o_B * n_H * n_D + i_H * n_D;
+  real* __restrict const p_h = a.g_h + o_B * n_H * n_D + i_H * n_D;
+  real* __restrict const p_h_T = a.g_h_T + o_B * n_H * n_D + i_H * n_D;
+  real* __restrict const p_c_T = a.g_c_T + o_B * n_H * n_D + i_H * n_D;
+  {
+    constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, 24 / (1 * w_B + 0))));
+    for (i64 c0 = 0; c0 < z_D_ / W; c0 += CB) {
+      vec x1[w_B][CB];
+      UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          x1[i_B][c] = load<e_D_>(p_h_0 + i_B * n_H * n_D + at, n_D_ - at);
+        }
+      }
+      for (i64 i_D = 0; i_D < m_D; ++i_D) {
+        vec r0[w_B]{};
+        vec r1[w_B]{};
+        vec r2[w_B]{};
+        vec r3[w_B]{};
+        vec v_R_o[CB];
+        vec v_R_f[CB];
+        vec v_R_i[CB];
+        vec v_R_z[CB];
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          v_R_o[c] = load<e_D_>(p_R_o + i_D * n_D_ + at, n_D_ - at);
+          v_R_f[c] = load<e_D_>(p_R_f + i_D * n_D_ + at, n_D_ - at);
+          v_R_i[c] = load<e_D_>(p_R_i + i_D * n_D_ + at, n_D_ - at);
+          v_R_z[c] = load<e_D_>(p_R_z + i_D * n_D_ + at, n_D_ - at);
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec x2 = v_R_o[c] * x1[i_B][c];
+            const vec x4 = v_R_f[c] * x1[i_B][c];
+            const vec x6 = v_R_i[c] * x1[i_B][c];
+            const vec x8 = v_R_z[c] * x1[i_B][c];
+            r0[i_B] += keep<e_D_>(x2, n_D_ - at, real(0));
+            r1[i_B] += keep<e_D_>(x4, n_D_ - at, real(0));
+            r2[i_B] += keep<e_D_>(x6, n_D_ - at, real(0));
+            r3[i_B] += keep<e_D_>(x8, n_D_ - at, real(0));
+          }
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          store(w.rows_0 + (i_B * z_D + i_D) * W, c0 ? load(w.rows_0 + (i_B * z_D + i_D) * W) + r0[i_B] : r0[i_B]);
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          store(w.rows_1 + (i_B * z_D + i_D) * W, c0 ? load(w.rows_1 + (i_B * z_D + i_D) * W) + r1[i_B] : r1[i_B]);
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          store(w.rows_2 + (i_B * z_D + i_D) * W, c0 ? load(w.rows_2 + (i_B * z_D + i_D) * W) + r2[i_B] : r2[i_B]);
+        }
+        UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+          store(w.rows_3 + (i_B * z_D + i_D) * W, c0 ? load(w.rows_3 + (i_B * z_D + i_D) * W) + r3[i_B] : r3[i_B]);
+        }
+      }
+    }
+    across<false>(w.rows_0, w.s_x0, w_B * z_D);
+    across<false>(w.rows_1, w.s_x1, w_B * z_D);
+    across<false>(w.rows_2, w.s_x2, w_B * z_D);
+    across<false>(w.rows_3, w.s_x3, w_B * z_D);
+  }
+  // o = sigmoid(x_o + R_o @ h[t-1])
+  // f = sigmoid(x_f + R_f @ h[t-1])
+  // i = sigmoid(x_i + R_i @ h[t-1])
+  // z = tanh(x_z + R_z @ h[t-1])
+  // c = f * c[t-1] + i * z
+  // output h = o * tanh(c)
+  {
+    constexpr i64 CB = divisor(z_D / W, 2);
+    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_x_o = load<e_D>(p_x_o + i_B * n_H * n_D + at, n_D - at);
+          const vec x1 = load(w.s_x0 + i_B * z_D + at);
+          const vec x2 = v_x_o + x1;
+          const vec v_o = seqc_sigmoid(x2);
+          const vec v_x_f = load<e_D>(p_x_f + i_B * n_H * n_D + at, n_D - at);
+          const vec x5 = load(w.s_x1 + i_B * z_D + at);
+          const vec x6 = v_x_f + x5;
+          const vec v_f = seqc_sigmoid(x6);
+          const vec v_c_old = load<e_D>(p_c_0 + i_B * n_H * n_D + at, n_D - at);
+          const vec x9 = v_f * v_c_old;
+          const vec v_x_i = load<e_D>(p_x_i + i_B * n_H * n_D + at, n_D - at);
+          const vec x11 = load(w.s_x2 + i_B * z_D + at);
+          const vec x12 = v_x_i + x11;
+          const vec v_i = seqc_sigmoid(x12);
+          const vec v_x_z = load<e_D>(p_x_z + i_B * n_H * n_D + at, n_D - at);
+          const vec x15 = load(w.s_x3 + i_B * z_D + at);
+          const vec x16 = v_x_z + x15;
+          const vec v_z = seqc_tanh(x16);
+          const vec x18 = v_i * v_z;
+          const vec v_c = x9 + x18;
+          const vec x20 = seqc_tanh(v_c);
+          const vec v_h = v_o * x20;
+          store<e_D>(p_h + i_B * n_H * n_D + at, v_h, n_D - at);
+          store<e_D>(p_h_T + i_B * n_H * n_D + at, v_h, n_D - at);
+          store<e_D>(p_c_T + i_B * n_H * n_D + at, v_c, n_D - at);
+        }
+      }
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+  const Step a{
+      static_cast<const real*>(arrays[0]),
+      static_cast<const real*>(arrays[1]),
+      static_cast<const real*>(arrays[2]),
+      static_cast<const real*>(arrays[3]),
+      static_cast<const real*>(arrays[4]),
+      static_cast<const real*>(arrays[5]),
+      static_cast<const real*>(arrays[6]),
+      static_cast<const real*>(arrays[7]),
+      static_cast<const real*>(arrays[8]),
+      static_cast<const real*>(arrays[9]),
+      static_cast<real*>(arrays[10]),
+      static_cast<real*>(arrays[11]),
+      static_cast<real*>(arrays[12]),
+  };
+  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
+  const i64 programs = blocks * n_H * panels;
+  const bool several = threads > 1 && B * T * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
+  int failed = 0;
+#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+  for (i64 program = 0; program < programs; ++program) {
+    i64 rest = program;
+    const i64 panel = rest % panels;
+    rest /= panels;
+    const i64 i_H = rest % n_H;
+    rest /= n_H;
+    const i64 fours = B / 4, twos = (B % 4) / 2;
+    if (rest < fours) failed |= step_program<4>(a, B, T, 4 * rest, i_H, panel);
+    else if (rest < fours + twos) failed |= step_program<2>(a, B, T, 4 * fours, i_H, panel);
+    else failed |= step_program<1>(a, B, T, B - 1, i_H, panel);
+  }
+  return failed;
+}
+
 extern "C" int seqc_panels() { return int(panels); }
 """
 
 
-_native_kernels = {}
+_NATIVE_DIMS = "H D".split()
 
 
-def _native_kernel(dtype, **dims):
-    """The kernels for these dims, built on first use, and the number of panels that the last free dim is cut into."""
-    key = (dtype, *dims.values())
-    if key not in _native_kernels:
-        defines = {f"SEQC_{name}": str(size) for name, size in dims.items()}
-        defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
-        library = _native_library(_NATIVE_SOURCE, defines)
-        for function in (library.seqc_forward, library.seqc_backward):
-            function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
-        _native_kernels[key] = library, library.seqc_panels()
-    return _native_kernels[key]
+@_functools.cache
+def _native_kernel(dtype, *sizes):
+    """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
+    defines = {f"SEQC_{name}": str(size) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
+    defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
+    library = _native_library(_NATIVE_SOURCE, defines)
+    for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
+        function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+    return library, library.seqc_panels()
 
 
 def _native_run(function, B, T, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write."""
-    pointers = (_ctypes.c_void_p * len(arrays))(*[None if x is None else x.data_ptr() for x in arrays])
-    if function(B, T, torch.get_num_threads(), save, pointers):
+    if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
@@ -1339,7 +1531,7 @@ def _ready_cpu():
 def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     """Results, and what backward needs."""
     B, T, H, D = x_i.shape
-    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    library, _ = _native_kernel(x_i.dtype, H, D)
     out_h = x_i.new_empty(B, T, H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
@@ -1380,7 +1572,7 @@ def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
 def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     """Results only."""
     B, T, H, D = x_i.shape
-    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    library, _ = _native_kernel(x_i.dtype, H, D)
     out_h = x_i.new_empty(B, T, H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
@@ -1417,7 +1609,7 @@ def _backward_cpu(
 ):
     """Gradients of inputs, params, initial states."""
     B, T, H, D = x_i.shape
-    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    library, _ = _native_kernel(x_i.dtype, H, D)
     grad_x_o = x_i.new_empty(B, T, H, D)
     grad_x_f = x_i.new_empty(B, T, H, D)
     grad_x_i = x_i.new_empty(B, T, H, D)
@@ -1461,37 +1653,13 @@ def _backward_cpu(
 
 
 def _step_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
-    """One step: a sequence of one."""
+    """Results of one step."""
     B, H, D = x_i.shape
-    library, _ = _native_kernel(x_i.dtype, H=H, D=D)
+    library, _ = _native_kernel(x_i.dtype, H, D)
     out_h = x_i.new_empty(B, H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
-    _native_run(
-        library.seqc_forward,
-        B,
-        1,
-        0,
-        x_i,
-        x_f,
-        x_z,
-        x_o,
-        R_i,
-        R_f,
-        R_z,
-        R_o,
-        h_0,
-        c_0,
-        out_h,
-        out_h_T,
-        out_c_T,
-        None,
-        None,
-        None,
-        None,
-        None,
-        None,
-    )
+    _native_run(library.seqc_step, B, 1, 0, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, out_h, out_h_T, out_c_T)
     return out_h, out_h_T, out_c_T
 
 
@@ -1511,7 +1679,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -1719,7 +1887,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -1863,16 +2031,16 @@ def _fake_step(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     )
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: h, h_T, c_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -1903,10 +2071,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_1207cec0ad88", 0
+    name, tries = "seqc_lstm_97deaf5be5cf", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_1207cec0ad88_{tries}"
+        name = f"seqc_lstm_97deaf5be5cf_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -1944,8 +2112,22 @@ class LSTMResult(NamedTuple):
     c_T: Tensor  # [B, H, D]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(x_i, x_f, x_z, x_o):
+    """The inputs in the dtypes that the operators take."""
+    main = x_i.dtype
+    if (
+        x_f.dtype != main
+        or x_z.dtype != main
+        or x_o.dtype != main
+        or not main.is_floating_point
+        or torch.is_autocast_enabled(x_i.device.type)
+    ):
+        return _fit(x_i, x_f, x_z, x_o)
+    return x_i, x_f, x_z, x_o
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -1963,6 +2145,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("x_i x_f x_z x_o".split())
 _GATES = frozenset("".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def lstm(
@@ -2020,7 +2210,7 @@ def lstm(
         )
     elif c_0.dtype != carry:
         c_0 = c_0.to(carry)
-    return LSTMResult(*_OPS.run.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
+    return LSTMResult(*_call(_OPS.run.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
 
 
 def lstm_step(
@@ -2065,7 +2255,7 @@ def lstm_step(
         raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
     elif c_0.dtype != carry:
         c_0 = c_0.to(carry)
-    return LSTMResult(*_OPS.step.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+    return LSTMResult(*_call(_OPS.step.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
 
 
 class LSTM(torch.nn.Module):

@@ -519,7 +519,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -728,7 +728,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -872,16 +872,16 @@ def _fake_step(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     )
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: h, h_T, c_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -912,10 +912,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_480dc3fc106f", 0
+    name, tries = "seqc_lstm_9f8e7a5fb12d", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_480dc3fc106f_{tries}"
+        name = f"seqc_lstm_9f8e7a5fb12d_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -953,8 +953,22 @@ class LSTMResult(NamedTuple):
     c_T: Tensor  # [B, H, D]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(x_i, x_f, x_z, x_o):
+    """The inputs in the dtypes that the operators take."""
+    main = x_i.dtype
+    if (
+        x_f.dtype != main
+        or x_z.dtype != main
+        or x_o.dtype != main
+        or not main.is_floating_point
+        or torch.is_autocast_enabled(x_i.device.type)
+    ):
+        return _fit(x_i, x_f, x_z, x_o)
+    return x_i, x_f, x_z, x_o
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -972,6 +986,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("x_i x_f x_z x_o".split())
 _GATES = frozenset("".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def lstm(
@@ -1029,7 +1051,7 @@ def lstm(
         )
     elif c_0.dtype != carry:
         c_0 = c_0.to(carry)
-    return LSTMResult(*_OPS.run.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
+    return LSTMResult(*_call(_OPS.run.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
 
 
 def lstm_step(
@@ -1074,7 +1096,7 @@ def lstm_step(
         raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
     elif c_0.dtype != carry:
         c_0 = c_0.to(carry)
-    return LSTMResult(*_OPS.step.default(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+    return LSTMResult(*_call(_OPS.step.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
 
 
 class LSTM(torch.nn.Module):

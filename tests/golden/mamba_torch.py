@@ -224,7 +224,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -416,7 +416,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -552,16 +552,16 @@ def _fake_step(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
     return u.new_empty((B, D)), u.new_empty((B, D, N), dtype=_carry(u))
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: y, h_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -592,10 +592,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_cf48fe321037", 0
+    name, tries = "seqc_mamba_6b94826c642e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_cf48fe321037_{tries}"
+        name = f"seqc_mamba_6b94826c642e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]
@@ -632,8 +632,23 @@ class MambaResult(NamedTuple):
     h_T: Tensor  # [B, D, N]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(u, z, delta, Bt, Ct):
+    """The inputs in the dtypes that the operators take."""
+    main = u.dtype
+    if (
+        z.dtype != main
+        or delta.dtype != main
+        or Bt.dtype != main
+        or Ct.dtype != main
+        or not main.is_floating_point
+        or torch.is_autocast_enabled(u.device.type)
+    ):
+        return _fit(u, z, delta, Bt, Ct)
+    return u, z, delta, Bt, Ct
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -651,6 +666,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("u z delta Bt Ct".split())
 _GATES = frozenset("delta".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def mamba(
@@ -698,7 +721,7 @@ def mamba(
         )
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return MambaResult(*_OPS.run.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, cu_seqlens, reverse))
+    return MambaResult(*_call(_OPS.run.default, u, z, delta, Bt, Ct, A_log, skip, bias, h_0, cu_seqlens, reverse))
 
 
 def mamba_step(
@@ -735,7 +758,7 @@ def mamba_step(
         raise _shape_error(False, None, u=u, z=z, delta=delta, Bt=Bt, Ct=Ct, A_log=A_log, skip=skip, bias=bias, h_0=h_0)
     elif h_0.dtype != carry:
         h_0 = h_0.to(carry)
-    return MambaResult(*_OPS.step.default(u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+    return MambaResult(*_call(_OPS.step.default, u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
 
 
 class Mamba(torch.nn.Module):

@@ -813,7 +813,7 @@ class _Form(NamedTuple):
 
 def _prepare_torch(carry, *tensors):
     """Contiguous, in the carried dtype."""
-    return [(x if x.dtype == carry else x.to(carry)).contiguous() for x in tensors]
+    return [x if x.dtype == carry and x.is_contiguous() else x.to(carry).contiguous() for x in tensors]
 
 
 # T: an entry per step; B: one per sequence; -: neither
@@ -1002,7 +1002,7 @@ def _carry(x):
 
 def _dense(x, dtype):
     """x as the operators promise it: in this dtype, contiguous."""
-    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
+    return x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
 
 
 def _copy(x, dtype):
@@ -1138,16 +1138,16 @@ def _fake_step(q, k, v, S_0):
     return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
 
 
-@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, S_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
     form, carry = _form(x), _carry(x)
-    results = form.step(*form.prepare(carry, *tensors))
     if form is _TORCH:
-        results = _unshared(tensors, results)
+        results = _unshared(tensors, _plain_step(*tensors))
+    else:
+        results = form.step(*form.prepare(carry, *tensors))
     return [*(_dense(o, x.dtype) for o in results[:1]), *(_dense(s, carry) for s in results[1:])]
 
 
@@ -1178,10 +1178,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_c804e8bdaf72", 0
+    name, tries = "seqc_retention_30ee4a2a9159", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_c804e8bdaf72_{tries}"
+        name = f"seqc_retention_30ee4a2a9159_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1218,8 +1218,16 @@ class RetentionResult(NamedTuple):
     S_T: Tensor  # [B, H, K, V]
 
 
-def _cast(*inputs):
-    """The inputs in the dtypes that the operators take; TypeError where they do not fit together.
+def _cast(q, k, v):
+    """The inputs in the dtypes that the operators take."""
+    main = q.dtype
+    if k.dtype != main or v.dtype != main or not main.is_floating_point or torch.is_autocast_enabled(q.device.type):
+        return _fit(q, k, v)
+    return q, k, v
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
@@ -1237,6 +1245,14 @@ def _cast(*inputs):
 
 _INPUTS = tuple("q k v".split())
 _GATES = frozenset("".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def retention(
@@ -1272,7 +1288,7 @@ def retention(
         raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = S_0.to(carry)
-    return RetentionResult(*_OPS.run.default(q, k, v, S_0, cu_seqlens, reverse))
+    return RetentionResult(*_call(_OPS.run.default, q, k, v, S_0, cu_seqlens, reverse))
 
 
 def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
@@ -1293,7 +1309,7 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None
         raise _shape_error(False, None, q=q, k=k, v=v, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = S_0.to(carry)
-    return RetentionResult(*_OPS.step.default(q, k, v, S_0))
+    return RetentionResult(*_call(_OPS.step.default, q, k, v, S_0))
 
 
 class Retention(torch.nn.Module):

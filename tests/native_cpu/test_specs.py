@@ -22,7 +22,7 @@ from seqc.driver import lower
 from seqc.graph import leaves
 from seqc.load_emitted import load_emitted
 from seqc.program import Program
-from tests.harness import check_causality, compare, compare_split, draw, tensors
+from tests.harness import check_causality, compare, compare_split, compare_steps, draw, tensors
 
 ROOT = Path(__file__).parents[2]
 PATHS = {p.stem: p for folder in ("specs", "tests/recurrences") for p in sorted((ROOT / folder).rglob("*.seq"))}
@@ -60,6 +60,10 @@ def test_split_runs_and_causality(name: str) -> None:
     offsets = [n.number("offset") for n in leaves(program.graph.values(), "input")]
     if not any(offsets):
         compare_split(draw(program, 21, hard=True, seed=1), contiguous(made._forward_cpu), 10, 1e-10)
+        compare_steps(draw(program, 5, hard=True, seed=1), made._forward_cpu, contiguous(made._step_cpu), 1e-10)
+    else:
+        with pytest.raises(NotImplementedError, match="reads other steps of"):
+            made._step_cpu(*tensors(draw(program, 1)))
     if min(offsets) >= 0:
         check_causality(draw(program, 40, seed=2), contiguous(made._infer_cpu), torch.float64)
 
@@ -81,6 +85,7 @@ def test_several_panels_and_rows(name: str) -> None:
     for rows in (1, 7):
         case = draw(program, 33, {**WIDE, "B": rows}, seed=rows)
         compare(case, made._forward_cpu, made._backward_cpu, 1e-10)
+        compare_steps(case, made._forward_cpu, contiguous(made._step_cpu), 1e-10)
 
 
 @main_specs

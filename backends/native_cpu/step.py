@@ -1,0 +1,60 @@
+"""The kernel of one step: decoding. In: a `Plan`. Out: its arrays, and its C++ text.
+
+One step reads every state and parameter once, so nothing is copied to lie better: old states are read and new ones
+written where the caller keeps them, and parameters are read in the order in which they lie.
+"""
+
+from __future__ import annotations
+
+from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.assemble import entry, first_only, pointer, position, struct
+from seqc.backends.native_cpu.forward import open_program, param_pointers, scratch_lines, settle, template_head
+from seqc.backends.native_cpu.kernel import KernelWriter
+from seqc.backends.native_cpu.plan import Plan
+from seqc.backends.native_cpu.schedule import Item
+from seqc.graph import BATCH
+
+
+def step_arrays(plan: Plan) -> tuple[Array, ...]:
+    """The kernel's arrays, in order: inputs, params, initial states, outputs, final states."""
+    p = plan.program
+    return (
+        *(Array(x.name, (BATCH, *x.dims)) for x in p.inputs.values()),
+        *(Array(x.name, x.axes) for x in p.params.values()),
+        *(Array(f"{x.name}_0", x.axes) for x in p.states.values()),
+        *(Array(x.name, (BATCH, *x.dims), written=True) for x in p.output_decls.values()),
+        *(Array(f"{x.name}_T", x.axes, written=True) for x in p.states.values()),
+    )
+
+
+def step_text(plan: Plan) -> str:
+    """The step kernel in C++; "" where one step reads inputs of other steps."""
+    program, roles = plan.program, plan.roles
+    if program.no_step:
+        return ""
+    arrays = {a.name: a for a in step_arrays(plan)}
+    writer = KernelWriter(plan, "step", packs=False)
+    lines = param_pointers(writer, arrays, [*plan.forward.values()], 1)
+    reads = [(x.leaf(), x.name) for x in program.inputs.values()]
+    reads += [(x.leaf(), f"{x.name}_0") for x in program.states.values()]
+    for n, name in reads:
+        more, writer.given[n] = pointer(writer, arrays[name])
+        writer.home[n] = arrays[name].axes
+        lines += ["  " + line for line in more]
+    items, guards = [], {}
+    writes = [(x, x.name, x.name) for x in program.output_decls.values()]
+    writes += [(x, f"{x.name}.next", f"{x.name}_T") for x in program.states.values()]
+    for decl, value, name in writes:
+        more, writer.targets[name] = pointer(writer, arrays[name])
+        lines += ["  " + line for line in more]
+        items.append(Item("out", plan.forward[value], roles.local(decl.axes), name))
+        if guard := first_only(roles, decl):
+            guards[name] = guard
+    writer.add("token", items).guards = guards
+    settle(writer, {}, ("token",))
+    text = [
+        *struct("Step", tuple(arrays.values())), "", *scratch_lines(plan, writer, "StepScratch"), "",
+        *template_head(plan, ""), f"int step_program(const Step& a, i64 B, i64 T, {position(roles)}) {{",
+        *open_program(plan, "step"), *lines, *writer.region("token", 1), "  return 0;", "}", "",
+    ]
+    return "\n".join([*text, *entry(plan, "step", tuple(arrays.values()), [])])
