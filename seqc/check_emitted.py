@@ -1,59 +1,46 @@
 """Is an emitted file right? It is loaded, run and compared with the oracle, with finite differences and with itself.
 
 In: a compiled spec. Out: `Finding`s, one per comparison: values and gradients at the lengths where blocks begin and end,
-in float64 and float32, with ordinary and with extreme inputs; a directional derivative; a split run, a loop of steps, and
-causality, which must hold to the bit. This module owns torch: it is imported when the first finding is asked for.
+in float64 and float32, with ordinary and with extreme inputs, forwards and reversed, and for packs; each sequence of a pack
+against a call of its own; a directional derivative; a split run, a loop of steps, and causality, which must hold to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from seqc.compiled import Compiled
-from seqc.emit.names import safe_name
+from seqc.emitted_case import Case, Finding, emitted_name, nudged, relative, tolerance
 from seqc.graph import leaves, topological
 from seqc.load_emitted import load_emitted
+from seqc.packs import part
 from seqc.program import Program
-from seqc.reference import gradients, run
 from seqc.sampling import sample, sample_sizes
 
-ROUNDINGS = 64  # of one element on one step's way to a result
-NUDGE = 1e-9  # relative change of the inputs by which the oracle's own sensitivity is measured
 DIFFERENCE = 1e-6  # step of a central difference in float64
 DIFFERENCE_ERROR = 1e-6  # relative: the square of the step, times third derivatives, plus roundoff over the step
+Bounds: TypeAlias = "tuple[int, ...] | None"
+Arrays: TypeAlias = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One comparison: what, at how many steps, the error relative to the largest element, and what is allowed."""
-
-    what: str
-    steps: int
-    error: float
-    allowed: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether the error is allowed; a NaN is not."""
-        return bool(self.error <= self.allowed)
-
-
-def tolerance(dtype: str, steps: int, sensitivity: float = 1.0) -> float:
-    """Unit roundoff, times the length of the longest path (every step adds a few roundings to what it carries), times
-    the factor by which the recurrence itself amplifies a relative error of its inputs."""
-    unit = {"float64": 2.0**-53, "float32": 2.0**-24}[dtype]
-    return unit * ROUNDINGS * (steps + 8) * max(sensitivity, 1.0)
+__all__ = ["Case", "Finding", "against_oracle", "against_separate_calls", "causality", "check", "count", "emitted_name",
+           "lengths", "pack", "parts_and_steps", "relative", "tolerance"]
 
 
 def lengths(rows: int) -> tuple[int, ...]:
     """Where blocks of `rows` steps begin and end; for single steps, a few lengths."""
     c = rows if rows > 1 else 4
     return tuple(sorted({0, 1, c - 1, c, c + 1, 2 * c + 1}))
+
+
+def pack(rows: int) -> tuple[int, ...]:
+    """The bounds of sequences of those lengths, out of order, and an empty one at the end."""
+    own = lengths(rows)
+    return tuple(accumulate((*own[::2], *own[1::2], 0), initial=0))
 
 
 def count(compiled: Compiled) -> int:
@@ -65,119 +52,86 @@ def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: st
     """The findings, one by one. given: extents of dims; the others are small and odd. device: torch's name of it."""
     module = load_emitted(compiled.text, compiled.signature.spec)
     sizes = sample_sizes(compiled.program, given=given)
-    for how, steps, dtype, hard in _plan(compiled):
-        yield from how(Case(compiled.program, module, sizes, steps, dtype, hard, device))
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run: the emitted module, extents, a length, a dtype, whether inputs are extreme, and where it runs."""
-
-    program: Program
-    module: ModuleType
-    sizes: Mapping[str, int]
-    steps: int
-    dtype: str
-    hard: bool
-    device: str = "cpu"
-
-    def sample(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Arrays and cotangents, rounded to the dtype, so that the oracle sees what the emitted code sees."""
-        parts = sample(self.program, self.sizes, self.steps, hard=self.hard, seed=self.steps)
-        arrays, cotangents = ({k: x.astype(self.dtype).astype("float64") for k, x in part.items()} for part in parts)
-        return arrays, cotangents
-
-    def call(self, arrays: Mapping[str, Any], name: str = "") -> Any:
-        """The emitted function on arrays or tensors by their names in the spec."""
-        function = getattr(self.module, safe_name(self.program.name) + name)
-        return function(**{emitted_name(self.program, key): x for key, x in self.tensors(arrays).items()})
-
-    def tensors(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Arrays as tensors of the dtype; tensors as they are."""
-        import torch
-
-        dtype = getattr(torch, self.dtype)
-        tensors = {k: torch.tensor(x, dtype=dtype, device=self.device) for k, x in arrays.items() if not is_tensor(x)}
-        return {k: tensors.get(k, x) for k, x in arrays.items()}
-
-    def result(self, results: Any, key: str) -> Any:
-        """One result by its name in the spec."""
-        return getattr(results, emitted_name(self.program, key))
-
-    def finding(self, what: str, pairs: Mapping[str, tuple[Any, Any]], moved: Mapping[str, Any]) -> Finding:
-        """The worst of several comparisons, (found, wanted) by name. moved: what is wanted for nudged inputs."""
-        rows = []
-        for key, (got, want) in pairs.items():
-            allowed = tolerance(self.dtype, self.steps, relative(moved[key], want) / NUDGE if key in moved else 1.0)
-            error = relative(got, want)
-            rows.append((error / allowed if error == error else float("inf"), key, error, allowed))
-        _, key, error, allowed = max(rows)
-        words = f"{what} (nearest: {key}), {self.dtype}" + (", extreme inputs" if self.hard else "")
-        return Finding(words, self.steps, error, allowed)
-
-    def weighed(self, arrays: Mapping[str, Any], cotangents: Mapping[str, Any]) -> Any:
-        """The sum of results times cotangents, whose derivative is what cotangents mean."""
-        results, weights = self.call(arrays), self.tensors(cotangents)
-        return sum((self.result(results, k) * weights[k]).sum() for k in weights)
-
-
-def emitted_name(program: Program, key: str) -> str:
-    """`NAME_0` and `NAME_T` with the emitted name of the state; other names as they are emitted."""
-    stem, mark = key[:-2], key[-2:]
-    return safe_name(stem) + mark if mark in ("_0", "_T") and stem in program.states else safe_name(key)
-
-
-def is_tensor(x: Any) -> bool:
-    """Whether x is torch's and not numpy's."""
-    return hasattr(x, "detach")
-
-
-def relative(got: Any, want: Any) -> float:
-    """Largest difference over the largest element; infinite where shapes differ."""
-    got, want = (x.detach().cpu().double().numpy() if is_tensor(x) else np.asarray(x) for x in (got, want))
-    if got.shape != want.shape:
-        return float("inf")
-    if not want.size:
-        return 0.0
-    return float(np.max(np.abs(got - want)) / max(float(np.max(np.abs(want))), 1.0))
-
-
-def nudged(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays with every element changed by a relative error of at most NUDGE."""
-    rng = np.random.default_rng(2)
-    return {k: x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}
+    for how, steps, dtype, hard, bounds, reverse in _plan(compiled):
+        yield from how(Case(compiled.program, module, sizes, steps, dtype, hard, device, bounds, reverse))
 
 
 # ---- the comparisons ----
 
 
-def _plan(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool]]:
+def _plan(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bounds, bool]]:
     rows = max(block.rows for block in compiled.blocks.values())
     for steps in lengths(rows):
-        yield against_oracle, steps, "float64", False
-    longest = lengths(rows)[-1]
-    yield against_oracle, longest, "float64", True
-    yield against_oracle, longest, "float32", False
-    yield against_oracle, longest, "float32", True
+        yield against_oracle, steps, "float64", False, None, False
+    longest, bounds = lengths(rows)[-1], pack(rows)
+    yield against_oracle, longest, "float64", True, None, False
+    yield against_oracle, longest, "float32", False, None, False
+    yield against_oracle, longest, "float32", True, None, False
+    yield against_oracle, longest, "float64", False, None, True
+    yield against_oracle, longest, "float32", True, None, True
+    for dtype, hard in (("float64", False), ("float32", True)):
+        for reverse in (False, True):
+            yield against_oracle, bounds[-1], dtype, hard, bounds, reverse
+            yield against_separate_calls, bounds[-1], dtype, hard, bounds, reverse
     if not any(n.op in ("surrogate", "stopgrad") for n in topological(compiled.program.graph.values())):
-        yield against_differences, lengths(rows)[-2], "float64", False
+        yield against_differences, lengths(rows)[-2], "float64", False, None, False
     if compiled.program.direction == "forward":
         if not any(n.number("offset") for n in leaves(compiled.program.graph.values(), "input")):
-            yield parts_and_steps, longest, "float64", False
-        yield causality, longest, "float32", False
+            yield parts_and_steps, longest, "float64", False, None, False
+        yield causality, longest, "float32", False, None, False
 
 
 def against_oracle(case: Case) -> Iterator[Finding]:
     """Every result and every gradient; gradients together are one finding."""
     arrays, cotangents = case.sample()
-    want, want_gradients = gradients(case.program, arrays, cotangents)
-    moved, moved_gradients = gradients(case.program, nudged(arrays), cotangents)
+    want, want_gradients = case.truth(arrays, cotangents)
+    moved, moved_gradients = case.truth(nudged(arrays), cotangents)
     tensors = {k: x.requires_grad_() for k, x in case.tensors(arrays).items()}
     results = case.call(tensors)
     yield case.finding("results", {k: (case.result(results, k), want[k]) for k in want}, moved)
     case.weighed(tensors, cotangents).backward()
     found = {k: np.zeros(x.shape) if x.grad is None else x.grad for k, x in tensors.items()}
     yield case.finding("gradients", {k: (found[k], want_gradients[k]) for k in found}, moved_gradients)
+
+
+def against_separate_calls(case: Case) -> Iterator[Finding]:
+    """Each sequence of a pack, to the bit, against a call of its own: results, and gradients of what is its own."""
+    import torch
+
+    assert case.bounds is not None
+    arrays, cotangents = case.sample()
+    found, slopes = _with_gradients(case, arrays, cotangents)
+    failed = set()
+    for i, (start, end) in enumerate(pairwise(case.bounds)):
+        alone = replace(case, bounds=None, steps=end - start)
+        own = [part(case.program, x, case.bounds, i) for x in (arrays, cotangents)]
+        pairs = zip(_with_gradients(alone, *own), (found, slopes), strict=True)
+        for mine, whole in pairs:
+            theirs = {k: x for k, x in whole.items() if k not in _shared(case.program)}
+            theirs = part(case.program, theirs, case.bounds, i)
+            failed |= {k for k in theirs if not torch.equal(theirs[k], mine[k])}
+    words = f"sequences that differ from a call of their own (to the bit), {case.dtype}, a pack"
+    words += (", reversed" if case.reverse else "") + (", extreme inputs" if case.hard else "")
+    yield Finding(f"{words}{': ' if failed else ''}{', '.join(sorted(failed))}", case.steps, float(len(failed)), 0.0)
+
+
+def _shared(program: Program) -> set[str]:
+    """Parameters whose gradient is a sum over the sequences."""
+    return {name for name, p in program.params.items() if not p.per_batch}
+
+
+def _with_gradients(case: Case, arrays: Arrays, cotangents: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Results, and gradients, by the spec's names."""
+    import torch
+
+    tensors = {k: x.requires_grad_() for k, x in case.tensors(arrays).items()}
+    results = case.call(tensors)
+    found = {k: case.result(results, k) for k in cotangents}
+    weights = case.tensors(cotangents)
+    loss = torch.stack([(found[k] * weights[k]).sum() for k in found]).sum()
+    slopes = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+    zeros = (torch.zeros_like(x) for x in tensors.values())
+    return found, {k: z if x is None else x for k, x, z in zip(tensors, slopes, zeros, strict=True)}
 
 
 def against_differences(case: Case) -> Iterator[Finding]:
@@ -203,7 +157,7 @@ def parts_and_steps(case: Case) -> Iterator[Finding]:
     import torch
 
     arrays, _ = case.sample()
-    whole, moved = case.call(arrays), run(case.program, nudged(arrays))
+    whole, (moved, _) = case.call(arrays), case.truth(nudged(arrays))
     cut = case.steps // 3 + 1
     parts = [case.call(_cut(case.program, arrays, slice(0, cut)))]
     parts.append(case.call(_cut(case.program, arrays, slice(cut, None)) | _carried(case, parts[0])))

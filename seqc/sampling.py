@@ -28,13 +28,17 @@ def sample_sizes(program: Program, batch: int = 2, given: Mapping[str, int] | No
 
 
 def sample(
-    program: Program, sizes: Mapping[str, int], steps: int, *, hard: bool = False, seed: int = 0
+    program: Program, sizes: Mapping[str, int], steps: int, *, hard: bool = False, seed: int = 0, rows: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(arrays, cotangents): inputs, params and NAME_0 by name; cotangents by output name and NAME_T."""
+    """(arrays, cotangents): inputs, params and NAME_0 by name; cotangents by output name and NAME_T.
+
+    rows: the batch size of what has a time axis, where that is not the number of sequences (1 for a pack).
+    """
     rng = np.random.default_rng(seed)
 
     def normal(*axes: str) -> Any:
-        return rng.standard_normal([steps if a == "T" else sizes[a.rstrip("'")] for a in axes])
+        extents = {**sizes, "T": steps, BATCH: rows if rows and "T" in axes else sizes[BATCH]}
+        return rng.standard_normal([extents[a.rstrip("'")] for a in axes])
 
     arrays = {name: _within(d, normal(BATCH, "T", *d.dims), hard, rng) for name, d in program.inputs.items()}
     arrays |= {name: _within(d, 0.4 * normal(*d.axes), False, rng) for name, d in program.params.items()}

@@ -205,10 +205,14 @@ class Region:
                         continue
                 group.append(i)
                 grown = True
+        # states that read each other's old values are overwritten together
+        ready = done | {g for g in group if g.kind == "keep"}
+        group += [i for i in pending if i.kind == "state" and i.space == space and i not in group and needs[i] <= ready]
         # the old value must be read at the very point at which it is overwritten
         while True:
             for i in group:
-                if i.kind == "state" and any(not self._pointwise(r, i) for r in readers.get(i.target, set()) - done):
+                left = readers.get(i.target, set()) - done if i.kind == "state" else set()
+                if not left - {i} <= set(group) or any(not self._pointwise(r, i) for r in left):
                     group.remove(i)
                     break
             else:

@@ -1,0 +1,145 @@
+"""One run of an emitted file: its arguments, its results, and how far these are from what they should be.
+
+In: an emitted module and its program. Out: `Finding`s, one per comparison. This module owns torch: it is imported when a
+run is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from seqc.emit.names import safe_name
+from seqc.graph import BATCH
+from seqc.program import Program
+from seqc.reference import gradients
+from seqc.sampling import sample
+
+ROUNDINGS = 64  # of one element on one step's way to a result
+NUDGE = 1e-9  # relative change of the inputs by which the oracle's own sensitivity is measured
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison: what, at how many steps, the error relative to the largest element, and what is allowed."""
+
+    what: str
+    steps: int
+    error: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is allowed; a NaN is not."""
+        return bool(self.error <= self.allowed)
+
+
+def tolerance(dtype: str, steps: int, sensitivity: float = 1.0) -> float:
+    """Unit roundoff, times the length of the longest path (every step adds a few roundings to what it carries), times
+    the factor by which the recurrence itself amplifies a relative error of its inputs."""
+    unit = {"float64": 2.0**-53, "float32": 2.0**-24}[dtype]
+    return unit * ROUNDINGS * (steps + 8) * max(sensitivity, 1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: the emitted module, extents, a length, a dtype, whether inputs are extreme, and where it runs.
+
+    bounds: of the sequences, where the run is a pack. reverse: whether it runs from the last step to the first.
+    """
+
+    program: Program
+    module: ModuleType
+    sizes: Mapping[str, int]
+    steps: int
+    dtype: str
+    hard: bool
+    device: str = "cpu"
+    bounds: tuple[int, ...] | None = None
+    reverse: bool = False
+
+    def sample(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arrays and cotangents, rounded to the dtype, so that the oracle sees what the emitted code sees."""
+        sizes = self.sizes if self.bounds is None else {**self.sizes, BATCH: len(self.bounds) - 1}
+        rows = None if self.bounds is None else 1
+        parts = sample(self.program, sizes, self.steps, hard=self.hard, seed=self.steps, rows=rows)
+        arrays, cotangents = ({k: x.astype(self.dtype).astype("float64") for k, x in part.items()} for part in parts)
+        return arrays, cotangents
+
+    def call(self, arrays: Mapping[str, Any], name: str = "") -> Any:
+        """The emitted function on arrays or tensors by their names in the spec."""
+        function = getattr(self.module, safe_name(self.program.name) + name)
+        given = {emitted_name(self.program, key): x for key, x in self.tensors(arrays).items()}
+        return function(**given, **({} if name else self.how()))
+
+    def how(self) -> dict[str, Any]:
+        """The keywords of the call that are no tensors of the spec."""
+        import torch
+
+        bounds = None if self.bounds is None else torch.tensor(self.bounds, device=self.device)
+        return {"cu_seqlens": bounds, "reverse": self.reverse}
+
+    def truth(self, arrays: Mapping[str, Any], cotangents: Mapping[str, Any] | None = None) -> Any:
+        """Results and gradients of the oracle."""
+        return gradients(self.program, arrays, cotangents, self.bounds, self.reverse)
+
+    def tensors(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Arrays as tensors of the dtype; tensors as they are."""
+        import torch
+
+        dtype = getattr(torch, self.dtype)
+        tensors = {k: torch.tensor(x, dtype=dtype, device=self.device) for k, x in arrays.items() if not is_tensor(x)}
+        return {k: tensors.get(k, x) for k, x in arrays.items()}
+
+    def result(self, results: Any, key: str) -> Any:
+        """One result by its name in the spec."""
+        return getattr(results, emitted_name(self.program, key))
+
+    def finding(self, what: str, pairs: Mapping[str, tuple[Any, Any]], moved: Mapping[str, Any]) -> Finding:
+        """The worst of several comparisons, (found, wanted) by name. moved: what is wanted for nudged inputs."""
+        rows = []
+        for key, (got, want) in pairs.items():
+            allowed = tolerance(self.dtype, self.steps, relative(moved[key], want) / NUDGE if key in moved else 1.0)
+            error = relative(got, want)
+            rows.append((error / allowed if error == error else float("inf"), key, error, allowed))
+        _, key, error, allowed = max(rows)
+        pack = "" if self.bounds is None else ", a pack"
+        words = f"{what} (nearest: {key}), {self.dtype}{pack}" + (", reversed" if self.reverse else "")
+        words += ", extreme inputs" if self.hard else ""
+        return Finding(words, self.steps, error, allowed)
+
+    def weighed(self, arrays: Mapping[str, Any], cotangents: Mapping[str, Any]) -> Any:
+        """The sum of results times cotangents, whose derivative is what cotangents mean."""
+        results, weights = self.call(arrays), self.tensors(cotangents)
+        return sum((self.result(results, k) * weights[k]).sum() for k in weights)
+
+
+def emitted_name(program: Program, key: str) -> str:
+    """`NAME_0` and `NAME_T` with the emitted name of the state; other names as they are emitted."""
+    stem, mark = key[:-2], key[-2:]
+    return safe_name(stem) + mark if mark in ("_0", "_T") and stem in program.states else safe_name(key)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether x is torch's and not numpy's."""
+    return hasattr(x, "detach")
+
+
+def relative(got: Any, want: Any) -> float:
+    """Largest difference over the largest element; infinite where shapes differ."""
+    got, want = (x.detach().cpu().double().numpy() if is_tensor(x) else np.asarray(x) for x in (got, want))
+    if got.shape != want.shape:
+        return float("inf")
+    if not want.size:
+        return 0.0
+    return float(np.max(np.abs(got - want)) / max(float(np.max(np.abs(want))), 1.0))
+
+
+def nudged(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays with every element changed by a relative error of at most NUDGE."""
+    rng = np.random.default_rng(2)
+    return {k: x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}

@@ -1,0 +1,99 @@
+"""Packs and reversed calls of an emitted file, on one backend: what `test_packs` runs, for Triton in a process of its own.
+
+In: a spec, a backend, a dtype. Out: the findings that do not hold. `python -m tests.emit.packed SPEC...` runs the Triton
+kernels in Triton's interpreter, on the CPU, and prints a JSON list per spec.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from seqc.check_emitted import Case, Finding, against_oracle, against_separate_calls, pack
+from seqc.compiled import Compiled, Options, compile_spec
+from seqc.load_emitted import load_emitted
+from seqc.sampling import sample_sizes
+
+ROOT = Path(__file__).parents[2]
+ROWS = 16
+FEWER = {"dim L = 20": "dim L = 3", "dim R = 19": "dim R = 2"}  # taps
+BACKWARD = "backward:"  # before the name of a spec: the same recurrence, declared `scan backward`
+
+
+def text(name: str) -> str:
+    """A spec's text; `backward:lstm` is `lstm.seq`, declared to run from the last step to the first."""
+    path = ROOT / ("tests/recurrences" if name.removeprefix(BACKWARD) in ("conv", "lagged") else "specs")
+    source = (path / f"{name.removeprefix(BACKWARD)}.seq").read_text()
+    for wide, narrow in FEWER.items():
+        source = source.replace(wide, narrow)
+    if not name.startswith(BACKWARD):
+        return source
+    head, doc, rest = source.partition("\ndim ")
+    return f"{head}\nscan backward{doc}{rest}"
+
+
+@cache
+def compiled(name: str, backend: str) -> Compiled:
+    """The file, in blocks of few rows where the form has rows."""
+    wish = Options(backend)
+    made = compile_spec(text(name), wish)
+    block = made.blocks[backend]
+    if block.rows > ROWS:
+        made = compile_spec(text(name), replace(wish, form=block.form, rows=ROWS))
+    return made
+
+
+@cache
+def module(name: str, backend: str) -> ModuleType:
+    """The file, loaded. On Triton's interpreter every call takes the Triton form."""
+    made = compiled(name, backend)
+    found = load_emitted(made.text, made.signature.spec)
+    if backend == "triton":
+        vars(found)["_form"] = lambda x: found._TRITON
+    return found
+
+
+def cases(name: str, backend: str, dtype: str, hard: bool) -> Iterator[Case]:
+    """A pack of the lengths where blocks begin and end; a pack of short ones; a reversed batch; each both ways."""
+    made = compiled(name, backend)
+    rows = max(block.rows for block in made.blocks.values())
+    short = tuple(accumulate((0, 2, 1, 0, 0, 3), initial=0))
+    for bounds in (pack(rows), short, None):
+        for reverse in (False, True):
+            if bounds or reverse:
+                steps = bounds[-1] if bounds else 2 * rows + 1
+                yield Case(made.program, module(name, backend), sample_sizes(made.program), steps, dtype, hard,
+                           bounds=bounds, reverse=reverse)
+
+
+def failures(name: str, backend: str, dtype: str, hard: bool = False) -> list[str]:
+    """What does not hold: against the oracle, and to the bit against a call for each sequence."""
+    found: list[Finding] = []
+    for case in cases(name, backend, dtype, hard):
+        found += against_oracle(case)
+        if case.bounds is not None:
+            found += against_separate_calls(case)
+    return [f"{f.what}, T = {f.steps}: {f.error:.1e} of {f.allowed:.1e}" for f in found if not f.ok]
+
+
+def main() -> None:
+    """Answer every spec on the command line."""
+    import os
+    import warnings
+
+    os.environ["TRITON_INTERPRET"] = "1"
+    warnings.simplefilter("ignore")  # numpy's, of infinities that masks take out again
+    for name in sys.argv[1:]:
+        answer: Any = failures(name, "triton", "float32")
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
