@@ -63,7 +63,7 @@ def emitted(task: Task, backend: str, dtype: torch.dtype = torch.float32) -> Con
         module = module_of(task, backend)
     except Refusal as refusal:
         return Absent(name, "; ".join(d.message for d in refusal.diagnostics))
-    if backend == "cpu" and not module._ready_cpu():
+    if backend == "cpu" and module._native_compiler() is None:
         return Absent(name, "no C++ compiler was found")
     spec = compiled(path_of(task.name), backend).signature.spec
     function, step = getattr(module, spec), getattr(module, f"{spec}_step")

@@ -1,17 +1,22 @@
 """The native CPU backend: a block of form "step" as C++17 loops over raw pointers, built by the system compiler on first use.
 
 In: a `Block`. Out: `Kernels`: the C++ text as a constant, the loader, and `_forward_cpu`, `_infer_cpu`, `_backward_cpu`,
-`_step_cpu` and `_ready_cpu`. The emitted text needs torch and the standard library. float32 and float64.
+`_step_cpu` and `_ready_cpu`. The emitted text needs torch and the standard library. float32 and float64. `prebuild` builds
+a library ahead, for the emitted file to find.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from pathlib import Path
 
 from seqc.backends.native_cpu import loader
 from seqc.backends.native_cpu.launch import launch_text, saved
+from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.source import NativeSource, native_source
 from seqc.block import Block
+from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.signature import Kernels
 
 _RULE = "# ---- copied into emitted files from here on ----\n"
@@ -21,9 +26,37 @@ def emit(block: Block) -> Kernels:
     """The CPU part of an emitted file. Raises Unsupported where the block has no loop form."""
     source = native_source(block)
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
-    constant = f'_NATIVE_SOURCE = r"""\n{source.text}"""'
+    constant = f'_NATIVE_SOURCE = r"""{_constant(source)}"""'
     text = "\n\n\n".join([build, constant, launch_text(source)]) + "\n"
     return Kernels(text, saved(source), infer=True, float64=True)
 
 
-__all__ = ["NativeSource", "emit", "native_source"]
+def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
+    """Build the float32 kernels of an emitted file for these sizes of its dims, and put them where it will find them.
+
+    Raises Unsupported where a size is missing or there is no compiler.
+    """
+    source = native_source(block)
+    missing = [d for d in source.dims if d not in sizes]
+    if missing:
+        help = f"say `--prebuild {','.join(f'{d}=64' for d in source.dims)}`, or fix them with --dim"
+        raise _refused(f"a library is built for certain sizes, and there are none for {', '.join(missing)}", help)
+    if loader._native_compiler() is None:
+        raise _refused("there is no C++ compiler to build ahead with", "install one, or set CXX")
+    defines = {**{f"SEQC_{ident(d)}": str(sizes[d]) for d in source.dims}, "SEQC_REAL": "float"}
+    folder = file.with_suffix(".native")
+    folder.mkdir(exist_ok=True)
+    path = loader._native_ahead(folder, _constant(source), defines)
+    loader._native_make(_constant(source), defines, ["-shared"], path, loader._native_needs())
+    return path
+
+
+def _constant(source: NativeSource) -> str:
+    return f"\n{source.text}"
+
+
+def _refused(message: str, help: str) -> Unsupported:
+    return Unsupported(Diagnostic("native-prebuild", message, help=help, kind="unsupported"))
+
+
+__all__ = ["NativeSource", "emit", "native_source", "prebuild"]

@@ -19,12 +19,16 @@ from seqc.emit.text import docstring, lay, returned
 from seqc.graph import BATCH
 
 RUN = '''
+def _native_defines(dtype, *sizes):
+    """The macros of the kernels for dims of these sizes."""
+    defines = {f"SEQC_{name}": str(int(size)) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
+    return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
+
+
 @_functools.cache
 def _native_kernel(dtype, *sizes):
     """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
-    defines = {f"SEQC_{name}": str(size) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
-    defines["SEQC_REAL"] = "double" if dtype == torch.float64 else "float"
-    library = _native_library(_NATIVE_SOURCE, defines)
+    library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (FUNCTIONS):
         function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
     return library, library.seqc_panels()
@@ -36,9 +40,15 @@ def _native_run(function, B, T, save, *arrays):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
-def _ready_cpu():
-    """Whether there is a compiler to build the kernels with."""
-    return _native_compiler() is not None
+@_functools.cache
+def _native_found(dtype, *sizes):
+    """Whether kernels for dims of these sizes were built ahead, where there is no compiler to build them now."""
+    found = _native_prebuilt(_NATIVE_SOURCE, _native_defines(dtype, *sizes)) is not None
+    if not found:
+        words = ", ".join(f"{name}={size}" for name, size in zip(_NATIVE_DIMS, sizes, strict=True))
+        _native_tell(f"no C++ compiler found (set CXX), and nothing built ahead for {words} in {dtype}: "
+                     "CPU tensors take the plain torch form")
+    return found
 '''
 
 ADDED = '''
@@ -72,7 +82,7 @@ def launch_text(source: NativeSource) -> str:
     functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
     run = RUN.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
     names = f'_NATIVE_DIMS = "{" ".join(_macro(d) for d in source.dims)}".split()'
-    parts = [_forward(source), _infer(source), _backward(source), _step(source)]
+    parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
     helpers = [h for name, h in (("_native_added(", ADDED), ("_native_shifted(", SHIFTED)) if name in text]
     return "\n\n\n".join([names, *(part.strip("\n") for part in (run, *helpers)), *parts])
@@ -116,6 +126,25 @@ def _sizes(source: NativeSource, time: bool = True) -> list[str]:
             lines += [f"{d} = {name}.shape[{names.index(d)}]" for d in dict.fromkeys(names) if d not in known]
         known |= set(names)
     return [*lines, f"library, {_panels(source)} = {_kernel(source)}"]
+
+
+def _ready(source: NativeSource) -> str:
+    """The function that says whether native code can run on some tensors, of a sequence or of one step."""
+    plan = source.plan
+    arguments = _arguments(plan)
+    sizes = []
+    for dim in source.dims:
+        axes = next((n, a) for n, a in _axes(plan).items() if dim in (x.rstrip("'") for x in a))
+        place = [x.rstrip("'") for x in axes[1]].index(dim) - len(axes[1])
+        sizes.append(f"{axes[0]}.shape[{place}]")
+    return "\n".join([
+        lay("def _ready_cpu(", arguments, "):"),
+        docstring(["Whether native code can run on these: built now, or built ahead for their sizes."], 4),
+        "    if _native_compiler() is not None:",
+        "        return True",
+        lay("double = torch.float64 in (", [f"{x}.dtype" for x in arguments], ")", 4),
+        lay("return _native_found(", ["torch.float64 if double else torch.float32", *sizes], ")", 4),
+    ])
 
 
 def _kernel(source: NativeSource) -> str:

@@ -1,4 +1,5 @@
-"""`seqc compile`: the emitted file of a spec. In: a spec and wishes. Out: a file, or its text on stdout with `-o -`."""
+"""`seqc compile`: the emitted file of a spec. In: a spec and wishes. Out: a file, or its text on stdout with `-o -`; with
+`--prebuild` also native libraries beside the file, so that its first call needs no compiler."""
 
 from __future__ import annotations
 
@@ -6,8 +7,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from seqc.commands.options import add_choices, add_json, add_spec, dump_into, options, say
+from seqc.commands.options import add_choices, add_json, add_spec, dim, dump_into, options, say
+from seqc.diagnostics import Diagnostic, Unsupported
+
+if TYPE_CHECKING:
+    from seqc.compiled import Compiled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_spec(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write (default: NAME_kernel.py; - is stdout)")
     add_choices(parser)
+    parser.add_argument(
+        "--prebuild", nargs="?", action="append", type=_sizes, const={}, default=[], metavar="NAME=SIZE,...",
+        help="build the native library ahead, for dims of these sizes; may be repeated",
+    )
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write the graph after each pass into DIR")
     add_json(parser)
 
@@ -25,15 +35,42 @@ def run(args: argparse.Namespace) -> int:
 
     watch = dump_into(args.dump) if args.dump else None
     compiled = compile_spec(args.spec, options(args), watch)
+    if args.prebuild and args.output == "-":
+        raise _refused("a library built ahead lies beside its file, and stdout is none", "give the file a name with -o")
     if args.output == "-":
         sys.stdout.write(compiled.text)
         return 0
     path = Path(args.output or f"{compiled.signature.spec}_kernel.py")
+    built = [prebuilt(compiled, sizes, path).as_posix() for sizes in args.prebuild]
     path.write_text(compiled.text, encoding="utf-8")
     parts = {name: {"form": block.form, "rows": block.rows} for name, block in compiled.blocks.items()}
     if args.json:
-        print(json.dumps({"ok": True, "file": path.as_posix(), "lines": compiled.text.count("\n"), "parts": parts}))
+        print(json.dumps({"ok": True, "file": path.as_posix(), "lines": compiled.text.count("\n"), "parts": parts,
+                          "prebuilt": built}))
         return 0
     forms = "; ".join(f"{name}: {part['form']}, {part['rows']} rows a block" for name, part in parts.items())
     say(f"{path}: {compiled.text.count(chr(10))} lines ({forms})")
+    for library in built:
+        say(f"{library}: float32, for this processor and those that can do all that it can")
     return 0
+
+
+def prebuilt(compiled: Compiled, sizes: dict[str, int], path: Path) -> Path:
+    """The native library built ahead for these sizes, defaults of dims elsewhere. Raises Unsupported."""
+    from seqc.backends.native_cpu import prebuild
+    from seqc.driver import fix_dims
+
+    if "cpu" not in compiled.blocks:
+        reason = compiled.missing.get("cpu", f"the backend `{compiled.options.backend}` leaves it out")
+        raise _refused(f"the file has no native part: {reason}", "leave --prebuild out")
+    dims = fix_dims(compiled.program, sizes).dims
+    return prebuild(compiled.blocks["cpu"], {d: x.default for d, x in dims.items() if x.default is not None}, path)
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """`K=64,V=64` as names and sizes."""
+    return dict(map(dim, text.split(",")))
+
+
+def _refused(message: str, help: str) -> Unsupported:
+    return Unsupported(Diagnostic("prebuild", message, help=help, kind="unsupported"))

@@ -54,14 +54,16 @@ def _saved_text(sig: Signature, suffix: str, kernels: Kernels) -> str:
 
 def _choice_text(sig: Signature) -> str:
     lines = [
-        "def _form(x):",
-        '    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""',
+        "def _form(*tensors):",
+        '    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""',
     ]
+    if sig.triton or sig.cpu:
+        lines.append(f"    x = tensors[{sig.arguments.index(main_input(sig))}]")
     if sig.triton:
         test = 'x.device.type == "cuda"' + ("" if sig.triton.float64 else " and x.dtype != torch.float64")
         lines += [f"    if {test}:", "        return _TRITON"]
     if sig.cpu:
-        lines += ['    if x.device.type == "cpu" and _ready_cpu():', "        return _CPU"]
+        lines += ['    if x.device.type == "cpu" and _ready_cpu(*tensors):', "        return _CPU"]
     return "\n".join([*lines, "    return _TORCH"])
 
 
@@ -170,8 +172,8 @@ def _autocast_off(function):
 _OPERATORS = '''
 def _fake_forward(*arguments):
     """What `forward` returns, all zeros."""
-    x, cu_seqlens = arguments[{main}], arguments[{count}]
-    saved = _form(x).saved(cu_seqlens is not None, *_sizes(*arguments[:{given}], cu_seqlens), x.dtype, _carry(x))
+    x, cu_seqlens, form = arguments[{main}], arguments[{count}], _form(*arguments[:{count}])
+    saved = form.saved(cu_seqlens is not None, *_sizes(*arguments[:{given}], cu_seqlens), x.dtype, _carry(x))
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
@@ -185,7 +187,7 @@ def _run(*arguments):
     """Operator `run`: {result_list}."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[{main}]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:{outputs}], *(_copy(s, carry) for s in tensors[{given}:])]
@@ -198,7 +200,7 @@ def _forward(*arguments):
     """Operator `forward`: {result_list}, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[{main}]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
@@ -213,7 +215,7 @@ def _backward(*arguments):
     tensors, (cu_seqlens, reverse, saved) = arguments[:{count}], arguments[{count}:{after}]
     cotangents = arguments[{after}:]
     x = tensors[{main}]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], cotangents[{outputs}:], strict=True)
         return [*_fake_backward(*tensors)[:{given}], *(_copy(d, s.dtype) for s, d in final)]

@@ -17,7 +17,8 @@ The functions of a `Kernels`, SUFFIX "torch", "triton" or "cpu"; names in the or
                                                     -> (d_inputs..., d_params..., d_NAME_0...)
     _infer_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)    optional: a forward that saves nothing
     _step_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)     one step: no time axis
-    _ready_cpu() -> bool    whether the native code can run here; asked at every call and in tracing, so it remembers
+    _ready_cpu(inputs..., params..., NAME_0...) -> bool    whether the native code can run on these, with or without a
+                                                    time axis; asked at every call and in tracing, so it remembers
 
 Where `Kernels.packs`, the first three also take the keywords `cu_seqlens` (None, or bounds [B + 1]; a sequence may have no
 steps) and `reverse` (every sequence from its last step to its first). Where not, the boundary flips, and runs the

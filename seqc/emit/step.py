@@ -32,7 +32,7 @@ def _step(*tensors):
     x = tensors[{main}]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:

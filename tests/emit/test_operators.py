@@ -66,7 +66,7 @@ def test_integers_are_refused(decay: ModuleType) -> None:
 
 
 def test_native_form_where_it_is_ready() -> None:
-    native = "ready = True\n\n\ndef _ready_cpu():\n    return ready\n\n\n" + bodies.DECAY
+    native = "ready = True\n\n\ndef _ready_cpu(*_):\n    return ready\n\n\n" + bodies.DECAY
     native = native.replace("_torch", "_cpu").replace("* h + x_t", "* h - x_t").replace("* h_0 + x", "* h_0 - x")
     native = native.replace("return h, h\n", "return h, h.clone()\n")
     sig = bodies.decay()

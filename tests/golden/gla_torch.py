@@ -410,8 +410,8 @@ def _infer_torch(*tensors):
 _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
 
 
-def _form(x):
-    """The form that runs, by the device and dtype of an input: the one place where it is chosen."""
+def _form(*tensors):
+    """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     return _TORCH
 
 
@@ -530,8 +530,8 @@ def _fake_run(q, k, v, g, S_0, cu_seqlens, reverse):
 
 def _fake_forward(*arguments):
     """What `forward` returns, all zeros."""
-    x, cu_seqlens = arguments[0], arguments[5]
-    saved = _form(x).saved(cu_seqlens is not None, *_sizes(*arguments[:4], cu_seqlens), x.dtype, _carry(x))
+    x, cu_seqlens, form = arguments[0], arguments[5], _form(*arguments[:5])
+    saved = form.saved(cu_seqlens is not None, *_sizes(*arguments[:4], cu_seqlens), x.dtype, _carry(x))
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
@@ -545,7 +545,7 @@ def _run(*arguments):
     """Operator `run`: o, S_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[4:])]
@@ -558,7 +558,7 @@ def _forward(*arguments):
     """Operator `forward`: o, S_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     _check_bounds(cu_seqlens, x)
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
@@ -573,7 +573,7 @@ def _backward(*arguments):
     tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
     cotangents = arguments[8:]
     x = tensors[0]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     if 0 in x.shape[:2]:
         final = zip(tensors[4:], cotangents[1:], strict=True)
         return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
@@ -642,7 +642,7 @@ def _step(*tensors):
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(x), _carry(x)
+    form, carry = _form(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -677,10 +677,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_1fa88b730989", 0
+    name, tries = "seqc_gla_0fcbb9c931b1", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_1fa88b730989_{tries}"
+        name = f"seqc_gla_0fcbb9c931b1_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -1,0 +1,122 @@
+"""Libraries built ahead by `seqc compile --prebuild`: found without a compiler, never run where they cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqc import cli
+from seqc.backends.native_cpu import loader
+
+ROOT = Path(__file__).parents[2]
+SIZES = "H=2,K=5,V=3"
+PROGRAM = """
+import importlib.util, logging, sys, torch
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+spec = importlib.util.spec_from_file_location("made", sys.argv[1])
+made = importlib.util.module_from_spec(spec)
+sys.modules["made"] = made
+spec.loader.exec_module(made)
+torch.manual_seed(0)
+for K in map(int, sys.argv[2].split(",")):
+    q, k, v, g = (torch.randn(2, 7, 2, size) for size in (K, K, 3, K))
+    arguments = q, k, v, -g.abs(), torch.zeros(2, 2, K, 3)
+    for x in arguments[:2]:
+        x.requires_grad_()
+    print(K, "native" if made._form(*arguments) is made._CPU else "torch")
+    o, S_T = made.gla(*arguments[:4])
+    gradients = torch.autograd.grad(o.sum() + S_T.sum(), arguments[:2])
+    with torch.no_grad():
+        want = made._forward_torch(*arguments)
+        truth = made._backward_torch(*arguments, *want[2:], *(torch.ones_like(x) for x in want[:2]))
+    step = made.gla_step(*(x[:, 0].detach() for x in arguments[:4]))
+    for x, y in ((o, want[0]), (S_T, want[1]), (step.o, want[0][:, 0]), *zip(gradients, truth)):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+"""
+
+pytestmark = pytest.mark.skipif(loader._native_compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file with a library for SIZES beside it."""
+    path = tmp_path / "made.py"
+    spec = str(ROOT / "specs" / "gla.seq")
+    assert cli.main(["compile", spec, "--backend", "cpu", "-o", str(path), "--prebuild", SIZES]) == 0
+    return path
+
+
+def library(file: Path) -> Path:
+    (found,) = file.with_suffix(".native").glob("*.so")
+    return found
+
+
+def run(file: Path, sizes: str = "5", compiler: bool = False) -> list[str]:
+    """What a process says that runs the file for some sizes of K; without a compiler unless told."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(file.parent / "cache")}
+    if not compiler:
+        env = {**env, "PATH": "", "CXX": ""}
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(file), sizes], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_found_without_a_compiler_and_torch_for_other_sizes(file: Path) -> None:
+    seen = run(file, "5,6,6")
+    assert seen == [
+        "5 native",
+        "no C++ compiler found (set CXX), and nothing built ahead for H=2, K=6, V=3 in torch.float32: "
+        "CPU tensors take the plain torch form",
+        "6 torch",
+        "6 torch",
+    ]
+    assert not (file.parent / "cache").exists()
+
+
+def test_with_a_compiler_it_is_used_all_the_same(file: Path) -> None:
+    assert run(file, compiler=True) == ["5 native"]
+    assert not (file.parent / "cache").exists()
+
+
+@pytest.mark.parametrize("compiler", [False, True])
+def test_never_run_on_a_lesser_processor(file: Path, compiler: bool) -> None:
+    note = library(file).with_suffix(".json")
+    told = json.loads(note.read_text())
+    told["processor"] = [*told["processor"][:2], "flags : avx9000"]
+    note.write_text(json.dumps(told))
+    seen = run(file, compiler=compiler)
+    assert f"{library(file)} is not used: this processor lacks avx9000" in seen
+    assert ("5 native" if compiler else "5 torch") in seen
+
+
+def test_never_run_on_another_machine(file: Path) -> None:
+    note = library(file).with_suffix(".json")
+    told = json.loads(note.read_text())
+    told["processor"] = ["Plan9", "vax"]
+    note.write_text(json.dumps(told))
+    assert f"{library(file)} is not used: it is for Plan9 vax, this is " in run(file)[0]
+
+
+def test_a_damaged_one_is_not_loaded(file: Path) -> None:
+    whole = library(file).read_bytes()
+    library(file).write_bytes(whole[: len(whole) // 2])
+    seen = run(file)
+    assert seen[0] == f"{library(file)} is damaged and not used"
+    assert seen[-1] == "5 torch"
+
+
+def test_what_cannot_be_built_ahead_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(ROOT / "specs" / "gla.seq")
+    path = tmp_path / "made.py"
+    assert cli.main(["compile", spec, "-o", str(path), "--backend", "cpu", "--prebuild", "H=2"]) == 1
+    assert "there are none for K, V" in capsys.readouterr().err
+    assert cli.main(["compile", spec, "-o", str(path), "--backend", "torch", "--prebuild", SIZES]) == 1
+    assert "the backend `torch` leaves it out" in capsys.readouterr().err
+    assert cli.main(["compile", spec, "-o", "-", "--prebuild", SIZES]) == 1
+    assert "stdout is none" in capsys.readouterr().err
+    assert not path.exists()
