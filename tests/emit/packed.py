@@ -56,7 +56,7 @@ def module(name: str, backend: str) -> ModuleType:
     made = compiled(name, backend)
     found = load_emitted(made.text, made.signature.spec)
     if backend == "triton":
-        vars(found)["_form"] = lambda x: found._TRITON
+        vars(found)["_form"] = lambda *_: found._TRITON
     return found
 
 
