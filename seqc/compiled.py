@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seqc.block import Block
 from seqc.build import load
 from seqc.describe import signature
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
-from seqc.driver import Watch, blamed, fix_dims, lower
+from seqc.driver import Watch, blamed, fix_dims, lower, lowerings
 from seqc.emit import Kernels, Signature, emit
-from seqc.passes.blocks.choose import EAGER, GPU
+from seqc.passes.blocks.choose import EAGER
 from seqc.program import Program
 from seqc.targets import TARGETS
+
+if TYPE_CHECKING:
+    from seqc.figures import Chosen
 
 BACKENDS = ("auto", "triton", "cpu", "torch")
 PARTS = {"auto": ("torch", "cpu", "triton"), "triton": ("torch", "triton"), "cpu": ("torch", "cpu"), "torch": ("torch",)}
@@ -46,6 +50,8 @@ class Compiled:
     signature: Signature
     blocks: Mapping[str, Block]
     missing: Mapping[str, str]
+    gpu: Chosen | None
+    """Rows and tiles of the Triton part, where there is one."""
 
 
 def compile_spec(path_or_text: str | Path, options: Options = Options(), watch: Watch | None = None) -> Compiled:
@@ -67,15 +73,20 @@ def compile_program(program: Program, options: Options = Options(), watch: Watch
     blocks: dict[str, Block] = {}
     kernels: dict[str, Kernels] = {}
     missing: dict[str, str] = {}
+    gpu: Chosen | None = None
     for part in PARTS[options.backend]:
         try:
-            blocks[part], kernels[part] = _part(part, program, options, watch if part == "torch" else None)
+            if part == "triton":
+                gpu, kernels[part] = _triton_part(program, options)
+                blocks[part] = gpu.block
+            else:
+                blocks[part], kernels[part] = _part(part, program, options, watch if part == "torch" else None)
         except Unsupported as refusal:
             if part in ("torch", options.backend):
                 raise
             missing[part] = "; ".join(diagnostic.message for diagnostic in refusal.diagnostics)
     sig = signature(program, blocks, kernels, header(program, options))
-    return Compiled(program, options, emit(sig), sig, blocks, missing)
+    return Compiled(program, options, emit(sig), sig, blocks, missing, gpu)
 
 
 def _part(part: str, program: Program, options: Options, watch: Watch | None) -> tuple[Block, Kernels]:
@@ -97,14 +108,18 @@ def _part(part: str, program: Program, options: Options, watch: Watch | None) ->
             block = lower(program, "step")
             with blamed("the native CPU backend"):
                 return block, native_cpu.emit(block)
-        case "triton":
-            from seqc.backends.triton_gpu.emit import triton_kernels
-            from seqc.figures import tiles_of
-
-            block = lower(program, options.form, options.rows, GPU)
-            with blamed("the Triton backend"):
-                return block, triton_kernels(block, tiles_of(block, options.target).tiles)
     raise SeqcBug("the driver", f"no backend makes the part {part}")
+
+
+def _triton_part(program: Program, options: Options) -> tuple[Chosen, Kernels]:
+    """The GPU's block with its tiles, and the text of its kernels."""
+    from seqc.backends.triton_gpu.emit import triton_kernels
+    from seqc.figures import tiles_of
+
+    lowered = lowerings(program, options.form, options.rows)
+    with blamed("the Triton backend"):
+        chosen = tiles_of(lowered, options.target)
+        return chosen, triton_kernels(chosen.block, chosen.tiles)
 
 
 def header(program: Program, options: Options) -> str:

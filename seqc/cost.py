@@ -53,20 +53,24 @@ def cost(outputs: Iterable[Node], sizes: Mapping[str, int]) -> Cost:
             weighted += points / MATRIX_RATE if product else points
             continue
         largest = max(largest, points)
-        if n.op in ("cumsum", "affine_scan", "max_scan"):
-            steps = max(extent(n.text("dim"), sizes).bit_length() - 1, 1)
-            each = float(steps * (1 if n.op == "cumsum" else 3))
-        elif n.op == "tri_inv":
-            each = float(extent(n.text("row"), sizes)) / MATRIX_RATE * 4
-        elif n.op in ("expand", "rename", "take", "shift"):
-            each = 0.25
-        else:
-            each = 1.0 if n.op in CHEAP else TRANSCENDENTAL
+        each = weight(n, sizes)
         flops += points * max(each, 1.0) if TABLE[n.op].elementwise else points * each
         weighted += points * each
     read = sum(volume(n.dims, sizes) for n in leaves(roots) if n.text("kind") != "param")
     written = sum(volume(n.dims, sizes) for n in roots)
     return Cost(flops, matrix, weighted, 4.0 * (read + written), largest)
+
+
+def weight(n: Node, sizes: Mapping[str, int]) -> float:
+    """Operations for each element of a value that is no sum, in units of one cheap elementwise operation."""
+    if n.op in ("cumsum", "affine_scan", "max_scan"):
+        steps = max(extent(n.text("dim"), sizes).bit_length() - 1, 1)
+        return float(steps * (1 if n.op == "cumsum" else 3))
+    if n.op == "tri_inv":
+        return float(extent(n.text("row"), sizes)) / MATRIX_RATE * 4
+    if n.op in ("expand", "rename", "take", "shift"):
+        return 0.25
+    return 1.0 if n.op in CHEAP else TRANSCENDENTAL
 
 
 def volume(dims: Iterable[str], sizes: Mapping[str, int]) -> float:

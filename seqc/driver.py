@@ -15,7 +15,7 @@ from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, Unsupported, near_miss
 from seqc.graph import Node
 from seqc.passes import CHECKS, PIPELINE, Stage
-from seqc.passes.blocks.choose import GPU, Candidate, Machine
+from seqc.passes.blocks.choose import GPU, Candidate, Machine, Offers, same_form
 from seqc.program import Program
 from seqc.verifier import verify, verify_block, verify_program
 
@@ -36,14 +36,33 @@ def lower(
     `schedule` and then to the cost model, which counts as on `machine`. watch: sees what each stage gives. Raises
     SpecError for a claim that does not hold, Unsupported when the recurrence cannot take a wished form.
     """
-    if form is not None and form not in FORMS:
-        raise _refused("form", f"there is no form `{form}`", near_miss(form, FORMS) or f"one of {', '.join(FORMS)}")
-    if rows is not None and (rows < 1 or rows & (rows - 1)):
-        raise _refused("rows", f"{rows} rows a block: the number is a power of two", "such as 64")
-    given = {"program": program, "form": form, "rows": rows, "machine": machine}
+    given = {"program": program, "form": _form(form), "rows": _rows(rows), "machine": machine}
     block = run(PIPELINE, given, watch)["block"]
     assert isinstance(block, Block)
     return block
+
+
+def lowerings(program: Program, form: str | None = None, rows: int | None = None) -> tuple[Block, ...]:
+    """The blocks of the form that `lower` chooses for a GPU, one for each number of rows that may be chosen later."""
+    until = [stage.name for stage in PIPELINE].index("choose_form") + 1
+    given = {"program": program, "form": _form(form), "rows": _rows(rows), "machine": GPU}
+    known = run(PIPELINE[:until], given)
+    offers, chosen = known["offers"], known["chosen"]
+    assert isinstance(offers, Offers) and isinstance(chosen, Candidate)
+    found = [run(PIPELINE[until:], {**known, "chosen": one})["block"] for one in same_form(chosen, offers)]
+    return tuple(block for block in found if isinstance(block, Block))
+
+
+def _form(form: str | None) -> str | None:
+    if form is not None and form not in FORMS:
+        raise _refused("form", f"there is no form `{form}`", near_miss(form, FORMS) or f"one of {', '.join(FORMS)}")
+    return form
+
+
+def _rows(rows: int | None) -> int | None:
+    if rows is not None and (rows < 1 or rows & (rows - 1)):
+        raise _refused("rows", f"{rows} rows a block: the number is a power of two", "such as 64")
+    return rows
 
 
 def check(program: Program, watch: Watch | None = None) -> dict[str, object]:

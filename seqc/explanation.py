@@ -8,7 +8,8 @@ table, never from the machine at hand.
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from seqc.block import Block
 from seqc.compiled import Compiled
@@ -18,12 +19,15 @@ from seqc.diagnostics import Unsupported
 from seqc.graph import BATCH, COL, ROW
 from seqc.program import TensorDecl
 
+if TYPE_CHECKING:
+    from seqc.figures import Chosen
+
 WIDTH = 110
 DECIDED = ("form", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
 
 
-def facts(compiled: Compiled) -> dict[str, Any]:
-    """Everything that is told, as data."""
+def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
+    """Everything that is told, as data. targets: GPUs to tell of beside the one that the file is for."""
     program = compiled.program
     from seqc.figures import extents
 
@@ -50,7 +54,7 @@ def facts(compiled: Compiled) -> dict[str, Any]:
         "about": textwrap.dedent(program.doc).strip().split("\n")[0],
         "components": components,
         "parts": {name: part(block, sizes) for name, block in compiled.blocks.items()},
-        "kernels": kernels(compiled, sizes),
+        "gpu": on_gpus(compiled, targets),
         "missing": dict(compiled.missing),
         "gates": sorted(gate_inputs(program)),
         "extents": {d: sizes[d] for d in program.dims},
@@ -85,36 +89,42 @@ def part(block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def kernels(compiled: Compiled, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    """The GPU kernels with their tiles, and the toolchain's figures for every target that was asked."""
-    block = compiled.blocks.get("triton")
-    if block is None:
-        return []
-    from seqc.figures import figures, tiles_of
-    from seqc.targets import TARGETS
-    from seqc.tiling.verdicts import VerdictTable
+def on_gpus(compiled: Compiled, targets: Iterable[str]) -> dict[str, Any]:
+    """Rows, tiles and the toolchain's figures by target: that of the compiled file first, then the others asked for."""
+    if compiled.gpu is None:
+        return {}
+    from seqc.driver import lowerings
+    from seqc.figures import tiles_of
 
-    table = VerdictTable.load()
-    asked, clashes = {}, {}
-    for name in TARGETS:
-        try:
-            asked[name] = figures(block, name, sizes, table)
-        except Unsupported as clash:
-            if name == compiled.options.target:
-                raise
-            clashes[name] = "; ".join(d.cause or d.message for d in clash.diagnostics)
-    binds = list(tiles_of(block, compiled.options.target, sizes).why.values())
-    found = []
-    for i, one in enumerate(asked[compiled.options.target]):
-        told = {name: rows[i].words() for name, rows in asked.items() if rows[i].verdict is not None}
-        told |= {name: f"no tiles: {why}" for name, why in clashes.items()}
-        found.append({**one.data(), "tiles": one.tiles(), "binds": binds[i], "figures": told})
-    return found
+    told = {compiled.options.target: on_gpu(compiled.gpu)}
+    for name in targets:
+        if name not in told:
+            try:
+                lowered = lowerings(compiled.program, compiled.options.form, compiled.options.rows)
+                told[name] = on_gpu(tiles_of(lowered, name))
+            except Unsupported as clash:
+                told[name] = {"clash": "; ".join(d.cause or d.message for d in clash.diagnostics)}
+    return told
 
 
-def explanation(compiled: Compiled) -> str:
+def on_gpu(chosen: Chosen) -> dict[str, Any]:
+    """What was chosen for one target."""
+    from seqc.figures import figures
+
+    kernels = [{**one.data(), "tiles": one.tiles(), "words": one.words()} for one in figures(chosen)]
+    spent = f"{chosen.block.rows} rows: {microseconds(chosen.trained)} us forward and backward by the model"
+    others = [f"{rows} rows: {told}" for rows, told in chosen.others().items()]
+    return {"rows": chosen.block.rows, "why": "; ".join([spent, *others]), "kernels": kernels}
+
+
+def microseconds(nanoseconds: int) -> str:
+    """`118`, or `4.2` where that is short."""
+    return f"{nanoseconds / 1000:.0f}" if nanoseconds >= 10_000 else f"{nanoseconds / 1000:.1f}"
+
+
+def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     """The facts as text."""
-    told = facts(compiled)
+    told = facts(compiled, targets)
     lines = [f"{told['spec']}: {told['about']}" if told["about"] else told["spec"], "", "recurrence"]
     for component in told["components"]:
         lines += wrapped(f"{', '.join(component['states'])}: {component['class']}", 2)
@@ -143,20 +153,27 @@ def explanation(compiled: Compiled) -> str:
             2,
         )
         if name == "triton":
-            lines += _kernel_lines(told["kernels"], compiled.options.target)
+            lines += _gpu_lines(told["gpu"])
     for name, why in told["missing"].items():
         lines += ["", f"{TITLES[name]}: none", *wrapped(why, 2)]
     return "\n".join(lines) + "\n"
 
 
-def _kernel_lines(told: list[dict[str, Any]], target: str) -> list[str]:
-    lines = [f"  tiles for {target}, bf16:"]
-    for one in told:
-        lines += wrapped(f"{one['kernel']}: {one['tiles']}", 4)
-        lines += wrapped(f"binds: {one['binds']}", 8)
-        lines += [line for name, words in one["figures"].items() for line in wrapped(f"{name}: {words}", 8)]
-    if not any(one["figures"] for one in told):
-        lines.append("    no figures recorded for these extents: `seqc tiles --refresh` asks the toolchain")
+def _gpu_lines(told: Mapping[str, Any]) -> list[str]:
+    """Rows and tiles for each target; a sentence that binds several kernels is told in full once."""
+    lines: list[str] = []
+    for target, one in told.items():
+        if "clash" in one:
+            lines += wrapped(f"no tiles for {target}: {one['clash']}", 2)
+            continue
+        lines += [f"  tiles for {target}, bf16:", *wrapped(one["why"], 4)]
+        seen: dict[str, str] = {}
+        for kernel in one["kernels"]:
+            before = seen.setdefault(kernel["binds"], kernel["kernel"])
+            binds = kernel["binds"] if before == kernel["kernel"] else f"as {before}"
+            lines += wrapped(f"{kernel['kernel']}: {kernel['tiles']}", 4)
+            lines += wrapped(f"binds: {binds}", 8) if kernel["binds"] != "nothing binds" else []
+            lines += wrapped(kernel["words"], 8)
     return lines
 
 

@@ -1,48 +1,61 @@
-"""The kernels of a block on a GPU: their tiles, and what the toolchain has said of them in the committed table.
+"""The kernels of a recurrence on a GPU: rows, tiles, and what the toolchain has said of them in the committed table.
 
-In: a block, a target, extents. Out: `Figures`, one per kernel; `refreshed` asks the toolchain for what the table lacks.
+In: a program, a target, extents. Out: `Chosen` of the Triton backend, and `Figures`, one per kernel; `refreshed` asks the
+toolchain for what the table lacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from seqc.backends.triton_gpu.jobs import kernel_jobs
-from seqc.backends.triton_gpu.tiles import Chosen, choose_tiles
+from seqc.backends.triton_gpu.tiles import Chosen, ChosenKernel, choose_tiles
 from seqc.backends.triton_gpu.toolchain import Job, available, refresh
 from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
-from seqc.passes.blocks.choose import NOMINAL
+from seqc.passes.blocks.choose import nominal_sizes
 from seqc.program import Program
 from seqc.targets import Occupancy, occupancy, target_named
+from seqc.tiling.kernel_summary import Workload
 from seqc.tiling.verdicts import Verdict, VerdictTable
 
+__all__ = ["KIND", "Chosen", "Figures", "committed", "extents", "figures", "refreshed", "tiles_of"]
+
 KIND = "bf16"  # the storage type that figures are told for
+ROUNDS = 12  # of asking the toolchain and choosing again, at most
+BATCH = 24  # kernels between two versions of a growing table
 
 
 @dataclass(frozen=True)
 class Figures:
     """One kernel on one target. verdict, resident: None where the toolchain was never asked, or refused."""
 
-    kernel: str
+    chosen: ChosenKernel
     target: str
-    constants: tuple[tuple[str, int | float | bool | str | None], ...]
-    warps: int
-    stages: int
-    verdict: Verdict | None
     resident: Occupancy | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the toolchain said."""
+        return self.chosen.verdict
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name in the emitted file."""
+        return self.chosen.job.kernel
 
     def tiles(self) -> str:
         """The tiles, warps and stages in words."""
-        sizes = ", ".join(f"{name} {value}" for name, value in self.constants if isinstance(value, int))
-        return f"{sizes}, {self.warps} warps, {self.stages} stages"
+        config = self.chosen.job.configuration
+        sizes = ", ".join(f"{name} {value}" for name, value in config.constants if isinstance(value, int))
+        return f"{sizes}, {config.warps} warps, {config.stages} stage{'' if config.stages == 1 else 's'}"
 
     def words(self) -> str:
         """One line about what the kernel needs."""
         if self.verdict is None:
-            return "not asked yet: `seqc tiles --refresh`"
+            return f"no verdict recorded: `seqc tiles SPEC --target {self.target} --refresh` asks the toolchain"
         if self.verdict.error is not None:
             return f"refused by {self.verdict.toolchain}: {self.verdict.error}"
         v = self.verdict
@@ -54,56 +67,77 @@ class Figures:
 
     def data(self) -> dict[str, Any]:
         """The same for a machine to read."""
-        found: dict[str, Any] = {"kernel": self.kernel, "target": self.target, "constants": dict(self.constants)}
-        found |= {"warps": self.warps, "stages": self.stages}
+        config = self.chosen.job.configuration
+        found: dict[str, Any] = {"kernel": self.kernel, "target": self.target, "constants": dict(config.constants)}
+        found |= {"warps": config.warps, "stages": config.stages, "binds": self.chosen.why}
         if self.verdict is not None:
             v = self.verdict
             found |= {"registers": v.registers, "spills": v.spills, "shared": v.shared, "error": v.error}
-            found |= {"toolchain": v.toolchain}
+            found |= {"matrix instructions": v.count("matrix"), "toolchain": v.toolchain}
         if self.resident is not None:
             found |= {"occupancy": self.resident.percent, "limit": self.resident.limit}
         return found
 
 
-def figures(block: Block, target: str, sizes: Mapping[str, int], table: VerdictTable | None = None) -> tuple[Figures, ...]:
-    """The kernels of a block, in the order of the emitted file."""
-    known = VerdictTable.load() if table is None else table
-    return tuple(_figures(job, known) for job in jobs(block, target, sizes))
+def figures(chosen: Chosen) -> tuple[Figures, ...]:
+    """The kernels of a choice, in the order of the emitted file."""
+    return tuple(_figures(one, chosen.target) for one in chosen.kernels.values())
 
 
-def jobs(block: Block, target: str, sizes: Mapping[str, int]) -> tuple[Job, ...]:
-    """What the toolchain is asked about a block, at the tiles that the solver chose for the target."""
-    return kernel_jobs(block, target, sizes, KIND, tiles_of(block, target, sizes).tiles)
-
-
-def tiles_of(block: Block, target: str, sizes: Mapping[str, int] | None = None) -> Chosen:
-    """The solver's tiles for a target, at the extents that costs are told for; verdicts come from the committed table."""
-    known = VerdictTable.load()
-
-    def ask(job: Job) -> Verdict | None:
-        return known.verdict(job.source, job.kernel, job.target, job.configuration)
-
-    return choose_tiles(block, target, sizes or extents(block.program), KIND, ask)
+def tiles_of(
+    blocks: Sequence[Block], target: str, sizes: Mapping[str, int] | None = None, *,
+    table: VerdictTable | None = None, settled: bool = True, workload: Workload | None = None,
+) -> Chosen:
+    """The solver's rows and tiles for a target, at the extents that costs are told for unless others are given."""
+    known = committed() if table is None else table
+    given = extents(blocks[0].program) if sizes is None else sizes
+    return choose_tiles(blocks, target, given, KIND, known, settled, workload)
 
 
 def extents(program: Program) -> dict[str, int]:
     """The extents that costs are told for: defaults, and the model's for what is left open."""
-    return {d.name: d.default or NOMINAL for d in program.dims.values()}
+    sizes = nominal_sizes(program)
+    return {d: sizes[d] for d in program.dims}
 
 
-def refreshed(asked: Iterable[Job], progress: Callable[[int, int], None]) -> VerdictTable:
-    """The committed table, grown by what the toolchain says of `asked`. Raises Unsupported where there is none."""
+@cache
+def committed() -> VerdictTable:
+    """The committed table."""
+    return VerdictTable.load()
+
+
+Asked = tuple[Sequence[Block], str, Mapping[str, int]]
+"""The blocks of a program, a target, extents."""
+
+
+def refreshed(
+    asked: Iterable[Asked], table: VerdictTable, progress: Callable[[int, int], None]
+) -> Iterator[VerdictTable]:
+    """The table, growing until the toolchain has spoken of every choice. Raises Unsupported where there is no toolchain."""
     missing = available()
     if missing is not None:
         message = f"the toolchain cannot be asked: {missing}"
         raise Unsupported(Diagnostic("no-toolchain", message, help="pip install triton", kind="unsupported"))
-    return refresh(list(asked), VerdictTable.load(), progress=progress)
+    open_ = list(asked)
+    for _ in range(ROUNDS):
+        wanted: dict[str, Job] = {}
+        still = []
+        for one in open_:
+            blocks, target, sizes = one
+            jobs = tiles_of(blocks, target, sizes, table=table, settled=False).missing
+            wanted |= {job.key: job for job in jobs}
+            still += [one] if jobs else []
+        if not wanted:
+            break
+        left = list(wanted.values())
+        for at in range(0, len(left), BATCH):
+            table = refresh(left[at : at + BATCH], table, progress=progress)
+            yield table
+        open_ = still
 
 
-def _figures(job: Job, table: VerdictTable) -> Figures:
-    config, target = job.configuration, target_named(job.target)
-    verdict = table.verdict(job.source, job.kernel, job.target, config)
-    resident = None
-    if verdict is not None and verdict.error is None:
-        resident = occupancy(target, verdict.registers, verdict.shared, config.warps, verdict.tensor_memory)
-    return Figures(job.kernel, job.target, config.constants, config.warps, config.stages, verdict, resident)
+def _figures(one: ChosenKernel, target: str) -> Figures:
+    resident, said = None, one.verdict
+    if said is not None and said.error is None:
+        resident = occupancy(target_named(target), said.registers, said.shared, one.tiles.warps, said.tensor_memory)
+    return Figures(one, target, resident)

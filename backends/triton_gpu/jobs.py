@@ -1,6 +1,7 @@
 """Kernels at given sizes -> jobs for the toolchain, so that every kernel is compiled for every target without a GPU.
 
-In: a `Block`, extents of all dims, a storage type, tiles. Out: a `Job` per kernel, in the order of the emitted file.
+In: a schedule, one of its kernels as printed, extents of all dims, a storage type. Out: `Jobs`, which makes the `Job` of
+the kernel for any tiles.
 """
 
 from __future__ import annotations
@@ -8,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from seqc.backends.triton_gpu.emit import default_tiles, device_texts, print_all
+from seqc.backends.triton_gpu.emit import device_texts
 from seqc.backends.triton_gpu.launcher import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.schedule import Schedule, schedule
+from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.toolchain import Job
 from seqc.backends.triton_gpu.values import host_code
-from seqc.block import Block
 from seqc.graph import BATCH
 from seqc.targets import target_named
 from seqc.tiling.verdicts import Configuration
@@ -22,45 +22,44 @@ from seqc.tiling.verdicts import Configuration
 TYPES = {"fp32": "tl.float32", "bf16": "tl.bfloat16", "fp16": "tl.float16"}
 
 
-def kernel_jobs(
-    block: Block, target: str, sizes: Mapping[str, int], kind: str = "bf16", tiles: Mapping[str, Tiles] | None = None
-) -> tuple[Job, ...]:
-    """One job per kernel of the block. kind: "fp32", "bf16" or "fp16", the type of inputs and outputs."""
-    plan = schedule(block)
-    jobs = []
-    for name, printed in print_all(plan).items():
-        tile = (tiles or {}).get(name) or default_tiles(plan)
-        jobs.append(kernel_job(plan, printed, target, sizes, kind, tile))
-    return tuple(jobs)
+class Jobs:
+    """The jobs of one kernel. kind: "fp32", "bf16" or "fp16", the type of inputs and outputs.
 
+    The type of operands, an argument in emitted files, is a global of the job's module.
+    """
 
-def kernel_job(
-    plan: Schedule, printed: Printed, target: str, sizes: Mapping[str, int], kind: str, tile: Tiles
-) -> Job:
-    """The job of one kernel. The type of operands, an argument in emitted files, is a global of the job's module."""
-    kinds = {"io": f"*{kind}", "carry": "*fp32"}
-    arguments = printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")
-    names = [a.strip().removesuffix(": tl.constexpr") for a in arguments if a.strip()]
-    arrays = dict(zip(names, printed.arrays, strict=False))
-    signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items()]
-    signature += [(n, "i32") for n in printed.runtime]
-    constants: dict[str, int | float | bool | str | None] = {arg: sizes[d] for d, arg in printed.dims}
-    rows = plan.block.rows if plan.block.rows > 1 else plan.every
-    for d, arg in printed.tiles:
-        if d == "t":
-            constants[arg] = rows
-            continue
-        least = 16 if d in printed.in_dots else 1
-        whole = max(least, 1 << max(sizes.get(d, 8) - 1, 0).bit_length())
-        constants[arg] = min(whole, max(tile.blocks[d], least)) if d in plan.roles.blocked else whole
-        if d == BATCH:
-            constants[arg] = max(tile.blocks[d], least)
-    extents = {**{d: str(sizes[d]) for d in plan.block.program.dims}, "t": str(rows), "s": str(rows)}
-    for arg, n in printed.scalars:
-        constants[arg] = float(eval(host_code(n, extents), {"math": math}))
-    if "PRECISION" in names:
-        constants["PRECISION"] = "tf32x3" if target_named(target).vendor == "cuda" else "ieee"
-    text = printed.text.replace(" DOT: tl.constexpr,", "")
-    head = f"import triton\nimport triton.language as tl\n\nDOT = tl.constexpr({TYPES[kind]})\n\n\n"
-    source = head + "\n\n\n".join([*device_texts(text), text])
-    return Job(source, printed.name, target, Configuration(tuple(signature), tuple(constants.items()), tile.warps, tile.stages))
+    def __init__(self, plan: Schedule, printed: Printed, target: str, sizes: Mapping[str, int], kind: str) -> None:
+        self.plan, self.printed, self.target, self.sizes = plan, printed, target, sizes
+        kinds = {"io": f"*{kind}", "carry": "*fp32"}
+        arguments = printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")
+        names = [a.strip().removesuffix(": tl.constexpr") for a in arguments if a.strip()]
+        arrays = dict(zip(names, printed.arrays, strict=False))
+        signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items()]
+        self.signature = (*signature, *((n, "i32") for n in printed.runtime))
+        self.rows = plan.block.rows if plan.block.rows > 1 else plan.every
+        extents = {**{d: str(sizes[d]) for d in plan.block.program.dims}, "t": str(self.rows), "s": str(self.rows)}
+        self.fixed: list[tuple[str, int | float | bool | str | None]] = []
+        for arg, n in printed.scalars:
+            self.fixed.append((arg, float(eval(host_code(n, extents), {"math": math}))))
+        if "PRECISION" in names:
+            self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
+        text = printed.text.replace(" DOT: tl.constexpr,", "")
+        head = f"import triton\nimport triton.language as tl\n\nDOT = tl.constexpr({TYPES[kind]})\n\n\n"
+        self.source = head + "\n\n\n".join([*device_texts(text), text])
+
+    def job(self, tiles: Tiles) -> Job:
+        """The kernel at these tiles."""
+        constants = [*((arg, self.sizes[d]) for d, arg in self.printed.dims)]
+        constants += [(arg, self.length(d, tiles)) for d, arg in self.printed.tiles]
+        configuration = Configuration(self.signature, (*constants, *self.fixed), tiles.warps, tiles.stages)
+        return Job(self.source, self.printed.name, self.target, configuration)
+
+    def length(self, dim: str, tiles: Tiles) -> int:
+        """Elements of a tile along a dim, as the launcher sets it."""
+        if dim == "t":
+            return self.rows
+        least = 16 if dim in self.printed.in_dots else 1
+        if dim == BATCH:
+            return max(tiles.blocks[dim], least)
+        whole = max(least, 1 << max(self.sizes[dim] - 1, 0).bit_length())
+        return min(whole, max(tiles.blocks[dim], least)) if dim in self.plan.roles.blocked else whole

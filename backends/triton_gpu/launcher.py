@@ -139,21 +139,26 @@ class Launcher:
 
     def sizes(self, kernels: Sequence[Printed]) -> list[str]:
         """`BK = _pad(K, 16)` for every tile length of some kernels."""
-        lines = []
-        wanted = {d: name for k in kernels for d, name in k.tiles if d != "t"}
+        return [line for d in (BATCH, *self.program.dims) for line in self.size(d, kernels)]
+
+    def resized(self, phases: Sequence[Printed], whole: Printed) -> list[str]:
+        """The tile lengths of two phases that differ from those of the kernel that does the whole."""
+        pairs = [(self.size(d, phases), self.size(d, [whole])) for d in (BATCH, *self.program.dims)]
+        return [line for lines, before in pairs if lines != before for line in lines]
+
+    def size(self, d: str, kernels: Sequence[Printed]) -> list[str]:
+        """The tile length of one dim and the number of pieces, where the kernels take either."""
+        wanted = {dim for k in kernels for dim, _ in k.tiles}
         split = {one[1:] for k in kernels for one in k.grid if one.startswith(PIECES)}
-        dots = {d for k in kernels for d in k.in_dots}
-        for d in (BATCH, *self.program.dims):
-            if d in wanted or d in split:
-                least = 16 if d in dots else 1
-                code = f"_pad({self.dims[d]}{f', {least}' if least > 1 else ''})"
-                if d in split:
-                    most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels)
-                    code = f"min({code}, {max(most, least)})"
-                lines.append(f"{self.blocks[d]} = {code}")
-                if d in split:
-                    lines.append(f"{self.counts[d]} = -(-{self.dims[d]} // {self.blocks[d]})")
-        return lines
+        if d not in wanted | split:
+            return []
+        least = 16 if any(d in k.in_dots for k in kernels) else 1
+        code = f"_pad({self.dims[d]}{f', {least}' if least > 1 else ''})"
+        if d not in split:
+            return [f"{self.blocks[d]} = {code}"]
+        most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels)
+        count = f"{self.counts[d]} = -(-{self.dims[d]} // {self.blocks[d]})"
+        return [f"{self.blocks[d]} = min({code}, {max(most, least)})", count]
 
     def grid(self, printed: Printed) -> str:
         """The number of programs."""
@@ -190,7 +195,7 @@ class Launcher:
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = [f"{s}_in" for s in self.schedule.saved] if save else []
         phases = [printed["states"], printed["outputs"]] if self.schedule.phases else []
-        lines = [*self.unpack(), *self.types(), *self.sizes([whole, *phases])]
+        lines = [*self.unpack(), *self.types(), *self.sizes([whole])]
         arrays = {a.name: a for k in (whole, *phases) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
@@ -198,7 +203,8 @@ class Launcher:
         if phases:
             extra = [a for a in arrays.values() if a.role == "saved" and a.name not in saved]
             lines.append(f"if NT > 1 and _few({self.grid(whole)}, {self.any}):")
-            lines += [TAB + x for x in (*map(self.allocate, extra), *self.launch(phases[0]), *self.launch(phases[1]))]
+            lines += [TAB + x for x in (*self.resized(phases, whole), *map(self.allocate, extra))]
+            lines += [TAB + x for k in phases for x in self.launch(k)]
             lines.append("else:")
             lines += [TAB + x for x in self.launch(whole)]
         else:
@@ -233,10 +239,11 @@ class Launcher:
         given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
         phases = [printed["cotangents"], printed["gradients"]] if self.schedule.phases else []
-        lines = [*self.unpack(), *self.types(), *self.sizes([whole, *phases])]
+        lines = [*self.unpack(), *self.types(), *self.sizes([whole])]
         mine = self.fresh_arrays(whole)
         if phases:
             lines.append(f"if NT > 1 and _few({self.grid(whole)}, {self.any}):")
+            lines += [TAB + x for x in self.resized(phases, whole)]
             arrays = {a.name: a for k in phases for a in self.fresh_arrays(k)}
             lines += [TAB + x for x in map(self.allocate, arrays.values())]
             lines += [TAB + x for k in phases for x in self.launch(k)]

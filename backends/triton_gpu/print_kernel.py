@@ -8,7 +8,7 @@ once, in the scope where it is computed, and is short, is written where it is us
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
@@ -55,6 +55,7 @@ class Printed:
     tiles: tuple[tuple[str, str], ...]  # (dim, the argument of its tile's length)
     scalars: tuple[tuple[str, Node], ...]  # (argument, its value)
     in_dots: tuple[str, ...]
+    turned: Mapping[Node, str]  # products whose left operand is the transposed result of another -> dim of their rows
     grid: tuple[str, ...]  # what the programs are: "NT", a dim, or "#" + a blocked dim; the last runs fastest
 
 
@@ -107,7 +108,8 @@ class _Printer:
         tiles = [(d, names.block[d]) for d in tile_dims] + ([("t", "BT")] if needs_bt else [])
         return Printed(
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, runtime,
-            tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots, self.grid(),
+            tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
+            self.values.turned, self.grid(),
         )
 
     def grid(self) -> tuple[str, ...]:

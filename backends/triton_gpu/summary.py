@@ -1,8 +1,8 @@
 """A kernel's loop tree -> what the tile solver needs to know of it.
 
 In: a `Schedule`, one of its kernels as printed, extents of the dims, the storage type. Out: a `KernelSummary`: dims with
-their roles, the tiles that are live at once where most are, matrix products, traffic. It counts tiles by their axes and
-never looks at text.
+their roles, the tiles that are live at once where most are, matrix products, elementwise work, traffic. It counts tiles by
+their axes and never looks at text.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
-from seqc.block import BATCH
+from seqc.block import BATCH, COL, ROW
+from seqc.cost import weight
 from seqc.graph import Node
-from seqc.tiling.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile
+from seqc.tiling.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+ADDRESS = 2.0  # operations for the address of each element that is loaded or stored
 LANES = 32  # neighbouring elements that one warp should read at once
 BATCHES = 16  # the batch that tiles are chosen for where it is a tile axis
 
@@ -50,7 +52,9 @@ class _Summary:
             staged=tuple(self.stored(i) for i in loads if len(self.axes(i.node)) == 2),
             scratch=tuple(sorted(operands, key=self.volume)[-2:]),
             dots=dots,
+            work=tuple(self.work(items)),
             moved=tuple(self.stored(i) for i in moved),
+            rows=self.plan.block.rows,
             loops_over_time=not self.kernel.block_in_grid,
             limits=tuple(self.limits()),
         )
@@ -89,7 +93,11 @@ class _Summary:
                 yield Limit(f"the lanes of a warp read {least} neighbours along {d}", f"B{d}", ">=", least)
         for d, allowed in self.plan.block.program.wishes.tiles.items():
             if d in self.roles.blocked:
-                yield Limit(f"the spec's `tile {d}` allows at most {max(allowed)}", f"B{d}", "<=", max(allowed))
+                words = "{" + ", ".join(map(str, allowed)) + "}"
+                dot = ", and a matrix product takes at least 16" if d in self.printed.in_dots and max(allowed) < 16 else ""
+                most = f"the spec's `tile {d} {words}` allows at most {max(allowed)}{dot}"
+                yield Limit(most, f"B{d}", "<=", max(allowed))
+                yield Limit(f"the spec's `tile {d} {words}` allows at least {min(allowed)}", f"B{d}", ">=", min(allowed))
 
     def dots(self, items: list[Item]) -> Iterable[Dot]:
         for item in items:
@@ -99,15 +107,35 @@ class _Summary:
             result = frozenset(self.axes(item.node))
             if is_product(a, b, result):
                 (k,), (m,), (n,) = (a & b) - result, a & result, b & result
-                yield Dot((m,), (n,), (k,), self.kind if self.kind != "fp32" else "tf32")
+                turned = self.printed.turned.get(item.node)
+                m, n = (n, m) if turned == n else (m, n)
+                yield Dot((m,), (n,), (k,), self.kind if self.kind != "fp32" else "tf32", turned=turned is not None)
+
+    def work(self, items: list[Item]) -> Iterable[Work]:
+        """Elementwise work and sums that are no matrix products, tiles of the same axes counted together."""
+        sizes = {**self.sizes, ROW: self.plan.block.rows, COL: self.plan.block.rows, BATCH: BATCHES}
+        total: dict[tuple[str, ...], float] = {}
+        fused = _summed(items)
+        for item in items:
+            if isinstance(item, Load | Store):
+                axes, each = self.axes(item.node), ADDRESS
+            elif isinstance(item, Let) and item.node.op == "sum":
+                n = item.node.args[0]
+                factors = n.args if n.op == "mul" else (n,)
+                if n.op == "mul" and is_product(*(frozenset(self.axes(x)) for x in (*factors, item.node))):
+                    continue
+                axes, each = self.roles.axes({d for f in factors for d in f.dims}), 1.0
+            elif isinstance(item, Let) and item.node not in fused and item.node.args:
+                axes, each = self.axes(item.node), weight(item.node, sizes)
+            else:
+                continue
+            total[axes] = total.get(axes, 0.0) + each
+        return (Work(axes, round(much)) for axes, much in total.items() if axes and much >= 0.5)
 
     def live(self, items: list[Item], carried: set[Node]) -> list[Tile]:
         """The tiles alive at once where they hold most. A product that is summed as it is made never exists."""
         nodes = [i.node if isinstance(i, Load | Let) else None for i in items]
-        fused = {
-            n.args[0] for n in nodes
-            if n is not None and n.op == "sum" and n.args[0].op == "mul"
-        }
+        fused = _summed(items)
         free = {n for n in nodes if n is not None and (n in fused or n.op in ("rename", "expand", "index", "const", "size"))}
         last: dict[Node, int] = {}
         for at, item in enumerate(items):
@@ -149,6 +177,12 @@ def _innermost(items: Iterable[Item]) -> Iterable[Item]:
     if not loops:
         return listed
     return max((list(_innermost(loop.body)) for loop in loops), key=len)
+
+
+def _summed(items: Iterable[Item]) -> set[Node]:
+    """Products that are summed as they are made."""
+    sums = (i.node for i in items if isinstance(i, Let) and i.node.op == "sum")
+    return {n.args[0] for n in sums if n.args[0].op == "mul"}
 
 
 def _used(item: Item) -> list[Node]:

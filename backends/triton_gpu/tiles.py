@@ -1,66 +1,190 @@
-"""A block's kernels on a target -> the tiles that the solver chooses for each, and why.
+"""A recurrence's blocks of several numbers of rows, on a target -> the rows and tiles that the solver chooses, and why.
 
-In: a `Block`, the target's name, extents, the storage type, and a way to ask for verdicts (the committed table where a
-spec is compiled, the toolchain where the table is refreshed). Out: `Chosen`: tiles by kernel, and what bound them.
+In: `Block`s that differ in their rows alone, the target's name, extents, the storage type, and what the toolchain has
+said: the committed table. Out: `Chosen`: the block, and for each of its kernels tiles, verdict, and what bound them. Rows
+are chosen for the kernels that train, forward and backward together; the others follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from seqc.backends.triton_gpu.emit import default_tiles, print_all
-from seqc.backends.triton_gpu.jobs import kernel_job
+from seqc.backends.triton_gpu.emit import default_tiles
+from seqc.backends.triton_gpu.jobs import Jobs
 from seqc.backends.triton_gpu.launcher import Tiles
+from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
 from seqc.backends.triton_gpu.schedule import schedule
 from seqc.backends.triton_gpu.summary import summarize
 from seqc.backends.triton_gpu.toolchain import Job
 from seqc.block import Block
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.targets import target_named
-from seqc.tiling.choose import choose
-from seqc.tiling.kernel_summary import Limit
+from seqc.tiling.choose import Choice, choose
+from seqc.tiling.kernel_problem import Told, tile_choices
+from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.problem import Clash
-from seqc.tiling.verdicts import Verdict
+from seqc.tiling.verdicts import Verdict, VerdictTable, family
 
-TOO_MUCH = "more tiles are live than the registers hold, at any size: the smallest pieces are taken"
-Ask = Callable[[Job], Verdict | None]
+TRAINED = ("forward", "backward")
+FOLLOWING = (("infer",), ("states", "outputs"), ("cotangents", "gradients"))
+"""Kernels whose tiles are chosen once the rows are; two phases of one job cut dims alike, for they share partial results."""
+
+
+@dataclass(frozen=True)
+class ChosenKernel:
+    """One kernel of a choice. name: "forward", "backward", and so on; programs: of the workload that tiles are for."""
+
+    name: str
+    tiles: Tiles
+    job: Job
+    verdict: Verdict | None
+    why: str
+    summary: KernelSummary
+    nanoseconds: int
+    spills_everywhere: bool
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Tiles by kernel name, and for each a sentence on what bound the choice."""
+    """The block whose rows were chosen, and its kernels in the order of the emitted file."""
 
-    tiles: Mapping[str, Tiles]
-    why: Mapping[str, str]
+    block: Block
+    target: str
+    kernels: Mapping[str, ChosenKernel]
+    trained: int
+    """Modelled nanoseconds of forward and backward."""
+    others: Callable[[], Mapping[int, str]]
+    """Rows that were not chosen, and what they would cost or what clashes: worked out when it is called."""
+    missing: tuple[Job, ...]
+    """What the toolchain should be asked before the choice is one that it knows; empty unless asked for."""
+
+    @property
+    def tiles(self) -> dict[str, Tiles]:
+        """Tiles by kernel."""
+        return {name: one.tiles for name, one in self.kernels.items()}
 
 
-def choose_tiles(block: Block, target: str, sizes: Mapping[str, int], kind: str, ask: Ask) -> Chosen:
-    """The tiles of every kernel of a block. Raises Unsupported where the constraints of one clash."""
-    plan = schedule(block)
-    start = default_tiles(plan)
-    tiles: dict[str, Tiles] = {}
-    why: dict[str, str] = {}
-    for name, printed in print_all(plan).items():
+def choose_tiles(
+    blocks: Sequence[Block], target: str, sizes: Mapping[str, int], kind: str, table: VerdictTable,
+    settled: bool = True, workload: Workload | None = None,
+) -> Chosen:
+    """Rows and tiles. settled: see `seqc.tiling.choose`.
 
-        def made(assignment: Mapping[str, int]) -> Tiles:
-            blocks = {d: assignment.get(f"B{d}", start.blocks[d]) for d in plan.roles.blocked}
-            return Tiles(blocks, assignment["warps"], assignment["stages"])
+    Raises Unsupported where the constraints of a kernel clash.
+    """
+    return _Chooser(blocks, target, sizes, kind, table, settled, workload).choose()
 
-        def verdict(assignment: Mapping[str, int], printed=printed) -> Verdict | None:  # type: ignore[no-untyped-def]
-            return ask(kernel_job(plan, printed, target, sizes, kind, made(assignment)))
 
-        summary = summarize(plan, printed, sizes, kind)
-        found = choose(summary, target_named(target), verdict)
-        spills = isinstance(found, Clash)
-        if spills:  # even the smallest pieces hold more than the registers: the least is taken, the toolchain spills
-            least = tuple(Limit(TOO_MUCH, f"B{d}", "<=", 16) for d in plan.roles.blocked)
-            found = choose(replace(summary, live=(), limits=(*summary.limits, *least)), target_named(target), verdict)
+class _Lowered:
+    """One block, its kernels printed and measured when they are asked for."""
+
+    def __init__(self, block: Block, target: str, sizes: Mapping[str, int], kind: str) -> None:
+        self.block, self.target, self.sizes, self.kind = block, target, sizes, kind
+        self.plan = schedule(block)
+        self.start = default_tiles(self.plan)
+        kernels = (self.plan.forward, self.plan.infer, self.plan.backward, *self.plan.phases)
+        self.kernels = {kernel.name: kernel for kernel in kernels}
+        self.made: dict[str, tuple[Printed, KernelSummary, Jobs]] = {}
+
+    def kernel(self, name: str) -> tuple[Printed, KernelSummary, Jobs]:
+        if name not in self.made:
+            printed = print_kernel(self.plan, self.kernels[name])
+            summary = summarize(self.plan, printed, self.sizes, self.kind)
+            self.made[name] = printed, summary, Jobs(self.plan, printed, self.target, self.sizes, self.kind)
+        return self.made[name]
+
+    def summary(self, name: str) -> KernelSummary:
+        return self.kernel(name)[1]
+
+    def tiles(self, chosen: Mapping[str, int]) -> Tiles:
+        blocks = {d: chosen.get(f"B{d}", self.start.blocks[d]) for d in self.plan.roles.blocked}
+        return Tiles(blocks, chosen["warps"], chosen["stages"])
+
+    def told(self, name: str, table: VerdictTable) -> Told:
+        """What the table holds of a kernel at any tiles."""
+        printed, summary, jobs = self.kernel(name)
+        if not table.knows(family(jobs.source, printed.name, self.target)):
+            return ()
+        found = []
+        for tiles in tile_choices(summary, target_named(self.target)):
+            verdict = table.get(jobs.job(self.tiles(tiles)).key)
+            if verdict is not None:
+                found.append(({"C": self.block.rows, **tiles}, verdict))
+        return tuple(found)
+
+
+class _Chooser:
+    def __init__(
+        self, blocks: Sequence[Block], target: str, sizes: Mapping[str, int], kind: str, table: VerdictTable,
+        settled: bool, workload: Workload | None,
+    ) -> None:
+        self.program, self.target, self.table, self.settled = blocks[0].program, target_named(target), table, settled
+        self.workload = workload
+        self.lowered = {block.rows: _Lowered(block, target, sizes, kind) for block in blocks}
+
+    def choose(self) -> Chosen:
+        trained = self.solved(TRAINED, self.lowered)
+        best = self.lowered[trained.rows]
+        choices = dict.fromkeys(TRAINED, trained)
+        for names in FOLLOWING:
+            if all(name in best.kernels for name in names):
+                choices |= dict.fromkeys(names, self.solved(names, [trained.rows]))
+        kernels = {name: self.kernel(best, name, choices[name]) for name in best.kernels}
+        missing = () if self.settled else tuple(self.asks(choices))
+        spent = sum(trained.part(name, "ns") for name in TRAINED)
+
+        def others() -> dict[int, str]:
+            return {rows: self.instead(rows) for rows in self.lowered if rows != trained.rows}
+
+        return Chosen(best.block, self.target.name, kernels, spent, others, missing)
+
+    def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
+        for name, choice in choices.items():
+            tiles = choice.asks(name)
+            if tiles is not None:
+                lowered = self.lowered[tiles["C"]]
+                yield lowered.kernel(name)[2].job(lowered.tiles(tiles))
+
+    def kernel(self, best: _Lowered, name: str, choice: Choice) -> ChosenKernel:
+        tiles = best.tiles(choice.tiles(name))
+        _, summary, jobs = best.kernel(name)
+        why = "; ".join(choice.binds(name)) or "nothing binds"
+        spills = name in choice.spilling
+        return ChosenKernel(
+            name, tiles, jobs.job(tiles), choice.verdict(name), why, summary, choice.part(name, "ns"), spills
+        )
+
+    def solved(self, names: Sequence[str], rows: Iterable[int]) -> Choice:
+        found = self.answer(names, rows)
         if isinstance(found, Clash):
-            message = f"no tiles for the kernel `{name}` of `{block.program.name}` on {target}"
-            raise Unsupported(Diagnostic("no-tiles", message, cause="; ".join(found.sentences), kind="unsupported"))
-        tiles[name] = made(dict(found.solution.assignment))
-        bound = [b.sentence for b in found.solution.binding]
-        bound += [TOO_MUCH] if spills and TOO_MUCH not in bound else []
-        why[name] = "; ".join(bound) or "nothing binds"
-    return Chosen(tiles, why)
+            raise Unsupported(self.clash(names, found))
+        return found
+
+    def answer(self, names: Sequence[str], rows: Iterable[int]) -> Choice | Clash:
+        rows = list(rows)
+        summaries = {name: {c: self.lowered[c].summary(name) for c in rows} for name in names}
+        shared = self.lowered[rows[0]].plan.roles.blocked if names[0] in ("states", "cotangents") else ()
+        return choose(
+            " and ".join(names), summaries, self.target,
+            lambda name, c: self.lowered[c].told(name, self.table),
+            shared=shared, settled=self.settled, workload=self.workload,
+        )
+
+    def instead(self, rows: int) -> str:
+        """What another number of rows would mean."""
+        found = self.answer(TRAINED, [rows])
+        if isinstance(found, Clash):
+            return f"no tiles: {'; '.join(found.sentences)}"
+        text = f"{sum(found.part(name, 'ns') for name in TRAINED) / 1000:.0f} us"
+        spills = [name for name in TRAINED if name in found.spilling]
+        return f"{text}, {' and '.join(spills)} spilling" if spills else text
+
+    def clash(self, names: Sequence[str], found: Clash) -> Diagnostic:
+        wishes = self.program.wishes
+        sentences = list(found.sentences)
+        if wishes.chunks:
+            sentences.append(f"the spec's `schedule chunk {{{', '.join(map(str, wishes.chunks))}}}` allows no other rows")
+        message = f"no tiles for the kernel `{' and '.join(names)}` of `{self.program.name}` on {self.target.name}"
+        labels = (Label(wishes.span, "asked for here"),) if wishes.span is not None else ()
+        return Diagnostic("no-tiles", message, labels, cause="; ".join(sentences), kind="unsupported")

@@ -64,7 +64,7 @@ def judge(
         before = len(verdicts)
         trouble = _one_process(jobs, verdicts, seconds, progress)
         if trouble is not None:
-            verdicts.append(Verdict(0, 0, 0, False, 0, (), "triton", trouble))
+            verdicts.append(Verdict(0, 0, 0, 0, (), "triton", trouble))
             if progress is not None:
                 progress(len(verdicts), len(jobs))
         assert len(verdicts) > before

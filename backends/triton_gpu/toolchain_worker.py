@@ -62,7 +62,6 @@ def _verdict(job: dict[str, Any], modules: dict[str, ModuleType], folder: Path) 
         "registers": 0,
         "spills": 0,
         "shared": 0,
-        "matrix_units": False,
         "tensor_memory": 0,
         "counts": [],
         "error": None,
@@ -124,7 +123,6 @@ def _read_nvidia(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
     return {
         "registers": int(found[1]),
         "spills": int(found[2]),
-        "matrix_units": counts["matrix"] > 0,
         "counts": sorted(counts.items()),
     }
 
@@ -141,7 +139,6 @@ def _read_amd(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
     return {
         "registers": values["vgpr_count"],
         "spills": values["private_segment_fixed_size"],
-        "matrix_units": counts["matrix"] > 0,
         "counts": sorted(counts.items()),
     }
 

@@ -51,6 +51,7 @@ class Values:
         self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
         self.from_dot: set[Node] = set()
         self.in_dots: set[str] = set()
+        self.turned: dict[Node, str] = {}  # products whose left operand is the transposed result of another -> rows
         self.scope: Scope | None = None
 
     # ---- shapes ----
@@ -228,10 +229,12 @@ class Values:
         left_code, right_code = self.operands(left, right, k)
         turned_left, turned_right = self.axes(left) != (row, k), self.axes(right) != (k, column)
         self.from_dot.add(n)
-        swap = turned_left and self.derived(left) and not self.derived(right)
+        swap = turned_left and self.derived(left) and (turned_right or not self.derived(right))
         if swap:  # the transposed product: a transposed accumulator as left operand is miscompiled on Hopper
-            left_code, right_code = right_code, left_code
+            left, right, left_code, right_code = right, left, right_code, left_code
             turned_left, turned_right = not turned_right, not turned_left
+        if turned_left and self.derived(left):
+            self.turned[n] = column if swap else row
         left_code = f"tl.trans({left_code})" if turned_left else left_code
         right_code = f"tl.trans({right_code})" if turned_right else right_code
         code = f"tl.dot({left_code}, {right_code}, input_precision=PRECISION)"

@@ -112,11 +112,28 @@ def _impossible(
 
 def choose_form(program: Program, offers: Offers, form: str | None = None) -> Candidate:
     """The offer with the least modelled time, of the wished form where there is a wish; its reasons say why."""
+    return _explained(_best(program, offers, form), offers)
+
+
+def same_form(chosen: Candidate, offers: Offers) -> tuple[Candidate, ...]:
+    """Every offer of the chosen form that a program can hold, whatever its number of rows: the chosen one first."""
+    others = [c for c in offers.blocks if c.forms == chosen.forms and c.rows != chosen.rows and c.time < inf]
+    return (chosen, *(_explained(c, offers) for c in others if chosen.form != "step"))
+
+
+def _best(program: Program, offers: Offers, form: str | None) -> Candidate:
     wanted = form or program.wishes.form
     best = min(offers.blocks, key=lambda c: c.time, default=offers.step)
-    if wanted is None and offers.step.time < best.time:
-        best = offers.step
-    return replace(best, reasons=(_why(best, offers), *best.reasons))
+    if best.time == inf and best.form == "chunkwise" and wanted != "scan" and program.wishes.chunks:
+        asked = "{" + ", ".join(map(str, program.wishes.chunks)) + "}"
+        message = f"`schedule chunk {asked}` asks for blocks whose values a program cannot hold"
+        labels = () if program.wishes.span is None else (Label(program.wishes.span, "asked for here"),)
+        raise Unsupported(Diagnostic("no-tiles", message, labels, help="fewer rows, such as 64", kind="unsupported"))
+    return offers.step if wanted is None and offers.step.time < best.time else best
+
+
+def _explained(candidate: Candidate, offers: Offers) -> Candidate:
+    return replace(candidate, reasons=(_why(candidate, offers), *candidate.reasons))
 
 
 def _blocks(

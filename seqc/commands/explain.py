@@ -12,14 +12,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     add_spec(parser)
     add_choices(parser)
+    parser.add_argument("--also", action="append", default=[], metavar="NAME",
+                        help="tell of another GPU too; `all` for all. May be repeated")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compile, and tell."""
+    from seqc.commands.tiles import known_targets
     from seqc.compiled import compile_spec
     from seqc.explanation import explanation, facts
 
+    also = known_targets([] if "all" in args.also else args.also) if args.also else []
     compiled = compile_spec(args.spec, options(args))
-    print(json.dumps(facts(compiled), indent=2) if args.json else explanation(compiled), end="\n" if args.json else "")
+    print(json.dumps(facts(compiled, also), indent=2) + "\n" if args.json else explanation(compiled, also), end="")
     return 0

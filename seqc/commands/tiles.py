@@ -1,5 +1,5 @@
-"""`seqc tiles`: the tiles of a spec's kernels, and registers, spills, shared memory and occupancy for each target. In: specs
-and wishes. Out: text or JSON; with --refresh the toolchain is asked (no GPU needed) and the committed table grows."""
+"""`seqc tiles`: rows and tiles of specs' kernels, with registers, spills, shared memory and occupancy for each target. In:
+specs and wishes. Out: text or JSON; with --refresh the toolchain is asked (no GPU needed) and the committed table grows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help="a .seq file")
     parser.add_argument("--target", action="append", default=[], metavar="NAME", help="a GPU (default: all known ones)")
     parser.add_argument("--dim", dest="dims", action="append", default=[], type=dim, metavar="NAME=SIZE",
-                        help="the size of a dim")
+                        help="the size of a dim; one that a spec lacks is passed over")
     parser.add_argument("--refresh", action="store_true", help="ask the toolchain for what the committed table lacks")
+    parser.add_argument("--prune", action="store_true",
+                        help="with --refresh: drop the records of kernels and targets that were asked for and have others now")
     add_json(parser)
 
 
@@ -29,33 +31,44 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seqc.build import load
-    from seqc.diagnostics import Diagnostic, Unsupported
-    from seqc.driver import fix_dims, lower
-    from seqc.figures import extents, figures, jobs, refreshed
-    from seqc.targets import TARGETS
-    from seqc.tiling.verdicts import VerdictTable
+    from seqc.driver import fix_dims, lowerings
+    from seqc.figures import committed, extents, figures, refreshed, tiles_of
 
-    unknown = [name for name in args.target if name not in TARGETS]
-    if unknown:
-        help = f"known: {', '.join(TARGETS)}"
-        raise Unsupported(Diagnostic("no-such-target", f"no target `{unknown[0]}`", help=help, kind="unsupported"))
-    targets = args.target or list(TARGETS)
-    programs = [fix_dims(load(path), dict(args.dims)) for path in args.specs]
-    blocks = [(program, lower(program)) for program in programs]
-    table = VerdictTable.load()
+    targets = known_targets(args.target)
+    blocks = {}
+    for path in args.specs:
+        program = load(path)
+        program = fix_dims(program, {d: n for d, n in args.dims if d in program.dims})
+        blocks[program.name] = lowerings(program)
+    asked = [(one, target, extents(one[0].program)) for one in blocks.values() for target in targets]
+    table = committed()
     if args.refresh:
-        asked = [job for p, block in blocks for target in targets for job in jobs(block, target, extents(p))]
-        with tqdm(total=len(asked), desc="toolchain", file=sys.stderr, disable=None, leave=False) as bar:
-            table = refreshed(asked, lambda done, total: bar.update())
-        table.save()
+        with tqdm(desc="toolchain", file=sys.stderr, disable=None, leave=False) as bar:
+            for grown in refreshed(asked, table, lambda done, total: bar.update()):
+                grown.save()
+                table = grown
         say(f"{len(table)} verdicts in the table")
-    found = {p.name: [f for t in targets for f in figures(block, t, extents(p), table)] for p, block in blocks}
+    found = {
+        name: [f for target in targets for f in figures(tiles_of(one, target, table=table))] for name, one in blocks.items()
+    }
     if args.json:
         print(json.dumps({name: [one.data() for one in rows] for name, rows in found.items()}, indent=2))
     else:
         for name, rows in found.items():
             print(text(name, rows))
     return 0
+
+
+def known_targets(wanted: list[str]) -> list[str]:
+    """The targets asked for, or all."""
+    from seqc.diagnostics import Diagnostic, Unsupported
+    from seqc.targets import TARGETS
+
+    unknown = [name for name in wanted if name not in TARGETS]
+    if unknown:
+        help = f"known: {', '.join(TARGETS)}"
+        raise Unsupported(Diagnostic("no-such-target", f"no target `{unknown[0]}`", help=help, kind="unsupported"))
+    return wanted or list(TARGETS)
 
 
 def text(name: str, rows: list[Figures]) -> str:

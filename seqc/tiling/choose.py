@@ -1,77 +1,121 @@
-"""The tiles of a kernel: solve, ask what the toolchain says of the answer, and solve again without what it refuses.
+"""Rows and tiles of kernels that go together: what the solver answers, given all that the toolchain has said of them.
 
-Comes in: a `KernelSummary`, a target, and a way to ask for verdicts: the committed table where a spec is compiled, the
-toolchain itself where the table is refreshed. Goes out: a `Choice`, or the `Clash` that leaves none.
+Comes in: `KernelSummary`s by kernel and number of rows, a target, and what the toolchain said of their tiles: from the
+committed table where a spec is compiled, and of more and more tiles where the table is refreshed. Goes out: a `Choice`,
+or the `Clash` that leaves none. The answer depends on nothing else, so a refreshed table gives the choice it was made for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from seqc.targets import Occupancy, Target, occupancy
-from seqc.tiling.kernel_problem import Refusal, kernel_problem, refusal
+from seqc.targets import Target
+from seqc.tiling.kernel_problem import Kernel, Told, kernel_problem
 from seqc.tiling.kernel_summary import KernelSummary, Workload
-from seqc.tiling.problem import Clash, Solution
+from seqc.tiling.problem import Clash, Problem, Solution
 from seqc.tiling.solve import solve
 from seqc.tiling.verdicts import Verdict
 
-__all__ = ["ROUNDS", "Choice", "choose"]
+__all__ = ["Choice", "Look", "choose"]
 
-ROUNDS = 12
-"""Verdicts asked for one kernel at most; each refusal rules out all larger tiles too, so few are needed."""
+Look = Callable[[str, int], Told]
+"""Kernel and rows -> tiles that the toolchain was asked about, with rows as `C`, and its verdicts."""
+NOTHING_FITS = "nothing that was asked fits the registers: of what spills, the fastest by the model is taken"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel's tiles and how they came about."""
+    """The kernels' tiles and how they came about. spilling: kernels for which no tiles keep all registers."""
 
+    target: Target
+    problem: Problem
     solution: Solution
-    verdict: Verdict | None
-    """The toolchain's figures at these tiles; None where it was never asked."""
-    refused: tuple[Refusal, ...]
-    """What it refused on the way, in order."""
+    kernels: Mapping[str, Kernel]
+    spilling: frozenset[str]
 
-    def occupancy(self, target: Target) -> Occupancy | None:
-        """What the kernel's real figures let a unit hold; None without a verdict."""
-        if self.verdict is None or self.verdict.error is not None:
-            return None
-        said = self.verdict
-        return occupancy(target, said.registers, said.shared, self.solution["warps"], said.tensor_memory)
+    @property
+    def rows(self) -> int:
+        """Steps that one turn of the kernels serves."""
+        return self.solution["C"]
+
+    def own(self, kernel: str, name: str) -> int:
+        """A variable of one kernel, by its own name: a block, "warps", "stages", "resident"."""
+        values = dict(self.solution.assignment)
+        return values.get(f"{kernel}.{name}", values.get(name, 0))
+
+    def tiles(self, kernel: str) -> dict[str, int]:
+        """Rows, blocks, warps and stages of one kernel, by their own names."""
+        names = [name.removeprefix(f"{kernel}.") for name, _ in self.solution.assignment]
+        return {name: self.own(kernel, name) for name in names if "." not in name and name != "resident"}
+
+    def part(self, kernel: str, name: str) -> int:
+        """A named quantity of one kernel, such as "ns"."""
+        parts = dict(self.solution.parts)
+        return parts.get(f"{kernel}.{name}", parts.get(name, 0))
+
+    def verdict(self, kernel: str) -> Verdict | None:
+        """The toolchain's figures at these tiles; None where it was never asked."""
+        return next((v for tiles, v in self.kernels[kernel].told if dict(tiles) == self.tiles(kernel)), None)
+
+    def asks(self, kernel: str) -> dict[str, int] | None:
+        """Tiles to ask the toolchain about, so that the choice is one that it knows; None where it is.
+
+        Before tiles are taken that spill, those that need the fewest registers are tried.
+        """
+        one = self.kernels[kernel]
+        if kernel in self.spilling:
+            probe = solve(kernel_problem(f"least registers of {kernel}", {kernel: replace(one, probing=True)}, self.target))
+            if isinstance(probe, Solution) and not any(dict(tiles) == _tiles(probe) for tiles, _ in one.told):
+                return _tiles(probe)
+        return self.tiles(kernel) if self.verdict(kernel) is None else None
+
+    def binds(self, kernel: str) -> list[str]:
+        """What keeps the kernel from being faster, what helps most first."""
+        several = len(self.kernels) > 1
+        found = [b.sentence for b in self.solution.binding]
+        mine = [s.removeprefix(f"{kernel}: ") for s in found if not several or s.startswith(f"{kernel}: ")]
+        return [NOTHING_FITS, *mine] if kernel in self.spilling else mine
 
 
 def choose(
-    summary: KernelSummary,
+    name: str,
+    kernels: Mapping[str, Mapping[int, KernelSummary]],
     target: Target,
-    ask: Callable[[Mapping[str, int]], Verdict | None],
+    look: Look,
     *,
+    shared: Iterable[str] = (),
+    settled: bool = True,
     workload: Workload | None = None,
 ) -> Choice | Clash:
-    """The fastest tiles by the model that the toolchain does not refuse.
+    """Rows and tiles of least modelled time that keep all registers; where some kernel has none, it may spill.
 
-    Where it refuses all, the kernel that spilled least is taken: a spill costs time, never correctness. A kernel that
-    did not compile, or whose shared memory the target lacks, is never taken.
+    shared: dims that are cut alike in all kernels. settled: of what spills only tiles that the toolchain has made are
+    taken, if there are any; otherwise also such as it was never asked about. A kernel that did not compile, or whose shared
+    memory the target lacks, is never taken.
     """
-    refused: list[Refusal] = []
-    spilled: list[tuple[int, Solution, Verdict]] = []
-    while True:
-        answer = solve(kernel_problem(summary, target, refused=refused, workload=workload))
-        if isinstance(answer, Clash):
-            if not spilled:
-                return answer
-            break
-        assignment = dict(answer.assignment)
-        verdict = ask(assignment)
-        no = None if verdict is None else refusal(verdict, assignment, target)
-        if no is None:
-            return Choice(answer, verdict, tuple(refused))
-        assert verdict is not None
-        refused.append(no)
-        if verdict.error is None and not no.by_stages:
-            spilled.append((verdict.spills, answer, verdict))
-        if len(refused) == ROUNDS:
-            break
-    if not spilled:
-        return Clash(tuple(one.sentence for one in refused))
-    _, solution, verdict = min(spilled, key=lambda one: one[0])
-    return Choice(solution, verdict, tuple(refused))
+    shared = tuple(shared)
+    given = {k: Kernel(at, tuple(one for rows in at for one in look(k, rows))) for k, at in kernels.items()}
+
+    def answer(wanted: Mapping[str, Kernel]) -> tuple[Problem, Solution | Clash]:
+        problem = kernel_problem(f"{name} on {target.name}", wanted, target, shared=shared, workload=workload)
+        return problem, solve(problem)
+
+    spilling: frozenset[str] = frozenset()
+    problem, found = answer(given)
+    while isinstance(found, Clash):  # whoever has a part in it may spill
+        named = {k for k in given if len(given) == 1 or any(s.startswith(f"{k}: ") for s in found.sentences)}
+        if named <= spilling:
+            return found
+        spilling |= named
+        problem, found = answer({k: _spilling(one, settled) if k in spilling else one for k, one in given.items()})
+    return Choice(target, problem, found, given, spilling)
+
+
+def _tiles(solution: Solution) -> dict[str, int]:
+    return {name: value for name, value in solution.assignment if name != "resident"}
+
+
+def _spilling(kernel: Kernel, settled: bool) -> Kernel:
+    made = any(verdict.error is None for _, verdict in kernel.told)
+    return replace(kernel, spilling=True, only_told=settled and made)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "Case",
     "CeilDiv",
     "Chosen",
     "Const",
@@ -115,6 +116,17 @@ class Chosen(Expr):
         return f"[{', '.join(f'{name} = {value}' for name, value in self.values)}]"
 
 
+@dataclass(frozen=True)
+class Case(Expr):
+    """An expression for each value of a variable, and 0 at values that are not listed."""
+
+    variable: str
+    cases: tuple[tuple[int, Expr], ...]
+
+    def __str__(self) -> str:
+        return f"[{'; '.join(f'{self.variable} = {value}: {expr}' for value, expr in self.cases)}]"
+
+
 def lift(value: Expr | int) -> Expr:
     """An integer as an expression; an expression as it is."""
     return value if isinstance(value, Expr) else Const(value)
@@ -141,6 +153,8 @@ def names(expr: Expr) -> frozenset[str]:
             return names(dividend) | names(divisor)
         case Chosen(values):
             return frozenset(name for name, _ in values)
+        case Case(variable, cases):
+            return frozenset((variable,)).union(*(names(expr) for _, expr in cases))
     return frozenset()
 
 
@@ -161,4 +175,7 @@ def evaluate(expr: Expr, values: Mapping[str, Value]) -> Value:
             return reduce(np.maximum, (evaluate(part, values) for part in parts))
         case Chosen(chosen):
             return reduce(lambda a, b: a * b, (np.equal(values[name], value) * 1 for name, value in chosen))
+        case Case(variable, cases):
+            at = values[variable]
+            return reduce(lambda a, b: a + b, (np.equal(at, value) * evaluate(one, values) for value, one in cases), 0)
     raise TypeError(f"no integer expression: {expr!r}")

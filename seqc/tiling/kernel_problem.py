@@ -1,41 +1,28 @@
-"""The tile problem of one kernel on one target: variables, budgets in English, and a model of its time.
+"""The tile problem of kernels that share their rows, on one target: variables, budgets in English, a model of their time.
 
-Comes in: a `KernelSummary`, a `Target`, and what the toolchain has refused so far. Goes out: a `Problem` whose
-variables are `C` (rows of a chunk), `B` + dim (block of a dim), `warps`, `stages` and `resident` (programs that share
-a unit). The time is modelled, not measured: arithmetic at the target's rates, traffic at its bandwidth, and a
-fixed latency for every product and every wait. It ranks tiles; it predicts no benchmark.
+Comes in: for each kernel its `KernelSummary` at every number of rows that it may have, a `Target`, and what the toolchain
+has said so far. Goes out: a `Problem` whose variables are `C` (rows, one for all kernels), and for each kernel `B` + dim
+(block of a dim), `warps`, `stages` and `resident` (programs that share a unit), after the kernel's name and a dot where
+there are several. Its cost is the sum of the kernels' modelled times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
 from seqc.targets import Target
-from seqc.tiling.expression import Chosen, Const, Expr, Name, Product, Sum, ceil_div, lift, most
-from seqc.tiling.kernel_summary import Dim, KernelSummary, Tile, Workload
+from seqc.tiling.expression import Case, Chosen, Const, Expr, Sum, evaluate
+from seqc.tiling.kernel_model import LOCAL_BYTES, OVERHEAD_REGISTERS, KernelModel
+from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.problem import Constraint, Problem, Variable
-from seqc.tiling.quarantine import Use, quarantined
 from seqc.tiling.verdicts import Verdict
 
-__all__ = ["CHUNKS", "Refusal", "kernel_problem", "refusal"]
+__all__ = ["Kernel", "Refusal", "Told", "kernel_problem", "refusal", "tile_choices"]
 
-CHUNKS = (64, 32, 128, 16)
-WARPS = (4, 8, 2, 1)
-STAGES = (2, 3, 1)
-RESIDENT = (1, 2, 3, 4, 6, 8)
-DOT = 16
-"""Least extent of an operand of `tl.dot`."""
-
-OVERHEAD_REGISTERS = 40
-"""Registers a thread for addresses, masks and loop counters, before any tile."""
-DOT_LATENCY = 60
-"""Nanoseconds from the first operand of a product to its last result, barriers included, whatever its size."""
-LOAD_LATENCY = 800
-"""Nanoseconds that a load from memory takes; stages hide it."""
-OPERATIONS = 12
-"""Elementwise operations on each element of the live tiles in a chunk."""
+Told = tuple[tuple[Mapping[str, int], Verdict], ...]
+"""Tiles of a kernel (rows, blocks, warps and stages by name), and what the toolchain said of each."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +33,29 @@ class Refusal:
     sentence: str
     by_stages: bool = False
     """Whether more stages need more of what ran out (shared memory), or stages do not matter (registers)."""
+    spills: bool = False
+    """Whether the kernel was made, and is only slow."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One of the kernels of a problem.
+
+    spilling: its registers may spill, since else nothing fits. probing: look for the tiles that need the fewest registers
+    of those that the toolchain has not refused. only_told: it may take only tiles that the toolchain has made.
+    """
+
+    at: Mapping[int, KernelSummary]
+    """Its summary by number of rows."""
+    told: Told = ()
+    spilling: bool = False
+    probing: bool = False
+    only_told: bool = False
 
 
 def refusal(verdict: Verdict, assignment: Mapping[str, int], target: Target) -> Refusal | None:
     """What a verdict on these tiles forbids; None where the kernel is good."""
-    at = ", ".join(f"{name} = {value}" for name, value in assignment.items() if name != "resident")
+    at = ", ".join(f"{name} = {value}" for name, value in assignment.items())
     chosen = tuple(assignment.items())
     if verdict.error is not None:
         return Refusal(chosen, f"the toolchain refuses {at}: {verdict.error}")
@@ -58,199 +63,179 @@ def refusal(verdict: Verdict, assignment: Mapping[str, int], target: Target) -> 
         over = f"{verdict.shared} bytes of shared memory, of {target.shared_per_program}"
         return Refusal(chosen, f"with {at} the kernel takes {over}", by_stages=True)
     if verdict.spills:
-        return Refusal(chosen, f"with {at} the kernel spills {verdict.spills} bytes of registers a thread")
+        sentence = f"with {at} the kernel spills {verdict.spills} bytes of registers a thread"
+        return Refusal(chosen, sentence, spills=True)
     return None
 
 
 def kernel_problem(
-    summary: KernelSummary, target: Target, *, refused: Iterable[Refusal] = (), workload: Workload | None = None
+    name: str,
+    kernels: Mapping[str, Kernel],
+    target: Target,
+    *,
+    shared: Iterable[str] = (),
+    workload: Workload | None = None,
 ) -> Problem:
-    """The problem whose solution is the kernel's tiles on that target."""
-    return _Builder(summary, target, workload or Workload()).problem(tuple(refused))
+    """The problem whose solution is the kernels' rows and tiles on that target. shared: dims cut alike in all of them."""
+    rows = [c for c in next(iter(kernels.values())).at if all(c in kernel.at for kernel in kernels.values())]
+    variables: dict[str, Variable] = {"C": Variable("C", tuple(sorted(rows, reverse=True)), "rows of a turn")}
+    constraints: list[Constraint] = []
+    costs: list[Expr] = []
+    parts: list[tuple[str, Expr]] = []
+    for kernel_name, kernel in kernels.items():
+        prefix = f"{kernel_name}." if len(kernels) > 1 else ""
+        called = {f"B{dim}": f"B{dim}" for dim in shared}
+        at = {
+            c: KernelModel(
+                kernel.at[c], target, workload or Workload(), prefix, called, kernel.spilling or kernel.probing,
+                _scale(kernel, c, target),
+            )
+            for c in rows
+        }
+        mine = {v.name: v for builder in at.values() for v in builder.variables()}
+        variables |= {name: variable for name, variable in mine.items() if name not in variables}
+        one = _OneKernel(kernel, prefix, called, at, {"C": variables["C"], **mine}, target)
+        constraints += one.constraints()
+        costs.append(one.cost())
+        parts += one.parts()
+    cost = costs[0] if len(costs) == 1 else Sum(tuple(costs))
+    return Problem(name, tuple(variables.values()), tuple(constraints), cost, tuple(parts))
 
 
-class _Builder:
-    def __init__(self, summary: KernelSummary, target: Target, workload: Workload) -> None:
-        self.summary, self.target, self.workload = summary, target, workload
-        self.dims = {dim.name: dim for dim in summary.dims}
-        self.in_dots = {name for dot in summary.dots for name in (*dot.m, *dot.n, *dot.k)}
-        self.threads = Name("warps") * target.warp
+def _scale(kernel: Kernel, rows: int, target: Target) -> int:
+    """How many hundredths of the modelled registers the kernel took where it spilled: what it will take of other tiles.
 
-    def problem(self, refused: tuple[Refusal, ...]) -> Problem:
-        variables = self.variables()
-        constraints = [*self.limits(), *self.budgets(), *self.quarantine(variables)]
-        constraints += [_forbid(one, variables) for one in refused]
-        cost, parts = self.time()
-        return Problem(f"{self.summary.name} on {self.target.name}", variables, tuple(constraints), cost, parts)
+    Told of other rows alone, it is the least that any of these has.
+    """
+    found: dict[int, int] = {}
+    for tiles, verdict in kernel.told:
+        if verdict.error is None and verdict.spills:
+            c = tiles["C"]
+            words = int(evaluate(KernelModel(kernel.at[c], target).words(), tiles))
+            threads = tiles["warps"] * target.warp
+            took = threads * (verdict.registers + verdict.spills // 4 - OVERHEAD_REGISTERS)
+            found[c] = max(found.get(c, 100), 100 * took // max(words, 1))
+    return found.get(rows, min(found.values(), default=100))
 
-    def variables(self) -> tuple[Variable, ...]:
+
+def tile_choices(summary: KernelSummary, target: Target) -> Iterator[dict[str, int]]:
+    """Every choice of blocks, warps and stages that a kernel's problem knows, without its rows."""
+    builder = KernelModel(summary, target)
+    domains = [[(v.name, value) for value in v.domain] for v in builder.variables() if v.name != "resident"]
+    return (dict(choice) for choice in product(*domains))
+
+
+class _OneKernel:
+    """One kernel of a problem at every number of rows: its constraints and its time, as cases of `C`."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        prefix: str,
+        called: Mapping[str, str],
+        at: Mapping[int, KernelModel],
+        variables: Mapping[str, Variable],
+        target: Target,
+    ) -> None:
+        self.kernel, self.prefix, self.called, self.at, self.target = kernel, prefix, called, at, target
+        self.domain = {name: variable.domain for name, variable in variables.items()}
+        found = ((tiles, refusal(verdict, tiles, target)) for tiles, verdict in kernel.told)
+        self.refused = [no for _, no in found if no is not None and not (kernel.spilling and no.spills)]
+
+    def constraints(self) -> list[Constraint]:
+        """Those of each number of rows, joined where they say the same."""
+        joined: dict[tuple[str, str], dict[int, Constraint]] = {}
+        for c, builder in self.at.items():
+            for one in builder.constraints(self.kept(c)):
+                joined.setdefault((one.sentence, one.relation), {})[c] = one
         out = []
-        if any(dim.role == "chunk" for dim in self.dims.values()):
-            out.append(Variable("C", CHUNKS, "rows of a chunk"))
-        for dim in self.dims.values():
-            if dim.role == "block":
-                out.append(Variable(f"B{dim.name}", self.blocks(dim), f"block of {dim.name}"))
-        stages = STAGES if self.summary.loops_over_time else (1,)
-        out += [Variable("warps", WARPS, "warps of a program"), Variable("stages", stages, "loads in flight")]
-        return (*out, Variable("resident", RESIDENT, "programs that share a unit"))
+        for (sentence, _), by_rows in joined.items():
+            first = next(iter(by_rows.values()))
+            left = self.cases({c: one.left for c, one in by_rows.items()})
+            right = self.cases({c: one.right for c, one in by_rows.items()})
+            out.append(Constraint(self.told(sentence), left, first.relation, right))
+        out += [self.forbid(one) for one in self.refused]
+        if self.kernel.only_told:
+            made = Sum(tuple(Chosen(self.names(tiles)) for tiles, verdict in self.kernel.told if verdict.error is None))
+            sentence = self.told("where all tiles spill, those are taken that the toolchain has made")
+            out.append(Constraint(sentence, made, ">=", Const(1)))
+        return out
 
-    def blocks(self, dim: Dim) -> tuple[int, ...]:
-        """Powers of two from the least useful block to the one that holds the whole dim, largest first."""
-        least = DOT if dim.name in self.in_dots else 1
-        top = min(max(_power(dim.size), least), 256)
-        return tuple(1 << i for i in range(top.bit_length() - 1, least.bit_length() - 2, -1))
-
-    def extent(self, name: str) -> Expr:
-        """Length of a dim in a tile."""
-        dim = self.dims[name]
-        match dim.role:
-            case "chunk":
-                return Name("C")
-            case "block":
-                return Name(f"B{name}")
-            case "grid":
-                return Const(1)
-        padded = _power(dim.size)
-        return Const(max(padded, DOT) if name in self.in_dots else padded)
-
-    def elements(self, dims: Iterable[str]) -> Expr:
-        """Elements of a tile of these dims, constants folded into one factor."""
-        factors = [self.extent(name) for name in dims]
-        fixed = 1
-        for factor in factors:
-            fixed *= factor.value if isinstance(factor, Const) else 1
-        return Product((Const(fixed), *(factor for factor in factors if not isinstance(factor, Const))))
-
-    def bytes(self, tiles: Iterable[Tile]) -> Expr:
-        return Sum((Const(0), *(self.elements(tile.dims) * tile.bytes for tile in tiles)))
-
-    def limits(self) -> list[Constraint]:
+    def kept(self, rows: int) -> list[Chosen]:
+        """Tiles that are known to keep all registers, whatever is counted."""
         return [
-            Constraint(one.sentence, Name(one.variable), one.relation, Const(one.value)) for one in self.summary.limits
+            Chosen(tuple((self.name(name), value) for name, value in tiles.items() if name != "C"))
+            for tiles, verdict in self.kernel.told
+            if tiles["C"] == rows and verdict.fits
         ]
 
-    def budgets(self) -> list[Constraint]:
-        target, resident = self.target, Name("resident")
-        words = ceil_div(self.bytes((*self.summary.live, *self.summary.carried)), 4)
-        room = target.registers_per_thread - OVERHEAD_REGISTERS
-        shared = self.shared()
-        held = words + self.threads * OVERHEAD_REGISTERS
-        return [
-            Constraint(
-                f"the live tiles fit the {room} registers that each thread of {target.name} has for them",
-                words,
-                "<=",
-                self.threads * room,
-            ),
-            Constraint(
-                f"resident programs share the {target.registers_per_unit} registers of a unit",
-                resident * held,
-                "<=",
-                Const(target.registers_per_unit),
-            ),
-            Constraint(
-                f"a program's tiles fit its {target.shared_per_program} bytes of shared memory",
-                shared,
-                "<=",
-                Const(target.shared_per_program),
-            ),
-            Constraint(
-                f"resident programs share the {target.shared_per_unit} bytes of shared memory of a unit",
-                resident * (shared + target.shared_reserved),
-                "<=",
-                Const(target.shared_per_unit),
-            ),
-            Constraint(
-                f"resident programs share the {target.warps_per_unit} warps of a unit",
-                resident * Name("warps"),
-                "<=",
-                Const(target.warps_per_unit),
-            ),
-        ]
+    def told(self, sentence: str) -> str:
+        """A sentence, with the kernel's name where there are several."""
+        return f"{self.prefix[:-1]}: {sentence}" if self.prefix else sentence
 
-    def shared(self) -> Expr:
-        return self.bytes(self.summary.staged) * Name("stages") + self.bytes(self.summary.scratch)
+    def cases(self, by_rows: Mapping[int, Expr]) -> Expr:
+        values = list(by_rows.values())
+        if len(by_rows) == len(self.at) and all(one == values[0] for one in values):
+            return values[0]
+        return Case("C", tuple(by_rows.items()))
 
-    def quarantine(self, variables: tuple[Variable, ...]) -> list[Constraint]:
-        """A constraint for each known fault that some choice of warps and stages would meet."""
-        stages = next(variable.domain for variable in variables if variable.name == "stages")
-        found: dict[str, list[Expr]] = {}
-        carries = bool(self.summary.carried) and self.summary.loops_over_time
-        for w, s in product(WARPS, stages):
-            use = Use(self.target.name, w, s, carries, self.summary.transposed_accumulator)
-            for entry in quarantined(use) if self.summary.dots else ():
-                sentence = f"{entry.reason}: {entry.remedy} ({entry.source})"
-                found.setdefault(sentence, []).append(Chosen((("warps", w), ("stages", s))))
-        return [Constraint(text, Sum(tuple(bad)), "<=", Const(0)) for text, bad in found.items()]
+    def cost(self) -> Expr:
+        if self.kernel.probing:
+            return self.cases({c: builder.need() for c, builder in self.at.items()})
+        return self.cases({c: builder.time(self.spilled(c))[0] for c, builder in self.at.items()})
 
-    def time(self) -> tuple[Expr, tuple[tuple[str, Expr], ...]]:
-        """Modelled nanoseconds of the whole kernel, and the quantities behind them."""
-        target, load = self.target, self.workload
-        programs: Expr = Const(load.batch if not any(dim.name == "B" for dim in self.dims.values()) else 1)
-        for dim in self.dims.values():
-            match dim.role:
-                case "grid":
-                    programs = programs * dim.size
-                case "block":
-                    programs = programs * ceil_div(dim.size, Name(f"B{dim.name}"))
-        chunked = any(dim.role == "chunk" for dim in self.dims.values())
-        chunks = ceil_div(load.length, Name("C")) if chunked else Const(load.length)
-        if not self.summary.loops_over_time:
-            programs, chunks = programs * chunks, Const(1)
-        alone, shared = self.arithmetic()
-        wait = ceil_div(LOAD_LATENCY, Name("stages")) + DOT_LATENCY * sum(dot.times for dot in self.summary.dots)
-        waves = ceil_div(programs, Name("resident") * target.units)
-        busy = waves * chunks * most(alone + wait, Name("resident") * shared)
-        traffic = programs * chunks * ceil_div(self.bytes(self.summary.moved), target.bytes_per_ns)
-        words = self.bytes((*self.summary.live, *self.summary.carried))
-        parts = (
-            ("programs", programs),
-            ("waves", waves),
-            ("chunks a program", chunks),
-            ("ns of arithmetic a chunk", alone),
-            ("ns of waiting a chunk", wait),
-            ("ns at the units", busy),
-            ("ns at the memory", traffic),
-            ("bytes of shared memory", self.shared()),
-            ("tile registers a thread", ceil_div(words, self.threads * 4)),
-        )
-        return most(busy, traffic), parts
+    def parts(self) -> list[tuple[str, Expr]]:
+        told = {c: dict(builder.time(self.spilled(c))[1]) for c, builder in self.at.items()}
+        names = next(iter(told.values()))
+        return [(self.prefix + name, self.cases({c: parts[name] for c, parts in told.items()})) for name in names]
 
-    def arithmetic(self) -> tuple[Expr, Expr]:
-        """Nanoseconds of a chunk's arithmetic: of a program alone, whose warps use part of a unit, and at full rate."""
-        target, units = self.target, self.target.units
-        picoseconds: list[Expr] = [Const(0)]
-        for dot in self.summary.dots:
-            rate = max(target.matrix_gops[dot.rate] // units, 1)
-            operations = self.elements((*dot.m, *dot.n, *dot.k)) * (2000 * dot.times)
-            picoseconds.append(ceil_div(operations, rate))
-        tiles = (*self.summary.live, *self.summary.carried)
-        touched = Sum((Const(0), *(self.elements(tile.dims) for tile in tiles)))
-        picoseconds.append(ceil_div(touched * (1000 * OPERATIONS), max(target.vector_gops // units, 1)))
-        full = Sum(tuple(picoseconds))
-        # A unit has four schedulers: a program of one or two warps leaves the others idle.
-        share = Sum(tuple(Chosen((("warps", w),)) * min(w, 4) for w in WARPS))
-        return ceil_div(full * 4, share * 1000), ceil_div(full, lift(1000))
+    def names(self, tiles: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+        """A kernel's own tiles under the problem's names."""
+        return tuple((self.name(name), value) for name, value in tiles.items())
+
+    def name(self, own: str) -> str:
+        return own if own == "C" else self.called.get(own, self.prefix + own)
+
+    def spilled(self, rows: int) -> Expr:
+        """Nanoseconds that spilled registers cost in a turn: as told, no less for larger tiles, or as modelled."""
+        builder = self.at[rows]
+        if not self.kernel.spilling:
+            return Const(0)
+        terms: list[Expr] = [Const(0)]
+        for tiles in tile_choices(builder.summary, self.target):
+            threads = tiles["warps"] * self.target.warp
+            chosen = dict(self.names({"C": rows, **tiles}))
+            price = 0
+            for known, verdict in self.kernel.told:
+                if verdict.error is None and _no_less({"C": rows, **tiles}, known):
+                    moved = max(2 * verdict.spills, 4 * dict(verdict.counts).get("spill", 0))
+                    price = max(price, -(-moved * threads // LOCAL_BYTES))
+                    if known == {"C": rows, **tiles}:
+                        break
+            else:
+                price = max(price, int(evaluate(builder.spilled(), chosen)))
+            if price:
+                terms.append(Chosen(tuple((name, value) for name, value in chosen.items() if name != "C")) * price)
+        return Sum(tuple(terms))
+
+    def forbid(self, one: Refusal) -> Constraint:
+        """That a refused assignment, and every one that needs no less, is not chosen."""
+        domains = []
+        for own, at in one.assignment:
+            domain = self.domain[self.name(own)]
+            match own:
+                case "stages":
+                    values = [value for value in domain if value >= at or not one.by_stages]
+                case "warps":
+                    values = [value for value in domain if value <= at]
+                case _:
+                    values = [value for value in domain if value >= at]
+            domains.append([(self.name(own), value) for value in values])
+        return Constraint(self.told(one.sentence), Sum(tuple(Chosen(choice) for choice in product(*domains))), "<=", Const(0))
 
 
-def _power(size: int) -> int:
-    return 1 << max(size - 1, 0).bit_length()
-
-
-def _forbid(one: Refusal, variables: tuple[Variable, ...]) -> Constraint:
-    """That a refused assignment, and every one that needs no less, is not chosen."""
-    was = dict(one.assignment)
-    domains = []
-    for variable in variables:
-        at = was[variable.name]
-        match variable.name:
-            case "resident":
-                continue
-            case "stages":
-                values = [value for value in variable.domain if value >= at or not one.by_stages]
-            case "warps":
-                values = [value for value in variable.domain if value <= at]
-            case _:
-                values = [value for value in variable.domain if value >= at]
-        domains.append([(variable.name, value) for value in values])
-    return Constraint(one.sentence, Sum(tuple(Chosen(choice) for choice in product(*domains))), "<=", Const(0))
+def _no_less(tiles: Mapping[str, int], known: Mapping[str, int]) -> bool:
+    """Whether these tiles need at least the registers a thread that the known ones need."""
+    return all(
+        tiles[name] <= at if name == "warps" else name == "stages" or tiles[name] >= at for name, at in known.items()
+    )

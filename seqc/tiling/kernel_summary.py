@@ -1,7 +1,8 @@
-"""What the tile problem needs to know of a kernel: its dims and their roles, its tiles, products and traffic.
+"""What the tile problem needs to know of a kernel: its dims and their roles, its tiles, products, work and traffic.
 
 Comes in: nothing. Goes out: frozen records that a scheduler fills in from its loop tree. They hold names and sizes, no
-graph. A dim of a tile is named; what extent it has in the kernel follows from its role.
+graph. A dim of a tile is named; what extent it has in the kernel follows from its role. A kernel that may walk time in
+turns of several lengths has a summary for each length: what it computes in a turn depends on it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from typing import Literal
 
 from seqc.tiling.problem import Relation
 
-__all__ = ["Dim", "Dot", "KernelSummary", "Limit", "Role", "Tile", "Workload"]
+__all__ = ["Dim", "Dot", "KernelSummary", "Limit", "Role", "Tile", "Work", "Workload"]
 
-Role = Literal["grid", "chunk", "block", "whole"]
-"""grid: a program per index. chunk: rows of a chunk of time, variable `C`. block: cut into blocks, variable `B` + name.
-whole: in the tile in its full length."""
+Role = Literal["grid", "block", "whole"]
+"""grid: a program per index. block: cut into blocks, variable `B` + name. whole: in the tile in its full length."""
 
 
 @dataclass(frozen=True)
 class Dim:
-    """A dim of a kernel. The size of a chunk dim is ignored: a kernel is tiled for `Workload.length`."""
+    """A dim of a kernel."""
 
     name: str
     role: Role
@@ -29,7 +29,7 @@ class Dim:
 
 @dataclass(frozen=True)
 class Tile:
-    """A value of the kernel: its dims (a chunk may occur twice, under two names) and the bytes of an element."""
+    """A value of the kernel: its dims (time may occur twice, under two names) and the bytes of an element."""
 
     dims: tuple[str, ...]
     bytes: int = 4
@@ -37,9 +37,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Dot:
-    """A matrix product of `m` x `k` and `k` x `n` in each chunk; several dims count as one long one.
+    """A matrix product of `m` x `k` and `k` x `n` in each turn; several dims count as one long one.
 
-    `rate` names the row of the target's matrix rates: "bf16", "fp16", "tf32" or "fp32".
+    `rate` names the row of the target's matrix rates: "bf16", "fp16", "tf32" or "fp32". `turned`: whether its left
+    operand is the transposed, cast result of another product.
     """
 
     m: tuple[str, ...]
@@ -47,11 +48,20 @@ class Dot:
     k: tuple[str, ...]
     rate: str = "fp32"
     times: int = 1
+    turned: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """Elementwise work of a turn: so many operations on each element of a tile of these dims."""
+
+    dims: tuple[str, ...]
+    operations: int
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound on one variable that the spec's numerics or the schedule sets, and why."""
+    """A bound on one variable that the spec or the schedule sets, and why."""
 
     sentence: str
     variable: str
@@ -78,14 +88,15 @@ class KernelSummary:
     carried: tuple[Tile, ...] = ()
     """State tiles that live across the loop over time."""
     staged: tuple[Tile, ...] = ()
-    """Tiles loaded in each chunk through shared memory, as often as there are stages."""
+    """Tiles loaded in each turn through shared memory, as often as there are stages."""
     scratch: tuple[Tile, ...] = ()
     """Further tiles in shared memory at once, such as operands of products between registers."""
     dots: tuple[Dot, ...] = ()
+    work: tuple[Work, ...] = ()
     moved: tuple[Tile, ...] = ()
-    """Tiles read from or written to memory in each chunk."""
+    """Tiles read from or written to memory in each turn."""
+    rows: int = 1
+    """Steps of time that one turn serves."""
     loops_over_time: bool = True
-    """Whether one program walks all chunks in order; otherwise each chunk has a program of its own."""
-    transposed_accumulator: bool = False
-    """Whether a product takes a transposed, cast result of another."""
+    """Whether one program takes all turns in order; otherwise each turn has a program of its own."""
     limits: tuple[Limit, ...] = ()

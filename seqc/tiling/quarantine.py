@@ -27,8 +27,8 @@ class Use:
     stages: int
     carries_state: bool
     """A loop over time that carries tiles computed by `tl.dot`."""
-    transposed_accumulator: bool = False
-    """`tl.dot(tl.trans(x), y)` where x is the cast result of another `tl.dot`."""
+    turned_rows: int = 0
+    """The most rows of a `tl.dot(tl.trans(x), y)` where x is the cast result of another `tl.dot`; 0 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Quarantine:
     most_stages: int | None = None
     """The fault needs more stages than this."""
     needs_state: bool = False
-    needs_transposed: bool = False
+    least_turned_rows: int = 0
+    """The fault needs a product with a transposed, cast result of at least so many rows."""
 
     def forbids(self, use: Use, version: Version | None = None) -> bool:
         """Whether `use` may meet the fault, on that version of Triton or on any supported one."""
@@ -58,7 +59,7 @@ class Quarantine:
             and (self.most_warps is None or use.warps > self.most_warps)
             and (self.most_stages is None or use.stages > self.most_stages)
             and (use.carries_state or not self.needs_state)
-            and (use.transposed_accumulator or not self.needs_transposed)
+            and use.turned_rows >= self.least_turned_rows
         )
 
 
@@ -84,13 +85,14 @@ QUARANTINE: tuple[Quarantine, ...] = (
         most_warps=4,
     ),
     Quarantine(
-        reason="the product with a transposed, cast accumulator is miscompiled on Hopper",
-        remedy="compute the transposed product itself",
-        source="fla-org/flash-linear-attention issue 640",
+        reason="a product of 64 rows or more with a transposed, cast result is miscompiled on Hopper with four warps",
+        remedy="fewer rows, or two warps",
+        source="fla-org/flash-linear-attention issues 640 and 984",
         targets=("sm_90",),
         first=(3, 4, 0),
         fixed=(3, 7, 1),
-        needs_transposed=True,
+        most_warps=2,
+        least_turned_rows=64,
     ),
 )
 

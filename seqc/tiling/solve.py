@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seqc.tiling.expression import CeilDiv, Chosen, Const, Expr, Most, Product, Sum, evaluate, names
+from seqc.tiling.expression import Case, CeilDiv, Chosen, Const, Expr, Most, Product, Sum, evaluate, names
 from seqc.tiling.problem import Binding, Clash, Constraint, Problem, Solution, grid
 
 __all__ = ["Undecided", "solve"]
@@ -190,6 +190,11 @@ class _Question:
         match expr:
             case Sum(parts):
                 return self.z3.Sum([self.term(part) for part in parts])
+            case Case(variable, cases):
+                known = dict(cases)
+                return self.cases(
+                    [(made, self.term(known[at]) if at in known else 0) for at, made in self.chosen[variable].items()]
+                )
             case Most(parts):
                 value = self.fresh()
                 self.solver.add(*(value >= self.term(part) for part in parts))

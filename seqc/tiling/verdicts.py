@@ -13,10 +13,12 @@ import json
 import token
 import tokenize
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-__all__ = ["TABLE", "Configuration", "Verdict", "VerdictTable", "digest", "key"]
+__all__ = ["TABLE", "Configuration", "Verdict", "VerdictTable", "digest", "family", "key"]
 
 TABLE = Path(__file__).parent / "verdicts.json"
 """The committed table."""
@@ -33,22 +35,26 @@ class Configuration:
     warps: int
     stages: int
 
+    @property
+    def words(self) -> str:
+        """`H 8, K 64, BV 32, 4 warps, 2 stages`, and a fingerprint of the types of the arguments."""
+        sizes = [f"{name} {value}" for name, value in self.constants]
+        return ", ".join([*sizes, f"{self.warps} warps", f"{self.stages} stages", f"types {_types(self.signature)}"])
+
 
 @dataclass(frozen=True)
 class Verdict:
     """The toolchain's figures for one kernel, or its refusal.
 
     `registers` are 32-bit registers a thread; `spills` bytes of registers a thread kept in memory; `shared` bytes a
-    program; `counts` are instructions of the text, not executions.
+    program; `tensor_memory` columns that a program holds (Blackwell only); `counts` are instructions of the text, not
+    executions, by kind.
     """
 
     registers: int
     spills: int
     shared: int
-    matrix_units: bool
-    """Whether the kernel uses matrix instructions (mma, wgmma, tcgen05 or mfma)."""
     tensor_memory: int
-    """Columns of tensor memory that a program holds (Blackwell only)."""
     counts: tuple[tuple[str, int], ...]
     toolchain: str
     """Version that spoke, such as "triton 3.9.0"."""
@@ -60,7 +66,17 @@ class Verdict:
         """Whether the kernel was made and keeps all its registers."""
         return self.error is None and self.spills == 0
 
+    def count(self, kind: str) -> int:
+        """Instructions of a kind, such as "matrix" (mma, wgmma, tcgen05 or mfma), "spill", or "all"."""
+        return dict(self.counts).get(kind, 0)
 
+
+@cache
+def _types(signature: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(json.dumps(signature).encode()).hexdigest()[:8]
+
+
+@cache
 def digest(text: str) -> str:
     """Fingerprint of a kernel's text that comments, docstrings and line breaks do not change."""
     words: list[str] = []
@@ -77,13 +93,17 @@ def digest(text: str) -> str:
         elif not (part.type == token.STRING and fresh):
             words.append(part.string)
         fresh = part.type in (token.INDENT, token.DEDENT, token.NEWLINE) or (fresh and part.type == token.STRING)
-    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:24]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:16]
+
+
+def family(text: str, kernel: str, target: str) -> str:
+    """What the keys of a kernel's records on a target have in common."""
+    return f"{kernel} {digest(text)} {target}"
 
 
 def key(text: str, kernel: str, target: str, configuration: Configuration) -> str:
     """The table's key of a kernel `kernel` in module text `text`."""
-    config = json.dumps(asdict(configuration), sort_keys=True)
-    return f"{target}/{kernel}/{digest(text)}/{hashlib.sha256(config.encode()).hexdigest()[:24]}"
+    return f"{family(text, kernel, target)}: {configuration.words}"
 
 
 class VerdictTable:
@@ -91,6 +111,7 @@ class VerdictTable:
 
     def __init__(self, entries: Mapping[str, Verdict] | None = None) -> None:
         self._entries = dict(entries or {})
+        self._families = {name.partition(": ")[0] for name in self._entries}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -101,9 +122,13 @@ class VerdictTable:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def verdict(self, text: str, kernel: str, target: str, configuration: Configuration) -> Verdict | None:
+    def knows(self, family: str) -> bool:
+        """Whether a kernel has any record on a target."""
+        return family in self._families
+
+    def get(self, name: str) -> Verdict | None:
         """The recorded verdict, or None."""
-        return self._entries.get(key(text, kernel, target, configuration))
+        return self._entries.get(name)
 
     def with_verdicts(self, added: Iterable[tuple[str, Verdict]]) -> VerdictTable:
         """This table and the (key, verdict) pairs, which replace older ones."""
@@ -116,7 +141,7 @@ class VerdictTable:
 
     def save(self, path: Path = TABLE) -> None:
         """Write as JSON, one record a line, in the order of the keys."""
-        lines = [f"{json.dumps(name)}: {json.dumps(asdict(self._entries[name]))}" for name in sorted(self._entries)]
+        lines = [f"{json.dumps(name)}: {json.dumps(_record(self._entries[name]))}" for name in sorted(self._entries)]
         path.write_text("{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n", encoding="utf-8")
 
     @staticmethod
@@ -124,8 +149,22 @@ class VerdictTable:
         """Read what `save` wrote; an absent file is an empty table."""
         if not path.exists():
             return VerdictTable()
-        entries = {}
-        for name, record in json.loads(path.read_text(encoding="utf-8")).items():
-            counts = tuple((word, int(count)) for word, count in record["counts"])
-            entries[name] = replace(Verdict(**record), counts=counts)
-        return VerdictTable(entries)
+        return VerdictTable({name: _verdict(one) for name, one in json.loads(path.read_text(encoding="utf-8")).items()})
+
+
+def _record(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as it is written: zeros are left out."""
+    if verdict.error is not None:
+        return {"error": verdict.error, "toolchain": verdict.toolchain}
+    found: dict[str, Any] = {"registers": verdict.registers, "spills": verdict.spills, "shared": verdict.shared}
+    if verdict.tensor_memory:
+        found["tensor_memory"] = verdict.tensor_memory
+    return found | {"counts": {k: n for k, n in verdict.counts if n}, "toolchain": verdict.toolchain}
+
+
+def _verdict(record: Mapping[str, Any]) -> Verdict:
+    registers, spills, shared, tensor_memory = (
+        int(record.get(name, 0)) for name in ("registers", "spills", "shared", "tensor_memory")
+    )
+    counts = tuple((kind, int(n)) for kind, n in record.get("counts", {}).items())
+    return Verdict(registers, spills, shared, tensor_memory, counts, record["toolchain"], record.get("error"))

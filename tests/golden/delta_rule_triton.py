@@ -28,7 +28,7 @@ How it is computed:
         chunkwise: 16 rows a block: modelled time 0.03 of the step form
         S: read over K: no decay between the rows of a block: plain products
     in Triton:
-        chunkwise: 64 rows a block: modelled time 0.13 of the step form
+        chunkwise: 16 rows a block: modelled time 0.24 of the step form
         S: read over K: no decay between the rows of a block: plain products
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
@@ -756,7 +756,7 @@ def _forward_triton(q, v, k, beta, S_0):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 63) // 64
+    NT = (T + 15) // 16
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
@@ -765,18 +765,20 @@ def _forward_triton(q, v, k, beta, S_0):
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, beta, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            S_0, S_in, q, beta, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
@@ -785,7 +787,7 @@ def _infer_triton(q, v, k, beta, S_0):
     """Outputs and final states."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 63) // 64
+    NT = (T + 15) // 16
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
@@ -793,19 +795,21 @@ def _infer_triton(q, v, k, beta, S_0):
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_infer_kernel[(B * H * NV,)](
-            S_0, q, beta, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            S_0, q, beta, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -814,12 +818,14 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 63) // 64
+    NT = (T + 15) // 16
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 32)
+        NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
@@ -827,11 +833,11 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T):
         d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
         delta_rule_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, k, beta, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            d_S_T, d_S_out, k, beta, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_gradients_kernel[(NT * B * H * NV,)](
-            S_in, d_S_out, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
+            S_in, d_S_out, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
@@ -844,8 +850,8 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T):
         d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            d_S_T, S_in, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=3, enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_beta = d_beta.sum(0)
@@ -959,7 +965,7 @@ def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in; nothing of a pack, which runs again."""
     if packed:
         return []
-    return [((B, (T + 63) // 64, H, K, V), carry)]
+    return [((B, (T + 15) // 16, H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1244,10 +1250,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_3bf8e4fc87f3", 0
+    name, tries = "seqc_delta_rule_dfac245ab371", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_3bf8e4fc87f3_{tries}"
+        name = f"seqc_delta_rule_dfac245ab371_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -1040,15 +1040,17 @@ def _forward_triton(q, k, v, g, S_0):
     NT = (T + 31) // 32
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         gla_states_kernel[(B * H * NV,)](
             S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=2, enable_fp_fusion=True,
+            num_stages=3, enable_fp_fusion=True,
         )
         gla_outputs_kernel[(NT * B * H * NV,)](
             S_in, q, g, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
@@ -1057,7 +1059,7 @@ def _forward_triton(q, k, v, g, S_0):
     else:
         gla_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, g, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
@@ -1069,15 +1071,17 @@ def _infer_triton(q, k, v, g, S_0):
     NT = (T + 31) // 32
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         gla_states_kernel[(B * H * NV,)](
             S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=2, enable_fp_fusion=True,
+            num_stages=3, enable_fp_fusion=True,
         )
         gla_outputs_kernel[(NT * B * H * NV,)](
             S_in, q, g, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
@@ -1086,7 +1090,7 @@ def _infer_triton(q, k, v, g, S_0):
     else:
         gla_infer_kernel[(B * H * NV,)](
             S_0, q, g, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -1098,9 +1102,11 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T):
     NT = (T + 31) // 32
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
@@ -1109,7 +1115,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T):
         d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, g, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         gla_gradients_kernel[(NT * B * H * NV,)](
             S_in, d_S_out, v, k, g, q, d_o, d_q, d_g, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
@@ -1126,7 +1132,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T):
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_backward_kernel[(B * H * NV,)](
             d_S_T, S_in, v, k, g, q, d_o, d_q, d_g, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_g = d_g.sum(0)
@@ -1525,10 +1531,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_956f2b920768", 0
+    name, tries = "seqc_gla_e6a42dd6c30b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_956f2b920768_{tries}"
+        name = f"seqc_gla_e6a42dd6c30b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

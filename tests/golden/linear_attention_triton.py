@@ -24,7 +24,7 @@ How it is computed:
         chunkwise: 32 rows a block: modelled time 0.02 of the step form; scan form 1.16
         S: read over K: no decay between the rows of a block: plain products
     in Triton:
-        chunkwise: 64 rows a block: modelled time 0.09 of the step form; scan form does not fit (a program could
+        chunkwise: 32 rows a block: modelled time 0.14 of the step form; scan form does not fit (a program could
             not hold its values)
         S: read over K: no decay between the rows of a block: plain products
 
@@ -540,27 +540,29 @@ def _forward_triton(q, k, v, S_0):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 63) // 64
+    NT = (T + 31) // 32
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 64)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         linear_attention_states_kernel[(B * H * NV,)](
-            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=2, enable_fp_fusion=True,
+            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=3, enable_fp_fusion=True,
         )
         linear_attention_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         linear_attention_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            S_0, S_in, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
@@ -569,27 +571,29 @@ def _infer_triton(q, k, v, S_0):
     """Outputs and final states."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 63) // 64
+    NT = (T + 31) // 32
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 64)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         linear_attention_states_kernel[(B * H * NV,)](
-            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=2, enable_fp_fusion=True,
+            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=3, enable_fp_fusion=True,
         )
         linear_attention_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
+            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         linear_attention_infer_kernel[(B * H * NV,)](
-            S_0, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            S_0, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -598,23 +602,25 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 63) // 64
+    NT = (T + 31) // 32
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     if NT > 1 and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
         linear_attention_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         linear_attention_gradients_kernel[(NT * B * H * NV,)](
-            S_in, d_S_out, k, v, q, d_o, d_q, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+            S_in, d_S_out, k, v, q, d_o, d_q, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
@@ -625,8 +631,8 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T):
         d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         linear_attention_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, k, v, q, d_o, d_q, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
+            d_S_T, S_in, k, v, q, d_o, d_q, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
@@ -739,7 +745,7 @@ def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in; nothing of a pack, which runs again."""
     if packed:
         return []
-    return [((B, (T + 63) // 64, H, K, V), carry)]
+    return [((B, (T + 31) // 32, H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1023,10 +1029,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_d09af213fd11", 0
+    name, tries = "seqc_linear_attention_64014778f472", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_d09af213fd11_{tries}"
+        name = f"seqc_linear_attention_64014778f472_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

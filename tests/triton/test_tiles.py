@@ -1,53 +1,88 @@
-"""The solver's tiles of real kernels: within what the roles allow, told why, bound by the spec's wishes and by verdicts."""
+"""The solver's rows and tiles of real kernels: within what the roles allow, told why, bound by wishes and by verdicts."""
 
 from pathlib import Path
 
 import pytest
 
 from seqc.backends.triton_gpu.schedule import schedule
-from seqc.backends.triton_gpu.tiles import choose_tiles
-from seqc.backends.triton_gpu.toolchain import Job
+from seqc.backends.triton_gpu.tiles import Chosen, choose_tiles
 from seqc.build import load
-from seqc.driver import lower
-from seqc.tiling.verdicts import Verdict
+from seqc.diagnostics import Unsupported
+from seqc.driver import lower, lowerings
+from seqc.tiling.verdicts import Verdict, VerdictTable
 
 SPECS = Path(__file__).parents[2] / "specs"
 SIZES = {"H": 8, "K": 64, "V": 64, "D": 64, "N": 16}
+SPILL = Verdict(255, 64, 1024, 0, (("spill", 20),), "a toolchain")
 
 
-def silent(job: Job) -> Verdict | None:
-    """A table without any verdict."""
-    return None
+EMPTY = VerdictTable()
+
+
+def chosen(text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY) -> Chosen:
+    return choose_tiles(lowerings(load(text)), target, SIZES, "bf16", table)
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
 @pytest.mark.parametrize("spec", ["gla", "mamba", "lstm"])
 def test_tiles_of_every_kernel(spec: str, target: str) -> None:
-    block = lower(load(SPECS / f"{spec}.seq"))
-    chosen = choose_tiles(block, target, SIZES, "bf16", silent)
-    plan = schedule(block)
+    found = chosen(SPECS / f"{spec}.seq", target)
+    plan = schedule(found.block)
     kernels = {k.name for k in (plan.forward, plan.infer, plan.backward, *plan.phases)}
-    assert set(chosen.tiles) == set(chosen.why) == kernels
-    for tiles in chosen.tiles.values():
+    assert set(found.tiles) == kernels and all(one.why for one in found.kernels.values())
+    for tiles in found.tiles.values():
         assert set(tiles.blocks) == set(plan.roles.blocked)
         assert all(size & (size - 1) == 0 and size >= 16 for size in tiles.blocks.values())
         assert tiles.warps in (1, 2, 4, 8) and tiles.stages in (1, 2, 3)
-    assert choose_tiles(block, target, SIZES, "bf16", silent) == chosen
+    again = chosen(SPECS / f"{spec}.seq", target)
+    assert again.tiles == found.tiles and again.block.rows == found.block.rows and again.trained == found.trained
 
 
-def test_the_spec_limits_a_tile() -> None:
-    text = (SPECS / "retention.seq").read_text() + "\ntile V {16}\n"
-    block = lower(load(text))
-    assert choose_tiles(block, "sm_90", SIZES, "bf16", silent).tiles["forward"].blocks["V"] == 16
+def test_rows_are_those_of_least_time_of_forward_and_backward() -> None:
+    found = chosen(SPECS / "retention.seq")
+    assert found.block.rows in (16, 32, 64)
+    for rows in {16, 32, 64} - {found.block.rows}:
+        other = choose_tiles([lower(load(SPECS / "retention.seq"), rows=rows)], "sm_90", SIZES, "bf16", VerdictTable())
+        spills = any(other.kernels[name].spills_everywhere for name in ("forward", "backward"))
+        assert spills or other.trained >= found.trained
+        assert f"{other.trained / 1000:.0f} us" in found.others()[rows]
+
+
+def test_the_spec_limits_rows_and_tiles() -> None:
+    text = (SPECS / "retention.seq").read_text()
+    found = chosen(text + "\nschedule chunk {16}\ntile V {32}\n")
+    assert found.block.rows == 16 and all(tiles.blocks == {"V": 32} for tiles in found.tiles.values())
+
+
+def test_wishes_that_clash_with_the_target_are_told() -> None:
+    text = (SPECS / "retention.seq").read_text()
+    with pytest.raises(Unsupported) as refused:
+        chosen(text + "\ntile V {8}\n")
+    told = refused.value.render()
+    assert "the spec's `tile V {8}` allows at most 8, and a matrix product takes at least 16" in " ".join(told.split())
+    with pytest.raises(Unsupported) as refused:
+        chosen(text + "\nschedule chunk {128}\ntile V {64}\n", "gfx942")
+    told = " ".join(refused.value.render().split())
+    assert "65536 bytes of shared memory" in told and "`schedule chunk {128}` allows no other rows" in told
+    with pytest.raises(Unsupported, match="asks for blocks whose values a program cannot hold"):
+        chosen(text + "\nschedule chunk {512}\n")
 
 
 def test_a_verdict_that_spills_changes_the_choice() -> None:
-    block = lower(load(SPECS / "retention.seq"))
-    free = choose_tiles(block, "sm_90", SIZES, "bf16", silent).tiles["forward"]
+    free = chosen(SPECS / "retention.seq")
+    one = free.kernels["forward"]
+    table = VerdictTable({one.job.key: SPILL})
+    found = chosen(SPECS / "retention.seq", table=table)
+    assert found.block.rows < free.block.rows or found.tiles["forward"] != one.tiles
+    assert not found.kernels["forward"].spills_everywhere
 
-    def spills(job: Job) -> Verdict | None:
-        width = dict(job.configuration.constants)["BV"]
-        large = isinstance(width, int) and width >= free.blocks["V"]
-        return Verdict(255, 64 if large else 0, 1024, True, 0, (), "a toolchain")
 
-    assert choose_tiles(block, "sm_90", SIZES, "bf16", spills).tiles["forward"].blocks["V"] < free.blocks["V"]
+def test_a_turned_result_is_seen() -> None:
+    """The gradient of the delta rule multiplies by transposed results: on Hopper four warps may take 32 rows of them."""
+    found = chosen(SPECS / "delta_rule.seq")
+    dots = found.kernels["backward"].summary.dots
+    assert any(dot.turned for dot in dots)
+    lengths = {dim.name: dim.size for dim in found.kernels["backward"].summary.dims}
+    lengths |= {"V": found.tiles["backward"].blocks["V"]}
+    tall = max(lengths[dot.m[0]] for dot in dots if dot.turned)
+    assert found.tiles["backward"].warps <= 2 or tall < 64

@@ -10,7 +10,7 @@ import pytest
 from seqc.backends.triton_gpu.toolchain import Job, available, judge, refresh
 from seqc.targets import TARGETS, occupancy, target_named
 from seqc.tiling.quarantine import QUARANTINE, Use, quarantined
-from seqc.tiling.verdicts import Configuration, Verdict, VerdictTable, digest
+from seqc.tiling.verdicts import Configuration, Verdict, VerdictTable, digest, family, key
 
 SOURCE = '''
 import triton
@@ -42,9 +42,9 @@ def test_every_target_answers() -> None:
     for job, verdict in zip(jobs, judge(jobs), strict=True):
         target = target_named(job.target)
         assert verdict.error is None and verdict.fits, verdict
-        assert verdict.matrix_units and 16 < verdict.registers <= target.registers_per_thread
+        assert 16 < verdict.registers <= target.registers_per_thread
         assert 0 < verdict.shared <= target.shared_per_program
-        assert dict(verdict.counts)["matrix"] > 0 and dict(verdict.counts)["all"] > 50
+        assert verdict.count("matrix") > 0 and verdict.count("all") > 50
         assert (verdict.tensor_memory > 0) == (job.target == "sm_100")
         assert occupancy(target, verdict.registers, verdict.shared, 4, verdict.tensor_memory).programs > 0
 
@@ -71,7 +71,7 @@ def test_refusals_are_data() -> None:
 @pytest.mark.skipif(available() is not None, reason=str(available()))
 def test_refresh_asks_only_for_what_is_missing() -> None:
     job = _job("sm_90")
-    known = Verdict(1, 2, 3, False, 0, (), "by hand")
+    known = Verdict(1, 2, 3, 0, (), "by hand")
     table = VerdictTable({job.key: known})
     assert refresh([job], table)[job.key] == known
     assert refresh([job], table, again=True)[job.key].registers > 16
@@ -79,13 +79,15 @@ def test_refresh_asks_only_for_what_is_missing() -> None:
 
 def test_table_round_trip(tmp_path: Path) -> None:
     job, other = _job("sm_90"), _job("sm_90", stages=3)
-    verdict = Verdict(96, 0, 1024, True, 0, (("all", 10), ("matrix", 2)), "triton 3.9.0")
+    verdict = Verdict(96, 0, 1024, 0, (("all", 10), ("matrix", 2)), "triton 3.9.0")
     table = VerdictTable().with_verdicts([(job.key, verdict), (other.key, replace(verdict, spills=8, error="no"))])
     table.save(tmp_path / "table.json")
     again = VerdictTable.load(tmp_path / "table.json")
-    assert again.verdict(SOURCE, "product_kernel", "sm_90", job.configuration) == verdict
+    assert again.get(job.key) == verdict and again.knows(family(SOURCE, "product_kernel", "sm_90"))
     assert again[other.key].error == "no" and not again[other.key].fits
-    assert again.verdict(SOURCE, "product_kernel", "sm_80", job.configuration) is None
+    assert again.get(key(SOURCE, "product_kernel", "sm_80", job.configuration)) is None
+    assert not again.knows(family(SOURCE, "product_kernel", "sm_80"))
+    assert "C 64, K 64, 4 warps, 2 stages" in job.key
     assert len(again.only([job.key])) == 1 and len(VerdictTable.load(tmp_path / "absent.json")) == 0
     first = (tmp_path / "table.json").read_text()
     again.save(tmp_path / "table.json")
@@ -121,6 +123,7 @@ def test_quarantine() -> None:
     assert not list(quarantined(replace(chunk, stages=1))) and not list(quarantined(replace(chunk, target="sm_80")))
     assert not list(quarantined(chunk, version=(3, 8, 0))) and list(quarantined(chunk, version=(3, 7, 1)))
     assert list(quarantined(Use("sm_90", warps=8, stages=1, carries_state=True)))
-    transposed = Use("sm_90", warps=4, stages=1, carries_state=True, transposed_accumulator=True)
-    assert list(quarantined(transposed)) and not list(quarantined(transposed, version=(3, 7, 1)))
+    turned = Use("sm_90", warps=4, stages=1, carries_state=True, turned_rows=64)
+    assert list(quarantined(turned)) and not list(quarantined(turned, version=(3, 7, 1)))
+    assert not list(quarantined(replace(turned, warps=2))) and not list(quarantined(replace(turned, turned_rows=32)))
     assert all(entry.remedy and entry.source and set(entry.targets) <= set(TARGETS) for entry in QUARANTINE)
