@@ -19,6 +19,7 @@ from seqc.component import Component
 from seqc.graph import Node, depends
 from seqc.maximum import running_maximum
 from seqc.program import Program
+from seqc.rotation import rotation
 
 
 def classify(program: Program) -> tuple[Component, ...]:
@@ -59,7 +60,9 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
             kind = "dense" if stop.at.op == "rename" and _linear(program, members) else "nonlinear"
             return Component(members, kind, f"{stop.why}{_quote(program, stop.at)}", {}, stop.at)
     if len(members) > 1:
-        return Component(members, "coupled", f"{', '.join(members)} feed each other linearly", forms)
+        turned = rotation(members, leaf_nodes, forms) is not None
+        why = "are turned and scaled as one complex number an element" if turned else "feed each other linearly"
+        return Component(members, "coupled", f"{', '.join(members)} {why}", forms)
     form = forms[members[0]]
     ranked = [t for t in form.terms if t.over]
     if not ranked:

@@ -7,6 +7,7 @@ statements are read by the `build_*` modules. It proves nothing and chooses noth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from seqc import syntax
@@ -14,6 +15,7 @@ from seqc.build_every import hooks
 from seqc.build_expr import Elaborator
 from seqc.build_names import axes
 from seqc.build_scope import Scope, gather, plain
+from seqc.build_value import part_names
 from seqc.build_wishes import claims, direction, interval, refuse_the_rest, wishes
 from seqc.diagnostics import Diagnostic, Label, raise_if_any
 from seqc.graph import Node, const
@@ -39,10 +41,10 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         work.constant(name)
     for name in _ordered(scope):
         work.current(name, scope.defines[name].span)
-    inputs = {name: _tensor(work, "input", decl) for name, decl in scope.inputs.items()}
-    params = {name: _tensor(work, "param", decl) for name, decl in scope.params.items()}
-    states = {name: _tensor(work, "state", decl) for name, decl in scope.states.items()}
-    updates = {name: node for name in scope.states if (node := _update(work, name)) is not None}
+    inputs = _tensors(work, "input", scope.inputs)
+    params = _tensors(work, "param", scope.params)
+    states = _tensors(work, "state", scope.states)
+    updates = {part: node for name in scope.states for part, node in _update(work, name).items()}
     counting = hooks(work, spec)
     updates |= work.replaced
     output_decls, outputs = _outputs(work)
@@ -52,9 +54,7 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
     refuse_the_rest(scope, spec)
     raise_if_any(scope.found)
     for name in work.deepest:
-        init = states[name].init if name in states else const(0.0)
-        assert init is not None
-        for decl, newest in work.hidden(name, init):
+        for decl, newest in work.hidden(name, states):
             states[decl.name], updates[decl.name] = decl, newest
     for decl, newest in counting.values():
         states[decl.name], updates[decl.name] = decl, newest
@@ -106,37 +106,38 @@ def _title(scope: Scope, spec: syntax.Spec) -> syntax.SpecName | None:
     return titles[0] if titles else None
 
 
-def _tensor(work: Elaborator, kind: str, decl: Decl) -> TensorDecl:
-    """The declaration as the program keeps it, with its range and its initial value."""
+def _tensors(work: Elaborator, kind: str, decls: Mapping[str, Decl]) -> dict[str, TensorDecl]:
+    """The declarations as the program keeps them: a complex one is two."""
+    return {found.name: found for decl in decls.values() for found in _tensor(work, kind, decl)}
+
+
+def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
+    """A declaration with its range and its initial value."""
     bounds = interval(work.scope, decl.interval) if decl.interval is not None else None
-    init: Node | None = const(0.0) if kind == "state" else None
+    inits: tuple[Node | None, ...] = (const(0.0),) * 2 if kind == "state" else (None, None)
     if decl.value is not None:
         value = work.top(decl.value, "init")
-        if value is not None:
+        if value is not None and work.fits(decl, value, decl.value):
             value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
-        init = value.node if value is not None else None
-    return TensorDecl(
-        decl.name.id,
-        kind,
-        axes(decl),
-        range=bounds or ANY,
-        unit=tuple(dim.id for dim in decl.unit or ()),
-        init=init,
-        per_batch=decl.per_batch,
-    )
+        inits = value.pair if value is not None else (None, None)
+    unit = tuple(dim.id for dim in decl.unit or ())
+    return [
+        TensorDecl(name, kind, axes(decl), range=bounds or ANY, unit=unit, init=init, per_batch=decl.per_batch)
+        for name, init in zip(part_names(decl.name.id, decl.is_complex), inits, strict=False)
+    ]
 
 
-def _update(work: Elaborator, name: str) -> Node | None:
-    """The new value of a state; reports a state that gets none."""
+def _update(work: Elaborator, name: str) -> dict[str, Node]:
+    """The new value of a state, part by part; reports a state that gets none."""
     scope, decl = work.scope, work.scope.states[name]
     if name not in scope.defines:
         if name not in scope.lost:
             label = Label(decl.span, "declared here")
             help = f"add its new value: `{name} = ...`"
             scope.report("no-update", f"the state `{name}` is never given a new value", label, help=help)
-        return None
+        return {}
     value = work.current(name, decl.span)
-    return value.node if value is not None else None
+    return {} if value is None else dict(zip(part_names(name, decl.is_complex), value.pair, strict=False))
 
 
 def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
@@ -159,6 +160,10 @@ def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
         if name not in scope.states and output.dims is None and scope.defines[name].dims is None:
             places = {dim: i for i, dim in enumerate(scope.dims)}
             order = tuple(sorted(value.order, key=lambda dim: (places[plain(dim)], dim)))
-        decls[name] = TensorDecl(name, "output", order)
-        nodes[name] = value.node
+        for part, node in zip(part_names(name, value.imag is not None), value.parts, strict=True):
+            if part != name and (part in decls or part in scope.outputs):
+                label = Label(output.name.span, f"has the parts {name}_re and {name}_im")
+                scope.report("reserved-name", f"two results would be called `{part}`", label, help="rename one of the two")
+            decls[part] = TensorDecl(part, "output", order)
+            nodes[part] = node
     return decls, nodes

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from seqc.build_value import Value, apply, constant_of, number, power, real, reduced, truth
+from seqc.build_value import Misuse, Value, apply, constant_of, number, of_pair, part, power, real, reduced, truth
+from seqc.complex_pairs import RULES, conj
 from seqc.graph import node, size
 
 EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
@@ -23,33 +24,25 @@ Dims: TypeAlias = tuple[str, ...]
 Expand: TypeAlias = Callable[[list[Value], Dims], Value]
 
 
-class Misuse(Exception):
-    """The arguments do not fit the function: message, cause and help for the diagnostic."""
-
-    def __init__(self, message: str, cause: str = "", help: str = "") -> None:
-        self.message, self.cause, self.help = message, cause, help
-        super().__init__(message)
-
-
 @dataclass(frozen=True)
 class Function:
     """`least` to `most` arguments; `over`: whether dims in brackets are required ("yes"), or not taken ("no").
 
-    contracts: the result no longer has the dims; the first argument must have them.
+    takes_complex: whether arguments may be complex.
     """
 
     expand: Expand
     least: int
     most: int
     over: str = "no"
-    usage: str = ""
+    takes_complex: bool = False
 
 
 def _op(name: str, arity: int) -> Function:
     def expand(args: list[Value], dims: Dims) -> Value:
         return apply(name, *map(real, args))
 
-    return Function(expand, arity, arity)
+    return Function(expand, arity, arity, takes_complex=name in RULES)
 
 
 def _sub(a: Value, b: Value) -> Value:
@@ -140,12 +133,21 @@ def _rmsnorm(args: list[Value], dims: Dims) -> Value:
 
 def _l2norm(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
-    return Value(_div(x, apply("sqrt", _add(total(_mul(x, x), dims), number(EPS_UNIT)))).node, x.order)
+    size = apply("sqrt", _add(total(_square(x), dims), number(EPS_UNIT)))
+    return of_pair(_div(x, size).pair, x.order)
+
+
+def _square(x: Value) -> Value:
+    """x^2, or the square of the size of a complex value."""
+    if x.imag is None:
+        return _mul(x, x)
+    real_part, imag_part = part(x, 0), part(x, 1)
+    return _add(_mul(real_part, real_part), _mul(imag_part, imag_part))
 
 
 def _norm(args: list[Value], dims: Dims) -> Value:
     """The 2-norm, with derivative 0 (not 0/0) at zero."""
-    square = total(_mul(real(args[0]), real(args[0])), dims)
+    square = total(_square(real(args[0])), dims)
     safe = apply("where", apply("gt", square, number(0.0)), square, number(1.0))
     return apply("where", apply("gt", square, number(0.0)), apply("sqrt", safe), number(0.0))
 
@@ -188,7 +190,7 @@ def _zoh(args: list[Value], dims: Dims) -> Value:
     x = _mul(dt, a)
     if len(args) == 2:
         return apply("exp", x)
-    small = apply("lt", apply("abs", x), number(1e-6))
+    small = apply("lt", apply("abs", x) if x.imag is None else _square(x), number(1e-6 if x.imag is None else 1e-12))
     safe = apply("where", small, number(1.0), x)
     series = _add(number(1.0), _mul(number(0.5), x))
     gain = apply("where", small, series, _div(apply("expm1", safe), safe))
@@ -205,6 +207,11 @@ def _bilinear(args: list[Value], dims: Dims) -> Value:
     return _div(_mul(dt, real(args[1])), below)
 
 
+def _conj(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    return of_pair(conj(x.pair), x.order)
+
+
 def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
     return lambda args, dims: reduce(args[0], dims)
 
@@ -217,30 +224,29 @@ FUNCTIONS: dict[str, Function] = {
     "relu": Function(_relu, 1, 1),
     "silu": Function(_silu, 1, 1),
     "gelu": Function(_gelu, 1, 1),
-    "where": Function(_where, 3, 3),
+    "where": Function(_where, 3, 3, takes_complex=True),
+    "re": Function(lambda args, dims: part(real(args[0]), 0), 1, 1, takes_complex=True),
+    "im": Function(lambda args, dims: part(real(args[0]), 1), 1, 1, takes_complex=True),
+    "conj": Function(_conj, 1, 1, takes_complex=True),
     "withgrad": Function(_withgrad, 2, 2),
     "max": Function(_largest, 1, 16, "maybe"),
     "min": Function(_smallest, 1, 16, "maybe"),
-    "sum": Function(_over(total), 1, 1, "yes"),
-    "mean": Function(_over(mean), 1, 1, "yes"),
+    "sum": Function(_over(total), 1, 1, "yes", takes_complex=True),
+    "mean": Function(_over(mean), 1, 1, "yes", takes_complex=True),
     "softmax": Function(_softmax, 1, 1, "yes"),
     "logsumexp": Function(_logsumexp, 1, 1, "yes"),
     "layernorm": Function(_layernorm, 1, 3, "yes"),
     "rmsnorm": Function(_rmsnorm, 1, 2, "yes"),
-    "l2norm": Function(_l2norm, 1, 1, "yes"),
-    "norm": Function(_norm, 1, 1, "yes"),
-    "zoh": Function(_zoh, 2, 3),
-    "bilinear": Function(_bilinear, 2, 3),
+    "l2norm": Function(_l2norm, 1, 1, "yes", takes_complex=True),
+    "norm": Function(_norm, 1, 1, "yes", takes_complex=True),
+    "zoh": Function(_zoh, 2, 3, takes_complex=True),
+    "bilinear": Function(_bilinear, 2, 3, takes_complex=True),
 }
 
-_COMPLEX = "complex arithmetic is not lowered yet"
 _DENSE = "only elementwise (diagonal) discretisation is lowered: use `zoh` or `bilinear`"
 RANDOM = ("normal", "uniform")
 RANDOM_START = "random initial values are not lowered yet: leave `init` out, and fill the parameter where it is used"
 NOT_LOWERED: dict[str, str] = {
-    "re": _COMPLEX,
-    "im": _COMPLEX,
-    "conj": _COMPLEX,
     "expm": _DENSE,
     "inv": _DENSE,
     "normal": "noise drawn inside the loop is not lowered yet: pass it as an input",
@@ -269,6 +275,8 @@ _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"
 def infix(op: str, a: Value, b: Value) -> Value:
     """a op b for every sign of the language but `@`; arithmetic of two constants is done at once."""
     a, b = real(a), real(b)
+    if op in _COMPARE and (a.imag is not None or b.imag is not None):
+        raise Misuse(f"`{op}` compares no complex values", "complex numbers have no order", "compare `re`, `im` or `abs`")
     if op in _COMPARE:
         return apply(_COMPARE[op], a, b)
     x, y = constant_of(a), constant_of(b)

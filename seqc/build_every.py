@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from seqc import syntax
 from seqc.build_expr import Elaborator
+from seqc.build_value import part_names
 from seqc.diagnostics import Label
 from seqc.graph import Node, node
 from seqc.hook import LONGEST, counter
@@ -50,6 +51,8 @@ def hooks(work: Elaborator, spec: syntax.Spec) -> dict[str, tuple[TensorDecl, No
             continue
         count = counter(steps)
         found[count.decl.name] = count.decl, count.next
-        work.replaced[name.id] = node("where", count.due, value.node, now.node)
-        work.spans.setdefault(work.replaced[name.id], statement.span)
+        names = part_names(name.id, scope.states[name.id].is_complex)
+        for part, reset, free in zip(names, value.pair, now.pair, strict=False):
+            work.replaced[part] = node("where", count.due, reset, free)
+            work.spans.setdefault(work.replaced[part], statement.span)
     return found

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc import syntax
-from seqc.build_calls import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, Misuse, infix, negated, total
+from seqc.build_calls import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, negated, total
 from seqc.build_lags import index_dims, lag_of, mentions
 from seqc.build_names import Names
 from seqc.build_scope import CONSTANTS, plain
-from seqc.build_value import Value, apply, at, matmul, number, renamed_dims, shown
+from seqc.build_value import Misuse, Value, apply, at, matmul, number, of_pair, renamed_dims, shown
+from seqc.complex_pairs import ZERO
 from seqc.diagnostics import Label, listing
-from seqc.graph import index, size
+from seqc.graph import const, index, size
 from seqc.syntax import Expr
 
 MAX_UNROLLED = 1024  # positions of a dim that a fold or a sum of taps writes out
@@ -39,8 +40,8 @@ class Elaborator(Names):
     def expr(self, e: Expr, frame: Frame) -> Value | None:
         """The value of an expression, or None after a report."""
         value = self._expr(e, frame)
-        if value is not None:
-            self.spans.setdefault(value.node, e.span)
+        for node in () if value is None else value.parts:
+            self.spans.setdefault(node, e.span)
         return value
 
     def top(self, e: Expr, place: str) -> Value | None:
@@ -50,11 +51,7 @@ class Elaborator(Names):
     def _expr(self, e: Expr, frame: Frame) -> Value | None:
         match e:
             case syntax.Number():
-                if e.imaginary:
-                    cause = "complex arithmetic is not lowered yet"
-                    self.scope.refuse("complex", f"`{e.text}` is an imaginary number", e.span, cause)
-                    return None
-                return number(e.value)
+                return of_pair((ZERO, const(e.value)), ()) if e.imaginary else number(e.value)
             case syntax.Name():
                 return self._name(e, frame)
             case syntax.Unary(x=x):
@@ -260,6 +257,11 @@ class Elaborator(Names):
         values = [arg for arg in args if arg is not None]
         if len(values) < len(args) or not self._has_dims(e, values[0], dims):
             return None
+        for arg, value in zip(e.args, values, strict=True):
+            if value.imag is not None and not function.takes_complex:
+                label, help = Label(arg.span, "is complex"), "take `re`, `im` or `abs` of it"
+                self.scope.report("complex-value", f"`{name}` takes no complex value", label, help=help)
+                return None
         return self._expand(e, lambda: function.expand(values, dims))
 
     def _expand(self, e: Expr, make: Callable[[], Value]) -> Value | None:

@@ -8,10 +8,12 @@ for one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from seqc.build_calls import FUNCTIONS, NOT_LOWERED
 from seqc.build_scope import Scope
-from seqc.build_value import Value, real, shown
+from seqc.build_value import Value, part_names, real, shown
 from seqc.diagnostics import Label, Span, listing
 from seqc.graph import BATCH, Node, const, leaf
 from seqc.intervals import ANY
@@ -33,6 +35,10 @@ def axes(decl: Decl) -> tuple[str, ...]:
     for dim in decl.dims:
         out.append(dim.id if dim.id not in out else f"{dim.id}'")
     return tuple(out)
+
+
+def _of(nodes: Sequence[Node], order: tuple[str, ...]) -> Value:
+    return Value(nodes[0], order, nodes[1] if len(nodes) > 1 else None)
 
 
 class Names(ABC):
@@ -94,7 +100,8 @@ class Names(ABC):
 
     def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
         batch = (BATCH,) if kind != "param" or decl.per_batch else ()
-        return Value(leaf(kind, decl.name.id, (*batch, *axes(decl)), offset), axes(decl))
+        names = part_names(decl.name.id, decl.is_complex)
+        return _of([leaf(kind, name, (*batch, *axes(decl)), offset) for name in names], axes(decl))
 
     # ---- now
 
@@ -113,8 +120,10 @@ class Names(ABC):
         if value is not None:
             carried = word in self.scope.states or word in self.scope.outputs
             value = self._declared(word, real(value) if carried else value, define.expr)
-        if value is not None and value.node.op not in ("leaf", "const"):
-            self.definitions.setdefault(value.node, word)
+        if value is not None:
+            for name, found in zip(part_names(word, value.imag is not None), value.parts, strict=True):
+                if found.op not in ("leaf", "const"):
+                    self.definitions.setdefault(found, name)
         self._done[word] = value
         return value
 
@@ -125,7 +134,9 @@ class Names(ABC):
         if value is not None and written is not None and not self.scope.known_dims(written):
             return None
         state = self.scope.states[define.name.id]
-        return None if value is None else self.checked(define.name.id, axes(state), real(value), define.expr, exact=False)
+        if value is None or not self.fits(state, value, define.expr):
+            return None
+        return self.checked(define.name.id, axes(state), real(value), define.expr, exact=False)
 
     def constant(self, word: str) -> Value | None:
         """The value of a constant, as an expression of numbers, dims and indices."""
@@ -146,7 +157,10 @@ class Names(ABC):
     def _declared(self, word: str, value: Value, e: Expr) -> Value | None:
         """The value with its dims checked against the definition's own and the state's or output's."""
         scope = self.scope
-        for source in (scope.defines.get(word), scope.outputs.get(word), scope.states.get(word)):
+        state = scope.states.get(word)
+        if state is not None and not self.fits(state, value, e):
+            return None
+        for source in (scope.defines.get(word), scope.outputs.get(word), state):
             written = source.dims if source is not None else None
             if written is not None:
                 if not self.scope.known_dims(written):
@@ -157,12 +171,21 @@ class Names(ABC):
                 value = checked
         return value
 
+    def fits(self, decl: Decl, value: Value, e: Expr) -> bool:
+        """Whether the value is real where the declaration is; reports it."""
+        if value.imag is None or decl.is_complex:
+            return True
+        label, there = Label(e.span, "is complex"), Label(decl.span, "declared real")
+        help = f"declare `{decl.name.id}` complex, or take `re`, `im` or `abs` of the value"
+        self.scope.report("complex-value", f"the value of `{decl.name.id}` is complex", label, there, help=help)
+        return False
+
     def checked(self, word: str, dims: tuple[str, ...], value: Value, e: Expr, exact: bool = True) -> Value | None:
         """The value in the order of the declared dims; reports dims that are missing or too many."""
         extra = [dim for dim in value.order if dim not in dims]
         missing = [dim for dim in dims if dim not in value.order] if exact else []
         if not extra and not missing:
-            return Value(value.node, dims)
+            return replace(value, order=dims)
         if any(dim.endswith("'") for dim in extra):
             help = "a square param keeps its column dim unless it is multiplied with `@`"
         elif extra:
@@ -203,7 +226,7 @@ class Names(ABC):
             cause = f"each step back is a state of its own; at most {MAX_STATES} are kept (inputs may go further back)"
             self.scope.refuse("too-large", f"`{word}` is read {lag} steps back", e.span, cause)
             return None
-        state = self.scope.states.get(word)
+        state, now = self.scope.states.get(word), None
         if state is not None:
             if state.lag is not None and lag > state.lag:
                 self.scope.report(
@@ -225,7 +248,9 @@ class Names(ABC):
                 return None
             order = now.order
         self.deepest[word] = max(lag, self.deepest.get(word, 0))
-        return Value(leaf("state", f"{word}.lag{lag}", (BATCH, *order)), order)
+        is_complex = now is not None and now.imag is not None if state is None else state.is_complex
+        names = part_names(word, is_complex)
+        return _of([leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names], order)
 
     def _needs_state(self, word: str, e: Expr) -> Value | None:
         if word in self.scope.lost or frozenset([word]) in self._loops:
@@ -250,20 +275,17 @@ class Names(ABC):
             self.scope.refuse("look-ahead", message, e.span, cause, "read the inputs that it is made of ahead")
         return None
 
-    def hidden(self, word: str, init: Node) -> list[tuple[TensorDecl, Node]]:
+    def hidden(self, word: str, states: Mapping[str, TensorDecl]) -> list[tuple[TensorDecl, Node]]:
         """The extra states of a name that is read further back, each with its new value."""
         state = self.scope.states.get(word)
         first = 2 if state is not None else 1
-        now = self._done[word]
-        if state is not None:
-            order, newest = axes(state), self._leaf("state", state, 0).node
-        else:
-            assert now is not None
-            order, newest = now.order, real(now).node
-            init = const(0.0)
+        now = self._leaf("state", state, 0) if state is not None else self._done[word]
+        assert now is not None
         out: list[tuple[TensorDecl, Node]] = []
-        for lag in range(first, self.deepest[word] + 1):
-            decl = TensorDecl(f"{word}.lag{lag}", "state", order, range=ANY, init=init, hidden=True)
-            out.append((decl, newest))
-            newest = decl.leaf()
+        for name, newest in zip(part_names(word, now.imag is not None), real(now).parts, strict=True):
+            init = states[name].init if state is not None else const(0.0)
+            for lag in range(first, self.deepest[word] + 1):
+                decl = TensorDecl(f"{name}.lag{lag}", "state", now.order, range=ANY, init=init, hidden=True)
+                out.append((decl, newest))
+                newest = decl.leaf()
         return out

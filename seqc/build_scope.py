@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from seqc import syntax
+from seqc.build_value import part_names
 from seqc.diagnostics import Diagnostic, Label, Span, listing, near_miss
 from seqc.graph import RESERVED
 from seqc.program import DimDecl
@@ -153,10 +154,14 @@ def _new(scope: Scope, name: syntax.Name, kind: str) -> bool:
 
 
 def _declare(scope: Scope, kind: str, decl: Decl) -> None:
-    if decl.is_complex:
-        reason = "complex arithmetic is not lowered yet"
-        help = "carry the real and the imaginary part as two values"
-        scope.refuse("complex", f"`{decl.name.id}` is complex", decl.span, reason, help)
+    for promise in (decl.interval, decl.unit) if decl.is_complex else ():
+        if promise is not None:
+            cause = "complex numbers have no order, and their two parts are passed apart"
+            help = "declare the parts as two real values where a range of them is known"
+            label = Label(decl.span, "complex")
+            wrong = f"`{decl.name.id}` is complex, and has no range and no unit norm"
+            scope.report("complex-range", wrong, label, cause=cause, help=help)
+            break
     if not _new(scope, decl.name, kind):
         return
     known = scope.known_dims(decl.dims)
@@ -212,9 +217,21 @@ def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None
 
 
 def _result_names(scope: Scope) -> None:
-    """A call takes `S_0` and returns `S_T` for a state S: nothing else may be called so."""
-    for state in scope.states:
-        for name, role in ((f"{state}_0", "the argument for its initial value"), (f"{state}_T", "its final value")):
+    """A call takes `S_0` and returns `S_T` for a state S, and `x_re` and `x_im` of a complex x: nothing else is called so."""
+    for decl in (*scope.inputs.values(), *scope.params.values(), *scope.states.values()):
+        for name in part_names(decl.name.id, True) if decl.is_complex else ():
+            if name in scope.inputs | scope.params | scope.states:
+                scope.report(
+                    "reserved-name",
+                    f"`{name}` cannot be declared beside the complex `{decl.name.id}`",
+                    Label(scope.places[name], "this name is taken"),
+                    Label(decl.name.span, f"`{name}` is its {'real' if name.endswith('re') else 'imaginary'} part"),
+                    help="rename one of the two",
+                )
+    for state, decl in scope.states.items():
+        roles = [(f"{part}_0", "the argument for its initial value") for part in part_names(state, decl.is_complex)]
+        roles += [(f"{part}_T", "its final value") for part in part_names(state, decl.is_complex)]
+        for name, role in roles:
             used = name in (scope.inputs | scope.params) if name.endswith("_0") else name in scope.outputs
             if used:
                 scope.report(

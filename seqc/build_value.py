@@ -1,7 +1,8 @@
 """A value while the builder works on it: a node of the step graph and the order in which its dims are read.
 
 In: nodes. Out: nodes. The graph knows sets of dims; matrix products and messages need the order that the spec shows, so
-the builder carries it along. The batch dim is never part of the order. Nothing here reports errors.
+the builder carries it along. The batch dim is never part of the order. A complex value is two nodes, and from here on
+nothing but real numbers is left. What does not fit raises `Misuse`; nothing here reports it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from seqc.graph import BATCH, Node, const, lift, node, renamed
+from seqc.complex_pairs import RULES, ZERO, Pair, mul
+from seqc.graph import Node, const, lift, node, renamed, total
+from seqc.ops.structure import expanded
+
+WHOLE = (-4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0)  # powers that are products
+
+
+class Misuse(Exception):
+    """The arguments do not fit the function: message, cause and help for the diagnostic."""
+
+    def __init__(self, message: str, cause: str = "", help: str = "") -> None:
+        self.message, self.cause, self.help = message, cause, help
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
 class Value:
-    """`node` with its dims, batch excluded, in reading order."""
+    """`node` with its dims, batch excluded, in reading order; of a complex value, `node` is the real part.
+
+    A part may lack dims of the value: it is constant along them.
+    """
 
     node: Node
     order: tuple[str, ...] = ()
+    imag: Node | None = None
+
+    @property
+    def pair(self) -> Pair:
+        """(real part, imaginary part)"""
+        return self.node, ZERO if self.imag is None else self.imag
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        """The real part, and the imaginary part of a complex value."""
+        return (self.node,) if self.imag is None else (self.node, self.imag)
 
     def shown(self) -> str:
         """The dims as they are written: `[H, K]`; `[]` for a scalar."""
@@ -34,8 +61,28 @@ def merged(values: Iterable[Value]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(dim for value in values for dim in value.order))
 
 
+def of_pair(pair: Pair, order: tuple[str, ...]) -> Value:
+    """The value of two parts: real where the imaginary part is no more than the constant 0."""
+    return Value(pair[0], order, None if pair[1] is ZERO else pair[1])
+
+
+def part_names(word: str, is_complex: bool) -> tuple[str, ...]:
+    """What the parts of a value are called outside: the name itself, or NAME_re and NAME_im."""
+    return (f"{word}_re", f"{word}_im") if is_complex else (word,)
+
+
+def part(value: Value, which: int) -> Value:
+    """The real (0) or the imaginary part (1) as a value with the same dims."""
+    found = value.pair[which]
+    return Value(expanded(found, (*found.dims, *value.order)), value.order)
+
+
 def apply(op: str, *values: Value) -> Value:
     """An elementwise operator on values, broadcast by name."""
+    if any(value.imag is not None for value in values):
+        if op not in RULES:
+            raise Misuse(f"`{op}` takes no complex value", "complex values have no order, and few functions")
+        return of_pair(RULES[op](*(value.pair for value in values)), merged(values))
     return Value(node(op, *(value.node for value in values)), merged(values))
 
 
@@ -53,25 +100,32 @@ def real(value: Value) -> Value:
 
 def truth(value: Value) -> Value:
     """The value as a condition: a number holds where it is not zero."""
+    if value.imag is not None:
+        raise Misuse("a complex value is no condition", help="write `abs(x) > 0`")
     return value if value.node.dtype == "bool" else apply("ne", value, number(0.0))
 
 
 def reduced(op: str, value: Value, dims: tuple[str, ...]) -> Value:
     """`sum` or `amax` over dims that the value has."""
-    over = tuple(sorted(dims))
-    return Value(node(op, value.node, over=over), tuple(d for d in value.order if d not in dims))
+    order = tuple(d for d in value.order if d not in dims)
+    if value.imag is not None:
+        if op != "sum":
+            raise Misuse("complex values have no order", help="take `re`, `im` or `abs` of them")
+        return of_pair((total(value.node, dims), total(value.imag, dims)), order)
+    return Value(node(op, value.node, over=tuple(sorted(dims))), order)
 
 
 def at(value: Value, dim: str, position: int) -> Value:
     """The value at one position of a dim; itself where it has no such dim."""
     if dim not in value.order:
         return value
-    return Value(node("take", value.node, dim=dim, at=position), tuple(d for d in value.order if d != dim))
+    taken = [node("take", x, dim=dim, at=position) if dim in x.dims else x for x in value.pair]
+    return of_pair((taken[0], taken[1]), tuple(d for d in value.order if d != dim))
 
 
 def constant_of(value: Value) -> float | None:
     """The number, where the value is a constant."""
-    if value.node.op != "const":
+    if value.node.op != "const" or value.imag is not None:
         return None
     found = value.node.attr("value")
     assert isinstance(found, float)
@@ -85,7 +139,9 @@ def power(base: Value, exponent: Value) -> Value:
     exp(log(base) * exponent), whose range and derivative are known.
     """
     e, b = constant_of(exponent), constant_of(base)
-    if e is not None and e in (-4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0):
+    if base.imag is not None and e not in WHOLE:
+        raise Misuse("complex values have whole powers up to 4 in size only", help="write exp(...) where it is meant")
+    if e is not None and e in WHOLE:
         product = base
         for _ in range(int(abs(e)) - 1):
             product = apply("mul", product, base)
@@ -99,16 +155,16 @@ def power(base: Value, exponent: Value) -> Value:
 
 def renamed_dims(value: Value, names: Mapping[str, str]) -> Value:
     """The value with its dims renamed all at once, so that two may trade places."""
-    result, order = value.node, value.order
+    result, order = value.pair, value.order
     later: dict[str, str] = {}
     for old, new in names.items():
         free = new if new not in order else primed(new, (*order, *names.values(), *later))
-        result, order = renamed(result, old, free), tuple(free if d == old else d for d in order)
+        result, order = _renamed(result, old, free), tuple(free if d == old else d for d in order)
         if free != new:
             later[free] = new
     for old, new in later.items():
-        result, order = renamed(result, old, new), tuple(new if d == old else d for d in order)
-    return Value(result, order)
+        result, order = _renamed(result, old, new), tuple(new if d == old else d for d in order)
+    return of_pair(result, order)
 
 
 def primed(dim: str, taken: Iterable[str]) -> str:
@@ -127,20 +183,28 @@ def matmul(left: Value, right: Value) -> Value | None:
     """
     if left.order and left.order[-1] in right.order and left.order[-1].rstrip("'") not in left.order:
         over = left.order[-1]
-        return Value(node("sum", node("mul", left.node, right.node), over=(over,)),
-                     tuple(d for d in merged((left, right)) if d != over))
+        return _product(left.pair, right.pair, over, tuple(d for d in merged((left, right)) if d != over))
     if not left.order or left.order[-1].rstrip("'") not in right.order:
         return None
     column, row = left.order[-1], left.order[-1].rstrip("'")
     inner = column
-    a, b = left.node, right.node
+    a, b = left.pair, right.pair
     if column != row or row in left.order[:-1]:
         inner = column if column not in right.order else primed(column, (*left.order, *right.order))
-        a, b = a if inner == column else renamed(a, column, inner), renamed(b, row, inner)
+        a = a if inner == column else _renamed(a, column, inner)
+        b = _renamed(b, row, inner)
     order = (*left.order[:-1], *(d for d in right.order if d != row and d not in left.order[:-1]))
-    return Value(node("sum", node("mul", a, b), over=(inner,)), order)
+    return _product(a, b, inner, order)
 
 
-def batched(value: Value) -> bool:
-    """Whether the value has the batch dim."""
-    return BATCH in value.node.dims
+def _renamed(pair: Pair, old: str, new: str) -> Pair:
+    return renamed(pair[0], old, new), renamed(pair[1], old, new)
+
+
+def _product(a: Pair, b: Pair, over: str, order: tuple[str, ...]) -> Value:
+    if a[1] is ZERO and b[1] is ZERO:
+        return Value(node("sum", node("mul", a[0], b[0]), over=(over,)), order)
+    found = mul(a, b)
+    return of_pair((total(found[0], (over,)), found[1] if found[1] is ZERO else total(found[1], (over,))), order)
+
+

@@ -11,6 +11,7 @@ import math
 from seqc import syntax
 from seqc.build_calls import ARITHMETIC, arithmetic
 from seqc.build_scope import Scope
+from seqc.build_value import part_names
 from seqc.diagnostics import Label, Span, near_miss
 from seqc.intervals import Interval
 from seqc.program import Claim, Wishes
@@ -69,8 +70,8 @@ def claims(scope: Scope, spec: syntax.Spec) -> tuple[Claim, ...]:
                 scope.report("not-a-state", f"`{name.id}` has no transition", label, cause="only states have one")
             else:
                 scope.unknown("state", name, list(scope.states))
-        elif bounds is not None:
-            out.append(Claim(name.id, bounds, statement.span))
+        elif bounds is not None:  # both parts of a complex state have one transition
+            out.append(Claim(part_names(name.id, scope.states[name.id].is_complex)[0], bounds, statement.span))
     return tuple(out)
 
 

@@ -14,7 +14,6 @@ from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.roles import Roles
 from seqc.graph import BATCH
-from seqc.program import TensorDecl
 
 L1_BYTES = 16384  # of a program's widest state: half of a usual first-level cache
 PANEL = 1024  # lanes of a panel at most
@@ -63,10 +62,11 @@ def lead(roles: Roles, dims: Iterable[str], batched: bool) -> tuple[str, ...]:
     return tuple(out)
 
 
-def first_only(roles: Roles, decl: TensorDecl) -> str:
-    """The condition under which a program is the first of those that share the tensor; "" if none share it."""
-    terms = [f"i_{ident(d)} == 0" for d in roles.grid if d != BATCH and d not in decl.dims]
-    if roles.panel is not None and roles.panel not in decl.dims:
+def first_only(roles: Roles, dims: Iterable[str]) -> str:
+    """The condition under which a program is the first of those that share a tensor; "" if none share it."""
+    have = set(dims)
+    terms = [f"i_{ident(d)} == 0" for d in roles.grid if d != BATCH and d not in have]
+    if roles.panel is not None and roles.panel not in have:
         terms.append("panel == 0")
     return " && ".join(terms)
 

@@ -54,7 +54,8 @@ def backward_arrays(plan: Plan) -> tuple[Array, ...]:
         out.append(Array(array, (*front, BATCH, "T", *p.inputs[name].dims), len(front), True))
     for name, n in plan.factors.items():
         dims = tuple(d for d in roles.order if d in n.dims and d != BATCH)
-        front = lead(roles, dims, True)
+        # what depends on no cotangent is the same in every program: the first stores it
+        front = lead(roles, dims, True) if leaves([n], "cot") else ()
         out.append(Array(name, (*front, BATCH, "T", *dims), len(front), True))
     for name, param in p.params.items():
         if f"d.{name}" in plan.backward:
@@ -93,6 +94,7 @@ class _Backward:
         self.begin: list[Item] = []
         self.finish: list[Item] = []
         self.items: list[Item] = []
+        self.guards: dict[str, str] = {}  # what all programs compute alike, and when one stores it
         self.carried: dict[Node, str] = {}
         self.segment_start: list[str] = []
         self.segment: list[Item] = []
@@ -136,7 +138,7 @@ class _Backward:
         writer = self.writer
         if not self.plan.recompute:
             writer.add("again", [])
-            writer.add("token", self.items, self.carried, fixed)
+            writer.add("token", self.items, self.carried, fixed).guards = self.guards
             return
         late = depends([i.value for i in self.items], self.carried)
         forth = self._again_items() + [i for i in self.items if i.value not in late and i.kind != "state"]
@@ -145,8 +147,8 @@ class _Backward:
         needed = set(second.region.dear(second.nests))
         both = [n for n in first.region.dear(first.nests) if n in needed]
         writer.slotted = set(both)
-        writer.add("again", forth, None, fixed, both)
-        writer.add("token", back, self.carried, [*fixed, *both])
+        writer.add("again", forth, None, fixed, both).guards = self.guards
+        writer.add("token", back, self.carried, [*fixed, *both]).guards = self.guards
 
     def _saved(self, roots: list[Node]) -> list[str]:
         lines: list[str] = []
@@ -162,7 +164,7 @@ class _Backward:
         for n in leaves(self.roots, "cot"):
             name = n.text("name")
             if name in self.program.output_decls:
-                more, place = self.point(f"d_{name}", first_only(self.roles, self.program.output_decls[name]))
+                more, place = self.point(f"d_{name}", first_only(self.roles, self.program.output_decls[name].dims))
                 self.writer.given[n] = place
                 self.writer.home[n] = n.names("shape")
                 lines += more
@@ -173,6 +175,8 @@ class _Backward:
         wanted = [(array, self.plan.backward[key], self.program.inputs[name].axes)
                   for key, (array, name, _) in input_gradients(self.plan).items()]
         wanted += [(name, n, n.dims) for name, n in self.plan.factors.items()]
+        same = {name: first_only(self.roles, n.dims) for name, n in self.plan.factors.items() if not leaves([n], "cot")}
+        self.guards = {name: guard for name, guard in same.items() if guard}
         for array, n, axes in wanted:
             more, self.writer.targets[array] = self.point(array)
             lines += more
@@ -203,7 +207,7 @@ class _Backward:
             cot = leaf("cot", f"{s.name}.next", s.axes)
             writer.given[cot] = writer.place_of(buffer)
             self.carried[cot] = f"w.{buffer}"
-            more, place = self.point(f"d_{s.name}_T", first_only(roles, s))
+            more, place = self.point(f"d_{s.name}_T", first_only(roles, s.dims))
             self.start += more
             self.begin.append(Item("out", self.value(f"d_{s.name}_T", s.axes, place), local, f"w.{buffer}"))
             self.items.append(Item("state", plan.backward.get(f"d.{s.name}.prev", const(0.0)), local, f"w.{buffer}"))

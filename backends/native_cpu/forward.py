@@ -138,13 +138,13 @@ def forward_text(plan: Plan) -> str:
         end += lines
         writer.targets[f"{s.name}_T"] = place
         end_items.append(Item("out", own, local, f"{s.name}_T"))
-        guards[f"{s.name}_T"] = first_only(roles, s)
+        guards[f"{s.name}_T"] = first_only(roles, s.dims)
     items = []
     for name, decl in program.output_decls.items():
         lines, writer.targets[name] = pointer(writer, arrays[name])
         token += ["    " + line for line in lines]
         items.append(Item("out", plan.forward[name], roles.local(decl.axes), name))
-        guards[name] = first_only(roles, decl)
+        guards[name] = first_only(roles, decl.dims)
     for name, n in plan.kept.items():
         lines, writer.targets[name] = pointer(writer, arrays[name])
         token += ["    " + line for line in lines]
@@ -154,7 +154,7 @@ def forward_text(plan: Plan) -> str:
         s = program.states[name]
         lines, writer.targets[f"{name}_kept"] = pointer(writer, arrays[f"{name}_kept"])
         item = Item("out", s.leaf(), roles.local(s.axes), f"{name}_kept")
-        guard = " && ".join(x for x in (first_only(roles, s), "save") if x)
+        guard = " && ".join(x for x in (first_only(roles, s.dims), "save") if x)
         if plan.every == 1:
             token += ["    " + line for line in lines]
             items.append(item)

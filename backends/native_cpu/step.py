@@ -48,7 +48,7 @@ def step_text(plan: Plan) -> str:
         more, writer.targets[name] = pointer(writer, arrays[name])
         lines += ["  " + line for line in more]
         items.append(Item("out", plan.forward[value], roles.local(decl.axes), name))
-        if guard := first_only(roles, decl):
+        if guard := first_only(roles, decl.dims):
             guards[name] = guard
     writer.add("token", items).guards = guards
     settle(writer, {}, ("token",))

@@ -311,7 +311,8 @@ class Launcher:
         return []
 
     def einsum(self, term: Outer, decl: TensorDecl) -> str:
-        letters = {d: chr(ord("c") + i) for i, d in enumerate(decl.dims)}
+        dims = dict.fromkeys((*decl.dims, *(d for f in term.factors for d in f.dims)))  # programs' dims are summed here
+        letters = {d: chr(ord("c") + i) for i, d in enumerate(dims)}
 
         def axes(f: Factor) -> str:
             return "ab" + "".join(letters[d] for d in f.dims)

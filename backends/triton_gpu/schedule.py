@@ -98,8 +98,6 @@ class _Scheduler:
         self.forward, self.backward = forward, backward
         self.program = block.program
         self.step = block.form == "step"
-        roots = [*forward.values(), *backward.values()]
-        self.moving = depends(roots, (n for n in leaves(roots) if n.text("kind") != "param"))
         self.every = self._every()
         self.saved = self._saved()
         self.outer: dict[str, tuple[Outer, ...]] = {}
@@ -112,6 +110,9 @@ class _Scheduler:
                         Outer(sign, (self.factor(a, f"{name}_{i}_left"), self.factor(b, f"{name}_{i}_right")))
                         for i, (sign, a, b) in enumerate(terms)
                     )
+        factors = [f.node for terms in self.outer.values() for t in terms for f in t.factors]
+        roots = [*forward.values(), *backward.values(), *factors]
+        self.moving = depends(roots, (n for n in leaves(roots) if n.text("kind") != "param"))
 
     def schedule(self) -> Schedule:
         """All kernels."""

@@ -25,7 +25,8 @@ from seqc.ops import TABLE
 from seqc.passes.simplify import simplify
 from seqc.program import Program
 from seqc.ranges import interval_of, survey
-from seqc.spectrum import Bound, bound, compose, contracted, times
+from seqc.rotation import rotation
+from seqc.spectrum import Bound, bound, compose, contracted
 from seqc.spell import spell
 
 
@@ -96,8 +97,9 @@ class Spectra:
         for a in c.states:
             for t in c.forms[a].terms:
                 blocks[a, leaf_of[t.state]].append(t)
-        modulus = self._rotation(c.states, blocks)
-        if modulus is not None:
+        turned = rotation(c.states, list(leaf_of), c.forms)
+        if turned is not None:
+            modulus = turned.modulus
             size = self.survey([modulus]).of(modulus).magnitude
             why = f"{' and '.join(c.states)} are turned and scaled by `{self.text(modulus)}`"
             return Spectrum(name, Interval(-size, size), why, False)
@@ -106,24 +108,6 @@ class Spectra:
         size = max(sum(norms[a, b] for b in c.states) for a in c.states)
         why = f"the largest sum of the norms with which {', '.join(c.states)} enter one of them"
         return Spectrum(name, Interval(-size, size), why, False)
-
-    def _rotation(self, names: tuple[str, ...], blocks: Mapping[tuple[str, str], list[Term]]) -> Node | None:
-        """a of a (cos x, -sin x; sin x, cos x)."""
-        if len(names) != 2 or any(len(b) != 1 or b[0].over for b in blocks.values()):
-            return None
-        x, y = names
-        parts = [factors(times(blocks[key][0].outer)) for key in ((x, x), (y, y), (x, y), (y, x))]
-        (c1, same), (c2, same2), (c3, cross), (c4, cross2) = parts
-        repeated = len(set(same)) < len(same) or len(set(cross)) < len(cross)
-        if repeated or c1 != c2 or c3 != -c4 or abs(c1) != abs(c3) or set(same) != set(same2):
-            return None
-        if set(cross) != set(cross2):
-            return None
-        common = [f for f in same if f in cross]
-        p, q = ([f for f in side if f not in common] for side in (same, cross))
-        if len(p) == len(q) == 1 and {p[0].op, q[0].op} == {"cos", "sin"} and p[0].args == q[0].args:
-            return times(common if abs(c1) == 1.0 else [const(abs(c1)), *common])
-        return None
 
     # ---- nonlinear ----
 

@@ -172,6 +172,60 @@ every 2: g = 0
     np.testing.assert_array_equal(results["every.3_T"], [T % 3] * B)
 
 
+def test_complex_values_are_pairs_of_real_ones() -> None:
+    text = """spec a
+dim N, L = 3
+input u[N], z[N] complex
+param A[N] complex init 1 + 2i, M[N, N] complex, dt[N]
+state s[N] complex = 1i, h[N] complex = 0
+w = (zoh(A, z, dt) + conj(z)^2 / A) * abs(z) - 1i
+s = exp(1i * dt) * s[t-1] + M @ w + s[t-2] * u
+h = bilinear(A, dt) * h[t-1] + sum[L](z[t - index[L]]) + 0.5 * w[t-1]
+output y = sum[N](s) * z
+output r = im(where(u > 0, h, 2 * s)) + norm[N](z) + re(1i * 1i) * u
+"""
+    program = load(text)
+    assert list(program.states) == ["s_re", "s_im", "h_re", "h_im", "s_re.lag2", "s_im.lag2", "w_re.lag1", "w_im.lag1"]
+    assert list(program.output_decls) == ["y_re", "y_im", "r"]
+    x = arrays(program)
+    A, M, zs = (x[f"{n}_re"] + 1j * x[f"{n}_im"] for n in ("A", "M", "z"))
+    dt, u = x["dt"], x["u"]
+    s = before = np.full((B, 2), 1j)
+    h, old, y, r = np.zeros((B, 2)), np.zeros((B, 2)), [], []
+    for t in range(T):
+        z = zs[:, t]
+        w = ((np.exp(dt * A) - 1) / A * z + z.conj() ** 2 / A) * abs(z) - 1j
+        s, before = np.exp(1j * dt) * s + np.einsum("ij,bj->bi", M, w) + before * u[:, t], s
+        taps = sum(zs[:, t - j] for j in range(3) if t >= j)
+        h = (1 + dt * A / 2) / (1 - dt * A / 2) * h + taps + 0.5 * old
+        old = w
+        y.append(s.sum(-1, keepdims=True) * z)
+        size = np.sqrt((abs(z) ** 2).sum(-1, keepdims=True))
+        r.append(np.where(u[:, t] > 0, h, 2 * s).imag + size - u[:, t])
+    results = run(program, x)
+    np.testing.assert_allclose(results["y_re"] + 1j * results["y_im"], np.stack(y, 1), rtol=1e-11)
+    np.testing.assert_allclose(results["r"], np.stack(r, 1), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(results["s_im_T"], s.imag, rtol=1e-11)
+
+
+@pytest.mark.parametrize("x", [1e-12 + 1e-9j, 1e-3j, -2 + 3j, -40 + 0.1j])
+def test_a_complex_step_keeps_its_digits(x: complex) -> None:
+    """(exp(x) - 1) / x near 0 as well, against a sum of its series in whole digits."""
+    from fractions import Fraction
+
+    program = load("spec a\ninput a complex, b\noutput y = zoh(a, 1, 1) * b\n")
+    given = {n: np.full((1, 1), v) for n, v in (("a_re", x.real), ("a_im", x.imag), ("b", 1.0))}
+    term, want, re, im = (Fraction(1), Fraction(0)), [Fraction(0), Fraction(0)], Fraction(x.real), Fraction(x.imag)
+    for k in range(1, 200):  # sum of x^(k-1) / k!
+        term = (term[0] / k, term[1] / k)
+        want = [want[0] + term[0], want[1] + term[1]]
+        term = (term[0] * re - term[1] * im, term[0] * im + term[1] * re)
+        term = tuple(round(part * 10**60) * Fraction(1, 10**60) for part in term)  # type: ignore[assignment]
+    results = run(program, given)
+    found = complex(results["y_re"][0, 0], results["y_im"][0, 0])
+    assert abs(found - complex(float(want[0]), float(want[1]))) < 1e-15 * max(1, abs(found))
+
+
 def test_fold_makes_its_steps_in_order() -> None:
     program = load(FOLDER / "product.seq")
     x = arrays(program)
@@ -283,7 +337,7 @@ def test_unbatched_and_per_batch_params() -> None:
 def test_the_examples_of_the_reference_are_specs() -> None:
     page = Path(__file__).parents[2] / "docs" / "language.md"
     examples = re.findall(r"```seq\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     for text in examples:
         program = load(text)
         assert all(np.isfinite(x).all() for x in run(program, arrays(program)).values())
