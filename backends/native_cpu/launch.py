@@ -31,6 +31,8 @@ def _native_kernel(dtype, *sizes):
     library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (FUNCTIONS):
         function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+    library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
+    library.seqc_large_pages.restype = None
     return library, library.seqc_panels()
 
 
@@ -38,6 +40,13 @@ def _native_run(function, B, T, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write."""
     if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
+
+
+def _native_fresh(library, *arrays):
+    """Ask for large pages under new arrays: the first touch of each small page would cost more than writing it."""
+    for x in arrays:
+        if x.nbytes >= 1 << 22:
+            library.seqc_large_pages(x.data_ptr(), x.nbytes)
 
 
 @_functools.cache
@@ -178,6 +187,7 @@ def _forward(source: NativeSource) -> str:
     lines += [f"    {line}" for line in _sizes(source)]
     names = {a.name: f"out_{safe_name(a.name)}" for a in written}
     lines += [f"    {_new(plan, a, names[a.name])}" for a in written]
+    lines.append(lay("_native_fresh(", ["library", *(names[a.name] for a in written)], ")", 4))
     arrays = [*_arguments(plan), *(names[a.name] for a in written)]
     lines.append(lay("_native_run(", ["library.seqc_forward", "B", "T", "1", *arrays], ")", 4))
     return "\n".join([*lines, returned([names[a.name] for a in written], 4)])
@@ -191,6 +201,7 @@ def _infer(source: NativeSource) -> str:
     lines += [f"    {line}" for line in _sizes(source)]
     names = {a.name: f"out_{safe_name(a.name)}" for a in results}
     lines += [f"    {_new(plan, a, names[a.name])}" for a in results]
+    lines.append(lay("_native_fresh(", ["library", *names.values()], ")", 4))
     arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
     lines.append(lay("_native_run(", ["library.seqc_forward", "B", "T", "0", *arrays], ")", 4))
     return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
@@ -221,6 +232,7 @@ def _backward(source: NativeSource) -> str:
     # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
     lines += [f"    {_new(plan, a, written[a.name], plan.roles.blocked and BATCH in a.axes[: a.lead])}"
               for a in source.backward if a.written]
+    lines.append(lay("_native_fresh(", ["library", *written.values()], ")", 4))
     given = {**{f"d_{r}": f"d_{safe_name(r)}" for r in results}}
     arrays = [written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward]
     lines.append(lay("_native_run(", ["library.seqc_backward", "B", "T", "0", *arrays], ")", 4))

@@ -23,6 +23,9 @@ RUNTIME = r"""
 using real = SEQC_REAL;
 using i64 = std::int64_t;
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif

@@ -14,6 +14,18 @@ from seqc.backends.native_cpu.step import step_arrays, step_text
 from seqc.backends.native_cpu.vector_math import MATH
 from seqc.block import Block
 
+LARGE_PAGES = """
+// Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
+extern "C" void seqc_large_pages(void* array, i64 bytes) {
+#if defined(__linux__)
+  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
+  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(array), end = begin + std::uintptr_t(bytes);
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
+#endif
+}
+"""
+
 
 @dataclass(frozen=True)
 class NativeSource:
@@ -21,7 +33,8 @@ class NativeSource:
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays)`, arrays as in `forward`;
     `extern "C" int seqc_backward(...)` and `seqc_step(...)`, the same with the arrays of `backward` and `step`; no `seqc_step`
-    where one step reads other steps. `extern "C" int seqc_panels()`: how many panels the last free dim is cut into.
+    where one step reads other steps. `extern "C" int seqc_panels()`: how many panels the last free dim is cut into;
+    `extern "C" void seqc_large_pages(void* array, i64 bytes)`: asks for large pages under a new array.
     A result other than 0: out of memory.
     """
 
@@ -42,5 +55,5 @@ def native_source(block: Block) -> NativeSource:
     for text in (forward_text(p), backward_text(p), step_text(p)):
         if text:
             parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
-    parts += ['extern "C" int seqc_panels() { return int(panels); }', ""]
+    parts += ['extern "C" int seqc_panels() { return int(panels); }', LARGE_PAGES]
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)

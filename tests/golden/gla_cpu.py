@@ -579,6 +579,9 @@ _NATIVE_SOURCE = r"""
 using real = SEQC_REAL;
 using i64 = std::int64_t;
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -1505,6 +1508,16 @@ extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* array
 }
 
 extern "C" int seqc_panels() { return int(panels); }
+
+// Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
+extern "C" void seqc_large_pages(void* array, i64 bytes) {
+#if defined(__linux__)
+  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
+  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(array), end = begin + std::uintptr_t(bytes);
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
+#endif
+}
 """
 
 
@@ -1523,6 +1536,8 @@ def _native_kernel(dtype, *sizes):
     library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
         function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+    library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
+    library.seqc_large_pages.restype = None
     return library, library.seqc_panels()
 
 
@@ -1530,6 +1545,13 @@ def _native_run(function, B, T, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write."""
     if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
+
+
+def _native_fresh(library, *arrays):
+    """Ask for large pages under new arrays: the first touch of each small page would cost more than writing it."""
+    for x in arrays:
+        if x.nbytes >= 1 << 22:
+            library.seqc_large_pages(x.data_ptr(), x.nbytes)
 
 
 @_functools.cache
@@ -1566,6 +1588,7 @@ def _forward_cpu(q, k, v, g, S_0):
     out_o = q.new_empty(B, T, H, V)
     out_S_T = q.new_empty(B, H, K, V)
     out_S_kept = q.new_empty(B, (T + 31) // 32, H, K, V)
+    _native_fresh(library, out_o, out_S_T, out_S_kept)
     _native_run(library.seqc_forward, B, T, 1, q, k, v, g, S_0, out_o, out_S_T, out_S_kept)
     return out_o, out_S_T, out_S_kept
 
@@ -1577,6 +1600,7 @@ def _infer_cpu(q, k, v, g, S_0):
     library, panels = _native_kernel(q.dtype, H, K, V)
     out_o = q.new_empty(B, T, H, V)
     out_S_T = q.new_empty(B, H, K, V)
+    _native_fresh(library, out_o, out_S_T)
     _native_run(library.seqc_forward, B, T, 0, q, k, v, g, S_0, out_o, out_S_T, None)
     return out_o, out_S_T
 
@@ -1591,6 +1615,7 @@ def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T):
     grad_k = q.new_empty(panels, B, T, H, K)
     grad_v = q.new_empty(B, T, H, V)
     grad_S_0 = q.new_empty(B, H, K, V)
+    _native_fresh(library, grad_q, grad_g, grad_k, grad_v, grad_S_0)
     _native_run(
         library.seqc_backward, B, T, 0, q, k, v, g, S_kept, d_o, d_S_T, grad_q, grad_g, grad_k, grad_v, grad_S_0
     )
@@ -1986,10 +2011,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_878888294b67", 0
+    name, tries = "seqc_gla_4add8b25f3c6", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_878888294b67_{tries}"
+        name = f"seqc_gla_4add8b25f3c6_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

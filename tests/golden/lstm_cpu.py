@@ -430,6 +430,9 @@ _NATIVE_SOURCE = r"""
 using real = SEQC_REAL;
 using i64 = std::int64_t;
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -1601,6 +1604,16 @@ extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* array
 }
 
 extern "C" int seqc_panels() { return int(panels); }
+
+// Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
+extern "C" void seqc_large_pages(void* array, i64 bytes) {
+#if defined(__linux__)
+  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
+  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(array), end = begin + std::uintptr_t(bytes);
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
+#endif
+}
 """
 
 
@@ -1619,6 +1632,8 @@ def _native_kernel(dtype, *sizes):
     library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
         function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+    library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
+    library.seqc_large_pages.restype = None
     return library, library.seqc_panels()
 
 
@@ -1626,6 +1641,13 @@ def _native_run(function, B, T, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write."""
     if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
+
+
+def _native_fresh(library, *arrays):
+    """Ask for large pages under new arrays: the first touch of each small page would cost more than writing it."""
+    for x in arrays:
+        if x.nbytes >= 1 << 22:
+            library.seqc_large_pages(x.data_ptr(), x.nbytes)
 
 
 @_functools.cache
@@ -1662,6 +1684,9 @@ def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     out_kept_3 = x_i.new_empty(B, T, H, D)
     out_h_kept = x_i.new_empty(B, T, H, D)
     out_c_kept = x_i.new_empty(B, T, H, D)
+    _native_fresh(
+        library, out_h, out_h_T, out_c_T, out_kept_0, out_kept_1, out_kept_2, out_kept_3, out_h_kept, out_c_kept
+    )
     _native_run(
         library.seqc_forward,
         B,
@@ -1697,6 +1722,7 @@ def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     out_h = x_i.new_empty(B, T, H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
+    _native_fresh(library, out_h, out_h_T, out_c_T)
     _native_run(
         library.seqc_forward,
         B,
@@ -1737,6 +1763,7 @@ def _backward_cpu(
     grad_x_z = x_i.new_empty(B, T, H, D)
     grad_h_0 = x_i.new_empty(B, H, D)
     grad_c_0 = x_i.new_empty(B, H, D)
+    _native_fresh(library, grad_x_o, grad_x_f, grad_x_i, grad_x_z, grad_h_0, grad_c_0)
     _native_run(
         library.seqc_backward,
         B,
@@ -2193,10 +2220,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_7207296b909b", 0
+    name, tries = "seqc_lstm_8b64ed0f816b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_7207296b909b_{tries}"
+        name = f"seqc_lstm_8b64ed0f816b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
