@@ -543,13 +543,13 @@ def _forward_triton(q, k, v, S_0):
     NT = (T + 31) // 32
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 64)
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         linear_attention_states_kernel[(B * H * NV,)](
             S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
@@ -579,7 +579,7 @@ def _infer_triton(q, k, v, S_0):
     o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 64)
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         linear_attention_states_kernel[(B * H * NV,)](
@@ -1029,10 +1029,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_64014778f472", 0
+    name, tries = "seqc_linear_attention_87bbbcba4853", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_64014778f472_{tries}"
+        name = f"seqc_linear_attention_87bbbcba4853_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
