@@ -1061,7 +1061,7 @@ int forward_program(const Forward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel)
     }
     // S = exp(g) * S[t-1] + k * v
     {
-      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 12 / 2)));
+      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 2)));
       for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
         vec r0[CB]{};
         vec v_v[CB];
@@ -1228,7 +1228,7 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
       }
       // S = exp(g) * S[t-1] + k * v
       {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 12 / 3)));
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 3)));
         for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
           vec r0[CB]{};
           vec x0[CB];
@@ -1282,7 +1282,7 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
       real* const p_s_x2 = w.s_x2 + slot * (z_V);
       real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
       {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 12 / 5)));
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 5)));
         for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
           vec r0[CB]{};
           vec r1[CB]{};
@@ -1436,7 +1436,7 @@ int step_program(const Step& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
   }
   // S = exp(g) * S[t-1] + k * v
   {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 12 / 2)));
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 2)));
     for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
       vec r0[CB]{};
       vec v_v[CB];
@@ -2011,10 +2011,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_4add8b25f3c6", 0
+    name, tries = "seqc_gla_77d309d32cfc", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_4add8b25f3c6_{tries}"
+        name = f"seqc_gla_77d309d32cfc_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
