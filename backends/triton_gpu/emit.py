@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
-from seqc.backends.triton_gpu.launcher import ADD_SHIFTED, SUPPORT, Launcher, Tiles
+from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher, Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.block import BATCH, Block
+from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Kernels
 
 __all__ = ["Tiles", "default_tiles", "triton_kernels"]
@@ -32,7 +33,7 @@ def triton_kernels(block: Block, tiles: Mapping[str, Tiles] | None = None) -> Ke
     launcher = Launcher(plan, printed, chosen)
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     kernels = [p.text for p in printed.values()]
-    support = [SUPPORT, *([ADD_SHIFTED] if any("_add_shifted(" in text for text in functions) else [])]
+    support = [SUPPORT, *([shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else [])]
     texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
     text = "\n\n\n".join(t.strip() for t in texts) + "\n"
     return Kernels(text, saved=launcher.saved(), infer=True, packs=True)

@@ -44,22 +44,6 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 '''
 
-ADD_SHIFTED = '''
-def _add_shifted(total, part, by, cu_seqlens):
-    """total[:, t] += part[:, t + by] for all t whose t + by is a step of the same sequence."""
-    size = total.shape[1] - abs(by)
-    if size <= 0:
-        return
-    here, there = (slice(0, size), slice(by, None)) if by > 0 else (slice(-by, None), slice(0, size))
-    moved = part[:, there]
-    if cu_seqlens is not None:
-        steps = torch.arange(total.shape[1], dtype=cu_seqlens.dtype, device=total.device)
-        own = torch.searchsorted(cu_seqlens, steps, right=True)
-        same = (own[here] == own[there]).view(-1, *[1] * (total.dim() - 2))
-        moved = torch.where(same, moved, 0.0)
-    total[:, here] += moved
-'''
-
 
 @dataclass(frozen=True)
 class Tiles:
