@@ -13,7 +13,6 @@ import re
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import entry, first_only, lead, pointer, position, struct, zeros
 from seqc.backends.native_cpu.forward import (
-    TIME,
     input_pointers,
     open_program,
     param_pointers,
@@ -21,6 +20,7 @@ from seqc.backends.native_cpu.forward import (
     scratch_lines,
     settle,
     template_head,
+    time_index,
 )
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
@@ -52,10 +52,9 @@ def backward_arrays(plan: Plan) -> tuple[Array, ...]:
     for _, (array, name, _) in input_gradients(plan).items():
         front = lead(roles, p.inputs[name].dims, True)
         out.append(Array(array, (*front, BATCH, "T", *p.inputs[name].dims), len(front), True))
-    for name, n in plan.factors.items():
-        dims = tuple(d for d in roles.order if d in n.dims and d != BATCH)
+    for name, dims in plan.factor_dims.items():
         # what depends on no cotangent is the same in every program: the first stores it
-        front = lead(roles, dims, True) if leaves([n], "cot") else ()
+        front = lead(roles, dims, True) if leaves([plan.factors[name]], "cot") else ()
         out.append(Array(name, (*front, BATCH, "T", *dims), len(front), True))
     for name, param in p.params.items():
         if f"d.{name}" in plan.backward:
@@ -174,8 +173,9 @@ class _Backward:
         lines: list[str] = []
         wanted = [(array, self.plan.backward[key], self.program.inputs[name].axes)
                   for key, (array, name, _) in input_gradients(self.plan).items()]
-        wanted += [(name, n, n.dims) for name, n in self.plan.factors.items()]
-        same = {name: first_only(self.roles, n.dims) for name, n in self.plan.factors.items() if not leaves([n], "cot")}
+        factors = [(name, self.plan.factors[name], dims) for name, dims in self.plan.factor_dims.items()]
+        wanted += [(name, n, (BATCH, *dims)) for name, n, dims in factors]
+        same = {name: first_only(self.roles, dims) for name, n, dims in factors if not leaves([n], "cot")}
         self.guards = {name: guard for name, guard in same.items() if guard}
         for array, n, axes in wanted:
             more, self.writer.targets[array] = self.point(array)
@@ -257,7 +257,7 @@ class _Backward:
             *struct("Backward", arrays), "", *scratch_lines(plan, writer, "BackwardScratch"), "",
             *dict.fromkeys(self.zeros),
             *template_head(plan, ""),
-            f"int backward_program(const Backward& a, const Call& call, {position(roles)}) {{",
+            f"int backward_program(const Backward& a, i64 B, i64 T, {position(roles)}) {{",
             *open_program(plan, "backward"), *params, *("  " + x for x in [*self.start, *clear]),
             *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
         ]
@@ -265,7 +265,7 @@ class _Backward:
             slots = [f"real* const p_{b} = w.{b} + slot * ({buffer_size(writer.buffers[b])});" for b in sorted(writer.segments)]
             ahead = [f"real* const next_{b} = w.{b} + (slot + 1) * ({buffer_size(writer.buffers[b])});"
                      for b in sorted(writer.segments)]
-            step = ["const i64 step = first + slot;", TIME]
+            step = ["const i64 step = first + slot;", f"const i64 t = {time_index(plan)};"]
             again_text, token_text = writer.region("again", 3, ("fixed",)), writer.region("token", 3, ("fixed",))
             lines += [
                 f"  const i64 segments = (T + {every - 1}) / {every};",
@@ -285,7 +285,7 @@ class _Backward:
         else:
             lines += [
                 "  for (i64 step = T - 1; step >= 0; --step) {",
-                f"    {TIME}",
+                f"    const i64 t = {time_index(plan)};",
                 *("    " + x for x in token),
                 *writer.region("token", 2, ("fixed",)),
                 "  }",

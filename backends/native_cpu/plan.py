@@ -68,6 +68,12 @@ class Plan:
         return self.every == 1 and not self.roles.blocked
 
     @property
+    def factor_dims(self) -> dict[str, tuple[str, ...]]:
+        """The dims of each stored factor. Its value may have those of programs besides: they contribute to it."""
+        sides = [f for x in self.products for f in (x.left, x.right)]
+        return {f.array: f.dims for f in sides if f.array in self.factors}
+
+    @property
     def recompute(self) -> bool:
         """Whether backward runs the steps between checkpoints again."""
         return self.every > 1 and bool(self.saved_states)
@@ -149,8 +155,8 @@ def _names(block: Block) -> dict[Node, str]:
 
 
 def _axes(program: Program, n: Node) -> tuple[str, ...]:
-    """An axis order for a value that is not declared: the batch, then the order of the spec's dims."""
-    order = [BATCH, *(d for x in program.dims for d in (x, x + "'"))]
+    """An axis order for a value that is not declared: that of buffers (`Roles.order`), primed dims last."""
+    order = [BATCH, *program.dims, *sorted(d for d in n.dims if "'" in d)]
     return tuple(d for d in order if d in n.dims)
 
 

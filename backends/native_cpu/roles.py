@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.block import free_dims
-from seqc.graph import BATCH, Node, leaves
+from seqc.graph import BATCH, Node
 from seqc.program import Program
 
 
@@ -36,7 +36,7 @@ class Roles:
 
 def roles_of(program: Program, forward: Mapping[str, Node]) -> Roles:
     """The roles of all dims of a program."""
-    found = [d for n in leaves(forward.values()) for d in n.dims]
+    found = {d for dims in (*_all(forward), *(x.dims for x in program.states.values())) for d in dims}
     every = [d for d in program.dims if d in found]
     free = set(free_dims(forward))
     mixed = {d for d in every if d not in free}

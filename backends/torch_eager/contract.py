@@ -6,7 +6,7 @@ pairs, each with the dims that can be summed once it is multiplied. Nothing is p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -23,11 +23,11 @@ class Product:
     divisors: tuple[Node, ...] = ()
 
 
-def product_of(n: Node, once: Callable[[Node], bool]) -> Product:
+def product_of(n: Node, once: Callable[[Node], bool], known: Container[Node] = ()) -> Product:
     """The factors of a `sum` node. once: whether a node has one user only, and may so be taken apart.
 
     A product is also taken apart when it is bigger than both its arguments (an outer product), for computing it again
-    costs less than keeping it.
+    costs less than keeping it; but not one that is `known`: its arguments need not be at hand.
     """
     over = list(n.names("over"))
     factors: list[Node] = []
@@ -37,7 +37,7 @@ def product_of(n: Node, once: Callable[[Node], bool]) -> Product:
     while todo:
         x = todo.pop(0)
         inside = set(over)
-        grows = x.op == "mul" and all(set(a.dims) < set(x.dims) for a in x.args)
+        grows = x.op == "mul" and x not in known and all(set(a.dims) < set(x.dims) for a in x.args)
         if x.op == "mul" and (once(x) or grows or x is n.args[0]):
             todo[:0] = x.args
         elif x.op == "neg" and once(x):

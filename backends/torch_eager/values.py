@@ -58,7 +58,9 @@ class Values(Products):
         self._views: dict[tuple[str, Form], Text] = {}
         for n in reversed(every):  # users first: what a sum takes apart is no longer printed by itself
             if n.op == "sum":
-                self.products[n] = product_of(n, lambda x: self.once(x) and (x.op != "sum" or x not in self.forms))
+                self.products[n] = product_of(
+                    n, lambda x: self.once(x) and (x.op != "sum" or x not in self.forms), self.texts
+                )
         self.fans = fans(every, self.products)
         self.uses = Counter(roots)
         for n in below(roots, self.parts, self.texts):

@@ -22,7 +22,7 @@ __all__ = ["HELPERS", "dot_precision", "helper_texts", "needs"]
 SHIFT_ROWS = '''
 @triton.jit
 def shift_rows(x, BY: tl.constexpr):
-    """x with its rows (axis 0; rank 1, 2 or 3) moved down by BY, up where BY < 0; rows that come free are zero."""
+    """x with its rows (axis 0; rank 1 to 4) moved down by BY, up where BY < 0; rows that come free are zero."""
     C: tl.constexpr = x.shape[0]
     o_from = tl.arange(0, C) - BY
     m_from = (o_from >= 0) & (o_from < C)
@@ -33,6 +33,9 @@ def shift_rows(x, BY: tl.constexpr):
     if len(x.shape) == 3:
         o_from = o_from[:, None, None]
         m_from = m_from[:, None, None]
+    if len(x.shape) == 4:
+        o_from = o_from[:, None, None, None]
+        m_from = m_from[:, None, None, None]
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
 '''
 

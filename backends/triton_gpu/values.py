@@ -17,7 +17,7 @@ from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.block import ROW
-from seqc.diagnostics import SeqcBug
+from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.graph import Node, leaves
 from seqc.ops import TABLE
 
@@ -307,7 +307,9 @@ class Values:
         row, col = n.text("row"), n.text("col")
         x = self.whole(n.args[0])
         if x.axes not in ((row, col), (col, row)):
-            raise SeqcBug("the Triton printer", f"a triangular inverse of a tile with axes {x.axes}")
+            others = ", ".join(d for d in x.axes if d not in (row, col))
+            message = f"the feedback has a triangular system for each index of {others}: a GPU program solves one at a time"
+            raise Unsupported(Diagnostic("no-gpu-form", message, help="leave the form to the compiler", kind="unsupported"))
         o = self.position_of(row)
         code = x.code if x.axes == (row, col) else f"tl.trans({x.code})"
         code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), BT, PRECISION)"

@@ -17,7 +17,7 @@ from seqc.block import COL, ROW, Reason, free_dims
 from seqc.component import Component
 from seqc.cost import cost
 from seqc.diagnostics import Diagnostic, Label, Unsupported
-from seqc.graph import BATCH, Node
+from seqc.graph import BATCH, Node, topological
 from seqc.intervals import Interval
 from seqc.passes.blocks.form import BlockForm, NotBlock
 from seqc.passes.simplify import simplify_named
@@ -26,7 +26,6 @@ from seqc.program import Program
 NOMINAL = 64  # extent assumed for a dim that has no default
 HEADS = 8  # the same for a dim that nothing mixes, beside the innermost such dim
 BATCHES = 2
-LANES = 64  # indices of the lane that a program holds at most
 CHUNKS = (16, 32, 64)  # 128 rows spill on every target asked; a spec may still wish for them
 SCAN_ROWS = (64,)
 
@@ -162,14 +161,17 @@ def _blocks(
 
 
 def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Machine) -> float:
-    """Modelled time per step; infinite where a value would not fit."""
+    """Modelled time per step; infinite where a value would not fit, and where a program would invert several matrices."""
     sizes = nominal_sizes(program) | {ROW: rows, COL: rows}
-    if machine.programs:
-        one = lane(program)
-        sizes |= {d: min(sizes[d], LANES) if d == one else 1 for d in free_dims(program.graph)}
+    apart = [d for d in free_dims(program.graph) if d != lane(program)] if machine.programs else []
+    sizes |= dict.fromkeys(apart, 1)
     spent = cost(forward.values(), sizes)
     if rows > 1 and spent.largest > machine.largest:
         return inf
+    if machine.programs:
+        inverses = [set(n.dims) for n in topological(forward.values()) if n.op == "tri_inv"]
+        if any(dims - {ROW, COL, BATCH, *apart} for dims in inverses):
+            return inf
     return (spent.weighted + (machine.block_latency if rows > 1 else machine.step_latency)) / rows
 
 

@@ -103,7 +103,10 @@ class Chunk:
         v = product(f for f in others if f not in folded)
         k = product((*folded, k)) if folded else k
         outside = [d for d in self.decays if not d.dims & set(over) and not d.dims <= bare]
-        matrices = self.pair(q, k, over, exclusive, split=bool(outside))
+        along = frozenset[str]()
+        if outside and not self._levelled(outside, over):  # then every index of theirs has a matrix of its own
+            outside, along = [], frozenset().union(*(d.dims for d in outside))
+        matrices = self.pair(q, k, over, exclusive, split=bool(outside), along=along)
         if not outside:
             return matmul(matrices[0][1], v)
         out: Node | None = None
@@ -120,15 +123,21 @@ class Chunk:
         pairs = [d.level(block, exclusive) for d in outside]
         return product(p[0] for p in pairs), product(p[1] for p in pairs)
 
+    def _levelled(self, outside: list[Decay], over: tuple[str, ...]) -> bool:
+        """Whether decays that A does not carry may be factors of its rows and columns, level by level."""
+        joined = [*outside, *(d for d in self.decays if d.dims & set(over))]
+        return all(d.log is not None for d in joined) and not self._exact(joined)
+
     def pair(
-        self, q: Node, k: Node, over: tuple[str, ...], exclusive: bool, split: bool = False
+        self, q: Node, k: Node, over: tuple[str, ...], exclusive: bool, split: bool = False,
+        along: frozenset[str] = frozenset(),
     ) -> list[tuple[int, Node]]:
         """A[t, s] = sum[over](q_t decay(t, s) k_s) for s <= t (s < t if exclusive), zero elsewhere.
 
-        Answers one (0, A), or one entry per level and (0, the diagonal) if `split`.
+        Answers one (0, A), or one entry per level and (0, the diagonal) if `split`. along: further dims that A may have.
         """
         q, k = expanded(q, (ROW,)), expanded(k, (ROW,))
-        mine = set(q.dims) | set(k.dims)
+        mine = set(q.dims) | set(k.dims) | along
         inside = [d for d in self.decays if d.dims & set(over)]
         flat = [d for d in self.decays if d not in inside and d.dims <= (mine - set(over)) | {BATCH}]
         shared = None
@@ -236,13 +245,15 @@ class Chunk:
         for (b, over), mine in zip(reads, joined, strict=True):
             base = self.linear_rows(b, over, True, self.writes)
             solved.append(_plus(_times(base, mine.scale), Rows(None, mine.value, over)))
+            # a row has every dim of the state but those contracted: one matrix for each index of what varies along them
+            along = frozenset().union(*(d.dims for d in self.decays)) - set(over)
             line = []
-            for a in self.feedback:
+            for a, (_, written) in zip(self.feedback, reads, strict=True):
+                if written != over:
+                    raise NotChunkwise(f"its feedback contracts {', '.join(over)} and also {', '.join(written)}")
                 k, others = a.split(over)
-                bare = (set(b.dims) | set(k.dims)) - set(over) | {ROW, BATCH}
-                if any(not set(f.dims) <= bare for f in others):
-                    raise NotChunkwise(f"the feedback into {self.name} is not of rank one over {', '.join(over)}")
-                line.append(_scaled(self.pair(b, product((*others, k)), over, True)[0][1], mine.scale))
+                matrix = self.pair(b, product((*others, k)), over, True, along=along)[0][1]
+                line.append(_scaled(matrix, mine.scale))
             coupling.append(line)
         solved = eliminated(coupling, solved, _left, _plus, lambda n: self._named("inverse", n))
         self.unknown = tuple(self._named("solved", self._rows_value(x)) for x in solved)

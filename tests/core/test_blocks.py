@@ -20,7 +20,7 @@ from tests.block_runner import run_block
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "specs").glob("*.seq")) + sorted((ROOT / "tests" / "recurrences").glob("*.seq"))
-SIZES = {"B": 2, "H": 2, "K": 5, "V": 3, "D": 4, "N": 3, "J": 3, "M": 4, "P": 3, "G": 2, "L": 3}
+SIZES = {"B": 2, "H": 2, "K": 5, "V": 3, "D": 4, "N": 3, "J": 3, "M": 4, "P": 3, "G": 2, "L": 3, "E": 3, "F": 2}
 ROWS = 8
 TOLERANCE = 1e-11
 
