@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": "compare the emitted code with the oracle and with finite differences",
     "fmt": "print specs in the canonical layout",
     "tiles": "show the tiles of a spec's kernels and what the toolchain says of them",
+    "report": "tell what a spec's kernels cost on a GPU that need not be there",
     "bench": "time a spec's kernels",
     "new": "write a commented spec to start from",
 }

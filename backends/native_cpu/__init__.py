@@ -28,7 +28,7 @@ def emit(block: Block) -> Kernels:
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
     constant = f'_NATIVE_SOURCE = r"""{_constant(source)}"""'
     text = "\n\n\n".join([build, constant, launch_text(source)]) + "\n"
-    return Kernels(text, saved(source), infer=True, float64=True)
+    return Kernels(text, saved(source), infer=True, float64=True, packs=True)
 
 
 def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:

@@ -2,7 +2,8 @@
 
 In: names and axes. Out: `Array`, its C++ offsets, and its Python shape.
 Axes, in memory order: dims of the spec; "B"; "T"; SEGMENTS (checkpoints along time); PANELS. Axes before the batch are
-programs whose contributions the caller adds up, always in the same order.
+programs whose contributions the caller adds up, always in the same order. The batch and the time (or the segments) after it
+are one axis in memory, so that a pack of sequences lies as a batch does: a program's part begins at `row` (`segment_0`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ class Array:
         axis = self.axes[i]
         return SPECIAL.get(axis, f"n_{ident(axis)}")
 
+    def rest(self, i: int) -> list[str]:
+        """The extents of the axes after one; of the batch and the time as one."""
+        later = range(i + 1, len(self.axes))
+        rows = {j for j in later if self.axes[j] == BATCH and self.axes[j + 1 : j + 2] == ("T",)}
+        return ["rows" if j in rows else self.extent(j) for j in later if j - 1 not in rows]
+
     def place(self, roles: Roles, base: str) -> Place:
         """The array seen from one program at one step, from the pointer that `offset` leads to."""
         strides: dict[str, tuple[str, ...]] = {}
@@ -45,13 +52,15 @@ class Array:
         """The C++ offset of a program's part at the step `time`."""
         terms = []
         for i, axis in enumerate(self.axes):
-            rest = [self.extent(j) for j in range(i + 1, len(self.axes))]
+            rest = self.rest(i)
             if axis == "T":
-                at = time if time.isidentifier() else f"({time})"
+                at = f"(row + {time})"
+            elif axis == BATCH and self.axes[i + 1 : i + 2] in (("T",), (SEGMENTS,)):
+                continue
             elif axis == BATCH:
                 at = "o_B" if roles.blocked else "i_B"
             elif axis == SEGMENTS:
-                at = "segment"
+                at = "(segment_0 + segment)"
             elif axis == PANELS:
                 at = "panel"
             elif axis in roles.grid:

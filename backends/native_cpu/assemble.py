@@ -81,7 +81,7 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
     place = array.place(roles, base)
     if "T" in array.axes and writer.streams is not None:
         step = product([array.extent(i) for i in range(array.axes.index("T") + 1, len(array.axes))])
-        place = replace(place, ahead=f"{writer.streams}({step})")
+        place = replace(place, ahead=f"{writer.streams}way * ({step})")
     if not when:
         return [f"{kind} __restrict const {base} = {address};"], place
     zeros = f"zeros_{ident(array.name)}"
@@ -103,6 +103,15 @@ def position(roles: Roles) -> str:
     """The parameters of a program function that say which program it is."""
     names = ["o_B" if roles.blocked else "i_B", *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
     return ", ".join(f"i64 {n}" for n in names)
+
+
+def sequence_lines(roles: Roles, every: int) -> list[str]:
+    """Where the program's sequence lies; t of a step is its place in the sequence."""
+    i = "o_B" if roles.blocked else "i_B"
+    return [
+        f"const i64 B = call.B, T = call.steps({i}), rows = call.rows(), way = call.way;",
+        f"const i64 row = call.row({i}), segment_0 = call.segment({i}, {every}), t_0 = way > 0 ? 0 : T - 1;",
+    ]
 
 
 def panel_lines(roles: Roles) -> list[str]:
@@ -128,18 +137,22 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
     dims = [d for d in roles.grid if d != BATCH]
     extent = product(["blocks" if roles.blocked else "B", *(f"n_{ident(d)}" for d in dims), "panels"])
     lines = [
-        f'extern "C" int seqc_{name}(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {{',
+        f'extern "C" int seqc_{name}(',
+        "    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {",
+        "  const Call call{B, T, way, bounds};",
         f"  const {title} a{{",
         *(f"      static_cast<{'real*' if x.written else 'const real*'}>(arrays[{i}])," for i, x in enumerate(arrays)),
         "  };",
     ]
     if roles.blocked:
-        lines.append("  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows")
+        lines.append("  // blocks of 4 rows, of 2, and of 1, as those of a pack are")
+        lines.append("  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;")
+        lines.append("  const i64 blocks = B - 3 * fours - twos;")
     lines += [
         f"  const i64 programs = {extent};",
-        f"  const bool several = threads > 1 && B * T * ({_work(plan)}) > 1048576;  // else one thread is faster",
+        f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster",
         "  int failed = 0;",
-        "#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)",
+        "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)",
         "  for (i64 program = 0; program < programs; ++program) {",
         "    i64 rest = program;",
         "    const i64 panel = rest % panels;",
@@ -152,17 +165,16 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
 
     def call(rows: str, start: str) -> str:
         if not flags:
-            return f"{name}_program{f'<{rows}>' if rows else ''}(a, B, T, {start}, {indices})"
+            return f"{name}_program{f'<{rows}>' if rows else ''}(a, call, {start}, {indices})"
         inner = f", {rows}" if rows else ""
-        one, two = (f"{name}_program<{f}{inner}>(a, B, T, {start}, {indices})" for f in ("true", "false"))
+        one, two = (f"{name}_program<{f}{inner}>(a, call, {start}, {indices})" for f in ("true", "false"))
         return f"(save ? {one} : {two})"
 
     if roles.blocked:
         lines += [
-            "    const i64 fours = B / 4, twos = (B % 4) / 2;",
             f"    if (rest < fours) failed |= {call('4', '4 * rest')};",
             f"    else if (rest < fours + twos) failed |= {call('2', '4 * fours')};",
-            f"    else failed |= {call('1', 'B - 1')};",
+            f"    else failed |= {call('1', '3 * fours + twos + rest')};",
         ]
     else:
         lines.append(f"    failed |= {call('', 'rest')};")

@@ -13,6 +13,7 @@ import re
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import entry, first_only, lead, pointer, position, struct, zeros
 from seqc.backends.native_cpu.forward import (
+    TIME,
     input_pointers,
     open_program,
     param_pointers,
@@ -20,7 +21,6 @@ from seqc.backends.native_cpu.forward import (
     scratch_lines,
     settle,
     template_head,
-    time_index,
 )
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
@@ -257,7 +257,7 @@ class _Backward:
             *struct("Backward", arrays), "", *scratch_lines(plan, writer, "BackwardScratch"), "",
             *dict.fromkeys(self.zeros),
             *template_head(plan, ""),
-            f"int backward_program(const Backward& a, i64 B, i64 T, {position(roles)}) {{",
+            f"int backward_program(const Backward& a, const Call& call, {position(roles)}) {{",
             *open_program(plan, "backward"), *params, *("  " + x for x in [*self.start, *clear]),
             *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
         ]
@@ -265,7 +265,7 @@ class _Backward:
             slots = [f"real* const p_{b} = w.{b} + slot * ({buffer_size(writer.buffers[b])});" for b in sorted(writer.segments)]
             ahead = [f"real* const next_{b} = w.{b} + (slot + 1) * ({buffer_size(writer.buffers[b])});"
                      for b in sorted(writer.segments)]
-            step = ["const i64 step = first + slot;", f"const i64 t = {time_index(plan)};"]
+            step = ["const i64 step = first + slot;", TIME]
             again_text, token_text = writer.region("again", 3, ("fixed",)), writer.region("token", 3, ("fixed",))
             lines += [
                 f"  const i64 segments = (T + {every - 1}) / {every};",
@@ -285,7 +285,7 @@ class _Backward:
         else:
             lines += [
                 "  for (i64 step = T - 1; step >= 0; --step) {",
-                f"    const i64 t = {time_index(plan)};",
+                f"    {TIME}",
                 *("    " + x for x in token),
                 *writer.region("token", 2, ("fixed",)),
                 "  }",

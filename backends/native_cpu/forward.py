@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
-from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, struct, zeros
+from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
 from seqc.graph import BATCH, Node, leaf, leaves
+
+TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
 
 
 def forward_arrays(plan: Plan) -> tuple[Array, ...]:
@@ -38,15 +40,14 @@ def saved_arrays(plan: Plan, written: bool) -> tuple[Array, ...]:
 def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[Node], indent: int) -> list[str]:
     """Point at this step's rows of every input that a region reads, and note where they lie."""
     lines: list[str] = []
-    ahead = 1 if writer.plan.program.direction == "forward" else -1
     for n in leaves(roots, "input"):
-        offset = n.number("offset") * ahead
+        offset = n.number("offset")
         array = arrays[n.text("name")]
         if not offset:
             more, place = pointer(writer, array)
         else:
             name = f"{array.name}_{'p' if offset > 0 else 'm'}{abs(offset)}"
-            at = f"t - {offset}" if offset > 0 else f"t + {-offset}"
+            at = f"t - way * {offset}" if offset > 0 else f"t + way * {-offset}"
             moved = Array(name, array.axes)
             more, place = pointer(writer, moved, at, f"({at} >= 0 && {at} < T)")
             more = [line.replace(f"a.g_{ident(name)}", f"a.g_{ident(array.name)}") for line in more]
@@ -58,10 +59,9 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
 
 def shifted_zeros(plan: Plan, arrays: dict[str, Array]) -> list[str]:
     """Zeros for every input that is read at another step."""
-    ahead = 1 if plan.program.direction == "forward" else -1
     out = []
     for n in leaves([*plan.forward.values(), *plan.backward.values()], "input"):
-        offset = n.number("offset") * ahead
+        offset = n.number("offset")
         if offset:
             name = f"{n.text('name')}_{'p' if offset > 0 else 'm'}{abs(offset)}"
             out.append(zeros(Array(name, arrays[n.text("name")].axes)))
@@ -93,20 +93,16 @@ def scratch_lines(plan: Plan, writer: KernelWriter, name: str) -> list[str]:
     return ["template <int w_B>", lines[0], "  static constexpr i64 z_B = padded(w_B);", *lines[1:]]
 
 
-def open_program(plan: Plan, name: str) -> list[str]:
-    """The first lines of a program function's body."""
+def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
+    """The first lines of a program function's body. sequence: whether there is one to find, or one step."""
     blocked = plan.roles.blocked
     struct_name = f"{name.capitalize()}Scratch" + ("<w_B>" if blocked else "")
     lines = [f"  {struct_name}* const memory = scratch<{struct_name}>();", "  if (!memory) return 1;",
              f"  {struct_name}& w = *memory;"]
     if blocked:
         lines.append("  constexpr i64 m_B = w_B, z_B = padded(w_B);")
-    return lines + ["  " + line for line in panel_lines(plan.roles)]
-
-
-def time_index(plan: Plan) -> str:
-    """The position in the arrays of a step."""
-    return "step" if plan.program.direction == "forward" else "T - 1 - step"
+    where = sequence_lines(plan.roles, plan.every) if sequence else []
+    return lines + ["  " + line for line in (*where, *panel_lines(plan.roles))]
 
 
 def forward_text(plan: Plan) -> str:
@@ -181,11 +177,11 @@ def forward_text(plan: Plan) -> str:
         *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
         *shifted_zeros(plan, arrays),
         *template_head(plan, "bool save"),
-        f"int forward_program(const Forward& a, i64 B, i64 T, {position(roles)}) {{",
+        f"int forward_program(const Forward& a, const Call& call, {position(roles)}) {{",
         *open_program(plan, "forward"), *params, *("  " + x for x in start),
         *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
         "  for (i64 step = 0; step < T; ++step) {",
-        f"    const i64 t = {time_index(plan)};",
+        f"    {TIME}",
         *token,
     ]
     if keep_items:

@@ -14,6 +14,7 @@ from seqc.backends.native_cpu.backward import input_gradients
 from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
 from seqc.emit.names import safe_name
+from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
 from seqc.emit.text import docstring, lay, returned
 from seqc.graph import BATCH
@@ -30,15 +31,17 @@ def _native_kernel(dtype, *sizes):
     """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
     library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (FUNCTIONS):
-        function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+        whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
+        function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
     library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
     library.seqc_large_pages.restype = None
     return library, library.seqc_panels()
 
 
-def _native_run(function, B, T, save, *arrays):
-    """Call a kernel on contiguous tensors; None is an array that it does not write."""
-    if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
+def _native_run(function, B, T, way, bounds, save, *arrays):
+    """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
+    pointer = None if bounds is None else bounds.data_ptr()
+    if function(B, T, way, pointer, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
@@ -68,22 +71,11 @@ def _native_added(x, count):
     return x
 '''
 
-SHIFTED = '''
-def _native_shifted(x, later, offset):
-    """x plus the gradient of the same input that was read `offset` steps later (earlier if negative)."""
-    steps = max(x.shape[1] - abs(offset), 0)
-    if offset > 0:
-        x[:, :steps] += later[:, x.shape[1] - steps :]
-    else:
-        x[:, x.shape[1] - steps :] += later[:, :steps]
-    return x
-'''
-
-
 def saved(source: NativeSource) -> tuple[Saved, ...]:
     """What forward saves."""
     kept = [a for a in source.forward if a.saved]
-    return tuple(Saved(safe_name(a.name), tuple(_shape(source.plan, a))) for a in kept)
+    plan = source.plan
+    return tuple(Saved(safe_name(a.name), tuple(_shape(plan, a)), packed=tuple(_shape(plan, a, True))) for a in kept)
 
 
 def launch_text(source: NativeSource) -> str:
@@ -93,7 +85,8 @@ def launch_text(source: NativeSource) -> str:
     names = f'_NATIVE_DIMS = "{" ".join(_macro(d) for d in source.dims)}".split()'
     parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
-    helpers = [h for name, h in (("_native_added(", ADDED), ("_native_shifted(", SHIFTED)) if name in text]
+    known = {"_native_added": ADDED, "_native_shifted": shifted_text("_native_shifted")}
+    helpers = [helper for name, helper in known.items() if f"{name}(" in text]
     return "\n\n\n".join([names, *(part.strip("\n") for part in (run, *helpers)), *parts])
 
 
@@ -102,8 +95,13 @@ def _extent(plan: Plan, axis: str) -> str:
     return special.get(axis) or safe_name(axis.rstrip("'"))
 
 
-def _shape(plan: Plan, array: Array) -> list[str]:
-    return [_extent(plan, axis) for axis in array.axes]
+def _shape(plan: Plan, array: Array, packed: bool = False) -> list[str]:
+    """Extents as Python expressions; of a pack, whose rows and whose segments are one each: B counts the sequences."""
+    shape = [_extent(plan, axis) for axis in array.axes]
+    for i, pair in enumerate(zip(array.axes, array.axes[1:], strict=False)):
+        if packed and pair in ((BATCH, "T"), (BATCH, SEGMENTS)):
+            shape[i : i + 2] = ["1", "T" if pair[1] == "T" else f"T // {plan.every} + B"]
+    return shape
 
 
 def _arguments(plan: Plan) -> list[str]:
@@ -118,9 +116,9 @@ def _axes(plan: Plan, time: bool = True) -> dict[str, tuple[str, ...]]:
     return axes | {safe_name(f"{d.name}_0"): d.axes for d in p.states.values()}
 
 
-def _sizes(source: NativeSource, time: bool = True) -> list[str]:
-    """Lines that read B, T (with time) and the dims, and load the kernels."""
-    plan = source.plan
+def _sizes(source: NativeSource, made: Iterable[Array] | None) -> list[str]:
+    """Lines that read B and the dims; for sequences also T, and load the kernels. made: the arrays that are allocated."""
+    plan, time = source.plan, made is not None
     lines = []
     known: set[str] = set()
     main = ""
@@ -134,7 +132,28 @@ def _sizes(source: NativeSource, time: bool = True) -> list[str]:
         else:
             lines += [f"{d} = {name}.shape[{names.index(d)}]" for d in dict.fromkeys(names) if d not in known]
         known |= set(names)
-    return [*lines, f"library, {_panels(source)} = {_kernel(source)}"]
+    if made is None:
+        return lines
+    return [*lines, *_calls(source, made), f"library, {_panels(source)} = {_kernel(source)}"]
+
+
+def _calls(source: NativeSource, made: Iterable[Array]) -> list[str]:
+    """Lines about a pack and a direction."""
+    plan = source.plan
+    segments = any(SEGMENTS in a.axes and a.written for a in made)
+    lines = [f"segments = B, {_extent(plan, SEGMENTS)}"] if segments else []
+    lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", "    B = cu_seqlens.shape[0] - 1"]
+    lines += [f"    segments = 1, T // {plan.every} + B"] if segments else []
+    lines.append("    cu_seqlens = cu_seqlens.to(torch.int64).contiguous()")
+    return [*lines, f"way = {'-1 if reverse else 1' if plan.program.direction == 'forward' else '1 if reverse else -1'}"]
+
+
+def _call(source: NativeSource, name: str, save: int, arrays: list[str]) -> str:
+    """The statement that runs a kernel over sequences."""
+    return lay("_native_run(", [f"library.seqc_{name}", "B", "T", "way", "cu_seqlens", str(save), *arrays], ")", 4)
+
+
+CALLS = ["*", "cu_seqlens=None", "reverse=False"]  # the keywords of functions over sequences
 
 
 def _ready(source: NativeSource) -> str:
@@ -176,20 +195,24 @@ def _main(plan: Plan) -> str:
 
 
 def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
-    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(_shape(plan, array))})"
+    shape = _shape(plan, array)
+    for i, pair in enumerate(zip(array.axes, array.axes[1:], strict=False)):
+        if pair in ((BATCH, "T"), (BATCH, SEGMENTS)):
+            shape[i : i + 2] = [f"*{_main(plan)}.shape[:2]" if pair[1] == "T" else "*segments"]
+    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(shape)})"
 
 
 def _forward(source: NativeSource) -> str:
     plan = source.plan
     written = [a for a in source.forward if a.written]
-    lines = [lay("def _forward_cpu(", _arguments(plan), "):"),
+    lines = [lay("def _forward_cpu(", [*_arguments(plan), *CALLS], "):"),
              docstring(["Results, and what backward needs."], 4)]
-    lines += [f"    {line}" for line in _sizes(source)]
+    lines += [f"    {line}" for line in _sizes(source, written)]
     names = {a.name: f"out_{safe_name(a.name)}" for a in written}
     lines += [f"    {_new(plan, a, names[a.name])}" for a in written]
     lines.append(lay("_native_fresh(", ["library", *(names[a.name] for a in written)], ")", 4))
     arrays = [*_arguments(plan), *(names[a.name] for a in written)]
-    lines.append(lay("_native_run(", ["library.seqc_forward", "B", "T", "1", *arrays], ")", 4))
+    lines.append(_call(source, "forward", 1, arrays))
     return "\n".join([*lines, returned([names[a.name] for a in written], 4)])
 
 
@@ -197,13 +220,13 @@ def _infer(source: NativeSource) -> str:
     plan = source.plan
     written = [a for a in source.forward if a.written]
     results = [a for a in written if not a.saved]
-    lines = [lay("def _infer_cpu(", _arguments(plan), "):"), docstring(["Results only."], 4)]
-    lines += [f"    {line}" for line in _sizes(source)]
+    lines = [lay("def _infer_cpu(", [*_arguments(plan), *CALLS], "):"), docstring(["Results only."], 4)]
+    lines += [f"    {line}" for line in _sizes(source, results)]
     names = {a.name: f"out_{safe_name(a.name)}" for a in results}
     lines += [f"    {_new(plan, a, names[a.name])}" for a in results]
     lines.append(lay("_native_fresh(", ["library", *names.values()], ")", 4))
     arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
-    lines.append(lay("_native_run(", ["library.seqc_forward", "B", "T", "0", *arrays], ")", 4))
+    lines.append(_call(source, "forward", 0, arrays))
     return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
 
 
@@ -212,11 +235,12 @@ def _step(source: NativeSource) -> str:
     lines = [lay("def _step_cpu(", _arguments(plan), "):"), docstring(["Results of one step."], 4)]
     if plan.program.no_step:
         return "\n".join([*lines, f'    raise NotImplementedError("{plan.program.no_step}")'])
-    lines += [f"    {line}" for line in _sizes(source, time=False)[:-1]]
+    lines += [f"    {line}" for line in _sizes(source, None)]
     lines.append(f"    library, _ = {_kernel(source)}")
     results = {a.name: f"out_{safe_name(a.name)}" for a in source.step if a.written}
     lines += [f"    {_new(plan, a, results[a.name])}" for a in source.step if a.written]
-    lines.append(lay("_native_run(", ["library.seqc_step", "B", "1", "0", *_arguments(plan), *results.values()], ")", 4))
+    step = ["library.seqc_step", "B", "1", "1", "None", "0", *_arguments(plan), *results.values()]
+    lines.append(lay("_native_run(", step, ")", 4))
     return "\n".join([*lines, returned(list(results.values()), 4)])
 
 
@@ -226,8 +250,9 @@ def _backward(source: NativeSource) -> str:
     kept = [safe_name(a.name) for a in source.forward if a.saved]
     cotangents = [f"d_{safe_name(r)}" for r in results]
     arguments = [*_arguments(plan), *kept, *cotangents]
-    lines = [lay("def _backward_cpu(", arguments, "):"), docstring(["Gradients of inputs, params, initial states."], 4)]
-    lines += [f"    {line}" for line in _sizes(source)]
+    lines = [lay("def _backward_cpu(", [*arguments, *CALLS], "):"),
+             docstring(["Gradients of inputs, params, initial states."], 4)]
+    lines += [f"    {line}" for line in _sizes(source, source.backward)]
     written = {a.name: f"grad_{safe_name(a.name.removeprefix('d_'))}" for a in source.backward if a.written}
     # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
     lines += [f"    {_new(plan, a, written[a.name], plan.roles.blocked and BATCH in a.axes[: a.lead])}"
@@ -235,7 +260,7 @@ def _backward(source: NativeSource) -> str:
     lines.append(lay("_native_fresh(", ["library", *written.values()], ")", 4))
     given = {**{f"d_{r}": f"d_{safe_name(r)}" for r in results}}
     arrays = [written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward]
-    lines.append(lay("_native_run(", ["library.seqc_backward", "B", "T", "0", *arrays], ")", 4))
+    lines.append(_call(source, "backward", 0, arrays))
     for a in source.backward:
         if a.written and a.lead:
             lines.append(f"    {written[a.name]} = _native_added({written[a.name]}, {a.lead})")
@@ -253,7 +278,6 @@ def _backward(source: NativeSource) -> str:
 
 
 def _offsets(plan: Plan, written: dict[str, str]) -> Iterable[str]:
-    ahead = 1 if plan.program.direction == "forward" else -1
     present = {array for array, _, offset in input_gradients(plan).values() if not offset}
     for array, name, offset in input_gradients(plan).values():
         if offset:
@@ -262,7 +286,7 @@ def _offsets(plan: Plan, written: dict[str, str]) -> Iterable[str]:
                 present.add(f"d_{name}")
                 written[f"d_{name}"] = base
                 yield f"{base} = torch.zeros_like({safe_name(name)})"
-            yield f"{base} = _native_shifted({base}, {written[array]}, {offset * ahead})"
+            yield f"_native_shifted({base}, {written[array]}, {offset} * way, cu_seqlens)"
 
 
 def _product(plan: Plan, x: Product, places: dict[str, str], done: set[str]) -> Iterable[str]:

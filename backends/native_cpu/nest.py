@@ -192,7 +192,8 @@ class NestPrinter:
                 several += BATCH in v.deps
                 single += BATCH not in v.deps
         taken = f"({several} * w_B + {single})" if several else str(max(1, single))
-        heavy = any(v.node is not None and v.node.op in DEAR for v in self.values.order if self.level(v) == len(self.loops))
+        heavy = any(v.node is not None and v.args and v.node.op in DEAR for v in self.values.order
+                    if self.level(v) == len(self.loops))
         return f"std::max<i64>(1, std::min<i64>(8, {REGISTERS // 2 if heavy else REGISTERS} / {taken}))"
 
     def _depth(self, depth: int) -> None:

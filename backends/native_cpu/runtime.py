@@ -44,6 +44,18 @@ using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
 typedef real vec __attribute__((vector_size(BYTES)));
 typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
 
+// A call: B sequences of T steps, or a pack of B in one row: sequence i has the steps from bounds[i] up to bounds[i + 1].
+// way: 1 from the first step to the last, -1 from the last to the first.
+struct Call {
+  i64 B, T, way;
+  const i64* bounds;
+  i64 rows() const { return bounds ? bounds[B] : B * T; }
+  i64 steps(i64 i) const { return bounds ? bounds[i + 1] - bounds[i] : T; }
+  i64 row(i64 i) const { return bounds ? bounds[i] : i * T; }
+  // where the segments of sequence i begin: bounds[i] / every + i leaves each sequence of a pack as many as it needs
+  i64 segment(i64 i, i64 every) const { return bounds ? bounds[i] / every + i : i * ((T + every - 1) / every); }
+};
+
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 

@@ -31,7 +31,8 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 class NativeSource:
     """text: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM for every dim of `dims` defined.
 
-    `extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays)`, arrays as in `forward`;
+    `extern "C" int seqc_forward(i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays)`, arrays
+    as in `forward`, `way` and `bounds` as in the text's `Call`;
     `extern "C" int seqc_backward(...)` and `seqc_step(...)`, the same with the arrays of `backward` and `step`; no `seqc_step`
     where one step reads other steps. `extern "C" int seqc_panels()`: how many panels the last free dim is cut into;
     `extern "C" void seqc_large_pages(void* array, i64 bytes)`: asks for large pages under a new array.

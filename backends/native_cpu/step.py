@@ -54,7 +54,7 @@ def step_text(plan: Plan) -> str:
     settle(writer, {}, ("token",))
     text = [
         *struct("Step", tuple(arrays.values())), "", *scratch_lines(plan, writer, "StepScratch"), "",
-        *template_head(plan, ""), f"int step_program(const Step& a, i64 B, i64 T, {position(roles)}) {{",
-        *open_program(plan, "step"), *lines, *writer.region("token", 1), "  return 0;", "}", "",
+        *template_head(plan, ""), f"int step_program(const Step& a, const Call& call, {position(roles)}) {{",
+        *open_program(plan, "step", sequence=False), *lines, *writer.region("token", 1), "  return 0;", "}", "",
     ]
     return "\n".join([*text, *entry(plan, "step", tuple(arrays.values()), [])])

@@ -3,6 +3,9 @@
 In: arrays of `kernel`, and the scope at hand. Out: `At`, the text of a pointer and a mask. A pointer is the array, plus a
 64-bit scalar for everything that is one index in this scope, plus a 32-bit tile (64-bit along the batch).
 In blocks of rows, rows past the end of the sequence read the last row; masks keep them from being written.
+
+A program's sequence is T steps, from the row `first` of all rows [B * T] on, or down where STEP is -1: of a batch of equal
+sequences or of a pack, the addresses are the same. Saved blocks likewise stand from `first_block` on.
 """
 
 from __future__ import annotations
@@ -54,6 +57,10 @@ class At:
     only: str | None = None
 
 
+SEQUENCE_ROWS = "rows"  # the batch and the steps as one axis
+SEQUENCE_BLOCKS = "blocks"  # the batch and the blocks as one axis
+
+
 def spread(code: str, axis: str, axes: tuple[str, ...]) -> str:
     """A one-axis tile as it broadcasts against `axes`: `o_k[None, :]`."""
     if len(axes) < 2:
@@ -64,8 +71,19 @@ def spread(code: str, axis: str, axes: tuple[str, ...]) -> str:
 class Addresses:
     """Writes the offsets and masks of one kernel into its scopes."""
 
-    def __init__(self, kernel: Kernel, roles: Roles, names: Names, backwards: bool) -> None:
-        self.kernel, self.roles, self.names, self.backwards = kernel, roles, names, backwards
+    def __init__(self, kernel: Kernel, roles: Roles, names: Names) -> None:
+        self.kernel, self.roles, self.names = kernel, roles, names
+
+    def merged(self, array: Array) -> tuple[str, ...]:
+        """The array's axes, with the batch and the steps (or the blocks) in one."""
+        every_step = self.kernel.rows == 1 and self.kernel.every == 1  # what is saved at every step lies where its step does
+        axes = list(array.axes)
+        for i in range(len(axes) - 1):
+            if axes[i] == BATCH and (axes[i + 1] == STEPS or (axes[i + 1] == BLOCKS and every_step)):
+                return (*axes[:i], SEQUENCE_ROWS, *axes[i + 2 :])
+            if axes[i] == BATCH and axes[i + 1] == BLOCKS and self.kernel.packs:
+                return (*axes[:i], SEQUENCE_BLOCKS, *axes[i + 2 :])
+        return array.axes
 
     def tile_axes(self, array: Array) -> tuple[str, ...]:
         """The tile axes of an array in the global order."""
@@ -95,7 +113,8 @@ class Addresses:
 
     def scalar(self, array: Array, scope: Scope, offset: int) -> str:
         """Name of the scalar offset, "" where it is zero."""
-        index = [self.index(a, scope, offset) for a in array.axes]
+        merged = self.merged(array)
+        index = [self.index(a, scope, offset) for a in merged]
         if not any(index):
             return ""
         used = [i for i, one in enumerate(index) if one]
@@ -103,14 +122,14 @@ class Addresses:
         for i in range(len(index)):
             one = index[i]
             if i > 0 and code:
-                code = f"{_paren(code)} * {self.extent(array.axes[i])}"
+                code = f"{_paren(code)} * {self.extent(merged[i])}"
             if one:
                 code = f"{code} + {one}" if code else one
         key = ("at", code)
         found = scope.look(key)
         if found:
             return found
-        late = any(array.axes[i] in (STEPS, BLOCKS, SCRATCH) for i in used)
+        late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, BLOCKS, SCRATCH) for i in used)
         home = scope if late else scope.root()
         suffix = self.suffix(array)
         if code.isidentifier():
@@ -122,13 +141,16 @@ class Addresses:
 
     def index(self, axis: str, scope: Scope, offset: int) -> str:
         """The scalar index along an array's axis, "" where it is a tile axis or zero."""
-        if axis == STEPS:
+        whole = BATCH not in self.roles.blocked  # else where sequences begin is a tile
+        if axis == SEQUENCE_ROWS:
             row = "i_0" if self.kernel.rows > 1 else "i_t"
             if offset:
                 row = f"({row}{_signed(-offset)})"
                 if self.kernel.rows == 1:  # where there is no such step, any other is read and not used
                     row = f"tl.maximum{row[:-1]}, 0)" if offset > 0 else f"tl.minimum{row[:-1]}, T - 1)"
-            return f"(T - 1 - {row})" if self.backwards else row
+            return f"{'first + ' if whole else ''}STEP * {row}"
+        if axis == SEQUENCE_BLOCKS:
+            return f"{'first_block + ' if whole else ''}i_n"
         if axis == BLOCKS:
             return "i_n" if self.kernel.rows > 1 or self.kernel.every > 1 else "i_t"
         if axis == SCRATCH:
@@ -139,8 +161,8 @@ class Addresses:
 
     def extent(self, axis: str) -> str:
         """The length of an array's axis."""
-        if axis == BLOCKS and self.kernel.rows == 1 and self.kernel.every == 1:
-            return STEPS  # every step is saved
+        if axis == SEQUENCE_ROWS:
+            return "N_STEPS"
         if axis in (STEPS, BLOCKS):
             return axis
         if axis == SCRATCH:
@@ -163,14 +185,17 @@ class Addresses:
         if not axes:
             return ""
         terms = []
-        for i, axis in enumerate(array.axes):
-            dim = ROW if axis == STEPS and ROW in axes else axis
-            if dim not in axes:
-                continue
-            code = spread(self.positions(dim, scope), dim, axes)
-            if dim == ROW and self.backwards:
-                code = f"-{code}"
-            terms.append(code + self.stride(array.axes[i + 1 :]))
+        merged = self.merged(array)
+        for i, axis in enumerate(merged):
+            later = merged[i + 1 :]
+            if axis == SEQUENCE_ROWS and ROW in axes:
+                terms.append(spread(self.positions(ROW, scope), ROW, axes) + self.stride(later, ("STEP",)))
+            elif axis == SEQUENCE_ROWS and BATCH in axes:
+                terms.append(spread("first", BATCH, axes) + self.stride(later))
+            elif axis == SEQUENCE_BLOCKS and BATCH in axes:
+                terms.append(spread("first_block", BATCH, axes) + self.stride(later))
+            elif axis in axes:
+                terms.append(spread(self.positions(axis, scope), axis, axes) + self.stride(later))
         code = " + ".join(terms)
         if code.isidentifier():
             return code
@@ -184,10 +209,11 @@ class Addresses:
         home.known[key] = name
         return name
 
-    def stride(self, later: tuple[str, ...]) -> str:
+    def stride(self, later: tuple[str, ...], factor: tuple[str, ...] = ()) -> str:
         """` * T * (H * K)`: run-time extents first, so that a 64-bit index stays one."""
-        runtime = [self.extent(a) for a in later if a in (STEPS, BLOCKS, BATCH) or a == PIECES + BATCH]
-        fixed = [self.extent(a) for a in later if self.extent(a) not in runtime]
+        special = (SEQUENCE_ROWS, STEPS, BLOCKS, BATCH, PIECES + BATCH)
+        runtime = [self.extent(a) for a in later if a in special]
+        fixed = [*factor, *(self.extent(a) for a in later if self.extent(a) not in runtime)]
         text = "".join(f" * {x}" for x in runtime)
         return text + (f" * ({' * '.join(fixed)})" if len(fixed) > 1 else "".join(f" * {x}" for x in fixed))
 
@@ -203,8 +229,10 @@ class Addresses:
             arange = f"tl.arange(0, {names.tile(dim)})"
             if dim not in self.roles.blocked:
                 home.lines.append(f"{name} = {arange}")
-            elif dim == BATCH:
-                home.lines.append(f"{name} = {names.program(dim)} * {names.tile(dim)} + {arange}")
+            elif dim == BATCH:  # a program does one sequence of a pack
+                count = names.tile(dim)
+                count = f"({count} if p_cu_seqlens is None else 1)" if self.kernel.packs else count
+                home.lines.append(f"{name} = {names.program(dim)} * {count} + {arange}")
             else:
                 home.lines.append(f"{name} = ({names.program(dim)} * {names.tile(dim)}).to(tl.int32) + {arange}")
         return name
@@ -234,7 +262,8 @@ class Addresses:
             home.known["m", name] = name
             o, extent, tile = self.positions(dim, scope), names.extent(dim), names.tile(dim)
             if dim == BATCH:
-                home.lines.append(f"{name} = {o} < B")
+                end = f"(B if p_cu_seqlens is None else {names.program(dim)} + 1)" if self.kernel.packs else "B"
+                home.lines.append(f"{name} = {o} < {end}")
             else:
                 whole = f"{extent} % {tile} == 0" if dim in self.roles.blocked else f"{extent} == {tile}"
                 home.lines.append(f"{name} = ({o} < {extent}) | ({whole})")

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
+from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher, Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.block import BATCH, Block
+from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Kernels
 
 __all__ = ["Tiles", "default_tiles", "triton_kernels"]
@@ -31,9 +33,10 @@ def triton_kernels(block: Block, tiles: Mapping[str, Tiles] | None = None) -> Ke
     launcher = Launcher(plan, printed, chosen)
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     kernels = [p.text for p in printed.values()]
-    texts = [*device_texts("\n".join(kernels)), *kernels, SUPPORT, *functions]
+    support = [SUPPORT, *([shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else [])]
+    texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
     text = "\n\n\n".join(t.strip() for t in texts) + "\n"
-    return Kernels(text, saved=launcher.saved(), infer=True)
+    return Kernels(text, saved=launcher.saved(), infer=True, packs=True)
 
 
 def print_all(plan: Schedule) -> dict[str, Printed]:
@@ -47,7 +50,8 @@ def device_texts(text: str) -> list[str]:
     called = set(re.findall(r"\b(\w+)\(", text))
     more = [name for name in MORE if name in called]
     below = {x for name in more for x in re.findall(r"\b(\w+)\(", MORE[name])}
-    return [*helper_texts(n for n in HELPERS if n in called | below), *(MORE[name] for name in more)]
+    sequences = [text for name, text in SEQUENCES.items() if name in called]
+    return [*helper_texts(n for n in HELPERS if n in called | below), *(MORE[name] for name in more), *sequences]
 
 
 def default_tiles(plan: Schedule) -> Tiles:

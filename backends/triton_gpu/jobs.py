@@ -41,6 +41,8 @@ class Jobs:
         self.fixed: list[tuple[str, int | float | bool | str | None]] = []
         for arg, n in printed.scalars:
             self.fixed.append((arg, float(eval(host_code(n, extents), {"math": math}))))
+        # packs and reversed runs use the same tiles: they differ in addresses only
+        self.fixed += [(name, value) for name, value in (("p_cu_seqlens", None), ("STEP", 1)) if name in names]
         if "PRECISION" in names:
             self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
         text = printed.text.replace(" DOT: tl.constexpr,", "")

@@ -126,6 +126,7 @@ Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum |
 class Kernel:
     """One kernel. block_in_grid: each program does one block. rows: steps of a block as a tile axis, 1 in form "step".
 
+    packs: whether a program may do a sequence of a pack; others know whole batches only.
     every: form "step": steps between two saved states (1: no inner loop).
     """
 
@@ -136,6 +137,7 @@ class Kernel:
     rows: int
     every: int = 1
     block_in_grid: bool = False
+    packs: bool = True
     results: tuple[Array, ...] = field(default=())
 
     def loops(self) -> list[Loop]:

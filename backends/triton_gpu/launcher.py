@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
-from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.print_kernel import SETTINGS, Printed
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.values import host_code
 from seqc.block import BATCH
@@ -63,7 +63,7 @@ class Launcher:
         program = self.program
         arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
         self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "torch", "math", "tl", "x"}
-        self.taken |= {f"d_{safe_name(a)}" for a in arguments}
+        self.taken |= {f"d_{safe_name(a)}" for a in arguments} | {"blocks", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
@@ -78,8 +78,11 @@ class Launcher:
 
     # ---- shapes ----
 
-    def unpack(self) -> list[str]:
-        """`B, T, H, K = q.shape`, and so on until every dim has its size."""
+    def unpack(self, kernels: Sequence[Printed], saves: bool) -> list[str]:
+        """`B, T, H, K = q.shape`, and so on until every dim has its size; then what a pack and a direction change.
+
+        saves: whether the function allocates what has an entry per block.
+        """
         known: set[str] = set()
         lines = []
         decls: list[tuple[str, tuple[str, ...]]] = []
@@ -103,7 +106,17 @@ class Launcher:
                     raise SeqcBug("the Triton launcher", f"no tensor has the dim {d}, and it has no default")
                 lines.append(f"{self.dims[d]} = {dim.default}")
         rows = self.rows_per_block()
-        lines.append(f"NT = (T + {rows - 1}) // {rows}" if rows > 1 else "NT = T")
+        blocks = saves and rows > 1 and any(a.role == "saved" for k in kernels for a in k.arrays)
+        if rows > 1:
+            lines.append(f"NT = (T + {rows - 1}) // {rows}")
+        lines += ["blocks = B, NT"] if blocks else []
+        if any("N_STEPS" in k.runtime for k in kernels):
+            lines.append("N_STEPS = B * T")
+        lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", f"{TAB}B = cu_seqlens.shape[0] - 1"]
+        lines += [f"{TAB}blocks = 1, T // {rows} + B"] if blocks else []
+        lines.append(f"{TAB}cu_seqlens = cu_seqlens.contiguous()")
+        backwards = self.program.direction == "backward"
+        lines.append(f"STEP = {'1 if reverse else -1' if backwards else '-1 if reverse else 1'}")
         return lines
 
     def rows_per_block(self) -> int:
@@ -123,12 +136,18 @@ class Launcher:
 
     def allocate(self, array: Array) -> str:
         """`o = torch.empty(...)`."""
-        shape = ", ".join(self.length(a) for a in array.axes)
+        axes = [self.length(a) for a in array.axes]
+        for i, pair in enumerate(zip(array.axes, array.axes[1:], strict=False)):
+            if pair == (BATCH, STEPS) or (pair == (BATCH, BLOCKS) and self.rows_per_block() == 1):
+                axes[i : i + 2] = [f"*{self.any}.shape[:2]"]
+            elif pair == (BATCH, BLOCKS) and array.role == "saved":
+                axes[i : i + 2] = ["*blocks"]
+        shape = ", ".join(axes)
         kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
         if array.role == "grad" and array.dtype == "io":
             source = array.source[2:].partition("@")[0]
             kind = f"{safe_name(source)}.dtype"
-        return f"{self.local(array.name)} = torch.empty(({shape}{',' if len(array.axes) == 1 else ''}), " \
+        return f"{self.local(array.name)} = torch.empty(({shape}{',' if len(axes) == 1 else ''}), " \
             f"dtype={kind}, device={self.any}.device)"
 
     def local(self, name: str) -> str:
@@ -157,8 +176,9 @@ class Launcher:
         if d not in split:
             return [f"{self.blocks[d]} = {code}"]
         most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels)
-        count = f"{self.counts[d]} = -(-{self.dims[d]} // {self.blocks[d]})"
-        return [f"{self.blocks[d]} = min({code}, {max(most, least)})", count]
+        count = f"-(-{self.dims[d]} // {self.blocks[d]})"
+        count = f"B if cu_seqlens is not None else {count}" if d == BATCH else count
+        return [f"{self.blocks[d]} = min({code}, {max(most, least)})", f"{self.counts[d]} = {count}"]
 
     def grid(self, printed: Printed) -> str:
         """The number of programs."""
@@ -167,14 +187,14 @@ class Launcher:
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""
         tile = self.tiles[printed.kernel.name]
-        arguments = [self.local(a.name) for a in printed.arrays] + list(printed.runtime)
+        bounds = ["cu_seqlens"] if " p_cu_seqlens," in printed.text else []
+        arguments = [self.local(a.name) for a in printed.arrays] + bounds + list(printed.runtime)
         named = [f"{name}={self.dims[d]}" for d, name in printed.dims]
         rows = self.rows_per_block()
         named += [f"{name}={rows if d == 't' else self.blocks[d]}" for d, name in printed.tiles]
         names = {**{d: self.dims[d] for d in self.program.dims}, "t": str(rows), "s": str(rows)}
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
-        named += [f"{x}={x}" for x in ("DOT", "PRECISION") if f"    {x}: tl.constexpr" in printed.text
-                  or f" {x}: tl.constexpr" in printed.text]
+        named += [f"{x}={x}" for x in SETTINGS if f" {x}: tl.constexpr" in printed.text]
         named += [f"num_warps={tile.warps}", f"num_stages={tile.stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
@@ -195,14 +215,14 @@ class Launcher:
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = [f"{s}_in" for s in self.schedule.saved] if save else []
         phases = [printed["states"], printed["outputs"]] if self.schedule.phases else []
-        lines = [*self.unpack(), *self.types(), *self.sizes([whole])]
+        lines = [*self.unpack([whole, *phases], True), *self.types(), *self.sizes([whole])]
         arrays = {a.name: a for k in (whole, *phases) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
         assert {a.name for a in made} == set(results), (results, list(arrays))
         if phases:
             extra = [a for a in arrays.values() if a.role == "saved" and a.name not in saved]
-            lines.append(f"if NT > 1 and _few({self.grid(whole)}, {self.any}):")
+            lines.append(f"if NT > 1 and cu_seqlens is None and _few({self.grid(whole)}, {self.any}):")
             lines += [TAB + x for x in (*self.resized(phases, whole), *map(self.allocate, extra))]
             lines += [TAB + x for k in phases for x in self.launch(k)]
             lines.append("else:")
@@ -212,7 +232,7 @@ class Launcher:
         lines.append(f"return {_tuple([self.local(x) for x in (*results, *saved)])}")
         name = "_forward_triton" if save else "_infer_triton"
         doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
-        return _function(name, [safe_name(a) for a in arguments], doc, lines)
+        return _function(name, [safe_name(a) for a in arguments], doc, lines, calls=True)
 
     def step(self) -> str:
         """`_step_triton`: a sequence of one step."""
@@ -239,10 +259,10 @@ class Launcher:
         given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
         phases = [printed["cotangents"], printed["gradients"]] if self.schedule.phases else []
-        lines = [*self.unpack(), *self.types(), *self.sizes([whole])]
+        lines = [*self.unpack([whole, *phases], False), *self.types(), *self.sizes([whole])]
         mine = self.fresh_arrays(whole)
         if phases:
-            lines.append(f"if NT > 1 and _few({self.grid(whole)}, {self.any}):")
+            lines.append(f"if NT > 1 and cu_seqlens is None and _few({self.grid(whole)}, {self.any}):")
             lines += [TAB + x for x in self.resized(phases, whole)]
             arrays = {a.name: a for k in phases for a in self.fresh_arrays(k)}
             lines += [TAB + x for x in map(self.allocate, arrays.values())]
@@ -262,7 +282,7 @@ class Launcher:
             lines += self.param_gradient(x, decl)
         lines.append(f"return {_tuple([self.local(f'd_{a}') for a in arguments])}")
         names = [safe_name(a) for a in (*arguments, *given)]
-        return _function("_backward_triton", names, "Gradients of every argument of forward.", lines)
+        return _function("_backward_triton", names, "Gradients of every argument of forward.", lines, calls=True)
 
     def fresh_arrays(self, printed: Printed) -> list[Array]:
         """What a backward kernel writes."""
@@ -284,17 +304,12 @@ class Launcher:
         lines = []
         if _zero(backward.get(f"d.{x}")):
             lines.append(f"{name} = torch.zeros_like({safe_name(x)})")
-        sign = -1 if self.program.direction == "backward" else 1
         for key, root in backward.items():
             base, _, offset = key[2:].partition("@")
             if base != x or not offset or _zero(root):
                 continue
-            by = sign * int(offset)
             part = self.local(f"d_{key[2:].replace('@-', '_ahead').replace('@', '_ago')}")
-            size = abs(by)
-            target = f"[:, : max(T - {size}, 0)]" if by > 0 else f"[:, {size} :]"
-            source = f"[:, {size} :]" if by > 0 else f"[:, : max(T - {size}, 0)]"
-            lines.append(f"{name}{target} += {part}{source}")
+            lines.append(f"_add_shifted({name}, {part}, {offset} * STEP, cu_seqlens)")
         return lines
 
     def param_gradient(self, x: str, decl: TensorDecl) -> list[str]:
@@ -329,7 +344,8 @@ class Launcher:
         out = []
         for s in self.schedule.saved:
             batch, *dims = self.program.states[s].axes
-            out.append(Saved(f"{s}_in", (batch, blocks, *dims)))
+            packed = ("1", f"T // {rows} + B" if rows > 1 else "T", *dims)
+            out.append(Saved(f"{s}_in", (batch, blocks, *dims), packed=packed))
         return tuple(out)
 
 
@@ -341,7 +357,8 @@ def _tuple(names: list[str]) -> str:
     return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
 
 
-def _function(name: str, arguments: list[str], doc: str, lines: list[str]) -> str:
+def _function(name: str, arguments: list[str], doc: str, lines: list[str], calls: bool = False) -> str:
+    arguments = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if calls else [])]
     head = [f"def {name}("] + [TAB + x for x in _fill(arguments, 112)] + ["):"]
     short = f"def {name}({', '.join(arguments)}):"
     if len(short) <= 116:

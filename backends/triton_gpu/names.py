@@ -5,7 +5,10 @@ from __future__ import annotations
 from seqc.backends.triton_gpu.roles import base
 from seqc.emit.names import safe_name
 
-FIXED = ("T", "NT", "BT", "B", "DOT", "PRECISION", "tl", "triton", "i_p", "i_t", "i_n", "i_0", "o_t", "m_t", "o_r")
+FIXED = (
+    "T", "NT", "BT", "B", "N_STEPS", "STEP", "DOT", "PRECISION", "tl", "triton", "i_p", "i_t", "i_n", "i_0", "o_t", "m_t",
+    "o_r", "first", "first_block", "p_cu_seqlens",
+)  # fmt: skip
 
 
 class Names:

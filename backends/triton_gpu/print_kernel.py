@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from seqc.backends.triton_gpu.address import Addresses, Scope
+from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, Addresses, Scope
 from seqc.backends.triton_gpu.kernel import (
     PIECES,
     Add,
@@ -40,6 +40,7 @@ from seqc.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used
 TAB = "    "
+SETTINGS = ("STEP", "DOT", "PRECISION")  # compile-time arguments that the launcher has under the same names
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Printer:
         self.roles, self.program = roles, program
         self.uses = Uses(kernel, roles)
         self.names = Names(tuple(program.dims))
-        self.addresses = Addresses(kernel, roles, self.names, program.direction == "backward")
+        self.addresses = Addresses(kernel, roles, self.names)
         following = {a: b for item in self.uses.items if isinstance(item, Advance) for a, b in item.pairs}
         self.values = Values(roles, self.names, self.addresses, Padding(following), self.find)
         self.pointers = {a.name: self.names.fresh(f"p_{safe_name(a.name)}") for a in kernel.arrays}
@@ -91,14 +92,15 @@ class _Printer:
         text = "\n".join(self.scope.lines)
         tile_dims = [d for d in (BATCH, *self.program.dims) if _word(names.block[d], text)]
         dims = [d for d in self.program.dims if _word(names.dims[d], text)]
-        runtime = tuple(x for x in ("B", "T") if _word(x, text))
+        runtime = tuple(x for x in ("B", "T", "N_STEPS") if _word(x, text))
         scalars = tuple((name, n) for n, name in self.values.scalars.items())
         needs_bt = _word("BT", text)
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
         constants += [name for name, _ in scalars]
-        constants += [x for x in ("DOT", "PRECISION") if _word(x, text)]
+        constants += [x for x in SETTINGS if _word(x, text)]
         name = f"{safe_name(self.program.name)}_{self.kernel.name}_kernel"
-        arguments = [self.pointers[a.name] for a in self.kernel.arrays] + list(runtime)
+        bounds = ["p_cu_seqlens"] if _word("p_cu_seqlens", text) else []
+        arguments = [self.pointers[a.name] for a in self.kernel.arrays] + bounds + list(runtime)
         head = f"@triton.jit(do_not_specialize=[{', '.join(repr(x) for x in runtime)}])" if runtime else "@triton.jit"
         lines = [head, f"def {name}("]
         lines += _wrap([*arguments, *(f"{c}: tl.constexpr" for c in constants)])
@@ -135,10 +137,8 @@ class _Printer:
                 counts.append(count)
             else:
                 counts.append(names.dims[one])
-        if self.kernel.block_in_grid or self.uses_blocks():
+        if self.kernel.block_in_grid:
             lines.append("NT = tl.cdiv(T, BT)")
-        if not grid:
-            return
         index = ["i_n" if g == "NT" else names.program(g.strip(PIECES)) for g in grid]
         if len(grid) == 1:
             lines.append(f"{index[0]} = tl.program_id(0).to(tl.int64)")
@@ -150,6 +150,23 @@ class _Printer:
                 lines.append(f"{index[i]} = {code}{f' % {counts[i]}' if i else ''}")
         if self.kernel.block_in_grid:
             lines += ["i_n = i_n.to(tl.int32)", "i_0 = i_n * BT"]
+        self.setup_sequence()
+
+    def setup_sequence(self) -> None:
+        """Where the program's sequence begins, and its length."""
+        lines, bounds = self.scope.lines, "p_cu_seqlens" if self.kernel.packs else "None"
+        which = self.names.program(BATCH)
+        if BATCH in self.roles.blocked:
+            which = f"{which}, {self.addresses.positions(BATCH, self.scope)}"
+        tiles = "s" if BATCH in self.roles.blocked else ""
+        lines.append(f"first, T = sequence{tiles}({bounds}, {which}, T, STEP)")
+        if self.kernel.block_in_grid:
+            return
+        merged = [self.addresses.merged(a) for a in self.kernel.arrays]
+        if self.uses_blocks() or any(SEQUENCE_BLOCKS in axes for axes in merged):
+            lines.append("NT = tl.cdiv(T, BT)")
+        if any(SEQUENCE_BLOCKS in axes for axes in merged):
+            lines.append(f"first_block = first_block{tiles}_of({bounds}, {which}, NT, BT)")
 
     def uses_blocks(self) -> bool:
         return any(loop.over == "blocks" for loop in self.kernel.loops()) or (self.stores_blocks() and self.kernel.every > 1)

@@ -104,7 +104,8 @@ class _Scheduler:
         if self.step:
             for name, decl in self.program.params.items():
                 root = backward.get(f"d.{name}")
-                terms = outer_terms(root, decl.axes, roles) if root is not None else ()
+                # what belongs to a sequence is summed up in its own program: sequences may differ in length
+                terms = outer_terms(root, decl.axes, roles) if root is not None and not decl.per_batch else ()
                 if terms:
                     self.outer[name] = tuple(
                         Outer(sign, (self.factor(a, f"{name}_{i}_left"), self.factor(b, f"{name}_{i}_right")))
@@ -421,4 +422,5 @@ class _Scheduler:
                 todo = [*item.body, *todo]
             elif isinstance(item, Load | Store | StoreSum):
                 arrays.setdefault(item.array.name, item.array)
-        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.every, block_in_grid)
+        packs = what in ("forward", "infer", "backward")
+        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.every, block_in_grid, packs)

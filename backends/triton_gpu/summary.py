@@ -42,7 +42,7 @@ class _Summary:
         sides = [side for dot in dots for side in ((*dot.m, *dot.k), (*dot.k, *dot.n))]
         operands = [Tile(side, BYTES[self.kind]) for side in sides]
         loads = [i for i in items if isinstance(i, Load)]
-        moved = [i for i in items if isinstance(i, Load | Store)]
+        stores = [i for i in items if isinstance(i, Store)]
         carried = () if self.kernel.block_in_grid else tuple(self.tile(n) for n in states)
         return KernelSummary(
             name=self.kernel.name,
@@ -53,7 +53,8 @@ class _Summary:
             scratch=tuple(sorted(operands, key=self.volume)[-2:]),
             dots=dots,
             work=tuple(self.work(items)),
-            moved=tuple(self.stored(i) for i in moved),
+            read=tuple(self.stored(i) for i in loads),
+            written=tuple(self.stored(i) for i in stores),
             rows=self.plan.block.rows,
             loops_over_time=not self.kernel.block_in_grid,
             limits=tuple(self.limits()),

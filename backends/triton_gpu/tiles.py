@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.jobs import Jobs
+from seqc.backends.triton_gpu.kernel import BLOCKS
 from seqc.backends.triton_gpu.launcher import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
 from seqc.backends.triton_gpu.schedule import schedule
@@ -43,6 +44,9 @@ class ChosenKernel:
     summary: KernelSummary
     nanoseconds: int
     spills_everywhere: bool
+    choice: Choice
+    afterwards: int
+    """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +152,15 @@ class _Chooser:
 
     def kernel(self, best: _Lowered, name: str, choice: Choice) -> ChosenKernel:
         tiles = best.tiles(choice.tiles(name))
-        _, summary, jobs = best.kernel(name)
+        printed, summary, jobs = best.kernel(name)
+        partial = [a for a in printed.arrays if a.role == "grad" and (a.partial or BLOCKS in a.axes)]
+        stored = [a for a in printed.arrays if a.role == "grad"]
+        afterwards = len(partial) + (sum(map(len, best.plan.outer.values())) if stored else 0)
         why = "; ".join(choice.binds(name)) or "nothing binds"
         spills = name in choice.spilling
+        spent = choice.part(name, "ns")
         return ChosenKernel(
-            name, tiles, jobs.job(tiles), choice.verdict(name), why, summary, choice.part(name, "ns"), spills
+            name, tiles, jobs.job(tiles), choice.verdict(name), why, summary, spent, spills, choice, afterwards
         )
 
     def solved(self, names: Sequence[str], rows: Iterable[int]) -> Choice:

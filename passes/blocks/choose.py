@@ -26,6 +26,7 @@ from seqc.program import Program
 NOMINAL = 64  # extent assumed for a dim that has no default
 HEADS = 8  # the same for a dim that nothing mixes, beside the innermost such dim
 BATCHES = 2
+LANES = 64  # indices of the lane that a program holds at most
 CHUNKS = (16, 32, 64)  # 128 rows spill on every target asked; a spec may still wish for them
 SCAN_ROWS = (64,)
 
@@ -165,6 +166,8 @@ def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Mac
     sizes = nominal_sizes(program) | {ROW: rows, COL: rows}
     apart = [d for d in free_dims(program.graph) if d != lane(program)] if machine.programs else []
     sizes |= dict.fromkeys(apart, 1)
+    if machine.programs and lane(program):
+        sizes[lane(program)] = min(sizes[lane(program)], LANES)
     spent = cost(forward.values(), sizes)
     if rows > 1 and spent.largest > machine.largest:
         return inf

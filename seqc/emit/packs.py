@@ -28,6 +28,27 @@ def sequences_text(sig: Signature) -> str:
     return _ONE_BY_ONE.format(**names).strip()
 
 
+def shifted_text(name: str) -> str:
+    """The function that adds gradients of an input that was read at another step. name: what a backend calls it."""
+    return _SHIFTED.replace("NAME", name).strip()
+
+
+_SHIFTED = '''
+def NAME(total, part, by, cu_seqlens):
+    """total[:, t] += part[:, t + by] for all t whose t + by is a step of the same sequence."""
+    size = total.shape[1] - abs(by)
+    if size <= 0:
+        return
+    here, there = (slice(0, size), slice(by, None)) if by > 0 else (slice(-by, None), slice(0, size))
+    moved = part[:, there]
+    if cu_seqlens is not None:
+        steps = torch.arange(total.shape[1], dtype=cu_seqlens.dtype, device=total.device)
+        own = torch.searchsorted(cu_seqlens, steps, right=True)
+        same = (own[here] == own[there]).view(-1, *[1] * (total.dim() - 2))
+        moved = torch.where(same, moved, 0.0)
+    total[:, here] += moved
+'''
+
 _BOUNDS = '''
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""

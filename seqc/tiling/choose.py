@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from seqc.targets import Target
+from seqc.tiling.expression import evaluate
 from seqc.tiling.kernel_problem import Kernel, Told, kernel_problem
 from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.problem import Clash, Problem, Solution
@@ -51,8 +52,7 @@ class Choice:
 
     def part(self, kernel: str, name: str) -> int:
         """A named quantity of one kernel, such as "ns"."""
-        parts = dict(self.solution.parts)
-        return parts.get(f"{kernel}.{name}", parts.get(name, 0))
+        return dict(self.solution.parts)[self.name(kernel, name)]
 
     def verdict(self, kernel: str) -> Verdict | None:
         """The toolchain's figures at these tiles; None where it was never asked."""
@@ -69,6 +69,21 @@ class Choice:
             if isinstance(probe, Solution) and not any(dict(tiles) == _tiles(probe) for tiles, _ in one.told):
                 return _tiles(probe)
         return self.tiles(kernel) if self.verdict(kernel) is None else None
+
+    def spills(self, kernel: str) -> list[tuple[dict[str, int], Verdict, int]]:
+        """Tiles with the same rows that the toolchain made and that spill, with their modelled nanoseconds, best first."""
+        names = {name for name, _ in self.solution.assignment}
+        found = []
+        for tiles, verdict in self.kernels[kernel].told:
+            if verdict.error is None and tiles["C"] == self.rows:
+                own = {f"{kernel}.{n}" if f"{kernel}.{n}" in names else n: value for n, value in tiles.items()}
+                at = dict(self.solution.assignment) | own
+                found.append((dict(tiles), verdict, int(evaluate(dict(self.problem.parts)[self.name(kernel, "ns")], at))))
+        return sorted(found, key=lambda one: one[2])
+
+    def name(self, kernel: str, part: str) -> str:
+        """A part of one kernel as the problem calls it."""
+        return f"{kernel}.{part}" if len(self.kernels) > 1 else part
 
     def binds(self, kernel: str) -> list[str]:
         """What keeps the kernel from being faster, what helps most first."""

@@ -16,6 +16,7 @@ from seqc.tiling.expression import Chosen, Const, Expr, Name, Product, Sum, ceil
 from seqc.tiling.kernel_summary import Dim, KernelSummary, Tile, Workload
 from seqc.tiling.problem import Constraint, Variable
 from seqc.tiling.quarantine import Use, quarantined
+from seqc.tiling.verdicts import Verdict
 
 __all__ = ["LOCAL_BYTES", "OVERHEAD_REGISTERS", "KernelModel"]
 
@@ -145,6 +146,11 @@ class KernelModel:
         over = most(0, self.words() + self.threads * -self.room())
         return ceil_div(over * 8, LOCAL_BYTES)
 
+    def spill_time(self, verdict: Verdict, threads: int) -> int:
+        """Nanoseconds a turn that a kernel's spills cost: by its instructions, or its bytes written and read once."""
+        moved = max(2 * verdict.spills, 4 * verdict.count("spill")) if verdict.spills else 0
+        return -(-moved * threads // LOCAL_BYTES)
+
     def limits(self) -> list[Constraint]:
         return [
             Constraint(one.sentence, self.name(one.variable), one.relation, Const(one.value))
@@ -212,25 +218,18 @@ class KernelModel:
                 found.setdefault(sentence, []).append(chosen)
         return [Constraint(text, Sum(tuple(bad)), "<=", Const(0)) for text, bad in found.items()]
 
-    def time(self, spilled: Expr) -> tuple[Expr, tuple[tuple[str, Expr], ...]]:
+    def time(self, spilled: Expr | int = 0) -> tuple[Expr, tuple[tuple[str, Expr], ...]]:
         """Modelled nanoseconds of the whole kernel, and the quantities behind them. spilled: nanoseconds a turn."""
-        target, load, resident = self.target, self.workload, self.name("resident")
-        programs: Expr = Const(load.batch if not any(dim.name == "B" for dim in self.dims.values()) else 1)
-        for dim in self.dims.values():
-            match dim.role:
-                case "grid":
-                    programs = programs * dim.size
-                case "block":
-                    programs = programs * ceil_div(dim.size, self.name(f"B{dim.name}"))
-        turns = -(-load.length // self.summary.rows)
-        if not self.summary.loops_over_time:
-            programs, turns = programs * turns, 1
+        target, resident = self.target, self.name("resident")
+        turns = -(-self.workload.length // self.summary.rows)
+        programs = self.programs(self.dims) * (1 if self.summary.loops_over_time else turns)
+        turns = turns if self.summary.loops_over_time else 1
         alone, shared = self.arithmetic()
-        alone, shared = (alone, shared) if spilled == Const(0) else (alone + spilled, shared + spilled)
+        alone, shared = (alone, shared) if spilled == 0 else (alone + spilled, shared + spilled)
         wait = ceil_div(LOAD_LATENCY, self.name("stages")) + DOT_LATENCY * sum(dot.times for dot in self.summary.dots)
         waves = ceil_div(programs, resident * target.units)
         busy = waves * turns * most(alone + wait, resident * shared)
-        traffic = ceil_div(programs * turns * self.bytes(self.summary.moved), target.bytes_per_ns)
+        traffic = ceil_div(self.traffic(), target.bytes_per_ns)
         parts = (
             ("programs", programs),
             ("waves", waves),
@@ -244,6 +243,26 @@ class KernelModel:
             ("tile registers a thread", ceil_div(self.words(), self.threads)),
         )
         return most(busy, traffic), parts
+
+    def programs(self, dims: Iterable[str]) -> Expr:
+        """Programs that walk a sequence, or one of its turns, counting of the cut dims only those named."""
+        programs: Expr = Const(self.workload.batch if "B" not in self.dims else 1)
+        for dim in self.dims.values():
+            if dim.role == "grid":
+                programs = programs * dim.size
+            elif dim.role == "block" and dim.name in dims:
+                programs = programs * ceil_div(dim.size, self.name(f"B{dim.name}"))
+        return programs
+
+    def traffic(self) -> Expr:
+        """Bytes between the chip and its memory. What the pieces of a dim all read is read once: they run side by side."""
+        turns = -(-self.workload.length // self.summary.rows)
+        written = self.programs(self.dims) * turns * self.bytes(self.summary.written)
+        reads: dict[tuple[str, ...], list[Tile]] = {}
+        for tile in self.summary.read:
+            cut = tuple(d for d in tile.dims if self.dims[d].role == "block")
+            reads.setdefault(cut, []).append(tile)
+        return Sum((written, *(self.programs(cut) * turns * self.bytes(tiles) for cut, tiles in reads.items())))
 
     def arithmetic(self) -> tuple[Expr, Expr]:
         """Nanoseconds of a turn's arithmetic: of a program alone, whose warps use part of a unit, and at full rate."""

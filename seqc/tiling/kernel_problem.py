@@ -14,7 +14,7 @@ from itertools import product
 
 from seqc.targets import Target
 from seqc.tiling.expression import Case, Chosen, Const, Expr, Sum, evaluate
-from seqc.tiling.kernel_model import LOCAL_BYTES, OVERHEAD_REGISTERS, KernelModel
+from seqc.tiling.kernel_model import OVERHEAD_REGISTERS, KernelModel
 from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.problem import Constraint, Problem, Variable
 from seqc.tiling.verdicts import Verdict
@@ -196,11 +196,11 @@ class _OneKernel:
     def name(self, own: str) -> str:
         return own if own == "C" else self.called.get(own, self.prefix + own)
 
-    def spilled(self, rows: int) -> Expr:
+    def spilled(self, rows: int) -> Expr | int:
         """Nanoseconds that spilled registers cost in a turn: as told, no less for larger tiles, or as modelled."""
         builder = self.at[rows]
         if not self.kernel.spilling:
-            return Const(0)
+            return 0
         terms: list[Expr] = [Const(0)]
         for tiles in tile_choices(builder.summary, self.target):
             threads = tiles["warps"] * self.target.warp
@@ -208,8 +208,7 @@ class _OneKernel:
             price = 0
             for known, verdict in self.kernel.told:
                 if verdict.error is None and _no_less({"C": rows, **tiles}, known):
-                    moved = max(2 * verdict.spills, 4 * dict(verdict.counts).get("spill", 0))
-                    price = max(price, -(-moved * threads // LOCAL_BYTES))
+                    price = max(price, builder.spill_time(verdict, threads))
                     if known == {"C": rows, **tiles}:
                         break
             else:

@@ -93,8 +93,10 @@ class KernelSummary:
     """Further tiles in shared memory at once, such as operands of products between registers."""
     dots: tuple[Dot, ...] = ()
     work: tuple[Work, ...] = ()
-    moved: tuple[Tile, ...] = ()
-    """Tiles read from or written to memory in each turn."""
+    read: tuple[Tile, ...] = ()
+    """Tiles read from memory in each turn."""
+    written: tuple[Tile, ...] = ()
+    """Tiles written to memory in each turn."""
     rows: int = 1
     """Steps of time that one turn serves."""
     loops_over_time: bool = True

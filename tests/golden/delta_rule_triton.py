@@ -253,19 +253,44 @@ def unit_lower_inverse(M, C: tl.constexpr, PRECISION: tl.constexpr):
     return tl.reshape(b_X, (C, C))
 
 
+@_jit
+def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
+    """(row of the first step taken, number of steps) of sequence i_b, which is taken from its end where STEP is -1."""
+    if p_cu_seqlens is None:
+        first = i_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64)
+        T = (tl.load(p_cu_seqlens + i_b + 1) - first).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+
+
+@_jit
+def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
+    """Where the blocks of sequence i_b begin, in what has an entry per block."""
+    if p_cu_seqlens is None:
+        at = i_b * NT
+    else:
+        at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b
+    return at
+
+
 @_jit(do_not_specialize=['T'])
 def delta_rule_forward_kernel(
-    p_S_0, p_S_in, p_q, p_beta, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_S_0, p_S_in, p_q, p_beta, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
@@ -279,18 +304,18 @@ def delta_rule_forward_kernel(
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_th = (i_b * T + i_0) * H + i_h
-        o_th = o_r * H
+        at_th = (first + STEP * i_0) * H + i_h
+        o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         # output o = sum[K](q * S) / sqrt(K)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
@@ -318,17 +343,18 @@ def delta_rule_forward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_infer_kernel(
-    p_S_0, p_q, p_beta, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_S_0, p_q, p_beta, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Outputs and final states."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
@@ -342,16 +368,16 @@ def delta_rule_infer_kernel(
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_th = (i_b * T + i_0) * H + i_h
-        o_th = o_r * H
+        at_th = (first + STEP * i_0) * H + i_h
+        o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         # output o = sum[K](q * S) / sqrt(K)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
@@ -377,19 +403,21 @@ def delta_rule_infer_kernel(
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
-@_jit(do_not_specialize=['B', 'T'])
+@_jit(do_not_specialize=['T', 'N_STEPS'])
 def delta_rule_backward_kernel(
-    p_d_S_T, p_S_in, p_beta, p_k, p_v, p_q, p_d_o, p_d_q, p_d_beta, p_d_k, p_d_v, p_d_S_0, B, T, H: tl.constexpr,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_d_S_T, p_S_in, p_beta, p_k, p_v, p_q, p_d_o, p_d_q, p_d_beta, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T,
+    N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
@@ -403,17 +431,17 @@ def delta_rule_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        at_th = (i_b * T + i_0) * H + i_h
+        at_th = (first + STEP * i_0) * H + i_h
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_th = o_r * H
+        o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
@@ -435,7 +463,7 @@ def delta_rule_backward_kernel(
         b_sum_2_low = tl.where(m_pair, b_sum_2, 0.0)
         b_sum_3 = tl.dot(b_sum_2_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
         b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
         tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_Sx_2, mask=m_tk)
         # gradient of beta
@@ -458,7 +486,7 @@ def delta_rule_backward_kernel(
         b_x_5 = b_sum_8 + b_sum_9
         b_x_6 = b_sum_4 + b_x_5
         b_kx_6 = tl.sum(b_k * b_x_6, 1)
-        at_vth = ((i_v * B + i_b) * T + i_0) * H + i_h
+        at_vth = (i_v * N_STEPS + first + STEP * i_0) * H + i_h
         tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_kx_6, 0.0), mask=m_t)
         # gradient of k
         b_sum_10 = tl.dot(b_x_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
@@ -477,15 +505,16 @@ def delta_rule_backward_kernel(
 @_jit(do_not_specialize=['T'])
 def delta_rule_states_kernel(
     p_S_0, p_S_in, p_beta, p_k, p_v, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(None, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] > o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
@@ -500,15 +529,15 @@ def delta_rule_states_kernel(
         i_0 = i_n * BT
         at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_th = (i_b * T + i_0) * H + i_h
+        at_th = (first + STEP * i_0) * H + i_h
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_th = o_r * H
+        o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
         m_t = o_t < T - i_0
@@ -529,7 +558,8 @@ def delta_rule_states_kernel(
 @_jit(do_not_specialize=['B', 'T'])
 def delta_rule_outputs_kernel(
     p_S_in, p_q, p_beta, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Second of two: the outputs of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -541,6 +571,7 @@ def delta_rule_outputs_kernel(
     i_n = i_p // (B * H * NV)
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
+    first, T = sequence(None, i_b, T, STEP)
     o_t = tl.arange(0, BT)
     at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
@@ -550,16 +581,16 @@ def delta_rule_outputs_kernel(
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    at_thk = ((i_b * T + i_0) * H + i_h) * K
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_th = (i_b * T + i_0) * H + i_h
-    o_th = o_r * H
+    at_th = (first + STEP * i_0) * H + i_h
+    o_th = o_r * (STEP * H)
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_thv = ((i_b * T + i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     # output o = sum[K](q * S) / sqrt(K)
     b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
@@ -584,16 +615,17 @@ def delta_rule_outputs_kernel(
 @_jit(do_not_specialize=['T'])
 def delta_rule_cotangents_kernel(
     p_d_S_T, p_d_S_out, p_k, p_beta, p_q, p_d_o, p_d_S_0, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(None, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] > o_t[None, :])
     m_pair_1 = (o_t[:, None] >= o_t[None, :])
@@ -609,16 +641,16 @@ def delta_rule_cotangents_kernel(
         i_0 = i_n * BT
         at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_th = (i_b * T + i_0) * H + i_h
-        o_th = o_r * H
+        at_th = (first + STEP * i_0) * H + i_h
+        o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_t = o_t < T - i_0
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
@@ -641,11 +673,11 @@ def delta_rule_cotangents_kernel(
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
-@_jit(do_not_specialize=['B', 'T'])
+@_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def delta_rule_gradients_kernel(
-    p_S_in, p_d_S_out, p_beta, p_k, p_v, p_q, p_d_o, p_d_q, p_d_beta, p_d_k, p_d_v, B, T, H: tl.constexpr,
+    p_S_in, p_d_S_out, p_beta, p_k, p_v, p_q, p_d_o, p_d_q, p_d_beta, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second of two: the gradients of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -657,6 +689,7 @@ def delta_rule_gradients_kernel(
     i_n = i_p // (B * H * NV)
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
+    first, T = sequence(None, i_b, T, STEP)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
@@ -669,15 +702,15 @@ def delta_rule_gradients_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    at_th = (i_b * T + i_0) * H + i_h
+    at_th = (first + STEP * i_0) * H + i_h
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_th = o_r * H
+    o_th = o_r * (STEP * H)
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-    at_thk = ((i_b * T + i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_thv = ((i_b * T + i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
@@ -699,7 +732,7 @@ def delta_rule_gradients_kernel(
     b_sum_2_low = tl.where(m_pair, b_sum_2, 0.0)
     b_sum_3 = tl.dot(b_sum_2_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
     b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
     m_tk = m_t[:, None] & m_k[None, :]
     tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_Sx_2, mask=m_tk)
     # gradient of beta
@@ -722,7 +755,7 @@ def delta_rule_gradients_kernel(
     b_x_5 = b_sum_8 + b_sum_9
     b_x_6 = b_sum_4 + b_x_5
     b_kx_6 = tl.sum(b_k * b_x_6, 1)
-    at_vth = ((i_v * B + i_b) * T + i_0) * H + i_h
+    at_vth = (i_v * N_STEPS + first + STEP * i_0) * H + i_h
     tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_kx_6, 0.0), mask=m_t)
     # gradient of k
     b_sum_10 = tl.dot(b_x_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
@@ -752,106 +785,121 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
-def _forward_triton(q, v, k, beta, S_0):
+def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
+    blocks = B, NT
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        blocks = 1, T // 16 + B
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
-    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
+    S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
+    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
+    if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=2, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, beta, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            S_0, S_in, q, beta, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
 
-def _infer_triton(q, v, k, beta, S_0):
+def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
+    blocks = B, NT
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        blocks = 1, T // 16 + B
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
+    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
-        S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+    if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
+        S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            S_in, q, beta, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=2, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_infer_kernel[(B * H * NV,)](
-            S_0, q, beta, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            S_0, q, beta, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T
 
 
-def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T):
+def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
+    N_STEPS = B * T
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    if NT > 1 and _few(B * H * NV, q):
+    if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
         BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_beta = torch.empty((NV, B, T, H), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_beta = torch.empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         delta_rule_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, k, beta, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=3, enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=3, enable_fp_fusion=True,
         )
         delta_rule_gradients_kernel[(NT * B * H * NV,)](
-            S_in, d_S_out, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
-            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            S_in, d_S_out, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_beta = d_beta.sum(0)
         d_k = d_k.sum(0)
     else:
-        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_beta = torch.empty((NV, B, T, H), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_beta = torch.empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
-            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=3, enable_fp_fusion=True,
+            d_S_T, S_in, beta, k, v, q, d_o, d_q, d_beta, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V,
+            BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2,
+            num_stages=3, enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_beta = d_beta.sum(0)
@@ -962,9 +1010,9 @@ def _infer_torch(*tensors):
 
 
 def _saved_triton(packed, B, T, H, K, V, io, carry):
-    """Shapes and dtypes of what forward saves: S_in; nothing of a pack, which runs again."""
+    """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return []
+        return [((1, T // 16 + B, H, K, V), carry)]
     return [((B, (T + 15) // 16, H, K, V), carry)]
 
 
@@ -975,9 +1023,7 @@ def _prepare_triton(carry, *tensors):
 
 
 _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
-_TRITON = _Form(
-    _prepare_triton, *_one_by_one(_infer_triton, _forward_triton, _backward_triton), _saved_triton, _step_triton
-)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
 def _form(*tensors):
@@ -1250,10 +1296,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_dfac245ab371", 0
+    name, tries = "seqc_delta_rule_5c88a0457628", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_dfac245ab371_{tries}"
+        name = f"seqc_delta_rule_5c88a0457628_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

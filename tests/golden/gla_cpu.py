@@ -600,6 +600,18 @@ using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
 typedef real vec __attribute__((vector_size(BYTES)));
 typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
 
+// A call: B sequences of T steps, or a pack of B in one row: sequence i has the steps from bounds[i] up to bounds[i + 1].
+// way: 1 from the first step to the last, -1 from the last to the first.
+struct Call {
+  i64 B, T, way;
+  const i64* bounds;
+  i64 rows() const { return bounds ? bounds[B] : B * T; }
+  i64 steps(i64 i) const { return bounds ? bounds[i + 1] - bounds[i] : T; }
+  i64 row(i64 i) const { return bounds ? bounds[i] : i * T; }
+  // where the segments of sequence i begin: bounds[i] / every + i leaves each sequence of a pack as many as it needs
+  i64 segment(i64 i, i64 every) const { return bounds ? bounds[i] / every + i : i * ((T + every - 1) / every); }
+};
+
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
@@ -1002,10 +1014,12 @@ struct ForwardScratch {
 };
 
 template <bool save>
-int forward_program(const Forward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
+int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
   ForwardScratch* const memory = scratch<ForwardScratch>();
   if (!memory) return 1;
   ForwardScratch& w = *memory;
+  const i64 B = call.B, T = call.steps(i_B), rows = call.rows(), way = call.way;
+  const i64 row = call.row(i_B), segment_0 = call.segment(i_B, 32), t_0 = way > 0 ? 0 : T - 1;
   const i64 o_V = panel * w_V, m_V = std::min(w_V, n_V - o_V);
   const real* __restrict const p_S_0 = a.g_S_0 + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
   real s_c0;
@@ -1026,15 +1040,15 @@ int forward_program(const Forward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel)
     }
   }
   for (i64 step = 0; step < T; ++step) {
-    const i64 t = step;
-    const real* __restrict const p_q = a.g_q + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-    const real* __restrict const p_g = a.g_g + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-    const real* __restrict const p_k = a.g_k + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-    const real* __restrict const p_v = a.g_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
-    real* __restrict const p_o = a.g_o + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+    const i64 t = t_0 + way * step;
+    const real* __restrict const p_q = a.g_q + (row + t) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_g = a.g_g + (row + t) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_k = a.g_k + (row + t) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_v = a.g_v + (row + t) * n_H * n_V + i_H * n_V + o_V;
+    real* __restrict const p_o = a.g_o + (row + t) * n_H * n_V + i_H * n_V + o_V;
     if (save && step % 32 == 0) {
       const i64 segment = step / 32, segments = (T + 31) / 32;
-      real* __restrict const p_S_kept = a.g_S_kept + i_B * segments * n_H * n_K * n_V + segment * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+      real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
       {
         constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
         for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
@@ -1061,7 +1075,7 @@ int forward_program(const Forward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel)
     }
     // S = exp(g) * S[t-1] + k * v
     {
-      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 12 / 2)));
+      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 2)));
       for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
         vec r0[CB]{};
         vec v_v[CB];
@@ -1121,7 +1135,9 @@ int forward_program(const Forward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel)
 
 }  // namespace
 
-extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+extern "C" int seqc_forward(
+    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
+  const Call call{B, T, way, bounds};
   const Forward a{
       static_cast<const real*>(arrays[0]),
       static_cast<const real*>(arrays[1]),
@@ -1133,16 +1149,16 @@ extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* ar
       static_cast<real*>(arrays[7]),
   };
   const i64 programs = B * n_H * panels;
-  const bool several = threads > 1 && B * T * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
+  const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    failed |= (save ? forward_program<true>(a, B, T, rest, i_H, panel) : forward_program<false>(a, B, T, rest, i_H, panel));
+    failed |= (save ? forward_program<true>(a, call, rest, i_H, panel) : forward_program<false>(a, call, rest, i_H, panel));
   }
   return failed;
 }
@@ -1175,10 +1191,12 @@ struct BackwardScratch {
   alignas(64) real rows_0[z_V * W];
 };
 
-int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
+int backward_program(const Backward& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
   BackwardScratch* const memory = scratch<BackwardScratch>();
   if (!memory) return 1;
   BackwardScratch& w = *memory;
+  const i64 B = call.B, T = call.steps(i_B), rows = call.rows(), way = call.way;
+  const i64 row = call.row(i_B), segment_0 = call.segment(i_B, 32), t_0 = way > 0 ? 0 : T - 1;
   const i64 o_V = panel * w_V, m_V = std::min(w_V, n_V - o_V);
   const real* __restrict const p_d_S_T = a.g_d_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
   real s_c0;
@@ -1190,16 +1208,16 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
   const i64 segments = (T + 31) / 32;
   for (i64 segment = segments - 1; segment >= 0; --segment) {
     const i64 first = segment * 32, count = std::min<i64>(32, T - first);
-    const real* __restrict const p_S_kept = a.g_S_kept + i_B * segments * n_H * n_K * n_V + segment * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+    const real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
     transpose(p_S_kept, n_V, w.seg_S, z_K, m_K, m_V);
     for (i64 slot = 0; slot < count; ++slot) {  // the states of the segment, again
       const i64 step = first + slot;
-      const i64 t = step;
-      const real* __restrict const p_g = a.g_g + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-      const real* __restrict const p_k = a.g_k + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-      const real* __restrict const p_v = a.g_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
-      const real* __restrict const p_d_o = a.g_d_o + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
-      real* __restrict const p_d_q = a.g_d_q + panel * B * T * n_H * n_K + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
+      const i64 t = t_0 + way * step;
+      const real* __restrict const p_g = a.g_g + (row + t) * n_H * n_K + i_H * n_K;
+      const real* __restrict const p_k = a.g_k + (row + t) * n_H * n_K + i_H * n_K;
+      const real* __restrict const p_v = a.g_v + (row + t) * n_H * n_V + i_H * n_V + o_V;
+      const real* __restrict const p_d_o = a.g_d_o + (row + t) * n_H * n_V + i_H * n_V + o_V;
+      real* __restrict const p_d_q = a.g_d_q + panel * rows * n_H * n_K + (row + t) * n_H * n_K + i_H * n_K;
       real* const p_s_x1 = w.s_x1 + slot * (z_K);
       real* const p_s_x2 = w.s_x2 + slot * (z_V);
       real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
@@ -1228,7 +1246,7 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
       }
       // S = exp(g) * S[t-1] + k * v
       {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 12 / 3)));
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 3)));
         for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
           vec r0[CB]{};
           vec x0[CB];
@@ -1271,18 +1289,18 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
     }
     for (i64 slot = count - 1; slot >= 0; --slot) {
       const i64 step = first + slot;
-      const i64 t = step;
-      const real* __restrict const p_k = a.g_k + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-      const real* __restrict const p_v = a.g_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
-      const real* __restrict const p_q = a.g_q + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-      real* __restrict const p_d_g = a.g_d_g + panel * B * T * n_H * n_K + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-      real* __restrict const p_d_k = a.g_d_k + panel * B * T * n_H * n_K + i_B * T * n_H * n_K + t * n_H * n_K + i_H * n_K;
-      real* __restrict const p_d_v = a.g_d_v + i_B * T * n_H * n_V + t * n_H * n_V + i_H * n_V + o_V;
+      const i64 t = t_0 + way * step;
+      const real* __restrict const p_k = a.g_k + (row + t) * n_H * n_K + i_H * n_K;
+      const real* __restrict const p_v = a.g_v + (row + t) * n_H * n_V + i_H * n_V + o_V;
+      const real* __restrict const p_q = a.g_q + (row + t) * n_H * n_K + i_H * n_K;
+      real* __restrict const p_d_g = a.g_d_g + panel * rows * n_H * n_K + (row + t) * n_H * n_K + i_H * n_K;
+      real* __restrict const p_d_k = a.g_d_k + panel * rows * n_H * n_K + (row + t) * n_H * n_K + i_H * n_K;
+      real* __restrict const p_d_v = a.g_d_v + (row + t) * n_H * n_V + i_H * n_V + o_V;
       real* const p_s_x1 = w.s_x1 + slot * (z_K);
       real* const p_s_x2 = w.s_x2 + slot * (z_V);
       real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
       {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 12 / 5)));
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 5)));
         for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
           vec r0[CB]{};
           vec r1[CB]{};
@@ -1360,7 +1378,9 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 pane
 
 }  // namespace
 
-extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+extern "C" int seqc_backward(
+    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
+  const Call call{B, T, way, bounds};
   const Backward a{
       static_cast<const real*>(arrays[0]),
       static_cast<const real*>(arrays[1]),
@@ -1376,16 +1396,16 @@ extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* a
       static_cast<real*>(arrays[11]),
   };
   const i64 programs = B * n_H * panels;
-  const bool several = threads > 1 && B * T * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
+  const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    failed |= backward_program(a, B, T, rest, i_H, panel);
+    failed |= backward_program(a, call, rest, i_H, panel);
   }
   return failed;
 }
@@ -1406,7 +1426,7 @@ struct StepScratch {
   alignas(64) real s_x2[z_V];
 };
 
-int step_program(const Step& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
+int step_program(const Step& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
   StepScratch* const memory = scratch<StepScratch>();
   if (!memory) return 1;
   StepScratch& w = *memory;
@@ -1436,7 +1456,7 @@ int step_program(const Step& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
   }
   // S = exp(g) * S[t-1] + k * v
   {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 12 / 2)));
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 2)));
     for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
       vec r0[CB]{};
       vec v_v[CB];
@@ -1482,7 +1502,9 @@ int step_program(const Step& a, i64 B, i64 T, i64 i_B, i64 i_H, i64 panel) {
 
 }  // namespace
 
-extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+extern "C" int seqc_step(
+    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
+  const Call call{B, T, way, bounds};
   const Step a{
       static_cast<const real*>(arrays[0]),
       static_cast<const real*>(arrays[1]),
@@ -1493,16 +1515,16 @@ extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* array
       static_cast<real*>(arrays[6]),
   };
   const i64 programs = B * n_H * panels;
-  const bool several = threads > 1 && B * T * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
+  const bool several = threads > 1 && call.rows() * (n_H * n_K * n_V) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    failed |= step_program(a, B, T, rest, i_H, panel);
+    failed |= step_program(a, call, rest, i_H, panel);
   }
   return failed;
 }
@@ -1535,15 +1557,17 @@ def _native_kernel(dtype, *sizes):
     """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
     library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
-        function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+        whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
+        function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
     library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
     library.seqc_large_pages.restype = None
     return library, library.seqc_panels()
 
 
-def _native_run(function, B, T, save, *arrays):
-    """Call a kernel on contiguous tensors; None is an array that it does not write."""
-    if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
+def _native_run(function, B, T, way, bounds, save, *arrays):
+    """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
+    pointer = None if bounds is None else bounds.data_ptr()
+    if function(B, T, way, pointer, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
@@ -1580,44 +1604,75 @@ def _ready_cpu(q, k, v, g, S_0):
     return _native_found(torch.float64 if double else torch.float32, q.shape[-2], q.shape[-1], v.shape[-1])
 
 
-def _forward_cpu(q, k, v, g, S_0):
+def _forward_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Results, and what backward needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
+    segments = B, (T + 31) // 32
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        segments = 1, T // 32 + B
+        cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
+    way = -1 if reverse else 1
     library, panels = _native_kernel(q.dtype, H, K, V)
-    out_o = q.new_empty(B, T, H, V)
+    out_o = q.new_empty(*q.shape[:2], H, V)
     out_S_T = q.new_empty(B, H, K, V)
-    out_S_kept = q.new_empty(B, (T + 31) // 32, H, K, V)
+    out_S_kept = q.new_empty(*segments, H, K, V)
     _native_fresh(library, out_o, out_S_T, out_S_kept)
-    _native_run(library.seqc_forward, B, T, 1, q, k, v, g, S_0, out_o, out_S_T, out_S_kept)
+    _native_run(library.seqc_forward, B, T, way, cu_seqlens, 1, q, k, v, g, S_0, out_o, out_S_T, out_S_kept)
     return out_o, out_S_T, out_S_kept
 
 
-def _infer_cpu(q, k, v, g, S_0):
+def _infer_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Results only."""
     B, T, H, K = q.shape
     V = v.shape[3]
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
+    way = -1 if reverse else 1
     library, panels = _native_kernel(q.dtype, H, K, V)
-    out_o = q.new_empty(B, T, H, V)
+    out_o = q.new_empty(*q.shape[:2], H, V)
     out_S_T = q.new_empty(B, H, K, V)
     _native_fresh(library, out_o, out_S_T)
-    _native_run(library.seqc_forward, B, T, 0, q, k, v, g, S_0, out_o, out_S_T, None)
+    _native_run(library.seqc_forward, B, T, way, cu_seqlens, 0, q, k, v, g, S_0, out_o, out_S_T, None)
     return out_o, out_S_T
 
 
-def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T):
+def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
     """Gradients of inputs, params, initial states."""
     B, T, H, K = q.shape
     V = v.shape[3]
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
+    way = -1 if reverse else 1
     library, panels = _native_kernel(q.dtype, H, K, V)
-    grad_q = q.new_empty(panels, B, T, H, K)
-    grad_g = q.new_empty(panels, B, T, H, K)
-    grad_k = q.new_empty(panels, B, T, H, K)
-    grad_v = q.new_empty(B, T, H, V)
+    grad_q = q.new_empty(panels, *q.shape[:2], H, K)
+    grad_g = q.new_empty(panels, *q.shape[:2], H, K)
+    grad_k = q.new_empty(panels, *q.shape[:2], H, K)
+    grad_v = q.new_empty(*q.shape[:2], H, V)
     grad_S_0 = q.new_empty(B, H, K, V)
     _native_fresh(library, grad_q, grad_g, grad_k, grad_v, grad_S_0)
     _native_run(
-        library.seqc_backward, B, T, 0, q, k, v, g, S_kept, d_o, d_S_T, grad_q, grad_g, grad_k, grad_v, grad_S_0
+        library.seqc_backward,
+        B,
+        T,
+        way,
+        cu_seqlens,
+        0,
+        q,
+        k,
+        v,
+        g,
+        S_kept,
+        d_o,
+        d_S_T,
+        grad_q,
+        grad_g,
+        grad_k,
+        grad_v,
+        grad_S_0,
     )
     grad_q = _native_added(grad_q, 1)
     grad_g = _native_added(grad_g, 1)
@@ -1632,7 +1687,7 @@ def _step_cpu(q, k, v, g, S_0):
     library, _ = _native_kernel(q.dtype, H, K, V)
     out_o = q.new_empty(B, H, V)
     out_S_T = q.new_empty(B, H, K, V)
-    _native_run(library.seqc_step, B, 1, 0, q, k, v, g, S_0, out_o, out_S_T)
+    _native_run(library.seqc_step, B, 1, 1, None, 0, q, k, v, g, S_0, out_o, out_S_T)
     return out_o, out_S_T
 
 
@@ -1731,14 +1786,14 @@ def _infer_torch(*tensors):
 
 
 def _saved_cpu(packed, B, T, H, K, V, io, carry):
-    """Shapes and dtypes of what forward saves: S_kept; nothing of a pack, which runs again."""
+    """Shapes and dtypes of what forward saves: S_kept."""
     if packed:
-        return []
+        return [((1, T // 32 + B, H, K, V), carry)]
     return [((B, (T + 31) // 32, H, K, V), carry)]
 
 
 _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
-_CPU = _Form(_prepare_torch, *_one_by_one(_infer_cpu, _forward_cpu, _backward_cpu), _saved_cpu, _step_cpu)
+_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu, _step_cpu)
 
 
 def _form(*tensors):
@@ -2011,10 +2066,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_4add8b25f3c6", 0
+    name, tries = "seqc_gla_5ed0f8ad87e2", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_4add8b25f3c6_{tries}"
+        name = f"seqc_gla_5ed0f8ad87e2_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -191,10 +191,23 @@ def tanh(x):
     return tl.where(x < 0, -t, t)
 
 
+@_jit
+def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
+    """`sequence` of each of the sequences o_b of a program; of a pack a program has the one, i_b."""
+    if p_cu_seqlens is None:
+        first = o_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64) + 0 * o_b
+        T = (tl.load(p_cu_seqlens + i_b + 1) - tl.load(p_cu_seqlens + i_b)).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+
+
 @_jit(do_not_specialize=['B', 'T'])
 def gru_forward_kernel(
-    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_h_in, p_x_n, p_x_r, p_x_z, p_h, p_h_T, B, T,
-    H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, DOT: tl.constexpr,
+    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_h_in, p_x_n, p_x_r, p_x_z, p_h, p_h_T, p_cu_seqlens, B, T,
+    H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
@@ -202,6 +215,8 @@ def gru_forward_kernel(
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
     i_b = i_p // H
+    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
+    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
     at_hdd = i_h * D * D
     o_d = tl.arange(0, BD)
     o_hdd = o_d[:, None] * D + o_d[None, :]
@@ -214,14 +229,13 @@ def gru_forward_kernel(
     b_b_n = tl.load(p_b_n + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_b_z = tl.load(p_b_z + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    o_b = i_b * BB + tl.arange(0, BB)
     o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
-    m_b = o_b < B
+    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
     m_bd = m_b[:, None] & m_d[None, :]
     b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
-    o_bnhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    o_bnhd = first[:, None] * (H * D) + o_d[None, :]
     for i_t in range(0, T):
-        at_nhd = (i_t * H + i_h) * D
+        at_nhd = (STEP * i_t * H + i_h) * D
         tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
         b_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_r = tl.load(p_x_r + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
@@ -244,14 +258,17 @@ def gru_forward_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def gru_infer_kernel(
-    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_x_n, p_x_r, p_x_z, p_h, p_h_T, B, T, H: tl.constexpr,
-    D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_x_n, p_x_r, p_x_z, p_h, p_h_T, p_cu_seqlens, B, T,
+    H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Outputs and final states."""
     NB = tl.cdiv(B, BB)
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
     i_b = i_p // H
+    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
+    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
     at_hdd = i_h * D * D
     o_d = tl.arange(0, BD)
     o_hdd = o_d[:, None] * D + o_d[None, :]
@@ -264,14 +281,13 @@ def gru_infer_kernel(
     b_b_n = tl.load(p_b_n + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_b_z = tl.load(p_b_z + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    o_b = i_b * BB + tl.arange(0, BB)
     o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
-    m_b = o_b < B
+    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
     m_bd = m_b[:, None] & m_d[None, :]
     b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
-    o_bthd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    o_bthd = first[:, None] * (H * D) + o_d[None, :]
     for i_t in range(0, T):
-        at_thd = (i_t * H + i_h) * D
+        at_thd = (STEP * i_t * H + i_h) * D
         b_x_n = tl.load(p_x_n + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_r = tl.load(p_x_r + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
@@ -294,14 +310,17 @@ def gru_infer_kernel(
 @_jit(do_not_specialize=['B', 'T'])
 def gru_backward_kernel(
     p_R_z, p_b_z, p_R_r, p_b_r, p_R_n, p_b_n, p_d_h_T, p_h_in, p_x_z, p_x_n, p_x_r, p_d_h, p_d_x_n, p_d_x_r,
-    p_d_x_z, p_R_n_0_right, p_d_h_0, p_d_b_r, p_d_b_n, p_d_b_z, B, T, H: tl.constexpr, D: tl.constexpr,
-    BB: tl.constexpr, BD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_d_x_z, p_R_n_0_right, p_d_h_0, p_d_b_r, p_d_b_n, p_d_b_z, p_cu_seqlens, B, T, H: tl.constexpr,
+    D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
     NB = tl.cdiv(B, BB)
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
     i_b = i_p // H
+    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
+    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
     at_hdd = i_h * D * D
     o_d = tl.arange(0, BD)
     o_hdd = o_d[:, None] * D + o_d[None, :]
@@ -314,17 +333,16 @@ def gru_backward_kernel(
     b_b_r = tl.load(p_b_r + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
     b_R_n = tl.load(p_R_n + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_b_n = tl.load(p_b_n + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    o_b = i_b * BB + tl.arange(0, BB)
     o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
-    m_b = o_b < B
+    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
     m_bd = m_b[:, None] & m_d[None, :]
     b_dh = tl.load(p_d_h_T + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
     b_d_b_r = tl.zeros((BD,), tl.float32)
     b_d_b_n = tl.zeros((BD,), tl.float32)
     b_d_b_z = tl.zeros((BD,), tl.float32)
-    o_bnhd = o_b[:, None] * T * (H * D) + o_d[None, :]
+    o_bnhd = first[:, None] * (H * D) + o_d[None, :]
     for i_t in range(T - 1, -1, -1):
-        at_nhd = (i_t * H + i_h) * D
+        at_nhd = (STEP * i_t * H + i_h) * D
         b_h = tl.load(p_h_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
@@ -398,61 +416,72 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
-def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
+def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, D = x_r.shape
-    NT = T
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
     BB = min(_pad(B, 16), 16)
-    NB = -(-B // BB)
+    NB = B if cu_seqlens is not None else -(-B // BB)
     BD = _pad(D, 16)
-    h_in = torch.empty((B, NT, H, D), dtype=torch.float32, device=x_r.device)
-    h = torch.empty((B, T, H, D), dtype=x_r.dtype, device=x_r.device)
+    h_in = torch.empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
+    h = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     gru_forward_kernel[(NB * H,)](
-        R_r, b_r, R_n, b_n, R_z, b_z, h_0, h_in, x_n, x_r, x_z, h, h_T, B, T, H=H, D=D, BB=BB, BD=BD, DOT=DOT,
-        PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        R_r, b_r, R_n, b_n, R_z, b_z, h_0, h_in, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
+        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
     )
     return h, h_T, h_in
 
 
-def _infer_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
+def _infer_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
     B, T, H, D = x_r.shape
-    NT = T
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
     BB = min(_pad(B, 16), 16)
-    NB = -(-B // BB)
+    NB = B if cu_seqlens is not None else -(-B // BB)
     BD = _pad(D, 16)
-    h = torch.empty((B, T, H, D), dtype=x_r.dtype, device=x_r.device)
+    h = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     gru_infer_kernel[(NB * H,)](
-        R_r, b_r, R_n, b_n, R_z, b_z, h_0, x_n, x_r, x_z, h, h_T, B, T, H=H, D=D, BB=BB, BD=BD, DOT=DOT,
-        PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        R_r, b_r, R_n, b_n, R_z, b_z, h_0, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
+        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
     )
     return h, h_T
 
 
-def _backward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, h_in, d_h, d_h_T):
+def _backward_triton(
+    x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, h_in, d_h, d_h_T, *, cu_seqlens=None, reverse=False,
+):
     """Gradients of every argument of forward."""
     B, T, H, D = x_r.shape
-    NT = T
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
     BB = min(_pad(B, 16), 16)
-    NB = -(-B // BB)
+    NB = B if cu_seqlens is not None else -(-B // BB)
     BD = _pad(D, 16)
-    d_x_n = torch.empty((B, T, H, D), dtype=x_n.dtype, device=x_r.device)
-    d_x_r = torch.empty((B, T, H, D), dtype=x_r.dtype, device=x_r.device)
-    d_x_z = torch.empty((B, T, H, D), dtype=x_z.dtype, device=x_r.device)
-    R_n_0_right = torch.empty((B, T, H, D), dtype=torch.float32, device=x_r.device)
+    d_x_n = torch.empty((*x_r.shape[:2], H, D), dtype=x_n.dtype, device=x_r.device)
+    d_x_r = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+    d_x_z = torch.empty((*x_r.shape[:2], H, D), dtype=x_z.dtype, device=x_r.device)
+    R_n_0_right = torch.empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
     d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     d_b_r = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
     d_b_n = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
     d_b_z = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
     gru_backward_kernel[(NB * H,)](
         R_z, b_z, R_r, b_r, R_n, b_n, d_h_T, h_in, x_z, x_n, x_r, d_h, d_x_n, d_x_r, d_x_z, R_n_0_right, d_h_0,
-        d_b_r, d_b_n, d_b_z, B, T, H=H, D=D, BB=BB, BD=BD, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3,
-        enable_fp_fusion=True,
+        d_b_r, d_b_n, d_b_z, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+        num_warps=4, num_stages=3, enable_fp_fusion=True,
     )
     d_b_r = d_b_r.sum(0)
     d_b_n = d_b_n.sum(0)
@@ -566,9 +595,9 @@ def _infer_torch(*tensors):
 
 
 def _saved_triton(packed, B, T, H, D, io, carry):
-    """Shapes and dtypes of what forward saves: h_in; nothing of a pack, which runs again."""
+    """Shapes and dtypes of what forward saves: h_in."""
     if packed:
-        return []
+        return [((1, T, H, D), carry)]
     return [((B, T, H, D), carry)]
 
 
@@ -579,9 +608,7 @@ def _prepare_triton(carry, *tensors):
 
 
 _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
-_TRITON = _Form(
-    _prepare_triton, *_one_by_one(_infer_triton, _forward_triton, _backward_triton), _saved_triton, _step_triton
-)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
 def _form(*tensors):
@@ -879,10 +906,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_31a54e52b647", 0
+    name, tries = "seqc_gru_2410393cc188", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_31a54e52b647_{tries}"
+        name = f"seqc_gru_2410393cc188_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]

@@ -229,16 +229,42 @@ def affine_scan_from(a, b, start, REVERSE: tl.constexpr):
     return offset + slope * start
 
 
+@_jit
+def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
+    """(row of the first step taken, number of steps) of sequence i_b, which is taken from its end where STEP is -1."""
+    if p_cu_seqlens is None:
+        first = i_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64)
+        T = (tl.load(p_cu_seqlens + i_b + 1) - first).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+
+
+@_jit
+def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
+    """Where the blocks of sequence i_b begin, in what has an entry per block."""
+    if p_cu_seqlens is None:
+        at = i_b * NT
+    else:
+        at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b
+    return at
+
+
 @_jit(do_not_specialize=['T'])
 def hgrn_forward_kernel(
-    p_h_0, p_h_in, p_g, p_x, p_o, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    p_h_0, p_h_in, p_g, p_x, p_o, p_h_T, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     ND: tl.constexpr = tl.cdiv(D, BD)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
     i_b = i_p // ND
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     at_d = i_b * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
@@ -246,11 +272,11 @@ def hgrn_forward_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_nd = (i_b * NT + i_n) * D
+        at_nd = (first_block + i_n) * D
         tl.store(p_h_in + at_nd + o_d, b_h, mask=m_d)
-        at_td = (i_b * T + i_0) * D
+        at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_td = o_r[:, None] * D + o_d[None, :]
+        o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
         b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         # h = exp(g) * h[t-1] + x
@@ -266,14 +292,16 @@ def hgrn_forward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def hgrn_infer_kernel(
-    p_h_0, p_g, p_x, p_o, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    p_h_0, p_g, p_x, p_o, p_h_T, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Outputs and final states."""
     ND: tl.constexpr = tl.cdiv(D, BD)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
     i_b = i_p // ND
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     at_d = i_b * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
@@ -281,9 +309,9 @@ def hgrn_infer_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_td = (i_b * T + i_0) * D
+        at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_td = o_r[:, None] * D + o_d[None, :]
+        o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
         b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         # h = exp(g) * h[t-1] + x
@@ -299,15 +327,17 @@ def hgrn_infer_kernel(
 
 @_jit(do_not_specialize=['T'])
 def hgrn_backward_kernel(
-    p_d_h_T, p_h_in, p_g, p_x, p_d_o, p_d_g, p_d_x, p_d_h_0, T, D: tl.constexpr, BD: tl.constexpr,
-    BT: tl.constexpr, ADD_VALUE: tl.constexpr,
+    p_d_h_T, p_h_in, p_g, p_x, p_d_o, p_d_g, p_d_x, p_d_h_0, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr,
+    BT: tl.constexpr, ADD_VALUE: tl.constexpr, STEP: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
     ND: tl.constexpr = tl.cdiv(D, BD)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
     i_b = i_p // ND
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t == BT + -1)
     b_x = 0.0
@@ -318,11 +348,11 @@ def hgrn_backward_kernel(
     b_dh = tl.load(p_d_h_T + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nd = (i_b * NT + i_n) * D
+        at_nd = (first_block + i_n) * D
         b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
-        at_td = (i_b * T + i_0) * D
+        at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_td = o_r[:, None] * D + o_d[None, :]
+        o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
         b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         b_x_1 = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
@@ -348,14 +378,15 @@ def hgrn_backward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def hgrn_states_kernel(
-    p_h_0, p_h_in, p_g, p_x, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    p_h_0, p_h_in, p_g, p_x, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
     ND: tl.constexpr = tl.cdiv(D, BD)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
     i_b = i_p // ND
+    first, T = sequence(None, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     at_d = i_b * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
@@ -365,9 +396,9 @@ def hgrn_states_kernel(
         i_0 = i_n * BT
         at_nd = (i_b * NT + i_n) * D
         tl.store(p_h_in + at_nd + o_d, b_h, mask=m_d)
-        at_td = (i_b * T + i_0) * D
+        at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_td = o_r[:, None] * D + o_d[None, :]
+        o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
         b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         # h = exp(g) * h[t-1] + x
@@ -381,7 +412,7 @@ def hgrn_states_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def hgrn_outputs_kernel(
-    p_h_in, p_g, p_x, p_o, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    p_h_in, p_g, p_x, p_o, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr,
 ):
     """Second of two: the outputs of all blocks at once."""
     ND: tl.constexpr = tl.cdiv(D, BD)
@@ -392,14 +423,15 @@ def hgrn_outputs_kernel(
     i_n = i_p // (B * ND)
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
+    first, T = sequence(None, i_b, T, STEP)
     at_nd = (i_b * NT + i_n) * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
     b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    at_td = (i_b * T + i_0) * D
+    at_td = (first + STEP * i_0) * D
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_td = o_r[:, None] * D + o_d[None, :]
+    o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
     b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
     b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
     # h = exp(g) * h[t-1] + x
@@ -412,14 +444,15 @@ def hgrn_outputs_kernel(
 @_jit(do_not_specialize=['T'])
 def hgrn_cotangents_kernel(
     p_d_h_T, p_d_h_out, p_g, p_d_o, p_d_h_0, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
-    ADD_VALUE: tl.constexpr,
+    ADD_VALUE: tl.constexpr, STEP: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
     ND: tl.constexpr = tl.cdiv(D, BD)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
     i_b = i_p // ND
+    first, T = sequence(None, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t == BT + -1)
     b_x = 0.0
@@ -431,9 +464,9 @@ def hgrn_cotangents_kernel(
         i_0 = i_n * BT
         at_nd = (i_b * NT + i_n) * D
         tl.store(p_d_h_out + at_nd + o_d, b_dh, mask=m_d)
-        at_td = (i_b * T + i_0) * D
+        at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_td = o_r[:, None] * D + o_d[None, :]
+        o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
         b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
         m_td = m_t[:, None] & m_d[None, :]
@@ -450,7 +483,7 @@ def hgrn_cotangents_kernel(
 @_jit(do_not_specialize=['B', 'T'])
 def hgrn_gradients_kernel(
     p_h_in, p_d_h_out, p_g, p_x, p_d_o, p_d_g, p_d_x, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
-    ADD_VALUE: tl.constexpr,
+    ADD_VALUE: tl.constexpr, STEP: tl.constexpr,
 ):
     """Second of two: the gradients of all blocks at once."""
     ND: tl.constexpr = tl.cdiv(D, BD)
@@ -461,15 +494,16 @@ def hgrn_gradients_kernel(
     i_n = i_p // (B * ND)
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
+    first, T = sequence(None, i_b, T, STEP)
     o_t = tl.arange(0, BT)
     at_nd = (i_b * NT + i_n) * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
     b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
     b_dh = tl.load(p_d_h_out + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    at_td = (i_b * T + i_0) * D
+    at_td = (first + STEP * i_0) * D
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_td = o_r[:, None] * D + o_d[None, :]
+    o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
     b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
     b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
@@ -509,81 +543,99 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
-def _forward_triton(x, g, h_0):
+def _forward_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, D = x.shape
     NT = (T + 63) // 64
+    blocks = B, NT
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        blocks = 1, T // 64 + B
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    h_in = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
-    o = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+    h_in = torch.empty((*blocks, D), dtype=torch.float32, device=x.device)
+    o = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and _few(B * ND, x):
+    if NT > 1 and cu_seqlens is None and _few(B * ND, x):
         hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         hgrn_outputs_kernel[(NT * B * ND,)](
-            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         hgrn_forward_kernel[(B * ND,)](
-            h_0, h_in, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            h_0, h_in, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3,
+            enable_fp_fusion=True,
         )
     return o, h_T, h_in
 
 
-def _infer_triton(x, g, h_0):
+def _infer_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
     B, T, D = x.shape
     NT = (T + 63) // 64
+    blocks = B, NT
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        blocks = 1, T // 64 + B
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    o = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+    o = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and _few(B * ND, x):
-        h_in = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
+    if NT > 1 and cu_seqlens is None and _few(B * ND, x):
+        h_in = torch.empty((*blocks, D), dtype=torch.float32, device=x.device)
         hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         hgrn_outputs_kernel[(NT * B * ND,)](
-            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         hgrn_infer_kernel[(B * ND,)](
-            h_0, g, x, o, h_T, T, D=D, BD=BD, BT=64, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            h_0, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3,
+            enable_fp_fusion=True,
         )
     return o, h_T
 
 
-def _backward_triton(x, g, h_0, h_in, d_o, d_h_T):
+def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=False):
     """Gradients of every argument of forward."""
     B, T, D = x.shape
     NT = (T + 63) // 64
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    if NT > 1 and _few(B * ND, x):
+    if NT > 1 and cu_seqlens is None and _few(B * ND, x):
         d_h_out = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
         d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
-        d_g = torch.empty((B, T, D), dtype=g.dtype, device=x.device)
-        d_x = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+        d_g = torch.empty((*x.shape[:2], D), dtype=g.dtype, device=x.device)
+        d_x = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
         hgrn_cotangents_kernel[(B * ND,)](
-            d_h_T, d_h_out, g, d_o, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4, num_stages=3,
-            enable_fp_fusion=True,
+            d_h_T, d_h_out, g, d_o, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), STEP=STEP, num_warps=4,
+            num_stages=3, enable_fp_fusion=True,
         )
         hgrn_gradients_kernel[(NT * B * ND,)](
-            h_in, d_h_out, g, x, d_o, d_g, d_x, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4,
-            num_stages=1, enable_fp_fusion=True,
+            h_in, d_h_out, g, x, d_o, d_g, d_x, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), STEP=STEP,
+            num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
-        d_g = torch.empty((B, T, D), dtype=g.dtype, device=x.device)
-        d_x = torch.empty((B, T, D), dtype=x.dtype, device=x.device)
+        d_g = torch.empty((*x.shape[:2], D), dtype=g.dtype, device=x.device)
+        d_x = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
         d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
         hgrn_backward_kernel[(B * ND,)](
-            d_h_T, h_in, g, x, d_o, d_g, d_x, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), num_warps=4,
-            num_stages=3, enable_fp_fusion=True,
+            d_h_T, h_in, g, x, d_o, d_g, d_x, d_h_0, cu_seqlens, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)),
+            STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return d_x, d_g, d_h_0
 
@@ -691,9 +743,9 @@ def _infer_torch(*tensors):
 
 
 def _saved_triton(packed, B, T, D, io, carry):
-    """Shapes and dtypes of what forward saves: h_in; nothing of a pack, which runs again."""
+    """Shapes and dtypes of what forward saves: h_in."""
     if packed:
-        return []
+        return [((1, T // 64 + B, D), carry)]
     return [((B, (T + 63) // 64, D), carry)]
 
 
@@ -704,9 +756,7 @@ def _prepare_triton(carry, *tensors):
 
 
 _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
-_TRITON = _Form(
-    _prepare_triton, *_one_by_one(_infer_triton, _forward_triton, _backward_triton), _saved_triton, _step_triton
-)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
 def _form(*tensors):
@@ -975,10 +1025,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_ba208b1f5443", 0
+    name, tries = "seqc_hgrn_91f3d1c75a46", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_ba208b1f5443_{tries}"
+        name = f"seqc_hgrn_91f3d1c75a46_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]

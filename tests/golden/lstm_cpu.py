@@ -451,6 +451,18 @@ using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
 typedef real vec __attribute__((vector_size(BYTES)));
 typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
 
+// A call: B sequences of T steps, or a pack of B in one row: sequence i has the steps from bounds[i] up to bounds[i + 1].
+// way: 1 from the first step to the last, -1 from the last to the first.
+struct Call {
+  i64 B, T, way;
+  const i64* bounds;
+  i64 rows() const { return bounds ? bounds[B] : B * T; }
+  i64 steps(i64 i) const { return bounds ? bounds[i + 1] - bounds[i] : T; }
+  i64 row(i64 i) const { return bounds ? bounds[i] : i * T; }
+  // where the segments of sequence i begin: bounds[i] / every + i leaves each sequence of a pack as many as it needs
+  i64 segment(i64 i, i64 every) const { return bounds ? bounds[i] / every + i : i * ((T + every - 1) / every); }
+};
+
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
@@ -872,11 +884,13 @@ struct ForwardScratch {
 };
 
 template <bool save, int w_B>
-int forward_program(const Forward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel) {
+int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 panel) {
   ForwardScratch<w_B>* const memory = scratch<ForwardScratch<w_B>>();
   if (!memory) return 1;
   ForwardScratch<w_B>& w = *memory;
   constexpr i64 m_B = w_B, z_B = padded(w_B);
+  const i64 B = call.B, T = call.steps(o_B), rows = call.rows(), way = call.way;
+  const i64 row = call.row(o_B), segment_0 = call.segment(o_B, 1), t_0 = way > 0 ? 0 : T - 1;
   const real* __restrict const p_R_o = a.g_R_o + i_H * n_D * n_D_;
   const real* __restrict const p_R_f = a.g_R_f + i_H * n_D * n_D_;
   const real* __restrict const p_R_i = a.g_R_i + i_H * n_D * n_D_;
@@ -902,18 +916,18 @@ int forward_program(const Forward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel)
     }
   }
   for (i64 step = 0; step < T; ++step) {
-    const i64 t = step;
-    const real* __restrict const p_x_o = a.g_x_o + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_x_f = a.g_x_f + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_x_i = a.g_x_i + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_x_z = a.g_x_z + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_h = a.g_h + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_kept_0 = a.g_kept_0 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_kept_1 = a.g_kept_1 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_kept_2 = a.g_kept_2 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_kept_3 = a.g_kept_3 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_h_kept = a.g_h_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_c_kept = a.g_c_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const i64 t = t_0 + way * step;
+    const real* __restrict const p_x_o = a.g_x_o + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_f = a.g_x_f + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_i = a.g_x_i + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_z = a.g_x_z + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_h = a.g_h + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_0 = a.g_kept_0 + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_1 = a.g_kept_1 + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_2 = a.g_kept_2 + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_kept_3 = a.g_kept_3 + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_h_kept = a.g_h_kept + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_c_kept = a.g_c_kept + (row + t) * n_H * n_D + i_H * n_D;
     {
       constexpr i64 CB = divisor(z_D / W, 2);
       for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
@@ -1057,7 +1071,9 @@ int forward_program(const Forward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel)
 
 }  // namespace
 
-extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+extern "C" int seqc_forward(
+    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
+  const Call call{B, T, way, bounds};
   const Forward a{
       static_cast<const real*>(arrays[0]),
       static_cast<const real*>(arrays[1]),
@@ -1079,21 +1095,22 @@ extern "C" int seqc_forward(i64 B, i64 T, i64 threads, i64 save, void* const* ar
       static_cast<real*>(arrays[17]),
       static_cast<real*>(arrays[18]),
   };
-  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
+  // blocks of 4 rows, of 2, and of 1, as those of a pack are
+  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;
+  const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
-  const bool several = threads > 1 && B * T * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
+  const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    const i64 fours = B / 4, twos = (B % 4) / 2;
-    if (rest < fours) failed |= (save ? forward_program<true, 4>(a, B, T, 4 * rest, i_H, panel) : forward_program<false, 4>(a, B, T, 4 * rest, i_H, panel));
-    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, B, T, 4 * fours, i_H, panel) : forward_program<false, 2>(a, B, T, 4 * fours, i_H, panel));
-    else failed |= (save ? forward_program<true, 1>(a, B, T, B - 1, i_H, panel) : forward_program<false, 1>(a, B, T, B - 1, i_H, panel));
+    if (rest < fours) failed |= (save ? forward_program<true, 4>(a, call, 4 * rest, i_H, panel) : forward_program<false, 4>(a, call, 4 * rest, i_H, panel));
+    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, call, 4 * fours, i_H, panel) : forward_program<false, 2>(a, call, 4 * fours, i_H, panel));
+    else failed |= (save ? forward_program<true, 1>(a, call, 3 * fours + twos + rest, i_H, panel) : forward_program<false, 1>(a, call, 3 * fours + twos + rest, i_H, panel));
   }
   return failed;
 }
@@ -1142,11 +1159,13 @@ struct BackwardScratch {
 };
 
 template <int w_B>
-int backward_program(const Backward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel) {
+int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 panel) {
   BackwardScratch<w_B>* const memory = scratch<BackwardScratch<w_B>>();
   if (!memory) return 1;
   BackwardScratch<w_B>& w = *memory;
   constexpr i64 m_B = w_B, z_B = padded(w_B);
+  const i64 B = call.B, T = call.steps(o_B), rows = call.rows(), way = call.way;
+  const i64 row = call.row(o_B), segment_0 = call.segment(o_B, 1), t_0 = way > 0 ? 0 : T - 1;
   const real* __restrict const p_R_z = a.g_R_z + i_H * n_D * n_D_;
   const real* __restrict const p_R_i = a.g_R_i + i_H * n_D * n_D_;
   const real* __restrict const p_R_f = a.g_R_f + i_H * n_D * n_D_;
@@ -1168,22 +1187,22 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 pane
     }
   }
   for (i64 step = T - 1; step >= 0; --step) {
-    const i64 t = step;
-    const real* __restrict const p_x_f = a.g_x_f + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_x_i = a.g_x_i + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_x_z = a.g_x_z + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_x_o = a.g_x_o + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_kept_0 = a.g_kept_0 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_kept_1 = a.g_kept_1 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_kept_2 = a.g_kept_2 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_kept_3 = a.g_kept_3 + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_d_h = a.g_d_h + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_d_x_o = a.g_d_x_o + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_d_x_f = a.g_d_x_f + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_d_x_i = a.g_d_x_i + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    real* __restrict const p_d_x_z = a.g_d_x_z + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_h_kept = a.g_h_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
-    const real* __restrict const p_c_kept = a.g_c_kept + o_B * T * n_H * n_D + t * n_H * n_D + i_H * n_D;
+    const i64 t = t_0 + way * step;
+    const real* __restrict const p_x_f = a.g_x_f + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_i = a.g_x_i + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_z = a.g_x_z + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_x_o = a.g_x_o + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_0 = a.g_kept_0 + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_1 = a.g_kept_1 + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_2 = a.g_kept_2 + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_kept_3 = a.g_kept_3 + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_d_h = a.g_d_h + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_o = a.g_d_x_o + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_f = a.g_d_x_f + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_i = a.g_d_x_i + (row + t) * n_H * n_D + i_H * n_D;
+    real* __restrict const p_d_x_z = a.g_d_x_z + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_h_kept = a.g_h_kept + (row + t) * n_H * n_D + i_H * n_D;
+    const real* __restrict const p_c_kept = a.g_c_kept + (row + t) * n_H * n_D + i_H * n_D;
     {
       constexpr i64 CB = divisor(z_D / W, 2);
       for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
@@ -1370,7 +1389,9 @@ int backward_program(const Backward& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 pane
 
 }  // namespace
 
-extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+extern "C" int seqc_backward(
+    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
+  const Call call{B, T, way, bounds};
   const Backward a{
       static_cast<const real*>(arrays[0]),
       static_cast<const real*>(arrays[1]),
@@ -1396,21 +1417,22 @@ extern "C" int seqc_backward(i64 B, i64 T, i64 threads, i64 save, void* const* a
       static_cast<real*>(arrays[21]),
       static_cast<real*>(arrays[22]),
   };
-  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
+  // blocks of 4 rows, of 2, and of 1, as those of a pack are
+  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;
+  const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
-  const bool several = threads > 1 && B * T * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
+  const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    const i64 fours = B / 4, twos = (B % 4) / 2;
-    if (rest < fours) failed |= backward_program<4>(a, B, T, 4 * rest, i_H, panel);
-    else if (rest < fours + twos) failed |= backward_program<2>(a, B, T, 4 * fours, i_H, panel);
-    else failed |= backward_program<1>(a, B, T, B - 1, i_H, panel);
+    if (rest < fours) failed |= backward_program<4>(a, call, 4 * rest, i_H, panel);
+    else if (rest < fours + twos) failed |= backward_program<2>(a, call, 4 * fours, i_H, panel);
+    else failed |= backward_program<1>(a, call, 3 * fours + twos + rest, i_H, panel);
   }
   return failed;
 }
@@ -1446,7 +1468,7 @@ struct StepScratch {
 };
 
 template <int w_B>
-int step_program(const Step& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel) {
+int step_program(const Step& a, const Call& call, i64 o_B, i64 i_H, i64 panel) {
   StepScratch<w_B>* const memory = scratch<StepScratch<w_B>>();
   if (!memory) return 1;
   StepScratch<w_B>& w = *memory;
@@ -1568,7 +1590,9 @@ int step_program(const Step& a, i64 B, i64 T, i64 o_B, i64 i_H, i64 panel) {
 
 }  // namespace
 
-extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* arrays) {
+extern "C" int seqc_step(
+    i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays) {
+  const Call call{B, T, way, bounds};
   const Step a{
       static_cast<const real*>(arrays[0]),
       static_cast<const real*>(arrays[1]),
@@ -1584,21 +1608,22 @@ extern "C" int seqc_step(i64 B, i64 T, i64 threads, i64 save, void* const* array
       static_cast<real*>(arrays[11]),
       static_cast<real*>(arrays[12]),
   };
-  const i64 blocks = B / 4 + (B % 4) / 2 + B % 2;  // of 4, 2 and 1 rows
+  // blocks of 4 rows, of 2, and of 1, as those of a pack are
+  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;
+  const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
-  const bool several = threads > 1 && B * T * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
+  const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : failed) if (several)
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
   for (i64 program = 0; program < programs; ++program) {
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    const i64 fours = B / 4, twos = (B % 4) / 2;
-    if (rest < fours) failed |= step_program<4>(a, B, T, 4 * rest, i_H, panel);
-    else if (rest < fours + twos) failed |= step_program<2>(a, B, T, 4 * fours, i_H, panel);
-    else failed |= step_program<1>(a, B, T, B - 1, i_H, panel);
+    if (rest < fours) failed |= step_program<4>(a, call, 4 * rest, i_H, panel);
+    else if (rest < fours + twos) failed |= step_program<2>(a, call, 4 * fours, i_H, panel);
+    else failed |= step_program<1>(a, call, 3 * fours + twos + rest, i_H, panel);
   }
   return failed;
 }
@@ -1631,15 +1656,17 @@ def _native_kernel(dtype, *sizes):
     """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
     library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
-        function.argtypes = [_ctypes.c_int64] * 4 + [_ctypes.c_void_p]
+        whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
+        function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
     library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
     library.seqc_large_pages.restype = None
     return library, library.seqc_panels()
 
 
-def _native_run(function, B, T, save, *arrays):
-    """Call a kernel on contiguous tensors; None is an array that it does not write."""
-    if function(B, T, torch.get_num_threads(), save, _native_pointers(arrays)):
+def _native_run(function, B, T, way, bounds, save, *arrays):
+    """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
+    pointer = None if bounds is None else bounds.data_ptr()
+    if function(B, T, way, pointer, torch.get_num_threads(), save, _native_pointers(arrays)):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
@@ -1671,19 +1698,23 @@ def _ready_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     return _native_found(torch.float64 if double else torch.float32, x_i.shape[-2], x_i.shape[-1])
 
 
-def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
     """Results, and what backward needs."""
     B, T, H, D = x_i.shape
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
+    way = -1 if reverse else 1
     library, _ = _native_kernel(x_i.dtype, H, D)
-    out_h = x_i.new_empty(B, T, H, D)
+    out_h = x_i.new_empty(*x_i.shape[:2], H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
-    out_kept_0 = x_i.new_empty(B, T, H, D)
-    out_kept_1 = x_i.new_empty(B, T, H, D)
-    out_kept_2 = x_i.new_empty(B, T, H, D)
-    out_kept_3 = x_i.new_empty(B, T, H, D)
-    out_h_kept = x_i.new_empty(B, T, H, D)
-    out_c_kept = x_i.new_empty(B, T, H, D)
+    out_kept_0 = x_i.new_empty(*x_i.shape[:2], H, D)
+    out_kept_1 = x_i.new_empty(*x_i.shape[:2], H, D)
+    out_kept_2 = x_i.new_empty(*x_i.shape[:2], H, D)
+    out_kept_3 = x_i.new_empty(*x_i.shape[:2], H, D)
+    out_h_kept = x_i.new_empty(*x_i.shape[:2], H, D)
+    out_c_kept = x_i.new_empty(*x_i.shape[:2], H, D)
     _native_fresh(
         library, out_h, out_h_T, out_c_T, out_kept_0, out_kept_1, out_kept_2, out_kept_3, out_h_kept, out_c_kept
     )
@@ -1691,6 +1722,8 @@ def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
         library.seqc_forward,
         B,
         T,
+        way,
+        cu_seqlens,
         1,
         x_i,
         x_f,
@@ -1715,11 +1748,15 @@ def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     return out_h, out_h_T, out_c_T, out_kept_0, out_kept_1, out_kept_2, out_kept_3, out_h_kept, out_c_kept
 
 
-def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
+def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
     """Results only."""
     B, T, H, D = x_i.shape
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
+    way = -1 if reverse else 1
     library, _ = _native_kernel(x_i.dtype, H, D)
-    out_h = x_i.new_empty(B, T, H, D)
+    out_h = x_i.new_empty(*x_i.shape[:2], H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
     _native_fresh(library, out_h, out_h_T, out_c_T)
@@ -1727,6 +1764,8 @@ def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
         library.seqc_forward,
         B,
         T,
+        way,
+        cu_seqlens,
         0,
         x_i,
         x_f,
@@ -1752,15 +1791,40 @@ def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
 
 
 def _backward_cpu(
-    x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, kept_0, kept_1, kept_2, kept_3, h_kept, c_kept, d_h, d_h_T, d_c_T
+    x_i,
+    x_f,
+    x_z,
+    x_o,
+    R_i,
+    R_f,
+    R_z,
+    R_o,
+    h_0,
+    c_0,
+    kept_0,
+    kept_1,
+    kept_2,
+    kept_3,
+    h_kept,
+    c_kept,
+    d_h,
+    d_h_T,
+    d_c_T,
+    *,
+    cu_seqlens=None,
+    reverse=False,
 ):
     """Gradients of inputs, params, initial states."""
     B, T, H, D = x_i.shape
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
+    way = -1 if reverse else 1
     library, _ = _native_kernel(x_i.dtype, H, D)
-    grad_x_o = x_i.new_empty(B, T, H, D)
-    grad_x_f = x_i.new_empty(B, T, H, D)
-    grad_x_i = x_i.new_empty(B, T, H, D)
-    grad_x_z = x_i.new_empty(B, T, H, D)
+    grad_x_o = x_i.new_empty(*x_i.shape[:2], H, D)
+    grad_x_f = x_i.new_empty(*x_i.shape[:2], H, D)
+    grad_x_i = x_i.new_empty(*x_i.shape[:2], H, D)
+    grad_x_z = x_i.new_empty(*x_i.shape[:2], H, D)
     grad_h_0 = x_i.new_empty(B, H, D)
     grad_c_0 = x_i.new_empty(B, H, D)
     _native_fresh(library, grad_x_o, grad_x_f, grad_x_i, grad_x_z, grad_h_0, grad_c_0)
@@ -1768,6 +1832,8 @@ def _backward_cpu(
         library.seqc_backward,
         B,
         T,
+        way,
+        cu_seqlens,
         0,
         x_i,
         x_f,
@@ -1807,7 +1873,9 @@ def _step_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     out_h = x_i.new_empty(B, H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
-    _native_run(library.seqc_step, B, 1, 0, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, out_h, out_h_T, out_c_T)
+    _native_run(
+        library.seqc_step, B, 1, 1, None, 0, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, out_h, out_h_T, out_c_T
+    )
     return out_h, out_h_T, out_c_T
 
 
@@ -1906,9 +1974,16 @@ def _infer_torch(*tensors):
 
 
 def _saved_cpu(packed, B, T, H, D, io, carry):
-    """Shapes and dtypes of what forward saves: kept_0, kept_1, kept_2, kept_3, h_kept, c_kept; nothing of a pack, which runs again."""
+    """Shapes and dtypes of what forward saves: kept_0, kept_1, kept_2, kept_3, h_kept, c_kept."""
     if packed:
-        return []
+        return [
+            ((1, T, H, D), carry),
+            ((1, T, H, D), carry),
+            ((1, T, H, D), carry),
+            ((1, T, H, D), carry),
+            ((1, T, H, D), carry),
+            ((1, T, H, D), carry),
+        ]
     return [
         ((B, T, H, D), carry),
         ((B, T, H, D), carry),
@@ -1920,7 +1995,7 @@ def _saved_cpu(packed, B, T, H, D, io, carry):
 
 
 _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
-_CPU = _Form(_prepare_torch, *_one_by_one(_infer_cpu, _forward_cpu, _backward_cpu), _saved_cpu, _step_cpu)
+_CPU = _Form(_prepare_torch, _infer_cpu, _forward_cpu, _backward_cpu, _saved_cpu, _step_cpu)
 
 
 def _form(*tensors):
@@ -2220,10 +2295,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_8b64ed0f816b", 0
+    name, tries = "seqc_lstm_eba41ffc56a5", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_8b64ed0f816b_{tries}"
+        name = f"seqc_lstm_eba41ffc56a5_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]

@@ -274,19 +274,44 @@ def log1p(x):
     return tl.where(near, series, tl.log(tl.where(near, 1.0, 1.0 + x)))
 
 
+@_jit
+def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
+    """(row of the first step taken, number of steps) of sequence i_b, which is taken from its end where STEP is -1."""
+    if p_cu_seqlens is None:
+        first = i_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64)
+        T = (tl.load(p_cu_seqlens + i_b + 1) - first).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+
+
+@_jit
+def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
+    """Where the blocks of sequence i_b begin, in what has an entry per block."""
+    if p_cu_seqlens is None:
+        at = i_b * NT
+    else:
+        at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b
+    return at
+
+
 @_jit(do_not_specialize=['T'])
 def retention_forward_kernel(
-    p_S_0, p_S_in, p_q, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_S_0, p_S_in, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
@@ -301,15 +326,15 @@ def retention_forward_kernel(
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         # output o = sum[K](q * S) / sqrt(K)
         m_t = o_t < T - i_0
@@ -336,16 +361,18 @@ def retention_forward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def retention_infer_kernel(
-    p_S_0, p_q, p_k, p_v, p_o, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_S_0, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Outputs and final states."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
@@ -360,13 +387,13 @@ def retention_infer_kernel(
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         # output o = sum[K](q * S) / sqrt(K)
         m_t = o_t < T - i_0
@@ -391,19 +418,21 @@ def retention_infer_kernel(
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
-@_jit(do_not_specialize=['B', 'T'])
+@_jit(do_not_specialize=['T', 'N_STEPS'])
 def retention_backward_kernel(
-    p_d_S_T, p_S_in, p_k, p_v, p_q, p_d_o, p_d_q, p_d_k, p_d_v, p_d_S_0, B, T, H: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_d_S_T, p_S_in, p_k, p_v, p_q, p_d_o, p_d_q, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
@@ -418,14 +447,14 @@ def retention_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
@@ -443,7 +472,7 @@ def retention_backward_kernel(
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
         tl.store(p_d_q + at_vthk + o_thk, b_sum + b_from_start[:, None] * b_Sx_1, mask=m_tk)
         # gradient of k
@@ -469,15 +498,16 @@ def retention_backward_kernel(
 @_jit(do_not_specialize=['T'])
 def retention_states_kernel(
     p_S_0, p_S_in, p_v, p_k, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(None, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
@@ -492,12 +522,12 @@ def retention_states_kernel(
         i_0 = i_n * BT
         at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         # S = gamma * S[t-1] + k * v
         m_t = o_t < T - i_0
@@ -513,7 +543,8 @@ def retention_states_kernel(
 @_jit(do_not_specialize=['B', 'T'])
 def retention_outputs_kernel(
     p_S_in, p_q, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Second of two: the outputs of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -525,6 +556,7 @@ def retention_outputs_kernel(
     i_n = i_p // (B * H * NV)
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
+    first, T = sequence(None, i_b, T, STEP)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
     at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
@@ -535,13 +567,13 @@ def retention_outputs_kernel(
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    at_thk = ((i_b * T + i_0) * H + i_h) * K
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_thv = ((i_b * T + i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     # output o = sum[K](q * S) / sqrt(K)
     m_t = o_t < T - i_0
@@ -563,16 +595,17 @@ def retention_outputs_kernel(
 @_jit(do_not_specialize=['T'])
 def retention_cotangents_kernel(
     p_d_S_T, p_d_S_out, p_q, p_d_o, p_d_S_0, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
+    first, T = sequence(None, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
@@ -587,12 +620,12 @@ def retention_cotangents_kernel(
         i_0 = i_n * BT
         at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
-        at_thk = ((i_b * T + i_0) * H + i_h) * K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((i_b * T + i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_t = o_t < T - i_0
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
@@ -606,11 +639,11 @@ def retention_cotangents_kernel(
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
-@_jit(do_not_specialize=['B', 'T'])
+@_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def retention_gradients_kernel(
-    p_S_in, p_d_S_out, p_k, p_v, p_q, p_d_o, p_d_q, p_d_k, p_d_v, B, T, H: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_S_in, p_d_S_out, p_k, p_v, p_q, p_d_o, p_d_q, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second of two: the gradients of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -622,6 +655,7 @@ def retention_gradients_kernel(
     i_n = i_p // (B * H * NV)
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
+    first, T = sequence(None, i_b, T, STEP)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
@@ -634,12 +668,12 @@ def retention_gradients_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    at_thk = ((i_b * T + i_0) * H + i_h) * K
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_thk = o_r[:, None] * (H * K) + o_k[None, :]
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_thv = ((i_b * T + i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (H * V) + o_v[None, :]
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
@@ -658,7 +692,7 @@ def retention_gradients_kernel(
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
     b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    at_vthk = (((i_v * B + i_b) * T + i_0) * H + i_h) * K
+    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
     m_tk = m_t[:, None] & m_k[None, :]
     tl.store(p_d_q + at_vthk + o_thk, b_sum + b_from_start[:, None] * b_Sx_1, mask=m_tk)
     # gradient of k
@@ -695,103 +729,122 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
-def _forward_triton(q, k, v, S_0):
+def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 31) // 32
-    DOT, PRECISION = _types(q, k, v)
-    BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
-    NV = -(-V // BV)
-    S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
-    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
-    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
-        retention_states_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=3, enable_fp_fusion=True,
-        )
-        retention_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-    else:
-        retention_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
-        )
-    return o, S_T, S_in
-
-
-def _infer_triton(q, k, v, S_0):
-    """Outputs and final states."""
-    B, T, H, K = q.shape
-    V = v.shape[3]
-    NT = (T + 31) // 32
+    blocks = B, NT
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        blocks = 1, T // 32 + B
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    o = torch.empty((B, T, H, V), dtype=q.dtype, device=q.device)
+    S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
+    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 64)
+    if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
-        S_in = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         retention_states_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=3, enable_fp_fusion=True,
+            S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         retention_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
+            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+    else:
+        retention_forward_kernel[(B * H * NV,)](
+            S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        )
+    return o, S_T, S_in
+
+
+def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
+    """Outputs and final states."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    NT = (T + 31) // 32
+    blocks = B, NT
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        blocks = 1, T // 32 + B
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
+    DOT, PRECISION = _types(q, k, v)
+    BK = _pad(K, 16)
+    BV = min(_pad(V, 16), 16)
+    NV = -(-V // BV)
+    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+    if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 32)
+        NV = -(-V // BV)
+        S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
+        retention_states_kernel[(B * H * NV,)](
+            S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            num_warps=4, num_stages=3, enable_fp_fusion=True,
+        )
+        retention_outputs_kernel[(NT * B * H * NV,)](
+            S_in, q, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         retention_infer_kernel[(B * H * NV,)](
-            S_0, q, k, v, o, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T
 
 
-def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T):
+def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 31) // 32
+    N_STEPS = B * T
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    if NT > 1 and _few(B * H * NV, q):
+    if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         retention_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         retention_gradients_kernel[(NT * B * H * NV,)](
-            S_in, d_S_out, k, v, q, d_o, d_q, d_k, d_v, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            S_in, d_S_out, k, v, q, d_o, d_q, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
     else:
-        d_q = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, B, T, H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((B, T, H, V), dtype=v.dtype, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         retention_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, k, v, q, d_o, d_q, d_k, d_v, d_S_0, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-            SQRT_K=math.sqrt(K), DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            d_S_T, S_in, k, v, q, d_o, d_q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3,
+            enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
@@ -901,9 +954,9 @@ def _infer_torch(*tensors):
 
 
 def _saved_triton(packed, B, T, H, K, V, io, carry):
-    """Shapes and dtypes of what forward saves: S_in; nothing of a pack, which runs again."""
+    """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return []
+        return [((1, T // 32 + B, H, K, V), carry)]
     return [((B, (T + 31) // 32, H, K, V), carry)]
 
 
@@ -914,9 +967,7 @@ def _prepare_triton(carry, *tensors):
 
 
 _TORCH = _Form(_prepare_torch, *_one_by_one(_infer_torch, _forward_torch, _backward_torch), _saved_torch, _step_torch)
-_TRITON = _Form(
-    _prepare_triton, *_one_by_one(_infer_triton, _forward_triton, _backward_triton), _saved_triton, _step_triton
-)
+_TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_triton, _saved_triton, _step_triton)
 
 
 def _form(*tensors):
@@ -1188,10 +1239,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_140e4b22ebba", 0
+    name, tries = "seqc_retention_a472804d1fa5", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_140e4b22ebba_{tries}"
+        name = f"seqc_retention_a472804d1fa5_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -40,7 +40,8 @@ def gated(key: int, value: int, bytes: int = 2, extra: int = 0) -> ByRows:
             Dot(("K",), ("V",), ("t",), rate),
         ),
         work=(Work(("t", "K"), 12), Work(("K", "V"), 2), Work(("t", "s"), 3)),
-        moved=(small[0], small[0], rows, small[1], small[1]),
+        read=(small[0], small[0], rows, small[1]),
+        written=(small[1],),
     )
     return {c: at_rows(kernel, c) for c in (16, 32, 64)}
 
@@ -61,7 +62,8 @@ def cell(width: int) -> ByRows:
         carried=(state, state),
         scratch=(Tile(("J", "G"), 2), Tile(("B", "J"), 2)),
         dots=(Dot(("B",), ("G",), ("J",), "bf16"),),
-        moved=(Tile(("B", "G"), 2), Tile(("B", "J"), 2)),
+        read=(Tile(("B", "G"), 2),),
+        written=(Tile(("B", "J"), 2),),
     )
     return {1: kernel}
 
@@ -75,7 +77,8 @@ def scan(width: int) -> ByRows:
         live=(tile, tile, tile),
         carried=(Tile(("D",)),),
         work=(Work(("t", "D"), 20),),
-        moved=(tile, tile, tile),
+        read=(tile, tile),
+        written=(tile,),
     )
     return {c: at_rows(kernel, c) for c in (32, 64, 128)}
 

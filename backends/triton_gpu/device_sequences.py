@@ -1,0 +1,71 @@
+'''Device functions that find a program's sequence, of a batch of equal ones or of a pack, as source texts.
+
+Comes in: nothing. Goes out: `SEQUENCES`, name -> text. The bounds of a pack stay on the device.
+
+Sequence i of a pack has the rows from cu[i] up to cu[i + 1]. Its blocks begin at cu[i] // BT + i in what has an entry per
+block: floor(cu[i + 1] / BT) - floor(cu[i] / BT) + 1 >= ceil((cu[i + 1] - cu[i]) / BT), so total // BT + N entries hold all.
+'''
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+SEQUENCE = '''
+@triton.jit
+def sequence(p_cu_seqlens, i_b, T, STEP: tl.constexpr):
+    """(row of the first step taken, number of steps) of sequence i_b, which is taken from its end where STEP is -1."""
+    if p_cu_seqlens is None:
+        first = i_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64)
+        T = (tl.load(p_cu_seqlens + i_b + 1) - first).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+'''
+
+FIRST_BLOCK_OF = '''
+@triton.jit
+def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
+    """Where the blocks of sequence i_b begin, in what has an entry per block."""
+    if p_cu_seqlens is None:
+        at = i_b * NT
+    else:
+        at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b
+    return at
+'''
+
+SEQUENCES_OF_A_TILE = '''
+@triton.jit
+def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
+    """`sequence` of each of the sequences o_b of a program; of a pack a program has the one, i_b."""
+    if p_cu_seqlens is None:
+        first = o_b * T
+    else:
+        first = tl.load(p_cu_seqlens + i_b).to(tl.int64) + 0 * o_b
+        T = (tl.load(p_cu_seqlens + i_b + 1) - tl.load(p_cu_seqlens + i_b)).to(tl.int32)
+    if STEP < 0:
+        first += T - 1
+    return first, T
+'''
+
+FIRST_BLOCKS_OF = '''
+@triton.jit
+def first_blocks_of(p_cu_seqlens, i_b, o_b, NT, BT: tl.constexpr):
+    """`first_block_of` each of the sequences o_b of a program; of a pack a program has the one, i_b."""
+    if p_cu_seqlens is None:
+        at = o_b * NT
+    else:
+        at = tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + o_b
+    return at
+'''
+
+SEQUENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "sequence": SEQUENCE.strip(),
+        "first_block_of": FIRST_BLOCK_OF.strip(),
+        "sequences": SEQUENCES_OF_A_TILE.strip(),
+        "first_blocks_of": FIRST_BLOCKS_OF.strip(),
+    }
+)

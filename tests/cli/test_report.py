@@ -1,0 +1,101 @@
+"""The static performance report: figures that can be counted by hand, with verdicts made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seqc.build import load
+from seqc.cli import main
+from seqc.commands.report import text
+from seqc.driver import fix_dims, lowerings
+from seqc.figures import extents, tiles_of
+from seqc.performance import LAUNCH, SHAPES, Shape, costs, sizes_of
+from seqc.targets import target_named
+from seqc.tiling.verdicts import Verdict, VerdictTable
+
+SPECS = Path(__file__).parents[2] / "specs"
+SHAPE = Shape(8, 1024, 16, 64)
+GOOD = Verdict(120, 0, 20_000, 0, (("all", 900), ("matrix", 24)), "triton by hand")
+
+
+def table(spec: str, verdict: Verdict, size: int = 64) -> VerdictTable:
+    """A verdict for every kernel that is chosen without any."""
+    program = fix_dims(load(SPECS / f"{spec}.seq"), {"K": size, "V": size})
+    chosen = tiles_of(lowerings(program), "sm_90", extents(program), table=VerdictTable())
+    return VerdictTable({one.job.key: verdict for one in chosen.kernels.values()})
+
+
+def test_figures_of_a_kernel() -> None:
+    (found,) = costs(load(SPECS / "linear_attention.seq"), "sm_90", [SHAPE], {}, table("linear_attention", GOOD))
+    (forward,) = found.forward
+    target = target_named("sm_90")
+    assert forward.verdict == GOOD and forward.resident.limit == "registers" and not forward.spills
+    rows, width = found.rows, 64
+    pieces = forward.programs // (8 * 16)
+    assert forward.programs == 8 * 16 * pieces and width % pieces == 0
+    cut = width // pieces
+    turn = 2 * (2 * rows * width * cut + rows * rows * width + rows * rows * cut)  # q S, k v, q k, (q k) v
+    assert forward.products == forward.programs * -(-1024 // rows) * turn
+    moved = 8 * 1024 * 16 * width * 4 * 2  # q, k and v once, whatever the pieces, and o, in bf16
+    assert forward.bytes == moved and forward.memory == moved // target.bytes_per_ns
+    assert forward.nanoseconds >= max(forward.memory, forward.products // target.matrix_gops["bf16"])
+    assert found.nanoseconds(found.forward) == forward.nanoseconds + LAUNCH
+
+
+def test_partial_results_are_launches_too() -> None:
+    (found,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, table("retention", GOOD))
+    assert [one.kernel for one in found.training] == ["retention_forward_kernel", "retention_backward_kernel"]
+    assert found.launches(found.training) == 2 + found.training[1].afterwards >= 4
+    assert found.nanoseconds(found.training) > found.nanoseconds(found.forward)
+
+
+def test_few_programs_take_the_two_phases() -> None:
+    (found,) = costs(load(SPECS / "retention.seq"), "sm_90", [Shape(1, 4096, 2, 64)], {}, VerdictTable())
+    names = [one.kernel.removeprefix("retention_").removesuffix("_kernel") for one in found.training]
+    assert names == ["states", "outputs", "cotangents", "gradients"]
+    assert "no verdict recorded for states, outputs, cotangents, gradients" in text(found)
+    assert "--dim K=64 --dim V=64 --refresh" in " ".join(text(found).split())
+
+
+def test_a_spilling_choice_says_why() -> None:
+    """Every tile of every kernel spills: what is taken says what else was asked."""
+    program = fix_dims(load(SPECS / "retention.seq"), {"K": 64, "V": 64})
+    known = VerdictTable()
+    spilling = Verdict(255, 400, 20_000, 0, (("all", 900), ("matrix", 24), ("spill", 150)), "triton by hand")
+    for _ in range(12):
+        missing = tiles_of(lowerings(program), "sm_90", extents(program), table=known, settled=False).missing
+        if not missing:
+            break
+        known = known.with_verdicts((job.key, spilling) for job in missing)
+    assert not missing
+    (found,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, known)
+    assert all(one.verdict == spilling and "keeps all registers" in one.spills for one in found.training)
+    assert "backward spills: none of the" in " ".join(text(found).split())
+    (good,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, table("retention", GOOD))
+    assert found.nanoseconds(found.training) > good.nanoseconds(good.training), "spills cost time"
+
+
+def test_extents_of_a_shape() -> None:
+    shape = Shape(2, 128, 4, 32)
+    assert sizes_of(load(SPECS / "gla.seq"), shape) == {"H": 4, "K": 32, "V": 32}
+    assert sizes_of(load(SPECS / "hgrn.seq"), shape) == {"D": 128}
+    assert sizes_of(load(SPECS / "mamba.seq"), shape)["D"] == 128
+    assert sizes_of(load(SPECS / "lstm.seq"), shape) == {"H": 4, "D": 32} | {
+        d.name: d.default for d in load(SPECS / "lstm.seq").dims.values() if d.default
+    }
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(SPECS / "linear_attention.seq")
+    assert main(["report", spec, "--batch", "4", "--steps", "512", "--heads", "8", "--width", "64"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("linear_attention on sm_90, B4 T512 H8 D64, bf16") and "= forward and backward" in out
+    assert main(["report", spec, "--json", "--target", "gfx942", "--batch", "4"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["shape"] == "B4 T2048 H16 D128" and told["target"] == "gfx942"
+    assert told["forward"]["launches"] == len(told["forward"]["kernels"]) and told["forward+backward"]["ns"] > 0
+    assert main(["report", spec, "--target", "sm_1"]) == 1
+    assert len(SHAPES) == 5
