@@ -52,9 +52,10 @@ class Load:
 
 @dataclass(frozen=True)
 class Note:
-    """A comment: the line of the spec, or the gradient, that the next items compute."""
+    """A comment: the line of the spec, or the gradient, that the next items compute. result: it names what is stored."""
 
     text: str
+    result: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ once, in the scope where it is computed, and is short, is written where it is us
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +30,7 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.schedule import Schedule
-from seqc.backends.triton_gpu.uses import Uses, used_inside, uses_here
+from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
 from seqc.backends.triton_gpu.values import Text, Values
 from seqc.block import BATCH
 from seqc.emit.names import safe_name
@@ -70,7 +69,7 @@ class _Printer:
         self.schedule, self.kernel = schedule, kernel
         program, roles = schedule.block.program, schedule.roles
         self.roles, self.program = roles, program
-        self.uses = Uses(kernel, roles)
+        self.uses = Uses(kernel.body, roles)
         self.names = Names(tuple(program.dims))
         self.addresses = Addresses(kernel, roles, self.names)
         following = {a: b for item in self.uses.items if isinstance(item, Advance) for a, b in item.pairs}
@@ -79,7 +78,7 @@ class _Printer:
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
         self.scope = Scope(0)
-        self.local: Counter[Node] = Counter()
+        self.near: set[Node] = set()
         self.outside: set[Node] = set()
 
     # ---- the function ----
@@ -192,13 +191,13 @@ class _Printer:
     def body(self, items: Iterable[Item]) -> None:
         """Print the items of one scope."""
         items = tuple(items)
-        keep = self.local, self.outside
-        self.local, self.outside = uses_here(items), used_inside(items)
+        keep = self.near, self.outside
+        self.near, self.outside = used_at_once(items, self.uses.only_summed), used_inside(items)
         self.values.scope = self.scope
         for item in items:
             self.values.scope = self.scope
             self.item(item)
-        self.local, self.outside = keep
+        self.near, self.outside = keep
 
     def item(self, item: Item) -> None:
         match item:
@@ -231,7 +230,7 @@ class _Printer:
         at = self.addresses.at(item.array, self.scope, item.offset, False, item.first_only)
         mask = f", mask={at.mask}, other=0.0" if at.mask else ""
         name = self.var(item.node)
-        kind = "DOT" if item.node in self.uses.operands_only else "tl.float32"
+        kind = "DOT" if item.array.role == "param" and self.uses.is_operand(item.node) else "tl.float32"
         self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
         if at.only:
             self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")
@@ -253,7 +252,7 @@ class _Printer:
             return
         text = self.values.text(n)
         quiet = n.op in ("rename", "expand", "stopgrad") and text.binds >= 4 and not text.code.startswith("tl.")
-        inline = self.local[n] <= 1 and n not in self.outside and (TABLE[n.op].elementwise or quiet)
+        inline = n in self.near and n not in self.outside and (TABLE[n.op].elementwise or quiet)
         short = len(text.code) <= SHORT and n not in self.schedule.names
         if (quiet and text.code.isidentifier()) or (inline and short):
             self.texts[-1][n] = text
@@ -313,9 +312,9 @@ class _Printer:
         return self.names.fresh("m_pair" if n.dtype == "bool" else f"b_{self.label(n)}")
 
     def label(self, n: Node) -> str:
-        for state in self.program.states:
-            if n is self.schedule.forward_graph[f"{state}.next"]:
-                return f"{safe_name(state)}_next"
+        label = self.schedule.labels.get(n)
+        if label and label.endswith("_next"):
+            return label
         known = self.schedule.names.get(n)
         if known:
             return safe_name(known)
@@ -324,11 +323,8 @@ class _Printer:
             if n.text("kind") == "cot":
                 return f"d{safe_name(name.removesuffix('.next'))}"
             return safe_name(name) + (f"_{n.number('offset')}".replace("-", "m") if n.number("offset") else "")
-        for key, root in (*self.schedule.forward_graph.items(), *self.schedule.backward_graph.items()):
-            if root is n:
-                if key.startswith("d."):
-                    return "d" + safe_name(key[2:].removesuffix(".prev").partition("@")[0])
-                return safe_name(key)
+        if label:
+            return label
         if n.op == "sum" and n.args[0].op == "mul":
             parts = [self.names_of(a) for a in n.args[0].args]
             if all(p and len(p) <= 3 for p in parts):

@@ -5,7 +5,8 @@ together. It never looks at extents: those are known when a kernel is launched.
 
 - grid: each index of the dim has its own program (the batch; free dims, which the block never mixes);
 - blocked: a tile axis of B<dim> elements and as many programs as there are pieces (the lane dim of the states if it is
-  free; the batch where a recurrent matrix multiplies a state, so that the product fills a matrix unit);
+  free, or else the free dim that most of a chunk's work lacks; the batch where a recurrent matrix multiplies a state, so
+  that the product fills a matrix unit);
 - whole: a tile axis that holds the dim, padded to a power of two (dims that are contracted; `t` and `s`, of `rows`).
 """
 
@@ -55,6 +56,8 @@ def assign_roles(block: Block) -> Roles:
     program = block.program
     largest = max(program.states.values(), key=lambda d: len(d.dims), default=None)
     lane = largest.dims[-1] if largest is not None and largest.dims and largest.dims[-1] in free else None
+    if lane is None and block.form == "chunkwise":
+        lane = _shared_least(block, free)
     declared = _declared_order(block)
     grid = tuple(d for d in (BATCH, *declared) if (d == BATCH or d in free) and d != lane)
     matrix = block.form == "step" and _recurrent_matrix(block.forward, grid)
@@ -68,6 +71,16 @@ def assign_roles(block: Block) -> Roles:
     roots = (BATCH, *TIME, *declared)
     order = [d for r in roots for d in sorted(x for x in used if x.rstrip("'") == r) if d not in grid]
     return Roles(grid, blocked, tuple(order))
+
+
+def _shared_least(block: Block, free: Iterable[str]) -> str | None:
+    """The free dim of a state that the fewest inputs have, the last of equals: a tile of it shares all the work on the
+    others. None where every input has it."""
+    program = block.program
+    states = [d for decl in program.states.values() for d in decl.dims]
+    having = {d: sum(d in decl.dims for decl in program.inputs.values()) for d in dict.fromkeys(states) if d in free}
+    least = min(having.values(), default=len(program.inputs))
+    return [d for d, count in having.items() if count == least][-1] if least < len(program.inputs) else None
 
 
 def _declared_order(block: Block) -> tuple[str, ...]:

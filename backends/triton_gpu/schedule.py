@@ -8,8 +8,8 @@ and advances; what differs is which roots it has, which way it runs, and whether
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from seqc.backends.triton_gpu.kernel import (
     BLOCKS,
@@ -30,12 +30,16 @@ from seqc.backends.triton_gpu.kernel import (
     StoreSum,
     Zero,
 )
+from seqc.backends.triton_gpu.order import order
 from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.roles import Roles, assign_roles
+from seqc.backends.triton_gpu.roles import Roles, assign_roles, is_time
+from seqc.backends.triton_gpu.uses import Uses
 from seqc.block import BATCH, Block
+from seqc.emit.names import safe_name
 from seqc.graph import Node, depends, leaf, leaves, topological
 
+WHOLE, PIECE = 64, 32  # extents that stand for any where tiles are compared: of a whole dim, and of a piece
 EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
 
 
@@ -48,6 +52,7 @@ class Schedule:
     forward_graph: Mapping[str, Node]
     backward_graph: Mapping[str, Node]
     names: Mapping[Node, str]
+    labels: Mapping[Node, str]
     saved: tuple[str, ...]
     every: int
     outer: Mapping[str, tuple[Outer, ...]]
@@ -84,6 +89,16 @@ def spec_lines(block: Block) -> dict[Node, str]:
     return found
 
 
+def labels(forward: Mapping[str, Node], backward: Mapping[str, Node]) -> dict[Node, str]:
+    """What the results of the two graphs are called where they are computed."""
+    found = {n: f"{safe_name(key.removesuffix('.next'))}_next" for key, n in forward.items() if key.endswith(".next")}
+    for key, n in forward.items():
+        found.setdefault(n, safe_name(key))
+    for key, n in backward.items():
+        found.setdefault(n, "d" + safe_name(key[2:].removesuffix(".prev").partition("@")[0]))
+    return found
+
+
 class _Scheduler:
     def __init__(
         self,
@@ -94,7 +109,8 @@ class _Scheduler:
         names: Mapping[Node, str],
         lines: Mapping[Node, str],
     ) -> None:
-        self.block, self.roles, self.names, self.lines = block, roles, names, lines
+        self.block, self.roles, self.names, self.lines = block, roles, dict(names), lines
+        self.labels = labels(forward, backward)
         self.forward, self.backward = forward, backward
         self.program = block.program
         self.step = block.form == "step"
@@ -125,10 +141,13 @@ class _Scheduler:
                 self.backward_kernel("cotangents"),
                 self.backward_kernel("gradients"),
             )
-        return Schedule(
-            self.block, self.roles, self.forward, self.backward, self.names, self.saved, self.every, self.outer,
+        whole = (
             self.forward_kernel("forward", save=True), self.forward_kernel("infer", save=False),
-            self.backward_kernel("backward"), phases,
+            self.backward_kernel("backward"),
+        )
+        return Schedule(
+            self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.saved, self.every,
+            self.outer, *whole, phases,
         )
 
     def factor(self, n: Node, name: str) -> Factor:
@@ -340,7 +359,7 @@ class _Scheduler:
             body += [Store(n, self.cotangent_array(n.text("name"))) for n in ends]
         body += self.loads(needed, known)
         for key, root in grads.items():
-            body.append(Note(f"gradient of {key[2:].replace('@', ' at lag ')}"))
+            body.append(Note(f"gradient of {key[2:].replace('@', ' at lag ')}", result=True))
             body += self.compute([root], known, inside=True)
             array = self.gradient_array(key, by_block)
             if key[2:] in program.params and not by_block:
@@ -353,7 +372,7 @@ class _Scheduler:
             body += self.compute([root], known, inside=True)
             body.append(Store(root, self.factor_array(name, root)))
         if carried:
-            body.append(Note("cotangents of the states, for what comes before"))
+            body.append(Note("cotangents of the states, for what comes before", result=True))
             body += self.compute(following.values(), known, inside=True)
             body.append(Advance(tuple(following.items())))
         if by_block:
@@ -402,6 +421,36 @@ class _Scheduler:
         start: list[Item] = [Load(n, self.saved_array(n.text("name"))) for n in following]
         return [*start, Loop("steps", False, tuple(body)), Barrier()]
 
+    # ---- the order within a loop ----
+
+    def sparing(self, body: Iterable[Item], innermost: bool) -> list[Item]:
+        """The same items; those of a chunk in an order that keeps few tiles alive. In a step or a scan few are alive anyway,
+        and loads stay first, so that they are on their way while the rest is computed."""
+        body = list(body)
+        if self.block.form != "chunkwise":
+            return body
+        if not innermost:
+            return [self.inside(i) if isinstance(i, Loop) else i for i in body]
+        items, became = order(body, self.held(body), lambda n: n in self.names or n in self.lines)
+        for known in (self.names, self.labels):
+            known.update({new: known[old] for old, new in became.items() if old in known})
+        return list(items)
+
+    def inside(self, loop: Loop) -> Loop:
+        return replace(loop, body=tuple(self.sparing(loop.body, not any(isinstance(i, Loop) for i in loop.body))))
+
+    def held(self, body: Iterable[Item]) -> Callable[[Node], int]:
+        """The bytes of a value's tile, at extents that stand for any."""
+        uses = Uses(body, self.roles)
+
+        def size(n: Node) -> int:
+            bytes = 2 if uses.is_operand(n) else 4
+            for d in self.roles.axes(n.dims):
+                bytes *= self.block.rows if is_time(d) else PIECE if d in self.roles.blocked else WHOLE
+            return bytes if n.dims else 0
+
+        return size
+
     # ---- the kernel ----
 
     def kernel(self, what: str, body: list[Item], block_in_grid: bool = False) -> Kernel:
@@ -414,6 +463,7 @@ class _Scheduler:
             "cotangents": "First of two: the cotangents of the states as each block ends.",
             "gradients": "Second of two: the gradients of all blocks at once.",
         }[what]
+        body = self.sparing(body, block_in_grid)
         arrays: dict[str, Array] = {}
         todo: list[Item] = list(body)
         while todo:

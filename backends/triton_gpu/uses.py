@@ -9,18 +9,21 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 
-from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Kernel, Let, Load, Loop, Store
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Loop, Note, Store
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.graph import Node
+from seqc.ops import TABLE
+
+QUIET = ("rename", "expand", "index", "block_index", "size", "const")  # no work, or as good as none
 
 
 class Uses:
-    """Questions about a whole kernel."""
+    """Questions about the items of a kernel, or of a part."""
 
-    def __init__(self, kernel: Kernel, roles: Roles) -> None:
+    def __init__(self, body: Iterable[Item], roles: Roles) -> None:
         self.roles = roles
-        self.items = walk(kernel.body)
+        self.items = walk(body)
         self.by_items: set[Node] = {n for item in self.items for n in consumed(item)}
         self.by_nodes: dict[Node, list[Node]] = {}
         for item in self.items:
@@ -41,17 +44,11 @@ class Uses:
         taken = self.by_nodes.items()
         return {n for n, by in taken if n.op == "mul" and n not in self.by_items and all(u.op == "sum" for u in by)}
 
-    @cached_property
-    def operands_only(self) -> set[Node]:
-        """Parameters that only matrix products take: they are kept in the type of the operands."""
-        params = {i.node for i in self.items if isinstance(i, Load) and i.array.role == "param"}
-        other = set(self.by_items)
-        for item in self.items:
-            if isinstance(item, Let):
-                n = item.node
-                if not (n in self.only_summed and all(map(self.is_dot, self.by_nodes.get(n, ())))):
-                    other.update(n.args)
-        return params - other
+    def is_operand(self, n: Node) -> bool:
+        """Whether only matrix products take n, so that it may be kept in the type of their operands."""
+        by = self.by_nodes.get(n, ())
+        products = self.only_summed
+        return n not in self.by_items and all(u in products and all(map(self.is_dot, self.by_nodes[u])) for u in by)
 
 
 def walk(items: Iterable[Item]) -> list[Item]:
@@ -82,6 +79,28 @@ def uses_here(items: Iterable[Item]) -> Counter[Node]:
         if isinstance(item, Let):
             count.update(item.node.args)
     return count
+
+
+def used_at_once(items: Iterable[Item], products: set[Node]) -> set[Node]:
+    """Values that one item takes, with nothing but elementwise operators between: they need no line of their own.
+
+    products: those that are no tiles of their own; what goes into one that several sums take is computed once.
+    """
+    found: set[Node] = set()
+    near: set[Node] = set()
+    items = list(items)
+    count = uses_here(items)
+    for item in items:
+        if isinstance(item, Note):
+            continue
+        n = item.node if isinstance(item, Let) else None
+        if n is None or n not in products or count[n] == 1:
+            found.update(x for x in (consumed(item) if n is None else n.args) if x in near and count[x] == 1)
+        if n is None or not (TABLE[n.op].elementwise or n.op in QUIET):
+            near.clear()
+        if n is not None:
+            near.add(n)
+    return found
 
 
 def used_inside(items: Iterable[Item]) -> set[Node]:

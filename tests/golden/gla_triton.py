@@ -419,7 +419,7 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
 
 @_jit(do_not_specialize=['T'])
 def gla_forward_kernel(
-    p_S_0, p_S_in, p_q, p_g, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -454,60 +454,69 @@ def gla_forward_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x = tl.exp(b_sum)[:, None] * b_S
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_x_1 = b_q * tl.exp(b_log_decay_sum16)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
+        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+        b_x_5 = b_A_16 + b_A_8
+        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+        b_x_8 = b_x_5 + b_A_4
+        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
+        b_x_11 = b_x_8 + b_A_2
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
+        b_x_12 = b_x_11 + b_A_1
+        b_sum_4 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
+        b_A = b_x_12 + b_A_here
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        # output o = sum[K](q * S) / sqrt(K)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay_sum16)).to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_sum_1, 0.0)
-        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_1 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay_sum8)).to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_sum_2, 0.0)
-        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay_sum4)).to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_sum_3, 0.0)
-        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_3 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay_sum2)).to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_4, 0.0)
-        b_sum_5 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_5, 0.0)
-        b_sum_6 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_6[:, None], 0.0)
-        b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
-        b_o = (b_sum + b_Av) / SQRT_K
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = (b_sum_1 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        # S = exp(g) * S[t-1] + k * v
-        b_sum_7 = tl.sum(b_log_decay, 0)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_8 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = tl.exp(b_sum_7)[:, None] * b_S + b_sum_8
+        b_sum_5 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        # S = exp(g) * S[t-1] + k * v
+        b_S = b_x + b_sum_5
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
 def gla_infer_kernel(
-    p_S_0, p_q, p_g, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -539,60 +548,69 @@ def gla_infer_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x = tl.exp(b_sum)[:, None] * b_S
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_x_1 = b_q * tl.exp(b_log_decay_sum16)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
+        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+        b_x_5 = b_A_16 + b_A_8
+        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+        b_x_8 = b_x_5 + b_A_4
+        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
+        b_x_11 = b_x_8 + b_A_2
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
+        b_x_12 = b_x_11 + b_A_1
+        b_sum_4 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
+        b_A = b_x_12 + b_A_here
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        # output o = sum[K](q * S) / sqrt(K)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay_sum16)).to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_sum_1, 0.0)
-        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_1 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay_sum8)).to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_sum_2, 0.0)
-        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay_sum4)).to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_sum_3, 0.0)
-        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_3 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay_sum2)).to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_4, 0.0)
-        b_sum_5 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_5, 0.0)
-        b_sum_6 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_6[:, None], 0.0)
-        b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
-        b_o = (b_sum + b_Av) / SQRT_K
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = (b_sum_1 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        # S = exp(g) * S[t-1] + k * v
-        b_sum_7 = tl.sum(b_log_decay, 0)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_8 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = tl.exp(b_sum_7)[:, None] * b_S + b_sum_8
+        b_sum_5 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        # S = exp(g) * S[t-1] + k * v
+        b_S = b_x + b_sum_5
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def gla_backward_kernel(
-    p_d_S_T, p_S_in, p_v, p_k, p_g, p_q, p_d_o, p_d_q, p_d_g, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS,
+    p_d_S_T, p_S_in, p_g, p_d_o, p_q, p_k, p_v, p_d_g, p_d_q, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
     SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -624,118 +642,140 @@ def gla_backward_kernel(
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_SdS = tl.sum(b_S * b_dS, 1)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_exp_sum = tl.exp(b_sum)
+        b_x = b_SdS * b_exp_sum
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        # gradient of q
-        b_x = b_do / SQRT_K
-        b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-        b_sum = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
-        b_sum_1 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_exp_log_decay = tl.exp(b_log_decay)
-        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_1 = tl.exp(b_log_decay_sum2_rest)
-        b_x_2 = b_k_in * b_x_1
-        b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
-        b_sum_2 = tl.dot(b_vx_low_1.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_3 = tl.exp(b_log_decay_sum2)
-        b_x_4 = b_sum[:, None] * b_k_in + b_sum_1 * b_exp_log_decay + b_sum_2 * b_x_3
-        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_5 = tl.exp(b_log_decay_sum4_rest)
-        b_x_6 = b_k_in * b_x_5
-        b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
-        b_sum_3 = tl.dot(b_vx_low_2.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_7 = tl.exp(b_log_decay_sum4)
-        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_8 = tl.exp(b_log_decay_sum8_rest)
-        b_x_9 = b_k_in * b_x_8
-        b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
-        b_sum_4 = tl.dot(b_vx_low_3.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_10 = tl.exp(b_log_decay_sum8)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_11 = tl.exp(b_log_decay_sum16_rest)
-        b_x_12 = b_k_in * b_x_11
-        b_vx_low_4 = tl.where(m_pair_5, b_vx, 0.0)
-        b_sum_5 = tl.dot(b_vx_low_4.to(DOT), b_x_12.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_13 = tl.exp(b_log_decay_sum16)
-        b_x_14 = b_x_4 + b_sum_3 * b_x_7 + b_sum_4 * b_x_10 + b_sum_5 * b_x_13
-        b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_1 = b_do / SQRT_K
+        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-        m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_x_14 + b_Sx * b_from_start, mask=m_tk)
-        # gradient of g
-        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_x_2 = b_Sx_1 * b_from_start
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_x_sum_rest = segment_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
+        b_x_3 = b_x[None, :] + b_x_sum_rest
+        b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        b_dS_1 = b_dS * b_exp_sum[:, None] + b_sum_1
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum_2 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair, b_sum_2[:, None], 0.0)
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_vx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+        b_sum_3 = tl.sum(tl.where(m_pair, b_vx_1, 0.0), 1)
+        b_x_4 = b_x_2 + b_sum_3[:, None] * b_k_in
+        b_x_5 = b_sum_3[:, None] * b_q
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_4 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_x_6 = b_x_5 + b_vdS * b_to_end
         b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-        b_SdS = tl.sum(b_S * b_dS, 1)
-        b_sum_6 = tl.sum(b_log_decay, 0)
-        b_exp_sum_6 = tl.exp(b_sum_6)
-        b_x_15 = b_x_sum + (b_SdS * b_exp_sum_6)[None, :] + b_sum_1 * b_q * b_exp_log_decay
-        b_qx_3 = b_q * b_x_3
-        b_sum_7 = tl.trans(tl.dot(tl.trans(b_qx_3.to(DOT)), b_vx_low_1.to(DOT), input_precision=PRECISION))
-        b_x_sum2 = segment_cumsum(b_sum_7 * b_k_in * b_x_1, 2, False, True)
-        b_x_sum2_rest = segment_cumsum(b_sum_2 * b_q * b_x_3, 2, True, False)
-        b_qx_7 = b_q * b_x_7
-        b_sum_8 = tl.trans(tl.dot(tl.trans(b_qx_7.to(DOT)), b_vx_low_2.to(DOT), input_precision=PRECISION))
-        b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_5, 4, False, True)
-        b_x_sum4_rest = segment_cumsum(b_sum_3 * b_q * b_x_7, 4, True, False)
-        b_x_16 = b_q * b_x_10
-        b_sum_9 = tl.trans(tl.dot(tl.trans(b_x_16.to(DOT)), b_vx_low_3.to(DOT), input_precision=PRECISION))
-        b_x_sum8 = segment_cumsum(b_sum_9 * b_k_in * b_x_8, 8, False, True)
-        b_x_17 = b_x_15 + b_x_sum2 + b_x_sum2_rest + b_x_sum4 + b_x_sum4_rest + b_x_sum8
-        b_x_sum8_rest = segment_cumsum(b_sum_4 * b_q * b_x_10, 8, True, False)
-        b_x_18 = b_q * b_x_13
-        b_sum_10 = tl.trans(tl.dot(tl.trans(b_x_18.to(DOT)), b_vx_low_4.to(DOT), input_precision=PRECISION))
-        b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_11, 16, False, True)
-        b_x_sum16_rest = segment_cumsum(b_sum_5 * b_q * b_x_13, 16, True, False)
-        b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
-        b_x_19 = b_x_17 + b_x_sum8_rest + b_x_sum16 + b_x_sum16_rest + b_x_sum_rest
-        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_19, 0.0), mask=m_tk)
+        b_x_7 = b_x_3 + b_x_sum
+        b_exp_log_decay = tl.exp(b_log_decay)
+        b_x_8 = b_q * b_exp_log_decay
+        b_sum_5 = tl.dot(b_x_8.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_1, b_sum_5, 0.0)
+        b_x_9 = b_A_here + b_A_1
+        b_vx_1_low = tl.where(m_pair_1, b_vx_1, 0.0)
+        b_sum_6 = tl.trans(tl.dot(tl.trans(b_x_8.to(DOT)), b_vx_1_low.to(DOT), input_precision=PRECISION))
+        b_x_10 = b_x_6 + b_sum_6
+        b_sum_7 = tl.dot(b_vx_1_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_x_11 = b_x_4 + b_sum_7 * b_exp_log_decay
+        b_x_12 = b_x_7 + b_sum_7 * b_q * b_exp_log_decay
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_x_13 = tl.exp(b_log_decay_sum16)
+        b_x_14 = b_q * b_x_13
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x_15 = tl.exp(b_log_decay_sum16_rest)
+        b_x_16 = b_k_in * b_x_15
+        b_sum_8 = tl.dot(b_x_14.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair_5, b_sum_8, 0.0)
+        b_x_17 = b_x_9 + b_A_16
+        b_vx_1_low_1 = tl.where(m_pair_5, b_vx_1, 0.0)
+        b_sum_9 = tl.dot(b_vx_1_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
+        b_x_18 = b_x_11 + b_sum_9 * b_x_13
+        b_x_sum16_rest = segment_cumsum(b_sum_9 * b_q * b_x_13, 16, True, False)
+        b_x_19 = b_x_12 + b_x_sum16_rest
+        b_sum_10 = tl.trans(tl.dot(tl.trans(b_x_14.to(DOT)), b_vx_1_low_1.to(DOT), input_precision=PRECISION))
+        b_x_20 = b_x_10 + b_sum_10 * b_x_15
+        b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_15, 16, False, True)
+        b_x_21 = b_x_19 + b_x_sum16
+        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+        b_x_22 = tl.exp(b_log_decay_sum8)
+        b_x_23 = b_q * b_x_22
+        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+        b_x_24 = tl.exp(b_log_decay_sum8_rest)
+        b_x_25 = b_k_in * b_x_24
+        b_sum_11 = tl.dot(b_x_23.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_4, b_sum_11, 0.0)
+        b_x_26 = b_x_17 + b_A_8
+        b_vx_1_low_2 = tl.where(m_pair_4, b_vx_1, 0.0)
+        b_sum_12 = tl.dot(b_vx_1_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
+        b_x_27 = b_x_18 + b_sum_12 * b_x_22
+        b_x_sum8_rest = segment_cumsum(b_sum_12 * b_q * b_x_22, 8, True, False)
+        b_x_28 = b_x_21 + b_x_sum8_rest
+        b_sum_13 = tl.trans(tl.dot(tl.trans(b_x_23.to(DOT)), b_vx_1_low_2.to(DOT), input_precision=PRECISION))
+        b_x_29 = b_x_20 + b_sum_13 * b_x_24
+        b_x_sum8 = segment_cumsum(b_sum_13 * b_k_in * b_x_24, 8, False, True)
+        b_x_30 = b_x_28 + b_x_sum8
+        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+        b_x_31 = tl.exp(b_log_decay_sum4)
+        b_x_32 = b_q * b_x_31
+        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+        b_x_33 = tl.exp(b_log_decay_sum4_rest)
+        b_x_34 = b_k_in * b_x_33
+        b_sum_14 = tl.dot(b_x_32.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_3, b_sum_14, 0.0)
+        b_x_35 = b_x_26 + b_A_4
+        b_vx_1_low_3 = tl.where(m_pair_3, b_vx_1, 0.0)
+        b_sum_15 = tl.dot(b_vx_1_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
+        b_x_36 = b_x_27 + b_sum_15 * b_x_31
+        b_x_sum4_rest = segment_cumsum(b_sum_15 * b_q * b_x_31, 4, True, False)
+        b_x_37 = b_x_30 + b_x_sum4_rest
+        b_sum_16 = tl.trans(tl.dot(tl.trans(b_x_32.to(DOT)), b_vx_1_low_3.to(DOT), input_precision=PRECISION))
+        b_x_38 = b_x_29 + b_sum_16 * b_x_33
+        b_x_sum4 = segment_cumsum(b_sum_16 * b_k_in * b_x_33, 4, False, True)
+        b_x_39 = b_x_37 + b_x_sum4
+        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+        b_x_40 = tl.exp(b_log_decay_sum2)
+        b_x_41 = b_q * b_x_40
+        b_vx_1_low_4 = tl.where(m_pair_2, b_vx_1, 0.0)
+        b_sum_17 = tl.trans(tl.dot(tl.trans(b_x_41.to(DOT)), b_vx_1_low_4.to(DOT), input_precision=PRECISION))
+        b_x_42 = b_sum_17 * b_k_in
+        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+        b_x_43 = tl.exp(b_log_decay_sum2_rest)
+        b_x_sum2 = segment_cumsum(b_x_42 * b_x_43, 2, False, True)
+        b_x_44 = b_x_39 + b_x_sum2
+        b_x_45 = b_k_in * b_x_43
+        b_sum_18 = tl.dot(b_vx_1_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
+        b_x_sum2_rest = segment_cumsum(b_sum_18 * b_q * b_x_40, 2, True, False)
+        # gradient of g
+        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
+        m_tk = m_t[:, None] & m_k[None, :]
+        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_44 + b_x_sum2_rest, 0.0), mask=m_tk)
+        # gradient of q
+        tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_18 * b_x_40, mask=m_tk)
         # gradient of k
-        b_x_20 = b_q * b_exp_log_decay
-        b_sum_11 = tl.trans(tl.dot(tl.trans(b_x_20.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
-        b_x_21 = b_vdS * b_to_end + b_sum[:, None] * b_q + b_sum_11 + b_sum_7 * b_x_1
-        b_x_22 = b_x_21 + b_sum_8 * b_x_5 + b_sum_9 * b_x_8 + b_sum_10 * b_x_11
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_22, 0.0), mask=m_tk)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_38 + b_sum_17 * b_x_43, 0.0), mask=m_tk)
+        b_sum_19 = tl.dot(b_x_41.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_sum_19, 0.0)
+        b_A = b_x_35 + b_A_2
+        b_Ax_1 = tl.trans(tl.dot(tl.trans(b_x_1.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
         # gradient of v
-        b_sum_12 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_sum_13 = tl.dot(b_x_18.to(DOT), tl.trans(b_x_12.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair_5, b_sum_13, 0.0)
-        b_sum_14 = tl.dot(b_x_16.to(DOT), tl.trans(b_x_9.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_4, b_sum_14, 0.0)
-        b_sum_15 = tl.dot(b_qx_7.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_3, b_sum_15, 0.0)
-        b_sum_16 = tl.dot(b_qx_3.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_2, b_sum_16, 0.0)
-        b_sum_17 = tl.dot(b_x_20.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_1, b_sum_17, 0.0)
-        b_sum_18 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair, b_sum_18[:, None], 0.0)
-        b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
-        b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
-        tl.store(p_d_v + at_thv + o_thv, b_sum_12 + b_Ax, mask=m_tv)
+        tl.store(p_d_v + at_thv + o_thv, b_sum_4 + b_Ax_1, mask=m_tv)
         # cotangents of the states, for what comes before
-        b_sum_19 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x.to(DOT), input_precision=PRECISION)
-        b_dS = b_dS * b_exp_sum_6[:, None] + b_sum_19
+        b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -769,24 +809,26 @@ def gla_states_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x = tl.exp(b_sum)[:, None] * b_S
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        # S = exp(g) * S[t-1] + k * v
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_1 = tl.dot(tl.trans((tl.where(m_t[:, None], b_k, 0.0) * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = tl.exp(b_sum)[:, None] * b_S + b_sum_1
+        b_sum_1 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        # S = exp(g) * S[t-1] + k * v
+        b_S = b_x + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_outputs_kernel(
-    p_S_in, p_q, p_g, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    p_q, p_g, p_S_in, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -801,62 +843,73 @@ def gla_outputs_kernel(
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
     first, T = sequence(None, i_b, T, STEP)
-    o_t = tl.arange(0, BT)
-    m_pair = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_k = tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    m_k = (o_k < K) | (K == BK)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    # output o = sum[K](q * S) / sqrt(K)
     m_t = o_t < T - i_0
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
-    b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    b_x = b_q * b_from_start
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_xS = tl.dot(b_x.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
     b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_x_1 = b_q * tl.exp(b_log_decay_sum16)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
     b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x = b_k_in * tl.exp(b_log_decay_sum16_rest)
-    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay_sum16)).to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_sum_1, 0.0)
+    b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
+    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
     b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_1 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay_sum8)).to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair, b_sum_2, 0.0)
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_16 + b_A_8
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_2 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay_sum4)).to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_1, b_sum_3, 0.0)
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_4
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_3 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay_sum2)).to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_2, b_sum_4, 0.0)
-    b_sum_5 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_3, b_sum_5, 0.0)
-    b_sum_6 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where((o_t[:, None] == o_t[None, :]), b_sum_6[:, None], 0.0)
-    b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
+    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_11 = b_x_8 + b_A_2
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
+    b_x_12 = b_x_11 + b_A_1
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    b_sum_2 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
+    b_A = b_x_12 + b_A_here
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
-    b_o = (b_sum + b_Av) / SQRT_K
+    # output o = sum[K](q * S) / sqrt(K)
+    b_o = (b_xS + b_Av) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
@@ -892,25 +945,27 @@ def gla_cotangents_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_t = o_t < T - i_0
-        m_tv = m_t[:, None] & m_v[None, :]
-        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        # cotangents of the states, for what comes before
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
+        b_x = b_dS * tl.exp(b_sum)[:, None]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
-        b_dS = b_dS * tl.exp(b_sum)[:, None] + b_sum_1
+        b_x_1 = b_q * b_from_start
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+        # cotangents of the states, for what comes before
+        b_dS = b_x + b_sum_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def gla_gradients_kernel(
-    p_S_in, p_d_S_out, p_v, p_k, p_g, p_q, p_d_o, p_d_q, p_d_g, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr,
+    p_q, p_k, p_v, p_d_o, p_S_in, p_d_S_out, p_g, p_d_g, p_d_q, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -927,128 +982,149 @@ def gla_gradients_kernel(
     first, T = sequence(None, i_b, T, STEP)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] == o_t[None, :])
-    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_4 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_5 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_sum = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair, b_sum[:, None], 0.0)
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_x = b_do / SQRT_K
+    b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+    b_sum_1 = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
+    b_x_1 = b_sum_1[:, None] * b_k_in
+    b_x_2 = b_sum_1[:, None] * b_q
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_SdS = tl.sum(b_S * b_dS, 1)
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    m_t = o_t < T - i_0
-    m_tv = m_t[:, None] & m_v[None, :]
-    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    # gradient of q
-    b_x = b_do / SQRT_K
-    b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    b_sum = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
-    b_sum_1 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_exp_log_decay = tl.exp(b_log_decay)
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_1 = tl.exp(b_log_decay_sum2_rest)
-    b_x_2 = b_k_in * b_x_1
-    b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
-    b_sum_2 = tl.dot(b_vx_low_1.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_3 = tl.exp(b_log_decay_sum2)
-    b_x_4 = b_sum[:, None] * b_k_in + b_sum_1 * b_exp_log_decay + b_sum_2 * b_x_3
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_5 = tl.exp(b_log_decay_sum4_rest)
-    b_x_6 = b_k_in * b_x_5
-    b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
-    b_sum_3 = tl.dot(b_vx_low_2.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_7 = tl.exp(b_log_decay_sum4)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_8 = tl.exp(b_log_decay_sum8_rest)
-    b_x_9 = b_k_in * b_x_8
-    b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
-    b_sum_4 = tl.dot(b_vx_low_3.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_10 = tl.exp(b_log_decay_sum8)
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_11 = tl.exp(b_log_decay_sum16_rest)
-    b_x_12 = b_k_in * b_x_11
-    b_vx_low_4 = tl.where(m_pair_5, b_vx, 0.0)
-    b_sum_5 = tl.dot(b_vx_low_4.to(DOT), b_x_12.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_13 = tl.exp(b_log_decay_sum16)
-    b_x_14 = b_x_4 + b_sum_3 * b_x_7 + b_sum_4 * b_x_10 + b_sum_5 * b_x_13
+    b_sum_2 = tl.sum(b_log_decay, 0)
+    b_x_3 = b_SdS * tl.exp(b_sum_2)
     b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
-    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_vthk + o_thk, b_x_14 + b_Sx * b_from_start, mask=m_tk)
-    # gradient of g
-    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x_4 = b_x_1 + b_Sx * b_from_start
+    b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
+    b_x_5 = b_x_3[None, :] + b_x_sum_rest
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
     b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_sum_3 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x_6 = b_x_2 + b_vdS * b_to_end
     b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-    b_SdS = tl.sum(b_S * b_dS, 1)
-    b_sum_6 = tl.sum(b_log_decay, 0)
-    b_x_15 = b_x_sum + (b_SdS * tl.exp(b_sum_6))[None, :] + b_sum_1 * b_q * b_exp_log_decay
-    b_qx_3 = b_q * b_x_3
-    b_sum_7 = tl.trans(tl.dot(tl.trans(b_qx_3.to(DOT)), b_vx_low_1.to(DOT), input_precision=PRECISION))
-    b_x_sum2 = segment_cumsum(b_sum_7 * b_k_in * b_x_1, 2, False, True)
-    b_x_sum2_rest = segment_cumsum(b_sum_2 * b_q * b_x_3, 2, True, False)
-    b_qx_7 = b_q * b_x_7
-    b_sum_8 = tl.trans(tl.dot(tl.trans(b_qx_7.to(DOT)), b_vx_low_2.to(DOT), input_precision=PRECISION))
-    b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_5, 4, False, True)
-    b_x_sum4_rest = segment_cumsum(b_sum_3 * b_q * b_x_7, 4, True, False)
-    b_x_16 = b_q * b_x_10
-    b_sum_9 = tl.trans(tl.dot(tl.trans(b_x_16.to(DOT)), b_vx_low_3.to(DOT), input_precision=PRECISION))
-    b_x_sum8 = segment_cumsum(b_sum_9 * b_k_in * b_x_8, 8, False, True)
-    b_x_17 = b_x_15 + b_x_sum2 + b_x_sum2_rest + b_x_sum4 + b_x_sum4_rest + b_x_sum8
-    b_x_sum8_rest = segment_cumsum(b_sum_4 * b_q * b_x_10, 8, True, False)
-    b_x_18 = b_q * b_x_13
-    b_sum_10 = tl.trans(tl.dot(tl.trans(b_x_18.to(DOT)), b_vx_low_4.to(DOT), input_precision=PRECISION))
-    b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_11, 16, False, True)
-    b_x_sum16_rest = segment_cumsum(b_sum_5 * b_q * b_x_13, 16, True, False)
-    b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
-    b_x_19 = b_x_17 + b_x_sum8_rest + b_x_sum16 + b_x_sum16_rest + b_x_sum_rest
-    tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_19, 0.0), mask=m_tk)
+    b_x_7 = b_x_5 + b_x_sum
+    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_exp_log_decay = tl.exp(b_log_decay)
+    b_x_8 = b_q * b_exp_log_decay
+    b_sum_4 = tl.dot(b_x_8.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_1, b_sum_4, 0.0)
+    b_x_9 = b_A_here + b_A_1
+    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
+    b_sum_5 = tl.trans(tl.dot(tl.trans(b_x_8.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
+    b_x_10 = b_x_6 + b_sum_5
+    b_sum_6 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_x_11 = b_x_4 + b_sum_6 * b_exp_log_decay
+    b_x_12 = b_x_7 + b_sum_6 * b_q * b_exp_log_decay
+    m_pair_2 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_x_13 = tl.exp(b_log_decay_sum16)
+    b_x_14 = b_q * b_x_13
+    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+    b_x_15 = tl.exp(b_log_decay_sum16_rest)
+    b_x_16 = b_k_in * b_x_15
+    b_sum_7 = tl.dot(b_x_14.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
+    b_A_16 = tl.where(m_pair_2, b_sum_7, 0.0)
+    b_x_17 = b_x_9 + b_A_16
+    b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
+    b_sum_8 = tl.dot(b_vx_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
+    b_x_18 = b_x_11 + b_sum_8 * b_x_13
+    b_x_sum16_rest = segment_cumsum(b_sum_8 * b_q * b_x_13, 16, True, False)
+    b_x_19 = b_x_12 + b_x_sum16_rest
+    b_sum_9 = tl.trans(tl.dot(tl.trans(b_x_14.to(DOT)), b_vx_low_1.to(DOT), input_precision=PRECISION))
+    b_x_20 = b_x_10 + b_sum_9 * b_x_15
+    b_x_sum16 = segment_cumsum(b_sum_9 * b_k_in * b_x_15, 16, False, True)
+    b_x_21 = b_x_19 + b_x_sum16
+    m_pair_3 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_22 = tl.exp(b_log_decay_sum8)
+    b_x_23 = b_q * b_x_22
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_24 = tl.exp(b_log_decay_sum8_rest)
+    b_x_25 = b_k_in * b_x_24
+    b_sum_10 = tl.dot(b_x_23.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_3, b_sum_10, 0.0)
+    b_x_26 = b_x_17 + b_A_8
+    b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
+    b_sum_11 = tl.dot(b_vx_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
+    b_x_27 = b_x_18 + b_sum_11 * b_x_22
+    b_x_sum8_rest = segment_cumsum(b_sum_11 * b_q * b_x_22, 8, True, False)
+    b_x_28 = b_x_21 + b_x_sum8_rest
+    b_sum_12 = tl.trans(tl.dot(tl.trans(b_x_23.to(DOT)), b_vx_low_2.to(DOT), input_precision=PRECISION))
+    b_x_29 = b_x_20 + b_sum_12 * b_x_24
+    b_x_sum8 = segment_cumsum(b_sum_12 * b_k_in * b_x_24, 8, False, True)
+    b_x_30 = b_x_28 + b_x_sum8
+    m_pair_4 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_31 = tl.exp(b_log_decay_sum4)
+    b_x_32 = b_q * b_x_31
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_33 = tl.exp(b_log_decay_sum4_rest)
+    b_x_34 = b_k_in * b_x_33
+    b_sum_13 = tl.dot(b_x_32.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_4, b_sum_13, 0.0)
+    b_x_35 = b_x_26 + b_A_4
+    b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
+    b_sum_14 = tl.dot(b_vx_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
+    b_x_36 = b_x_27 + b_sum_14 * b_x_31
+    b_x_sum4_rest = segment_cumsum(b_sum_14 * b_q * b_x_31, 4, True, False)
+    b_x_37 = b_x_30 + b_x_sum4_rest
+    b_sum_15 = tl.trans(tl.dot(tl.trans(b_x_32.to(DOT)), b_vx_low_3.to(DOT), input_precision=PRECISION))
+    b_x_38 = b_x_29 + b_sum_15 * b_x_33
+    b_x_sum4 = segment_cumsum(b_sum_15 * b_k_in * b_x_33, 4, False, True)
+    b_x_39 = b_x_37 + b_x_sum4
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_40 = tl.exp(b_log_decay_sum2)
+    b_x_41 = b_q * b_x_40
+    m_pair_5 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_vx_low_4 = tl.where(m_pair_5, b_vx, 0.0)
+    b_sum_16 = tl.trans(tl.dot(tl.trans(b_x_41.to(DOT)), b_vx_low_4.to(DOT), input_precision=PRECISION))
+    b_x_42 = b_sum_16 * b_k_in
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_43 = tl.exp(b_log_decay_sum2_rest)
+    b_x_sum2 = segment_cumsum(b_x_42 * b_x_43, 2, False, True)
+    b_x_44 = b_x_39 + b_x_sum2
+    b_x_45 = b_k_in * b_x_43
+    b_sum_17 = tl.dot(b_vx_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
+    b_x_sum2_rest = segment_cumsum(b_sum_17 * b_q * b_x_40, 2, True, False)
+    # gradient of g
+    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_44 + b_x_sum2_rest, 0.0), mask=m_tk)
+    # gradient of q
+    tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_17 * b_x_40, mask=m_tk)
     # gradient of k
-    b_x_20 = b_q * b_exp_log_decay
-    b_sum_11 = tl.trans(tl.dot(tl.trans(b_x_20.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
-    b_x_21 = b_vdS * b_to_end + b_sum[:, None] * b_q + b_sum_11 + b_sum_7 * b_x_1
-    b_x_22 = b_x_21 + b_sum_8 * b_x_5 + b_sum_9 * b_x_8 + b_sum_10 * b_x_11
-    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_22, 0.0), mask=m_tk)
-    # gradient of v
-    b_sum_12 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    b_sum_13 = tl.dot(b_x_18.to(DOT), tl.trans(b_x_12.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair_5, b_sum_13, 0.0)
-    b_sum_14 = tl.dot(b_x_16.to(DOT), tl.trans(b_x_9.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_4, b_sum_14, 0.0)
-    b_sum_15 = tl.dot(b_qx_7.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_3, b_sum_15, 0.0)
-    b_sum_16 = tl.dot(b_qx_3.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_2, b_sum_16, 0.0)
-    b_sum_17 = tl.dot(b_x_20.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_1, b_sum_17, 0.0)
-    b_sum_18 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair, b_sum_18[:, None], 0.0)
-    b_A = b_A_16 + b_A_8 + b_A_4 + b_A_2 + b_A_1 + b_A_here
+    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_38 + b_sum_16 * b_x_43, 0.0), mask=m_tk)
+    b_sum_18 = tl.dot(b_x_41.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_5, b_sum_18, 0.0)
+    b_A = b_x_35 + b_A_2
     b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
-    tl.store(p_d_v + at_thv + o_thv, b_sum_12 + b_Ax, mask=m_tv)
+    # gradient of v
+    tl.store(p_d_v + at_thv + o_thv, b_sum_3 + b_Ax, mask=m_tv)
 
 
 def _pad(extent, least=1):
@@ -1096,12 +1172,12 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         gla_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, g, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, g, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -1133,12 +1209,12 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         gla_outputs_kernel[(NT * B * H * NV,)](
-            S_in, q, g, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_infer_kernel[(B * H * NV,)](
-            S_0, q, g, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            S_0, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T
@@ -1156,15 +1232,15 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
@@ -1172,26 +1248,26 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         gla_gradients_kernel[(NT * B * H * NV,)](
-            S_in, d_S_out, v, k, g, q, d_o, d_q, d_g, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            q, k, v, d_o, S_in, d_S_out, g, d_g, d_q, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
         d_g = d_g.sum(0)
+        d_q = d_q.sum(0)
         d_k = d_k.sum(0)
     else:
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, v, k, g, q, d_o, d_q, d_g, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
-            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3,
+            d_S_T, S_in, g, d_o, q, k, v, d_g, d_q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
+            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2,
             enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
         d_g = d_g.sum(0)
+        d_q = d_q.sum(0)
         d_k = d_k.sum(0)
     return d_q, d_k, d_v, d_g, d_S_0
 
@@ -1585,10 +1661,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_1afdc01520f9", 0
+    name, tries = "seqc_gla_ebbf2f59f99b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_1afdc01520f9_{tries}"
+        name = f"seqc_gla_ebbf2f59f99b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -1,0 +1,202 @@
+"""The items of a loop's body -> the same items in an order that keeps few tiles alive at once.
+
+Before: gradients one after the other, each with all that it needs, so that what two of them share stays alive from the
+first to the second. After: what is computed is used up before the next is begun: a level of a decayed product gives its
+part to every sum that it belongs to before the next level is computed, and a tile is loaded where it is first used.
+Sums of three and more terms are added up in the order in which their terms come (values change by reassociation only).
+
+In: items without loops among them, and the bytes of every value's tile. Out: the items, and what became of each node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
+from seqc.backends.triton_gpu.search import Task, Value, enlist, sparing
+from seqc.backends.triton_gpu.uses import consumed
+from seqc.graph import Node, node, rebuild
+
+ALIAS = ("rename", "expand", "stopgrad", "index", "block_index", "size", "const")
+
+
+def order(
+    items: Sequence[Item], size: Callable[[Node], int], fixed: Callable[[Node], bool]
+) -> tuple[tuple[Item, ...], dict[Node, Node]]:
+    """See the file's docstring. fixed: values that stay as they are, since they have a name."""
+    if not all(isinstance(i, Load | Note | Let | Store | Add | Advance) for i in items):
+        return tuple(items), {}
+    return _Order(items, size, fixed).run()
+
+
+class _Order:
+    def __init__(self, items: Sequence[Item], size: Callable[[Node], int], fixed: Callable[[Node], bool]) -> None:
+        self.items, self.size = items, size
+        self.lets = {i.node: i for i in items if isinstance(i, Let)}
+        self.stored = {n for i in items for n in consumed(i)}
+        self.users: dict[Node, list[Node]] = {}
+        for n in self.lets:
+            for a in dict.fromkeys(n.args):
+                self.users.setdefault(a, []).append(n)
+        self.inside = {n for n in self.lets if self.is_virtual(n)}  # never a tile of its own
+        self.links = {n for n in self.lets if not fixed(n) and self.is_link(n)}
+        self.chains = {n: self.terms(n) for n in self.lets if n.op in ("add", "sub") and n not in self.links}
+        self.chains = {n: terms for n, terms in self.chains.items() if len(terms) > 2}
+        self.links = {n for root in self.chains for n in self.linked(root)}
+        self.values: dict[Node, Value] = {}
+        self.work: dict[Task, Item | tuple[Node, Node, int]] = {}  # an item, or (sum, term, its sign)
+        self.notes = self.place_notes()
+
+    # ---- the graph ----
+
+    def is_virtual(self, n: Node) -> bool:
+        if n.op in ALIAS:
+            return True
+        return n.op == "mul" and n not in self.stored and all(u.op == "sum" for u in self.users.get(n, ()))
+
+    def is_link(self, n: Node) -> bool:
+        """Whether n is a partial sum that only a further sum of the same dims takes."""
+        by = self.users.get(n, [])
+        if n.op not in ("add", "sub") or n in self.stored or len(by) != 1:
+            return False
+        (user,) = by
+        return user.op in ("add", "sub") and user.args.count(n) == 1 and user.dims == n.dims
+
+    def linked(self, root: Node) -> Iterable[Node]:
+        stack = [a for a in root.args if a in self.links]
+        while stack:
+            n = stack.pop()
+            yield n
+            stack += [a for a in n.args if a in self.links]
+
+    def terms(self, root: Node) -> list[tuple[Node, int]]:
+        """(term, sign) of a sum, in the given order."""
+        out: list[tuple[Node, int]] = []
+        stack = [(root, 1)]
+        while stack:
+            n, sign = stack.pop()
+            if n is root or n in self.links:
+                stack += [(n.args[1], -sign if n.op == "sub" else sign), (n.args[0], sign)]
+            else:
+                out.append((n, sign))
+        return out
+
+    def behind(self, n: Node) -> list[Value]:
+        """The values whose tiles are read where n is."""
+        out: dict[Value, None] = {}
+        stack = [n]
+        while stack:
+            x = stack.pop()
+            if x in self.values:
+                out[self.values[x]] = None
+            elif x in self.inside:
+                stack += x.args[::-1]
+        return list(out)
+
+    # ---- tasks ----
+
+    def run(self) -> tuple[tuple[Item, ...], dict[Node, Node]]:
+        carried = [pair for i in self.items if isinstance(i, Advance) for pair in i.pairs]
+        self.values |= {n: Value(self.size(n)) for n, _ in carried}
+        self.following = {after for _, after in carried}
+        for item in sorted(self.items, key=lambda i: isinstance(i, Advance)):
+            self.enter(item)
+        tasks = list(self.work)
+        enlist(tasks)
+        best = sparing(tasks)
+        if best == tasks:
+            return tuple(self.items), {}
+        return self.emit(best)
+
+    def enter(self, item: Item) -> None:
+        """The tasks of an item."""
+        match item:
+            case Load(n):
+                self.add(item, (), n)
+            case Let(n) if n in self.chains:
+                value = Value(self.size(n))
+                for term, sign in self.chains[n]:
+                    self.work[Task(tuple(self.behind(term)), value, goal=True)] = (n, term, sign)
+                self.values[n] = value
+            case Let(n) if n not in self.links and n not in self.inside:
+                reads = dict.fromkeys(v for a in n.args for v in self.behind(a))
+                self.add(item, tuple(reads), n)
+            case Store() | Add() | Advance():
+                reads = dict.fromkeys(v for n in consumed(item) for v in self.behind(n))
+                self.work[Task(tuple(reads), None, goal=not isinstance(item, Advance))] = item
+
+    def add(self, item: Item, reads: tuple[Value, ...], n: Node) -> None:
+        value = self.values[n] = Value(self.size(n))
+        by = self.users.get(n, ())
+        part = n in self.following or any(u.op in ("add", "sub") for u in by)
+        self.work[Task(reads, value, goal=part, grows=n.op == "sum")] = item
+
+    # ---- items again ----
+
+    def place_notes(self) -> dict[int, list[Note]]:
+        """By the item that they stand above: what a line of the spec defines, where a gradient is stored."""
+        out: dict[int, list[Note]] = {}
+        for at, item in enumerate(self.items):
+            if isinstance(item, Note):
+                rest = self.items[at + 1 :]
+                stop = next((i for i, x in enumerate(rest) if not isinstance(x, Let)), len(rest) - 1)
+                sink = isinstance(rest[stop], Store | Add | Advance) and item.result
+                out.setdefault(id(rest[stop if sink or not stop else stop - 1]), []).append(item)
+        return out
+
+    def emit(self, tasks: Iterable[Task]) -> tuple[tuple[Item, ...], dict[Node, Node]]:
+        """Items in the order of the tasks, on the sums as they are now added up."""
+        self.out: list[Item] = []
+        self.new: dict[Node, Node] = {}
+        left = Counter({n: len(terms) for n, terms in self.chains.items()})
+        sums: dict[Node, Node] = {}
+        for task in tasks:
+            work = self.work[task]
+            if isinstance(work, tuple):
+                root, term, sign = work
+                n = self.ready(term)
+                if root in sums:
+                    n = node("add" if sign > 0 else "sub", sums[root], n)
+                elif sign < 0:
+                    n = -n
+                left[root] -= 1
+                if not left[root]:
+                    self.out += self.notes.get(id(self.lets[root]), [])
+                    self.new[root] = n
+                if root in sums or sign < 0:
+                    self.out.append(Let(n))
+                sums[root] = n
+                continue
+            self.out += self.notes.get(id(work), [])
+            match work:
+                case Load(n):
+                    self.new[n] = n
+                    self.out.append(work)
+                case Let(n):
+                    self.ready(n)
+                case Store(n, array, only):
+                    self.out.append(Store(self.ready(n), array, only))
+                case Add(name, n):
+                    self.out.append(Add(name, self.ready(n)))
+                case Advance(pairs):
+                    self.out.append(Advance(tuple((a, self.ready(b)) for a, b in pairs)))
+        return tuple(self.out), self.new
+
+    def ready(self, n: Node) -> Node:
+        """What n is now, written down if it has not been."""
+        stack = [n]
+        while stack:
+            x = stack[-1]
+            if x in self.new or x not in self.lets:
+                self.new.setdefault(x, x)
+                stack.pop()
+                continue
+            missing = [a for a in x.args if a not in self.new]
+            if missing:
+                stack += missing[::-1]
+                continue
+            self.new[x] = rebuild(x, tuple(self.new[a] for a in x.args))
+            self.out.append(Let(self.new[x]))
+            stack.pop()
+        return self.new[n]
