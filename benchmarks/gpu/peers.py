@@ -1,4 +1,4 @@
-"""Peers on CUDA: flash-linear-attention, mamba-ssm, and causal softmax attention on the same shapes.
+"""Peers on CUDA: flash-linear-attention, mamba-ssm, mlstm_kernels, and causal softmax attention on the same shapes.
 
 In: a spec's name. Out: functions from the spec's arguments to its output, or the reason why there is none. Peers are called
 by their public names with their defaults; all return outputs in the layout [B, T, ...] of the spec.
@@ -24,6 +24,7 @@ FLA = {
     "delta_rule": ("fla.ops.delta_rule", "chunk_delta_rule", "q k v beta", {}),
     "gated_delta_rule": ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule", "q k v g beta", {}),
     "kda": ("fla.ops.kda", "chunk_kda", "q k v g beta", {}),
+    "gsa": ("fla.ops.gsa", "chunk_gsa", "q k v s g", {}),
     "hgrn": ("fla.ops.hgrn", "chunk_hgrn", "x g", {}),
 }
 
@@ -36,6 +37,8 @@ def peers(spec: str) -> dict[str, Function | str]:
     if spec in ("mamba", "mamba2"):
         made = {"mamba": mamba, "mamba2": mamba2}[spec]
         found["mamba-ssm"] = made() if find_spec("mamba_ssm") else "mamba-ssm is not installed"
+    if spec == "mlstm":
+        found["mlstm_kernels"] = mlstm() if find_spec("mlstm_kernels") else "mlstm_kernels is not installed"
     if spec == "gla":
         found["softmax attention (scale only)"] = softmax
     return found
@@ -69,6 +72,17 @@ def mamba2() -> Function:
         rest = {"D": x["skip"][0], "dt_bias": x["bias"][0], "dt_softplus": True}
         y = function(x["x"][:, :, 0], x["delta"][:, :, 0], A, x["Bt"], x["Ct"], 256, **rest)
         return y[:, :, None]
+
+    return run
+
+
+def mlstm() -> Function:
+    """The chunkwise form with exponential gates, which takes [B, H, T, ...]."""
+    function = import_module("mlstm_kernels.torch.chunkwise.triton_xl_chunk.fwbw").mlstm_chunkwise__xl_chunk
+
+    def run(x: Mapping[str, Tensor]) -> Tensor:
+        q, k, v, i, f = (x[name].transpose(1, 2) for name in "qkvif")
+        return function(q, k, v, i, f, autocast_kernel_dtype=q.dtype).transpose(1, 2)
 
     return run
 

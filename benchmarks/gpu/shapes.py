@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 STATE = 128  # N of mamba2
+SLOTS = 64  # M of gsa
 SLOW = 16.0  # log decays are divided by this
 
 
@@ -36,16 +37,18 @@ GRIDS = (
     Grid(8, 2048, 32, 256),
 )
 SPECS = (
-    "linear_attention", "retention", "simple_gla", "gla", "delta_rule", "gated_delta_rule", "kda", "mamba2", "hgrn", "mamba",
+    "linear_attention", "retention", "simple_gla", "gla", "delta_rule", "gated_delta_rule", "kda", "gsa", "mlstm",
+    "mamba2", "hgrn", "mamba",
 )  # fmt: skip
-GATES = ("g", "beta")  # kept in float32
+GATES = ("g", "beta", "i", "f")  # kept in float32
 
 
 def dims(spec: str, grid: Grid) -> dict[str, int]:
     """The extents that the file of a spec is emitted for."""
     if spec == "mamba2":
         return {"G": 1, "P": grid.D, "N": STATE}
-    return {} if spec in ("hgrn", "mamba") else {"K": grid.D, "V": grid.D}
+    slots = {"M": SLOTS} if spec == "gsa" else {}
+    return {} if spec in ("hgrn", "mamba") else {"K": grid.D, "V": grid.D, **slots}
 
 
 def file_name(spec: str, grid: Grid) -> str:
@@ -80,6 +83,11 @@ def arguments(spec: str, grid: Grid, dtype: torch.dtype, device: str) -> dict[st
             x["beta"] = torch.sigmoid(normal(B, T, H))
         if spec in ("gla", "kda"):
             x["g"] = F.logsigmoid(normal(B, T, H, D)) / SLOW
+        if spec == "gsa":
+            x["g"] = F.logsigmoid(normal(B, T, H, SLOTS)) / SLOW
+            x["s"] = 1 - torch.exp(x["g"])
+        if spec == "mlstm":
+            x["i"], x["f"] = normal(B, T, H), normal(B, T, H) + 3
         if spec in ("simple_gla", "gated_delta_rule"):
             x["g"] = F.logsigmoid(normal(B, T, H)) / SLOW
     x = {name: t if name in GATES else t.to(dtype) for name, t in x.items()}
@@ -88,7 +96,7 @@ def arguments(spec: str, grid: Grid, dtype: torch.dtype, device: str) -> dict[st
 
 def output(spec: str) -> str:
     """The name of the spec's output."""
-    return "y" if spec in ("mamba", "mamba2") else "o"
+    return "y" if spec in ("mamba", "mamba2") else "h" if spec == "mlstm" else "o"
 
 
 def inputs(spec: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
