@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from seqc.block import Block
 from seqc.build import load
+from seqc.compose import compose
 from seqc.describe import signature
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
 from seqc.driver import Watch, blamed, fix_dims, lower, lowerings
 from seqc.emit import Kernels, Signature, emit
 from seqc.passes.blocks.choose import EAGER
+from seqc.passes.split_parallel import Split, split_parallel
 from seqc.program import Program
 from seqc.targets import TARGETS
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "triton", "cpu", "torch")
 PARTS = {"auto": ("torch", "cpu", "triton"), "triton": ("torch", "triton"), "cpu": ("torch", "cpu"), "torch": ("torch",)}
+DOCS = {
+    "before_core": "What the recurrence reads of products, for all steps at once.",
+    "after_core": "Outputs, from what the recurrence gave, for all steps at once.",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Compiled:
     missing: Mapping[str, str]
     gpu: Chosen | None
     """Rows and tiles of the Triton part, where there is one."""
+    split: Split
+    """What native code and Triton leave to torch; their blocks are of its core."""
 
 
 def compile_spec(path_or_text: str | Path, options: Options = Options(), watch: Watch | None = None) -> Compiled:
@@ -74,30 +82,36 @@ def compile_program(program: Program, options: Options = Options(), watch: Watch
     kernels: dict[str, Kernels] = {}
     missing: dict[str, str] = {}
     gpu: Chosen | None = None
+    split = split_parallel(program)
+    beside = parallel_blocks(split) if options.backend != "torch" else {}
     for part in PARTS[options.backend]:
         try:
             if part == "triton":
-                gpu, kernels[part] = _triton_part(program, options)
+                gpu, made = _triton_part(split.core, options)
                 blocks[part] = gpu.block
             else:
-                blocks[part], kernels[part] = _part(part, program, options, watch if part == "torch" else None)
+                own = program if part == "torch" else split.core
+                blocks[part], made = _part(part, own, beside, options, watch if part == "torch" else None)
+            kernels[part] = made if part == "torch" or not beside else _joined(part, program, split, beside, made)
         except Unsupported as refusal:
             if part in ("torch", options.backend):
                 raise
             missing[part] = "; ".join(diagnostic.message for diagnostic in refusal.diagnostics)
-    sig = signature(program, blocks, kernels, header(program, options))
-    return Compiled(program, options, emit(sig), sig, blocks, missing, gpu)
+    sig = signature(program, split, blocks, kernels, header(program, options))
+    return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split)
 
 
-def _part(part: str, program: Program, options: Options, watch: Watch | None) -> tuple[Block, Kernels]:
-    """The block of one part of the file, and its text."""
+def _part(
+    part: str, program: Program, beside: Mapping[str, Block], options: Options, watch: Watch | None
+) -> tuple[Block, Kernels]:
+    """The block of one part of the file, and its text. beside: what plain torch holds for the other parts."""
     match part:
         case "torch":
             from seqc.backends import torch_eager
 
             block = lower(program, options.form, options.rows, EAGER, watch)
             with blamed("the torch backend"):
-                return block, torch_eager.emit(block)
+                return block, torch_eager.emit(block, {name: (one, DOCS[name]) for name, one in beside.items()})
         case "cpu":
             from seqc.backends import native_cpu
 
@@ -109,6 +123,18 @@ def _part(part: str, program: Program, options: Options, watch: Watch | None) ->
             with blamed("the native CPU backend"):
                 return block, native_cpu.emit(block)
     raise SeqcBug("the driver", f"no backend makes the part {part}")
+
+
+def parallel_blocks(split: Split) -> dict[str, Block]:
+    """The blocks of what runs before and after the core, for all steps at once."""
+    return {name: lower(p, "step") for name, p in (("before_core", split.before), ("after_core", split.after)) if p is not None}
+
+
+def _joined(part: str, program: Program, split: Split, beside: Mapping[str, Block], core: Kernels) -> Kernels:
+    """The kernels of the whole program, from those of the core."""
+    from seqc.backends.torch_eager import saved
+
+    return compose(program, split, core, saved(beside["before_core"]) if "before_core" in beside else (), part)
 
 
 def _triton_part(program: Program, options: Options) -> tuple[Chosen, Kernels]:

@@ -15,6 +15,7 @@ from seqc.evaluate import extent
 from seqc.graph import Node, leaves, topological
 from seqc.ops import TABLE
 
+NOMINAL = 64  # extent assumed for a dim that has no default
 MATRIX_RATE = 16.0  # multiply-adds of a matrix product in the time of one elementwise operation
 TRANSCENDENTAL = 4.0
 CHEAP = frozenset(

@@ -19,6 +19,7 @@ from seqc.graph import Node, leaves, topological
 from seqc.intervals import ANY
 from seqc.ops import TABLE
 from seqc.passes.classify import classify
+from seqc.passes.split_parallel import Split
 from seqc.program import Program, TensorDecl
 
 CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))
@@ -26,13 +27,15 @@ WIDTH = 112
 TITLES = {"torch": "plain torch", "cpu": "native code for CPUs", "triton": "Triton"}
 
 
-def signature(program: Program, blocks: Mapping[str, Block], kernels: Mapping[str, Kernels], header: str) -> Signature:
+def signature(
+    program: Program, split: Split, blocks: Mapping[str, Block], kernels: Mapping[str, Kernels], header: str
+) -> Signature:
     """The signature of a file. blocks, kernels: by suffix: "torch" always, "triton" and "cpu" where they are served."""
-    gates = gate_inputs(program)
+    gates = gate_inputs(program, split.core)
     return Signature(
         spec=safe_name(program.name),
         class_name=class_name(program.name),
-        doc=tuple(documentation(program, blocks)),
+        doc=tuple(documentation(program, split, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
         inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates) for d in program.inputs.values()),
         params=tuple(Param(safe_name(d.name), _dims(d), initial(d), d.per_batch) for d in program.params.values()),
@@ -59,13 +62,14 @@ def _dims(decl: TensorDecl) -> tuple[str, ...]:
     return tuple(safe_name(d.rstrip("'")) + "'" * (len(d) - len(d.rstrip("'"))) for d in decl.dims)
 
 
-def gate_inputs(program: Program) -> set[str]:
-    """Inputs that stay in fp32 when the others are stored in half precision."""
+def gate_inputs(program: Program, core: Program) -> set[str]:
+    """Inputs that stay in fp32 when the others are stored in half precision. core: the program without the products that
+    leave the recurrence: an input that reaches a transition through one of these is rounded there anyhow."""
     found = {name for name, d in program.inputs.items() if d.range != ANY}
-    for form in (form for component in classify(program) for form in component.forms.values()):
+    for form in (form for component in classify(core) for form in component.forms.values()):
         factors = [f for term in form.terms for f in (*term.outer, *term.inner)]
         curved = [n for n in topological(factors) if n.op in CURVED]
-        found |= {n.text("name") for n in leaves(curved, "input")}
+        found |= {name for n in leaves(curved, "input") if (name := n.text("name")) in program.inputs}
     return found
 
 
@@ -114,7 +118,7 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
 # ---- documentation ----
 
 
-def documentation(program: Program, blocks: Mapping[str, Block]) -> list[str]:
+def documentation(program: Program, split: Split, blocks: Mapping[str, Block]) -> list[str]:
     """The lines of the file's docstring: what the spec says of itself, the spec, and the plan of each part."""
     said = textwrap.dedent(program.doc).strip().splitlines() or [program.name]
     lines = [f"{program.name}: {said[0]}", *said[1:], "", "The spec:", ""]
@@ -123,6 +127,10 @@ def documentation(program: Program, blocks: Mapping[str, Block]) -> list[str]:
     for reason in blocks["torch"].reasons:
         if reason.topic in ("class", "eigenvalues"):
             lines += _wrapped(f"{reason.subject}: {reason.text}", 4)
+    moved = [r for r in split.reasons if not r.text.startswith("inside")]
+    if moved:
+        lines.append("    for all steps at once, in plain torch:")
+        lines += [line for r in moved for line in _wrapped(f"{r.subject}: {r.text}", 8)]
     for part, block in blocks.items():
         planned = [f"{r.subject}: {r.text}" for r in block.reasons if r.topic in ("form", "numerics")]
         lines += [f"    in {TITLES[part]}:", *(line for text in planned for line in _wrapped(text, 8))]

@@ -17,6 +17,7 @@ from seqc.cost import cost, volume
 from seqc.describe import TITLES, gate_inputs
 from seqc.diagnostics import Unsupported
 from seqc.graph import BATCH, COL, ROW
+from seqc.passes.split_parallel import RATIO
 from seqc.program import TensorDecl
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "file": program.path,
         "about": textwrap.dedent(program.doc).strip().split("\n")[0],
         "components": components,
+        "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
         "parts": {name: part(block, sizes) for name, block in compiled.blocks.items()},
         "gpu": on_gpus(compiled, targets),
         "missing": dict(compiled.missing),
-        "gates": sorted(gate_inputs(program)),
+        "gates": sorted(gate_inputs(program, compiled.split.core)),
         "extents": {d: sizes[d] for d in program.dims},
         "assumed": [d.name for d in program.dims.values() if d.default is None],
     }
@@ -100,7 +102,7 @@ def on_gpus(compiled: Compiled, targets: Iterable[str]) -> dict[str, Any]:
     for name in targets:
         if name not in told:
             try:
-                lowered = lowerings(compiled.program, compiled.options.form, compiled.options.rows)
+                lowered = lowerings(compiled.split.core, compiled.options.form, compiled.options.rows)
                 told[name] = on_gpu(tiles_of(lowered, name))
             except Unsupported as clash:
                 told[name] = {"clash": "; ".join(d.cause or d.message for d in clash.diagnostics)}
@@ -136,6 +138,10 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     lines.append(f"  {carried}" if told["components"] else "  no state: every step is by itself")
     if told["gates"]:
         lines += wrapped(f"gates, kept in fp32 beside half-precision inputs: {', '.join(told['gates'])}", 2)
+    if told["parallel"]:
+        lines += ["", "products with parameters, for all steps at once (plain torch: all that needs no state)"]
+        lines += wrapped(f"one leaves the recurrence where that saves {RATIO:.0f} operations for each byte moved", 2)
+        lines += [line for subject, text in told["parallel"].items() for line in wrapped(f"{subject}: {text}", 2)]
     for name, one in told["parts"].items():
         rows = "step by step" if one["form"] == "step" else f"{one['form']}, {one['rows']} steps a block"
         lines += ["", f"{TITLES[name]}: {rows}"]

@@ -15,6 +15,7 @@ from seqc.block import BATCH, free_dims
 from seqc.driver import fix_dims, lowerings
 from seqc.figures import Chosen, committed, extents, tiles_of
 from seqc.passes.blocks.choose import lane
+from seqc.passes.split_parallel import split_parallel
 from seqc.program import Program
 from seqc.targets import Occupancy, Target, occupancy, target_named
 from seqc.tiling.expression import evaluate
@@ -109,6 +110,7 @@ def costs(
     program: Program, target: str, shapes: Iterable[Shape], dims: Mapping[str, int], table: VerdictTable | None = None
 ) -> list[Costs]:
     """The report of a program. dims: extents that are given, whatever a shape says. Raises Unsupported."""
+    program = split_parallel(program).core  # torch's own products before and after it are not reported
     found = []
     chosen: dict[tuple[tuple[str, int], ...], Chosen] = {}
     for shape in shapes:

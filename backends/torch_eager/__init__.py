@@ -7,7 +7,10 @@ No autograd inside, nothing of seqc at run time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from seqc.backends.torch_eager.functions import backward, forward, saved_states, step
+from seqc.backends.torch_eager.layout import layout_of
 from seqc.backends.torch_eager.runtime import helper_texts
 from seqc.block import Block
 from seqc.emit.names import safe_name
@@ -15,16 +18,26 @@ from seqc.emit.signature import Kernels, Saved
 from seqc.emit.text import join
 
 
-def emit(block: Block) -> Kernels:
-    """The torch part of an emitted file."""
+def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None) -> Kernels:
+    """The torch part of an emitted file.
+
+    beside: name -> (block, documentation) of parts that other backends leave to torch: `_NAME` and `_NAME_backward` are
+    written too.
+    """
     functions = [forward(block), backward(block), step(block)]
+    for name, (part, doc) in (beside or {}).items():
+        functions += [forward(part, f"_{name}", doc), backward(part, f"_{name}_backward")]
     helpers = helper_texts(name for fn in functions for name in fn.helpers)
+    return Kernels(join(*helpers, *(fn.text() for fn in functions)), saved(block), float64=True)
+
+
+def saved(block: Block) -> tuple[Saved, ...]:
+    """What forward keeps for backward: states as the blocks begin, and the final ones."""
     count = "T + 1" if block.form == "step" else f"(T + {block.rows - 1}) // {block.rows} + 1"
-    saved = tuple(
-        Saved(f"{safe_name(d.name)}_all", (count, "B", *(safe_name(x.rstrip("'")) for x in d.dims)))
-        for d in saved_states(block)
+    lead = ("B", count) if layout_of(block).at else (count, "B")
+    return tuple(
+        Saved(f"{safe_name(d.name)}_all", (*lead, *(safe_name(x.rstrip("'")) for x in d.dims))) for d in saved_states(block)
     )
-    return Kernels(join(*helpers, *(fn.text() for fn in functions)), saved, float64=True)
 
 
-__all__ = ["emit"]
+__all__ = ["emit", "saved"]

@@ -63,8 +63,11 @@ class Ends:
 
     def sequence(self, n: Node, decl: TensorDecl, offset: int = 0) -> str:
         """A value over all blocks as the code of an array [B, T, dims]."""
-        x = self.printer.exactly(self.printer.value(n), (BLOCK, BATCH, *self.layout.time, *decl.dims))
-        if self.block.form == "step":
+        lead = self.layout.order[:2]
+        x = self.printer.exactly(self.printer.value(n), (*lead, *self.layout.time, *decl.dims))
+        if lead == (BATCH, BLOCK):
+            code = x.at(ATOM)
+        elif self.block.form == "step":
             code = f"{x.at(ATOM)}.transpose(0, 1)"
         else:
             code = f"{self.fn.helper('_sequence')}({x.code}, {self.fn.size('T')})"
@@ -98,7 +101,11 @@ def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]
             code = f"{fn.helper('_shift')}({code}, {offset}, 1)"
             wish = f"{wish}_{'before' if offset > 0 else 'after'}{abs(offset)}"
         dims = tuple(d for d in n.names("shape") if d not in (BLOCK, BATCH, ROW))
-        if block.form == "step":
+        if layout.at:
+            if code == wish:  # an argument as it is
+                return Text(code, (BATCH, BLOCK, *dims))
+            x = Text(code, (BATCH, BLOCK, *dims))
+        elif block.form == "step":
             x = Text(f"{code}.transpose(0, 1)", (BLOCK, BATCH, *dims))
         else:
             x = Text(f"{fn.helper('_blocks')}({code}, {fn.size(ROW)}, repeat={kind == 'input'})", (BLOCK, BATCH, ROW, *dims))
@@ -113,12 +120,13 @@ def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]
     return load
 
 
-def forward(block: Block) -> Function:
-    """`_forward_torch(inputs, params, NAME_0) -> (outputs, NAME_T, saved)`."""
+def forward(
+    block: Block, name: str = "_forward_torch", doc: str = "Outputs, final states, and the states as the blocks begin."
+) -> Function:
+    """`name(inputs, params, NAME_0) -> (outputs, NAME_T, saved)`."""
     program, layout = block.program, layout_of(block)
     saved = [d.leaf() for d in saved_states(block)]
-    fn = function("_forward_torch", "Outputs, final states, and the states as the blocks begin.", block,
-                  arguments_of(program))
+    fn = function(name, doc, block, arguments_of(program))
     carried = {d.leaf(): f"{d.name}.next" for d in program.states.values()}
     sequence = Sequence(
         fn, layout, block.rows, block.forward, carried,
@@ -135,25 +143,28 @@ def forward(block: Block) -> Function:
     return fn
 
 
-def backward(block: Block) -> Function:
-    """`_backward_torch(inputs, params, NAME_0, saved, d_outputs, d_NAME_T) -> (d_inputs, d_params, d_NAME_0)`."""
+def backward(block: Block, name: str = "_backward_torch") -> Function:
+    """`name(inputs, params, NAME_0, saved, d_outputs, d_NAME_T) -> (d_inputs, d_params, d_NAME_0)`."""
     program, layout = block.program, layout_of(block)
     arguments = arguments_of(program)
     wholes = {d.leaf(): f"{safe_name(d.name)}_all" for d in saved_states(block)}
-    arguments |= {name: ("NT+1", *n.names("shape")) for n, name in wholes.items()}
+    for n, whole in wholes.items():
+        inner = n.names("shape")
+        arguments[whole] = (*inner[: layout.at], "NT+1", *inner[layout.at :])
     arguments |= {f"d_{safe_name(n)}": (BATCH, "T", *d.dims) for n, d in program.output_decls.items()}
     arguments |= {f"d_{safe_name(n)}_T": d.axes for n, d in program.states.items()}
-    fn = function("_backward_torch", "Gradients of every input, parameter and initial state.", block, arguments)
+    fn = function(name, "Gradients of every input, parameter and initial state.", block, arguments)
     cotangents = {n.text("name"): n for n in leaves(block.backward.values(), "cot")}
     params = {f"d.{name}" for name in program.params}
     known: dict[Node, tuple[Node, Text]] = {}
     loop = set(split(block.forward, {d.leaf(): f"{d.name}.next" for d in program.states.values()}).loop)
     for n, whole in wholes.items():
-        axes = (BLOCK, *n.names("shape"))
-        known[n] = (all_blocks(n, "in"), Text(f"{whole}[:-1]", axes))
+        inner = n.names("shape")
+        axes = (*inner[: layout.at], BLOCK, *inner[layout.at :])
+        known[n] = (all_blocks(n, "in"), Text(f"{whole}{layout.cut(':-1')}", axes))
         end = block.forward[f"{n.text('name')}.next"]
         if end in loop and set(end.dims) == set(n.dims):
-            known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}[1:]", axes)))
+            known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}{layout.cut('1:')}", axes)))
     carried, starts = {}, {}
     for name in program.states:
         cotangent = cotangents.get(f"{name}.next")

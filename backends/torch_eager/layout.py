@@ -1,7 +1,7 @@
 """How values lie: the order of axes in a function, typical sizes, and the lines of the spec to quote.
 
 In: a block. Out: a `Layout`. Order: blocks, batch, in a chunk the dims that every state has (heads), rows, columns, then the
-declared order.
+declared order. Where nothing is recurrent and a block is a step, the batch comes first: sequences stay as they lie in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from seqc.block import Block, free_dims
 from seqc.graph import BATCH, COL, ROW, Node
-from seqc.phases import BLOCK
+from seqc.phases import BLOCK, stages
 from seqc.program import Program
 
 TYPICAL = {BATCH: 4, BLOCK: 32}
@@ -25,6 +25,15 @@ class Layout:
     extent: Mapping[str, int]
     time: tuple[str, ...]
     heads: tuple[str, ...]
+
+    @property
+    def at(self) -> int:
+        """The place of the block axis among the first two."""
+        return self.order.index(BLOCK)
+
+    def cut(self, rows: str) -> str:
+        """A subscript of the block axis."""
+        return f"[{':, ' * self.at}{rows}]"
 
 
 def layout_of(block: Block) -> Layout:
@@ -44,7 +53,10 @@ def layout_of(block: Block) -> Layout:
     extent |= {ROW: block.rows, COL: block.rows, f"{COL}'": block.rows}
     for b in (1 << k for k in range(block.rows.bit_length() - 1)):
         extent |= {f"%m{b}": block.rows // (2 * b), f"%u{b}": b, f"%l{b}": b}
-    order = (BLOCK, BATCH, *heads, ROW, COL, *(d for d in _dims(program) if d not in heads))
+    carried = {s.leaf(): f"{s.name}.next" for s in program.states.values()}
+    looped = block.form != "step" or any(not stage.stream for stage in stages(block.forward, carried))
+    lead = (BLOCK, BATCH) if looped else (BATCH, BLOCK)
+    order = (*lead, *heads, ROW, COL, *(d for d in _dims(program) if d not in heads))
     return Layout(order, extent, () if block.form == "step" else (ROW,), tuple(heads))
 
 

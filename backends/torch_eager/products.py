@@ -59,6 +59,8 @@ class Products(Views):
         if both and not (only_a and only_b):  # a matrix and vectors that lie across it
             return self.reduced(self.times(a, b), tuple(summed), "sum")
         axes = self.canonical((*both, *only_a, *only_b))
+        if not both and axes[0] in only_b:  # the result then lies as its axes say
+            a, b = b, a
         letters = ["".join(self.fn.letter(d) for d in s) for s in (a.axes, b.axes, axes)]
         code = f'torch.einsum("{letters[0]},{letters[1]}->{letters[2]}", {a.code}, {b.code})'
         return Text(code, axes)

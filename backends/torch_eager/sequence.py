@@ -136,19 +136,21 @@ class Sequence:
 
     def _settle(self, n: Node, whole: Text) -> None:
         """The texts of a carried value over all blocks: as they begin and as they end, in the order of the recurrence."""
-        cuts = ("[1:]", "[:-1]") if self.reverse else ("[:-1]", "[1:]")
+        cuts = [self.layout.cut(rows) for rows in (("1:", ":-1") if self.reverse else (":-1", "1:"))]
         for which, cut in zip(("in", "out"), cuts, strict=True):
             self.printer.texts[all_blocks(n, which)] = Text(f"{whole.code}{cut}", whole.axes)
         self.wholes[n] = whole
 
     def _stream(self, n: Node) -> None:
         """A carried value that needs no loop: the next values, moved by one block."""
-        axes = (BLOCK, *n.names("shape"))
+        at, inner = self.layout.at, n.names("shape")
+        axes = (*inner[:at], BLOCK, *inner[at:])
         moved = self.printer.exactly(self.printer.value(self.image[self.roots[self.carried[n]]]), axes)
-        start = f"{self.starts[n]}[None]"
+        start = f"{self.starts[n]}{self.layout.cut('None')}"
         parts = f"{moved.code}, {start}" if self.reverse else f"{start}, {moved.code}"
-        self._settle(n, self.fn.assign(f"{self.carried_name(n)}_all", Text(f"torch.cat([{parts}])", axes)))
-        self.finals[n] = Text(f"{self.wholes[n].code}[{'0' if self.reverse else '-1'}].clone()", axes[1:])
+        joined = f"torch.cat([{parts}]{f', {at}' if at else ''})"
+        self._settle(n, self.fn.assign(f"{self.carried_name(n)}_all", Text(joined, axes)))
+        self.finals[n] = Text(f"{self.wholes[n].code}{self.layout.cut('0' if self.reverse else '-1')}.clone()", inner)
 
     def _loop(self, stage: Stage) -> None:
         fn, looped = self.fn, stage.carried

@@ -16,7 +16,7 @@ from seqc.backends.torch_eager.products import Products
 from seqc.backends.torch_eager.scans import befores_of, scans_of
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, row_of, within
 from seqc.emit.expressions import ATOM, SIGN, Text
-from seqc.graph import COL, ROW, Node
+from seqc.graph import BATCH, COL, ROW, Node
 from seqc.phases import BLOCK
 
 LONG = 64  # characters of an expression that is used once and still gets a line of its own
@@ -61,7 +61,8 @@ class Values(Products):
                 self.products[n] = product_of(
                     n, lambda x: self.once(x) and (x.op != "sum" or x not in self.forms), self.texts
                 )
-        self.fans = fans(every, self.products)
+        looped = tuple(order[:2]) != (BATCH, BLOCK)  # else products are large, and cutting one in pieces costs more than calls
+        self.fans = fans(every, self.products) if looped else {}
         self.uses = Counter(roots)
         for n in below(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))

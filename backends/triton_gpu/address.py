@@ -11,6 +11,7 @@ sequences or of a pack, the addresses are the same. Saved blocks likewise stand 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
@@ -307,4 +308,7 @@ def _signed(number: int) -> str:
 
 
 def _paren(code: str) -> str:
-    return f"({code})" if " + " in code and not (code.startswith("(") and code.endswith(")")) else code
+    """The code in parentheses, if it has a sum and no pair encloses all of it."""
+    depths = list(accumulate((c == "(") - (c == ")") for c in code))
+    enclosed = code.startswith("(") and 0 not in depths[:-1]
+    return f"({code})" if " + " in code and not enclosed else code

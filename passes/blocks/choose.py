@@ -15,7 +15,7 @@ from math import inf
 
 from seqc.block import COL, ROW, Reason, free_dims
 from seqc.component import Component
-from seqc.cost import cost
+from seqc.cost import NOMINAL, cost
 from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.graph import BATCH, Node, topological
 from seqc.intervals import Interval
@@ -23,7 +23,6 @@ from seqc.passes.blocks.form import BlockForm, NotBlock
 from seqc.passes.simplify import simplify_named
 from seqc.program import Program
 
-NOMINAL = 64  # extent assumed for a dim that has no default
 HEADS = 8  # the same for a dim that nothing mixes, beside the innermost such dim
 BATCHES = 2
 LANES = 64  # indices of the lane that a program holds at most

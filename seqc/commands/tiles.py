@@ -33,13 +33,14 @@ def run(args: argparse.Namespace) -> int:
     from seqc.build import load
     from seqc.driver import fix_dims, lowerings
     from seqc.figures import committed, extents, figures, refreshed, tiles_of
+    from seqc.passes.split_parallel import split_parallel
 
     targets = known_targets(args.target)
     blocks = {}
     for path in args.specs:
         program = load(path)
         program = fix_dims(program, {d: n for d, n in args.dims if d in program.dims})
-        blocks[program.name] = lowerings(program)
+        blocks[program.name] = lowerings(split_parallel(program).core)
     asked = [(one, target, extents(one[0].program)) for one in blocks.values() for target in targets]
     table = committed()
     if args.refresh:

@@ -1,0 +1,133 @@
+"""The split in three: text before and after, and the three run one after the other against the whole, with their gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seqc import reference
+from seqc.build import load
+from seqc.passes.split_parallel import Split, split_parallel
+from seqc.text import show
+from seqc.verifier import verify_program
+from tests.harness import draw
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("specs", "tests/recurrences", "tests/peers/specs")
+PATHS = {p.stem: p for folder in FOLDERS for p in sorted((ROOT / folder).glob("*.seq"))}
+SPLIT = ("lru", "s5", "qrnn", "layer", "mixer", "dense_ssm", "pvrnn_layer", "rwkv4_time_mix", "rwkv7_time_mix")
+TOLERANCE = 1e-10  # float64 roundoff times 9 steps and sums of a few dozen terms
+
+CELL = """
+spec cell
+dim M, D, N = 64
+input x[M]
+param W[D, M], R[D, D], C[N, D], w[D]
+state h[D] = 0
+h = tanh(W @ x + R @ h[t-1])
+output y = C @ h
+output z = sum[D](w * h)
+"""
+BEFORE = """
+%W = param W [D, M]
+%x = input x [B, M]
+%0 = mul(%W, %x) : [B, D, M]
+%W_x = sum(%0) over=(M) : [B, D]
+out W_x = %W_x
+"""
+CORE = """
+%w = param w [D]
+%W_x = input W_x [B, D]
+%R = param R [D, D']
+%h = state h [B, D]
+%0 = rename(%h) new=D' old=D : [B, D']
+%1 = mul(%R, %0) : [B, D, D']
+%2 = sum(%1) over=(D') : [B, D]
+%3 = add(%W_x, %2) : [B, D]
+%4 = tanh(%3) : [B, D]
+%5 = mul(%w, %4) : [B, D]
+%6 = sum(%5) over=(D) : [B]
+out z = %6
+out h = %4
+out h.next = %4
+"""
+AFTER = """
+%C = param C [N, D]
+%h = input h [B, D]
+%0 = mul(%C, %h) : [B, D, N]
+%1 = sum(%0) over=(D) : [B, N]
+out y = %1
+"""
+
+
+def test_text_before_and_after() -> None:
+    split = split_parallel(load(CELL))
+    assert split.before is not None and split.after is not None
+    names = dict.fromkeys(split.before.outputs.values(), "W_x")
+    assert show(split.before.graph, names) == BEFORE.lstrip()
+    assert show(split.core.graph) == CORE.lstrip()
+    assert show(split.after.graph) == AFTER.lstrip()
+
+
+def test_reasons_tell_both_ways() -> None:
+    told = {r.subject: r.text for r in split_parallel(load(CELL)).reasons}
+    assert told["W @ x"].startswith("before the recurrence, saves 8192 operations")
+    assert told["C @ h"].startswith("after the recurrence, saves 8192 operations")
+    assert told["sum[D](w * h)"].startswith("inside the recurrence, would save 128 operations")
+
+
+@pytest.mark.parametrize(("size", "leaves"), [(16, False), (64, True)])
+def test_small_products_stay(size: int, leaves: bool) -> None:
+    """A result that is read again costs more than a product with few columns."""
+    text = CELL.replace("dim M, D, N = 64", f"dim M = {size}, D = {size}, N = {size}")
+    split = split_parallel(load(text))
+    assert (split.before is not None, split.after is not None) == (leaves, leaves)
+    assert leaves or split.core.graph == load(text).graph
+
+
+def test_nothing_recurrent_is_left_alone() -> None:
+    program = load(PATHS["fsmn"])
+    assert split_parallel(program) == Split(None, program, None)
+
+
+def test_names_that_are_taken() -> None:
+    text = CELL.replace("output z", "output W_x = h\noutput z")
+    split = split_parallel(load(text))
+    assert split.before is not None
+    assert list(split.before.outputs) == ["W_x_2"]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_the_three_together_are_the_whole(name: str) -> None:
+    program = load(PATHS[name])
+    split = split_parallel(program)
+    if split.whole:
+        assert name not in SPLIT
+        return
+    case = draw(program, 9)
+    parts = [part for part in (split.before, split.core, split.after) if part is not None]
+    for part in parts:
+        verify_program(part, "split_parallel")
+    assert [s for part in parts for s in part.states if s not in program.states] == []
+    values = dict(case.arrays)
+    results: dict[str, object] = {}
+    for part in parts:
+        made = reference.run(part, {k: values[k] for k in (*part.inputs, *part.params, *(f"{s}_0" for s in part.states))})
+        values |= {k: x for k, x in made.items() if not k.endswith("_T")}
+        results |= made
+    whole, want = reference.gradients(program, case.arrays, case.cotangents)
+    for key, x in whole.items():
+        np.testing.assert_allclose(results[key], x, rtol=0, atol=TOLERANCE * np.abs(x).max(initial=1.0), err_msg=key)
+    cotangents = dict(case.cotangents)
+    found: dict[str, object] = {}
+    for part in reversed(parts):
+        arguments = {k: values[k] for k in (*part.inputs, *part.params, *(f"{s}_0" for s in part.states))}
+        needed = [*part.output_decls, *(f"{s}_T" for s in part.states)]
+        _, gradients = reference.gradients(part, arguments, {k: cotangents[k] for k in needed})
+        for key, d in gradients.items():
+            table = cotangents if key in cotangents or key not in case.arrays else found
+            table[key] = table.get(key, 0.0) + d
+    for key, d in want.items():
+        np.testing.assert_allclose(found.get(key, 0 * d), d, rtol=0, atol=TOLERANCE * np.abs(d).max(initial=1.0), err_msg=key)
