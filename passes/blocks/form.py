@@ -26,7 +26,10 @@ from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
 from seqc.passes.blocks.chunkwise import Chunk, NotChunkwise, Source, masked
 from seqc.passes.blocks.coupled import Feedback, Read, System
 from seqc.passes.blocks.decay import Decay, first, log_of
+from seqc.passes.blocks.turning import Frame, Turning, turned_scan
 from seqc.program import Program
+from seqc.rotation import Rotation, rotation
+from seqc.spell import spell
 
 
 class NotBlock(Exception):
@@ -59,7 +62,8 @@ class BlockForm:
         self.forms = forms
         self.memo: dict[Node, Node] = {}
         self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
-        self.systems: dict[Node, tuple[System, int, bool]] = {}  # the same for coupled states, with the state's number
+        # the same for coupled states, with the state's number
+        self.systems: dict[Node, tuple[System | Turning, int, bool]] = {}
         self.reasons: list[Reason] = []
         self.ends: dict[str, Node] = {}
         self.open: list[Chunk] = []
@@ -90,6 +94,12 @@ class BlockForm:
         if c.kind == "maximum":
             self._maximum(name, old, update)
             return
+        if c.kind == "coupled":
+            olds = [self.program.states[s].leaf() for s in c.states]
+            turned = rotation(c.states, olds, c.forms)
+            if turned is not None:
+                self._turning(c, turned)
+                return
         if c.kind == "coupled" and self.forms[name] == "chunkwise":
             self._coupled(c)
             return
@@ -143,7 +153,7 @@ class BlockForm:
         ranked = [t for t in form.terms if t.over]
         transition = self._transition(name, diagonal)
         self.reasons += [Reason("numerics", name, note) for note in transition.notes]
-        writes = tuple(Source(self._source(p)) for p in form.rest if not _zero(p))
+        writes = self._writes(form)
         chunk = Chunk(name, old, self.rows, transition.decays, writes)
         if ranked:
             reads = tuple((product(self.lift(f) for f in t.inner), t.over) for t in ranked)
@@ -155,6 +165,34 @@ class BlockForm:
         self.chunks[old] = (chunk, True)
         self.ends[name] = chunk.end()
         self.open.append(chunk)
+
+    def _turning(self, c: Component, turned: Rotation) -> None:
+        """A complex state: two real ones in a frame that turns with it."""
+        name, (first_old, second_old) = c.states[0], (self.program.states[s].leaf() for s in c.states)
+        olds = (first_old, second_old)
+        frame = Frame(masked(self.lift(turned.angle), 0.0))
+        first_writes, second_writes = (self._writes(c.forms[s]) for s in c.states)
+        writes, scale = (first_writes, second_writes), (const(turned.sign), *turned.scale)
+        pair = ", ".join(c.states)
+        plan = f"in a frame that turns with them, real coefficients; angles `{spell(turned.angle)}` add up in a block"
+        self.reasons.append(Reason("numerics", pair, plan))
+        if self.forms[name] != "chunkwise":
+            nows = turned_scan(frame, masked(self.lift(product(scale)), 1.0), writes, olds)
+            for state, old, now in zip(c.states, olds, nows, strict=True):
+                self.memo[self.program.updates[state]] = now
+                self.memo[old] = where(first(), old, shift(now, ROW, 1))
+                self.ends[state] = take(now, ROW, -1)
+            return
+        transition = self._transition(name, [scale])
+        self.reasons += [Reason("numerics", pair, note) for note in transition.notes]
+        u, v = (Chunk(s, old, self.rows, transition.decays, back)
+                for s, old, back in zip(c.states, olds, frame.turned_back(writes), strict=True))
+        system = Turning(frame, (u, v))
+        for i, (state, old) in enumerate(zip(c.states, olds, strict=True)):
+            self.systems[self.program.updates[state]] = (system, i, False)
+            self.systems[old] = (system, i, True)
+            self.ends[state] = system.end(i)
+        self.open += [u, v]
 
     def _coupled(self, c: Component) -> None:
         number = {name: i for i, name in enumerate(c.states)}
@@ -171,7 +209,7 @@ class BlockForm:
                     coefficients[(i, j)] = masked(self._sum(whole), 1.0 if i == j else 0.0)
             if (i, i) not in coefficients:  # its own past counts for nothing, but must pass through rows outside
                 coefficients[(i, i)] = masked(const(0.0), 1.0)
-            writes += [(i, Source(self._source(p))) for p in form.rest if not _zero(p)]
+            writes += [(i, source) for source in self._writes(form)]
             for t in form.terms:
                 if t.over:
                     read = Read(olds.index(t.state), product(self.lift(f) for f in t.inner), t.over)
@@ -190,6 +228,9 @@ class BlockForm:
         self.reasons.append(Reason(
             "numerics", ", ".join(c.states), "products of the coupling coefficients by scans: any sign, and zero, are exact"
         ))
+
+    def _writes(self, form: Affine) -> tuple[Source, ...]:
+        return tuple(Source(self._source(p)) for p in form.rest if not _zero(p))
 
     def _source(self, factors: Product) -> Product:
         """The factors on rows; rows outside the sequence write nothing."""

@@ -20,9 +20,10 @@ from tests.peers.running import compare, emitted
 from tests.peers.specs_table import PAGE, table
 
 ROWS = 16
-# one of each kind: no decay, fixed, by rows and strong; feedback; micro-steps; scan; maximum; dense cells
+# one of each kind: no decay, fixed, by rows and strong; feedback; micro-steps; scan; maximum; dense cells; boundaries; complex
 NATIVE = {"linear_attn_normalized", "retention", "gla_strong_decay", "delta_rule", "gated_delta_product", "hgrn",
-          "mamba1_selective_scan", "rwkv6", "gsa", "mlstm_parallel", "nn_lstm", "nn_gru", "lif_atan"}
+          "mamba1_selective_scan", "rwkv6", "gsa", "mlstm_parallel", "nn_lstm", "nn_gru", "lif_atan", "mamba2_state_norm",
+          "lru", "mamba1_complex_a"}
 each = pytest.mark.parametrize("peer", PEERS, ids=lambda p: f"{p.case}-{p.spec}")
 
 

@@ -44,6 +44,8 @@ EDGES: list[tuple[str, str | None]] = [
     ("gsa", "chunkwise"),
     ("aaren", "scan"),
     ("lif", "step"),
+    ("lru", "chunkwise"),
+    ("mamba_complex", "scan"),
 ]
 SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
