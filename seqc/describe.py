@@ -46,6 +46,7 @@ def signature(
         cpu=kernels.get("cpu"),
         header=header,
         renamed=renamed(program),
+        notes=notes(program),
     )
 
 
@@ -55,7 +56,18 @@ def renamed(program: Program) -> dict[str, str]:
     names = {safe_name(d.name): d.name for d in decls}
     for s in program.states:
         names |= {f"{safe_name(s)}{mark}": f"{s}{mark}" for mark in ("_0", "_T")}
-    return {emitted: own for emitted, own in names.items() if emitted != own}
+    return {emitted: own for emitted, own in names.items() if emitted != own and "." not in own}
+
+
+def notes(program: Program) -> dict[str, str]:
+    """Emitted name -> what a reader must know of it: the spec's own name, or what a state of the compiler's own holds."""
+    found = {emitted: f"`{own}` in the spec" for emitted, own in renamed(program).items()}
+    for s in program.states:
+        base, lagged, lag = s.partition(".lag")
+        if lagged:
+            found[f"{safe_name(s)}_0"] = f"`{base}[t-{lag}]` at the first step"
+            found[f"{safe_name(s)}_T"] = f"`{base}[t-{lag}]` at the step after the last"
+    return found
 
 
 def _dims(decl: TensorDecl) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ class TensorDecl:
 
     dims: declared order, without the batch and time axes. `range` and `unit` (dims over which the 2-norm is 1) are what
     the user promises. `init`: a parameter's initial value or a state's value before the first step (a graph over
-    params, constants and indices). `hidden`: made by the compiler (a longer lag), not returned to the caller.
+    params, constants and indices). `hidden`: made by the compiler: `y.lag2` holds y[t-2]. A caller passes and gets it as
+    any other, so that a run can be cut anywhere.
     """
 
     name: str

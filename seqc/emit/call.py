@@ -14,8 +14,7 @@ def result_text(sig: Signature) -> str:
     axes = layouts(sig)
     rows = [f"    {o.name}: Tensor  # [{', '.join(['B', 'T', *o.dims])}]" for o in sig.outputs]
     rows += [f"    {s.name}_T: Tensor  # [{', '.join(axes[f'{s.name}_0'])}]" for s in sig.states]
-    words = {name: f", `{said}` in the spec" for name, said in sig.renamed.items() if name in sig.results}
-    rows = [row + words.get(row.split(":")[0].strip(), "") for row in rows]
+    rows = [f"{row}, {note}" if (note := sig.notes.get(row.split(":")[0].strip())) else row for row in rows]
     title = docstring(["Outputs, and the states after the last step: the next call's NAME_0, to go on from."], 4)
     return "\n".join([f"class {sig.class_name}Result(NamedTuple):", title, "", *rows])
 
@@ -79,7 +78,7 @@ def _body(sig: Signature, time: bool) -> list[str]:
 
 
 def _shapes(sig: Signature, time: bool) -> list[str]:
-    said = {name: f" (`{sig.renamed[name]}` in the spec)" if name in sig.renamed else "" for name in sig.arguments}
+    said = {name: f" ({sig.notes[name]})" if name in sig.notes else "" for name in sig.arguments}
     rows = [f"    {name}: [{', '.join(axes)}]{said[name]}" for name, axes in layouts(sig, time).items()]
     return ["", "Shapes:", *rows] if rows else []
 

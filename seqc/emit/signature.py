@@ -127,7 +127,7 @@ class Signature:
     the numerical plan). header: words of the one comment line above it (target, tiles), or "". torch: the plain form,
     which serves every device and dtype; triton: the CUDA form, or None; cpu: the native form, or None. A longer lag is
     one more state: list it, so that a run can be continued from what a call returned. renamed: emitted name -> the
-    spec's, of the arguments and results whose name could not stand.
+    spec's, of the arguments and results whose name could not stand; notes: name -> words for its line in docstrings.
     """
 
     spec: str
@@ -143,6 +143,7 @@ class Signature:
     cpu: Kernels | None = None
     header: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def sample(program: Program, steps: int, hard: bool, seed: int = 0) -> tuple[dic
             if hard:
                 x = np.where(rng.random(x.shape) < 0.5, rng.choice([0.0, -1e-8, -20.0, -np.inf], x.shape), x)
         arrays[name] = x
-    arrays |= {name: 0.4 * normal(*d.dims) for name, d in program.params.items()}
+    arrays |= {name: 0.4 * normal(*d.axes) for name, d in program.params.items()}
     arrays |= {f"{name}_0": normal("B", *d.dims) for name, d in program.states.items()}
     cotangents = {name: normal("B", "T", *d.dims) for name, d in program.output_decls.items()}
     cotangents |= {f"{name}_T": normal("B", *d.dims) for name, d in program.states.items()}

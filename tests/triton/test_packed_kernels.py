@@ -1,0 +1,38 @@
+"""Kernels of packs and of reversed runs compile for a GPU, from the same text as those of whole batches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from seqc.backends.triton_gpu.emit import default_tiles, print_all
+from seqc.backends.triton_gpu.jobs import Jobs
+from seqc.backends.triton_gpu.schedule import schedule
+from seqc.backends.triton_gpu.toolchain import Job, available, judge
+from seqc.build import load
+from seqc.driver import lower
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"H": 2, "K": 32, "V": 32, "D": 32, "N": 16}
+
+
+def variant(job: Job, bounds: str | None, step: int) -> Job:
+    """The job with bounds of this type (None: whole batches), in this direction."""
+    there = job.configuration
+    constants = tuple((n, step if n == "STEP" else x) for n, x in there.constants if not (bounds and n == "p_cu_seqlens"))
+    signature = (*there.signature, *((("p_cu_seqlens", bounds),) if bounds else ()))
+    return replace(job, configuration=replace(there, signature=signature, constants=constants))
+
+
+@pytest.mark.skipif(available() is not None, reason=str(available()))
+@pytest.mark.parametrize(("name", "form", "rows"), [("gla", "chunkwise", 16), ("mamba", "step", None), ("lstm", "step", None)])
+def test_packs_and_directions_compile(name: str, form: str, rows: int | None) -> None:
+    plan = schedule(lower(load(ROOT / "specs" / f"{name}.seq"), form, rows))
+    jobs = []
+    for kernel, printed in print_all(plan).items():
+        if kernel in ("forward", "backward"):
+            job = Jobs(plan, printed, "sm_90", SIZES, "bf16").job(default_tiles(plan))
+            jobs += [variant(job, bounds, step) for bounds in (None, "*i32", "*i64") for step in (1, -1)]
+    assert not {verdict.error for verdict in judge(jobs)} - {None}
