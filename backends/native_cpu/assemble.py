@@ -178,4 +178,6 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
         ]
     else:
         lines.append(f"    failed |= {call('', 'rest')};")
+    if plan.streams and name != "step":
+        lines.append("    streamed();")
     return [*lines, "  }", "  return failed;", "}"]

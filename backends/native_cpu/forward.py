@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.places import ident
+from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
+from seqc.backends.native_cpu.together import may_be_together, together
 from seqc.graph import BATCH, Node, leaf, leaves
 
 TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
+LARGE = 1 << 20  # bytes of results from which on they are streamed past the caches
+STEPS = 2  # computed at each reading of a matrix state, where that takes no further pass over it
 
 
 def forward_arrays(plan: Plan) -> tuple[Array, ...]:
@@ -102,6 +108,10 @@ def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
     if blocked:
         lines.append("  constexpr i64 m_B = w_B, z_B = padded(w_B);")
     where = sequence_lines(plan.roles, plan.every) if sequence else []
+    if plan.streams and sequence:
+        widest = max((x.dims for x in plan.program.states.values()), key=len)
+        size = product([*(f"n_{ident(d)}" for d in widest), "i64(sizeof(real))"])
+        where.append(f"const bool large = rows * {size} > {LARGE};")
     return lines + ["  " + line for line in (*where, *panel_lines(plan.roles))]
 
 
@@ -135,17 +145,9 @@ def forward_text(plan: Plan) -> str:
         writer.targets[f"{s.name}_T"] = place
         end_items.append(Item("out", own, local, f"{s.name}_T"))
         guards[f"{s.name}_T"] = first_only(roles, s.dims)
-    items = []
-    for name, decl in program.output_decls.items():
-        lines, writer.targets[name] = pointer(writer, arrays[name])
-        token += ["    " + line for line in lines]
-        items.append(Item("out", plan.forward[name], roles.local(decl.axes), name))
-        guards[name] = first_only(roles, decl.dims)
-    for name, n in plan.kept.items():
-        lines, writer.targets[name] = pointer(writer, arrays[name])
-        token += ["    " + line for line in lines]
-        items.append(Item("out", n, roles.local(n.dims), name))
-        guards[name] = "save"
+    results = {**{name: plan.forward[name] for name in program.output_decls}, **plan.kept}
+    token += ["    " + line for line in _targets(writer, arrays, results, 0)]
+    items = _stores(plan, results, 0, guards)
     for name in plan.saved_states:
         s = program.states[name]
         lines, writer.targets[f"{name}_kept"] = pointer(writer, arrays[f"{name}_kept"])
@@ -166,11 +168,12 @@ def forward_text(plan: Plan) -> str:
     writer.given |= {own: writer.place_of(name[2:]) for own, name in carried.items()}
     writer.add("begin", begin_items)
     writer.add("keep", keep_items)
-    writer.add("token", items, carried, fixed)
+    passes = writer.add("token", items, carried, fixed).passes
+    steps, several = _several(writer, arrays, carried, fixed, guards, passes)
     writer.add("end", end_items)
     for stretch in writer.stretches.values():
         stretch.guards = {k: g for k, g in guards.items() if g}
-    settle(writer, carried, ("token",))
+    settle(writer, carried, ("token", "several") if steps > 1 else ("token",))
 
     every = plan.every
     lines = [
@@ -180,19 +183,90 @@ def forward_text(plan: Plan) -> str:
         f"int forward_program(const Forward& a, const Call& call, {position(roles)}) {{",
         *open_program(plan, "forward"), *params, *("  " + x for x in start),
         *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
-        "  for (i64 step = 0; step < T; ++step) {",
-        f"    {TIME}",
-        *token,
+        "  i64 step = 0;",
     ]
+    kept = []
     if keep_items:
-        lines += [
+        kept = [
             f"    if (save && step % {every} == 0) {{",
             f"      const i64 segment = step / {every}, segments = (T + {every - 1}) / {every};",
             *("      " + x for x in keep), *writer.region("keep", 3), "    }",
         ]
-    lines += [*writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),
+    if steps > 1:
+        lines += [
+            f"  for (; step + {steps} <= T; step += {steps}) {{  // {steps} steps at each reading of the state",
+            f"    {TIME}", *token, *several, *kept,
+            *writer.region("several", 2, ("fixed",)), "  }",
+        ]
+    lines += ["  for (; step < T; ++step) {", f"    {TIME}", *token, *kept,
+              *writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),
               "  return 0;", "}", ""]
     return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), ["save"])])
+
+
+def _later(name: str, step: int) -> str:
+    """The name of an array's part at a later step of those that are computed together."""
+    return f"{name}_at_{step}" if step else name
+
+
+def _targets(writer: KernelWriter, arrays: dict[str, Array], results: Iterable[str], step: int) -> list[str]:
+    """Pointers to where a step's results go."""
+    found: list[str] = []
+    for name in results:
+        lines, writer.targets[_later(name, step)] = _pointer_at(writer, arrays[name], step)
+        found += lines
+    return found
+
+
+def _pointer_at(writer: KernelWriter, array: Array, step: int) -> tuple[list[str], Place]:
+    """Lines that point at an array's part at a later step."""
+    moved = replace(array, name=_later(array.name, step))
+    lines, place = pointer(writer, moved, f"t + way * {step}" if step else "t")
+    return [line.replace(f"a.g_{ident(moved.name)}", f"a.g_{ident(array.name)}") for line in lines], place
+
+
+def _stores(plan: Plan, results: Mapping[str, Node], step: int, guards: dict[str, str]) -> list[Item]:
+    """The items that store a step's results: outputs, and what backward needs."""
+    items = []
+    for name, n in results.items():
+        output = plan.program.output_decls.get(name)
+        guards[_later(name, step)] = first_only(plan.roles, output.dims) if output else "save"
+        items.append(Item("out", n, plan.roles.local(output.axes if output else n.dims), _later(name, step)))
+    return items
+
+
+def _several(
+    writer: KernelWriter, arrays: dict[str, Array], carried: dict[Node, str], fixed: list[Node], guards: dict[str, str],
+    passes: int,
+) -> tuple[int, list[str]]:
+    """Schedule a region of several steps, if it takes as many passes over the states as one step does.
+
+    Answers how many steps (1: no such region), and the pointers that it needs besides those of its first step.
+    """
+    plan, roles = writer.plan, writer.roles
+    if not may_be_together(plan, STEPS):
+        return 1, []
+    made = together(plan, STEPS)
+    pointers: list[str] = []
+    items: list[Item] = []
+    seen = [n for r in made.results for n in r.values()]
+    for n in leaves([*seen, *made.updates.values()], "input"):
+        if n.number("offset"):
+            lines, writer.given[n] = _pointer_at(writer, arrays[n.text("name")], -n.number("offset"))
+            writer.home[n] = n.names("shape")
+            pointers += lines
+    for step, results in enumerate(made.results):
+        if step:
+            pointers += _targets(writer, arrays, results, step)
+        items += _stores(plan, results, step, guards)
+    items += [Item("state", made.updates[s.name], roles.local(s.axes), f"w.s_{ident(s.name)}")
+              for s in plan.program.states.values()]
+    if writer.add("several", items, carried, fixed).passes > passes:
+        del writer.stretches["several"]
+        return 1, []
+    writer.names |= made.names
+    writer.lines |= made.lines
+    return STEPS, ["    " + line for line in pointers]
 
 
 def settle(writer: KernelWriter, carried: dict[Node, str], token: tuple[str, ...]) -> None:

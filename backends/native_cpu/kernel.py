@@ -28,6 +28,12 @@ class Stretch:
     region: Region
     guards: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def passes(self) -> int:
+        """How many nests have the most dims: each reads a matrix state."""
+        most = max((len(nest.space) for nest in self.nests), default=0)
+        return sum(len(nest.space) == most for nest in self.nests)
+
 
 class KernelWriter:
     """Collects regions, decides vectors' dims and buffer layouts for all of them together, then prints them."""
@@ -44,6 +50,7 @@ class KernelWriter:
         self.segments: dict[str, int] = {}  # buffers with a slot for every step of a segment: how many slots more
         self.slotted: set[Node] = set()  # values kept for every step of a segment
         self.names = dict(plan.names)
+        self.lines = dict(plan.lines)
         self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}
@@ -256,8 +263,8 @@ class KernelWriter:
         found: dict[str, None] = {}
         for item in nest.items:
             for n in [*s.region.cone(item)[0], item.value]:
-                if n in self.plan.lines:
-                    found[self.plan.lines[n]] = None
+                if n in self.lines:
+                    found[self.lines[n]] = None
         return list(found)
 
     def scratch(self, name: str) -> list[str]:

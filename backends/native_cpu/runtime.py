@@ -26,7 +26,7 @@ using i64 = std::int64_t;
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -105,8 +105,23 @@ INLINE vec load_early(const real* p, i64 left, i64 ahead) {
   __builtin_prefetch(p + ahead, 0);
   return load<full>(p, left);
 }
+INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)x);
+#else
+  store(p, x);
+#endif
+}
+INLINE void streamed() {  // what was streamed is visible to other threads from here on
+#if defined(__AVX__)
+  _mm_sfence();
+#endif
+}
 template <bool full, class X>
-INLINE void store_early(real* p, X x, i64 left, i64 ahead) {
+INLINE void store_early(real* p, X x, i64 left, i64 ahead, bool large) {  // large: too large an array for the caches
+  if (full && large && reinterpret_cast<std::uintptr_t>(p) % BYTES == 0) return stream(p, splat(x));
   __builtin_prefetch(p + ahead, 1);
   store<full>(p, x, left);
 }

@@ -175,7 +175,7 @@ class Values:
         if unit and place.inside:
             return f"store({address}, {value});"
         if unit and place.ahead:
-            edge = f"{self.left(self.axis)}, {place.ahead}"
+            edge = f"{self.left(self.axis)}, {place.ahead}, large"
             return f"store_early<e_{ident(self.axis)}>({address}, {value}, {edge});"
         if unit:
             return f"store<e_{ident(self.axis)}>({address}, {value}, {self.left(self.axis)});"

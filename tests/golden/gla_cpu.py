@@ -582,7 +582,7 @@ using i64 = std::int64_t;
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -661,8 +661,23 @@ INLINE vec load_early(const real* p, i64 left, i64 ahead) {
   __builtin_prefetch(p + ahead, 0);
   return load<full>(p, left);
 }
+INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)x);
+#else
+  store(p, x);
+#endif
+}
+INLINE void streamed() {  // what was streamed is visible to other threads from here on
+#if defined(__AVX__)
+  _mm_sfence();
+#endif
+}
 template <bool full, class X>
-INLINE void store_early(real* p, X x, i64 left, i64 ahead) {
+INLINE void store_early(real* p, X x, i64 left, i64 ahead, bool large) {  // large: too large an array for the caches
+  if (full && large && reinterpret_cast<std::uintptr_t>(p) % BYTES == 0) return stream(p, splat(x));
   __builtin_prefetch(p + ahead, 1);
   store<full>(p, x, left);
 }
@@ -1011,6 +1026,8 @@ struct ForwardScratch {
   alignas(64) real s_S[w_K * z_V];
   alignas(64) real s_x1[z_K];
   alignas(64) real s_x2[z_V];
+  alignas(64) real s_x3[z_K];
+  alignas(64) real s_x4[z_V];
 };
 
 template <bool save>
@@ -1039,7 +1056,112 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
       }
     }
   }
-  for (i64 step = 0; step < T; ++step) {
+  i64 step = 0;
+  for (; step + 2 <= T; step += 2) {  // 2 steps at each reading of the state
+    const i64 t = t_0 + way * step;
+    const real* __restrict const p_q = a.g_q + (row + t) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_g = a.g_g + (row + t) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_k = a.g_k + (row + t) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_v = a.g_v + (row + t) * n_H * n_V + i_H * n_V + o_V;
+    real* __restrict const p_o = a.g_o + (row + t) * n_H * n_V + i_H * n_V + o_V;
+    const real* __restrict const p_q_at_1 = a.g_q + (row + t + way * 1) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_g_at_1 = a.g_g + (row + t + way * 1) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_k_at_1 = a.g_k + (row + t + way * 1) * n_H * n_K + i_H * n_K;
+    const real* __restrict const p_v_at_1 = a.g_v + (row + t + way * 1) * n_H * n_V + i_H * n_V + o_V;
+    real* __restrict const p_o_at_1 = a.g_o + (row + t + way * 1) * n_H * n_V + i_H * n_V + o_V;
+    if (save && step % 32 == 0) {
+      const i64 segment = step / 32, segments = (T + 31) / 32;
+      real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+      {
+        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+        for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+          for (i64 i_K = 0; i_K < m_K; ++i_K) {
+            UNROLL for (int c = 0; c < CB; ++c) {
+              const i64 at = (c0 + c) * W;
+              const vec v_S_old = load(w.s_S + i_K * z_V + at);
+              store<e_V>(p_S_kept + i_K * n_V + at, v_S_old, n_V - o_V - at);
+            }
+          }
+        }
+      }
+    }
+    {
+      constexpr i64 CB = divisor(z_K / W, 2);
+      for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_g_1 = load<e_K>(p_g_at_1 + at, n_K - at);
+          const vec x1 = seqc_exp(v_g_1);
+          const vec v_g = load<e_K>(p_g + at, n_K - at);
+          const vec x3 = seqc_exp(v_g);
+          store(w.s_x3 + at, x1);
+          store(w.s_x1 + at, x3);
+        }
+      }
+    }
+    // S = exp(g) * S[t-1] + k * v
+    {
+      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 4)));
+      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+        vec r0[CB]{};
+        vec r1[CB]{};
+        vec v_v[CB];
+        vec v_v_1[CB];
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
+          v_v_1[c] = load<e_V>(p_v_at_1 + at, n_V - o_V - at);
+        }
+        for (i64 i_K = 0; i_K < m_K; ++i_K) {
+          const real v_q = p_q[i_K];
+          const real x1 = w.s_x1[i_K];
+          const real v_k = p_k[i_K];
+          const real v_q_1 = p_q_at_1[i_K];
+          const real x10 = w.s_x3[i_K];
+          const real v_k_1 = p_k_at_1[i_K];
+          UNROLL for (int c = 0; c < CB; ++c) {
+            const i64 at = (c0 + c) * W;
+            const vec v_S_old = load(w.s_S + i_K * z_V + at);
+            const vec x3 = x1 * v_S_old;
+            const vec x6 = v_k * v_v[c];
+            const vec v_S = x3 + x6;
+            const vec x8 = v_q * v_S;
+            const vec x11 = x10 * v_S;
+            const vec x14 = v_k_1 * v_v_1[c];
+            const vec v_S_1 = x11 + x14;
+            const vec x16 = v_q_1 * v_S_1;
+            r0[c] += x8;
+            r1[c] += x16;
+            store(w.s_S + i_K * z_V + at, v_S_1);
+          }
+        }
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          store(w.s_x2 + at, r0[c]);
+        }
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          store(w.s_x4 + at, r1[c]);
+        }
+      }
+    }
+    // output o = sum[K](q * S) / sqrt(K)
+    {
+      constexpr i64 CB = divisor(z_V / W, 2);
+      for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec x0 = load(w.s_x2 + at);
+          const vec v_o = x0 / s_c0;
+          const vec x2 = load(w.s_x4 + at);
+          const vec v_o_1 = x2 / s_c0;
+          store<e_V>(p_o + at, v_o, n_V - o_V - at);
+          store<e_V>(p_o_at_1 + at, v_o_1, n_V - o_V - at);
+        }
+      }
+    }
+  }
+  for (; step < T; ++step) {
     const i64 t = t_0 + way * step;
     const real* __restrict const p_q = a.g_q + (row + t) * n_H * n_K + i_H * n_K;
     const real* __restrict const p_g = a.g_g + (row + t) * n_H * n_K + i_H * n_K;
@@ -2066,10 +2188,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_5ed0f8ad87e2", 0
+    name, tries = "seqc_gla_dc32ab8547af", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_5ed0f8ad87e2_{tries}"
+        name = f"seqc_gla_dc32ab8547af_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

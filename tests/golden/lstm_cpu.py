@@ -433,7 +433,7 @@ using i64 = std::int64_t;
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -512,8 +512,23 @@ INLINE vec load_early(const real* p, i64 left, i64 ahead) {
   __builtin_prefetch(p + ahead, 0);
   return load<full>(p, left);
 }
+INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)x);
+#else
+  store(p, x);
+#endif
+}
+INLINE void streamed() {  // what was streamed is visible to other threads from here on
+#if defined(__AVX__)
+  _mm_sfence();
+#endif
+}
 template <bool full, class X>
-INLINE void store_early(real* p, X x, i64 left, i64 ahead) {
+INLINE void store_early(real* p, X x, i64 left, i64 ahead, bool large) {  // large: too large an array for the caches
+  if (full && large && reinterpret_cast<std::uintptr_t>(p) % BYTES == 0) return stream(p, splat(x));
   __builtin_prefetch(p + ahead, 1);
   store<full>(p, x, left);
 }
@@ -915,7 +930,8 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
       }
     }
   }
-  for (i64 step = 0; step < T; ++step) {
+  i64 step = 0;
+  for (; step < T; ++step) {
     const i64 t = t_0 + way * step;
     const real* __restrict const p_x_o = a.g_x_o + (row + t) * n_H * n_D + i_H * n_D;
     const real* __restrict const p_x_f = a.g_x_f + (row + t) * n_H * n_D + i_H * n_D;
@@ -2295,10 +2311,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_eba41ffc56a5", 0
+    name, tries = "seqc_lstm_625d91fb7706", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_eba41ffc56a5_{tries}"
+        name = f"seqc_lstm_625d91fb7706_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]

@@ -1,0 +1,52 @@
+"""Several steps of a recurrence as one graph, so that a matrix state is read and written once for all of them.
+
+before: the outputs and S.next of a step -> after: the outputs of each of `count` steps, and S.next after the last.
+An input of the j-th step is the leaf with offset -j. Names and lines of the spec follow their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seqc.backends.native_cpu.plan import Plan
+from seqc.graph import Node, leaf, leaves, substitute
+
+
+@dataclass(frozen=True)
+class Together:
+    """results: of each step, by the name of the output or kept value; updates: S.next after the last, by state."""
+
+    results: tuple[Mapping[str, Node], ...]
+    updates: Mapping[str, Node]
+    names: Mapping[Node, str]
+    lines: Mapping[Node, str]
+
+
+def together(plan: Plan, count: int) -> Together:
+    """`count` steps of the plan's forward graph; its inputs must be read at their own step only."""
+    program = plan.program
+    named = [n for n in {**plan.names, **plan.lines} if n.op != "leaf"]
+    graph = {**plan.forward, **{f"kept {name}": n for name, n in plan.kept.items()}, **{f"{i}": n for i, n in enumerate(named)}}
+    names, lines = dict(plan.names), dict(plan.lines)
+    results = []
+    table: dict[Node, Node] = {}
+    for j in range(count):
+        for n in leaves(graph.values(), "input"):
+            table[n] = leaf("input", n.text("name"), n.names("shape"), n.number("offset") - j, n.text("type")) if j else n
+            names.setdefault(table[n], f"{plan.names[n]}_{j}")
+        here = substitute(graph, table)
+        for i, n in enumerate(named):
+            if n in plan.names:
+                names.setdefault(here[f"{i}"], f"{plan.names[n]}_{j}")
+            if n in plan.lines:
+                lines.setdefault(here[f"{i}"], plan.lines[n])
+        results.append({**{o: here[o] for o in program.output_decls}, **{k: here[f"kept {k}"] for k in plan.kept}})
+        table |= {s.leaf(): here[f"{s.name}.next"] for s in program.states.values()}
+    return Together(tuple(results), {s: here[f"{s}.next"] for s in program.states}, names, lines)
+
+
+def may_be_together(plan: Plan, count: int) -> bool:
+    """Whether a state is larger than a token, and every input is read at its own step."""
+    offsets = [n for n in leaves(plan.forward.values(), "input") if n.number("offset")]
+    return plan.every > 1 and plan.every % count == 0 and not plan.roles.blocked and not offsets
