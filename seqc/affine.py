@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+from seqc.algebra import linear
 from seqc.graph import Node, const, depends, node, total
 from seqc.ops.elementwise import where
 
@@ -64,19 +65,39 @@ def value(form: Affine) -> Node:
 
 
 def affine(n: Node, states: Sequence[Node]) -> Affine:
-    """The affine form of n in the leaves `states`. Raises NotAffine."""
+    """The affine form of n in the nodes `states`, which are not looked into. Raises NotAffine."""
     active = depends([n], states)
-    done: dict[Node, Affine] = {}
+    done: dict[Node, Affine] = {x: Affine((Term(x),)) for x in states}
 
     def form(x: Node) -> Affine:
         return done[x] if x in active else Affine(rest=(factors_of(x),))
 
-    from seqc.graph import topological
-
-    for x in topological([n]):
-        if x in active:
-            done[x] = Affine((Term(x),)) if x in states else _rule(x, active, form)
+    stack = [n]
+    while stack:
+        x = stack[-1]
+        waiting = [a for a in x.args if a in active and a not in done] if x in active and x not in done else []
+        if waiting:
+            stack += reversed(waiting)
+            continue
+        stack.pop()
+        if x in active and x not in done:
+            done[x] = _rule(x, active, form)
     return form(n)
+
+
+def _merged(terms: Iterable[Term]) -> tuple[Term, ...]:
+    """The terms, those that read the same contraction as one."""
+    out: dict[tuple[Node, Product, tuple[str, ...]], Term] = {}
+    plain = []
+    for t in terms:
+        key = t.state, t.inner, t.over
+        if not t.over:
+            plain.append(t)
+        elif key in out:
+            out[key] = Term(t.state, (product(out[key].outer) + product(t.outer),), t.inner, t.over)
+        else:
+            out[key] = t
+    return (*plain, *out.values())
 
 
 def factors_of(n: Node) -> Product:
@@ -101,12 +122,31 @@ def factors_of(n: Node) -> Product:
     return tuple(out)
 
 
+def common_factors(products: Sequence[Product]) -> Product:
+    """Factors whose product is the sum of the products: what they have in common, then the sum of what is left of each.
+
+    A sum that is a constant in exact arithmetic, such as (1 - b) + b, is that constant.
+    """
+    left = [list(p) for p in products]
+    common = []
+    for f in products[0] if len(products) > 1 else ():
+        if all(f in p for p in left):
+            common.append(f)
+            for p in left:
+                p.remove(f)
+    if len(left) == 1:
+        return tuple(left[0])
+    rest = reduce(lambda a, b: a + b, (product(p) for p in left))
+    known = linear(rest)
+    return (*common, rest if known.weights else const(known.constant))
+
+
 def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
     if x.op in ("add", "sub"):
         left, right = form(x.args[0]), form(x.args[1])
         if x.op == "sub":
             right = scaled(right, (const(-1.0),))
-        return Affine(left.terms + right.terms, left.rest + right.rest)
+        return Affine(_merged(left.terms + right.terms), left.rest + right.rest)
     if x.op == "neg":
         return scaled(form(x.args[0]), (const(-1.0),))
     if x.op == "mul":

@@ -2,8 +2,8 @@
 
     S = d * S[t-1] + sum_r a_r * sum[X](b_r * S[t-1]) + sum_j k_j * v_j,   readouts sum[X](q * S)
     ->
-    u_r = the unknown rows sum[X](b_r * S[t-1]):  (I + M) u = rows of (b_r, S_in) + rows of (k_j, v_j), M strictly lower
-    (or w_r = v_j + c u_r, where a write k_j * v_j and the feedback c * k_j * u_r share their factors)
+    w_r = the unknown rows v_r + sum[X](b_r * S[t-1]):  (I + M) w = v_r + rows of (b_r, S_in) + rows of (k_j, v_j)
+    (seqc.rows finds them; M is lower triangular in time, strictly but for a row's part in later rows of the same step)
     readout at t = sum[X](q e^G S_in) + sum_s A[t, s] v_s,  A[t, s] = sum[X](q_t * decay(t, s) * k_s)
     S_out = decay * S_in + sum_s (decay to the end * k_s) * v_s     with sources (k_j, v_j) and (a_r, u_r)
 
@@ -15,14 +15,13 @@ Source of the mathematics: docs/decisions/chunkwise.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import TypeVar
 
 from seqc.affine import Product, product
 from seqc.block import VALID
-from seqc.graph import BATCH, COL, ROW, Node, const, constant, node, renamed, total
+from seqc.graph import BATCH, COL, ROW, Node, const, node, renamed, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
@@ -47,6 +46,21 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """A row that each step reads and writes: scale * sum[over](read * S[t-1]) + sum over i of same[i] * (row i) + given.
+
+    written: the factors that it is multiplied by where it is added to S. same: rows before it, of the same step.
+    """
+
+    over: tuple[str, ...]
+    read: Node | None
+    scale: float
+    same: Mapping[int, Node]
+    given: Node | None
+    written: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows that are linear in the state as the block begins: sum[over](on_state * S_in) + given."""
 
@@ -64,16 +78,14 @@ class Chunk:
     rows: int
     decays: tuple[Decay, ...]
     writes: tuple[Source, ...]
-    feedback: tuple[Source, ...] = ()  # the a_r, in the order of `unknown`
-    unknown: tuple[Node, ...] = ()  # the rows u_r once solved
+    feedback: tuple[Source, ...] = ()  # a_r times the rows w_r, once solved
     names: dict[Node, str] = field(default_factory=dict)  # node -> a name for emitted code
     plans: dict[tuple[str, ...], str] = field(default_factory=dict)  # contracted dims -> numerical plan, in words
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All writes; those of the feedback end with their solved row."""
-        solved = tuple(Source((*a.factors, u)) for a, u in zip(self.feedback, self.unknown, strict=False))
-        return self.writes + solved
+        """All writes."""
+        return self.writes + self.feedback
 
     # ---- reading ----
 
@@ -229,34 +241,38 @@ class Chunk:
 
     # ---- solving and ending ----
 
-    def solve(self, reads: tuple[tuple[Node, tuple[str, ...]], ...], feedback: tuple[Source, ...]) -> None:
-        """Find the rows that the feedback writes; `reads` holds (b_r, X_r), `feedback` the a_r.
-
-        Where a write k * v shares its factors with c * k * u_r, the unknown is w_r = v + c * u_r, so that one source
-        k * w_r stands for both (the delta rule's corrected value); else it is w_r = u_r. The w solve
-        w_r = v_r + c_r * (rows of (b_r, S_in) + rows of (b_r, other writes) + sum_r' A(b_r, k_r') w_r').
-        """
-        joined = [_joined(a, self.writes) for a in feedback]
-        taken = [j.write for j in joined if j.write is not None]
-        self.writes = tuple(w for w in self.writes if w not in taken)
-        self.feedback = tuple(Source(j.common) for j in joined)
-        solved: list[Rows] = []
+    def solve(self, rows: tuple[Unknown, ...]) -> None:
+        """Find the rows that the feedback writes: w_r = scale_r * (rows of (b_r, S_in) + rows of (b_r, writes)
+        + sum_r' A(b_r, a_r') w_r') + sum over the rows before of same_rr' w_r' + given_r."""
+        for row in rows:
+            if row.over != rows[0].over:
+                raise NotChunkwise(f"its feedback contracts {', '.join(rows[0].over)} and also {', '.join(row.over)}")
+        right: list[Rows] = []
         coupling: list[list[Node]] = []
-        for (b, over), mine in zip(reads, joined, strict=True):
-            base = self.linear_rows(b, over, True, self.writes)
-            solved.append(_plus(_times(base, mine.scale), Rows(None, mine.value, over)))
-            # a row has every dim of the state but those contracted: one matrix for each index of what varies along them
-            along = frozenset().union(*(d.dims for d in self.decays)) - set(over)
-            line = []
-            for a, (_, written) in zip(self.feedback, reads, strict=True):
-                if written != over:
-                    raise NotChunkwise(f"its feedback contracts {', '.join(over)} and also {', '.join(written)}")
-                k, others = a.split(over)
-                matrix = self.pair(b, product((*others, k)), over, True, along=along)[0][1]
-                line.append(_scaled(matrix, mine.scale))
-            coupling.append(line)
-        solved = eliminated(coupling, solved, _left, _plus, lambda n: self._named("inverse", n))
-        self.unknown = tuple(self._named("solved", self._rows_value(x)) for x in solved)
+        for row in rows:
+            given = Rows(None, row.given, row.over)
+            read = None if row.read is None else self.linear_rows(row.read, row.over, True, self.writes)
+            right.append(given if read is None else _plus(_times(read, row.scale), given))
+            coupling.append([self._coupling(row, i, other) for i, other in enumerate(rows)])
+        solved = eliminated(coupling, right, _left, _plus, lambda n: self._named("inverse", n))
+        values = [self._named("solved", self._rows_value(x)) for x in solved]
+        self.feedback = tuple(
+            Source((*a.factors, value)) for row, value in zip(rows, values, strict=True) for a in row.written
+        )
+
+    def _coupling(self, row: Unknown, i: int, other: Unknown) -> Node:
+        """[t, s]: what row number i of step s adds to `row` at step t."""
+        # a row has every dim of the state but those contracted: one matrix for each index of what varies along them
+        along = frozenset().union(*(d.dims for d in self.decays)) - set(row.over)
+        out: Node = const(0.0)
+        for a in other.written if row.read is not None else ():
+            assert row.read is not None
+            k, others = a.split(row.over)
+            out = out + _scaled(self.pair(row.read, product((*others, k)), row.over, True, along=along)[0][1], row.scale)
+        if i in row.same:
+            here = node("eq", node("index", dim=ROW), node("index", dim=COL))
+            out = out + where(here, expanded(row.same[i], (ROW,)), 0.0)
+        return expanded(out, (ROW, COL))
 
     def _rows_value(self, rows: Rows) -> Node:
         parts = [] if rows.on_state is None else [total(rows.on_state * self.start, rows.over)]
@@ -278,28 +294,6 @@ class Chunk:
                 factors[home] = factors[home] * self._named("to_end", d.to_end())
             out = out + total(expanded(product(factors), (ROW,)), (ROW,))
         return out
-
-
-@dataclass(frozen=True)
-class Joined:
-    """A feedback term with the write that it corrects: common * (value + scale * u), or common * u."""
-
-    common: Product
-    scale: float
-    value: Node | None
-    write: Source | None
-
-
-def _joined(a: Source, writes: tuple[Source, ...]) -> Joined:
-    mine = [f for f in a.factors if f.op != "const"]
-    scale = reduce(lambda x, f: x * f, (constant(f) for f in a.factors if f.op == "const"), 1.0)
-    for write in writes:
-        theirs = [f for f in write.factors if f.op != "const"]
-        rest = [f for f in theirs if f not in mine]
-        if len(rest) == 1 and len(theirs) == len(mine) + 1 and all(f in theirs for f in mine):
-            value = product((*(f for f in write.factors if f.op == "const"), rest[0]))
-            return Joined(tuple(mine), scale, value, write)
-    return Joined(tuple(mine), scale, None, None)
 
 
 R = TypeVar("R")

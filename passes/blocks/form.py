@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seqc.affine import Affine, NotAffine, Product, affine, product
+from seqc.affine import Affine, NotAffine, Product, affine, common_factors, product
 from seqc.block import VALID, Reason
 from seqc.component import Component
 from seqc.graph import BATCH, ROW, Node, const, leaf, node, topological
@@ -23,12 +23,13 @@ from seqc.intervals import ANY, Interval
 from seqc.maximum import running_maximum
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
-from seqc.passes.blocks.chunkwise import Chunk, NotChunkwise, Source, masked
+from seqc.passes.blocks.chunkwise import Chunk, NotChunkwise, Source, Unknown, masked
 from seqc.passes.blocks.coupled import Feedback, Read, System
 from seqc.passes.blocks.decay import Decay, first, log_of
 from seqc.passes.blocks.turning import Frame, Turning, turned_scan
 from seqc.program import Program
 from seqc.rotation import Rotation, rotation
+from seqc.rows import rows_of
 from seqc.spell import spell
 
 
@@ -150,15 +151,16 @@ class BlockForm:
 
     def _chunk(self, name: str, form: Affine, old: Node, update: Node) -> None:
         diagonal = [t.outer for t in form.terms if not t.over]
-        ranked = [t for t in form.terms if t.over]
+        overs = dict.fromkeys(t.over for t in form.terms if t.over)
         transition = self._transition(name, diagonal)
         self.reasons += [Reason("numerics", name, note) for note in transition.notes]
-        writes = self._writes(form)
-        chunk = Chunk(name, old, self.rows, transition.decays, writes)
-        if ranked:
-            reads = tuple((product(self.lift(f) for f in t.inner), t.over) for t in ranked)
+        if len(overs) > 1:
+            raise NotBlock(name, f"its feedback contracts {' and also '.join(', '.join(over) for over in overs)}")
+        whole, unknown = self._unknown(name, old, update, *overs) if overs else (form, ())
+        chunk = Chunk(name, old, self.rows, transition.decays, self._writes(whole))
+        if unknown:
             try:
-                chunk.solve(reads, tuple(Source(self._source(t.outer)) for t in ranked))
+                chunk.solve(unknown)
             except NotChunkwise as stop:
                 raise NotBlock(name, str(stop)) from None
         self.chunks[update] = (chunk, False)
@@ -193,6 +195,22 @@ class BlockForm:
             self.systems[old] = (system, i, True)
             self.ends[state] = system.end(i)
         self.open += [u, v]
+    def _unknown(self, name: str, old: Node, update: Node, over: tuple[str, ...]) -> tuple[Affine, tuple[Unknown, ...]]:
+        """(the update in the old state and its rows, the rows that each step reads of the state and writes back)."""
+        rows, whole = rows_of(update, old, over)
+        if any(t.over for t in whole.terms) or not all(row.of_one_read for row in rows):
+            raise NotBlock(name, f"its feedback is not made of rows without {', '.join(over)}")
+        out = []
+        for row in rows:
+            scale, read = row.read
+            same = {i: [t.outer for t in row.form.terms if t.state is other.node] for i, other in enumerate(rows)}
+            given = [p for p in row.form.rest if not _zero(p)]
+            out.append(Unknown(
+                over, self._sum(read) if read else None, scale, {i: self._sum(x) for i, x in same.items() if x},
+                self._sum(given) if given else None,
+                tuple(Source(self._source(t.outer)) for t in whole.terms if t.state is row.node),
+            ))
+        return whole, tuple(out)
 
     def _coupled(self, c: Component) -> None:
         number = {name: i for i, name in enumerate(c.states)}
@@ -242,7 +260,7 @@ class BlockForm:
     def _transition(self, name: str, diagonal: list[Product]) -> Transition:
         if not diagonal:  # S = b: the old value counts only through feedback
             return Transition((Decay(None, masked(const(0.0), 1.0), Interval(0.0, 0.0)),), ())
-        factors = diagonal[0] if len(diagonal) == 1 else (self._step_sum(diagonal),)
+        factors = common_factors(diagonal)
         groups: dict[tuple[frozenset[str], bool], tuple[Node, Interval]] = {}
         notes = []
         for f in factors:
@@ -270,12 +288,6 @@ class BlockForm:
                 decays.append(Decay(None, masked(lifted, 1.0), known))
                 notes.append(f"coefficient over {spread} may be zero or negative: exact products by a scan")
         return Transition(tuple(decays), tuple(notes))
-
-    def _step_sum(self, products: list[Product]) -> Node:
-        out = product(products[0])
-        for p in products[1:]:
-            out = out + product(p)
-        return out
 
     def _range(self, x: Node) -> Interval:
         from seqc.ops import TABLE
