@@ -1,11 +1,13 @@
 """The kernels under the address and undefined-behaviour sanitizers, in a program of their own.
 
-Every array is a separate block of exactly its size, so that a read or write past any end is seen.
+Every array is a separate block of exactly its size, so that a read or write past any end is seen. Batches and packs (of an
+empty sequence too), from the first step to the last and back.
 """
 
 from __future__ import annotations
 
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,15 +27,22 @@ pytestmark = pytest.mark.skipif(_native_compiler() is None, reason="no C++ compi
 
 
 def size(source: NativeSource, array: Array) -> str:
-    every = source.plan.every
-    special = {"T": "T", PANELS: "seqc_panels()", SEGMENTS: f"((T + {every - 1}) / {every})"}
-    return " * ".join(special.get(a) or str(SIZES[a.rstrip("'")]) for a in array.axes) or "1"
+    every, axes = source.plan.every, list(array.axes)
+    special = {"rows": "rows", "blocks": f"(bounds ? T / {every} + B : B * ((T + {every - 1}) / {every}))"}
+    special |= {PANELS: "seqc_panels()", "B": "B"}
+    for i, pair in enumerate(pairwise(array.axes)):
+        if pair in (("B", "T"), ("B", SEGMENTS)):
+            axes[i : i + 2] = ["rows" if pair[1] == "T" else "blocks"]
+    return " * ".join(special.get(a) or str(SIZES[a.rstrip("'")]) for a in axes) or "1"
 
 
 def program(source: NativeSource) -> str:
     """A main function that runs forward and backward at several lengths on arrays of their exact sizes."""
     lines = ["#include <cstdio>", "#include <map>", "#include <string>", "#include <vector>",
-             "int main() {", "for (i64 T : {0, 1, 31, 32, 33, 65}) {",
+             "int main() {", f"const i64 B = {SIZES['B']};",
+             "for (i64 T : {0, 1, 31, 32, 33, 65}) for (i64 way : {1, -1}) for (bool pack : {false, true}) {",
+             "const std::vector<i64> cuts{0, T / 2, T / 2, T};",
+             "const i64* const bounds = pack ? cuts.data() : nullptr;", "const i64 rows = pack ? T : B * T;",
              "std::map<std::string, std::vector<real>> all; std::vector<void*> p;",
              "auto use = [&](const char* name, i64 n) {", "  auto& x = all[name];",
              "  if (x.empty()) { x.resize(n); for (i64 i = 0; i < n; ++i) x[i] = real(0.1) * ((i * 7) % 11) - real(0.5); }",
@@ -41,7 +50,7 @@ def program(source: NativeSource) -> str:
     for kernel, arrays in (("forward", source.forward), ("backward", source.backward)):
         lines.append("p.clear();")
         lines += [f'use("{a.name}", {size(source, a)});' for a in arrays]
-        lines.append(f"if (seqc_{kernel}({SIZES['B']}, T, 1, 1, p.data())) return 1;")
+        lines.append(f"if (seqc_{kernel}(B, T, way, bounds, 1, 1, p.data())) return 1;")
     return source.text + "\n".join([*lines, "}", 'std::puts("clean");', "return 0; }", ""])
 
 
