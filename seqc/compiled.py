@@ -145,7 +145,7 @@ def _triton_part(program: Program, options: Options) -> tuple[Chosen, Kernels]:
     lowered = lowerings(program, options.form, options.rows)
     with blamed("the Triton backend"):
         chosen = tiles_of(lowered, options.target)
-        return chosen, triton_kernels(chosen.block, chosen.tiles)
+        return chosen, triton_kernels(chosen.block, chosen.tiles, chosen.plan)
 
 
 def header(program: Program, options: Options) -> str:

@@ -22,12 +22,14 @@ from seqc.emit.signature import Kernels
 __all__ = ["Tiles", "default_tiles", "triton_kernels"]
 
 
-def triton_kernels(block: Block, tiles: Mapping[str, Tiles] | None = None) -> Kernels:
+def triton_kernels(
+    block: Block, tiles: Mapping[str, Tiles] | None = None, plan: Schedule | None = None
+) -> Kernels:
     """The kernels of a block and their launchers. tiles: by kernel ("forward", "backward", ...), defaults elsewhere.
 
-    Raises Unsupported where the recurrence cannot be served.
+    plan: the block's schedule where it is known. Raises Unsupported where the recurrence cannot be served.
     """
-    plan = schedule(block)
+    plan = plan or schedule(block)
     printed = print_all(plan)
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan) for name in printed}
     launcher = Launcher(plan, printed, chosen)
@@ -41,8 +43,7 @@ def triton_kernels(block: Block, tiles: Mapping[str, Tiles] | None = None) -> Ke
 
 def print_all(plan: Schedule) -> dict[str, Printed]:
     """Every kernel of a schedule, by its name."""
-    kernels = (plan.forward, plan.infer, plan.backward, *plan.phases)
-    return {k.name: print_kernel(plan, k) for k in kernels}
+    return {name: print_kernel(plan, plan.kernel(name)) for name in plan.kernels}
 
 
 def device_texts(text: str) -> list[str]:

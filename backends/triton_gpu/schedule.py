@@ -9,7 +9,7 @@ and advances; what differs is which roots it has, which way it runs, and whether
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from seqc.backends.triton_gpu.kernel import (
     BLOCKS,
@@ -56,10 +56,24 @@ class Schedule:
     saved: tuple[str, ...]
     every: int
     outer: Mapping[str, tuple[Outer, ...]]
-    forward: Kernel
-    infer: Kernel
-    backward: Kernel
-    phases: tuple[Kernel, ...] = ()  # states, outputs, cotangents, gradients; empty where blocks are not tiles
+    makers: Mapping[str, Callable[[], Kernel]]
+    made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Names of the kernels: forward, infer, backward; where blocks are tiles states, outputs, cotangents, gradients."""
+        return tuple(self.makers)
+
+    @property
+    def phases(self) -> bool:
+        """Whether there are kernels that do the work in two phases."""
+        return "states" in self.makers
+
+    def kernel(self, name: str) -> Kernel:
+        """One kernel, its items put in order when it is first asked for."""
+        if name not in self.made:
+            self.made[name] = self.makers[name]()
+        return self.made[name]
 
 
 def schedule(block: Block) -> Schedule:
@@ -133,21 +147,19 @@ class _Scheduler:
 
     def schedule(self) -> Schedule:
         """All kernels."""
-        phases: tuple[Kernel, ...] = ()
+        makers: dict[str, Callable[[], Kernel]] = {
+            "forward": lambda: self.forward_kernel("forward", save=True),
+            "infer": lambda: self.forward_kernel("infer", save=False),
+            "backward": lambda: self.backward_kernel("backward"),
+        }
         if not self.step and self.program.states:
-            phases = (
-                self.forward_kernel("states", save=True),
-                self.forward_kernel("outputs", save=True),
-                self.backward_kernel("cotangents"),
-                self.backward_kernel("gradients"),
-            )
-        whole = (
-            self.forward_kernel("forward", save=True), self.forward_kernel("infer", save=False),
-            self.backward_kernel("backward"),
-        )
+            makers["states"] = lambda: self.forward_kernel("states", save=True)
+            makers["outputs"] = lambda: self.forward_kernel("outputs", save=True)
+            makers["cotangents"] = lambda: self.backward_kernel("cotangents")
+            makers["gradients"] = lambda: self.backward_kernel("gradients")
         return Schedule(
             self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.saved, self.every,
-            self.outer, *whole, phases,
+            self.outer, makers,
         )
 
     def factor(self, n: Node, name: str) -> Factor:

@@ -15,7 +15,7 @@ from seqc.backends.triton_gpu.jobs import Jobs
 from seqc.backends.triton_gpu.kernel import BLOCKS
 from seqc.backends.triton_gpu.launcher import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
-from seqc.backends.triton_gpu.schedule import schedule
+from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.backends.triton_gpu.summary import summarize
 from seqc.backends.triton_gpu.toolchain import Job
 from seqc.block import Block
@@ -54,6 +54,7 @@ class Chosen:
     """The block whose rows were chosen, and its kernels in the order of the emitted file."""
 
     block: Block
+    plan: Schedule
     target: str
     kernels: Mapping[str, ChosenKernel]
     trained: int
@@ -87,13 +88,11 @@ class _Lowered:
         self.block, self.target, self.sizes, self.kind = block, target, sizes, kind
         self.plan = schedule(block)
         self.start = default_tiles(self.plan)
-        kernels = (self.plan.forward, self.plan.infer, self.plan.backward, *self.plan.phases)
-        self.kernels = {kernel.name: kernel for kernel in kernels}
         self.made: dict[str, tuple[Printed, KernelSummary, Jobs]] = {}
 
     def kernel(self, name: str) -> tuple[Printed, KernelSummary, Jobs]:
         if name not in self.made:
-            printed = print_kernel(self.plan, self.kernels[name])
+            printed = print_kernel(self.plan, self.plan.kernel(name))
             summary = summarize(self.plan, printed, self.sizes, self.kind)
             self.made[name] = printed, summary, Jobs(self.plan, printed, self.target, self.sizes, self.kind)
         return self.made[name]
@@ -132,16 +131,16 @@ class _Chooser:
         best = self.lowered[trained.rows]
         choices = dict.fromkeys(TRAINED, trained)
         for names in FOLLOWING:
-            if all(name in best.kernels for name in names):
+            if all(name in best.plan.kernels for name in names):
                 choices |= dict.fromkeys(names, self.solved(names, [trained.rows]))
-        kernels = {name: self.kernel(best, name, choices[name]) for name in best.kernels}
+        kernels = {name: self.kernel(best, name, choices[name]) for name in best.plan.kernels}
         missing = () if self.settled else tuple(self.asks(choices))
         spent = sum(trained.part(name, "ns") for name in TRAINED)
 
         def others() -> dict[int, str]:
             return {rows: self.instead(rows) for rows in self.lowered if rows != trained.rows}
 
-        return Chosen(best.block, self.target.name, kernels, spent, others, missing)
+        return Chosen(best.block, best.plan, self.target.name, kernels, spent, others, missing)
 
     def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
         for name, choice in choices.items():

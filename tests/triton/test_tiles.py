@@ -28,8 +28,7 @@ def chosen(text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY)
 def test_tiles_of_every_kernel(spec: str, target: str) -> None:
     found = chosen(SPECS / f"{spec}.seq", target)
     plan = schedule(found.block)
-    kernels = {k.name for k in (plan.forward, plan.infer, plan.backward, *plan.phases)}
-    assert set(found.tiles) == kernels and all(one.why for one in found.kernels.values())
+    assert tuple(found.tiles) == plan.kernels and all(one.why for one in found.kernels.values())
     for tiles in found.tiles.values():
         assert set(tiles.blocks) == set(plan.roles.blocked)
         assert all(size & (size - 1) == 0 and size >= 16 for size in tiles.blocks.values())
