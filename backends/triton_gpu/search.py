@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 WINDOW = 64  # goals that are compared, the next ones in the given order
 EAGER = (0.5, 0.0, 1.0)  # how much the most held on the way counts, beside what is held afterwards
+PASSES = 4  # of moving single tasks there and back
 MANY = 256  # goals; above, fewer are compared and one way of counting is tried, so that time grows with their number alone
 
 
@@ -48,7 +49,50 @@ def sparing(tasks: Sequence[Task]) -> list[Task]:
     many = sum(t.goal for t in tasks) > MANY
     eagers, window = (EAGER[:1], WINDOW // 8) if many else (EAGER, WINDOW)
     tried = [list(tasks), *(_Search(tasks, eager, window).run() for eager in eagers)]
+    if not many:
+        tried += [settled(one) for one in tried]
     return min(tried, key=most_held)
+
+
+def settled(order: Sequence[Task]) -> list[Task]:
+    """The best order that moving single tasks leads to: what holds more comes late, what holds less comes early."""
+    best = now = list(order)
+    least = most_held(best)
+    for at in range(2 * PASSES):
+        now = _later(now) if at % 2 == 0 else _earlier(now)
+        most = most_held(now)
+        if most < least:
+            best, least = now, most
+    return best
+
+
+def _later(order: Sequence[Task]) -> list[Task]:
+    """Every task after which more is held stands right before what first needs it."""
+    holding = _Holding(order)
+    grows = {t for t in order if holding.walk([t])[0] > 0}
+    out: list[Task] = []  # from the last task to the first
+    for task in reversed(order):
+        if task not in grows or task.writes is None:
+            out.append(task)
+            continue
+        others = {*task.writes.readers, *task.writes.writers} - {task}
+        first = max((i for i, t in enumerate(out) if t in others), default=len(out) - 1)
+        out.insert(first + 1, task)
+    return out[::-1]
+
+
+def _earlier(order: Sequence[Task]) -> list[Task]:
+    """Every task after which less is held stands right behind what it needs."""
+    holding = _Holding(order)
+    shrinks = {t for t in order if holding.walk([t])[0] < 0}
+    out: list[Task] = []
+    for task in order:
+        if task not in shrinks:
+            out.append(task)
+            continue
+        needs = {w for v in task.reads for w in v.writers}
+        out.insert(max((i for i, t in enumerate(out) if t in needs), default=-1) + 1, task)
+    return out
 
 
 def most_held(order: Sequence[Task]) -> int:

@@ -24,7 +24,7 @@ How it is computed:
         chunkwise: 32 rows a block: modelled time 0.02 of the step form; scan form 1.16
         S: read over K: no decay between the rows of a block: plain products
     in Triton:
-        chunkwise: 32 rows a block: modelled time 0.14 of the step form; scan form does not fit (a program could
+        chunkwise: 64 rows a block: modelled time 0.09 of the step form; scan form does not fit (a program could
             not hold its values)
         S: read over K: no decay between the rows of a block: plain products
 
@@ -298,7 +298,7 @@ def linear_attention_infer_kernel(
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def linear_attention_backward_kernel(
-    p_d_S_T, p_v, p_q, p_d_o, p_d_k, p_k, p_d_v, p_S_in, p_d_q, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
+    p_d_S_T, p_d_o, p_q, p_v, p_d_k, p_k, p_d_v, p_S_in, p_d_q, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -326,24 +326,25 @@ def linear_attention_backward_kernel(
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
         b_x = b_do / SQRT_K
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qx = tl.dot(tl.trans(b_q.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
+        # cotangents of the states, for what comes before
+        b_dS = b_dS + b_qx
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
         b_vx_low = tl.where(m_pair, b_vx, 0.0)
+        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
         b_sum = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
         # gradient of k
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
         tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_vdS + b_sum, 0.0), mask=m_tk)
-        b_qx = tl.dot(tl.trans(b_q.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_dS + b_qx
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
@@ -352,14 +353,12 @@ def linear_attention_backward_kernel(
         b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
         # gradient of v
         tl.store(p_d_v + at_thv + o_thv, b_sum_1 + b_Ax, mask=m_tv)
-        b_sum_3 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
         b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_sum_3 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         # gradient of q
         tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_Sx, mask=m_tk)
-        # cotangents of the states, for what comes before
-        b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -405,7 +404,7 @@ def linear_attention_states_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def linear_attention_outputs_kernel(
-    p_q, p_S_in, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    p_k, p_q, p_v, p_S_in, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -426,24 +425,23 @@ def linear_attention_outputs_kernel(
     o_k = tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_sum, 0.0)
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    m_pair = (o_t[:, None] >= o_t[None, :])
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    m_t = o_t < T - i_0
-    b_x = tl.where(m_t[:, None], b_k, 0.0)
-    b_qx = tl.dot(b_q.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-    b_A = tl.where(m_pair, b_qx, 0.0)
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
     # output o = sum[K](q * S) / sqrt(K)
     b_o = (b_qS + b_Av) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
@@ -494,7 +492,7 @@ def linear_attention_cotangents_kernel(
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def linear_attention_gradients_kernel(
-    p_S_in, p_d_o, p_k, p_v, p_d_q, p_d_S_out, p_q, p_d_v, p_d_k, B, T, N_STEPS, H: tl.constexpr, K: tl.constexpr,
+    p_d_o, p_v, p_d_S_out, p_q, p_d_k, p_k, p_d_v, p_S_in, p_d_q, B, T, N_STEPS, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -509,48 +507,48 @@ def linear_attention_gradients_kernel(
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
     first, T = sequence(None, i_b, T, STEP)
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_v = (o_v < V) | (V % BV == 0)
     m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
     b_x = b_do / SQRT_K
-    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
     m_pair = (o_t[:, None] >= o_t[None, :])
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
     b_vx_low = tl.where(m_pair, b_vx, 0.0)
-    b_sum = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-    # gradient of q
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sum = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
+    # gradient of k
     at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_vthk + o_thk, b_sum + b_Sx, mask=m_tk)
-    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A = tl.where(m_pair, b_sum_2, 0.0)
+    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_vdS + b_sum, 0.0), mask=m_tk)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A = tl.where(m_pair, b_sum_1, 0.0)
     b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+    b_sum_2 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_sum_1 + b_Ax, mask=m_tv)
-    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_sum_3 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
-    # gradient of k
-    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_vdS + b_sum_3, 0.0), mask=m_tk)
+    tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_Ax, mask=m_tv)
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_sum_3 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    # gradient of q
+    tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_Sx, mask=m_tk)
 
 
 def _pad(extent, least=1):
@@ -576,11 +574,11 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     blocks = B, NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 32 + B
+        blocks = 1, T // 64 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
@@ -591,19 +589,19 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 32)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         linear_attention_states_kernel[(B * H * NV,)](
-            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         linear_attention_outputs_kernel[(NT * B * H * NV,)](
-            q, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            k, q, v, S_in, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         linear_attention_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -613,11 +611,11 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     blocks = B, NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 32 + B
+        blocks = 1, T // 64 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
@@ -627,20 +625,20 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 32)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
         linear_attention_states_kernel[(B * H * NV,)](
-            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
         linear_attention_outputs_kernel[(NT * B * H * NV,)](
-            q, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            k, q, v, S_in, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         linear_attention_infer_kernel[(B * H * NV,)](
-            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
     return o, S_T
@@ -650,7 +648,7 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     N_STEPS = B * T
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
@@ -661,32 +659,32 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
-        BV = min(_pad(V, 16), 64)
+        BV = min(_pad(V, 16), 16)
         NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         linear_attention_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2, enable_fp_fusion=True,
         )
         linear_attention_gradients_kernel[(NT * B * H * NV,)](
-            S_in, d_o, k, v, d_q, d_S_out, q, d_v, d_k, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            d_o, v, d_S_out, q, d_k, k, d_v, S_in, d_q, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
         d_k = d_k.sum(0)
+        d_q = d_q.sum(0)
     else:
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         linear_attention_backward_kernel[(B * H * NV,)](
-            d_S_T, v, q, d_o, d_k, k, d_v, S_in, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3,
+            d_S_T, d_o, q, v, d_k, k, d_v, S_in, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2,
             enable_fp_fusion=True,
         )
         d_k = d_k.sum(0)
@@ -799,8 +797,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((1, T // 32 + B, H, K, V), carry)]
-    return [((B, (T + 31) // 32, H, K, V), carry)]
+        return [((1, T // 64 + B, H, K, V), carry)]
+    return [((B, (T + 63) // 64, H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1082,10 +1080,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_09e126b49dda", 0
+    name, tries = "seqc_linear_attention_ebe1a27d9a63", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_09e126b49dda_{tries}"
+        name = f"seqc_linear_attention_ebe1a27d9a63_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
