@@ -1,0 +1,119 @@
+"""Matrix states at the ends of their ranges: every spec that has a chunk form, in float64 and float32.
+
+Log decays of 0, -1e-8, -5, -20, -1000 and -inf, alone and mixed inside a block; one unit key for all steps with the largest
+rate. The sequence ends inside its third block, at every place in turn. No NaN, no infinity, in any result or gradient.
+
+Tolerances, relative to the largest element of a tensor: float64 1e-10; float32 1e-4, which is roundoff of 6e-8 times sums and
+triangular systems over at most 24 steps, and the growth of those on repeated keys; the gradient of a log decay at -10 has no
+such growth, and is as good as its terms: 1e-5.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqc import build
+from seqc.backends import native_cpu, torch_eager
+from seqc.diagnostics import Unsupported
+from seqc.driver import lower
+from seqc.load_emitted import load_emitted
+from seqc.program import Program
+from tests.hard.cases import LEVELS, Call, drawn, errors, is_coefficient, is_log_decay
+
+ROOT = Path(__file__).parents[2]
+HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
+ROWS = 8
+EXACT, SINGLE, GATE = 1e-10, 1e-4, 1e-5
+
+
+def matrix_states() -> dict[str, Program]:
+    """The specs with a state of two dims or more and a chunk form."""
+    out = {}
+    for path in sorted((ROOT / "specs").rglob("*.seq")):
+        program = build.load(path)
+        if max((len(s.dims) for s in program.states.values()), default=0) > 1:
+            try:
+                lower(program, "chunkwise", ROWS)
+            except Unsupported:
+                continue
+            out[path.stem] = program
+    return out
+
+
+PROGRAMS = matrix_states()
+GATED = [name for name, p in PROGRAMS.items() if any(map(is_log_decay, p.inputs.values()))]
+every_spec = pytest.mark.parametrize("name", PROGRAMS)
+
+
+@cache
+def chunks(name: str) -> tuple[Call, Call]:
+    """The chunk form in plain torch: forward, backward."""
+    made = load_emitted(HEAD + torch_eager.emit(lower(PROGRAMS[name], "chunkwise", ROWS)).text, name)
+    return made._forward_torch, made._backward_torch
+
+
+@cache
+def native(name: str) -> tuple[Call, Call]:
+    """The native step form: forward, backward."""
+    made = load_emitted(HEAD + native_cpu.emit(lower(PROGRAMS[name], "step")).text, name)
+    return made._forward_cpu, made._backward_cpu
+
+
+def judge(found: dict[str, float], allowed: float, what: str) -> None:
+    """Fails with the worst tensor."""
+    worst = max(found, key=lambda k: found[k])
+    assert found[worst] <= allowed, f"{what}: {worst} is off by {found[worst]:.1e}"
+
+
+@every_spec
+def test_every_level_alone_and_mixed(name: str) -> None:
+    program = PROGRAMS[name]
+    varies = any(is_log_decay(d) or is_coefficient(d) for d in program.inputs.values())
+    for i, level in enumerate((None, *LEVELS) if varies else (None,)):
+        case = drawn(program, 2 * ROWS + 1 + i, level)
+        judge(errors(case, *chunks(name), torch.float64), EXACT, f"log decay {level}, float64")
+        judge(errors(case, *chunks(name), torch.float32), SINGLE, f"log decay {level}, float32")
+
+
+@pytest.mark.parametrize("name", [name for name, p in PROGRAMS.items() if any(d.unit for d in p.inputs.values())])
+def test_one_key_for_ever(name: str) -> None:
+    case = drawn(PROGRAMS[name], 3 * ROWS, one_key=True)
+    judge(errors(case, *chunks(name), torch.float64), EXACT, "float64")
+    judge(errors(case, *chunks(name), torch.float32), SINGLE, "float32")
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gradient_of_a_steep_gate(name: str) -> None:
+    program = PROGRAMS[name]
+    case = drawn(program, 3 * ROWS - 1, 0.0, seed=3)
+    for key, d in program.inputs.items():
+        if is_log_decay(d):
+            case.arrays[key] = case.arrays[key] - 20.0 * torch.rand(case.arrays[key].shape, dtype=torch.float64).numpy()
+    found = errors(case, *chunks(name), torch.float32)
+    judge({f"d.{k}": found[f"d.{k}"] for k, d in program.inputs.items() if is_log_decay(d)}, GATE, "torch")
+
+
+@pytest.mark.parametrize("name", ["gla", "gated_delta_rule"])
+def test_gradient_of_a_steep_gate_in_native_code(name: str) -> None:
+    case = drawn(PROGRAMS[name], 3 * ROWS - 1, -10.0, seed=3)
+    judge({k: x for k, x in errors(case, *native(name), torch.float32).items() if k == "d.g"}, GATE, "native")
+    judge(errors(drawn(PROGRAMS[name], 3 * ROWS - 1), *native(name), torch.float32), SINGLE, "native, all levels")
+
+
+@pytest.mark.parametrize("name", ["gla", "simple_gla"])
+def test_gradient_of_a_steep_gate_in_triton(name: str) -> None:
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/hard/steep_in_triton.py"), str(ROOT / "specs" / f"{name}.seq"), "chunkwise"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    judge({k: x for k, x in json.loads(done.stdout).items() if k == "d.g"}, GATE, "triton")
