@@ -105,6 +105,7 @@ class _Order:
         tasks = list(self.work)
         enlist(tasks)
         best = sparing(tasks)
+        assert not any(isinstance(self.work[t], Advance) for t in best[:-1])  # it overwrites what the others read
         if best == tasks:
             return tuple(self.items), {}
         return self.emit(best)

@@ -27,7 +27,10 @@ class Value:
 
 @dataclass(eq=False)
 class Task:
-    """One thing to do. goal: worth finishing for its own sake; grows: what it reads is needed until all is written."""
+    """One thing to do. goal: worth finishing for its own sake; grows: what it reads is needed until all is written.
+
+    One that is no goal and writes nothing stays the last, as it was given.
+    """
 
     reads: tuple[Value, ...]
     writes: Value | None
@@ -84,7 +87,7 @@ def _later(order: Sequence[Task]) -> list[Task]:
 def _earlier(order: Sequence[Task]) -> list[Task]:
     """Every task after which less is held stands right behind what it needs."""
     holding = _Holding(order)
-    shrinks = {t for t in order if holding.walk([t])[0] < 0}
+    shrinks = {t for t in order if holding.walk([t])[0] < 0 and (t.goal or t.writes is not None)}
     out: list[Task] = []
     for task in order:
         if task not in shrinks:

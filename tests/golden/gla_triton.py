@@ -610,7 +610,7 @@ def gla_infer_kernel(
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def gla_backward_kernel(
-    p_d_S_T, p_g, p_S_in, p_d_o, p_q, p_k, p_v, p_d_q, p_d_g, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS,
+    p_d_S_T, p_S_in, p_g, p_d_o, p_q, p_k, p_v, p_d_g, p_d_q, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
     SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -640,6 +640,9 @@ def gla_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
+        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+        b_SdS = tl.sum(b_S * b_dS, 1)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
@@ -648,9 +651,6 @@ def gla_backward_kernel(
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_exp_sum = tl.exp(b_sum)
-        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_SdS = tl.sum(b_S * b_dS, 1)
         b_x = b_SdS * b_exp_sum
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
@@ -663,10 +663,9 @@ def gla_backward_kernel(
         b_x_2 = b_Sx_1 * b_from_start
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_x_sum_rest = segment_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
-        b_x_3 = b_x_sum_rest + b_x[None, :]
+        b_x_3 = b_x[None, :] + b_x_sum_rest
         b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
-        # cotangents of the states, for what comes before
-        b_dS = b_dS * b_exp_sum[:, None] + b_sum_1
+        b_dS_1 = b_dS * b_exp_sum[:, None] + b_sum_1
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_sum_2 = tl.sum(b_q * b_k_in, 1)
@@ -696,11 +695,11 @@ def gla_backward_kernel(
         b_x_12 = b_x_7 + b_sum_7 * b_q * b_exp_log_decay
         b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
         b_x_13 = tl.exp(b_log_decay_sum16)
+        b_x_14 = b_q * b_x_13
         b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_14 = tl.exp(b_log_decay_sum16_rest)
-        b_x_15 = b_q * b_x_13
-        b_x_16 = b_k_in * b_x_14
-        b_sum_8 = tl.dot(b_x_15.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
+        b_x_15 = tl.exp(b_log_decay_sum16_rest)
+        b_x_16 = b_k_in * b_x_15
+        b_sum_8 = tl.dot(b_x_14.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
         b_A_16 = tl.where(m_pair_5, b_sum_8, 0.0)
         b_x_17 = b_x_9 + b_A_16
         b_vx_1_low_1 = tl.where(m_pair_5, b_vx_1, 0.0)
@@ -708,17 +707,17 @@ def gla_backward_kernel(
         b_x_18 = b_x_11 + b_sum_9 * b_x_13
         b_x_sum16_rest = segment_cumsum(b_sum_9 * b_q * b_x_13, 16, True, False)
         b_x_19 = b_x_12 + b_x_sum16_rest
-        b_sum_10 = tl.trans(tl.dot(tl.trans(b_x_15.to(DOT)), b_vx_1_low_1.to(DOT), input_precision=PRECISION))
-        b_x_20 = b_x_10 + b_sum_10 * b_x_14
-        b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_14, 16, False, True)
+        b_sum_10 = tl.trans(tl.dot(tl.trans(b_x_14.to(DOT)), b_vx_1_low_1.to(DOT), input_precision=PRECISION))
+        b_x_20 = b_x_10 + b_sum_10 * b_x_15
+        b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_15, 16, False, True)
         b_x_21 = b_x_19 + b_x_sum16
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
         b_x_22 = tl.exp(b_log_decay_sum8)
+        b_x_23 = b_q * b_x_22
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_23 = tl.exp(b_log_decay_sum8_rest)
-        b_x_24 = b_q * b_x_22
-        b_x_25 = b_k_in * b_x_23
-        b_sum_11 = tl.dot(b_x_24.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
+        b_x_24 = tl.exp(b_log_decay_sum8_rest)
+        b_x_25 = b_k_in * b_x_24
+        b_sum_11 = tl.dot(b_x_23.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
         b_A_8 = tl.where(m_pair_4, b_sum_11, 0.0)
         b_x_26 = b_x_17 + b_A_8
         b_vx_1_low_2 = tl.where(m_pair_4, b_vx_1, 0.0)
@@ -726,17 +725,17 @@ def gla_backward_kernel(
         b_x_27 = b_x_18 + b_sum_12 * b_x_22
         b_x_sum8_rest = segment_cumsum(b_sum_12 * b_q * b_x_22, 8, True, False)
         b_x_28 = b_x_21 + b_x_sum8_rest
-        b_sum_13 = tl.trans(tl.dot(tl.trans(b_x_24.to(DOT)), b_vx_1_low_2.to(DOT), input_precision=PRECISION))
-        b_x_29 = b_x_20 + b_sum_13 * b_x_23
-        b_x_sum8 = segment_cumsum(b_sum_13 * b_k_in * b_x_23, 8, False, True)
+        b_sum_13 = tl.trans(tl.dot(tl.trans(b_x_23.to(DOT)), b_vx_1_low_2.to(DOT), input_precision=PRECISION))
+        b_x_29 = b_x_20 + b_sum_13 * b_x_24
+        b_x_sum8 = segment_cumsum(b_sum_13 * b_k_in * b_x_24, 8, False, True)
         b_x_30 = b_x_28 + b_x_sum8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
         b_x_31 = tl.exp(b_log_decay_sum4)
+        b_x_32 = b_q * b_x_31
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_32 = tl.exp(b_log_decay_sum4_rest)
-        b_x_33 = b_q * b_x_31
-        b_x_34 = b_k_in * b_x_32
-        b_sum_14 = tl.dot(b_x_33.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
+        b_x_33 = tl.exp(b_log_decay_sum4_rest)
+        b_x_34 = b_k_in * b_x_33
+        b_sum_14 = tl.dot(b_x_32.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
         b_A_4 = tl.where(m_pair_3, b_sum_14, 0.0)
         b_x_35 = b_x_26 + b_A_4
         b_vx_1_low_3 = tl.where(m_pair_3, b_vx_1, 0.0)
@@ -744,37 +743,39 @@ def gla_backward_kernel(
         b_x_36 = b_x_27 + b_sum_15 * b_x_31
         b_x_sum4_rest = segment_cumsum(b_sum_15 * b_q * b_x_31, 4, True, False)
         b_x_37 = b_x_30 + b_x_sum4_rest
-        b_sum_16 = tl.trans(tl.dot(tl.trans(b_x_33.to(DOT)), b_vx_1_low_3.to(DOT), input_precision=PRECISION))
-        b_x_38 = b_x_29 + b_sum_16 * b_x_32
-        b_x_sum4 = segment_cumsum(b_sum_16 * b_k_in * b_x_32, 4, False, True)
+        b_sum_16 = tl.trans(tl.dot(tl.trans(b_x_32.to(DOT)), b_vx_1_low_3.to(DOT), input_precision=PRECISION))
+        b_x_38 = b_x_29 + b_sum_16 * b_x_33
+        b_x_sum4 = segment_cumsum(b_sum_16 * b_k_in * b_x_33, 4, False, True)
         b_x_39 = b_x_37 + b_x_sum4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
         b_x_40 = tl.exp(b_log_decay_sum2)
-        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_41 = tl.exp(b_log_decay_sum2_rest)
-        b_x_42 = b_q * b_x_40
+        b_x_41 = b_q * b_x_40
         b_vx_1_low_4 = tl.where(m_pair_2, b_vx_1, 0.0)
-        b_sum_17 = tl.trans(tl.dot(tl.trans(b_x_42.to(DOT)), b_vx_1_low_4.to(DOT), input_precision=PRECISION))
-        b_x_43 = b_x_38 + b_sum_17 * b_x_41
-        b_x_sum2 = segment_cumsum(b_sum_17 * b_k_in * b_x_41, 2, False, True)
+        b_sum_17 = tl.trans(tl.dot(tl.trans(b_x_41.to(DOT)), b_vx_1_low_4.to(DOT), input_precision=PRECISION))
+        b_x_42 = b_sum_17 * b_k_in
+        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+        b_x_43 = tl.exp(b_log_decay_sum2_rest)
+        b_x_sum2 = segment_cumsum(b_x_42 * b_x_43, 2, False, True)
         b_x_44 = b_x_39 + b_x_sum2
-        b_x_45 = b_k_in * b_x_41
-        b_sum_18 = tl.dot(b_x_42.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
-        b_sum_19 = tl.dot(b_vx_1_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
-        # gradient of q
+        b_x_45 = b_k_in * b_x_43
+        b_sum_18 = tl.dot(b_vx_1_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
+        b_x_sum2_rest = segment_cumsum(b_sum_18 * b_q * b_x_40, 2, True, False)
+        # gradient of g
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_19 * b_x_40, mask=m_tk)
-        b_x_sum2_rest = segment_cumsum(b_sum_19 * b_q * b_x_40, 2, True, False)
-        # gradient of g
         tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_44 + b_x_sum2_rest, 0.0), mask=m_tk)
+        # gradient of q
+        tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_18 * b_x_40, mask=m_tk)
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_43, 0.0), mask=m_tk)
-        b_A_2 = tl.where(m_pair_2, b_sum_18, 0.0)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_38 + b_sum_17 * b_x_43, 0.0), mask=m_tk)
+        b_sum_19 = tl.dot(b_x_41.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_sum_19, 0.0)
         b_A = b_x_35 + b_A_2
         b_Ax_1 = tl.trans(tl.dot(tl.trans(b_x_1.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
         # gradient of v
         tl.store(p_d_v + at_thv + o_thv, b_sum_4 + b_Ax_1, mask=m_tv)
+        # cotangents of the states, for what comes before
+        b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -1232,9 +1233,11 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
+        BV = min(_pad(V, 16), 16)
+        NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
@@ -1254,18 +1257,18 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
     else:
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_backward_kernel[(B * H * NV,)](
-            d_S_T, g, S_in, d_o, q, k, v, d_q, d_g, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
+            d_S_T, S_in, g, d_o, q, k, v, d_g, d_q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
             BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3,
             enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
         d_g = d_g.sum(0)
+        d_q = d_q.sum(0)
         d_k = d_k.sum(0)
     return d_q, d_k, d_v, d_g, d_S_0
 
@@ -1659,10 +1662,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_99501e26c3f8", 0
+    name, tries = "seqc_gla_cf0d8538d3ec", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_99501e26c3f8_{tries}"
+        name = f"seqc_gla_cf0d8538d3ec_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
