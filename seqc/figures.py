@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from seqc.backends.triton_gpu.tiles import Chosen, ChosenKernel, choose_tiles
+from seqc.backends.triton_gpu.tiles import Chosen, ChosenKernel, Lowered, choose_tiles
 from seqc.backends.triton_gpu.toolchain import Job, available, refresh
 from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
@@ -19,13 +19,13 @@ from seqc.passes.blocks.choose import nominal_sizes
 from seqc.program import Program
 from seqc.targets import Occupancy, occupancy, target_named
 from seqc.tiling.kernel_summary import Workload
-from seqc.tiling.verdicts import Verdict, VerdictTable
+from seqc.tiling.verdicts import Verdict, VerdictTable, family
 
-__all__ = ["KIND", "Chosen", "Figures", "committed", "extents", "figures", "refreshed", "tiles_of"]
+__all__ = ["KIND", "Chosen", "Figures", "committed", "extents", "figures", "measured", "pruned", "refreshed", "tiles_of"]
 
 KIND = "bf16"  # the storage type that figures are told for
 ROUNDS = 12  # of asking the toolchain and choosing again, at most
-BATCH = 24  # kernels between two versions of a growing table
+BATCH = 8  # kernels between two versions of a growing table
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,13 @@ def tiles_of(
 ) -> Chosen:
     """The solver's rows and tiles for a target, at the extents that costs are told for unless others are given."""
     known = committed() if table is None else table
+    return choose_tiles(measured(blocks, sizes), target, known, settled, workload)
+
+
+def measured(blocks: Sequence[Block], sizes: Mapping[str, int] | None = None) -> list[Lowered]:
+    """Blocks at the extents that costs are told for, unless others are given."""
     given = extents(blocks[0].program) if sizes is None else sizes
-    return choose_tiles(blocks, target, given, KIND, known, settled, workload)
+    return [Lowered(block, given, KIND) for block in blocks]
 
 
 def extents(program: Program) -> dict[str, int]:
@@ -106,12 +111,12 @@ def committed() -> VerdictTable:
     return VerdictTable.load()
 
 
-Asked = tuple[Sequence[Block], str, Mapping[str, int]]
-"""The blocks of a program, a target, extents."""
+Asked = tuple[Sequence[Lowered], str]
+"""The blocks of a program, and a target."""
 
 
 def refreshed(
-    asked: Iterable[Asked], table: VerdictTable, progress: Callable[[int, int], None]
+    asked: Iterable[Asked], table: VerdictTable, progress: Callable[[int, int], None], rounds: int = ROUNDS
 ) -> Iterator[VerdictTable]:
     """The table, growing until the toolchain has spoken of every choice. Raises Unsupported where there is no toolchain."""
     missing = available()
@@ -119,12 +124,12 @@ def refreshed(
         message = f"the toolchain cannot be asked: {missing}"
         raise Unsupported(Diagnostic("no-toolchain", message, help="pip install triton", kind="unsupported"))
     open_ = list(asked)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         wanted: dict[str, Job] = {}
         still = []
         for one in open_:
-            blocks, target, sizes = one
-            jobs = tiles_of(blocks, target, sizes, table=table, settled=False).missing
+            lowered, target = one
+            jobs = choose_tiles(lowered, target, table, settled=False).missing
             wanted |= {job.key: job for job in jobs}
             still += [one] if jobs else []
         if not wanted:
@@ -134,6 +139,24 @@ def refreshed(
             table = refresh(left[at : at + BATCH], table, progress=progress)
             yield table
         open_ = still
+
+
+def pruned(table: VerdictTable, asked: Iterable[Asked]) -> VerdictTable:
+    """The table without records of the kernels and targets asked for that their present text cannot find."""
+    current: set[str] = set()
+    known: set[tuple[str, str]] = set()
+    for lowered, target in asked:
+        for one in lowered:
+            found = {(jobs.printed.name, jobs.source) for (_, at), jobs in one.asked.items() if at == target}
+            current |= {family(source, name, target) for name, source in found}
+            known |= {(name, target) for name, _ in found}
+
+    def stale(key: str) -> bool:
+        kind = key.partition(": ")[0]
+        name, _, target = kind.split()
+        return (name, target) in known and kind not in current
+
+    return table.only(key for key in table if not stale(key))
 
 
 def _figures(one: ChosenKernel, target: str) -> Figures:

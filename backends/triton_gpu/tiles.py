@@ -71,46 +71,51 @@ class Chosen:
 
 
 def choose_tiles(
-    blocks: Sequence[Block], target: str, sizes: Mapping[str, int], kind: str, table: VerdictTable,
-    settled: bool = True, workload: Workload | None = None,
+    lowered: Sequence[Lowered], target: str, table: VerdictTable, settled: bool = True, workload: Workload | None = None
 ) -> Chosen:
-    """Rows and tiles. settled: see `seqc.tiling.choose`.
+    """Rows and tiles of blocks that differ in their rows alone. settled: see `seqc.tiling.choose`.
 
     Raises Unsupported where the constraints of a kernel clash.
     """
-    return _Chooser(blocks, target, sizes, kind, table, settled, workload).choose()
+    return _Chooser(lowered, target, table, settled, workload).choose()
 
 
-class _Lowered:
-    """One block, its kernels printed and measured when they are asked for."""
+class Lowered:
+    """One block at given extents, its kernels printed and measured when they are asked for, once for all targets."""
 
-    def __init__(self, block: Block, target: str, sizes: Mapping[str, int], kind: str) -> None:
-        self.block, self.target, self.sizes, self.kind = block, target, sizes, kind
+    def __init__(self, block: Block, sizes: Mapping[str, int], kind: str) -> None:
+        self.block, self.sizes, self.kind = block, sizes, kind
         self.plan = schedule(block)
         self.start = default_tiles(self.plan)
-        self.made: dict[str, tuple[Printed, KernelSummary, Jobs]] = {}
+        self.made: dict[str, tuple[Printed, KernelSummary]] = {}
+        self.asked: dict[tuple[str, str], Jobs] = {}
 
-    def kernel(self, name: str) -> tuple[Printed, KernelSummary, Jobs]:
+    def kernel(self, name: str) -> tuple[Printed, KernelSummary]:
+        """A kernel as it is printed, and what the solver needs to know of it."""
         if name not in self.made:
             printed = print_kernel(self.plan, self.plan.kernel(name))
-            summary = summarize(self.plan, printed, self.sizes, self.kind)
-            self.made[name] = printed, summary, Jobs(self.plan, printed, self.target, self.sizes, self.kind)
+            self.made[name] = printed, summarize(self.plan, printed, self.sizes, self.kind)
         return self.made[name]
 
-    def summary(self, name: str) -> KernelSummary:
-        return self.kernel(name)[1]
+    def jobs(self, name: str, target: str) -> Jobs:
+        """What the toolchain can be asked of a kernel."""
+        if (name, target) not in self.asked:
+            self.asked[name, target] = Jobs(self.plan, self.kernel(name)[0], target, self.sizes, self.kind)
+        return self.asked[name, target]
 
     def tiles(self, chosen: Mapping[str, int]) -> Tiles:
+        """A choice of the solver as the launcher takes it."""
         blocks = {d: chosen.get(f"B{d}", self.start.blocks[d]) for d in self.plan.roles.blocked}
         return Tiles(blocks, chosen["warps"], chosen["stages"])
 
-    def told(self, name: str, table: VerdictTable) -> Told:
+    def told(self, name: str, target: str, table: VerdictTable) -> Told:
         """What the table holds of a kernel at any tiles."""
-        printed, summary, jobs = self.kernel(name)
-        if not table.knows(family(jobs.source, printed.name, self.target)):
+        printed, summary = self.kernel(name)
+        jobs = self.jobs(name, target)
+        if not table.knows(family(jobs.source, printed.name, target)):
             return ()
         found = []
-        for tiles in tile_choices(summary, target_named(self.target)):
+        for tiles in tile_choices(summary, target_named(target)):
             verdict = table.get(jobs.job(self.tiles(tiles)).key)
             if verdict is not None:
                 found.append(({"C": self.block.rows, **tiles}, verdict))
@@ -119,12 +124,11 @@ class _Lowered:
 
 class _Chooser:
     def __init__(
-        self, blocks: Sequence[Block], target: str, sizes: Mapping[str, int], kind: str, table: VerdictTable,
-        settled: bool, workload: Workload | None,
+        self, lowered: Sequence[Lowered], target: str, table: VerdictTable, settled: bool, workload: Workload | None
     ) -> None:
-        self.program, self.target, self.table, self.settled = blocks[0].program, target_named(target), table, settled
+        self.program, self.target, self.table, self.settled = lowered[0].block.program, target_named(target), table, settled
         self.workload = workload
-        self.lowered = {block.rows: _Lowered(block, target, sizes, kind) for block in blocks}
+        self.lowered = {one.block.rows: one for one in lowered}
 
     def choose(self) -> Chosen:
         trained = self.solved(TRAINED, self.lowered)
@@ -147,11 +151,12 @@ class _Chooser:
             tiles = choice.asks(name)
             if tiles is not None:
                 lowered = self.lowered[tiles["C"]]
-                yield lowered.kernel(name)[2].job(lowered.tiles(tiles))
+                yield lowered.jobs(name, self.target.name).job(lowered.tiles(tiles))
 
-    def kernel(self, best: _Lowered, name: str, choice: Choice) -> ChosenKernel:
+    def kernel(self, best: Lowered, name: str, choice: Choice) -> ChosenKernel:
         tiles = best.tiles(choice.tiles(name))
-        printed, summary, jobs = best.kernel(name)
+        printed, summary = best.kernel(name)
+        job = best.jobs(name, self.target.name).job(tiles)
         partial = [a for a in printed.arrays if a.role == "grad" and (a.partial or BLOCKS in a.axes)]
         stored = [a for a in printed.arrays if a.role == "grad"]
         afterwards = len(partial) + (sum(map(len, best.plan.outer.values())) if stored else 0)
@@ -159,7 +164,7 @@ class _Chooser:
         spills = name in choice.spilling
         spent = choice.part(name, "ns")
         return ChosenKernel(
-            name, tiles, jobs.job(tiles), choice.verdict(name), why, summary, spent, spills, choice, afterwards
+            name, tiles, job, choice.verdict(name), why, summary, spent, spills, choice, afterwards
         )
 
     def solved(self, names: Sequence[str], rows: Iterable[int]) -> Choice:
@@ -170,11 +175,11 @@ class _Chooser:
 
     def answer(self, names: Sequence[str], rows: Iterable[int]) -> Choice | Clash:
         rows = list(rows)
-        summaries = {name: {c: self.lowered[c].summary(name) for c in rows} for name in names}
+        summaries = {name: {c: self.lowered[c].kernel(name)[1] for c in rows} for name in names}
         shared = self.lowered[rows[0]].plan.roles.blocked if names[0] in ("states", "cotangents") else ()
         return choose(
             " and ".join(names), summaries, self.target,
-            lambda name, c: self.lowered[c].told(name, self.table),
+            lambda name, c: self.lowered[c].told(name, self.target.name, self.table),
             shared=shared, settled=self.settled, workload=self.workload,
         )
 

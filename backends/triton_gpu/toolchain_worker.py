@@ -112,11 +112,13 @@ def _read_nvidia(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(asm["cubin"])
     tool = triton_home / "backends" / "nvidia" / "bin" / "cuobjdump"
-    usage = subprocess.run([tool, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    told = subprocess.run(
+        [tool, "--dump-resource-usage", "-sass", cubin], capture_output=True, text=True, check=True
+    )
+    sass = told.stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", told.stdout + told.stderr)
     if found is None:
-        return {"error": f"cuobjdump reports no registers: {' '.join(usage.split())}"}
-    sass = subprocess.run([tool, "-sass", cubin], capture_output=True, text=True, check=True).stdout
+        return {"error": "cuobjdump reports no registers"}
     counted = Counter(SASS_LINE.findall(sass))
     counts = {kind: sum(counted[name] for name in names) for kind, names in NVIDIA_KINDS.items()}
     counts["all"] = sum(counted.values()) - counted["NOP"]

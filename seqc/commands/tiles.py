@@ -22,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="the size of a dim; one that a spec lacks is passed over")
     parser.add_argument("--refresh", action="store_true", help="ask the toolchain for what the committed table lacks")
     parser.add_argument("--prune", action="store_true",
-                        help="with --refresh: drop the records of kernels and targets that were asked for and have others now")
+                        help="drop records of the kernels and targets told of that their present text cannot find")
+    parser.add_argument("--rounds", type=int, metavar="N", help="with --refresh: ask and choose again at most so often")
     add_json(parser)
 
 
@@ -30,9 +31,10 @@ def run(args: argparse.Namespace) -> int:
     """Tell the figures of every kernel of every spec."""
     from tqdm import tqdm
 
+    from seqc.backends.triton_gpu.tiles import choose_tiles
     from seqc.build import load
     from seqc.driver import fix_dims, lowerings
-    from seqc.figures import committed, extents, figures, refreshed, tiles_of
+    from seqc.figures import ROUNDS, committed, figures, measured, pruned, refreshed
     from seqc.passes.split_parallel import split_parallel
 
     targets = known_targets(args.target)
@@ -40,18 +42,22 @@ def run(args: argparse.Namespace) -> int:
     for path in args.specs:
         program = load(path)
         program = fix_dims(program, {d: n for d, n in args.dims if d in program.dims})
-        blocks[program.name] = lowerings(split_parallel(program).core)
-    asked = [(one, target, extents(one[0].program)) for one in blocks.values() for target in targets]
+        blocks[program.name] = measured(lowerings(split_parallel(program).core))
+    asked = [(one, target) for target in targets for one in blocks.values()]
     table = committed()
     if args.refresh:
         with tqdm(desc="toolchain", file=sys.stderr, disable=None, leave=False) as bar:
-            for grown in refreshed(asked, table, lambda done, total: bar.update()):
+            for grown in refreshed(asked, table, lambda done, total: bar.update(), args.rounds or ROUNDS):
                 grown.save()
                 table = grown
-        say(f"{len(table)} verdicts in the table")
     found = {
-        name: [f for target in targets for f in figures(tiles_of(one, target, table=table))] for name, one in blocks.items()
+        name: [f for target in targets for f in figures(choose_tiles(one, target, table))] for name, one in blocks.items()
     }
+    if args.prune:
+        table = pruned(table, asked)
+        table.save()
+    if args.refresh or args.prune:
+        say(f"{len(table)} verdicts in the table")
     if args.json:
         print(json.dumps({name: [one.data() for one in rows] for name, rows in found.items()}, indent=2))
     else:

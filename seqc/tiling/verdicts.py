@@ -12,7 +12,7 @@ import io
 import json
 import token
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,6 +112,9 @@ class VerdictTable:
     def __init__(self, entries: Mapping[str, Verdict] | None = None) -> None:
         self._entries = dict(entries or {})
         self._families = {name.partition(": ")[0] for name in self._entries}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)

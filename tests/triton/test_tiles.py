@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.triton_gpu.schedule import schedule
-from seqc.backends.triton_gpu.tiles import Chosen, choose_tiles
+from seqc.backends.triton_gpu.tiles import Chosen, Lowered, choose_tiles
 from seqc.build import load
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower, lowerings
+from seqc.figures import pruned
 from seqc.tiling.verdicts import Verdict, VerdictTable
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -20,7 +21,7 @@ EMPTY = VerdictTable()
 
 
 def chosen(text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY) -> Chosen:
-    return choose_tiles(lowerings(load(text)), target, SIZES, "bf16", table)
+    return choose_tiles([Lowered(block, SIZES, "bf16") for block in lowerings(load(text))], target, table)
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
@@ -41,7 +42,8 @@ def test_rows_are_those_of_least_time_of_forward_and_backward() -> None:
     found = chosen(SPECS / "retention.seq")
     assert found.block.rows in (16, 32, 64)
     for rows in {16, 32, 64} - {found.block.rows}:
-        other = choose_tiles([lower(load(SPECS / "retention.seq"), rows=rows)], "sm_90", SIZES, "bf16", VerdictTable())
+        lowered = Lowered(lower(load(SPECS / "retention.seq"), rows=rows), SIZES, "bf16")
+        other = choose_tiles([lowered], "sm_90", EMPTY)
         spills = any(other.kernels[name].spills_everywhere for name in ("forward", "backward"))
         assert spills or other.trained >= found.trained
         assert f"{other.trained / 1000:.0f} us" in found.others()[rows]
@@ -85,3 +87,12 @@ def test_a_turned_result_is_seen() -> None:
     lengths |= {"V": found.tiles["backward"].blocks["V"]}
     tall = max(lengths[dot.m[0]] for dot in dots if dot.turned)
     assert found.tiles["backward"].warps <= 2 or tall < 64
+
+
+def test_stale_records_are_dropped_and_others_kept() -> None:
+    lowered = [Lowered(block, SIZES, "bf16") for block in lowerings(load(SPECS / "linear_attention.seq"))]
+    key = choose_tiles(lowered, "sm_90", EMPTY).kernels["forward"].job.key
+    name, digest, rest = key.split(" ", 2)
+    stale, other, elsewhere = f"{name} {'0' * 16} {rest}", f"another_kernel {digest} {rest}", key.replace("sm_90", "sm_80")
+    table = VerdictTable(dict.fromkeys([key, stale, other, elsewhere], SPILL))
+    assert set(pruned(table, [(lowered, "sm_90")])) == {key, other, elsewhere}
