@@ -4,7 +4,8 @@ In: a `Split`, and the kernels that a backend made of its core. Out: `Kernels` f
 `_after_core`, with `_before_core_backward` and `_after_core_backward`, stand in the plain torch part of the file, once for all
 backends. Forward saves what the core and `_after_core` read, so that no product between them runs twice.
 In Triton's part both run in the dtype of storage, as torch's linear layers do: sums in fp32, results rounded.
-Packs and `reverse` concern the core alone, where its kernels take them and the other parts read no step but their own.
+Packs and `reverse` concern the core, and parts that read inputs of other steps; parts that carry a state or take a parameter
+that belongs to a sequence know whole batches only.
 """
 
 from __future__ import annotations
@@ -100,16 +101,21 @@ class _Composer:
 
     # ---- lines ----
 
-    def _call(self, results: Sequence[str], function: str, arguments: Sequence[str], cast: bool = False) -> list[str]:
-        """`results = function(arguments)`; cast: the arguments in the dtype of storage, where the part has one."""
+    def _call(
+        self, results: Sequence[str], function: str, arguments: Sequence[str], cast: bool = False, shifts: bool = False
+    ) -> list[str]:
+        """`results = function(arguments)`; cast: the arguments in the dtype of storage, where the part has one; shifts:
+        whether it must know the sequences."""
+        more = self.keywords if shifts else []
         left = unpack(results)
         lines = []
         if len(left) > 80:
             *lines, left = lay("(", results, ")", 4).split("\n")
             left = left.strip()
         if cast and self.stored:
-            return [*lines, *lay(f"{left} = {function}(*_stored(", ["io", *arguments], "))", 4).split("\n")]
-        return [*lines, *lay(f"{left} = {function}(", arguments, ")", 4).split("\n")]
+            end = f"){''.join(f', {x}' for x in more)})"
+            return [*lines, *lay(f"{left} = {function}(*_stored(", ["io", *arguments], end, 4).split("\n")]
+        return [*lines, *lay(f"{left} = {function}(", [*arguments, *more], ")", 4).split("\n")]
 
     def _given(self, part: Program, whole: str = "{}", value: str = "{}") -> list[str]:
         """The arguments of a part. whole, value: how an input of the program, and a value between parts, is written."""
@@ -130,14 +136,16 @@ class _Composer:
         lines = self._head(name, self.arguments, f"{doc} Products over all steps, and the recurrence between them.")
         if self.before:
             made = [self.called[x] for x in self.values]
-            lines += self._call([*made, *_ends(self.before), *self.own], BEFORE, self._given(self.before), cast=True)
+            results = [*made, *_ends(self.before), *self.own]
+            lines += self._call(results, BEFORE, self._given(self.before), cast=True, shifts=_shifts(self.before))
             lines.append(f"    {unpack(made)} = (x.contiguous() for x in {_group(made)})")
         made = [*(self.called[x] for x in self.core.outputs), *_ends(self.core), *(self.inner if save else ())]
         lines += self._call(made, f"_core_{name}_{self.suffix}", [*self._given(self.core), *self.keywords])
         if self.after:
             if self.stored:
                 lines += [f"    {self.called[x]} = {self.called[x]}.to(io)" for x in self.read]
-            lines += self._call([self.called[x] for x in self.after.outputs], AFTER, self._given(self.after), cast=True)
+            results = [self.called[x] for x in self.after.outputs]
+            lines += self._call(results, AFTER, self._given(self.after), cast=True, shifts=_shifts(self.after))
         saved = [*(self.called[x] for x in self.values), *self.own]
         saved += [f"{self.called[x]}.clone()" if x in self.program.outputs else self.called[x] for x in self.read]
         return "\n".join([*lines, returned([*self._results(), *(saved if save else ()), *(self.inner if save else ())], 4)])
@@ -217,15 +225,18 @@ class _Composer:
             made.append(f"d_{x}" if self.parts[x] == 1 else f"d_{x}_{place}")
             terms[x].append(made[-1])
         function = f"{name}_backward" + (f"_{self.suffix}" if part is self.core else "")
-        keywords = self.keywords if part is self.core else []
-        return self._call(made, function, [*arguments, *saved, *cotangents, *keywords], cast=part is not self.core)
+        shifts = part is self.core or _shifts(part)
+        return self._call(made, function, [*arguments, *saved, *cotangents], cast=part is not self.core, shifts=shifts)
 
 
 def _apart(part: Program) -> bool:
-    """Whether each step of a part is by itself, whatever sequence it belongs to."""
-    if part.states or any(d.per_batch for d in part.params.values()):
-        return False
-    return not any(n.number("offset") for n in leaves(part.graph.values(), "input"))
+    """Whether a part needs to know of a sequence no more than which steps are its own."""
+    return not part.states and not any(d.per_batch for d in part.params.values())
+
+
+def _shifts(part: Program) -> bool:
+    """Whether a part reads inputs of other steps."""
+    return any(n.number("offset") for n in leaves(part.graph.values(), "input"))
 
 
 def _group(names: Sequence[str]) -> str:

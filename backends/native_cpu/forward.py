@@ -109,7 +109,7 @@ def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
         lines.append("  constexpr i64 m_B = w_B, z_B = padded(w_B);")
     where = sequence_lines(plan.roles, plan.every) if sequence else []
     if plan.streams and sequence:
-        widest = max((x.dims for x in plan.program.states.values()), key=len)
+        widest = max((x.dims for x in (plan.program.states or plan.program.output_decls).values()), key=len)
         size = product([*(f"n_{ident(d)}" for d in widest), "i64(sizeof(real))"])
         where.append(f"const bool large = rows * {size} > {LARGE};")
     return lines + ["  " + line for line in (*where, *panel_lines(plan.roles))]

@@ -40,6 +40,7 @@ class Function:
         self.rows = rows
         self.fixed = fixed  # sizes of dims that no argument tells
         self.step = step
+        self.packs = False  # whether the function also takes `cu_seqlens` and `reverse`
         self.like = next(iter(arguments))
         self.used: set[str] = set()
         self.helpers: set[str] = set()
@@ -82,6 +83,15 @@ class Function:
         self.helpers.add(name)
         return name
 
+    def shifted(self, code: str, by: int, backwards: bool) -> str:
+        """An array [B, T, ...] moved to later steps, zero outside of the sequence. backwards: it is the other way round."""
+        if not self.packs:
+            return f"{self.helper('_shift')}({code}, {by}, 1)"
+        bounds = "cu_seqlens"
+        if backwards:
+            bounds = self.once("bounds", f"None if cu_seqlens is None else {self.size('T')} - cu_seqlens.flip(0)")
+        return f"{self.helper('_shift_within')}({code}, {by}, {bounds}, reverse)"
+
     def size(self, dim: str) -> str:
         """The extent of a dim."""
         if dim[0] == "%" and dim != BLOCK:  # segments and halves of a block, see `segments`
@@ -119,7 +129,8 @@ class Function:
 
     def text(self) -> str:
         """The whole function."""
-        head = lay(f"def {self.name}(", list(self.arguments), "):")
+        calls = ["*", "cu_seqlens=None", "reverse=False"] if self.packs else []
+        head = lay(f"def {self.name}(", [*self.arguments, *calls], "):")
         once: list[str] = []
         words = set(re.findall(r"\w+", "\n".join(self.lines)))
         for code, name in reversed(self._prelude.items()):  # only what is read, by the body or by a later line of these

@@ -36,6 +36,11 @@ def function(name: str, doc: str, block: Block, arguments: Mapping[str, tuple[st
     return Function(name, doc, arguments, block.rows if time else 1, block.form == "step" or not time, fixed)
 
 
+def shifts(program: Program) -> bool:
+    """Whether a program that carries nothing reads inputs at other steps, which must be of the same sequence."""
+    return not program.states and any(n.number("offset") for n in leaves(program.graph.values(), "input"))
+
+
 def saved_states(block: Block) -> tuple[TensorDecl, ...]:
     """The states whose values forward saves, because backward reads them."""
     below = set(topological(block.backward.values()))
@@ -72,7 +77,7 @@ class Ends:
         else:
             code = f"{self.fn.helper('_sequence')}({x.code}, {self.fn.size('T')})"
         if offset:
-            code = f"{self.fn.helper('_shift')}({code}, {-offset}, 1)"
+            code = self.fn.shifted(code, -offset, self.block.program.direction == "backward")
         if self.block.program.direction == "backward":
             code = f"{code}.flip(1)"
         return self.own(n, code)
@@ -98,7 +103,7 @@ def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]
             code = f"{code}.flip(1)"
         offset = n.number("offset")
         if offset:
-            code = f"{fn.helper('_shift')}({code}, {offset}, 1)"
+            code = fn.shifted(code, offset, block.program.direction == "backward")
             wish = f"{wish}_{'before' if offset > 0 else 'after'}{abs(offset)}"
         dims = tuple(d for d in n.names("shape") if d not in (BLOCK, BATCH, ROW))
         if layout.at:
@@ -127,6 +132,7 @@ def forward(
     program, layout = block.program, layout_of(block)
     saved = [d.leaf() for d in saved_states(block)]
     fn = function(name, doc, block, arguments_of(program))
+    fn.packs = name != "_forward_torch" and shifts(program)
     carried = {d.leaf(): f"{d.name}.next" for d in program.states.values()}
     sequence = Sequence(
         fn, layout, block.rows, block.forward, carried,
@@ -154,6 +160,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     arguments |= {f"d_{safe_name(n)}": (BATCH, "T", *d.dims) for n, d in program.output_decls.items()}
     arguments |= {f"d_{safe_name(n)}_T": d.axes for n, d in program.states.items()}
     fn = function(name, "Gradients of every input, parameter and initial state.", block, arguments)
+    fn.packs = name != "_backward_torch" and shifts(program)
     cotangents = {n.text("name"): n for n in leaves(block.backward.values(), "cot")}
     params = {f"d.{name}" for name in program.params}
     known: dict[Node, tuple[Node, Text]] = {}

@@ -18,6 +18,17 @@ def _shift(x, by, dim):
         return torch.cat([zeros, x.narrow(dim, 0, kept)], dim)
     return torch.cat([x.narrow(dim, size - kept, kept), zeros], dim)
 ''',
+    "_shift_within": '''
+def _shift_within(x, by, cu_seqlens, reverse):
+    """y[:, t] = x[:, t - by], or x[:, t + by] where `reverse`; zero where that is outside of the sequence of a pack."""
+    by = -by if reverse else by
+    moved = _shift(x, by, 1)
+    if cu_seqlens is None:
+        return moved
+    steps = torch.arange(x.shape[1], dtype=cu_seqlens.dtype, device=x.device)
+    own = torch.searchsorted(cu_seqlens, steps, right=True)
+    return torch.where((_shift(own, by, 0) == own).view(-1, *[1] * (x.dim() - 2)), moved, 0.0)
+''',
     "_blocks": '''
 def _blocks(x, rows, repeat):
     """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
@@ -122,7 +133,7 @@ def _unit_lower_inverse(x):
     return torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
 ''',
 }
-NEEDS = {"_pairs": ("_upper", "_lower")}
+NEEDS = {"_pairs": ("_upper", "_lower"), "_shift_within": ("_shift",)}
 
 
 def helper_texts(names: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ from seqc.sampling import sample_sizes
 
 ROOT = Path(__file__).parents[2]
 ROWS = 16
-OURS = ("conv", "lagged", "sampled")  # of tests/recurrences, others are of specs
+OURS = ("conv", "lagged", "sampled", "layer")  # of tests/recurrences, others are of specs
 FEWER = {"dim L = 20": "dim L = 3", "dim R = 19": "dim R = 2"}  # taps
 BACKWARD = "backward:"  # before the name of a spec: the same recurrence, declared `scan backward`
 

@@ -2,7 +2,8 @@
 
 The specs differ in what a boundary between sequences or a direction could break: chunks (gla, delta_rule, gsa, mlstm),
 scans (hgrn, mamba), steps and sums of outer products (lstm), lags and look-ahead (conv, fsmn_centred), longer lags
-(lagged), parameters that belong to a sequence (sampled), and a recurrence that is declared to run backwards.
+(lagged), parameters that belong to a sequence (sampled), products outside of the recurrence that read another step
+(layer), and a recurrence that is declared to run backwards.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import torch
 from tests.emit import packed
 from tests.emit.data import cell_data, decay_data
 
-SPECS = ("gla", "delta_rule", "hgrn", "conv", "fsmn_centred", "lstm", "mamba", "mlstm", "gsa", "lagged", "sampled")
-SPECS += tuple(packed.BACKWARD + name for name in ("hgrn", "lstm", "conv"))
+SPECS = ("gla", "delta_rule", "hgrn", "conv", "fsmn_centred", "lstm", "mamba", "mlstm", "gsa", "lagged", "sampled", "layer")
+SPECS += tuple(packed.BACKWARD + name for name in ("hgrn", "lstm", "conv", "layer"))
 
 
 @pytest.mark.parametrize("name", SPECS)
