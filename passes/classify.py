@@ -9,14 +9,18 @@ state depends on the old one:
 - "maximum": m = max(m[t-1] + a, b), linear over the semiring (max, +);
 - "coupled": linear, several states mixed by coefficients;
 - "dense": linear, mixed along a dim by a matrix;
+- "counter": steps since the last boundary, of states that are replaced there; such a state has the class of its own update;
 - "nonlinear": the rest.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from seqc.affine import Affine, NotAffine, affine
 from seqc.component import Component
-from seqc.graph import Node, depends
+from seqc.graph import Node, depends, leaves
+from seqc.hook import counters, hook_of
 from seqc.maximum import running_maximum
 from seqc.program import Program
 from seqc.rotation import rotation
@@ -49,6 +53,13 @@ def classify(program: Program) -> tuple[Component, ...]:
 def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Component:
     if not cyclic:
         return Component(members, "taps", f"{members[0]} does not depend on its own past", {})
+    if (period := counters(program).get(members[0])) is not None and len(members) == 1:
+        return Component(members, "counter", f"counts the steps since the last boundary, one every {period}", {})
+    hook = hook_of(program, members[0]) if len(members) == 1 else None
+    if hook is not None:
+        own = replace(program, updates={**program.updates, members[0]: hook.free})
+        found = _component(own, members, members[0] in {n.text("name") for n in leaves([hook.free], "state")})
+        return replace(found, why=f"{found.why}; replaced after every {hook.period} steps", hook=hook)
     leaf_nodes = [program.states[m].leaf() for m in members]
     forms: dict[str, Affine] = {}
     for m in members:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from seqc.affine import Affine
 from seqc.graph import Node
+from seqc.hook import Hook
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,4 @@ class Component:
     why: str
     forms: Mapping[str, Affine]
     at: Node | None = None  # the node that decided a nonlinear or dense class
+    hook: Hook | None = None  # of a single state that boundaries replace: the class is that of its own update

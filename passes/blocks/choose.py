@@ -141,7 +141,7 @@ def _blocks(
     machine: Machine, refused: list[NotBlock],
 ) -> Iterable[Candidate]:
     linear = [c for c in components if c.kind in ("diagonal", "low rank", "coupled")]
-    other = [c for c in components if c.kind not in ("diagonal", "low rank", "coupled", "taps", "maximum")]
+    other = [c for c in components if c.kind not in ("diagonal", "low rank", "coupled", "taps", "maximum", "counter")]
     if other:
         refused.append(NotBlock(other[0].states[0], other[0].why))
         return

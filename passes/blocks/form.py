@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from seqc.affine import Affine, NotAffine, Product, affine, common_factors, product
+from seqc.affine import Affine, NotAffine, Product, affine, product
 from seqc.block import VALID, Reason
 from seqc.component import Component
-from seqc.graph import BATCH, ROW, Node, const, leaf, node, topological
-from seqc.intervals import ANY, Interval
+from seqc.graph import ROW, Node, const, leaf, node, topological
+from seqc.hook import Hook, counters, hook_of
+from seqc.intervals import Interval
 from seqc.maximum import running_maximum
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
+from seqc.passes.blocks.boundary import Boundary, Parts, boundary, replaced
 from seqc.passes.blocks.chunkwise import Chunk, NotChunkwise, Source, Unknown, masked
 from seqc.passes.blocks.coupled import Feedback, Read, System
-from seqc.passes.blocks.decay import Decay, first, log_of
+from seqc.passes.blocks.decay import first
+from seqc.passes.blocks.transition import transition
 from seqc.passes.blocks.turning import Frame, Turning, turned_scan
 from seqc.program import Program
 from seqc.rotation import Rotation, rotation
@@ -42,14 +44,6 @@ class NotBlock(Exception):
         self.why = why
 
 
-@dataclass(frozen=True)
-class Transition:
-    """A diagonal coefficient as decays, ready for rows (masked), and how it was read."""
-
-    decays: tuple[Decay, ...]
-    notes: tuple[str, ...]
-
-
 class BlockForm:
     """Lowers one program to a block of `rows` rows; `forms` says "chunkwise" or "scan" per component."""
 
@@ -64,10 +58,12 @@ class BlockForm:
         self.memo: dict[Node, Node] = {}
         self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
         # the same for coupled states, with the state's number
-        self.systems: dict[Node, tuple[System | Turning, int, bool]] = {}
+        self.systems: dict[Node, tuple[System | Turning | Parts, int, bool]] = {}
         self.reasons: list[Reason] = []
         self.ends: dict[str, Node] = {}
         self.open: list[Chunk] = []
+        self.boundaries: dict[str, Boundary] = {}  # by the state that counts
+        self.part: tuple[Node, bool] | None = None  # (rows after a boundary, whether these are lowered now)
         for c in components:
             self._component(c)
         self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
@@ -76,10 +72,10 @@ class BlockForm:
         for k in self.open:
             self.names |= {n: name for n, name in k.names.items() if n not in self.names}
             self.names |= {d.log: "log_decay" for d in k.decays if d.log is not None}
-        self.reasons += [
+        self.reasons += dict.fromkeys(
             Reason("numerics", k.name, f"read over {', '.join(over)}: {plan}")
             for k in self.open for over, plan in k.plans.items()
-        ]
+        )
 
     # ---- components ----
 
@@ -92,7 +88,10 @@ class BlockForm:
             # the last row *inside* the sequence: rows outside repeat it
             self.ends[name] = take(self._held(now, old), ROW, -1)
             return
-        if c.kind == "maximum":
+        if c.kind == "counter":
+            self._counter(name, old)
+            return
+        if c.kind == "maximum" and c.hook is None:
             self._maximum(name, old, update)
             return
         if c.kind == "coupled":
@@ -107,40 +106,90 @@ class BlockForm:
         if c.kind not in ("diagonal", "low rank"):
             raise NotBlock(name, c.why)
         form = c.forms[name]
-        if self.forms[name] == "chunkwise":
-            self._chunk(name, form, old, update)
+        if c.hook is not None:
+            self._hooked(name, form, old, c.hook)
+        elif self.forms[name] == "chunkwise":
+            chunk = self._chunk(name, form, old, update, old)
+            self.chunks[update] = (chunk, False)
+            self.chunks[old] = (chunk, True)
+            self.ends[name] = chunk.end()
         else:
-            self._scan(name, form, old, update)
+            now = self._scan(name, form, old, old)
+            self.memo[update] = now
+            self.memo[old] = where(first(), old, shift(now, ROW, 1))
+            self.ends[name] = take(now, ROW, -1)
+
+    def _counter(self, name: str, old: Node) -> None:
+        period = counters(self.program)[name]
+        if self.rows > period:
+            raise NotBlock(name, f"a block of {self.rows} steps may hold several boundaries, one every {period}")
+        self.boundaries[name] = boundary(old, period)
+        self.ends[name] = self.boundaries[name].count
+
+    def _hooked(self, name: str, form: Affine, old: Node, hook: Hook) -> None:
+        """A state that a boundary may replace inside the block: once up to it, and once after it."""
+        here = self.boundaries[hook.counter]
+        scan = self.forms[name] != "chunkwise"
+        reasons = list(self.reasons)
+        self.part = (here.after, False)
+        before = self._scan(name, form, old, old) if scan else self._chunk(name, form, old, hook.free, old)
+        end = expanded(take(before, ROW, -1) if isinstance(before, Node) else before.end(), old.dims)
+        value = replaced(hook, end)
+        if value is None:
+            raise NotBlock(name, "what a boundary makes of it reads more of that step than the state and parameters")
+        start = where(here.reached, value, end)
+        self.reasons = reasons  # told once
+        self.part = (here.after, True)
+        behind = self._scan(name, form, old, start) if scan else self._chunk(name, form, old, hook.free, start)
+        self.part = None
+        told = f"a boundary in a block, one every {hook.period} steps, divides it in two"
+        self.reasons.append(Reason("numerics", name, told))
+        if isinstance(before, Node) and isinstance(behind, Node):
+            self.memo[hook.free] = where(here.after, behind, before)
+            olds = (where(first(), x, shift(now, ROW, 1)) for x, now in ((start, behind), (old, before)))
+            self.memo[old] = where(here.after, *olds)
+            self.ends[name] = take(behind, ROW, -1)
+        elif isinstance(before, Chunk) and isinstance(behind, Chunk):
+            parts = Parts(here.after, (before, behind))
+            self.systems[hook.free] = (parts, 0, False)
+            self.systems[old] = (parts, 0, True)
+            self.ends[name] = behind.end()
 
     def _held(self, now: Node, old: Node) -> Node:
         keep = where(VALID, 0.0, 1.0)
         return affine_scan(keep, where(VALID, now, 0.0), old, ROW)
 
-    def _scan(self, name: str, form: Affine, old: Node, update: Node) -> None:
+    def _scan(self, name: str, form: Affine, old: Node, start: Node) -> Node:
+        """[t, ...]: a state on all rows; `start`: what it begins with."""
         if any(t.over for t in form.terms):
             raise NotBlock(name, "its feedback contracts the state, which an elementwise scan cannot do")
         coefficient = self._sum(t.outer for t in form.terms)
         given = self._sum(form.rest)
         dims = (*old.dims, ROW)
         now = affine_scan(
-            expanded(masked(coefficient, 1.0), dims), expanded(masked(given, 0.0), dims), old, ROW
+            expanded(self._masked(coefficient, 1.0), dims), expanded(self._masked(given, 0.0), dims), start, ROW
         )
-        self.memo[update] = now
-        self.memo[old] = where(first(), old, shift(now, ROW, 1))
-        self.ends[name] = take(now, ROW, -1)
         self.reasons.append(Reason(
             "numerics", name, "products of coefficients are formed by the scan itself: any sign, and zero, are exact"
         ))
+        return now
 
     def _maximum(self, name: str, old: Node, update: Node) -> None:
         form = running_maximum(update, old)
         assert form is not None
         dims = (*old.dims, ROW)
         added, given = (self.lift(x) for x in form)
-        now = max_scan(expanded(masked(added, 0.0), dims), expanded(masked(given, -math.inf), dims), old, ROW)
+        now = max_scan(expanded(self._masked(added, 0.0), dims), expanded(self._masked(given, -math.inf), dims), old, ROW)
         self.memo[update] = now
         self.memo[old] = where(first(), old, shift(now, ROW, 1))
         self.ends[name] = take(now, ROW, -1)
+
+    def _masked(self, x: Node, neutral: float) -> Node:
+        """x on rows that count: inside the sequence, and in the part of the block that is being lowered."""
+        if self.part is None:
+            return masked(x, neutral)
+        after, second = self.part
+        return masked(where(after, x, neutral) if second else where(after, neutral, x), neutral)
 
     def _sum(self, products: object) -> Node:
         parts = [product(self.lift(f) for f in p) for p in products]  # type: ignore[attr-defined]
@@ -149,45 +198,44 @@ class BlockForm:
             out = out + p
         return out
 
-    def _chunk(self, name: str, form: Affine, old: Node, update: Node) -> None:
+    def _chunk(self, name: str, form: Affine, old: Node, update: Node, start: Node) -> Chunk:
+        """A state that is read through contractions only; `start`: what it begins with."""
         diagonal = [t.outer for t in form.terms if not t.over]
         overs = dict.fromkeys(t.over for t in form.terms if t.over)
-        transition = self._transition(name, diagonal)
-        self.reasons += [Reason("numerics", name, note) for note in transition.notes]
+        given = transition(diagonal, self.lift, self._masked, self.ranges)
+        self.reasons += [Reason("numerics", name, note) for note in given.notes]
         if len(overs) > 1:
             raise NotBlock(name, f"its feedback contracts {' and also '.join(', '.join(over) for over in overs)}")
         whole, unknown = self._unknown(name, old, update, *overs) if overs else (form, ())
-        chunk = Chunk(name, old, self.rows, transition.decays, self._writes(whole))
+        chunk = Chunk(name, start, self.rows, given.decays, self._writes(whole))
         if unknown:
             try:
                 chunk.solve(unknown)
             except NotChunkwise as stop:
                 raise NotBlock(name, str(stop)) from None
-        self.chunks[update] = (chunk, False)
-        self.chunks[old] = (chunk, True)
-        self.ends[name] = chunk.end()
         self.open.append(chunk)
+        return chunk
 
     def _turning(self, c: Component, turned: Rotation) -> None:
         """A complex state: two real ones in a frame that turns with it."""
         name, (first_old, second_old) = c.states[0], (self.program.states[s].leaf() for s in c.states)
         olds = (first_old, second_old)
-        frame = Frame(masked(self.lift(turned.angle), 0.0))
+        frame = Frame(self._masked(self.lift(turned.angle), 0.0))
         first_writes, second_writes = (self._writes(c.forms[s]) for s in c.states)
         writes, scale = (first_writes, second_writes), (const(turned.sign), *turned.scale)
         pair = ", ".join(c.states)
         plan = f"in a frame that turns with them, real coefficients; angles `{spell(turned.angle)}` add up in a block"
         self.reasons.append(Reason("numerics", pair, plan))
         if self.forms[name] != "chunkwise":
-            nows = turned_scan(frame, masked(self.lift(product(scale)), 1.0), writes, olds)
+            nows = turned_scan(frame, self._masked(self.lift(product(scale)), 1.0), writes, olds)
             for state, old, now in zip(c.states, olds, nows, strict=True):
                 self.memo[self.program.updates[state]] = now
                 self.memo[old] = where(first(), old, shift(now, ROW, 1))
                 self.ends[state] = take(now, ROW, -1)
             return
-        transition = self._transition(name, [scale])
-        self.reasons += [Reason("numerics", pair, note) for note in transition.notes]
-        u, v = (Chunk(s, old, self.rows, transition.decays, back)
+        given = transition([scale], self.lift, self._masked, self.ranges)
+        self.reasons += [Reason("numerics", pair, note) for note in given.notes]
+        u, v = (Chunk(s, old, self.rows, given.decays, back)
                 for s, old, back in zip(c.states, olds, frame.turned_back(writes), strict=True))
         system = Turning(frame, (u, v))
         for i, (state, old) in enumerate(zip(c.states, olds, strict=True)):
@@ -224,9 +272,9 @@ class BlockForm:
             for j, old in enumerate(olds):
                 whole = [t.outer for t in form.terms if t.state is old and not t.over]
                 if whole:
-                    coefficients[(i, j)] = masked(self._sum(whole), 1.0 if i == j else 0.0)
+                    coefficients[(i, j)] = self._masked(self._sum(whole), 1.0 if i == j else 0.0)
             if (i, i) not in coefficients:  # its own past counts for nothing, but must pass through rows outside
-                coefficients[(i, i)] = masked(const(0.0), 1.0)
+                coefficients[(i, i)] = self._masked(const(0.0), 1.0)
             writes += [(i, source) for source in self._writes(form)]
             for t in form.terms:
                 if t.over:
@@ -254,50 +302,8 @@ class BlockForm:
         """The factors on rows; rows outside the sequence write nothing."""
         lifted = [self.lift(f) for f in factors] or [const(1.0)]
         at = min(range(len(lifted)), key=lambda i: (len(lifted[i].dims) == 0, len(lifted[i].dims), i))
-        lifted[at] = masked(lifted[at], 0.0)
+        lifted[at] = self._masked(lifted[at], 0.0)
         return tuple(lifted)
-
-    def _transition(self, name: str, diagonal: list[Product]) -> Transition:
-        if not diagonal:  # S = b: the old value counts only through feedback
-            return Transition((Decay(None, masked(const(0.0), 1.0), Interval(0.0, 0.0)),), ())
-        factors = common_factors(diagonal)
-        groups: dict[tuple[frozenset[str], bool], tuple[Node, Interval]] = {}
-        notes = []
-        for f in factors:
-            if f.op == "const" and f.attr("value") == 1.0:
-                continue
-            log = log_of(f, self.ranges)
-            known = self._range(log) if log is not None else ANY
-            kind = (frozenset(f.dims), log is not None)
-            x = log if log is not None else f
-            before = groups.get(kind)
-            if before is None:
-                groups[kind] = (x, known)
-            elif kind[1]:
-                groups[kind] = (before[0] + x, before[1] + known)
-            else:
-                groups[kind] = (before[0] * x, ANY)
-        decays = []
-        for (dims, is_log), (x, known) in groups.items():
-            lifted = self.lift(x)
-            spread = ", ".join(sorted(dims - {BATCH})) or "no dim"
-            if is_log:
-                decays.append(Decay(masked(lifted, 0.0), None, known))
-                notes.append(f"decay over {spread} kept as a logarithm in {known} per step")
-            else:
-                decays.append(Decay(None, masked(lifted, 1.0), known))
-                notes.append(f"coefficient over {spread} may be zero or negative: exact products by a scan")
-        return Transition(tuple(decays), tuple(notes))
-
-    def _range(self, x: Node) -> Interval:
-        from seqc.ops import TABLE
-
-        known = dict(self.ranges)
-        for n in topological([x]):
-            if n not in known:
-                row = TABLE[n.op]
-                known[n] = row.interval(n, tuple(known[a] for a in n.args)) if n.op != "leaf" else ANY
-        return known[x]
 
     # ---- everything else ----
 
@@ -360,8 +366,11 @@ class BlockForm:
         return out
 
     def _owner(self, atom: Node) -> str:
-        states = self.program.states.values()
-        return next(d.name for d in states if atom in (d.leaf(), self.program.updates[d.name]))
+        for d in self.program.states.values():
+            hook = hook_of(self.program, d.name)
+            if atom in (d.leaf(), self.program.updates[d.name]) or (hook is not None and atom is hook.free):
+                return d.name
+        raise AssertionError(atom)
 
     def _read(self, atom: Node, q: Node, over: tuple[str, ...]) -> Node:
         if atom in self.chunks:

@@ -66,6 +66,8 @@ class Spectra:
             return Spectrum(name, found.eigenvalues, found.why, found.real, self._readable(found.exact))
         if c.forms:
             return self._coupled(name, c)
+        if c.kind == "counter":
+            return Spectrum(name, Interval(0.0, 0.0), "a count has no derivative")
         if c.kind == "nonlinear" and len(c.states) == 1:
             return self._elementwise(name, c)
         return Spectrum(name, None, c.why)
@@ -73,7 +75,8 @@ class Spectra:
     # ---- linear ----
 
     def _linear(self, name: str, form: Affine) -> Bound:
-        state, update = self.program.states[name].leaf(), self.program.updates[name]
+        hook = self.components[name].hook
+        state, update = self.program.states[name].leaf(), self.program.updates[name] if hook is None else hook.free
         pieces = [p for p in (self._piece(a, b) for a, b in _cuts(state, update)) if p is not None]
         along = contracted([*form.terms, *(t for p in pieces for t in p)])
         whole = bound(form.terms, self.survey, along)
