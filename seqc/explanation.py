@@ -56,6 +56,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "components": components,
         "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
         "parts": {name: part(block, sizes) for name, block in compiled.blocks.items()},
+        "cpu": on_cpus(compiled),
         "gpu": on_gpus(compiled, targets),
         "missing": dict(compiled.missing),
         "gates": sorted(gate_inputs(program, compiled.split.core)),
@@ -89,6 +90,17 @@ def part(block: Block, sizes: dict[str, int]) -> dict[str, Any]:
             "bytes of state": round(4 * state),
         },
     }
+
+
+def on_cpus(compiled: Compiled) -> dict[str, str]:
+    """What builds of the native part choose, by kind of processor."""
+    if "cpu" not in compiled.blocks:
+        return {}
+    from seqc.backends.native_cpu.tiles import choices
+    from seqc.figures import extents
+
+    block = compiled.blocks["cpu"]
+    return choices(block, extents(block.program))
 
 
 def on_gpus(compiled: Compiled, targets: Iterable[str]) -> dict[str, Any]:
@@ -158,6 +170,9 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
             f"and {amount(token['bytes of state'])}B of state, in fp32",
             2,
         )
+        if name == "cpu" and told["cpu"]:
+            lines.append("  tiles, float32, chosen by the build for its dims and processor:")
+            lines += [line for kind, words in told["cpu"].items() for line in wrapped(f"{kind}: {words}", 4)]
         if name == "triton":
             lines += _gpu_lines(told["gpu"])
     for name, why in told["missing"].items():

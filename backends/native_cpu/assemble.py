@@ -13,10 +13,8 @@ from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.roles import Roles
+from seqc.backends.native_cpu.tiles import tiles_text
 from seqc.graph import BATCH
-
-L1_BYTES = 16384  # of a program's widest state: half of a usual first-level cache
-PANEL = 1024  # lanes of a panel at most
 
 
 def sizes_text(plan: Plan) -> list[str]:
@@ -29,19 +27,19 @@ def sizes_text(plan: Plan) -> list[str]:
         lines.append(f"constexpr i64 n_{i} = {macro};")
         if d not in roles.grid and d != roles.panel:
             lines.append(f"constexpr i64 w_{i} = n_{i}, m_{i} = n_{i}, z_{i} = padded(n_{i});")
-        if d not in roles.grid:
+        if d not in roles.grid and d != roles.panel:
             lines.append(f"constexpr bool e_{i} = n_{i} % W == 0;")
+    lines += tiles_text(plan)
     panel = roles.panel
     if panel is None:
         return [*lines, "constexpr i64 panels = 1;"]
     i = ident(panel)
-    widest = max(plan.program.states.values(), key=lambda s: len(s.dims), default=None)
-    rest = [f"n_{ident(d)}" for d in (widest.dims if widest else ()) if d not in roles.grid and d != panel]
-    room = f"{L1_BYTES} / ({product([*rest, 'i64(sizeof(real))', 'W'])})"
-    lines.append(f"// a panel of {panel}: its part of the state stays in the first-level cache")
-    lines.append(f"constexpr i64 w_{i} = W * divisor(chunks(n_{i}), std::max<i64>(1, std::min<i64>({PANEL} / W, {room})));")
-    lines.append(f"constexpr i64 z_{i} = w_{i}, panels = (n_{i} + w_{i} - 1) / w_{i};")
-    return lines
+    return [
+        *lines,
+        f"constexpr i64 w_{i} = W * quotient(chunks(n_{i}), chosen_panels), z_{i} = w_{i};",
+        f"constexpr i64 panels = quotient(n_{i}, w_{i});",
+        f"constexpr bool e_{i} = n_{i} % w_{i} == 0;  // every panel is full",
+    ]
 
 
 def struct(name: str, arrays: Sequence[Array]) -> list[str]:
@@ -145,9 +143,12 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
         "  };",
     ]
     if roles.blocked:
-        lines.append("  // blocks of 4 rows, of 2, and of 1, as those of a pack are")
-        lines.append("  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;")
-        lines.append("  const i64 blocks = B - 3 * fours - twos;")
+        lines += [
+            "  // blocks of 4 rows, of 2, and of 1, as those of a pack are",
+            "  const i64 whole = bounds ? 0 : B;",
+            "  const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;",
+            "  const i64 blocks = B - 3 * fours - twos;",
+        ]
     lines += [
         f"  const i64 programs = {extent};",
         f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster",
@@ -173,7 +174,7 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
     if roles.blocked:
         lines += [
             f"    if (rest < fours) failed |= {call('4', '4 * rest')};",
-            f"    else if (rest < fours + twos) failed |= {call('2', '4 * fours')};",
+            f"    else if (rest < fours + twos) failed |= {call('2', '4 * fours + 2 * (rest - fours)')};",
             f"    else failed |= {call('1', '3 * fours + twos + rest')};",
         ]
     else:

@@ -74,6 +74,9 @@ def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
     assert compiler is not None
     host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
     flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
+    cache = _os.sysconf("SC_LEVEL1_DCACHE_SIZE") if "SC_LEVEL1_DCACHE_SIZE" in _os.sysconf_names else 0
+    if cache > 0:
+        flags.append(f"-DSEQC_L1={cache}")
     link = ["-shared"]
     if _platform.system() != "Darwin":  # the system compiler there comes without OpenMP: one thread
         flags.append("-fopenmp")

@@ -20,8 +20,6 @@ from seqc.backends.native_cpu.schedule import DEAR, Item, Nest
 from seqc.backends.native_cpu.values import Operand, Value, Values
 from seqc.graph import BATCH, Node
 
-REGISTERS = 24  # vectors that accumulators and hoisted operands of a block may fill
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -194,7 +192,7 @@ class NestPrinter:
         taken = f"({several} * w_B + {single})" if several else str(max(1, single))
         heavy = any(v.node is not None and v.args and v.node.op in DEAR for v in self.values.order
                     if self.level(v) == len(self.loops))
-        return f"std::max<i64>(1, std::min<i64>(8, {REGISTERS // 2 if heavy else REGISTERS} / {taken}))"
+        return f"std::max<i64>(1, std::min<i64>(8, {'spare / 2' if heavy else 'spare'} / {taken}))"
 
     def _depth(self, depth: int) -> None:
         for s in self.sums:

@@ -61,6 +61,7 @@ struct Call {
 
 constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
 constexpr i64 padded(i64 n) { return chunks(n) * W; }
+constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }  // rounded up
 constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
   i64 d = std::max<i64>(1, std::min(n, most));
   while (n % d) --d;

@@ -11,6 +11,7 @@ from seqc.backends.native_cpu.forward import forward_arrays, forward_text
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.step import step_arrays, step_text
+from seqc.backends.native_cpu.tiles import processor_text
 from seqc.backends.native_cpu.vector_math import MATH
 from seqc.block import Block
 
@@ -52,7 +53,8 @@ def native_source(block: Block) -> NativeSource:
     p = plan(block)
     dims = tuple(d for d in p.roles.order[1:] if "'" not in d)
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
-    parts = [head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *sizes_text(p), "}  // namespace", ""]
+    parts = [head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *processor_text(), "", *sizes_text(p),
+             "}  // namespace", ""]
     for text in (forward_text(p), backward_text(p), step_text(p)):
         if text:
             parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]

@@ -379,6 +379,9 @@ def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
     assert compiler is not None
     host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
     flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
+    cache = _os.sysconf("SC_LEVEL1_DCACHE_SIZE") if "SC_LEVEL1_DCACHE_SIZE" in _os.sysconf_names else 0
+    if cache > 0:
+        flags.append(f"-DSEQC_L1={cache}")
     link = ["-shared"]
     if _platform.system() != "Darwin":  # the system compiler there comes without OpenMP: one thread
         flags.append("-fopenmp")
@@ -617,6 +620,7 @@ struct Call {
 
 constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
 constexpr i64 padded(i64 n) { return chunks(n) * W; }
+constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }  // rounded up
 constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
   i64 d = std::max<i64>(1, std::min(n, most));
   while (n % d) --d;
@@ -999,15 +1003,48 @@ INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), spl
 }  // namespace
 
 namespace {
+// The processor: bytes of its first-level cache, and the vector registers that sums may fill.
+#if defined(__AVX512F__)  // x86-64-v4 (AVX-512)
+constexpr i64 usual_l1 = 32768, spare = 24;
+#elif defined(__AVX__)  // x86-64-v3 (AVX2)
+constexpr i64 usual_l1 = 32768, spare = 12;
+#elif defined(__aarch64__)  // arm64
+constexpr i64 usual_l1 = 65536, spare = 24;
+#else  // any other
+constexpr i64 usual_l1 = 32768, spare = 12;
+#endif
+#ifndef SEQC_L1
+#define SEQC_L1 usual_l1
+#endif
+constexpr i64 l1 = SEQC_L1, size = sizeof(real);
+
 constexpr i64 n_H = SEQC_H;
 constexpr i64 n_K = SEQC_K;
 constexpr i64 w_K = n_K, m_K = n_K, z_K = padded(n_K);
 constexpr bool e_K = n_K % W == 0;
 constexpr i64 n_V = SEQC_V;
-constexpr bool e_V = n_V % W == 0;
-// a panel of V: its part of the state stays in the first-level cache
-constexpr i64 w_V = W * divisor(chunks(n_V), std::max<i64>(1, std::min<i64>(1024 / W, 16384 / (n_K * i64(sizeof(real)) * W))));
-constexpr i64 z_V = w_V, panels = (n_V + w_V - 1) / w_V;
+// The panels that V is cut into: the least cost of those that fit, tried one by one.
+// - a panel's part of S fills half of the first-level cache at most, or is one vector wide
+// - a panel has 1024 lanes at most
+constexpr bool fits(i64 panels) {
+  return 2 * n_K * quotient(quotient(n_V, W), panels) * W * size <= std::max<i64>(l1, 2 * n_K * W * size)
+      && quotient(quotient(n_V, W), panels) * W <= 1024;
+}
+constexpr i64 cost(i64 panels) {
+  return panels * ((16 + quotient(n_K, W) + quotient(n_K, W) + quotient(n_K, W)) + quotient(quotient(n_V, W), panels) * (n_K + 2));
+}
+constexpr i64 least() {
+  i64 best = 0;
+  constexpr i64 domain[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 16384, 65536, 1048576};
+  for (i64 x : domain)
+    if (fits(x) && (!best || cost(x) < cost(best))) best = x;
+  return best;
+}
+constexpr i64 chosen_panels = least();
+static_assert(chosen_panels > 0, "no choice fits");
+constexpr i64 w_V = W * quotient(chunks(n_V), chosen_panels), z_V = w_V;
+constexpr i64 panels = quotient(n_V, w_V);
+constexpr bool e_V = n_V % w_V == 0;  // every panel is full
 }  // namespace
 
 namespace {
@@ -1045,7 +1082,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     s_c0 = x0;
   }
   {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
     for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
       for (i64 i_K = 0; i_K < m_K; ++i_K) {
         UNROLL for (int c = 0; c < CB; ++c) {
@@ -1073,7 +1110,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
       const i64 segment = step / 32, segments = (T + 31) / 32;
       real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
       {
-        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
         for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
           for (i64 i_K = 0; i_K < m_K; ++i_K) {
             UNROLL for (int c = 0; c < CB; ++c) {
@@ -1101,7 +1138,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     }
     // S = exp(g) * S[t-1] + k * v
     {
-      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 4)));
+      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 4)));
       for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
         vec r0[CB]{};
         vec r1[CB]{};
@@ -1172,7 +1209,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
       const i64 segment = step / 32, segments = (T + 31) / 32;
       real* __restrict const p_S_kept = a.g_S_kept + (segment_0 + segment) * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
       {
-        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+        constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
         for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
           for (i64 i_K = 0; i_K < m_K; ++i_K) {
             UNROLL for (int c = 0; c < CB; ++c) {
@@ -1197,7 +1234,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
     }
     // S = exp(g) * S[t-1] + k * v
     {
-      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 2)));
+      constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 2)));
       for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
         vec r0[CB]{};
         vec v_v[CB];
@@ -1241,7 +1278,7 @@ int forward_program(const Forward& a, const Call& call, i64 i_B, i64 i_H, i64 pa
   }
   real* __restrict const p_S_T = a.g_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
   {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 1)));
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
     for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
       for (i64 i_K = 0; i_K < m_K; ++i_K) {
         UNROLL for (int c = 0; c < CB; ++c) {
@@ -1368,7 +1405,7 @@ int backward_program(const Backward& a, const Call& call, i64 i_B, i64 i_H, i64 
       }
       // S = exp(g) * S[t-1] + k * v
       {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 3)));
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, spare / 3)));
         for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
           vec r0[CB]{};
           vec x0[CB];
@@ -1422,7 +1459,7 @@ int backward_program(const Backward& a, const Call& call, i64 i_B, i64 i_H, i64 
       real* const p_s_x2 = w.s_x2 + slot * (z_V);
       real* const p_seg_S = w.seg_S + slot * (w_V * z_K);
       {
-        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, 24 / 5)));
+        constexpr i64 CB = divisor(z_K / W, std::max<i64>(1, std::min<i64>(8, spare / 5)));
         for (i64 c0 = 0; c0 < z_K / W; c0 += CB) {
           vec r0[CB]{};
           vec r1[CB]{};
@@ -1578,7 +1615,7 @@ int step_program(const Step& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
   }
   // S = exp(g) * S[t-1] + k * v
   {
-    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, 24 / 2)));
+    constexpr i64 CB = divisor(z_V / W, std::max<i64>(1, std::min<i64>(8, spare / 2)));
     for (i64 c0 = 0; c0 < z_V / W; c0 += CB) {
       vec r0[CB]{};
       vec v_v[CB];
@@ -2188,10 +2225,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_dc32ab8547af", 0
+    name, tries = "seqc_gla_2e60b73eebf2", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_dc32ab8547af_{tries}"
+        name = f"seqc_gla_2e60b73eebf2_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

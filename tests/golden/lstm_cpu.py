@@ -230,6 +230,9 @@ def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
     assert compiler is not None
     host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
     flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
+    cache = _os.sysconf("SC_LEVEL1_DCACHE_SIZE") if "SC_LEVEL1_DCACHE_SIZE" in _os.sysconf_names else 0
+    if cache > 0:
+        flags.append(f"-DSEQC_L1={cache}")
     link = ["-shared"]
     if _platform.system() != "Darwin":  # the system compiler there comes without OpenMP: one thread
         flags.append("-fopenmp")
@@ -468,6 +471,7 @@ struct Call {
 
 constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
 constexpr i64 padded(i64 n) { return chunks(n) * W; }
+constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }  // rounded up
 constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
   i64 d = std::max<i64>(1, std::min(n, most));
   while (n % d) --d;
@@ -850,6 +854,21 @@ INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), spl
 }  // namespace
 
 namespace {
+// The processor: bytes of its first-level cache, and the vector registers that sums may fill.
+#if defined(__AVX512F__)  // x86-64-v4 (AVX-512)
+constexpr i64 usual_l1 = 32768, spare = 24;
+#elif defined(__AVX__)  // x86-64-v3 (AVX2)
+constexpr i64 usual_l1 = 32768, spare = 12;
+#elif defined(__aarch64__)  // arm64
+constexpr i64 usual_l1 = 65536, spare = 24;
+#else  // any other
+constexpr i64 usual_l1 = 32768, spare = 12;
+#endif
+#ifndef SEQC_L1
+#define SEQC_L1 usual_l1
+#endif
+constexpr i64 l1 = SEQC_L1, size = sizeof(real);
+
 constexpr i64 n_H = SEQC_H;
 constexpr i64 n_D = SEQC_D;
 constexpr i64 w_D = n_D, m_D = n_D, z_D = padded(n_D);
@@ -857,6 +876,23 @@ constexpr bool e_D = n_D % W == 0;
 constexpr i64 n_D_ = SEQC_D;
 constexpr i64 w_D_ = n_D_, m_D_ = n_D_, z_D_ = padded(n_D_);
 constexpr bool e_D_ = n_D_ % W == 0;
+// The rows of the batch that one reading of the matrices serves: the least cost of those that fit, tried one by one.
+// - a sum of every row and matrix has a register
+constexpr bool fits(i64 rows) {
+  return 4 * rows <= std::max<i64>(spare, 4);
+}
+constexpr i64 cost(i64 rows) {
+  return quotient(8, rows) * (1 + quotient(n_D * n_D_, W) + quotient(n_D * n_D_, W) + quotient(n_D * n_D_, W) + quotient(n_D * n_D_, W)) * (rows + 2);
+}
+constexpr i64 least() {
+  i64 best = 0;
+  constexpr i64 domain[] = {4, 2, 1};
+  for (i64 x : domain)
+    if (fits(x) && (!best || cost(x) < cost(best))) best = x;
+  return best;
+}
+constexpr i64 chosen_rows = least();
+static_assert(chosen_rows > 0, "no choice fits");
 constexpr i64 panels = 1;
 }  // namespace
 
@@ -959,7 +995,7 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
       }
     }
     {
-      constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, 24 / (4 * w_B + 0))));
+      constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, spare / (4 * w_B + 0))));
       for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
         vec r0[w_B][CB]{};
         vec r1[w_B][CB]{};
@@ -1112,7 +1148,8 @@ extern "C" int seqc_forward(
       static_cast<real*>(arrays[18]),
   };
   // blocks of 4 rows, of 2, and of 1, as those of a pack are
-  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;
+  const i64 whole = bounds ? 0 : B;
+  const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;
   const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
@@ -1125,7 +1162,7 @@ extern "C" int seqc_forward(
     const i64 i_H = rest % n_H;
     rest /= n_H;
     if (rest < fours) failed |= (save ? forward_program<true, 4>(a, call, 4 * rest, i_H, panel) : forward_program<false, 4>(a, call, 4 * rest, i_H, panel));
-    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, call, 4 * fours, i_H, panel) : forward_program<false, 2>(a, call, 4 * fours, i_H, panel));
+    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel) : forward_program<false, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel));
     else failed |= (save ? forward_program<true, 1>(a, call, 3 * fours + twos + rest, i_H, panel) : forward_program<false, 1>(a, call, 3 * fours + twos + rest, i_H, panel));
   }
   return failed;
@@ -1286,7 +1323,7 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
       }
     }
     {
-      constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, 24 / (4 * w_B + 0))));
+      constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, spare / (4 * w_B + 0))));
       for (i64 c0 = 0; c0 < z_D_ / W; c0 += CB) {
         vec r0[w_B][CB]{};
         vec r1[w_B][CB]{};
@@ -1434,7 +1471,8 @@ extern "C" int seqc_backward(
       static_cast<real*>(arrays[22]),
   };
   // blocks of 4 rows, of 2, and of 1, as those of a pack are
-  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;
+  const i64 whole = bounds ? 0 : B;
+  const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;
   const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
@@ -1447,7 +1485,7 @@ extern "C" int seqc_backward(
     const i64 i_H = rest % n_H;
     rest /= n_H;
     if (rest < fours) failed |= backward_program<4>(a, call, 4 * rest, i_H, panel);
-    else if (rest < fours + twos) failed |= backward_program<2>(a, call, 4 * fours, i_H, panel);
+    else if (rest < fours + twos) failed |= backward_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel);
     else failed |= backward_program<1>(a, call, 3 * fours + twos + rest, i_H, panel);
   }
   return failed;
@@ -1503,7 +1541,7 @@ int step_program(const Step& a, const Call& call, i64 o_B, i64 i_H, i64 panel) {
   real* __restrict const p_h_T = a.g_h_T + o_B * n_H * n_D + i_H * n_D;
   real* __restrict const p_c_T = a.g_c_T + o_B * n_H * n_D + i_H * n_D;
   {
-    constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, 24 / (1 * w_B + 0))));
+    constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, spare / (1 * w_B + 0))));
     for (i64 c0 = 0; c0 < z_D_ / W; c0 += CB) {
       vec x1[w_B][CB];
       UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
@@ -1625,7 +1663,8 @@ extern "C" int seqc_step(
       static_cast<real*>(arrays[12]),
   };
   // blocks of 4 rows, of 2, and of 1, as those of a pack are
-  const i64 fours = bounds ? 0 : B / 4, twos = bounds ? 0 : (B % 4) / 2;
+  const i64 whole = bounds ? 0 : B;
+  const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;
   const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
@@ -1638,7 +1677,7 @@ extern "C" int seqc_step(
     const i64 i_H = rest % n_H;
     rest /= n_H;
     if (rest < fours) failed |= step_program<4>(a, call, 4 * rest, i_H, panel);
-    else if (rest < fours + twos) failed |= step_program<2>(a, call, 4 * fours, i_H, panel);
+    else if (rest < fours + twos) failed |= step_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel);
     else failed |= step_program<1>(a, call, 3 * fours + twos + rest, i_H, panel);
   }
   return failed;
@@ -2311,10 +2350,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_625d91fb7706", 0
+    name, tries = "seqc_lstm_c1422bf1a91e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_625d91fb7706_{tries}"
+        name = f"seqc_lstm_c1422bf1a91e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]

@@ -8,6 +8,7 @@ because their condition is unbounded.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,39 @@ def test_several_panels_and_rows(name: str) -> None:
         case = draw(program, 33, {**WIDE, "B": rows}, seed=rows)
         compare(case, made._forward_cpu, made._backward_cpu, 1e-10)
         compare_steps(case, made._forward_cpu, contiguous(made._step_cpu), 1e-10)
+
+
+@main_specs
+def test_panels_of_unequal_width(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first-level cache of 2 KiB cuts 80 channels into panels of which the last one is not full."""
+    program, made = compiled(name)
+    plain = made._native_defines
+    monkeypatch.setattr(made, "_native_defines", lambda *sizes: {**plain(*sizes), "SEQC_L1": "2048"})
+    made._native_kernel.cache_clear()
+    try:
+        case = draw(program, 33, WIDE, seed=5)
+        compare(case, made._forward_cpu, made._backward_cpu, 1e-10)
+        compare_steps(case, made._forward_cpu, contiguous(made._step_cpu), 1e-10)
+    finally:
+        made._native_kernel.cache_clear()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are kinds of x86-64")
+@pytest.mark.parametrize("level", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("name", ["gla", "lstm"])
+def test_processors_with_shorter_vectors(name: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built as for a lesser processor: other vectors, panels and rows of the batch."""
+    program, made = compiled(name)
+    flags, link = made._native_flags()
+    lesser = [x for x in flags if x != "-march=native"] + [f"-march={level}"]
+    monkeypatch.setattr(made, "_native_flags", lambda: (lesser, link))
+    monkeypatch.setattr(made, "_native_loaded", {})
+    made._native_kernel.cache_clear()
+    try:
+        for rows in (1, 7):
+            compare(draw(program, 9, {**WIDE, "B": rows}, seed=rows), made._forward_cpu, made._backward_cpu, 1e-10)
+    finally:
+        made._native_kernel.cache_clear()
 
 
 @main_specs
