@@ -2,10 +2,12 @@
 
 In: extents. Out: an entry. u[B, T, H, D] is projected by W[H, G D, D] to the gates of H independent heads with recurrent
 matrices R[H, G D, D]. torch.nn knows no heads: H modules run one after the other. The truth is theirs in float64.
+The projection stands outside of the spec, as a matrix product of torch, or inside, where the compiler takes it out again.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,9 @@ from benchmarks.contender import FORWARD, TRAIN, Absent, Contender, Results
 from benchmarks.entry import Entry
 from benchmarks.ours import calls, module_of
 from benchmarks.tasks import Task, task
+from seqc.compiled import Options, compile_spec
 from seqc.diagnostics import Refusal
+from seqc.load_emitted import load_emitted
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ def entry(spec: str, given: Mapping[str, int] | None = None, quick: bool = False
     cell = CELLS[spec]
     tensors, cotangents = draw(core, len(cell.gates))
     contenders: list[Contender | Absent] = [ours(core, cell, backend, tensors, cotangents) for backend in ("cpu", "torch")]
+    contenders.insert(1, inside(core, cell, tensors, cotangents))
     contenders.append(theirs(cell, tensors, cotangents, torch.float32))
     truth = theirs(cell, tensors, cotangents, torch.float64)
     works = {part: with_projection(work(core, part), tensors, part) for part in (FORWARD, TRAIN)}
@@ -71,6 +76,35 @@ def ours(
         return {"h": function(**inputs, **matrices, **biases).h}
 
     return Contender(f"seqc {backend}", calls(run, given, cotangents))
+
+
+def layer_text(core: Task) -> str:
+    """The spec of the layer: that of the cell, with `W_i @ u` in the place of each input x_i."""
+    text = core.program.source.replace(f"spec {core.name}\n", f"spec {core.name}_layer\n", 1)
+    weights = ", ".join(f"W_{name[2:]}[H, D, D]" for name in core.program.inputs)
+    head, given, rest = re.split(r"^(input .*\n)", text, maxsplit=1, flags=re.MULTILINE)
+    assert all(name in given for name in core.program.inputs), given
+    return f"{head}input u[H, D]\nparam {weights}\n" + re.sub(r"\bx_(\w)\b", r"W_\1 @ u", rest)
+
+
+def inside(core: Task, cell: Cell, tensors: dict[str, Tensor], cotangents: dict[str, Tensor]) -> Contender | Absent:
+    """The emitted function of the whole layer."""
+    name = "seqc cpu, projection in the spec"
+    try:
+        made = compile_spec(layer_text(core), Options("cpu"))
+    except Refusal as refusal:
+        return Absent(name, "; ".join(d.message for d in refusal.diagnostics))
+    function: Callable[..., Any] = getattr(load_emitted(made.text, made.signature.spec), made.signature.spec)
+    given = {k: x.clone().requires_grad_() for k, x in tensors.items()}
+    biases = {k: torch.zeros_like(x) for k, x in core.params.items() if k.startswith("b_")}
+
+    def run(u: Tensor, W: Tensor, R: Tensor) -> Results:
+        count = len(cell.gates)
+        weights = {f"W_{gate}": x for gate, x in zip(cell.gates, W.chunk(count, 1), strict=True)}
+        matrices = {f"R_{gate}": x for gate, x in zip(cell.gates, R.chunk(count, 1), strict=True)}
+        return {"h": function(u=u, **weights, **matrices, **biases).h}
+
+    return Contender(name, calls(run, given, cotangents))
 
 
 def theirs(cell: Cell, tensors: dict[str, Tensor], cotangents: dict[str, Tensor], dtype: torch.dtype) -> Contender:
