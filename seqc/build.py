@@ -50,6 +50,8 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
     output_decls, outputs = _outputs(work)
     if not outputs and not states and not scope.found:
         scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
+    if not inputs and not scope.found:
+        scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
     said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
     refuse_the_rest(scope, spec)
     raise_if_any(scope.found)

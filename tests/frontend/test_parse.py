@@ -145,7 +145,7 @@ def test_plain_strings_can_be_refusals() -> None:
 
 
 def test_the_parser_generator_is_imported_late() -> None:
-    code = "import sys, seqc.build; assert 'lark' not in sys.modules; seqc.build.load('spec a\\noutput y = 1\\n')"
+    code = "import sys, seqc.build; assert 'lark' not in sys.modules; seqc.build.load('spec a\\ninput x\\noutput y = x\\n')"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
