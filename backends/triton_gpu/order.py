@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
+from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.search import Task, Value, enlist, sparing
-from seqc.backends.triton_gpu.uses import consumed
+from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.graph import Node, node, rebuild
 
+WHOLE, PIECE = 64, 32  # extents that stand for any: of a whole dim, and of a piece
 ALIAS = ("rename", "expand", "stopgrad", "index", "block_index", "size", "const")
 
 
@@ -28,6 +30,19 @@ def order(
     if not all(isinstance(i, Load | Note | Let | Store | Add | Advance) for i in items):
         return tuple(items), {}
     return _Order(items, size, fixed).run()
+
+
+def tile_bytes(items: Iterable[Item], roles: Roles, rows: int) -> Callable[[Node], int]:
+    """The bytes of a value's tile, at extents that stand for any; operands of products are kept in their narrow type."""
+    uses = Uses(items, roles)
+
+    def size(n: Node) -> int:
+        bytes = 2 if uses.is_operand(n) else 4
+        for d in roles.axes(n.dims):
+            bytes *= rows if is_time(d) else PIECE if d in roles.blocked else WHOLE
+        return bytes if n.dims else 0
+
+    return size
 
 
 class _Order:

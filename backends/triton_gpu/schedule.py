@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from seqc.backends.triton_gpu.arrays import Arrays
 from seqc.backends.triton_gpu.kernel import (
-    BLOCKS,
     PIECES,
-    SCRATCH,
     STEPS,
     Add,
     Advance,
@@ -30,17 +29,13 @@ from seqc.backends.triton_gpu.kernel import (
     StoreSum,
     Zero,
 )
-from seqc.backends.triton_gpu.order import order
+from seqc.backends.triton_gpu.labels import labels, spec_lines
+from seqc.backends.triton_gpu.order import order, tile_bytes
 from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.roles import Roles, assign_roles, is_time
-from seqc.backends.triton_gpu.uses import Uses
+from seqc.backends.triton_gpu.roles import Roles, assign_roles
 from seqc.block import BATCH, Block
-from seqc.emit.names import safe_name
 from seqc.graph import Node, depends, leaf, leaves, topological
-
-WHOLE, PIECE = 64, 32  # extents that stand for any where tiles are compared: of a whole dim, and of a piece
-EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
 
 
 @dataclass(frozen=True)
@@ -88,31 +83,6 @@ def schedule(block: Block) -> Schedule:
     return _Scheduler(block, roles, forward, backward, names, lines).schedule()
 
 
-def spec_lines(block: Block) -> dict[Node, str]:
-    """The line of the spec that defines a node, for those that have one."""
-    program = block.program
-    step = {**program.outputs, **{f"{s}.next": n for s, n in program.updates.items()}}
-    found = {}
-    for n in (*program.definitions, *step.values()):
-        if n in program.spans:
-            span = program.spans[n]
-            found[n] = span.source.line(span.line).partition("#")[0].strip()
-    for key, n in step.items():  # in a block of rows the same line stands for another node
-        if n in found:
-            found.setdefault(block.forward[key], found[n])
-    return found
-
-
-def labels(forward: Mapping[str, Node], backward: Mapping[str, Node]) -> dict[Node, str]:
-    """What the results of the two graphs are called where they are computed."""
-    found = {n: f"{safe_name(key.removesuffix('.next'))}_next" for key, n in forward.items() if key.endswith(".next")}
-    for key, n in forward.items():
-        found.setdefault(n, safe_name(key))
-    for key, n in backward.items():
-        found.setdefault(n, "d" + safe_name(key[2:].removesuffix(".prev").partition("@")[0]))
-    return found
-
-
 class _Scheduler:
     def __init__(
         self,
@@ -128,8 +98,7 @@ class _Scheduler:
         self.forward, self.backward = forward, backward
         self.program = block.program
         self.step = block.form == "step"
-        self.every = self._every()
-        self.saved = self._saved()
+        self.arrays = Arrays(block, roles, forward, backward)
         self.outer: dict[str, tuple[Outer, ...]] = {}
         if self.step:
             for name, decl in self.program.params.items():
@@ -158,7 +127,7 @@ class _Scheduler:
             makers["cotangents"] = lambda: self.backward_kernel("cotangents")
             makers["gradients"] = lambda: self.backward_kernel("gradients")
         return Schedule(
-            self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.saved, self.every,
+            self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.arrays.saved, self.arrays.every,
             self.outer, makers,
         )
 
@@ -169,72 +138,14 @@ class _Scheduler:
             old, new = core.text("old"), core.text("new")
             called = {(old if d == new else d): name for d, name in called.items()}
             core = core.args[0]
-        if core.op == "leaf" and core.text("kind") == "state" and core.text("name") in self.saved and self.every == 1:
-            dims = self.program.states[core.text("name")].dims
-            return Factor(core, self.saved_array(core.text("name")).name, tuple(called[d] for d in dims), False)
+        state = core.text("name") if core.op == "leaf" and core.text("kind") == "state" else None
+        if state is not None and state in self.arrays.saved and self.arrays.every == 1:
+            dims = self.program.states[state].dims
+            return Factor(core, self.arrays.saved_state(state).name, tuple(called[d] for d in dims), False)
         for x, decl in self.program.inputs.items():
-            if self.backward.get(f"d.{x}") is core and not self.gradient_array(f"d.{x}", False).partial:
+            if self.backward.get(f"d.{x}") is core and not self.arrays.gradient(f"d.{x}", False).partial:
                 return Factor(core, f"d_{x}", tuple(called[d] for d in decl.dims), False)
-        return Factor(n, name, self.factor_dims(n), True)
-
-    # ---- what is saved ----
-
-    def _every(self) -> int:
-        if not self.step:
-            return 1
-        inside = max((len(self.roles.axes(d.dims)) for d in self.program.states.values()), default=0)
-        wish = self.program.wishes.checkpoint
-        return wish if wish else EVERY if inside > 1 else 1
-
-    def _saved(self) -> tuple[str, ...]:
-        """States that the gradient reads; with recomputation also those that these depend on."""
-        read = {n.text("name") for n in leaves(self.backward.values(), "state")}
-        while self.every > 1:
-            more = {n.text("name") for s in read for n in leaves([self.forward[f"{s}.next"]], "state")} - read
-            if not more:
-                break
-            read |= more
-        return tuple(s for s in self.program.states if s in read)
-
-    # ---- arrays ----
-
-    def state_axes(self, name: str) -> tuple[str, ...]:
-        """Batch, then the declared dims."""
-        return self.program.states[name].axes
-
-    def saved_array(self, name: str) -> Array:
-        batch, *dims = self.state_axes(name)
-        return Array(f"{name}_in", (batch, BLOCKS, *dims), "saved", name)
-
-    def missing(self, axes: Iterable[str]) -> tuple[str, ...]:
-        """Dims that programs share out and an array with these axes lacks."""
-        return tuple(d for d in self.roles.split if d not in axes)
-
-    def input_array(self, n: Node) -> Array:
-        kind, name = n.text("kind"), n.text("name")
-        if kind == "param":
-            return Array(name, self.program.params[name].axes, "param", name, "io")
-        return Array(name, (BATCH, STEPS, *self.program.inputs[name].dims), "input", name, "io")
-
-    def cotangent_array(self, key: str) -> Array:
-        """Of an output: [B, T, ..]; of a carried state at a block's end: as phase one stores it."""
-        if key in self.program.output_decls:
-            return Array(f"d_{key}", (BATCH, STEPS, *self.program.output_decls[key].dims), "cot", key, "io")
-        name = key.removesuffix(".next")
-        batch, *dims = self.state_axes(name)
-        pieces = tuple(PIECES + d for d in self.missing((batch, *dims)))
-        return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key)
-
-    def gradient_array(self, key: str, by_block: bool) -> Array:
-        name = key[2:].replace("@-", "_ahead").replace("@", "_ago")
-        base = key[2:].partition("@")[0]
-        if base in self.program.inputs:
-            axes: tuple[str, ...] = (BATCH, STEPS, *self.program.inputs[base].dims)
-            pieces = tuple(PIECES + d for d in self.missing(axes))
-        else:
-            axes = self.program.params[base].axes
-            pieces = ((BLOCKS,) if by_block else ()) + tuple(PIECES + d for d in self.missing(axes))
-        return Array(f"d_{name}", (*pieces, *axes), "grad", key, "carry" if pieces else "io")
+        return Factor(n, name, self.arrays.factor_dims(n), True)
 
     # ---- pieces of a body ----
 
@@ -262,18 +173,18 @@ class _Scheduler:
             if n in known:
                 continue
             if n.text("kind") == "input":
-                out.append(Load(n, self.input_array(n), n.number("offset")))
+                out.append(Load(n, self.arrays.given(n), n.number("offset")))
                 known.add(n)
             elif n.text("kind") == "cot" and n.text("name") in self.program.output_decls:
-                array = self.cotangent_array(n.text("name"))
-                out.append(Load(n, array, first_only=self.missing(array.axes)))
+                array = self.arrays.cotangent(n.text("name"))
+                out.append(Load(n, array, first_only=self.arrays.missing(array.axes)))
                 known.add(n)
         return sorted(out, key=lambda item: isinstance(item, Load) and item.array.role == "cot")
 
     def setup(self, roots: Iterable[Node]) -> list[Item]:
         """Parameters, and what depends on parameters alone."""
         roots = list(roots)
-        items: list[Item] = [Load(n, self.input_array(n)) for n in leaves(roots, "param")]
+        items: list[Item] = [Load(n, self.arrays.given(n)) for n in leaves(roots, "param")]
         known: set[Node] = set()
         for n in topological(roots):
             if n.args and n not in known and not self.varies(n):
@@ -289,40 +200,41 @@ class _Scheduler:
         roots = {} if what == "states" else {k: graph[k] for k in program.outputs}
         following = {program.states[s].leaf(): graph[f"{s}.next"] for s in carried}
         needed = [*roots.values(), *following.values()]
-        kept = self.saved if save else ()
+        kept = self.arrays.saved if save else ()
         setup = self.setup(needed)
         first: list[Item] = []
         final: list[Item] = []
         for s in carried:
-            axes = self.state_axes(s)
+            axes = self.arrays.state_axes(s)
             first.append(Load(program.states[s].leaf(), Array(f"{s}_0", axes, "state", s)))
-            final.append(Store(program.states[s].leaf(), Array(f"{s}_T", axes, "final", s), self.missing(axes)))
+            final.append(Store(program.states[s].leaf(), Array(f"{s}_T", axes, "final", s), self.arrays.missing(axes)))
         keep: list[Item] = []
         if what != "outputs":
             wanted = [s for s in carried if s in self.phase_states()] if what == "states" else kept
             for s in wanted:
-                keep.append(Store(program.states[s].leaf(), self.saved_array(s), self.missing(self.state_axes(s))))
+                array = self.arrays.saved_state(s)
+                keep.append(Store(program.states[s].leaf(), array, self.arrays.missing(self.arrays.state_axes(s))))
         known: set[Node] = {program.states[s].leaf() for s in program.states}
         body: list[Item] = []
         if what == "outputs":
-            body += [Load(n, self.saved_array(n.text("name"))) for n in leaves(needed, "state")]
+            body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(needed, "state")]
         body += self.loads(needed, known)
         for key, root in roots.items():
             body += self.compute([root], known, inside=True)
             axes = (BATCH, STEPS, *program.output_decls[key].dims)
-            body.append(Store(root, Array(key, axes, "output", key, "io"), self.missing(axes)))
+            body.append(Store(root, Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
         body += self.compute(following.values(), known, inside=True)
         if carried:
             body.append(Advance(tuple(following.items())))
         if what == "outputs":
             return self.kernel(what, [*setup, *body], block_in_grid=True)
-        loop = self.time_loop(keep, body, reverse=False, nested=bool(kept) and self.every > 1)
+        loop = self.time_loop(keep, body, reverse=False, nested=bool(kept) and self.arrays.every > 1)
         return self.kernel(what, [*setup, *first, loop, *final])
 
     def phase_states(self) -> tuple[str, ...]:
         """States that the second phases read."""
         read = {n.text("name") for n in leaves(self.forward[k] for k in self.program.outputs) if n.text("kind") == "state"}
-        return tuple(s for s in self.program.states if s in read or s in self.saved)
+        return tuple(s for s in self.program.states if s in read or s in self.arrays.saved)
 
     def time_loop(self, per_block: list[Item], body: list[Item], reverse: bool, nested: bool) -> Loop:
         if not self.step:
@@ -335,7 +247,7 @@ class _Scheduler:
 
     def carried_cotangent(self, state: str) -> Node:
         """The leaf of the cotangent that a state carries."""
-        return leaf("cot", f"{state}.next", self.state_axes(state))
+        return leaf("cot", f"{state}.next", self.arrays.state_axes(state))
 
     def backward_kernel(self, what: str) -> Kernel:
         """what: "backward" (everything), "cotangents" (of the states alone), "gradients" (once these are known)."""
@@ -351,29 +263,29 @@ class _Scheduler:
         first: list[Item] = []
         final: list[Item] = []
         for s in carried:
-            axes, n = self.state_axes(s), self.carried_cotangent(s)
-            first.append(Load(n, Array(f"d_{s}_T", axes, "cot", f"{s}_T"), first_only=self.missing(axes)))
-            pieces = tuple(PIECES + d for d in self.missing(axes))
+            axes, n = self.arrays.state_axes(s), self.carried_cotangent(s)
+            first.append(Load(n, Array(f"d_{s}_T", axes, "cot", f"{s}_T"), first_only=self.arrays.missing(axes)))
+            pieces = tuple(PIECES + d for d in self.arrays.missing(axes))
             final.append(Store(n, Array(f"d_{s}_0", (*pieces, *axes), "grad", f"{s}_0")))
         known: set[Node] = {program.states[s].leaf() for s in program.states}
         known |= {self.carried_cotangent(s) for s in program.states}
         read = leaves(needed, "state")
         body: list[Item] = []
-        if self.every == 1:
-            body += [Load(n, self.saved_array(n.text("name"))) for n in read]
+        if self.arrays.every == 1:
+            body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in read]
         else:
-            body += [Load(n, self.scratch_array(n.text("name"))) for n in read]
+            body += [Load(n, self.arrays.scratch(n.text("name"))) for n in read]
         if by_block:
             ends = [n for n in leaves(needed, "cot") if n.text("name").endswith(".next")]
-            body += [Load(n, self.cotangent_array(n.text("name"))) for n in ends]
+            body += [Load(n, self.arrays.cotangent(n.text("name"))) for n in ends]
         elif what == "cotangents":
             ends = [n for n in self.read_ends() if n in following]
-            body += [Store(n, self.cotangent_array(n.text("name"))) for n in ends]
+            body += [Store(n, self.arrays.cotangent(n.text("name"))) for n in ends]
         body += self.loads(needed, known)
         for key, root in grads.items():
             body.append(Note(f"gradient of {key[2:].replace('@', ' at lag ')}", result=True))
             body += self.compute([root], known, inside=True)
-            array = self.gradient_array(key, by_block)
+            array = self.arrays.gradient(key, by_block)
             if key[2:] in program.params and not by_block:
                 first.append(Zero(array.name, root))
                 body.append(Add(array.name, root))
@@ -382,14 +294,14 @@ class _Scheduler:
                 body.append(Store(root, array))
         for name, root in factors.items():
             body += self.compute([root], known, inside=True)
-            body.append(Store(root, self.factor_array(name, root)))
+            body.append(Store(root, self.arrays.factor(name, root)))
         if carried:
             body.append(Note("cotangents of the states, for what comes before", result=True))
             body += self.compute(following.values(), known, inside=True)
             body.append(Advance(tuple(following.items())))
         if by_block:
             return self.kernel(what, [*setup, *body], block_in_grid=True)
-        if self.every == 1 or not read:
+        if self.arrays.every == 1 or not read:
             return self.kernel(what, [*setup, *first, self.time_loop([], body, True, False), *final])
         again = Loop("blocks", True, (*self.recompute(), Loop("steps", True, tuple(body)), Barrier()))
         return self.kernel(what, [*self.setup([*needed, *self.recomputed().values()]), *first, again, *final])
@@ -406,31 +318,19 @@ class _Scheduler:
             if not key.endswith(".prev") and root.op != "const" and key[2:] not in self.outer
         }
 
-    def factor_array(self, name: str, root: Node) -> Array:
-        """[B, T, dims] of a factor of an outer product."""
-        return Array(name, (BATCH, STEPS, *self.factor_dims(root)), "factor", name)
-
-    def factor_dims(self, n: Node) -> tuple[str, ...]:
-        """The dims of a factor's array."""
-        return tuple(d for d in (*self.roles.grid, *self.roles.order) if d in n.dims and d != BATCH)
-
-    def scratch_array(self, name: str) -> Array:
-        batch, *dims = self.state_axes(name)
-        return Array(f"{name}_again", (batch, SCRATCH, *dims), "scratch", name)
-
     def recomputed(self) -> dict[Node, Node]:
         """Saved states and their next values."""
-        return {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.saved}
+        return {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.arrays.saved}
 
     def recompute(self) -> list[Item]:
         """Load the saved states of a block, and walk it forward, leaving the state before each step in scratch."""
         following = self.recomputed()
         known = set(following)
-        body: list[Item] = [Store(n, self.scratch_array(n.text("name"))) for n in following]
+        body: list[Item] = [Store(n, self.arrays.scratch(n.text("name"))) for n in following]
         body += self.loads(following.values(), known)
         body += self.compute(following.values(), known, inside=True)
         body.append(Advance(tuple(following.items())))
-        start: list[Item] = [Load(n, self.saved_array(n.text("name"))) for n in following]
+        start: list[Item] = [Load(n, self.arrays.saved_state(n.text("name"))) for n in following]
         return [*start, Loop("steps", False, tuple(body)), Barrier()]
 
     # ---- the order within a loop ----
@@ -443,25 +343,13 @@ class _Scheduler:
             return body
         if not innermost:
             return [self.inside(i) if isinstance(i, Loop) else i for i in body]
-        items, became = order(body, self.held(body), lambda n: n in self.names or n in self.lines)
+        items, became = order(body, tile_bytes(body, self.roles, self.block.rows), lambda n: n in self.names or n in self.lines)
         for known in (self.names, self.labels):
             known.update({new: known[old] for old, new in became.items() if old in known})
         return list(items)
 
     def inside(self, loop: Loop) -> Loop:
         return replace(loop, body=tuple(self.sparing(loop.body, not any(isinstance(i, Loop) for i in loop.body))))
-
-    def held(self, body: Iterable[Item]) -> Callable[[Node], int]:
-        """The bytes of a value's tile, at extents that stand for any."""
-        uses = Uses(body, self.roles)
-
-        def size(n: Node) -> int:
-            bytes = 2 if uses.is_operand(n) else 4
-            for d in self.roles.axes(n.dims):
-                bytes *= self.block.rows if is_time(d) else PIECE if d in self.roles.blocked else WHOLE
-            return bytes if n.dims else 0
-
-        return size
 
     # ---- the kernel ----
 
@@ -485,4 +373,4 @@ class _Scheduler:
             elif isinstance(item, Load | Store | StoreSum):
                 arrays.setdefault(item.array.name, item.array)
         packs = what in ("forward", "infer", "backward")
-        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.every, block_in_grid, packs)
+        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.arrays.every, block_in_grid, packs)

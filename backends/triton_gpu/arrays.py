@@ -1,0 +1,96 @@
+"""Where the values of a recurrence lie in memory: the arrays that its kernels read and write.
+
+In: a `Block` and the roles of its dims. Out: `Arrays`: an `Array` for each input, state, cotangent and gradient, and which
+states are saved how often. It writes no addresses; those are `address`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
+from seqc.backends.triton_gpu.roles import Roles
+from seqc.block import BATCH, Block
+from seqc.graph import Node, leaves
+
+EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
+
+
+class Arrays:
+    """See the file's docstring. every: steps between two saved states; saved: the names of those that are kept, each in
+    array NAME_in."""
+
+    def __init__(
+        self, block: Block, roles: Roles, forward: Mapping[str, Node], backward: Mapping[str, Node]
+    ) -> None:
+        self.program, self.roles, self.forward, self.backward = block.program, roles, forward, backward
+        self.step = block.form == "step"
+        self.every = self._every()
+        self.saved = self._saved()
+
+    def _every(self) -> int:
+        if not self.step:
+            return 1
+        inside = max((len(self.roles.axes(d.dims)) for d in self.program.states.values()), default=0)
+        wish = self.program.wishes.checkpoint
+        return wish if wish else EVERY if inside > 1 else 1
+
+    def _saved(self) -> tuple[str, ...]:
+        """States that the gradient reads; with recomputation also those that these depend on."""
+        read = {n.text("name") for n in leaves(self.backward.values(), "state")}
+        while self.every > 1:
+            more = {n.text("name") for s in read for n in leaves([self.forward[f"{s}.next"]], "state")} - read
+            if not more:
+                break
+            read |= more
+        return tuple(s for s in self.program.states if s in read)
+
+    def state_axes(self, name: str) -> tuple[str, ...]:
+        """Batch, then the declared dims."""
+        return self.program.states[name].axes
+
+    def saved_state(self, name: str) -> Array:
+        batch, *dims = self.state_axes(name)
+        return Array(f"{name}_in", (batch, BLOCKS, *dims), "saved", name)
+
+    def missing(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Dims that programs share out and an array with these axes lacks."""
+        return tuple(d for d in self.roles.split if d not in axes)
+
+    def given(self, n: Node) -> Array:
+        kind, name = n.text("kind"), n.text("name")
+        if kind == "param":
+            return Array(name, self.program.params[name].axes, "param", name, "io")
+        return Array(name, (BATCH, STEPS, *self.program.inputs[name].dims), "input", name, "io")
+
+    def cotangent(self, key: str) -> Array:
+        """Of an output: [B, T, ..]; of a carried state at a block's end: as phase one stores it."""
+        if key in self.program.output_decls:
+            return Array(f"d_{key}", (BATCH, STEPS, *self.program.output_decls[key].dims), "cot", key, "io")
+        name = key.removesuffix(".next")
+        batch, *dims = self.state_axes(name)
+        pieces = tuple(PIECES + d for d in self.missing((batch, *dims)))
+        return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key)
+
+    def gradient(self, key: str, by_block: bool) -> Array:
+        name = key[2:].replace("@-", "_ahead").replace("@", "_ago")
+        base = key[2:].partition("@")[0]
+        if base in self.program.inputs:
+            axes: tuple[str, ...] = (BATCH, STEPS, *self.program.inputs[base].dims)
+            pieces = tuple(PIECES + d for d in self.missing(axes))
+        else:
+            axes = self.program.params[base].axes
+            pieces = ((BLOCKS,) if by_block else ()) + tuple(PIECES + d for d in self.missing(axes))
+        return Array(f"d_{name}", (*pieces, *axes), "grad", key, "carry" if pieces else "io")
+
+    def factor(self, name: str, root: Node) -> Array:
+        """[B, T, dims] of a factor of an outer product."""
+        return Array(name, (BATCH, STEPS, *self.factor_dims(root)), "factor", name)
+
+    def factor_dims(self, n: Node) -> tuple[str, ...]:
+        """The dims of a factor's array."""
+        return tuple(d for d in (*self.roles.grid, *self.roles.order) if d in n.dims and d != BATCH)
+
+    def scratch(self, name: str) -> Array:
+        batch, *dims = self.state_axes(name)
+        return Array(f"{name}_again", (batch, SCRATCH, *dims), "scratch", name)
