@@ -86,11 +86,11 @@ def figures(chosen: Chosen) -> tuple[Figures, ...]:
 
 def tiles_of(
     blocks: Sequence[Block], target: str, sizes: Mapping[str, int] | None = None, *,
-    table: VerdictTable | None = None, settled: bool = True, workload: Workload | None = None,
+    table: VerdictTable | None = None, workload: Workload | None = None,
 ) -> Chosen:
     """The solver's rows and tiles for a target, at the extents that costs are told for unless others are given."""
     known = committed() if table is None else table
-    return choose_tiles(measured(blocks, sizes), target, known, settled, workload)
+    return choose_tiles(measured(blocks, sizes), target, known, workload)
 
 
 def measured(blocks: Sequence[Block], sizes: Mapping[str, int] | None = None) -> list[Lowered]:
@@ -129,7 +129,7 @@ def refreshed(
         still = []
         for one in open_:
             lowered, target = one
-            jobs = choose_tiles(lowered, target, table, settled=False).missing
+            jobs = choose_tiles(lowered, target, table).missing()
             wanted |= {job.key: job for job in jobs}
             still += [one] if jobs else []
         if not wanted:

@@ -61,8 +61,8 @@ class Chosen:
     """Modelled nanoseconds of forward and backward."""
     others: Callable[[], Mapping[int, str]]
     """Rows that were not chosen, and what they would cost or what clashes: worked out when it is called."""
-    missing: tuple[Job, ...]
-    """What the toolchain should be asked before the choice is one that it knows; empty unless asked for."""
+    missing: Callable[[], tuple[Job, ...]]
+    """What the toolchain should be asked before the choice is one that it knows: worked out when it is called."""
 
     @property
     def tiles(self) -> dict[str, Tiles]:
@@ -71,13 +71,13 @@ class Chosen:
 
 
 def choose_tiles(
-    lowered: Sequence[Lowered], target: str, table: VerdictTable, settled: bool = True, workload: Workload | None = None
+    lowered: Sequence[Lowered], target: str, table: VerdictTable, workload: Workload | None = None
 ) -> Chosen:
-    """Rows and tiles of blocks that differ in their rows alone. settled: see `seqc.tiling.choose`.
+    """Rows and tiles of blocks that differ in their rows alone.
 
     Raises Unsupported where the constraints of a kernel clash.
     """
-    return _Chooser(lowered, target, table, settled, workload).choose()
+    return _Chooser(lowered, target, table, workload).choose()
 
 
 class Lowered:
@@ -124,9 +124,9 @@ class Lowered:
 
 class _Chooser:
     def __init__(
-        self, lowered: Sequence[Lowered], target: str, table: VerdictTable, settled: bool, workload: Workload | None
+        self, lowered: Sequence[Lowered], target: str, table: VerdictTable, workload: Workload | None
     ) -> None:
-        self.program, self.target, self.table, self.settled = lowered[0].block.program, target_named(target), table, settled
+        self.program, self.target, self.table = lowered[0].block.program, target_named(target), table
         self.workload = workload
         self.lowered = {one.block.rows: one for one in lowered}
 
@@ -138,13 +138,12 @@ class _Chooser:
             if all(name in best.plan.kernels for name in names):
                 choices |= dict.fromkeys(names, self.solved(names, [trained.rows]))
         kernels = {name: self.kernel(best, name, choices[name]) for name in best.plan.kernels}
-        missing = () if self.settled else tuple(self.asks(choices))
         spent = sum(trained.part(name, "ns") for name in TRAINED)
 
         def others() -> dict[int, str]:
             return {rows: self.instead(rows) for rows in self.lowered if rows != trained.rows}
 
-        return Chosen(best.block, best.plan, self.target.name, kernels, spent, others, missing)
+        return Chosen(best.block, best.plan, self.target.name, kernels, spent, others, lambda: tuple(self.asks(choices)))
 
     def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
         for name, choice in choices.items():
@@ -180,7 +179,7 @@ class _Chooser:
         return choose(
             " and ".join(names), summaries, self.target,
             lambda name, c: self.lowered[c].told(name, self.target.name, self.table),
-            shared=shared, settled=self.settled, workload=self.workload,
+            shared=shared, workload=self.workload,
         )
 
     def instead(self, rows: int) -> str:

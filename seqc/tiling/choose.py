@@ -100,14 +100,12 @@ def choose(
     look: Look,
     *,
     shared: Iterable[str] = (),
-    settled: bool = True,
     workload: Workload | None = None,
 ) -> Choice | Clash:
     """Rows and tiles of least modelled time that keep all registers; where some kernel has none, it may spill.
 
-    shared: dims that are cut alike in all kernels. settled: of what spills only tiles that the toolchain has made are
-    taken, if there are any; otherwise also such as it was never asked about. A kernel that did not compile, or whose shared
-    memory the target lacks, is never taken.
+    shared: dims that are cut alike in all kernels. Of what spills only tiles that the toolchain has made are taken, if
+    there are any. A kernel that did not compile, or whose shared memory the target lacks, is never taken.
     """
     shared = tuple(shared)
     given = {k: Kernel(at, tuple(one for rows in at for one in look(k, rows))) for k, at in kernels.items()}
@@ -123,7 +121,7 @@ def choose(
         if named <= spilling:
             return found
         spilling |= named
-        problem, found = answer({k: _spilling(one, settled) if k in spilling else one for k, one in given.items()})
+        problem, found = answer({k: _spilling(one) if k in spilling else one for k, one in given.items()})
     return Choice(target, problem, found, given, spilling)
 
 
@@ -131,6 +129,5 @@ def _tiles(solution: Solution) -> dict[str, int]:
     return {name: value for name, value in solution.assignment if name != "resident"}
 
 
-def _spilling(kernel: Kernel, settled: bool) -> Kernel:
-    made = any(verdict.error is None for _, verdict in kernel.told)
-    return replace(kernel, spilling=True, only_told=settled and made)
+def _spilling(kernel: Kernel) -> Kernel:
+    return replace(kernel, spilling=True, only_told=any(verdict.error is None for _, verdict in kernel.told))

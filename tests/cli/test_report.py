@@ -66,7 +66,7 @@ def test_a_spilling_choice_says_why() -> None:
     known = VerdictTable()
     spilling = Verdict(255, 400, 20_000, 0, (("all", 900), ("matrix", 24), ("spill", 150)), "triton by hand")
     for _ in range(12):
-        missing = tiles_of(lowerings(program), "sm_90", extents(program), table=known, settled=False).missing
+        missing = tiles_of(lowerings(program), "sm_90", extents(program), table=known).missing()
         if not missing:
             break
         known = known.with_verdicts((job.key, spilling) for job in missing)

@@ -210,7 +210,7 @@ def test_a_spill_leads_to_smaller_tiles() -> None:
         return tuple((tiles, said) for tiles, said in told if tiles["C"] == rows)
 
     for _ in range(8):
-        choice = choose("it", {"it": kernel}, target, look, settled=False)
+        choice = choose("it", {"it": kernel}, target, look)
         assert isinstance(choice, Choice)
         asked = choice.asks("it")
         if asked is None:
