@@ -16,9 +16,27 @@ from seqc.reference import initial_states, sizes_of
 
 
 def run_block(
-    block: Block, arrays: dict[str, Any], cotangents: dict[str, Any], dtype: Any = np.float64
+    block: Block, arrays: dict[str, Any], cotangents: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(results, gradients by NAME and NAME_0); every NAME_0 must be given."""
+    """(results, gradients by NAME and NAME_0); every NAME_0 must be given.
+
+    Where the recurrence runs from the last step to the first, that is the order of steps inside: what has a time axis is
+    turned on its way in and out.
+    """
+    program = block.program
+    if program.direction == "backward":
+        arrays = {n: np.flip(x, 1) if n in program.inputs else x for n, x in arrays.items()}
+        cotangents = {n: np.flip(x, 1) if n in program.output_decls else x for n, x in cotangents.items()}
+        results, grads = _run(block, arrays, cotangents)
+        results = {n: np.flip(x, 1) if n in program.output_decls else x for n, x in results.items()}
+        return results, {n: np.flip(x, 1) if n in program.inputs else x for n, x in grads.items()}
+    return _run(block, arrays, cotangents)
+
+
+def _run(
+    block: Block, arrays: dict[str, Any], cotangents: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same, all arrays in the order in which the recurrence takes its steps."""
     program, rows = block.program, block.rows
     sizes = sizes_of(program, arrays)
     steps = sizes["T"]

@@ -169,7 +169,7 @@ def test_graph(seqc: Seqc, tmp_path: Path) -> None:
 def test_verify(seqc: Seqc) -> None:
     code, out, _ = seqc("verify", ROOT / "specs" / "hgrn.seq", "--backend", "torch")
     assert code == 0
-    assert "outputs that see the future (to the bit)" in out and "22 of 22 comparisons hold" in out
+    assert "outputs that see the future (to the bit)" in out and "38 of 38 comparisons hold" in out
 
 
 def test_the_page_names_every_command() -> None:
