@@ -96,7 +96,7 @@ def compile_program(program: Program, options: Options = Options(), watch: Watch
         except Unsupported as refusal:
             if part in ("torch", options.backend):
                 raise
-            missing[part] = "; ".join(diagnostic.message for diagnostic in refusal.diagnostics)
+            missing[part] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
     sig = signature(program, split, blocks, kernels, header(program, options))
     return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split)
 

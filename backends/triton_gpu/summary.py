@@ -39,8 +39,10 @@ class _Summary:
         items = list(_innermost(self.kernel.body))
         states = [d.leaf() for d in self.plan.block.program.states.values()]
         dots = tuple(self.dots(items))
+        kept = self.kept(items)
         sides = [side for dot in dots for side in ((*dot.m, *dot.k), (*dot.k, *dot.n))]
         operands = [Tile(side, BYTES[self.kind]) for side in sides]
+        operands = [tile for tile in operands if all(set(tile.dims) != set(one.dims) for one in kept)]
         loads = [i for i in items if isinstance(i, Load)]
         stores = [i for i in items if isinstance(i, Store)]
         carried = () if self.kernel.block_in_grid else tuple(self.tile(n) for n in states)
@@ -51,6 +53,7 @@ class _Summary:
             carried=carried,
             staged=tuple(self.stored(i) for i in loads if len(self.axes(i.node)) == 2),
             scratch=tuple(sorted(operands, key=self.volume)[-2:]),
+            kept=tuple(kept),
             dots=dots,
             work=tuple(self.work(items)),
             read=tuple(self.stored(i) for i in loads),
@@ -111,6 +114,27 @@ class _Summary:
                 turned = self.printed.turned.get(item.node)
                 m, n = (n, m) if turned == n else (m, n)
                 yield Dot((m,), (n,), (k,), self.kind if self.kind != "fp32" else "tf32", turned=turned is not None)
+
+    def kept(self, items: list[Item]) -> list[Tile]:
+        """Operands of products that the loop does not change: they stay, once for each way they lie."""
+        inside = {i.node for i in items if isinstance(i, Load | Let)}
+        found: dict[tuple[Node, str], Tile] = {}
+        for item in items:
+            if not isinstance(item, Let) or item.node.op != "sum" or item.node.args[0].op != "mul":
+                continue
+            factors = item.node.args[0].args
+            a, b = (frozenset(self.axes(x)) for x in factors)
+            if not is_product(a, b, frozenset(self.axes(item.node))):
+                continue
+            (k,) = (a & b) - frozenset(self.axes(item.node))
+            for n in factors:
+                across = k
+                while n.op == "rename":
+                    across = n.text("old") if across == n.text("new") else across
+                    n = n.args[0]
+                if n not in inside and not (n.op == "leaf" and n.text("kind") in ("state", "cot")):
+                    found[n, across] = Tile(self.axes(n), BYTES[self.kind])
+        return list(found.values())
 
     def work(self, items: list[Item]) -> Iterable[Work]:
         """Elementwise work and sums that are no matrix products, tiles of the same axes counted together."""

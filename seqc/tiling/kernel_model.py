@@ -131,7 +131,8 @@ class KernelModel:
 
     def words(self) -> Expr:
         """Registers, of all threads, that the live tiles take."""
-        tiles = ((tile.dims, tile.bytes * self.scale) for tile in (*self.summary.live, *self.summary.carried))
+        held = (*self.summary.live, *self.summary.carried, *(() if self.target.vendor == "cuda" else self.summary.kept))
+        tiles = ((tile.dims, tile.bytes * self.scale) for tile in held)
         return ceil_div(self.total(tiles), 400)
 
     def need(self) -> Expr:
@@ -198,7 +199,8 @@ class KernelModel:
         ]
 
     def shared(self) -> Expr:
-        return self.bytes(self.summary.staged) * self.name("stages") + self.bytes(self.summary.scratch)
+        kept = self.summary.kept if self.target.vendor == "cuda" else ()
+        return self.bytes(self.summary.staged) * self.name("stages") + self.bytes((*self.summary.scratch, *kept))
 
     def quarantine(self) -> list[Constraint]:
         """A constraint for each known fault that some choice of tiles would meet."""

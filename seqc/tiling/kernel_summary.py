@@ -91,6 +91,8 @@ class KernelSummary:
     """Tiles loaded in each turn through shared memory, as often as there are stages."""
     scratch: tuple[Tile, ...] = ()
     """Further tiles in shared memory at once, such as operands of products between registers."""
+    kept: tuple[Tile, ...] = ()
+    """Operands of products that stay from turn to turn: in shared memory on NVIDIA, in registers on AMD."""
     dots: tuple[Dot, ...] = ()
     work: tuple[Work, ...] = ()
     read: tuple[Tile, ...] = ()

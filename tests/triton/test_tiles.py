@@ -7,6 +7,7 @@ import pytest
 from seqc.backends.triton_gpu.schedule import schedule
 from seqc.backends.triton_gpu.tiles import Chosen, Lowered, choose_tiles
 from seqc.build import load
+from seqc.compiled import Options, compile_program
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower, lowerings
 from seqc.figures import pruned
@@ -96,3 +97,14 @@ def test_stale_records_are_dropped_and_others_kept() -> None:
     stale, other, elsewhere = f"{name} {'0' * 16} {rest}", f"another_kernel {digest} {rest}", key.replace("sm_90", "sm_80")
     table = VerdictTable(dict.fromkeys([key, stale, other, elsewhere], SPILL))
     assert set(pruned(table, [(lowered, "sm_90")])) == {key, other, elsewhere}
+
+
+def test_matrices_that_stay_on_the_chip_from_step_to_step_are_counted() -> None:
+    """Four matrices of 128 x 128, each read both ways by the gradient, take 256 KiB of the 227 that a program has."""
+    fits = compile_program(load(SPECS / "lstm.seq"), Options(dims={"D": 64}))
+    assert "triton" in fits.blocks
+    large = compile_program(load(SPECS / "lstm.seq"), Options(dims={"D": 128}))
+    assert set(large.blocks) == {"torch", "cpu"}
+    assert "no tiles" in large.missing["triton"]
+    with pytest.raises(Unsupported, match="shared memory"):
+        compile_program(load(SPECS / "lstm.seq"), Options("triton", dims={"D": 128}))
