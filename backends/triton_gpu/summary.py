@@ -172,7 +172,7 @@ class _Summary:
         held = most = 0
         best: list[Node] = []
         for at, n in enumerate(nodes):
-            if n is not None and n not in free and n not in carried and self.axes(n):
+            if n is not None and n not in free and n not in carried and n not in alive and self.axes(n):
                 alive[n] = None
                 held += self.volume(self.tile(n))
                 ends.setdefault(last.get(n, at), []).append(n)

@@ -108,3 +108,8 @@ def test_matrices_that_stay_on_the_chip_from_step_to_step_are_counted() -> None:
     assert "no tiles" in large.missing["triton"]
     with pytest.raises(Unsupported, match="shared memory"):
         compile_program(load(SPECS / "lstm.seq"), Options("triton", dims={"D": 128}))
+
+
+def test_a_value_that_is_made_in_two_places_is_counted() -> None:
+    found = chosen(SPECS / "momentum_delta_rule.seq")
+    assert tuple(found.tiles) == schedule(found.block).kernels
