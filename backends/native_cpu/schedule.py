@@ -166,6 +166,7 @@ class Region:
     def _order(self, items: dict[Item, tuple[list[Node], list[View]]]) -> list[Nest]:
         makers = {i.value: i for i in items if i.kind in ("reduce", "keep")}
         needs = {i: {makers[r.base] for r in reads if r.base in makers} for i, (_, reads) in items.items()}
+        whole = {i: {makers[r.base] for r in reads if r.base in makers and not r.plain} for i, (_, reads) in items.items()}
         readers: dict[str, set[Item]] = {name: set() for name in self.carried.values()}
         for i, (_, reads) in items.items():
             for r in reads:
@@ -177,7 +178,8 @@ class Region:
         while pending:
             spaces = sorted({i.space for i in pending}, key=lambda s: (len(s), s))
             for space in spaces:
-                group = self._group(space, pending, done, needs, readers)
+                ready = [i for i in pending if whole[i] <= done]  # what reads a value elsewhere needs all of it before
+                group = self._group(space, ready, done, needs, readers)
                 if group:
                     break
             else:

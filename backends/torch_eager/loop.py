@@ -64,26 +64,31 @@ class LoopPrinter(Printer):
         stem = x.code.removesuffix("_t" if self.fn.step else "_n") if BLOCK in outer.axes else x.code
         return Text(self._brought(self.fn, outer, stem), inner.axes)
 
+    def _whole(self, x: Text) -> Text:
+        """What x is cut from, its axes called as x has them: it may have been renamed on the way."""
+        outside = self.outside[x.code]
+        return Text(outside.code, (*((BLOCK,) if BLOCK in outside.axes else ()), *x.axes), outside.level, outside.scalar)
+
     def align(self, x: Text, axes: Sequence[str]) -> Text:
         inner = aligned(x, axes)
         if x.code not in self.outside:
             return inner
-        outside = self.outside[x.code]
+        outside = self._whole(x)
         front = (BLOCK,) if BLOCK in outside.axes else ()
         return self._viewed(x, inner, aligned(outside, (*front, *inner.axes)))
 
     def turn(self, x: Text, order: Sequence[str]) -> Text:
         if x.code not in self.outside:
             return reordered(x, order)
-        return self._viewed(x, reordered(x, order), reordered(self.outside[x.code], (BLOCK, *order)))
+        return self._viewed(x, reordered(x, order), reordered(self._whole(x), (BLOCK, *order)))
 
     def column(self, x: Text) -> Text:
         inner = super().column(x)
-        return inner if x.code not in self.outside else self._viewed(x, inner, super().column(self.outside[x.code]))
+        return inner if x.code not in self.outside else self._viewed(x, inner, super().column(self._whole(x)))
 
     def row(self, x: Text) -> Text:
         inner = super().row(x)
-        return inner if x.code not in self.outside else self._viewed(x, inner, super().row(self.outside[x.code]))
+        return inner if x.code not in self.outside else self._viewed(x, inner, super().row(self._whole(x)))
 
     def beside(self, texts: Sequence[Text], dim: str, wide: str) -> Text:
         axes = texts[0].axes
