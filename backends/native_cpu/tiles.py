@@ -17,7 +17,7 @@ from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.schedule import REDUCTIONS
 from seqc.block import Block
 from seqc.diagnostics import SeqcBug
-from seqc.graph import Node, leaves, topological
+from seqc.graph import BATCH, Node, leaves, topological
 from seqc.processors import PROCESSORS, Processor
 from seqc.tiling.expression import CeilDiv, Const, Expr, Most, Name, Product, Sum, ceil_div, most
 from seqc.tiling.problem import Clash, Constraint, Problem, Variable
@@ -80,7 +80,8 @@ def _rows(made: Plan) -> Wanted:
         return [n for n in leaves(below, "param") if len(roles.local(n.dims)) > 1]
 
     count = Const(max(sum(n.op in REDUCTIONS and bool(matrices([n])) for n in order), 1))
-    volumes = [_volume(roles.local(n.dims)) for n in matrices(list(made.forward.values()))]
+    shared = [n for n in matrices(list(made.forward.values())) if BATCH not in n.dims]  # not those of one sample each
+    volumes = [_volume(roles.local(n.dims)) for n in shared]
     read = Sum((Const(1), *(ceil_div(x, Name("W")) for x in volumes)))
     return Wanted(
         Variable("rows", ROWS, "rows of the batch that one reading of the matrices serves"),
