@@ -124,3 +124,12 @@ def test_module_takes_packs(cell: ModuleType) -> None:
     mine = layer(x, s, cu_seqlens=bounds, reverse=True)
     theirs = cell.cell(x, layer.R, layer.f, s, cu_seqlens=bounds, reverse=True)
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["gla", "hgrn", "lstm", "conv", "layer"])
+def test_nothing_of_a_pack_is_read_on_the_host(name: str) -> None:
+    """The Triton part takes packs itself, and its launchers never bring a value from the device."""
+    made = packed.compiled(name, "triton").text
+    part = made.split("---------- the recurrence in Triton")[1].split("---------- the choice of a form")[0]
+    assert "_TRITON = _Form(\n    _prepare_triton,\n    _infer_triton" in made or "_Form(_prepare_triton, _infer_tri" in made
+    assert not [word for word in (".tolist(", ".item(", ".cpu(", ".numpy(", "bool(", "int(") if word in part]
