@@ -251,12 +251,13 @@ class _Splitter:
         read = {(n.text("kind"), n.text("name")) for n in used}
         definitions: dict[Node, str] = {}
         spans: dict[Node, Span] = {}
-        for old, new in image.items():
-            if new.op != "leaf" and old in program.definitions:
-                definitions.setdefault(new, program.definitions[old])
-            if new.op != "leaf" and old in program.spans:
-                spans.setdefault(new, program.spans[old])
         order = topological(graph.values())
+        present = {n for n in order if n.op != "leaf"}
+        for old, new in image.items():
+            if new in present and old in program.definitions:
+                definitions.setdefault(new, program.definitions[old])
+            if new in present and old in program.spans:
+                spans.setdefault(new, program.spans[old])
         dims = {d.rstrip("'") for n in order for d in n.dims} | {n.text("dim") for n in order if n.op == "size"}
         return replace(
             program,
