@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.backends.native_cpu.plan import Plan
-from seqc.graph import Node, leaf, leaves, substitute
+from seqc.graph import Node, leaf, leaves, substitute, topological
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class Together:
 def together(plan: Plan, count: int) -> Together:
     """`count` steps of the plan's forward graph; its inputs must be read at their own step only."""
     program = plan.program
-    named = [n for n in {**plan.names, **plan.lines} if n.op != "leaf"]
-    graph = {**plan.forward, **{f"kept {name}": n for name, n in plan.kept.items()}, **{f"{i}": n for i, n in enumerate(named)}}
+    graph = {**plan.forward, **{f"kept {name}": n for name, n in plan.kept.items()}}
+    inside = set(topological(graph.values()))
+    named = [n for n in {**plan.names, **plan.lines} if n.op != "leaf" and n in inside]
+    graph |= {f"{i}": n for i, n in enumerate(named)}
     names, lines = dict(plan.names), dict(plan.lines)
     results = []
     table: dict[Node, Node] = {}
