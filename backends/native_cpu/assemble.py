@@ -16,6 +16,8 @@ from seqc.backends.native_cpu.roles import Roles
 from seqc.backends.native_cpu.tiles import tiles_text
 from seqc.graph import BATCH
 
+PARALLEL = "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed)"
+
 
 def sizes_text(plan: Plan) -> list[str]:
     """The extents of all dims, from the macros SEQC_DIM that the build defines."""
@@ -97,10 +99,10 @@ def zeros(array: Array) -> str:
     return f"alignas(64) const real zeros_{ident(array.name)}[{product(dims)}] = {{}};"
 
 
-def position(roles: Roles) -> str:
-    """The parameters of a program function that say which program it is."""
+def position(roles: Roles, team: bool = False) -> str:
+    """The parameters of a program function that say which program it is; of a block of rows, and who runs it with us."""
     names = ["o_B" if roles.blocked else "i_B", *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
-    return ", ".join(f"i64 {n}" for n in names)
+    return ", ".join([f"i64 {n}" for n in names] + (["const Team& team"] if team and roles.blocked else []))
 
 
 def sequence_lines(roles: Roles, every: int) -> list[str]:
@@ -152,17 +154,33 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
     lines += [
         f"  const i64 programs = {extent};",
         f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster",
-        "  int failed = 0;",
-        "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)",
-        "  for (i64 program = 0; program < programs; ++program) {",
-        "    i64 rest = program;",
-        "    const i64 panel = rest % panels;",
-        "    rest /= panels;",
     ]
-    for d in reversed(dims):
+    body = [*_where(plan), *_run(plan, name, flags)]
+    if not roles.blocked or name == "step":
+        return [*lines, "  int failed = 0;", f"{PARALLEL} if (several)",
+                "  for (i64 program = 0; program < programs; ++program) {", *body, "  }", "  return failed;", "}"]
+    return [
+        *lines, "  const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {",
+        "    int failed = 0;", *body, "    return failed;", "  };",
+        f"  constexpr bool wide = {_work(plan)} > 131072;  // a step is worth several meetings of threads",
+        "  return run_programs(programs, several ? threads : 1, wide, run);", "}",
+    ]
+
+
+def _where(plan: Plan) -> list[str]:
+    """Which part of the work a program's number stands for."""
+    lines = ["    i64 rest = program;", "    const i64 panel = rest % panels;", "    rest /= panels;"]
+    for d in reversed([d for d in plan.roles.grid if d != BATCH]):
         i = ident(d)
         lines += [f"    const i64 i_{i} = rest % n_{i};", f"    rest /= n_{i};"]
-    indices = ", ".join([*(f"i_{ident(d)}" for d in dims), "panel"])
+    return lines
+
+
+def _run(plan: Plan, name: str, flags: Sequence[str]) -> list[str]:
+    """Call the program function."""
+    roles = plan.roles
+    team = ["team"] if roles.blocked and name != "step" else []
+    indices = ", ".join([*(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel", *team])
 
     def call(rows: str, start: str) -> str:
         if not flags:
@@ -172,13 +190,10 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
         return f"(save ? {one} : {two})"
 
     if roles.blocked:
-        lines += [
+        return [
             f"    if (rest < fours) failed |= {call('4', '4 * rest')};",
             f"    else if (rest < fours + twos) failed |= {call('2', '4 * fours + 2 * (rest - fours)')};",
             f"    else failed |= {call('1', '3 * fours + twos + rest')};",
         ]
-    else:
-        lines.append(f"    failed |= {call('', 'rest')};")
-    if plan.streams and name != "step":
-        lines.append("    streamed();")
-    return [*lines, "  }", "  return failed;", "}"]
+    lines = [f"    failed |= {call('', 'rest')};"]
+    return [*lines, "    streamed();"] if plan.streams and name != "step" else lines

@@ -14,6 +14,7 @@ from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import entry, first_only, lead, pointer, position, struct, zeros
 from seqc.backends.native_cpu.forward import (
     TIME,
+    first_member,
     input_pointers,
     open_program,
     param_pointers,
@@ -257,8 +258,9 @@ class _Backward:
             *struct("Backward", arrays), "", *scratch_lines(plan, writer, "BackwardScratch"), "",
             *dict.fromkeys(self.zeros),
             *template_head(plan, ""),
-            f"int backward_program(const Backward& a, const Call& call, {position(roles)}) {{",
-            *open_program(plan, "backward"), *params, *("  " + x for x in [*self.start, *clear]),
+            f"int backward_program(const Backward& a, const Call& call, {position(roles, team=True)}) {{",
+            *open_program(plan, "backward"), *params, *("  " + x for x in self.start),
+            *first_member(plan, clear),
             *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
         ]
         if plan.recompute:

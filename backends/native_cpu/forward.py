@@ -103,8 +103,11 @@ def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
     """The first lines of a program function's body. sequence: whether there is one to find, or one step."""
     blocked = plan.roles.blocked
     struct_name = f"{name.capitalize()}Scratch" + ("<w_B>" if blocked else "")
-    lines = [f"  {struct_name}* const memory = scratch<{struct_name}>();", "  if (!memory) return 1;",
-             f"  {struct_name}& w = *memory;"]
+    lines = [f"  {struct_name}* const memory = scratch<{struct_name}>();"]
+    if blocked and sequence:
+        lines = [f"  if (team.first()) team.common->memory = scratch<{struct_name}>();", "  team.meet();",
+                 f"  {struct_name}* const memory = static_cast<{struct_name}*>(team.common->memory);"]
+    lines += ["  if (!memory) return 1;", f"  {struct_name}& w = *memory;"]
     if blocked:
         lines.append("  constexpr i64 m_B = w_B, z_B = padded(w_B);")
     where = sequence_lines(plan.roles, plan.every) if sequence else []
@@ -180,7 +183,7 @@ def forward_text(plan: Plan) -> str:
         *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
         *shifted_zeros(plan, arrays),
         *template_head(plan, "bool save"),
-        f"int forward_program(const Forward& a, const Call& call, {position(roles)}) {{",
+        f"int forward_program(const Forward& a, const Call& call, {position(roles, team=True)}) {{",
         *open_program(plan, "forward"), *params, *("  " + x for x in start),
         *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
         "  i64 step = 0;",
@@ -267,6 +270,13 @@ def _several(
     writer.names |= made.names
     writer.lines |= made.lines
     return STEPS, ["    " + line for line in pointers]
+
+
+def first_member(plan: Plan, lines: list[str]) -> list[str]:
+    """Lines that one thread of a team runs."""
+    if not lines or not plan.roles.blocked:
+        return ["  " + line for line in lines]
+    return ["  if (team.first()) {", *("    " + line for line in lines), "  }", "  team.meet();"]
 
 
 def settle(writer: KernelWriter, carried: dict[Node, str], token: tuple[str, ...]) -> None:

@@ -51,6 +51,8 @@ class KernelWriter:
         self.slotted: set[Node] = set()  # values kept for every step of a segment
         self.names = dict(plan.names)
         self.lines = dict(plan.lines)
+        self.token: tuple[str, ...] = ()
+        self.team = plan.roles.blocked and title != "step"  # whether several threads may share a program
         self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}
@@ -94,6 +96,7 @@ class KernelWriter:
 
     def choose(self, token: tuple[str, ...]) -> None:
         """Vectors' dim of every nest, then the layout of every buffer. token: names of the regions run per step."""
+        self.token = token
         self.lane = self._choose_lane(token)
         for s in self.stretches.values():
             for i, nest in enumerate(s.nests):
@@ -246,9 +249,24 @@ class KernelWriter:
                 scene = Scene(self.roles.panel, self.roles.grid, here, self.targets, self.names,
                               {n: f"w.{row}" for n, row in self.rows.items()}, s.guards)
                 lines += [f"// {c}" for c in self._comments(s, part)]
-                lines += transposed(part, scene) or NestPrinter(part, axis, scene, frozenset(visible)).print()
+                lines += self._nest(name, part, axis, scene, frozenset(visible))
                 visible |= {item.value for item in part.items if item.kind in ("keep", "reduce")}
         return ["  " * indent + line for line in lines]
+
+    def _nest(self, name: str, nest: Nest, axis: str | None, scene: Scene, visible: frozenset[Node]) -> list[str]:
+        """The lines of a nest; those of a team's share of it."""
+        copies = transposed(nest, scene)
+        printer = NestPrinter(nest, axis, scene, visible)
+        if not self.team:
+            return copies or printer.print()
+        if not copies and printer.divisible:
+            printer.team = "steps" if name in self.token else "once"
+            return [*printer.print(), "team.meet();"]
+        own = [i.kind in ("keep", "reduce") and self.kept.get(i.value) == "" for i in nest.items]
+        if all(own):  # variables: each thread has its own
+            return [*printer.print(), "team.meet();"]
+        assert not any(own), "a nest that fills both variables and memory"
+        return ["if (team.first()) {", *("  " + line for line in copies or printer.print()), "}", "team.meet();"]
 
     def _split(self, nest: Nest) -> list[Nest]:
         return [Nest(nest.space, (item,)) for item in nest.items]

@@ -71,6 +71,13 @@ class NestPrinter:
         self.sums = [self._sum(i, o) for i, o in zip(nest.items, self.operands, strict=True) if i.kind == "reduce"]
         self.lines: list[str] = []
         self.indent = 0
+        self.team = ""
+
+    @property
+    def divisible(self) -> bool:
+        """Whether parts of the vectors may be computed by several threads: none adds to what another one has."""
+        scalar = any(p is not None and p.scalar for p in (self.scene.places.get(i.value) for i in self.nest.items))
+        return self.axis is not None and not scalar and all(s.how == "register" and not s.across for s in self.sums)
 
     # ---- choices ----
 
@@ -165,7 +172,7 @@ class NestPrinter:
         if self.axis:
             # values that do not depend on vectors at all come before the blocks of vectors
             self.put(f"constexpr i64 CB = divisor(z_{ident(self.axis)} / W, {self._block_limit()});")
-            self.open(f"for (i64 c0 = 0; c0 < z_{ident(self.axis)} / W; c0 += CB)")
+            self._blocks(f"z_{ident(self.axis)} / W")
         self._depth(0)
         if self.axis:
             self.close()
@@ -176,6 +183,16 @@ class NestPrinter:
             self._across(s)
         self.close()
         return _without_unused(self.lines)
+
+    def _blocks(self, count: str) -> None:
+        """Open the loop over blocks of vectors."""
+        if not self.team:
+            self.open(f"for (i64 c0 = 0; c0 < {count}; c0 += CB)")
+            return
+        self.put(f"constexpr i64 blocks = {count} / CB;")
+        self.open("for (i64 b = team.from(blocks); b < team.upto(blocks); ++b)")
+        turned = self.loops and self.team == "steps"
+        self.put(f"const i64 c0 = CB * {'team.there(b, blocks, step)' if turned else 'b'};")
 
     def _block_limit(self) -> str:
         if not self.loops and all(s.depth == -1 for s in self.sums):

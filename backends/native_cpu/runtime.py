@@ -10,6 +10,7 @@ from __future__ import annotations
 
 RUNTIME = r"""
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -17,12 +18,16 @@ RUNTIME = r"""
 #include <limits>
 #include <memory>
 #include <new>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
 using real = SEQC_REAL;
 using i64 = std::int64_t;
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -242,6 +247,67 @@ inline void transpose(const real* from, i64 from_stride, real* to, i64 to_stride
       UNROLL for (int j = 0; j < W; ++j)
         if (j0 + j < columns) store<false>(to + (j0 + j) * to_stride + i0, r[j], rows - i0);
     }
+}
+
+// Threads that share a program: each takes a part of the vectors of every loop nest, and all meet after it.
+struct Team {
+  struct Common {
+    alignas(64) std::atomic<i64> arrived{0};
+    alignas(64) std::atomic<i64> turn{0};
+    void* memory = nullptr;
+  };
+  Common* common;
+  i64 member, members;
+  bool first() const { return member == 0; }
+  i64 from(i64 blocks) const { return blocks * member / members; }
+  i64 upto(i64 blocks) const { return blocks * (member + 1) / members; }
+  // every second step goes backwards, so that it begins with what the caches still have of the step before
+  i64 there(i64 b, i64 blocks, i64 step) const { return step & 1 ? from(blocks) + upto(blocks) - 1 - b : b; }
+  void meet() const {
+    if (members == 1) return;
+    const i64 now = common->turn.load(std::memory_order_relaxed);
+    if (common->arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
+      common->arrived.store(0, std::memory_order_relaxed);
+      common->turn.store(now + 1, std::memory_order_release);
+      return;
+    }
+    for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
+      if (waited > 2000) std::this_thread::yield();
+#if defined(__x86_64__)
+      else __builtin_ia32_pause();
+#endif
+    }
+  }
+};
+
+
+// Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
+template <class Run>
+int run_programs(i64 programs, i64 threads, bool wide, const Run& run) {
+  int failed = 0;
+#if defined(_OPENMP)
+  const i64 members = wide && programs ? threads / programs : 1;
+  if (members > 1) {
+    std::unique_ptr<Team::Common[]> teams(new (std::nothrow) Team::Common[programs]);
+    if (!teams) return 1;
+    bool alone = false;
+#pragma omp parallel num_threads(int(members * programs)) reduction(| : failed)
+    {
+      const i64 thread = omp_get_thread_num();
+      if (omp_get_num_threads() == members * programs)
+        failed |= run(thread / members, Team{&teams[thread / members], thread % members, members});
+      else if (thread == 0)
+        alone = true;  // the system has not as many threads to give
+    }
+    if (!alone) return failed;
+  }
+#endif
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (threads > 1)
+  for (i64 program = 0; program < programs; ++program) {
+    Team::Common own;
+    failed |= run(program, Team{&own, 0, 1});
+  }
+  return failed;
 }
 
 template <class Scratch>

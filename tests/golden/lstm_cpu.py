@@ -420,6 +420,7 @@ def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
 _NATIVE_SOURCE = r"""
 // seqc: lstm, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -427,12 +428,16 @@ _NATIVE_SOURCE = r"""
 #include <limits>
 #include <memory>
 #include <new>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
 using real = SEQC_REAL;
 using i64 = std::int64_t;
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -652,6 +657,67 @@ inline void transpose(const real* from, i64 from_stride, real* to, i64 to_stride
       UNROLL for (int j = 0; j < W; ++j)
         if (j0 + j < columns) store<false>(to + (j0 + j) * to_stride + i0, r[j], rows - i0);
     }
+}
+
+// Threads that share a program: each takes a part of the vectors of every loop nest, and all meet after it.
+struct Team {
+  struct Common {
+    alignas(64) std::atomic<i64> arrived{0};
+    alignas(64) std::atomic<i64> turn{0};
+    void* memory = nullptr;
+  };
+  Common* common;
+  i64 member, members;
+  bool first() const { return member == 0; }
+  i64 from(i64 blocks) const { return blocks * member / members; }
+  i64 upto(i64 blocks) const { return blocks * (member + 1) / members; }
+  // every second step goes backwards, so that it begins with what the caches still have of the step before
+  i64 there(i64 b, i64 blocks, i64 step) const { return step & 1 ? from(blocks) + upto(blocks) - 1 - b : b; }
+  void meet() const {
+    if (members == 1) return;
+    const i64 now = common->turn.load(std::memory_order_relaxed);
+    if (common->arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
+      common->arrived.store(0, std::memory_order_relaxed);
+      common->turn.store(now + 1, std::memory_order_release);
+      return;
+    }
+    for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
+      if (waited > 2000) std::this_thread::yield();
+#if defined(__x86_64__)
+      else __builtin_ia32_pause();
+#endif
+    }
+  }
+};
+
+
+// Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
+template <class Run>
+int run_programs(i64 programs, i64 threads, bool wide, const Run& run) {
+  int failed = 0;
+#if defined(_OPENMP)
+  const i64 members = wide && programs ? threads / programs : 1;
+  if (members > 1) {
+    std::unique_ptr<Team::Common[]> teams(new (std::nothrow) Team::Common[programs]);
+    if (!teams) return 1;
+    bool alone = false;
+#pragma omp parallel num_threads(int(members * programs)) reduction(| : failed)
+    {
+      const i64 thread = omp_get_thread_num();
+      if (omp_get_num_threads() == members * programs)
+        failed |= run(thread / members, Team{&teams[thread / members], thread % members, members});
+      else if (thread == 0)
+        alone = true;  // the system has not as many threads to give
+    }
+    if (!alone) return failed;
+  }
+#endif
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (threads > 1)
+  for (i64 program = 0; program < programs; ++program) {
+    Team::Common own;
+    failed |= run(program, Team{&own, 0, 1});
+  }
+  return failed;
 }
 
 template <class Scratch>
@@ -935,8 +1001,10 @@ struct ForwardScratch {
 };
 
 template <bool save, int w_B>
-int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 panel) {
-  ForwardScratch<w_B>* const memory = scratch<ForwardScratch<w_B>>();
+int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 panel, const Team& team) {
+  if (team.first()) team.common->memory = scratch<ForwardScratch<w_B>>();
+  team.meet();
+  ForwardScratch<w_B>* const memory = static_cast<ForwardScratch<w_B>*>(team.common->memory);
   if (!memory) return 1;
   ForwardScratch<w_B>& w = *memory;
   constexpr i64 m_B = w_B, z_B = padded(w_B);
@@ -948,13 +1016,27 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
   const real* __restrict const p_R_z = a.g_R_z + i_H * n_D * n_D_;
   const real* __restrict const p_h_0 = a.g_h_0 + o_B * n_H * n_D + i_H * n_D;
   const real* __restrict const p_c_0 = a.g_c_0 + o_B * n_H * n_D + i_H * n_D;
-  transpose(p_R_o, n_D_, w.s_R_o_by_D, z_D, m_D, m_D_);
-  transpose(p_R_f, n_D_, w.s_R_f_by_D, z_D, m_D, m_D_);
-  transpose(p_R_i, n_D_, w.s_R_i_by_D, z_D, m_D, m_D_);
-  transpose(p_R_z, n_D_, w.s_R_z_by_D, z_D, m_D, m_D_);
+  if (team.first()) {
+    transpose(p_R_o, n_D_, w.s_R_o_by_D, z_D, m_D, m_D_);
+  }
+  team.meet();
+  if (team.first()) {
+    transpose(p_R_f, n_D_, w.s_R_f_by_D, z_D, m_D, m_D_);
+  }
+  team.meet();
+  if (team.first()) {
+    transpose(p_R_i, n_D_, w.s_R_i_by_D, z_D, m_D, m_D_);
+  }
+  team.meet();
+  if (team.first()) {
+    transpose(p_R_z, n_D_, w.s_R_z_by_D, z_D, m_D, m_D_);
+  }
+  team.meet();
   {
     constexpr i64 CB = divisor(z_D / W, 2);
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+    constexpr i64 blocks = z_D / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
       UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
         UNROLL for (int c = 0; c < CB; ++c) {
           const i64 at = (c0 + c) * W;
@@ -966,6 +1048,7 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
       }
     }
   }
+  team.meet();
   i64 step = 0;
   for (; step < T; ++step) {
     const i64 t = t_0 + way * step;
@@ -982,7 +1065,9 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
     real* __restrict const p_c_kept = a.g_c_kept + (row + t) * n_H * n_D + i_H * n_D;
     {
       constexpr i64 CB = divisor(z_D / W, 2);
-      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      constexpr i64 blocks = z_D / W / CB;
+      for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+        const i64 c0 = CB * b;
         UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
           UNROLL for (int c = 0; c < CB; ++c) {
             const i64 at = (c0 + c) * W;
@@ -994,9 +1079,12 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
         }
       }
     }
+    team.meet();
     {
       constexpr i64 CB = divisor(z_D / W, std::max<i64>(1, std::min<i64>(8, spare / (4 * w_B + 0))));
-      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      constexpr i64 blocks = z_D / W / CB;
+      for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+        const i64 c0 = CB * team.there(b, blocks, step);
         vec r0[w_B][CB]{};
         vec r1[w_B][CB]{};
         vec r2[w_B][CB]{};
@@ -1056,6 +1144,7 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
         }
       }
     }
+    team.meet();
     // o = sigmoid(x_o + R_o @ h[t-1])
     // f = sigmoid(x_f + R_f @ h[t-1])
     // i = sigmoid(x_i + R_i @ h[t-1])
@@ -1064,7 +1153,9 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
     // output h = o * tanh(c)
     {
       constexpr i64 CB = divisor(z_D / W, 2);
-      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      constexpr i64 blocks = z_D / W / CB;
+      for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+        const i64 c0 = CB * b;
         UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
           UNROLL for (int c = 0; c < CB; ++c) {
             const i64 at = (c0 + c) * W;
@@ -1101,12 +1192,15 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
         }
       }
     }
+    team.meet();
   }
   real* __restrict const p_h_T = a.g_h_T + o_B * n_H * n_D + i_H * n_D;
   real* __restrict const p_c_T = a.g_c_T + o_B * n_H * n_D + i_H * n_D;
   {
     constexpr i64 CB = divisor(z_D / W, 2);
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+    constexpr i64 blocks = z_D / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
       UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
         UNROLL for (int c = 0; c < CB; ++c) {
           const i64 at = (c0 + c) * W;
@@ -1118,6 +1212,7 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
       }
     }
   }
+  team.meet();
   return 0;
 }
 
@@ -1153,19 +1248,20 @@ extern "C" int seqc_forward(
   const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
-  int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
-  for (i64 program = 0; program < programs; ++program) {
+  const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {
+    int failed = 0;
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    if (rest < fours) failed |= (save ? forward_program<true, 4>(a, call, 4 * rest, i_H, panel) : forward_program<false, 4>(a, call, 4 * rest, i_H, panel));
-    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel) : forward_program<false, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel));
-    else failed |= (save ? forward_program<true, 1>(a, call, 3 * fours + twos + rest, i_H, panel) : forward_program<false, 1>(a, call, 3 * fours + twos + rest, i_H, panel));
-  }
-  return failed;
+    if (rest < fours) failed |= (save ? forward_program<true, 4>(a, call, 4 * rest, i_H, panel, team) : forward_program<false, 4>(a, call, 4 * rest, i_H, panel, team));
+    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team) : forward_program<false, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team));
+    else failed |= (save ? forward_program<true, 1>(a, call, 3 * fours + twos + rest, i_H, panel, team) : forward_program<false, 1>(a, call, 3 * fours + twos + rest, i_H, panel, team));
+    return failed;
+  };
+  constexpr bool wide = n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ > 131072;  // a step is worth several meetings of threads
+  return run_programs(programs, several ? threads : 1, wide, run);
 }
 
 namespace {
@@ -1212,8 +1308,10 @@ struct BackwardScratch {
 };
 
 template <int w_B>
-int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 panel) {
-  BackwardScratch<w_B>* const memory = scratch<BackwardScratch<w_B>>();
+int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 panel, const Team& team) {
+  if (team.first()) team.common->memory = scratch<BackwardScratch<w_B>>();
+  team.meet();
+  BackwardScratch<w_B>* const memory = static_cast<BackwardScratch<w_B>*>(team.common->memory);
   if (!memory) return 1;
   BackwardScratch<w_B>& w = *memory;
   constexpr i64 m_B = w_B, z_B = padded(w_B);
@@ -1227,7 +1325,9 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
   const real* __restrict const p_d_c_T = a.g_d_c_T + o_B * n_H * n_D + i_H * n_D;
   {
     constexpr i64 CB = divisor(z_D / W, 2);
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+    constexpr i64 blocks = z_D / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
       UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
         UNROLL for (int c = 0; c < CB; ++c) {
           const i64 at = (c0 + c) * W;
@@ -1239,6 +1339,7 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
       }
     }
   }
+  team.meet();
   for (i64 step = T - 1; step >= 0; --step) {
     const i64 t = t_0 + way * step;
     const real* __restrict const p_x_f = a.g_x_f + (row + t) * n_H * n_D + i_H * n_D;
@@ -1258,7 +1359,9 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
     const real* __restrict const p_c_kept = a.g_c_kept + (row + t) * n_H * n_D + i_H * n_D;
     {
       constexpr i64 CB = divisor(z_D / W, 2);
-      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      constexpr i64 blocks = z_D / W / CB;
+      for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+        const i64 c0 = CB * b;
         UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
           UNROLL for (int c = 0; c < CB; ++c) {
             const i64 at = (c0 + c) * W;
@@ -1322,9 +1425,12 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
         }
       }
     }
+    team.meet();
     {
       constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, spare / (4 * w_B + 0))));
-      for (i64 c0 = 0; c0 < z_D_ / W; c0 += CB) {
+      constexpr i64 blocks = z_D_ / W / CB;
+      for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+        const i64 c0 = CB * team.there(b, blocks, step);
         vec r0[w_B][CB]{};
         vec r1[w_B][CB]{};
         vec r2[w_B][CB]{};
@@ -1390,9 +1496,12 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
         }
       }
     }
+    team.meet();
     {
       constexpr i64 CB = divisor(z_D_ / W, 2);
-      for (i64 c0 = 0; c0 < z_D_ / W; c0 += CB) {
+      constexpr i64 blocks = z_D_ / W / CB;
+      for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+        const i64 c0 = CB * b;
         UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
           UNROLL for (int c = 0; c < CB; ++c) {
             const i64 at = (c0 + c) * W;
@@ -1408,9 +1517,12 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
         }
       }
     }
+    team.meet();
     {
       constexpr i64 CB = divisor(z_D / W, 2);
-      for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+      constexpr i64 blocks = z_D / W / CB;
+      for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+        const i64 c0 = CB * b;
         UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
           UNROLL for (int c = 0; c < CB; ++c) {
             const i64 at = (c0 + c) * W;
@@ -1420,12 +1532,15 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
         }
       }
     }
+    team.meet();
   }
   real* __restrict const p_d_h_0 = a.g_d_h_0 + o_B * n_H * n_D + i_H * n_D;
   real* __restrict const p_d_c_0 = a.g_d_c_0 + o_B * n_H * n_D + i_H * n_D;
   {
     constexpr i64 CB = divisor(z_D / W, 2);
-    for (i64 c0 = 0; c0 < z_D / W; c0 += CB) {
+    constexpr i64 blocks = z_D / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
       UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
         UNROLL for (int c = 0; c < CB; ++c) {
           const i64 at = (c0 + c) * W;
@@ -1437,6 +1552,7 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
       }
     }
   }
+  team.meet();
   return 0;
 }
 
@@ -1476,19 +1592,20 @@ extern "C" int seqc_backward(
   const i64 blocks = B - 3 * fours - twos;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
-  int failed = 0;
-#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (several)
-  for (i64 program = 0; program < programs; ++program) {
+  const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {
+    int failed = 0;
     i64 rest = program;
     const i64 panel = rest % panels;
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    if (rest < fours) failed |= backward_program<4>(a, call, 4 * rest, i_H, panel);
-    else if (rest < fours + twos) failed |= backward_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel);
-    else failed |= backward_program<1>(a, call, 3 * fours + twos + rest, i_H, panel);
-  }
-  return failed;
+    if (rest < fours) failed |= backward_program<4>(a, call, 4 * rest, i_H, panel, team);
+    else if (rest < fours + twos) failed |= backward_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team);
+    else failed |= backward_program<1>(a, call, 3 * fours + twos + rest, i_H, panel, team);
+    return failed;
+  };
+  constexpr bool wide = n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ > 131072;  // a step is worth several meetings of threads
+  return run_programs(programs, several ? threads : 1, wide, run);
 }
 
 namespace {
@@ -2350,10 +2467,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_c1422bf1a91e", 0
+    name, tries = "seqc_lstm_37d2dd7c5aa1", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_c1422bf1a91e_{tries}"
+        name = f"seqc_lstm_37d2dd7c5aa1_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
