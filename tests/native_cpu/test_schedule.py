@@ -20,10 +20,10 @@ def step_block(name: str) -> Block:
     return lower(build.load(ROOT / "specs" / f"{name}.seq"), "step")
 
 
-def step_of(name: str) -> str:
-    """The text of one forward step."""
+def step_of(name: str, loop: str = "for (; step < T; ++step)") -> str:
+    """The text of one forward step, or of another loop over steps."""
     text = native_source(step_block(name)).text
-    start = text.index("for (i64 step = 0; step < T; ++step)")
+    start = text.index(loop)
     return text[start : text.index("\n  }\n", start)].split("if (save && step %")[-1].split("\n    }\n", 1)[-1]
 
 
@@ -34,6 +34,14 @@ def test_a_matrix_state_is_read_as_often_as_the_recurrence_asks(name: str, passe
     step = step_of(name)
     assert step.count(f"load({state} +") == passes
     assert step.count(f"store({state} +") == 1
+
+
+@pytest.mark.parametrize(("name", "state"), [("gla", "w.s_S"), ("linear_attention", "w.s_S"), ("mamba", "w.s_h")])
+def test_two_steps_read_a_matrix_state_once(name: str, state: str) -> None:
+    steps = step_of(name, "for (; step + 2 <= T; step += 2)")
+    assert steps.count(f"load({state} +") == 1
+    assert steps.count(f"store({state} +") == 1
+    assert "step + 2 <= T" not in native_source(step_block("delta_rule")).text  # it would read its state a third time
 
 
 def test_gates_are_computed_once_per_step_not_per_element() -> None:
