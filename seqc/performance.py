@@ -216,9 +216,9 @@ def _why_spilling(chosen: Chosen, name: str) -> str:
     asked = one.choice.spills(name)
     others = [told for told in asked if told[0] != one.choice.tiles(name)]
     rows = chosen.block.rows
-    text = f"none of the {len(asked)} tiles that the toolchain was asked about with {rows} rows keeps all registers"
     if not others:
-        return text
+        return f"the smallest tiles that may be taken with {rows} rows, the only ones asked about, do not keep all registers"
+    text = f"none of the {len(asked)} tiles that the toolchain was asked about with {rows} rows keeps all registers"
     tiles, verdict, time = others[0]
     words = ", ".join(f"{n} {v}" for n, v in tiles.items() if n != "C")
     mine = next((t for at, _, t in asked if at == one.choice.tiles(name)), one.nanoseconds)
