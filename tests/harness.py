@@ -151,16 +151,16 @@ def compare_split(case: Case, forward: Call, at: int, tolerance: float) -> None:
         close(x, y.numpy(), tolerance, f"{name}_T split at {at}", x.dtype)
 
 
-def compare_steps(case: Case, forward: Call, step: Call, tolerance: float) -> None:
+def compare_steps(case: Case, forward: Call, step: Call, tolerance: float, dtype: torch.dtype = torch.float64) -> None:
     """A loop of single steps equals the run."""
     p = case.program
-    args = tensors(case)
+    args = tensors(case, dtype)
     inputs, rest = args[: len(p.inputs)], args[len(p.inputs) :]
     params, states = rest[: len(p.params)], rest[len(p.params) :]
     count, steps = len(p.output_decls), inputs[0].shape[1]
     whole = forward(*args)
     for t in range(steps) if p.direction == "forward" else reversed(range(steps)):
-        made = step(*(x[:, t] for x in inputs), *params, *states)
+        made = step(*(x[:, t].contiguous() for x in inputs), *params, *states)
         states = list(made[count:])
         for i, name in enumerate(p.output_decls):
             close(made[i], whole[i][:, t].numpy(), tolerance, f"{name} at step {t}", made[i].dtype)

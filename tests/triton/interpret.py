@@ -1,7 +1,8 @@
 """The process that runs emitted Triton kernels in Triton's interpreter, on the CPU, against the float64 reference.
 
-In: one JSON object a line on standard input: a spec's path, a form (or null), rows, and runs. Out: one JSON line each: null,
-or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
+In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, and "steps", the length at
+which a loop of single steps is compared with a run (0: none). Out: one JSON line each: null, or what went wrong. It is
+a process of its own because the interpreter is chosen when Triton is first imported.
 
 Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
 and sums of 16), with a factor of 10 for the growth of triangular inverses on repeated keys: 1e-4 of the largest element
@@ -44,7 +45,7 @@ def main() -> None:
     from seqc.build import load
     from seqc.diagnostics import Unsupported
     from seqc.driver import lower
-    from tests.harness import compare, draw
+    from tests.harness import compare, compare_steps, draw
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -68,6 +69,12 @@ def main() -> None:
                             compare(drawn, made["_forward_triton"], made["_backward_triton"], tolerance, torch.float32)
                     except AssertionError as error:
                         said = said or f"T={steps} hard={hard} two kernels={few}: {' '.join(str(error).split())[:600]}"
+            if case.get("steps") and not program.no_step:
+                try:
+                    drawn = draw(program, case["steps"], seed=3)
+                    compare_steps(drawn, made["_infer_triton"], made["_step_triton"], EASY, torch.float32)
+                except AssertionError as error:
+                    said = said or f"steps: {' '.join(str(error).split())[:600]}"
             print(json.dumps(said), flush=True)
 
 

@@ -50,11 +50,12 @@ EDGES: list[tuple[str, str | None]] = [
 SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 
-def interpret(cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, dict[str, int]]]) -> None:
+def interpret(cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, dict[str, int]]], steps: int = 0) -> None:
     """Fails with what went wrong in any case (spec, form; None is the compiler's choice), each at all runs (length, whether
-    arguments are extreme, sizes)."""
+    arguments are extreme, sizes), and in a loop of that many single steps."""
+    given = {"runs": runs, "steps": steps}
     lines = [
-        json.dumps({"path": str(PATHS[name]), "form": form, "rows": None if form == "step" else ROWS, "runs": runs})
+        json.dumps({"path": str(PATHS[name]), "form": form, "rows": None if form == "step" else ROWS} | given)
         for name, form in cases
     ]
     done = subprocess.run(
@@ -73,7 +74,7 @@ def interpret(cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, d
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_lengths_dims_and_extreme_arguments(part: int) -> None:
-    interpret(EDGES[part::PARTS], RUNS)
+    interpret(EDGES[part::PARTS], RUNS, steps=3)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
