@@ -262,10 +262,12 @@ class KernelWriter:
         if not copies and printer.divisible:
             printer.team = "steps" if name in self.token else "once"
             return [*printer.print(), "team.meet();"]
-        own = [i.kind in ("keep", "reduce") and self.kept.get(i.value) == "" for i in nest.items]
-        if all(own):  # variables: each thread has its own
-            return [*printer.print(), "team.meet();"]
-        assert not any(own), "a nest that fills both variables and memory"
+        own = [i for i in nest.items if i.kind in ("keep", "reduce") and self.kept.get(i.value) == ""]
+        if own:  # variables: each thread has its own, before what the others of the nest overwrite
+            rest = [i for i in nest.items if i not in own]
+            lines = [*NestPrinter(Nest(nest.space, tuple(own)), axis, scene, visible).print(), "team.meet();"]
+            known = visible | {i.value for i in own}
+            return lines + (self._nest(name, Nest(nest.space, tuple(rest)), axis, scene, known) if rest else [])
         return ["if (team.first()) {", *("  " + line for line in copies or printer.print()), "}", "team.meet();"]
 
     def _split(self, nest: Nest) -> list[Nest]:
