@@ -162,9 +162,16 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
     return [
         *lines, "  const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {",
         "    int failed = 0;", *body, "    return failed;", "  };",
-        f"  constexpr bool wide = {_work(plan)} > 131072;  // a step is worth several meetings of threads",
+        f"  constexpr bool wide = {_wide(plan)};  // whether a step is worth several meetings of threads",
         "  return run_programs(programs, several ? threads : 1, wide, run);", "}",
     ]
+
+
+def _wide(plan: Plan) -> str:
+    """Whether several threads may share a program: cells alone, for a matrix state has columns enough to share out."""
+    if plan.every > 1:
+        return "false"
+    return f"{_work(plan)} > 131072"
 
 
 def _where(plan: Plan) -> list[str]:
