@@ -89,7 +89,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
         ours = next((timed[name] for name in OURS if name in timed), None)
         if ours is None:
             continue
-        peers = [row for name, row in timed.items() if name not in (*OURS, LOOP)]
+        peers = [row for name, row in timed.items() if not name.startswith("seqc ") and name != LOOP]
         best = min(peers, key=lambda row: row.ratio[1] if row.ratio else 0.0, default=None)
         disturbed = ours.others is not None and ours.others > ALLOWED
         words = [f"{label}, {shape}", part, cells(ours)[1] + (" (disturbed by others)" if disturbed else "")]
