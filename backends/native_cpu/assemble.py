@@ -100,9 +100,9 @@ def zeros(array: Array) -> str:
 
 
 def position(roles: Roles, team: bool = False) -> str:
-    """The parameters of a program function that say which program it is; of a block of rows, and who runs it with us."""
+    """The parameters of a program function that say which program it is; of a team's, and who runs it with us."""
     names = ["o_B" if roles.blocked else "i_B", *(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel"]
-    return ", ".join([f"i64 {n}" for n in names] + (["const Team& team"] if team and roles.blocked else []))
+    return ", ".join([f"i64 {n}" for n in names] + (["const Team& team"] if team else []))
 
 
 def sequence_lines(roles: Roles, every: int) -> list[str]:
@@ -156,22 +156,15 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
         f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster",
     ]
     body = [*_where(plan), *_run(plan, name, flags)]
-    if not roles.blocked or name == "step":
+    if not plan.teams or name == "step":
         return [*lines, "  int failed = 0;", f"{PARALLEL} if (several)",
                 "  for (i64 program = 0; program < programs; ++program) {", *body, "  }", "  return failed;", "}"]
     return [
         *lines, "  const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {",
         "    int failed = 0;", *body, "    return failed;", "  };",
-        f"  constexpr bool wide = {_wide(plan)};  // whether a step is worth several meetings of threads",
+        f"  constexpr bool wide = {_work(plan)} > 131072;  // whether a step is worth several meetings of threads",
         "  return run_programs(programs, several ? threads : 1, wide, run);", "}",
     ]
-
-
-def _wide(plan: Plan) -> str:
-    """Whether several threads may share a program: cells alone, for a matrix state has columns enough to share out."""
-    if plan.every > 1:
-        return "false"
-    return f"{_work(plan)} > 131072"
 
 
 def _where(plan: Plan) -> list[str]:
@@ -186,7 +179,7 @@ def _where(plan: Plan) -> list[str]:
 def _run(plan: Plan, name: str, flags: Sequence[str]) -> list[str]:
     """Call the program function."""
     roles = plan.roles
-    team = ["team"] if roles.blocked and name != "step" else []
+    team = ["team"] if plan.teams and name != "step" else []
     indices = ", ".join([*(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel", *team])
 
     def call(rows: str, start: str) -> str:

@@ -258,7 +258,7 @@ class _Backward:
             *struct("Backward", arrays), "", *scratch_lines(plan, writer, "BackwardScratch"), "",
             *dict.fromkeys(self.zeros),
             *template_head(plan, ""),
-            f"int backward_program(const Backward& a, const Call& call, {position(roles, team=True)}) {{",
+            f"int backward_program(const Backward& a, const Call& call, {position(roles, plan.teams)}) {{",
             *open_program(plan, "backward"), *params, *("  " + x for x in self.start),
             *first_member(plan, clear),
             *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),

@@ -104,7 +104,7 @@ def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
     blocked = plan.roles.blocked
     struct_name = f"{name.capitalize()}Scratch" + ("<w_B>" if blocked else "")
     lines = [f"  {struct_name}* const memory = scratch<{struct_name}>();"]
-    if blocked and sequence:
+    if plan.teams and sequence:
         lines = [f"  if (team.first()) team.common->memory = scratch<{struct_name}>();", "  team.meet();",
                  f"  {struct_name}* const memory = static_cast<{struct_name}*>(team.common->memory);"]
     lines += ["  if (!memory) return 1;", f"  {struct_name}& w = *memory;"]
@@ -183,7 +183,7 @@ def forward_text(plan: Plan) -> str:
         *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
         *shifted_zeros(plan, arrays),
         *template_head(plan, "bool save"),
-        f"int forward_program(const Forward& a, const Call& call, {position(roles, team=True)}) {{",
+        f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}) {{",
         *open_program(plan, "forward"), *params, *("  " + x for x in start),
         *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
         "  i64 step = 0;",
@@ -274,7 +274,7 @@ def _several(
 
 def first_member(plan: Plan, lines: list[str]) -> list[str]:
     """Lines that one thread of a team runs."""
-    if not lines or not plan.roles.blocked:
+    if not lines or not plan.teams:
         return ["  " + line for line in lines]
     return ["  if (team.first()) {", *("    " + line for line in lines), "  }", "  team.meet();"]
 

@@ -52,7 +52,7 @@ class KernelWriter:
         self.names = dict(plan.names)
         self.lines = dict(plan.lines)
         self.token: tuple[str, ...] = ()
-        self.team = plan.roles.blocked and title != "step"  # whether several threads may share a program
+        self.team = plan.teams and title != "step"  # whether several threads may share a program
         self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}

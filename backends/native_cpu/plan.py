@@ -74,6 +74,12 @@ class Plan:
         return {f.array: f.dims for f in sides if f.array in self.factors}
 
     @property
+    def teams(self) -> bool:
+        """Whether several threads may share a program of a sequence: cells alone, for a matrix state has columns enough to
+        share out."""
+        return self.every == 1 and self.roles.blocked
+
+    @property
     def recompute(self) -> bool:
         """Whether backward runs the steps between checkpoints again."""
         return self.every > 1 and bool(self.saved_states)
