@@ -81,7 +81,7 @@ class _Composer:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        names = "forward|infer|backward|step|ready"
+        names = "forward|infer|backward|step" + ("|ready" if self.suffix == "cpu" else "")  # Triton's asks for sizes alone
         core = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_core_\1_{self.suffix}", self.kernel.text)
         made = [self._forward("forward"), self._forward("infer"), self._step(), self._backward()]
         if self.suffix == "cpu":

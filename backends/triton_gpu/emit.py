@@ -13,9 +13,13 @@ from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher, Tiles
+from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
+from seqc.backends.triton_gpu.room import open_dims, room_text
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
+from seqc.backends.triton_gpu.summary import summarize
 from seqc.block import BATCH, Block
+from seqc.emit.names import safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Kernels
 
@@ -32,13 +36,21 @@ def triton_kernels(
     plan = plan or schedule(block)
     printed = print_all(plan)
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan) for name in printed}
-    launcher = Launcher(plan, printed, chosen)
+    sizes = {name: dim.default or WHOLE for name, dim in block.program.dims.items()}
+    summaries = {name: summarize(plan, one, sizes, "bf16") for name, one in printed.items()}
+    open_ = open_dims(block.program, summaries.values())
+    launcher = Launcher(plan, printed, chosen, open_)
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     kernels = [p.text for p in printed.values()]
     support = [SUPPORT, *([shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else [])]
+    if open_:
+        blocks = {name: one.blocks for name, one in chosen.items()}
+        lengths = {d: launcher.length_of_tile(d, printed.values()) for d in open_}
+        support.append(room_text(block.program.name, summaries, blocks, open_, launcher.dims, launcher.blocks, lengths))
     texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
     text = "\n\n\n".join(t.strip() for t in texts) + "\n"
-    return Kernels(text, saved=launcher.saved(), infer=True, packs=True)
+    limited = tuple(safe_name(d) for d in open_)
+    return Kernels(text, saved=launcher.saved(), infer=True, packs=True, limited=limited)
 
 
 def print_all(plan: Schedule) -> dict[str, Printed]:

@@ -7,7 +7,7 @@ programs are plain `sum`s of partial results in a fixed order: no atomics, so a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
@@ -20,6 +20,7 @@ from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.emit.signature import Saved
 from seqc.graph import Node
+from seqc.intervals import ANY
 from seqc.program import TensorDecl
 
 TAB = "    "
@@ -55,19 +56,25 @@ class Tiles:
 
 
 class Launcher:
-    """Prints the functions of one schedule. printed: kernel name ("forward", ...) -> its text."""
+    """Prints the functions of one schedule. printed: kernel name ("forward", ...) -> its text; open_: dims whose sizes at a
+    call limit what fits a program (`room`)."""
 
-    def __init__(self, schedule: Schedule, printed: Mapping[str, Printed], tiles: Mapping[str, Tiles]) -> None:
-        self.schedule, self.printed, self.tiles = schedule, printed, tiles
+    def __init__(
+        self, schedule: Schedule, printed: Mapping[str, Printed], tiles: Mapping[str, Tiles], open_: Sequence[str] = ()
+    ) -> None:
+        self.schedule, self.printed, self.tiles, self.open = schedule, printed, tiles, open_
         self.program, self.roles = schedule.block.program, schedule.roles
         program = self.program
         arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
         self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in arguments} | {"blocks", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
+        self.taken |= {"io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.any = safe_name(arguments[0]) if arguments else "x"
+        plain = [x for x, decl in program.inputs.items() if decl.range == ANY]
+        self.main = safe_name(plain[0]) if plain else self.any
 
     def fresh(self, wanted: str) -> str:
         name = wanted
@@ -171,14 +178,17 @@ class Launcher:
         split = {one[1:] for k in kernels for one in k.grid if one.startswith(PIECES)}
         if d not in wanted | split:
             return []
-        least = 16 if any(d in k.in_dots for k in kernels) else 1
-        code = f"_pad({self.dims[d]}{f', {least}' if least > 1 else ''})"
+        code, least = self.length_of_tile(d, kernels), 16 if any(d in k.in_dots for k in kernels) else 1
         if d not in split:
             return [f"{self.blocks[d]} = {code}"]
         most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels)
         count = f"-(-{self.dims[d]} // {self.blocks[d]})"
         count = f"B if cu_seqlens is not None else {count}" if d == BATCH else count
         return [f"{self.blocks[d]} = min({code}, {max(most, least)})", f"{self.counts[d]} = {count}"]
+
+    def length_of_tile(self, d: str, kernels: Iterable[Printed]) -> str:
+        """The length of a tile that holds a dim whole."""
+        return f"_pad({self.dims[d]}{', 16' if any(d in k.in_dots for k in kernels) else ''})"
 
     def grid(self, printed: Printed) -> str:
         """The number of programs."""
@@ -195,7 +205,11 @@ class Launcher:
         names = {**{d: self.dims[d] for d in self.program.dims}, "t": str(rows), "s": str(rows)}
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
         named += [f"{x}={x}" for x in SETTINGS if f" {x}: tl.constexpr" in printed.text]
-        named += [f"num_warps={tile.warps}", f"num_stages={tile.stages}", "enable_fp_fusion=True"]
+        stages = str(tile.stages)
+        if self.open and tile.stages > 1:
+            sizes = ", ".join(self.dims[d] for d in self.open)
+            stages = f'_stages("{printed.kernel.name}", {stages}, {self.main}, {sizes})'
+        named += [f"num_warps={tile.warps}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
         return [*lines, ")"]
@@ -343,7 +357,7 @@ class Launcher:
         blocks = f"(T + {rows - 1}) // {rows}" if rows > 1 else "T"
         out = []
         for s in self.schedule.saved:
-            batch, *dims = self.program.states[s].axes
+            batch, *dims = (safe_name(d.rstrip("'")) for d in self.program.states[s].axes)
             packed = ("1", f"T // {rows} + B" if rows > 1 else "T", *dims)
             out.append(Saved(f"{s}_in", (batch, blocks, *dims), packed=packed))
         return tuple(out)

@@ -61,10 +61,21 @@ def _choice_text(sig: Signature) -> str:
         lines.append(f"    x = tensors[{sig.arguments.index(main_input(sig))}]")
     if sig.triton:
         test = 'x.device.type == "cuda"' + ("" if sig.triton.float64 else " and x.dtype != torch.float64")
+        if sig.triton.limited:
+            test += f" and _ready_triton({', '.join(['x', *(_size(sig, d) for d in sig.triton.limited)])})"
         lines += [f"    if {test}:", "        return _TRITON"]
     if sig.cpu:
         lines += ['    if x.device.type == "cpu" and _ready_cpu(*tensors):', "        return _CPU"]
     return "\n".join([*lines, "    return _TORCH"])
+
+
+def _size(sig: Signature, dim: str) -> str:
+    """The size of a dim, from the first argument that has it, with a time axis or without."""
+    for at, axes in enumerate(layouts(sig).values()):
+        if dim in axes:
+            x = "x" if at == sig.arguments.index(main_input(sig)) else f"tensors[{at}]"
+            return f"{x}.shape[{axes.index(dim) - len(axes)}]"
+    return str(next(d.default for d in sig.dims if d.name == dim))
 
 
 def operators_text(sig: Signature) -> str:

@@ -28,6 +28,7 @@ def emit(sig: Signature) -> str:
         "from __future__ import annotations",
         "",
         *(["import math"] if uses_math else []),
+        *(["import warnings"] if any("warnings." in text for text in kernels) else []),
         "from collections.abc import Callable",
         "from typing import NamedTuple",
         "",

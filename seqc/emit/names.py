@@ -28,7 +28,7 @@ set_submodule share_memory state_dict step to to_empty train training type xpu z
 """
 
 # Names that emitted files use: imports, and locals of generated functions.
-_FILE = "NamedTuple Tensor annotations carry ctx cu_seqlens device dtype form math reverse saved self tl torch triton"
+_FILE = "NamedTuple Tensor annotations carry ctx cu_seqlens device dtype form math reverse saved self tl torch triton warnings"
 
 RESERVED: frozenset[str] = frozenset(
     [*keyword.kwlist, *dir(builtins), *_CPP.split(), *_MODULE.split(), *_FILE.split()],

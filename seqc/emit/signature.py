@@ -19,6 +19,8 @@ The functions of a `Kernels`, SUFFIX "torch", "triton" or "cpu"; names in the or
     _step_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)     one step: no time axis
     _ready_cpu(inputs..., params..., NAME_0...) -> bool    whether the native code can run on these, with or without a
                                                     time axis; asked at every call and in tracing, so it remembers
+    _ready_triton(x, dims...) -> bool               whether the kernels can run at these sizes of the dims `limited`, on
+                                                    inputs such as x; asked likewise. It warns where they cannot
 
 Where `Kernels.packs`, the first three also take the keywords `cu_seqlens` (None, or bounds [B + 1]; a sequence may have no
 steps) and `reverse` (every sequence from its last step to its first). Where not, the boundary flips, and runs the
@@ -110,6 +112,7 @@ class Kernels:
     part kernels are written `@triton.jit` and use `triton` and `tl`; emission puts the import off until a CUDA tensor
     arrives. infer: whether the text defines `_infer_SUFFIX`. float64: whether float64 inputs are served (by the torch
     part always); where not, the torch part takes them. packs: whether the functions take `cu_seqlens` and `reverse`.
+    limited: dims that `_ready_triton` must be asked about.
     """
 
     text: str
@@ -117,6 +120,7 @@ class Kernels:
     infer: bool = False
     float64: bool = False
     packs: bool = False
+    limited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

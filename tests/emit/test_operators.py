@@ -1,15 +1,21 @@
 """The operators as torch sees them: opcheck, torch.compile, several imports of one file, autocast, dtypes."""
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from seqc.compiled import Options, compile_spec
 from seqc.emit import emit
 from seqc.load_emitted import load_emitted
 from tests.emit import bodies
 from tests.emit.data import cell_data, decay_data
+
+SPECS = Path(__file__).parents[2] / "specs"
 
 
 @pytest.mark.parametrize("T", [0, 5])
@@ -153,3 +159,19 @@ def test_compiled_step_and_autocast(decay: ModuleType) -> None:
     args = decay_data(5, torch.float32)
     compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
     assert all(torch.equal(a, b) for a, b in zip(compiled(*args), run(*args), strict=True))
+
+
+def test_sizes_that_outgrow_a_gpu_run_in_plain_torch_and_say_so() -> None:
+    """Four matrices, each read both ways by the gradient, stay in shared memory: 128 KiB of the 227 at D = 64, 512 at 128."""
+    module = load_emitted(compile_spec(SPECS / "lstm.seq", Options("triton")).text, "limited")
+    with FakeTensorMode(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for size, form in ((64, module._TRITON), (65, module._TORCH), (128, module._TORCH), (128, module._TORCH)):
+            x, state = (torch.empty(*axes, 2, size, device="cuda", dtype=torch.bfloat16) for axes in ((3, 5), (3,)))
+            matrix = torch.empty(2, size, size, device="cuda", dtype=torch.bfloat16)
+            assert module._form(x, x, x, x, *[matrix] * 4, state, state) is form
+    words = [str(one.message) for one in said]
+    assert len(words) == 2 and "D = 128" in words[1] and "232448 on cuda" in words[1] and "plain torch runs" in words[1]
+    assert module._stages("backward", 3, torch.empty(1, dtype=torch.bfloat16), 64) == 3
+    assert module._stages("backward", 3, torch.empty(1, dtype=torch.float32), 64) == 3
+    assert module._stages("backward", 3, torch.empty(1, dtype=torch.bfloat16), 112) == 1

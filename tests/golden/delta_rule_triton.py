@@ -37,6 +37,7 @@ Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each f
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -795,6 +796,54 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
+def _room(device):
+    """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 232448
+    told = torch.cuda.get_device_properties(device)
+    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
+
+
+def _needs_triton(io, K):
+    """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
+    BK = _pad(K, 16)
+    return {
+        "forward": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
+        "infer": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
+        "backward": (16 * BK * 2 * io, 16 * BK * (2 * io + 4) + 256 * 2 * io),
+        "states": (256 * io + 16 * BK * io, 16 * BK * io + 256 * io),
+        "outputs": (16 * BK * 2 * io, 16 * BK * (2 * io + 4) + 256 * io),
+        "cotangents": (512 * io + 32 * BK * io, 16 * BK * 2 * io + 512 * io),
+        "gradients": (32 * BK * 2 * io, 16 * BK * 2 * io + 32 * BK * 8 + 512 * 2 * io),
+    }
+
+
+def _stages(kernel, most, x, K):
+    """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
+    kept, loads = _needs_triton(x.element_size(), K)[kernel]
+    return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
+
+
+_READY = {}  # device, dtype and sizes -> whether the kernels fit
+
+
+def _ready_triton(x, K):
+    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+    K = int(K)
+    key = x.device, x.dtype, K
+    if key not in _READY:
+        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), K).values()))
+        _READY[key] = need <= room
+        if need > room:
+            warnings.warn(
+                f"delta_rule: with K = {K} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
+                f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
+                f"seqc compile SPEC --dim K={K}",
+                stacklevel=2,
+            )
+    return _READY[key]
+
+
 def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
@@ -816,7 +865,7 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     if NT > 1 and cu_seqlens is None and _few(B * H * NV, q):
         delta_rule_states_kernel[(B * H * NV,)](
             S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=3, enable_fp_fusion=True,
+            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
             beta, k, q, S_in, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
@@ -825,7 +874,8 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, beta, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K),
+            enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
@@ -851,7 +901,7 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
         S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_states_kernel[(B * H * NV,)](
             S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=3, enable_fp_fusion=True,
+            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
             beta, k, q, S_in, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
@@ -860,7 +910,8 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     else:
         delta_rule_infer_kernel[(B * H * NV,)](
             S_0, q, beta, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K),
+            enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -890,7 +941,8 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         delta_rule_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, beta, k, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=3, enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2, num_stages=_stages("cotangents", 3, q, K),
+            enable_fp_fusion=True,
         )
         delta_rule_gradients_kernel[(NT * B * H * NV,)](
             beta, k, S_in, v, d_o, d_q, d_S_out, q, d_beta, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
@@ -909,7 +961,7 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
         delta_rule_backward_kernel[(B * H * NV,)](
             d_S_T, beta, k, q, d_o, d_v, v, S_in, d_beta, d_k, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V,
             BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2,
-            num_stages=3, enable_fp_fusion=True,
+            num_stages=_stages("backward", 3, q, K), enable_fp_fusion=True,
         )
         d_beta = d_beta.sum(0)
         d_k = d_k.sum(0)
@@ -1039,7 +1091,7 @@ _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_trito
 def _form(*tensors):
     """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64:
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1]):
         return _TRITON
     return _TORCH
 
@@ -1306,10 +1358,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_8a70068e0d56", 0
+    name, tries = "seqc_delta_rule_e76de0e744ac", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_8a70068e0d56_{tries}"
+        name = f"seqc_delta_rule_e76de0e744ac_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -33,6 +33,7 @@ Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -417,6 +418,51 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
+def _room(device):
+    """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 232448
+    told = torch.cuda.get_device_properties(device)
+    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
+
+
+def _needs_triton(io, D):
+    """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
+    BD = _pad(D, 16)
+    stays = 0 if torch.version.hip else 1  # what is kept from turn to turn: registers hold it on AMD
+    return {
+        "forward": (16 * BD * 2 * io + stays * BD * BD * 3 * io, 16 * BD * 3 * io),
+        "infer": (16 * BD * 2 * io + stays * BD * BD * 3 * io, 16 * BD * 3 * io),
+        "backward": (16 * BD * 2 * io + stays * BD * BD * 6 * io, 16 * BD * (4 * io + 4)),
+    }
+
+
+def _stages(kernel, most, x, D):
+    """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
+    kept, loads = _needs_triton(x.element_size(), D)[kernel]
+    return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
+
+
+_READY = {}  # device, dtype and sizes -> whether the kernels fit
+
+
+def _ready_triton(x, D):
+    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+    D = int(D)
+    key = x.device, x.dtype, D
+    if key not in _READY:
+        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), D).values()))
+        _READY[key] = need <= room
+        if need > room:
+            warnings.warn(
+                f"gru: with D = {D} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
+                f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
+                f"seqc compile SPEC --dim D={D}",
+                stacklevel=2,
+            )
+    return _READY[key]
+
+
 def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, D = x_r.shape
@@ -433,7 +479,8 @@ def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seql
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     gru_forward_kernel[(NB * H,)](
         R_r, b_r, R_n, b_n, R_z, b_z, h_0, h_in, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
-        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, x_r, D),
+        enable_fp_fusion=True,
     )
     return h, h_T, h_in
 
@@ -453,7 +500,8 @@ def _infer_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlen
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     gru_infer_kernel[(NB * H,)](
         R_r, b_r, R_n, b_n, R_z, b_z, h_0, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
-        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, x_r, D),
+        enable_fp_fusion=True,
     )
     return h, h_T
 
@@ -482,7 +530,7 @@ def _backward_triton(
     gru_backward_kernel[(NB * H,)](
         R_z, b_z, R_r, b_r, R_n, b_n, d_h_T, h_in, x_z, x_n, x_r, d_h, d_x_n, d_x_r, d_x_z, R_n_0_right, d_h_0,
         d_b_r, d_b_n, d_b_z, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-        num_warps=4, num_stages=3, enable_fp_fusion=True,
+        num_warps=4, num_stages=_stages("backward", 3, x_r, D), enable_fp_fusion=True,
     )
     d_b_r = d_b_r.sum(0)
     d_b_n = d_b_n.sum(0)
@@ -615,7 +663,7 @@ _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_trito
 def _form(*tensors):
     """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64:
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1]):
         return _TRITON
     return _TORCH
 
@@ -907,10 +955,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_1ed41b5666ab", 0
+    name, tries = "seqc_gru_5884f2376135", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_1ed41b5666ab_{tries}"
+        name = f"seqc_gru_5884f2376135_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]

@@ -38,6 +38,7 @@ Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each f
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -745,6 +746,54 @@ def _few(programs, x):
     return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
+def _room(device):
+    """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 232448
+    told = torch.cuda.get_device_properties(device)
+    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
+
+
+def _needs_triton(io, K):
+    """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
+    BK = _pad(K, 16)
+    return {
+        "forward": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
+        "infer": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
+        "backward": (16 * BK * 2 * io, 32 * BK * 2 * io + 512 * 2 * io + 16 * BK * 4),
+        "states": (1024 * io + 32 * BK * io, 1024 * io + 32 * BK * io),
+        "outputs": (1024 * io + 32 * BK * io, 32 * BK * (2 * io + 4) + 1024 * io),
+        "cotangents": (2048 * io + 32 * BK * io, 32 * BK * io + 2048 * io),
+        "gradients": (64 * BK * 2 * io, 64 * BK * 8 + 2048 * 2 * io + 32 * BK * 2 * io),
+    }
+
+
+def _stages(kernel, most, x, K):
+    """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
+    kept, loads = _needs_triton(x.element_size(), K)[kernel]
+    return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
+
+
+_READY = {}  # device, dtype and sizes -> whether the kernels fit
+
+
+def _ready_triton(x, K):
+    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+    K = int(K)
+    key = x.device, x.dtype, K
+    if key not in _READY:
+        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), K).values()))
+        _READY[key] = need <= room
+        if need > room:
+            warnings.warn(
+                f"retention: with K = {K} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
+                f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
+                f"seqc compile SPEC --dim K={K}",
+                stacklevel=2,
+            )
+    return _READY[key]
+
+
 def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
@@ -768,7 +817,7 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
         NV = -(-V // BV)
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=3, enable_fp_fusion=True,
+            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(NT * B * H * NV,)](
             q, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
@@ -777,7 +826,8 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         retention_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K),
+            enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
@@ -805,7 +855,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
         S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=3, enable_fp_fusion=True,
+            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(NT * B * H * NV,)](
             q, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
@@ -814,7 +864,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         retention_infer_kernel[(B * H * NV,)](
             S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K), enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -843,7 +893,8 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         retention_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K),
+            enable_fp_fusion=True,
         )
         retention_gradients_kernel[(NT * B * H * NV,)](
             S_in, d_o, k, v, d_q, d_S_out, q, d_v, d_k, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
@@ -859,8 +910,8 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         retention_backward_kernel[(B * H * NV,)](
             d_S_T, k, d_o, v, S_in, d_q, q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=2,
-            enable_fp_fusion=True,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=_stages("backward", 2, q, K), enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
@@ -989,7 +1040,7 @@ _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_trito
 def _form(*tensors):
     """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64:
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1]):
         return _TRITON
     return _TORCH
 
@@ -1255,10 +1306,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_471633155aa6", 0
+    name, tries = "seqc_retention_77259bb9fab5", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_471633155aa6_{tries}"
+        name = f"seqc_retention_77259bb9fab5_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
