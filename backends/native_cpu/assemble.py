@@ -79,9 +79,9 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
     base = f"p_{ident(array.name)}"
     address = f"a.g_{ident(array.name)}" + ("" if offset == "0" else f" + {offset}")
     place = array.place(roles, base)
-    if "T" in array.axes and writer.streams is not None:
+    if "T" in array.axes and writer.streams:
         step = product([array.extent(i) for i in range(array.axes.index("T") + 1, len(array.axes))])
-        place = replace(place, ahead=f"{writer.streams}way * ({step})")
+        place = replace(place, ahead=f"onward * ({step})")
     if not when:
         return [f"{kind} __restrict const {base} = {address};"], place
     zeros = f"zeros_{ident(array.name)}"

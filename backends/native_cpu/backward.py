@@ -16,6 +16,7 @@ from seqc.backends.native_cpu.forward import (
     TIME,
     first_member,
     input_pointers,
+    onward,
     open_program,
     param_pointers,
     saved_arrays,
@@ -287,7 +288,7 @@ class _Backward:
         else:
             lines += [
                 "  for (i64 step = T - 1; step >= 0; --step) {",
-                f"    {TIME}",
+                f"    {TIME}", *onward(plan, "-way", 2),
                 *("    " + x for x in token),
                 *writer.region("token", 2, ("fixed",)),
                 "  }",

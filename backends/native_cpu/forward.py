@@ -91,6 +91,11 @@ def template_head(plan: Plan, flags: str) -> list[str]:
     return [f"template <{', '.join(words)}>"] if words else []
 
 
+def onward(plan: Plan, way: str, indent: int) -> list[str]:
+    """The direction of a loop over steps, where a step fetches what the next one reads."""
+    return ["  " * indent + f"const i64 onward = {way};"] if plan.streams else []
+
+
 def scratch_lines(plan: Plan, writer: KernelWriter, name: str) -> list[str]:
     """The struct of a kernel's buffers."""
     lines = writer.scratch(name)
@@ -201,7 +206,7 @@ def forward_text(plan: Plan) -> str:
             f"    {TIME}", *token, *several, *kept,
             *writer.region("several", 2, ("fixed",)), "  }",
         ]
-    lines += ["  for (; step < T; ++step) {", f"    {TIME}", *token, *kept,
+    lines += [*onward(plan, "way", 1), "  for (; step < T; ++step) {", f"    {TIME}", *token, *kept,
               *writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),
               "  return 0;", "}", ""]
     return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), ["save"])])

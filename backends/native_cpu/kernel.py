@@ -58,9 +58,7 @@ class KernelWriter:
         self.packed: dict[tuple[Node, str], str] = {}
         self.axis_of: dict[tuple[str, int], str | None] = {}
         self.lane: str | None = None
-        # the sign of a step in memory, where a step does so little per element that memory is what it waits for
-        forward = (title == "forward") == (plan.program.direction == "forward")
-        self.streams = ("" if forward else "-") if plan.streams else None
+        self.streams = plan.streams  # whether a step fetches what the next one reads
 
     # ---- collecting ----
 
@@ -258,6 +256,7 @@ class KernelWriter:
         copies = transposed(nest, scene)
         printer = NestPrinter(nest, axis, scene, visible)
         if not self.team:
+            printer.onward = self.streams and name == "token" and self.title != "step"
             return copies or printer.print()
         if not copies and printer.divisible:
             printer.team = "steps" if name in self.token else "once"

@@ -72,6 +72,7 @@ class NestPrinter:
         self.lines: list[str] = []
         self.indent = 0
         self.team = ""
+        self.onward = False  # whether vectors follow the direction of steps in memory
 
     @property
     def divisible(self) -> bool:
@@ -186,10 +187,15 @@ class NestPrinter:
 
     def _blocks(self, count: str) -> None:
         """Open the loop over blocks of vectors."""
-        if not self.team:
+        onward = self.onward and not any(s.across for s in self.sums)
+        if not self.team and not onward:
             self.open(f"for (i64 c0 = 0; c0 < {count}; c0 += CB)")
             return
         self.put(f"constexpr i64 blocks = {count} / CB;")
+        if onward:
+            self.open("for (i64 b = 0; b < blocks; ++b)")
+            self.put("const i64 c0 = CB * (onward > 0 ? b : blocks - 1 - b);")
+            return
         self.open("for (i64 b = team.from(blocks); b < team.upto(blocks); ++b)")
         turned = self.loops and self.team == "steps"
         self.put(f"const i64 c0 = CB * {'team.there(b, blocks, step)' if turned else 'b'};")
