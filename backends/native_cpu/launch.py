@@ -45,11 +45,16 @@ def _native_run(function, B, T, way, bounds, save, *arrays):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
-def _native_fresh(library, *arrays):
-    """Ask for large pages under new arrays: the first touch of each small page would cost more than writing it."""
-    for x in arrays:
-        if x.nbytes >= 1 << 22:
-            library.seqc_large_pages(x.data_ptr(), x.nbytes)
+def _native_new(library, like, *shape):
+    """A new array. A large one begins on a large page: the first touch of each small page would cost more than writing it."""
+    count, size = math.prod(shape), like.element_size()
+    if count * size < 1 << 22:
+        return like.new_empty(shape)
+    page = (1 << 21) // size
+    whole = like.new_empty(count + page)
+    made = like.new_empty(0).set_(whole.untyped_storage(), -(whole.data_ptr() // size) % page, shape)
+    library.seqc_large_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
 @_functools.cache
@@ -195,11 +200,14 @@ def _main(plan: Plan) -> str:
 
 
 def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
+    """The line that allocates an array; of a sequence's, one that may be large."""
     shape = _shape(plan, array)
     for i, pair in enumerate(zip(array.axes, array.axes[1:], strict=False)):
         if pair in ((BATCH, "T"), (BATCH, SEGMENTS)):
             shape[i : i + 2] = [f"*{_main(plan)}.shape[:2]" if pair[1] == "T" else "*segments"]
-    return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(shape)})"
+    if zero or not {"T", SEGMENTS} & set(array.axes):
+        return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(shape)})"
+    return f"{name} = _native_new({', '.join(['library', _main(plan), *shape])})"
 
 
 def _forward(source: NativeSource) -> str:
@@ -210,7 +218,6 @@ def _forward(source: NativeSource) -> str:
     lines += [f"    {line}" for line in _sizes(source, written)]
     names = {a.name: f"out_{safe_name(a.name)}" for a in written}
     lines += [f"    {_new(plan, a, names[a.name])}" for a in written]
-    lines.append(lay("_native_fresh(", ["library", *(names[a.name] for a in written)], ")", 4))
     arrays = [*_arguments(plan), *(names[a.name] for a in written)]
     lines.append(_call(source, "forward", 1, arrays))
     return "\n".join([*lines, returned([names[a.name] for a in written], 4)])
@@ -224,7 +231,6 @@ def _infer(source: NativeSource) -> str:
     lines += [f"    {line}" for line in _sizes(source, results)]
     names = {a.name: f"out_{safe_name(a.name)}" for a in results}
     lines += [f"    {_new(plan, a, names[a.name])}" for a in results]
-    lines.append(lay("_native_fresh(", ["library", *names.values()], ")", 4))
     arrays = [*_arguments(plan), *(names.get(a.name, "None") for a in written)]
     lines.append(_call(source, "forward", 0, arrays))
     return "\n".join([*lines, returned([names[a.name] for a in results], 4)])
@@ -257,7 +263,6 @@ def _backward(source: NativeSource) -> str:
     # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
     lines += [f"    {_new(plan, a, written[a.name], plan.roles.blocked and BATCH in a.axes[: a.lead])}"
               for a in source.backward if a.written]
-    lines.append(lay("_native_fresh(", ["library", *written.values()], ")", 4))
     given = {**{f"d_{r}": f"d_{safe_name(r)}" for r in results}}
     arrays = [written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward]
     lines.append(_call(source, "backward", 0, arrays))

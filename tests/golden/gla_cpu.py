@@ -1796,11 +1796,16 @@ def _native_run(function, B, T, way, bounds, save, *arrays):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
-def _native_fresh(library, *arrays):
-    """Ask for large pages under new arrays: the first touch of each small page would cost more than writing it."""
-    for x in arrays:
-        if x.nbytes >= 1 << 22:
-            library.seqc_large_pages(x.data_ptr(), x.nbytes)
+def _native_new(library, like, *shape):
+    """A new array. A large one begins on a large page: the first touch of each small page would cost more than writing it."""
+    count, size = math.prod(shape), like.element_size()
+    if count * size < 1 << 22:
+        return like.new_empty(shape)
+    page = (1 << 21) // size
+    whole = like.new_empty(count + page)
+    made = like.new_empty(0).set_(whole.untyped_storage(), -(whole.data_ptr() // size) % page, shape)
+    library.seqc_large_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
 @_functools.cache
@@ -1840,10 +1845,9 @@ def _forward_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
     library, panels = _native_kernel(q.dtype, H, K, V)
-    out_o = q.new_empty(*q.shape[:2], H, V)
+    out_o = _native_new(library, q, *q.shape[:2], H, V)
     out_S_T = q.new_empty(B, H, K, V)
-    out_S_kept = q.new_empty(*segments, H, K, V)
-    _native_fresh(library, out_o, out_S_T, out_S_kept)
+    out_S_kept = _native_new(library, q, *segments, H, K, V)
     _native_run(library.seqc_forward, B, T, way, cu_seqlens, 1, q, k, v, g, S_0, out_o, out_S_T, out_S_kept)
     return out_o, out_S_T, out_S_kept
 
@@ -1857,9 +1861,8 @@ def _infer_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
     library, panels = _native_kernel(q.dtype, H, K, V)
-    out_o = q.new_empty(*q.shape[:2], H, V)
+    out_o = _native_new(library, q, *q.shape[:2], H, V)
     out_S_T = q.new_empty(B, H, K, V)
-    _native_fresh(library, out_o, out_S_T)
     _native_run(library.seqc_forward, B, T, way, cu_seqlens, 0, q, k, v, g, S_0, out_o, out_S_T, None)
     return out_o, out_S_T
 
@@ -1873,12 +1876,11 @@ def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T, *, cu_seqlens=None, rever
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
     library, panels = _native_kernel(q.dtype, H, K, V)
-    grad_q = q.new_empty(panels, *q.shape[:2], H, K)
-    grad_g = q.new_empty(panels, *q.shape[:2], H, K)
-    grad_k = q.new_empty(panels, *q.shape[:2], H, K)
-    grad_v = q.new_empty(*q.shape[:2], H, V)
+    grad_q = _native_new(library, q, panels, *q.shape[:2], H, K)
+    grad_g = _native_new(library, q, panels, *q.shape[:2], H, K)
+    grad_k = _native_new(library, q, panels, *q.shape[:2], H, K)
+    grad_v = _native_new(library, q, *q.shape[:2], H, V)
     grad_S_0 = q.new_empty(B, H, K, V)
-    _native_fresh(library, grad_q, grad_g, grad_k, grad_v, grad_S_0)
     _native_run(
         library.seqc_backward,
         B,
@@ -2291,10 +2293,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_d1567a0fc61e", 0
+    name, tries = "seqc_gla_0f3e27ca982d", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_d1567a0fc61e_{tries}"
+        name = f"seqc_gla_0f3e27ca982d_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

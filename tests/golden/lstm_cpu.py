@@ -36,6 +36,7 @@ Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -1842,11 +1843,16 @@ def _native_run(function, B, T, way, bounds, save, *arrays):
         raise MemoryError("a native kernel found no memory for its buffers")
 
 
-def _native_fresh(library, *arrays):
-    """Ask for large pages under new arrays: the first touch of each small page would cost more than writing it."""
-    for x in arrays:
-        if x.nbytes >= 1 << 22:
-            library.seqc_large_pages(x.data_ptr(), x.nbytes)
+def _native_new(library, like, *shape):
+    """A new array. A large one begins on a large page: the first touch of each small page would cost more than writing it."""
+    count, size = math.prod(shape), like.element_size()
+    if count * size < 1 << 22:
+        return like.new_empty(shape)
+    page = (1 << 21) // size
+    whole = like.new_empty(count + page)
+    made = like.new_empty(0).set_(whole.untyped_storage(), -(whole.data_ptr() // size) % page, shape)
+    library.seqc_large_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
 @_functools.cache
@@ -1878,18 +1884,15 @@ def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
     library, _ = _native_kernel(x_i.dtype, H, D)
-    out_h = x_i.new_empty(*x_i.shape[:2], H, D)
+    out_h = _native_new(library, x_i, *x_i.shape[:2], H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
-    out_kept_0 = x_i.new_empty(*x_i.shape[:2], H, D)
-    out_kept_1 = x_i.new_empty(*x_i.shape[:2], H, D)
-    out_kept_2 = x_i.new_empty(*x_i.shape[:2], H, D)
-    out_kept_3 = x_i.new_empty(*x_i.shape[:2], H, D)
-    out_h_kept = x_i.new_empty(*x_i.shape[:2], H, D)
-    out_c_kept = x_i.new_empty(*x_i.shape[:2], H, D)
-    _native_fresh(
-        library, out_h, out_h_T, out_c_T, out_kept_0, out_kept_1, out_kept_2, out_kept_3, out_h_kept, out_c_kept
-    )
+    out_kept_0 = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    out_kept_1 = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    out_kept_2 = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    out_kept_3 = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    out_h_kept = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    out_c_kept = _native_new(library, x_i, *x_i.shape[:2], H, D)
     _native_run(
         library.seqc_forward,
         B,
@@ -1928,10 +1931,9 @@ def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=N
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
     library, _ = _native_kernel(x_i.dtype, H, D)
-    out_h = x_i.new_empty(*x_i.shape[:2], H, D)
+    out_h = _native_new(library, x_i, *x_i.shape[:2], H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
-    _native_fresh(library, out_h, out_h_T, out_c_T)
     _native_run(
         library.seqc_forward,
         B,
@@ -1993,13 +1995,12 @@ def _backward_cpu(
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
     library, _ = _native_kernel(x_i.dtype, H, D)
-    grad_x_o = x_i.new_empty(*x_i.shape[:2], H, D)
-    grad_x_f = x_i.new_empty(*x_i.shape[:2], H, D)
-    grad_x_i = x_i.new_empty(*x_i.shape[:2], H, D)
-    grad_x_z = x_i.new_empty(*x_i.shape[:2], H, D)
+    grad_x_o = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    grad_x_f = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    grad_x_i = _native_new(library, x_i, *x_i.shape[:2], H, D)
+    grad_x_z = _native_new(library, x_i, *x_i.shape[:2], H, D)
     grad_h_0 = x_i.new_empty(B, H, D)
     grad_c_0 = x_i.new_empty(B, H, D)
-    _native_fresh(library, grad_x_o, grad_x_f, grad_x_i, grad_x_z, grad_h_0, grad_c_0)
     _native_run(
         library.seqc_backward,
         B,
@@ -2467,10 +2468,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_dc478a2be383", 0
+    name, tries = "seqc_lstm_58856f7e5d3a", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_dc478a2be383_{tries}"
+        name = f"seqc_lstm_58856f7e5d3a_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]

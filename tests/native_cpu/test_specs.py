@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 PATHS = {p.stem: p for folder in ("specs", "tests/recurrences") for p in sorted((ROOT / folder).rglob("*.seq"))}
 MAIN = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
 WIDE = {"H": 1, "K": 33, "V": 80, "D": 70, "N": 17}
-HEAD = "from __future__ import annotations\nimport torch\n"
+HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
 Call = Callable[..., tuple[torch.Tensor, ...]]
 
 every_spec = pytest.mark.parametrize("name", PATHS)
@@ -161,3 +161,26 @@ def test_results_alone_are_the_same(name: str) -> None:
     arguments = tensors(draw(program, 35), torch.float32)
     for alone, saving in zip(made._infer_cpu(*arguments), made._forward_cpu(*arguments), strict=False):
         assert torch.equal(alone, saving)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_long_run_is_its_pieces(reverse: bool) -> None:
+    """Arrays of more than 4 MiB, on large pages and stored past the caches, hold what short runs give, to the bit."""
+    program, made = compiled("hgrn")
+    x, g, h = tensors(draw(program, 16640, {"B": 1, "D": 64}, seed=6), torch.float32)
+    d_o, d_h = torch.randn_like(x), torch.randn_like(h)
+    o, h_T, *saved = made._forward_cpu(x, g, h, reverse=reverse)
+    d_x, d_g, d_h_0 = made._backward_cpu(x, g, h, *saved, d_o, d_h, reverse=reverse)
+    assert all(a.is_contiguous() and not a._is_view() for a in (o, d_x, d_g))
+    pieces = [[a.contiguous() for a in part] for part in zip(*(a.split(520, 1) for a in (x, g, d_o, o, d_x, d_g)), strict=True)]
+    states, kept = [h], []
+    for own_x, own_g, _, own_o, *_ in pieces[:: -1 if reverse else 1]:
+        found, end, *more = made._forward_cpu(own_x, own_g, states[-1], reverse=reverse)
+        assert torch.equal(found, own_o)
+        states.append(end)
+        kept.append(more)
+    assert torch.equal(states.pop(), h_T)
+    for own_x, own_g, own_d, _, own_d_x, own_d_g in pieces[:: 1 if reverse else -1]:
+        *found, d_h = made._backward_cpu(own_x, own_g, states.pop(), *kept.pop(), own_d, d_h, reverse=reverse)
+        assert torch.equal(found[0], own_d_x) and torch.equal(found[1], own_d_g)
+    assert torch.equal(d_h, d_h_0)
