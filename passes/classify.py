@@ -8,7 +8,7 @@ state depends on the old one:
 - "low rank": diagonal, plus terms a * sum[X](b * S[t-1]);
 - "maximum": m = max(m[t-1] + a, b), linear over the semiring (max, +);
 - "coupled": linear, several states mixed by coefficients;
-- "dense": linear, mixed along a dim by a matrix;
+- "dense": linear, but no sum of elementwise and low-rank terms: mixed along a dim by a matrix, say;
 - "counter": steps since the last boundary, of states that are replaced there; such a state has the class of its own update;
 - "nonlinear": the rest.
 """
@@ -68,7 +68,7 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
         except NotAffine as stop:
             if len(members) == 1 and running_maximum(program.updates[m], leaf_nodes[0]) is not None:
                 return Component(members, "maximum", f"{m} is a running maximum{_quote(program, stop.at)}", {})
-            kind = "dense" if stop.at.op == "rename" and _linear(program, members) else "nonlinear"
+            kind = "dense" if _linear(program, members) else "nonlinear"
             return Component(members, kind, f"{stop.why}{_quote(program, stop.at)}", {}, stop.at)
     if len(members) > 1:
         turned = rotation(members, leaf_nodes, forms) is not None
@@ -79,7 +79,9 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
     if not ranked:
         return Component(members, "diagonal", f"each element of {members[0]} depends on its own past only", forms)
     dims = sorted({d for t in ranked for d in t.over})
-    why = f"{len(ranked)} term(s) read {members[0]}[t-1] contracted over {', '.join(dims)} and write it back"
+    across = sorted({d for t in ranked for d in t.across})
+    each = f", for each index of {', '.join(across)}," if across else ""
+    why = f"{len(ranked)} term(s) read {members[0]}[t-1] contracted over {', '.join(dims)}{each} and write it back"
     return Component(members, "low rank", why, forms)
 
 

@@ -1,6 +1,6 @@
 """step graph node -> its affine form in the states of one component, or the reason why it has none.
 
-    sum_i  outer_i * sum[over_i](inner_i * S_i[t-1])  +  sum_j  product_j
+    sum_i  sum[across_i](outer_i * sum[over_i](inner_i * S_i[t-1]))  +  sum_j  product_j
 
 Needs: the step graph. Gives: `Affine`, products kept as tuples of factors (each factor a node free of the component's
 states), so that later passes can tell which factor carries which dims: an outer product `k * v` stays two factors.
@@ -11,11 +11,11 @@ anything else that touches a state stops with `NotAffine`, which quotes the node
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from seqc.algebra import linear
-from seqc.graph import Node, const, depends, node, total
+from seqc.graph import Node, const, depends, node, renamed, total
 from seqc.ops.elementwise import where
 
 Product = tuple[Node, ...]
@@ -32,12 +32,16 @@ class NotAffine(Exception):
 
 @dataclass(frozen=True)
 class Term:
-    """outer * sum[over](inner * state); `over` is empty for an elementwise term (and then `inner` is)."""
+    """sum[across](outer * sum[over](inner * state)); `over` is empty for an elementwise term (and then `inner` is).
+
+    across: dims of several contractions that are written back together: a term of that rank.
+    """
 
     state: Node
     outer: Product = ()
     inner: Product = ()
     over: tuple[str, ...] = ()
+    across: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def value(form: Affine) -> Node:
     parts = []
     for term in form.terms:
         inside = product((*term.inner, term.state))
-        parts.append(product((*term.outer, total(inside, term.over))))
+        parts.append(total(product((*term.outer, total(inside, term.over))), term.across))
     parts += [product(p) for p in form.rest]
     return reduce(lambda a, b: a + b, parts) if parts else const(0.0)
 
@@ -87,14 +91,14 @@ def affine(n: Node, states: Sequence[Node]) -> Affine:
 
 def _merged(terms: Iterable[Term]) -> tuple[Term, ...]:
     """The terms, those that read the same contraction as one."""
-    out: dict[tuple[Node, Product, tuple[str, ...]], Term] = {}
+    out: dict[tuple[Node, Product, tuple[str, ...], tuple[str, ...]], Term] = {}
     plain = []
     for t in terms:
-        key = t.state, t.inner, t.over
+        key = t.state, t.inner, t.over, t.across
         if not t.over:
             plain.append(t)
         elif key in out:
-            out[key] = Term(t.state, (product(out[key].outer) + product(t.outer),), t.inner, t.over)
+            out[key] = replace(t, outer=(product(out[key].outer) + product(t.outer),))
         else:
             out[key] = t
     return (*plain, *out.values())
@@ -169,6 +173,8 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
         inner = form(x.args[0])
         over = x.names("over")
         return Affine(tuple(_summed(t, over, x) for t in inner.terms), tuple(_summed_rest(p, over) for p in inner.rest))
+    if x.op == "expand":
+        return form(x.args[0])
     if x.op == "rename":
         raise NotAffine(x, "the state is mixed along a dim by a matrix")
     raise NotAffine(x, f"`{x.op}` is applied to a value that depends on the state")
@@ -176,29 +182,46 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
 
 def scaled(form: Affine, factors: Product) -> Affine:
     """The form times state-free factors."""
-    terms = tuple(Term(t.state, (*factors, *t.outer), t.inner, t.over) for t in form.terms)
-    return Affine(terms, tuple((*factors, *p) for p in form.rest))
+    dims = {d for f in factors for d in f.dims}
+    terms = (_apart(t, dims) for t in form.terms)
+    return Affine(
+        tuple(replace(t, outer=(*factors, *t.outer)) for t in terms), tuple((*factors, *p) for p in form.rest)
+    )
+
+
+def _apart(term: Term, dims: set[str]) -> Term:
+    """The term with none of `dims` summed across: a summed dim takes a name of its own where a factor has it too."""
+    for d in term.across:
+        if d in dims:
+            own = d + "'"
+            while own in dims or any(own in f.dims for f in (*term.outer, *term.inner, term.state)):
+                own += "'"
+            outer, inner = (tuple(renamed(f, d, own) for f in p) for p in (term.outer, term.inner))
+            term = Term(term.state, outer, inner, term.over, tuple(own if x == d else x for x in term.across))
+    return term
 
 
 def _summed(term: Term, over: tuple[str, ...], at: Node) -> Term:
-    """sum[over] of a term: each summed dim goes to the contraction with the state, or to the outer factors alone."""
+    """sum[over] of a term: each summed dim goes to the contraction with the state, to the outer factors alone, or, where
+    these carry it beside a dim that the state was contracted over, across both."""
+    term = _apart(term, set(over))
     row = set(product((*term.inner, term.state)).dims) - set(term.over)  # dims that the contracted state still has
-    on_row = tuple(d for d in over if d in row)
     outside = [d for d in over if d not in row]
     outer = term.outer
     if outside:
         touched = [f for f in outer if set(f.dims) & set(outside)]
-        outer = tuple(f for f in outer if f not in touched)
-        if any(set(f.dims) & set(on_row) for f in touched):
-            raise NotAffine(at, "a sum couples two contractions of the state")
-        outer = (*outer, total(product(touched), outside))
-    if not on_row:
-        return Term(term.state, outer, term.inner, term.over)
-    moved = tuple(f for f in outer if set(f.dims) & set(on_row))
-    if any(set(f.dims) & set(term.over) for f in moved):
-        raise NotAffine(at, "a contraction of the state is contracted again over the same dim")
+        outer = (*(f for f in outer if f not in touched), total(product(touched), outside))
+    mixed = [d for d in over if d in row and any(d in f.dims and set(f.dims) & set(term.over) for f in outer)]
+    if any(d in term.state.dims for d in mixed):
+        raise NotAffine(at, f"what is read of the state is mixed along {', '.join(mixed)} again, differently for each "
+                            f"index of {', '.join(term.over)}")
+    within = [d for d in over if d in row and d not in mixed]
+    moved = tuple(f for f in outer if set(f.dims) & set(within))
     kept = tuple(f for f in outer if f not in moved)
-    return Term(term.state, kept, (*moved, *term.inner), tuple(sorted((*on_row, *term.over))))
+    return Term(
+        term.state, kept, (*moved, *term.inner), tuple(sorted((*within, *term.over))),
+        tuple(sorted((*mixed, *term.across))),
+    )
 
 
 def _summed_rest(factors: Product, over: tuple[str, ...]) -> Product:

@@ -61,7 +61,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "missing": dict(compiled.missing),
         "gates": sorted(gate_inputs(program, compiled.split.core)),
         "extents": {d: sizes[d] for d in program.dims},
-        "assumed": [d.name for d in program.dims.values() if d.default is None],
+        "assumed": [d.name for d in program.dims.values() if d.default is None and len(d.choices) != 1],
     }
 
 

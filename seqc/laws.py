@@ -215,6 +215,16 @@ def _take_of_expand(n: Node) -> Node | None:
     return node("expand", x.args[0], over=kept) if kept else x.args[0]
 
 
+def _scan_of_nothing(n: Node) -> Node | None:
+    """affine_scan(1, 0, x) -> x, along the whole dim"""
+    a, b, start = n.args
+    return start if _spread(a) is ONE and _spread(b) is ZERO else None
+
+
+def _spread(n: Node) -> Node:
+    return n.args[0] if n.op == "expand" else n
+
+
 def _nonnegative(bound: Bindings) -> bool:
     return bound[X].op in ("exp", "sigmoid", "softplus", "abs", "sqrt")
 
@@ -289,6 +299,7 @@ RULES: tuple[Rule, ...] = (
     Rule("expand(expand(x)) -> expand(x)", ("expand",), _merge_expand),
     Rule("sum[K](expand[K](x)) -> x * size(K)", ("sum",), _sum_of_expand),
     Rule("take[K](expand[K](x)) -> x", ("take",), _take_of_expand),
+    Rule("affine_scan(1, 0, x) -> x", ("affine_scan",), _scan_of_nothing),
     Rule("rename[a->b](expand[a](x)) -> expand[b](x)", ("rename",), _rename_expanded),
     Rule("rename[b->c](rename[a->b](x)) -> rename[a->c](x)", ("rename",), _rename_twice),
     # sums

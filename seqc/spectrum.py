@@ -29,7 +29,7 @@ ZERO = Interval(0.0, 0.0)
 
 
 class Term(Protocol):
-    """outer * sum[over](inner * state)."""
+    """sum[across](outer * sum[over](inner * state))."""
 
     @property
     def state(self) -> Node: ...
@@ -39,15 +39,18 @@ class Term(Protocol):
     def inner(self) -> Product: ...
     @property
     def over(self) -> Dims: ...
+    @property
+    def across(self) -> Dims: ...
 
 
 @dataclass(frozen=True)
 class Rank:
-    """a b^T along `over`."""
+    """a b^T along `over`, summed `across` dims that a and b share."""
 
     a: Product
     b: Product
     over: Dims
+    across: Dims
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def bound(terms: Sequence[Term], survey: Survey, along: Dims) -> Bound:
     """Where the eigenvalues of the map lie; see the file's docstring. `along`: the dims that it, or a map that it is to
     be composed with, contracts."""
     diagonals = [t.outer for t in terms if not t.over]
-    ranks = [Rank(t.outer, t.inner, t.over) for t in terms if t.over]
+    ranks = [Rank(t.outer, t.inner, t.over, t.across) for t in terms if t.over]
     if len(diagonals) == 1 and ranks:
         pulled = _pull(diagonals[0], ranks, along)
         if pulled is not None:
@@ -140,7 +143,7 @@ def _pull(diagonal: Product, ranks: list[Rank], along: Dims) -> list[Rank] | Non
                     break
                 place.remove(f)
             else:
-                out.append(Rank(tuple(a), tuple(b), r.over))
+                out.append(Rank(tuple(a), tuple(b), r.over, r.across))
         if len(out) == len(ranks):
             return out
     return None
@@ -155,18 +158,20 @@ def _diagonal(d: Node, along: Dims, survey: Survey) -> Bound:
 def _ranked(d: Node, ranks: list[Rank], along: Dims, survey: Survey) -> Bound:
     """D + sum_r a_r b_r^T."""
     base = _diagonal(d, along, survey)
-    insides = [total(times((*r.a, *r.b)), r.over) for r in ranks]
+    insides = [total(times((*r.a, *r.b)), (*r.over, *r.across)) for r in ranks]
     everything = [d, *insides, *(_along(p, r.over) for r in ranks for p in (r.a, r.b))]
     top = [d + inside for inside in insides]
     facts = survey([*everything, *top])
     norm = base.norm
     for r in ranks:
         a, b = (norm_over(_along(p, r.over), r.over, facts).hi for p in (r.a, r.b))
-        norm += _finite_product(a, b)
+        every = total(const(_finite_product(a, b)), r.across)
+        norm += survey([every]).of(every).hi
     mirrored = all(_parallel(r) for r in ranks)
-    one_sign = mirrored or (len(ranks) == 1 and _one_sign(ranks[0], facts))
+    alone = len(ranks) == 1 and not ranks[0].across
+    one_sign = mirrored or (alone and _one_sign(ranks[0], facts))
     spread = [facts.of(x).union(ZERO) for x in insides]
-    if len(ranks) == 1 and base.scalar:
+    if alone and base.scalar:
         found = base.eigenvalues.union(facts.of(top[0]))
         size = min(norm, found.magnitude) if mirrored else norm
         why = "one rank-one term on a multiple of the identity"

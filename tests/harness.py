@@ -49,7 +49,8 @@ def draw(
 ) -> Case:
     """Random arrays within the declared ranges; hard: also the ends of the ranges, extreme gates, one key for ever."""
     rng = np.random.default_rng(seed)
-    every = {**SIZES, **{d.name: d.default for d in program.dims.values() if d.default}, **(sizes or {}), "T": steps}
+    fixed = {d.name: d.default or d.choices[0] for d in program.dims.values() if d.default or d.choices}
+    every = {**SIZES, **fixed, **(sizes or {}), "T": steps}
 
     def normal(*axes: str) -> Any:
         return rng.standard_normal([every.get(a.rstrip("'"), 3) for a in axes])

@@ -188,12 +188,13 @@ def lane(program: Program) -> str:
 
 
 def nominal_sizes(program: Program) -> dict[str, int]:
-    """Extents to count with: defaults where the spec has them, else NOMINAL, or HEADS for dims beside the lane."""
+    """Extents to count with: defaults where the spec has them, or the largest of its choices, else NOMINAL, or HEADS for
+    dims beside the lane."""
     free = free_dims(program.graph)
     sizes = {}
     for d in program.dims.values():
         beside = d.name in free and d.name != lane(program)
-        sizes[d.name] = d.default or (HEADS if beside else NOMINAL)
+        sizes[d.name] = d.default or (d.choices[-1] if d.choices else HEADS if beside else NOMINAL)
     return sizes | {BATCH: BATCHES}
 
 

@@ -3,70 +3,29 @@
     S = d * S[t-1] + sum_r a_r * sum[X](b_r * S[t-1]) + sum_j k_j * v_j,   readouts sum[X](q * S)
     ->
     w_r = the unknown rows v_r + sum[X](b_r * S[t-1]):  (I + M) w = v_r + rows of (b_r, S_in) + rows of (k_j, v_j)
-    (seqc.rows finds them; M is lower triangular in time, strictly but for a row's part in later rows of the same step)
+    (seqc.rows finds them, seqc.passes.blocks.solving solves; M is lower triangular in time)
     readout at t = sum[X](q e^G S_in) + sum_s A[t, s] v_s,  A[t, s] = sum[X](q_t * decay(t, s) * k_s)
     S_out = decay * S_in + sum_s (decay to the end * k_s) * v_s     with sources (k_j, v_j) and (a_r, u_r)
 
-Needs: components (classify), ranges. Gives: `Chunk` objects that answer readouts; refuses with `NotChunkwise` and the
-reason. When: a readout's matrix A does not carry every remaining dim of the state (so that it is reused), each write is
-an outer product over the contracted dims, decays over contracted dims are provably in (0, 1].
+Needs: components (classify), ranges. Gives: `Chunk` objects that answer readouts. When: a readout's matrix A does not
+carry every remaining dim of the state (so that it is reused), each write is an outer product over the contracted dims,
+decays over contracted dims are provably in (0, 1].
 Source of the mathematics: docs/decisions/chunkwise.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from seqc.affine import Product, product
 from seqc.block import VALID
-from seqc.graph import BATCH, COL, ROW, Node, const, node, renamed, total
+from seqc.graph import BATCH, COL, ROW, Node, const, node, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
+from seqc.passes.blocks.solving import Reading, Rows, Source, Unknown, matmul, solved
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
-
-
-class NotChunkwise(Exception):
-    """Why the recurrence has no profitable, safe chunk form."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One rank-one family of writes: the product of `factors` (nodes with t) is added to the state at each row."""
-
-    factors: Product
-
-    def split(self, over: tuple[str, ...]) -> tuple[Node, Product]:
-        """(the part that varies along the contracted dims, the other factors)."""
-        inner = [f for f in self.factors if set(f.dims) & set(over)]
-        return product(inner), tuple(f for f in self.factors if f not in inner)
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """A row that each step reads and writes: scale * sum[over](read * S[t-1]) + sum over i of same[i] * (row i) + given.
-
-    written: the factors that it is multiplied by where it is added to S. same: rows before it, of the same step.
-    """
-
-    over: tuple[str, ...]
-    read: Node | None
-    scale: float
-    same: Mapping[int, Node]
-    given: Node | None
-    written: tuple[Source, ...]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that are linear in the state as the block begins: sum[over](on_state * S_in) + given."""
-
-    on_state: Node | None
-    given: Node | None
-    over: tuple[str, ...]
 
 
 @dataclass
@@ -91,12 +50,9 @@ class Chunk:
 
     def read(self, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
         """[t, ...]: sum[over](q * S) of the state after the row's own update (before it if exclusive)."""
-        rows = self.linear_rows(q, over, exclusive, self.sources)
-        parts = [] if rows.on_state is None else [total(rows.on_state * self.start, over)]
-        parts += [] if rows.given is None else [rows.given]
-        return parts[0] + parts[1] if len(parts) == 2 else parts[0]
+        return self._linear(q, over, exclusive, self.sources).value((self.start,))
 
-    def linear_rows(self, q: Node, over: tuple[str, ...], exclusive: bool, sources: tuple[Source, ...]) -> Rows:
+    def _linear(self, q: Node, over: tuple[str, ...], exclusive: bool, sources: tuple[Source, ...]) -> Rows:
         """The same, as rows that are linear in the state as the block begins."""
         on_state = q
         for decay in self.decays:
@@ -106,7 +62,7 @@ class Chunk:
             k, others = source.split(over)
             part = self._spread(q, k, others, over, exclusive)
             given = part if given is None else given + part
-        return Rows(expanded(on_state, (ROW,)), given, over)
+        return Rows({(0, over): expanded(on_state, (ROW,))}, given)
 
     def _spread(self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool) -> Node:
         """sum_s A[t, s] * (product of `others`)_s."""
@@ -241,43 +197,24 @@ class Chunk:
 
     # ---- solving and ending ----
 
-    def solve(self, rows: tuple[Unknown, ...]) -> None:
-        """Find the rows that the feedback writes: w_r = scale_r * (rows of (b_r, S_in) + rows of (b_r, writes)
-        + sum_r' A(b_r, a_r') w_r') + sum over the rows before of same_rr' w_r' + given_r."""
-        for row in rows:
-            if row.over != rows[0].over:
-                raise NotChunkwise(f"its feedback contracts {', '.join(rows[0].over)} and also {', '.join(row.over)}")
-        right: list[Rows] = []
-        coupling: list[list[Node]] = []
-        for row in rows:
-            given = Rows(None, row.given, row.over)
-            read = None if row.read is None else self.linear_rows(row.read, row.over, True, self.writes)
-            right.append(given if read is None else _plus(_times(read, row.scale), given))
-            coupling.append([self._coupling(row, i, other) for i, other in enumerate(rows)])
-        solved = eliminated(coupling, right, _left, _plus, lambda n: self._named("inverse", n))
-        values = [self._named("solved", self._rows_value(x)) for x in solved]
-        self.feedback = tuple(
-            Source((*a.factors, value)) for row, value in zip(rows, values, strict=True) for a in row.written
-        )
-
-    def _coupling(self, row: Unknown, i: int, other: Unknown) -> Node:
-        """[t, s]: what row number i of step s adds to `row` at step t."""
+    def solve(self, unknowns: tuple[Unknown, ...], joint: bool) -> None:
+        """Find the rows that the feedback writes, together or in turn."""
         # a row has every dim of the state but those contracted: one matrix for each index of what varies along them
-        along = frozenset().union(*(d.dims for d in self.decays)) - set(row.over)
-        out: Node = const(0.0)
-        for a in other.written if row.read is not None else ():
-            assert row.read is not None
-            k, others = a.split(row.over)
-            out = out + _scaled(self.pair(row.read, product((*others, k)), row.over, True, along=along)[0][1], row.scale)
-        if i in row.same:
-            here = node("eq", node("index", dim=ROW), node("index", dim=COL))
-            out = out + where(here, expanded(row.same[i], (ROW,)), 0.0)
-        return expanded(out, (ROW, COL))
+        varying = frozenset().union(*(d.dims for d in self.decays))
 
-    def _rows_value(self, rows: Rows) -> Node:
-        parts = [] if rows.on_state is None else [total(rows.on_state * self.start, rows.over)]
-        parts += [] if rows.given is None else [rows.given]
-        return parts[0] + parts[1] if len(parts) == 2 else parts[0]
+        def linear(read: Reading) -> Rows:
+            return self._linear(read.by, read.over, True, self.writes)
+
+        def matrix(read: Reading, into: int, a: Source) -> Node:
+            k, others = a.split(read.over)
+            along = varying - set(read.over)
+            return self.pair(read.by, product((*others, k)), read.over, True, along=along)[0][1]
+
+        found = solved(unknowns, linear, matrix, self.rows if joint else 0, lambda n: self._named("inverse", n))
+        values = [self._named("solved", x.value((self.start,))) for x in found]
+        self.feedback = tuple(
+            Source((*a.factors, value)) for row, value in zip(unknowns, values, strict=True) for _, a in row.written
+        )
 
     def end(self) -> Node:
         """The state as the block ends."""
@@ -296,69 +233,6 @@ class Chunk:
         return out
 
 
-R = TypeVar("R")
-
-
-def eliminated(
-    coupling: list[list[Node]], right: list[R], left: Callable[[Node, R], R], plus: Callable[[R, R], R],
-    seen: Callable[[Node], Node] = lambda n: n,
-) -> list[R]:
-    """The x_r with x_r = right_r + sum_r' coupling[r][r'] x_r', every coupling strictly lower triangular in time.
-
-    Block Gauss elimination over r: each pivot has a unit lower triangular inverse. left: a matrix times rows; plus: the
-    sum of two; seen: told of each inverse.
-    """
-    x, m, count = list(right), [list(line) for line in coupling], len(right)
-    for r in range(count):
-        inverse = seen(node("tri_inv", -m[r][r], row=ROW, col=COL))
-        x[r] = left(inverse, x[r])
-        m[r] = [c if j <= r else compose(inverse, c) for j, c in enumerate(m[r])]
-        for i in range(r + 1, count):
-            factor = m[i][r]
-            x[i] = plus(x[i], left(factor, x[r]))
-            for j in range(r + 1, count):
-                m[i][j] = m[i][j] + compose(factor, m[r][j])
-    for r in reversed(range(count)):
-        for j in range(r + 1, count):
-            x[r] = plus(x[r], left(m[r][j], x[j]))
-    return x
-
-
-def _scaled(x: Node, by: float) -> Node:
-    return x if by == 1.0 else -x if by == -1.0 else x * by
-
-
-def _times(rows: Rows, by: float) -> Rows:
-    parts = [None if x is None else _scaled(x, by) for x in (rows.on_state, rows.given)]
-    return Rows(parts[0], parts[1], rows.over)
-
-
-def matmul(matrix: Node, rows: Node) -> Node:
-    """[t, ...]: sum_s matrix[t, s] * rows_s."""
-    return total(matrix * columns(expanded(rows, (ROW,))), (COL,))
-
-
-def compose(left: Node, right: Node) -> Node:
-    """[t, s]: the product of two [t, s] matrices."""
-    inner = COL + "'"
-    return total(renamed(left, COL, inner) * renamed(right, ROW, inner), (inner,))
-
-
-def _left(matrix: Node, rows: Rows) -> Rows:
-    moved = [None if x is None else matmul(matrix, x) for x in (rows.on_state, rows.given)]
-    return Rows(moved[0], moved[1], rows.over)
-
-
-def _plus(a: Rows, b: Rows) -> Rows:
-    def add(x: Node | None, y: Node | None) -> Node | None:
-        return x if y is None else y if x is None else x + y
-
-    if a.over != b.over:
-        raise NotChunkwise("feedback terms contract different dims")
-    return Rows(add(a.on_state, b.on_state), add(a.given, b.given), a.over)
-
-
 def masked(x: Node, neutral: float) -> Node:
     """x on rows inside the sequence, a neutral element on the others."""
     return where(VALID, expanded(x, (ROW,)), neutral)
-

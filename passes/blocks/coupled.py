@@ -19,37 +19,10 @@ from seqc.affine import product
 from seqc.graph import BATCH, COL, ROW, Node, const, index, node, size, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, shift, take
-from seqc.passes.blocks.chunkwise import NotChunkwise, Source, eliminated, matmul
 from seqc.passes.blocks.decay import causal, columns, first
+from seqc.passes.blocks.solving import NotChunkwise, Reading, Rows, Source, Unknown, matmul, solved
 
 ZERO, ONE = const(0.0), const(1.0)
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """a * u_r into state `into`, where u_r = sum[over](b * S[t-1]) is read number `read`."""
-
-    into: int
-    source: Source
-    read: int
-
-
-@dataclass(frozen=True)
-class Read:
-    """u = sum[over](b * S[t-1]) of state number `of`."""
-
-    of: int
-    b: Node
-    over: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows linear in the states as the block begins: sum over states of sum[over](on[j] * S_j) + given."""
-
-    on: Mapping[int, Node]
-    given: Node | None
-    over: tuple[str, ...]
 
 
 @dataclass
@@ -61,7 +34,8 @@ class System:
     rows: int
     coefficients: Mapping[tuple[int, int], Node]  # D_ij, absent where it is zero
     writes: tuple[tuple[int, Source], ...]
-    solved: list[tuple[int, Source]] = field(default_factory=list)
+    contracted: frozenset[str]  # the dims over which feedback reads
+    feedback: list[tuple[int, Source]] = field(default_factory=list)  # what rows write, once solved
 
     def __post_init__(self) -> None:
         self.order = self._order()
@@ -153,63 +127,50 @@ class System:
 
     def read(self, i: int, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
         """[t, ...]: sum[over](q * S_i) after the row's own update (before it if exclusive)."""
-        return self._value(self._linear(Read(i, q, over), exclusive, [*self.writes, *self.solved]))
+        return self._linear(Reading(i, q, over, 1.0), exclusive, [*self.writes, *self.feedback]).value(self.starts)
 
-    def _linear(self, read: Read, exclusive: bool, sources: list[tuple[int, Source]]) -> Rows:
+    def _linear(self, read: Reading, exclusive: bool, sources: list[tuple[int, Source]]) -> Rows:
         on = {}
         for j in range(len(self.names)):
             share = self.from_start(read.of, j, exclusive)
             if share is not None:
-                on[j] = expanded(read.b * share, (ROW,))
+                on[j, read.over] = expanded(read.by * share, (ROW,))
         given: Node | None = None
         for j, source in sources:
             k, others = source.split(read.over)
-            matrix, value = self._matrix(read, j, k, others, exclusive)
+            bare = (set(read.by.dims) | set(k.dims)) - set(read.over) | {ROW, BATCH}
+            folded = [f for f in others if set(f.dims) <= bare]
+            matrix = self._matrix(read, j, product((*folded, k)), exclusive)
             if matrix is not None:
-                part = matmul(matrix, value)
+                part = matmul(matrix, product(f for f in others if f not in folded))
                 given = part if given is None else given + part
-        return Rows(on, given, read.over)
+        return Rows(on, given)
 
-    def _matrix(
-        self, read: Read, j: int, k: Node, others: tuple[Node, ...], exclusive: bool
-    ) -> tuple[Node | None, Node]:
-        """(A[t, s] with the factors that it can carry folded in, the other factors)."""
+    def _matrix(self, read: Reading, j: int, k: Node, exclusive: bool) -> Node | None:
+        """A[t, s]: how k at s, written to S_j, enters a reading at t; None where it never does."""
         spans = self.pairs(read.of, j, exclusive)
-        bare = (set(read.b.dims) | set(k.dims)) - set(read.over) | {ROW, BATCH}
-        folded = [f for f in others if set(f.dims) <= bare]
-        value = product(f for f in others if f not in folded)
         if spans is None:
-            return None, value
-        if not set(spans.dims) <= bare | {COL}:
-            raise NotChunkwise("a coefficient between coupled states varies along a contracted or a value dim")
-        q, k = expanded(read.b, (ROW,)), expanded(product((*folded, k)), (ROW,))
-        return where(causal(exclusive), total(q * columns(k), read.over) * spans, 0.0), value
+            return None
+        if set(spans.dims) & set(read.over):
+            raise NotChunkwise("a coefficient between coupled states varies along a contracted dim")
+        q, k = expanded(read.by, (ROW,)), expanded(k, (ROW,))
+        return where(causal(exclusive), total(q * columns(k), read.over) * spans, 0.0)
 
-    def solve(self, reads: list[Read], feedback: list[Feedback]) -> None:
-        """Find the rows that the feedback terms write."""
-        right = [self._linear(r, True, list(self.writes)) for r in reads]
-        coupling: list[list[Node]] = []
-        for r in reads:
-            line: list[Node] = [ZERO] * len(reads)
-            for f in feedback:
-                k, others = f.source.split(r.over)
-                matrix, value = self._matrix(r, f.into, k, others, True)
-                if matrix is None:
-                    continue
-                if value.dims:
-                    raise NotChunkwise(f"the feedback into {self.names[f.into]} is not of rank one")
-                line[f.read] = line[f.read] + matrix * value
-            coupling.append([expanded(m, (ROW, COL)) for m in line])
-        values = [self._value(x) for x in eliminated(coupling, right, _left, _plus)]
-        self.solved = [(f.into, Source((*f.source.factors, values[f.read]))) for f in feedback]
+    def solve(self, unknowns: tuple[Unknown, ...]) -> None:
+        """Find the rows that the feedback writes. A state that others feed back to may grow with some of them alone."""
 
-    def _value(self, rows: Rows) -> Node:
-        parts = [total(x * self.starts[j], rows.over) for j, x in rows.on.items()]
-        parts += [] if rows.given is None else [rows.given]
-        out = parts[0]
-        for p in parts[1:]:
-            out = out + p
-        return out
+        def linear(read: Reading) -> Rows:
+            return self._linear(read, True, list(self.writes))
+
+        def matrix(read: Reading, into: int, a: Source) -> Node | None:
+            return self._matrix(read, into, product(a.factors), True)
+
+        joint = self.rows if len(unknowns) > 1 else 0
+        values = [x.value(self.starts) for x in solved(unknowns, linear, matrix, joint)]
+        self.feedback = [
+            (i, Source((*a.factors, value)))
+            for row, value in zip(unknowns, values, strict=True) for i, a in row.written
+        ]
 
     def end(self, i: int) -> Node:
         """State i as the block ends."""
@@ -218,7 +179,7 @@ class System:
             column = self._starting(j)
             if i in column:
                 out = out + take(expanded(column[i], (ROW,)), ROW, -1) * start
-        for j, source in (*self.writes, *self.solved):
+        for j, source in (*self.writes, *self.feedback):
             share = self.to_end(i, j)
             if share is None:
                 continue
@@ -232,18 +193,3 @@ class System:
 def _before(x: Node, start: Node) -> Node:
     """[t]: the row before; `start` before the first."""
     return where(first(), start, shift(x, ROW, 1))
-
-
-def _left(matrix: Node, rows: Rows) -> Rows:
-    given = None if rows.given is None else matmul(matrix, rows.given)
-    return Rows({j: matmul(matrix, x) for j, x in rows.on.items()}, given, rows.over)
-
-
-def _plus(a: Rows, b: Rows) -> Rows:
-    if a.over != b.over:
-        raise NotChunkwise("feedback terms contract different dims")
-    on = dict(a.on)
-    for j, x in b.on.items():
-        on[j] = on[j] + x if j in on else x
-    given = b.given if a.given is None else a.given if b.given is None else a.given + b.given
-    return Rows(on, given, a.over)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from seqc.affine import Affine, NotAffine, Product, affine, product
+from seqc.affine import Affine, NotAffine, Product, affine, common_factors, product
 from seqc.block import VALID, Reason
 from seqc.component import Component
 from seqc.graph import ROW, Node, const, leaf, node, topological
@@ -24,14 +24,15 @@ from seqc.maximum import running_maximum
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
 from seqc.passes.blocks.boundary import Boundary, Parts, boundary, replaced
-from seqc.passes.blocks.chunkwise import Chunk, NotChunkwise, Source, Unknown, masked
-from seqc.passes.blocks.coupled import Feedback, Read, System
+from seqc.passes.blocks.chunkwise import Chunk, masked
+from seqc.passes.blocks.coupled import System
 from seqc.passes.blocks.decay import first
+from seqc.passes.blocks.feedback import Feedback, Lifting, feedback, is_zero
+from seqc.passes.blocks.solving import NotChunkwise, Source
 from seqc.passes.blocks.transition import transition
 from seqc.passes.blocks.turning import Frame, Turning, turned_scan
 from seqc.program import Program
 from seqc.rotation import Rotation, rotation
-from seqc.rows import rows_of
 from seqc.spell import spell
 
 
@@ -201,16 +202,16 @@ class BlockForm:
     def _chunk(self, name: str, form: Affine, old: Node, update: Node, start: Node) -> Chunk:
         """A state that is read through contractions only; `start`: what it begins with."""
         diagonal = [t.outer for t in form.terms if not t.over]
-        overs = dict.fromkeys(t.over for t in form.terms if t.over)
+        overs = dict.fromkeys(tuple(d for d in t.over if d in old.dims) for t in form.terms if t.over)
         given = transition(diagonal, self.lift, self._masked, self.ranges)
         self.reasons += [Reason("numerics", name, note) for note in given.notes]
         if len(overs) > 1:
             raise NotBlock(name, f"its feedback contracts {' and also '.join(', '.join(over) for over in overs)}")
-        whole, unknown = self._unknown(name, old, update, *overs) if overs else (form, ())
-        chunk = Chunk(name, start, self.rows, given.decays, self._writes(whole))
-        if unknown:
+        found = self._feedback(name, [update], [old], *overs) if overs else Feedback((form,), (), False)
+        chunk = Chunk(name, start, self.rows, given.decays, self._writes(found.forms[0]))
+        if found.unknowns:
             try:
-                chunk.solve(unknown)
+                chunk.solve(found.unknowns, found.joint)
             except NotChunkwise as stop:
                 raise NotBlock(name, str(stop)) from None
         self.open.append(chunk)
@@ -243,48 +244,35 @@ class BlockForm:
             self.systems[old] = (system, i, True)
             self.ends[state] = system.end(i)
         self.open += [u, v]
-    def _unknown(self, name: str, old: Node, update: Node, over: tuple[str, ...]) -> tuple[Affine, tuple[Unknown, ...]]:
-        """(the update in the old state and its rows, the rows that each step reads of the state and writes back)."""
-        rows, whole = rows_of(update, old, over)
-        if any(t.over for t in whole.terms) or not all(row.of_one_read for row in rows):
-            raise NotBlock(name, f"its feedback is not made of rows without {', '.join(over)}")
-        out = []
-        for row in rows:
-            scale, read = row.read
-            same = {i: [t.outer for t in row.form.terms if t.state is other.node] for i, other in enumerate(rows)}
-            given = [p for p in row.form.rest if not _zero(p)]
-            out.append(Unknown(
-                over, self._sum(read) if read else None, scale, {i: self._sum(x) for i, x in same.items() if x},
-                self._sum(given) if given else None,
-                tuple(Source(self._source(t.outer)) for t in whole.terms if t.state is row.node),
-            ))
-        return whole, tuple(out)
+
+    def _feedback(self, name: str, updates: list[Node], olds: list[Node], over: tuple[str, ...]) -> Feedback:
+        """The updates in the old states and the rows that each step reads of them and writes back."""
+        sizes = {d.name: d.choices[0] for d in self.program.dims.values() if len(d.choices) == 1}
+        try:
+            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.ranges))
+        except NotChunkwise as stop:
+            raise NotBlock(name, str(stop)) from None
 
     def _coupled(self, c: Component) -> None:
         number = {name: i for i, name in enumerate(c.states)}
         olds = [self.program.states[name].leaf() for name in c.states]
+        updates = [self.program.updates[name] for name in c.states]
+        over = tuple(sorted({d for form in c.forms.values() for t in form.terms for d in t.over if d in t.state.dims}))
+        found = self._feedback(c.states[0], updates, olds, over)
         coefficients: dict[tuple[int, int], Node] = {}
         writes: list[tuple[int, Source]] = []
-        reads: list[Read] = []
-        feedback: list[Feedback] = []
-        for name, i in number.items():
-            form = c.forms[name]
+        for i, form in enumerate(found.forms):
             for j, old in enumerate(olds):
-                whole = [t.outer for t in form.terms if t.state is old and not t.over]
-                if whole:
-                    coefficients[(i, j)] = self._masked(self._sum(whole), 1.0 if i == j else 0.0)
+                whole = [t.outer for t in form.terms if t.state is old]
+                factors = common_factors(whole) if whole else (const(0.0),)
+                if not is_zero(factors):
+                    coefficients[(i, j)] = self._masked(self._sum([factors]), 1.0 if i == j else 0.0)
             if (i, i) not in coefficients:  # its own past counts for nothing, but must pass through rows outside
                 coefficients[(i, i)] = self._masked(const(0.0), 1.0)
             writes += [(i, source) for source in self._writes(form)]
-            for t in form.terms:
-                if t.over:
-                    read = Read(olds.index(t.state), product(self.lift(f) for f in t.inner), t.over)
-                    if read not in reads:
-                        reads.append(read)
-                    feedback.append(Feedback(i, Source(self._source(t.outer)), reads.index(read)))
         try:
-            system = System(c.states, tuple(olds), self.rows, coefficients, tuple(writes))
-            system.solve(reads, feedback)
+            system = System(c.states, tuple(olds), self.rows, coefficients, tuple(writes), frozenset(over))
+            system.solve(found.unknowns)
             self.ends |= {name: system.end(i) for name, i in number.items()}
         except NotChunkwise as stop:
             raise NotBlock(c.states[0], str(stop)) from None
@@ -296,7 +284,7 @@ class BlockForm:
         ))
 
     def _writes(self, form: Affine) -> tuple[Source, ...]:
-        return tuple(Source(self._source(p)) for p in form.rest if not _zero(p))
+        return tuple(Source(self._source(p)) for p in form.rest if not is_zero(p))
 
     def _source(self, factors: Product) -> Product:
         """The factors on rows; rows outside the sequence write nothing."""
@@ -345,6 +333,8 @@ class BlockForm:
         atoms = [a for a in every if a in below]
         if not atoms:
             return None
+        if x in atoms and self._narrow(x):
+            return self._read(x, const(1.0), ())
         if x in atoms:
             name = self._owner(x)
             raise NotBlock(name, f"{name} is used whole, not through a contraction")
@@ -359,11 +349,16 @@ class BlockForm:
             except NotChunkwise as stop:
                 raise NotBlock(self._owner(t.state), str(stop)) from None
             parts.append(product((*(self.lift(f) for f in t.outer), read)))
-        parts += [product(self.lift(f) for f in p) for p in form.rest if not _zero(p)]
+        parts += [product(self.lift(f) for f in p) for p in form.rest if not is_zero(p)]
         out = parts[0]
         for p in parts[1:]:
             out = out + p
         return out
+
+    def _narrow(self, atom: Node) -> bool:
+        """Whether a state has none of the dims that its component contracts: then its rows are read as they are."""
+        found = self.systems.get(atom)
+        return found is not None and isinstance(found[0], System) and not found[0].contracted & set(atom.dims)
 
     def _owner(self, atom: Node) -> str:
         for d in self.program.states.values():
@@ -388,10 +383,9 @@ class BlockForm:
                 form = affine(x, group)
             except NotAffine:
                 continue
-            if all(t.over == x.names("over") for t in form.terms):
+            summed = x.names("over")
+            if all(t.over and not t.across and set(t.over) == {d for d in summed if d in (*t.state.dims, *t.over)}
+                   for t in form.terms):
                 return form
         return None
 
-
-def _zero(p: Product) -> bool:
-    return any(f.op == "const" and f.attr("value") == 0.0 for f in p)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from seqc.affine import product
 from seqc.graph import ROW, Node, const, node
 from seqc.ops.structure import affine_scan, cumsum, expanded, take
-from seqc.passes.blocks.chunkwise import Chunk, Source
+from seqc.passes.blocks.chunkwise import Chunk
+from seqc.passes.blocks.solving import Source
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqc.graph import Dims, Node, const, constant, index, node, renamed, size, total
+from seqc.graph import Dims, Node, const, constant, index, node, rebuild, renamed, size, topological, total
 from seqc.intervals import POSITIVE, Interval
 from seqc.ops.elementwise import where
 from seqc.ops.row import Op
@@ -29,6 +29,26 @@ def expanded(x: Node, dims: Dims) -> Node:
 def take(x: Node, dim: str, at: int) -> Node:
     """x at one position of a dim; negative counts from the end."""
     return node("take", x, dim=dim, at=at)
+
+
+def at_position(x: Node, dim: str, at: int) -> Node:
+    """x at one position of a dim, computed from that position of its leaves where that is possible."""
+    from seqc.ops import TABLE
+
+    done: dict[Node, Node] = {}
+    for n in topological([x]):
+        if dim not in n.dims:
+            done[n] = n  # what has no such dim, any more or at all, stays
+        elif n.op == "index":
+            done[n] = const(float(at))
+        elif n.op == "expand":
+            left = tuple(d for d in n.names("over") if d != dim)
+            done[n] = node("expand", done[n.args[0]], over=left) if left else done[n.args[0]]
+        elif TABLE[n.op].elementwise or n.op in ("sum", "amax"):
+            done[n] = rebuild(n, tuple(done[a] for a in n.args))
+        else:
+            done[n] = take(n, dim, at)
+    return done[x]
 
 
 def cumsum(x: Node, dim: str, block: int = 0, reverse: bool = False, exclusive: bool = False) -> Node:

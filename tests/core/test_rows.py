@@ -1,12 +1,22 @@
-"""The rows of an update: one for each contraction of the old state that is written back, however it is spelled."""
+"""The rows of an update: one for each contraction of the old state that is written back, however it is spelled; and blocks
+that have several of them at once, against the oracle."""
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from seqc import build
+import numpy as np
+import pytest
+import torch
+
+from seqc import build, reference
+from seqc.backends import torch_eager
+from seqc.diagnostics import Unsupported
+from seqc.driver import lower
 from seqc.program import Program
 from seqc.rows import rows_of
+from tests.block_runner import run_block
+from tests.harness import compare, draw
 
 HEAD = """spec rows
 dim H, K, V
@@ -34,7 +44,7 @@ def program(update: str) -> Program:
 @pytest.mark.parametrize("update", SPELLINGS)
 def test_one_row_for_each_contraction(update: str) -> None:
     made = program(update)
-    rows, whole = rows_of(made.updates["S"], made.states["S"].leaf(), ("K",))
+    rows, (whole,) = rows_of([made.updates["S"]], [made.states["S"].leaf()], ("K",))
     assert len(rows) == SPELLINGS[update]
     assert not any(term.over for term in whole.terms)
     assert all("K" not in row.node.dims for row in rows)
@@ -42,15 +52,75 @@ def test_one_row_for_each_contraction(update: str) -> None:
 
 def test_a_row_reads_those_before_it_in_the_same_step() -> None:
     made = program("S = fold[J](exp(g) * S[t-1], P -> P + rates * keys * (values - sum[K](keys * P)))")
-    rows, _ = rows_of(made.updates["S"], made.states["S"].leaf(), ("K",))
+    rows, _ = rows_of([made.updates["S"]], [made.states["S"].leaf()], ("K",))
     for i, row in enumerate(rows):
         assert {term.state for term in row.form.terms if not term.over} == {r.node for r in rows[:i]}
         assert len([term for term in row.form.terms if term.over]) == 1
 
 
 def test_coefficients_that_add_up_to_a_number_are_that_number() -> None:
-    from seqc.driver import lower
-
     block = lower(program("S = (1 - beta) * S[t-1] + beta * (S[t-1] - k * sum[K](k * S[t-1])) + beta * k * v"))
     plans = [r.text for r in block.reasons if r.topic == "numerics"]
     assert plans == ["read over K: no decay between the rows of a block: plain products"]
+
+
+SEVERAL = """spec several
+dim H, K, V
+dim R {2}
+input q[H, K], k[H, R, K] unit[K], p[H, R, K], v[H, R, V], c[H, V], beta[H, R] in [0, 1], g[H, K] in [-inf, 0]
+input decay[H] in [0, 1]
+state S[H, K, V] = 0
+output o = sum[K](q * S)
+"""
+BIASED = """state b[H, V] = 0, M[H, K, V] = 0, n[H, V] = 0
+e = sum[K](q * S[t-1]) + b[t-1] - c
+M = decay * M[t-1] - q * e
+n = decay * n[t-1] - e
+S = exp(g) * S[t-1] + M
+b = b[t-1] + n
+output r = b - e
+"""
+TOGETHER = {
+    "in turn": "S = decay * S[t-1] + sum[R](beta * k * (v - sum[K](k * S[t-1])))\n",
+    "jointly": "S = exp(g) * S[t-1] + sum[R](p * sum[K](k * S[t-1])) + q * c\n",
+    "read twice": "S = decay * S[t-1] + sum[R](beta * k * (v - sum[K](k * S[t-1]))) + q * sum[R, K](p * S[t-1])\n",
+    "with a bias": BIASED.replace("exp(g) * ", ""),
+}
+
+
+@pytest.mark.parametrize("how", TOGETHER)
+def test_rows_of_one_step_do_not_see_each_other(how: str) -> None:
+    made = build.load(SEVERAL + TOGETHER[how])
+    block = lower(made, "chunkwise", 8)
+    for steps in (1, 19):
+        case = draw(made, steps, hard=steps > 1)
+        with np.errstate(all="ignore"):
+            want = reference.gradients(made, case.arrays, case.cotangents)
+            got = run_block(block, case.arrays, case.cotangents)
+        for found, right in zip(got, want, strict=True):
+            for name, x in right.items():
+                np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-11 * np.abs(x).max(initial=1.0), err_msg=name)
+
+
+def test_a_rank_of_open_size_is_refused_with_what_to_write() -> None:
+    made = build.load(SEVERAL.replace("R {2}", "R") + TOGETHER["in turn"])
+    with pytest.raises(Unsupported, match=r"a row for each index of R, which needs one fixed size \(`dim R \{4\}`"):
+        lower(made, "chunkwise", 8)
+
+
+def test_micro_steps_of_states_that_feed_each_other_do_not_grow() -> None:
+    """Two reflections with one key, and momentum: the first alone would grow by 1.6 a step."""
+    made = build.load("""spec pair
+dim K, V, J = 2
+input k[J, K] unit[K], v[J, V], eta in [0, 1]
+state S[K, V] = 0, M[K, V] = 0
+S = fold[J](S[t-1] + eta * M[t-1], P -> P + 2 * k * (v - sum[K](k * P)))
+M = eta * M[t-1] + S - S[t-1]
+output o = sum[J, K](k * S)
+""")
+    case = draw(made, 32)
+    case.arrays["k"][:] = case.arrays["k"][:, :1, :1]
+    case.arrays["eta"][:] = np.where(case.arrays["eta"] < 0.5, 0.0, 0.5)
+    scope: dict[str, Any] = {}
+    exec("import math\nimport torch\n" + torch_eager.emit(lower(made, "chunkwise", 32)).text, scope)
+    compare(case, scope["_forward_torch"], scope["_backward_torch"], 3e-3, torch.float32)

@@ -1,0 +1,237 @@
+"""The rows of a block that feedback writes, as a unit lower triangular system in time, solved.
+
+    w_r = sum over reads of scale * sum[over](b * S) + sum_i same_ri * w_i + given_r,    S the states with every w_i written
+
+Needs: `Unknown`s, and a block that answers what a read of a state sees of the states as the block begins and of the given
+writes (`linear`), and how a row that is written at s enters a read at t (`matrix`). Gives: the rows, linear in the states as
+the block begins. Two methods for several rows a step:
+
+    in turn   elimination of one row after the other, each for all steps: every pivot is unit lower triangular in time. It
+              meets the recurrence with the first rows alone, without the later ones, which must not grow.
+    joint     substitution from step to step, by halves: (I - M) over 2 b steps from that over b steps. It meets nothing but
+              the recurrence itself, and takes more products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TypeVar
+
+from seqc.affine import Product, product
+from seqc.graph import COL, ROW, Node, const, index, node, renamed, total
+from seqc.ops.elementwise import where
+from seqc.ops.structure import expanded
+from seqc.passes.blocks.decay import columns, level_mask, levels
+
+Blocks = list[list[Node]]  # of matrices [t, s]: how each row of a step enters each
+ZERO, ONE = const(0.0), const(1.0)
+HERE = node("eq", index(ROW), index(COL))
+
+
+class NotChunkwise(Exception):
+    """Why the recurrence has no profitable, safe chunk form."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One rank-one family of writes: the product of `factors` (nodes with t) is added to the state at each row."""
+
+    factors: Product
+
+    def split(self, over: tuple[str, ...]) -> tuple[Node, Product]:
+        """(the part that varies along the contracted dims, the other factors)."""
+        inner = [f for f in self.factors if set(f.dims) & set(over)]
+        return product(inner), tuple(f for f in self.factors if f not in inner)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """scale * sum[over](by * S) of state number `of`, before the step's own update."""
+
+    of: int
+    by: Node
+    over: tuple[str, ...]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A row that each step reads and writes: its readings + sum over i of same[i] * (row i) + given.
+
+    written: (state, the factors that the row is multiplied by where it is added to it). same: rows before it, of the same
+    step.
+    """
+
+    reads: tuple[Reading, ...]
+    same: Mapping[int, Node]
+    given: Node | None
+    written: tuple[tuple[int, Source], ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are linear in the states as the block begins: sum over (i, over) of sum[over](on * S_i), plus given."""
+
+    on: Mapping[tuple[int, tuple[str, ...]], Node]
+    given: Node | None
+
+    def value(self, starts: Sequence[Node]) -> Node:
+        """The rows themselves. starts: the states as the block begins."""
+        parts = [total(x * starts[i], over) for (i, over), x in self.on.items()]
+        parts += [] if self.given is None else [self.given]
+        out = parts[0]
+        for p in parts[1:]:
+            out = out + p
+        return out
+
+
+R = TypeVar("R")
+
+
+def solved(
+    unknowns: Sequence[Unknown],
+    linear: Callable[[Reading], Rows],
+    matrix: Callable[[Reading, int, Source], Node | None],
+    joint: int = 0,
+    seen: Callable[[Node], Node] = lambda n: n,
+) -> list[Rows]:
+    """The rows. linear: what a reading sees of the block's beginning and its given writes; matrix: [t, s], how a source of
+    a state enters a reading, strictly later, None where it does not. joint: the rows of a block that are solved together,
+    0 to solve in turn. seen: told of each inverse."""
+    right, coupling = [], []
+    for row in unknowns:
+        seen_by = [_scaled_rows(linear(read), read.scale) for read in row.reads]
+        right.append(reduce(_plus, [*seen_by, Rows({}, row.given)]))
+        coupling.append([_coupling(row, other, matrix) for other in unknowns])
+    same = [[row.same.get(i, ZERO) for i in range(len(unknowns))] for row in unknowns]
+    if joint:
+        inverse = _by_halves(coupling, same, joint)
+        return [
+            reduce(_plus, (_left(x, rows) for x, rows in zip(line, right, strict=True) if x is not ZERO))
+            for line in inverse
+        ]
+    here = [[_where(HERE, x) for x in line] for line in same]
+    every = [
+        [expanded(_add(m, x), (ROW, COL)) for m, x in zip(*lines, strict=True)]
+        for lines in zip(coupling, here, strict=True)
+    ]
+    return eliminated(every, right, _left, _plus, seen)
+
+
+def _coupling(row: Unknown, other: Unknown, matrix: Callable[[Reading, int, Source], Node | None]) -> Node:
+    """[t, s]: what another row of step s < t adds to `row` at step t."""
+    out = ZERO
+    for into, source in other.written:
+        for read in row.reads:
+            entering = matrix(read, into, source)
+            if entering is not None:
+                out = _add(out, _scaled(entering, read.scale))
+    return out
+
+
+def _by_halves(later: Blocks, same: Blocks, rows: int) -> Blocks:
+    """The blocks [t, s] of (I - M)^-1; later: those of M at t > s; same: [t], those at t = s, strictly lower.
+
+    Over single steps it is the inverse of what rows of one step add to each other. Over twice as many steps,
+
+        (A 0; -B D)^-1 = (A^-1 0; D^-1 B A^-1  D^-1)        B: how steps of the first half enter those of the second
+    """
+    count = range(len(later))
+    step = [[ONE if i == j else ZERO for j in count] for i in count]
+    for i in count:
+        for j in range(i):
+            step[i][j] = reduce(_add, (_times(same[i][m], step[m][j]) for m in range(i)))
+    inverse = [[_where(HERE, x) for x in line] for line in step]
+    for half in reversed(levels(rows)):
+        between = [[_where(level_mask(half, rows), m) for m in line] for line in later]
+        if half == 1:  # the inverses are diagonal yet
+            new = _product(_product(step, between, _times), [[columns(x) for x in line] for line in step], _times)
+        else:
+            new = _product(_product(inverse, between, compose), inverse, compose)
+        inverse = [[_add(a, b) for a, b in zip(*lines, strict=True)] for lines in zip(inverse, new, strict=True)]
+    return inverse
+
+
+def _product(a: Blocks, b: Blocks, times: Callable[[Node, Node], Node]) -> Blocks:
+    """The product of two block matrices; blocks that are the constant 0 cost nothing."""
+
+    def entry(line: list[Node], j: int) -> Node:
+        pairs = [(x, row[j]) for x, row in zip(line, b, strict=True)]
+        return reduce(_add, (times(x, y) for x, y in pairs if ZERO not in (x, y)), ZERO)
+
+    return [[entry(line, j) for j in range(len(b))] for line in a]
+
+
+def _where(condition: Node, x: Node) -> Node:
+    return x if x is ZERO else where(condition, x, 0.0)
+
+
+def _times(a: Node, b: Node) -> Node:
+    return ZERO if ZERO in (a, b) else b if a is ONE else a if b is ONE else a * b
+
+
+def _add(a: Node, b: Node) -> Node:
+    return b if a is ZERO else a if b is ZERO else a + b
+
+
+def eliminated(
+    coupling: list[list[Node]], right: list[R], left: Callable[[Node, R], R], plus: Callable[[R, R], R],
+    seen: Callable[[Node], Node] = lambda n: n,
+) -> list[R]:
+    """The x_r with x_r = right_r + sum_r' coupling[r][r'] x_r', every coupling strictly lower triangular in time.
+
+    Block Gauss elimination over r: each pivot has a unit lower triangular inverse. left: a matrix times rows; plus: the
+    sum of two; seen: told of each inverse.
+    """
+    x, m, count = list(right), [list(line) for line in coupling], len(right)
+    for r in range(count):
+        inverse = seen(node("tri_inv", -m[r][r], row=ROW, col=COL))
+        x[r] = left(inverse, x[r])
+        m[r] = [c if j <= r else compose(inverse, c) for j, c in enumerate(m[r])]
+        for i in range(r + 1, count):
+            factor = m[i][r]
+            x[i] = plus(x[i], left(factor, x[r]))
+            for j in range(r + 1, count):
+                m[i][j] = m[i][j] + compose(factor, m[r][j])
+    for r in reversed(range(count)):
+        for j in range(r + 1, count):
+            x[r] = plus(x[r], left(m[r][j], x[j]))
+    return x
+
+
+def matmul(matrix: Node, rows: Node) -> Node:
+    """[t, ...]: sum_s matrix[t, s] * rows_s."""
+    return total(matrix * columns(expanded(rows, (ROW,))), (COL,))
+
+
+def compose(left: Node, right: Node) -> Node:
+    """[t, s]: the product of two [t, s] matrices."""
+    inner = COL + "'"
+    return total(renamed(left, COL, inner) * renamed(right, ROW, inner), (inner,))
+
+
+def _scaled(x: Node, by: float) -> Node:
+    return x if by == 1.0 else -x if by == -1.0 else x * by
+
+
+def _scaled_rows(rows: Rows, by: float) -> Rows:
+    return _mapped(rows, lambda x: _scaled(x, by))
+
+
+def _left(matrix: Node, rows: Rows) -> Rows:
+    return _mapped(rows, lambda x: matmul(matrix, x))
+
+
+def _mapped(rows: Rows, change: Callable[[Node], Node]) -> Rows:
+    given = None if rows.given is None else change(rows.given)
+    return Rows({key: change(x) for key, x in rows.on.items()}, given)
+
+
+def _plus(a: Rows, b: Rows) -> Rows:
+    on = dict(a.on)
+    for key, x in b.on.items():
+        on[key] = on[key] + x if key in on else x
+    given = b.given if a.given is None else a.given if b.given is None else a.given + b.given
+    return replace(a, on=on, given=given)
