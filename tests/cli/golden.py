@@ -45,7 +45,9 @@ def run_triton(spec: str) -> None:
     import torch
 
     from tests.harness import compare, draw
+    from tests.triton import interpreter
 
+    interpreter.choose()
     file = spec_from_file_location(f"{spec}_triton", path(spec, "triton"))
     assert file is not None and file.loader is not None
     module = module_from_spec(file)

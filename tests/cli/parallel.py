@@ -5,11 +5,11 @@ Run as a process, for Triton's interpreter is chosen when Triton is first import
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from seqc.compiled import Compiled, Options, compile_spec
+from tests.triton import interpreter
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {
@@ -41,5 +41,5 @@ def run_triton(name: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["TRITON_INTERPRET"] = "1"
+    interpreter.choose()
     run_triton(sys.argv[1])

@@ -38,7 +38,7 @@ def test_golden_file(spec: str, backend: str) -> None:
 def test_golden_kernels(spec: str) -> None:
     pytest.importorskip("triton")
     program = f"from tests.cli.golden import run_triton; run_triton({spec!r})"
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=FOLDER.parents[1], env=environment
     )

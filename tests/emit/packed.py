@@ -20,6 +20,7 @@ from seqc.check_emitted import Case, Finding, against_oracle, against_separate_c
 from seqc.compiled import Compiled, Options, compile_spec
 from seqc.load_emitted import load_emitted
 from seqc.sampling import sample_sizes
+from tests.triton import interpreter
 
 ROOT = Path(__file__).parents[2]
 ROWS = 16
@@ -91,10 +92,9 @@ def failures(name: str, backend: str, dtype: str, hard: bool = False) -> list[st
 
 def main() -> None:
     """Answer every spec on the command line."""
-    import os
     import warnings
 
-    os.environ["TRITON_INTERPRET"] = "1"
+    interpreter.choose()
     warnings.simplefilter("ignore")  # numpy's, of infinities that masks take out again
     for name in sys.argv[1:]:
         answer: Any = failures(name, "triton", "float32")

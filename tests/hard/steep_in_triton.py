@@ -5,14 +5,14 @@ In: a spec's path and a form. Out: one JSON object. A process of its own: the in
 
 from __future__ import annotations
 
-import os
 import sys
 
-os.environ["TRITON_INTERPRET"] = "1"
+from tests.triton import interpreter
 
 
 def main() -> None:
     """Print the errors of results and gradients."""
+    interpreter.choose()
     import json
     import tempfile
     from pathlib import Path

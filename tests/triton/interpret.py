@@ -12,13 +12,12 @@ there, 2e-5 on ordinary arguments.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ["TRITON_INTERPRET"] = "1"
+from tests.triton import interpreter
 
 EASY, HARD = 2e-5, 1e-4
 
@@ -38,6 +37,7 @@ def functions(text: str, folder: Path, name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Answer every case."""
+    interpreter.choose()
     import numpy as np
     import torch
 

@@ -17,6 +17,7 @@ import pytest
 from seqc.backends.triton_gpu.device import HELPERS, dot_precision, helper_texts, needs
 
 pytest.importorskip("triton")
+ROOT = Path(__file__).parents[2]
 Array = np.ndarray[Any, Any]
 
 KERNELS = """
@@ -81,17 +82,26 @@ def elementwise_kernel(p_x, p_y, N: tl.constexpr, FUNCTION: tl.constexpr):
 
 INTERPRET = """
 import pickle, sys
+import numpy as np
 import torch
 import kernels_under_test as m
+from tests.triton import interpreter
 
 with open(sys.argv[1], "rb") as file:
     calls = pickle.load(file)
-results = []
-for kernel, arrays, constants, outs in calls:
+
+
+def run(kernel, arrays, constants, outs):
     tensors = [torch.from_numpy(a) for a in arrays]
     written = [torch.full_like(tensors[0], 7.0) for _ in range(outs)]
     getattr(m, kernel)[(1,)](*tensors, *written, **constants)
-    results.append([w.numpy() for w in written])
+    return [w.numpy() for w in written]
+
+
+results = [run(*call) for call in calls]
+interpreter.choose()  # as the other tests have it: to the bit the same
+for call, result in zip(calls, results):
+    assert all(np.array_equal(x, y, equal_nan=True) for x, y in zip(run(*call), result, strict=True)), call[0]
 with open(sys.argv[2], "wb") as file:
     pickle.dump(results, file)
 """
@@ -136,7 +146,7 @@ def _interpret(folder: Path, calls: list[tuple[str, list[Array], dict[str, Any],
     (folder / "run.py").write_text(INTERPRET)
     with open(folder / "calls.pkl", "wb") as file:
         pickle.dump(calls, file)
-    env = os.environ | {"TRITON_INTERPRET": "1"}
+    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error::RuntimeWarning", "run.py", "calls.pkl", "results.pkl"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
