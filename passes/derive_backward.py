@@ -8,19 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqc.block import ROW, gradient_key
+from seqc.block import cotangent_leaves, gradient_key
 from seqc.differentiate import vjp
-from seqc.graph import BATCH, Node, leaf, leaves
+from seqc.graph import Node, leaves
 from seqc.program import Program
-
-
-def cotangent_leaves(program: Program, form: str) -> dict[str, Node]:
-    """The leaves that carry the cotangents of a block's results, by the block's keys."""
-    time = () if form == "step" else (ROW,)
-    given = {name: leaf("cot", name, (BATCH, *time, *d.dims)) for name, d in program.output_decls.items()}
-    for name, d in program.states.items():
-        given[f"{name}.next"] = leaf("cot", f"{name}.next", d.axes)
-    return given
 
 
 def derive_backward(program: Program, form: str, forward: Mapping[str, Node]) -> dict[str, Node]:

@@ -63,6 +63,15 @@ def gradient_key(n: Node) -> str:
     return f"d.{name}@{offset}" if offset else f"d.{name}"
 
 
+def cotangent_leaves(program: Program, form: str) -> dict[str, Node]:
+    """The leaves that carry the cotangents of a block's results, by the block's keys."""
+    time = () if form == "step" else (ROW,)
+    given = {name: leaf("cot", name, (BATCH, *time, *d.dims)) for name, d in program.output_decls.items()}
+    for name, d in program.states.items():
+        given[f"{name}.next"] = leaf("cot", f"{name}.next", d.axes)
+    return given
+
+
 def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
     """Dims that the block never mixes: never reduced, renamed, scanned over or taken from. Sorted.
 
@@ -82,4 +91,4 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
     return tuple(sorted(every - mixed))
 
 
-__all__ = ["BATCH", "Block", "COL", "ROW", "Reason", "VALID", "free_dims", "gradient_key"]
+__all__ = ["BATCH", "Block", "COL", "ROW", "Reason", "VALID", "cotangent_leaves", "free_dims", "gradient_key"]

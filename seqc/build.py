@@ -7,7 +7,7 @@ statements are read by the `build_*` modules. It proves nothing and chooses noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from seqc import syntax
@@ -54,6 +54,8 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
     said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
     refuse_the_rest(scope, spec)
+    if not scope.found:
+        _sized(scope, (*inputs.values(), *params.values()))
     raise_if_any(scope.found)
     for name in work.deepest:
         for decl, newest in work.hidden(name, states):
@@ -78,6 +80,17 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         source=spec.source.text,
         path=spec.source.name,
     )
+
+
+def _sized(scope: Scope, tellers: Iterable[TensorDecl]) -> None:
+    """Report the open dims that no call would tell the size of."""
+    told = {plain(dim) for decl in tellers for dim in decl.dims}
+    for name, decl in scope.dims.items():
+        if name not in told and decl.default is None:
+            message = f"nothing tells the size of the dim `{name}`"
+            cause = "a call reads sizes from inputs and params, and none has this dim"
+            label = Label(scope.places[name], "open")
+            scope.report("unsized-dim", message, label, cause=cause, help=f"give it a size: `dim {name} = 64`")
 
 
 def _ordered(scope: Scope) -> list[str]:

@@ -167,10 +167,11 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
     known = scope.known_dims(decl.dims)
     counts = [dim.id for dim in decl.dims]
     for dim in decl.dims:
-        allowed = 2 if kind == "param" and f"{dim.id}'" not in counts else 1
+        square = kind in ("param", "const")
+        allowed = 2 if square and f"{dim.id}'" not in counts else 1
         if counts.count(dim.id) > allowed:
-            why = "a matrix has rows and columns: a param may repeat one dim once" if kind == "param" else ""
-            cause = why or f"only a param may repeat a dim (a square matrix); this {kind} has each dim once"
+            why = f"a matrix has rows and columns: a {kind} may repeat one dim once" if square else ""
+            cause = why or f"only a param or a const may repeat a dim (a square matrix); this {kind} has each dim once"
             message = f"`{decl.name.id}` repeats the dim `{dim.id}`"
             help = f"a further dim of the same size is written `{dim.id}'`"
             scope.report("repeated-dim", message, Label(decl.span), cause=cause, help=help)

@@ -7,6 +7,7 @@ against a call of its own; a directional derivative; a split run, a loop of step
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from seqc.compiled import Compiled
+from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emitted_case import Case, Finding, emitted_name, nudged, relative, tolerance
 from seqc.graph import leaves, topological
 from seqc.load_emitted import load_emitted
@@ -22,6 +24,7 @@ from seqc.packs import part
 from seqc.program import Program
 from seqc.sampling import sample, sample_sizes
 
+INTERPRETER = "interpreter"  # where to run: Triton's own, on the CPU
 DIFFERENCE = 1e-6  # step of a central difference in float64
 DIFFERENCE_ERROR = 1e-6  # relative: the square of the step, times third derivatives, plus roundoff over the step
 Bounds: TypeAlias = "tuple[int, ...] | None"
@@ -43,23 +46,46 @@ def pack(rows: int) -> tuple[int, ...]:
     return tuple(accumulate((*own[::2], *own[1::2], 0), initial=0))
 
 
-def count(compiled: Compiled) -> int:
+def count(compiled: Compiled, device: str = "cpu") -> int:
     """How many findings there will be, for a progress bar."""
-    return sum(2 if how in (against_oracle, parts_and_steps) else 1 for how, *_ in _plan(compiled))
+    return sum(2 if how in (against_oracle, parts_and_steps) else 1 for how, *_ in _plan(compiled, device))
 
 
 def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: str = "cpu") -> Iterator[Finding]:
-    """The findings, one by one. given: extents of dims; the others are small and odd. device: torch's name of it."""
+    """The findings, one by one. given: extents of dims; the others are small and odd.
+
+    device: torch's name of it, or `INTERPRETER`: Triton's kernels on the CPU, in float32, in Triton's interpreter, which
+    must be chosen before Triton is imported.
+    """
+    if device == INTERPRETER:
+        if not compiled.signature.triton:
+            help = "compile for the backend `auto` or `triton`"
+            raise Unsupported(Diagnostic("no-kernels", "the file has no Triton kernels", help=help, kind="unsupported"))
+        os.environ["TRITON_INTERPRET"] = "1"
     module = load_emitted(compiled.text, compiled.signature.spec)
+    if device == INTERPRETER:
+        vars(module)["_form"] = lambda *tensors: module._TRITON
     sizes = sample_sizes(compiled.program, given=given)
-    for how, steps, dtype, hard, bounds, reverse in _plan(compiled):
-        yield from how(Case(compiled.program, module, sizes, steps, dtype, hard, device, bounds, reverse))
+    place = "cpu" if device == INTERPRETER else device
+    for how, steps, dtype, hard, bounds, reverse in _plan(compiled, device):
+        with np.errstate(all="ignore" if device == INTERPRETER else None):  # a kernel's own infinities, told by numpy
+            found = list(how(Case(compiled.program, module, sizes, steps, dtype, hard, place, bounds, reverse)))
+        yield from found
 
 
 # ---- the comparisons ----
 
 
-def _plan(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bounds, bool]]:
+def _plan(compiled: Compiled, device: str) -> Iterator[tuple[Any, int, str, bool, Bounds, bool]]:
+    """(comparison, steps, dtype, whether inputs are extreme, bounds, whether reversed)."""
+    planned = _everywhere(compiled)
+    if device == INTERPRETER:  # its kernels compute in float32: what a dtype tells apart is one case there
+        single = ((how, steps, "float32", *rest) for how, steps, _, *rest in planned if how is not against_differences)
+        return iter(dict.fromkeys(single))
+    return planned
+
+
+def _everywhere(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bounds, bool]]:
     rows = max(block.rows for block in compiled.blocks.values())
     for steps in lengths(rows):
         yield against_oracle, steps, "float64", False, None, False

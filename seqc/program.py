@@ -110,6 +110,11 @@ class Program:
         return table[leaf_node.text("name")]
 
     @property
+    def told(self) -> frozenset[str]:
+        """The dims whose sizes a call tells: those of inputs and params. States may be left to their initial values."""
+        return frozenset(d.rstrip("'") for x in (*self.inputs.values(), *self.params.values()) for d in x.dims)
+
+    @property
     def no_step(self) -> str:
         """Why one step alone says too little to be computed, told to the caller; "" where it says enough."""
         read = sorted({n.text("name") for n in leaves(self.graph.values(), "input") if n.number("offset")})

@@ -20,10 +20,11 @@ STEEP = 0.5  # share of the values that `hard` puts at the ends
 
 
 def sample_sizes(program: Program, batch: int = 2, given: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Small extents, odd and different where the spec allows any."""
+    """Small extents, odd and different where the spec allows any; a dim that no input or param tells has its default."""
     sizes = {BATCH: batch}
     for i, d in enumerate(program.dims.values()):
-        sizes[d.name] = (given or {}).get(d.name) or (min(d.choices) if d.choices else ODD[i % len(ODD)])
+        usual = min(d.choices) if d.choices else d.default if d.name not in program.told else None
+        sizes[d.name] = (given or {}).get(d.name) or usual or ODD[i % len(ODD)]
     return sizes
 
 

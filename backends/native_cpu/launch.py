@@ -137,6 +137,7 @@ def _sizes(source: NativeSource, made: Iterable[Array] | None) -> list[str]:
         else:
             lines += [f"{d} = {name}.shape[{names.index(d)}]" for d in dict.fromkeys(names) if d not in known]
         known |= set(names)
+    lines += [f"{safe_name(d)} = {plan.program.dims[d].default}" for d in source.dims if safe_name(d) not in known]
     if made is None:
         return lines
     return [*lines, *_calls(source, made), f"library, {_panels(source)} = {_kernel(source)}"]
@@ -167,7 +168,10 @@ def _ready(source: NativeSource) -> str:
     arguments = _arguments(plan)
     sizes = []
     for dim in source.dims:
-        axes = next((n, a) for n, a in _axes(plan).items() if dim in (x.rstrip("'") for x in a))
+        axes = next(((n, a) for n, a in _axes(plan).items() if dim in (x.rstrip("'") for x in a)), None)
+        if axes is None:
+            sizes.append(str(plan.program.dims[dim].default))
+            continue
         place = [x.rstrip("'") for x in axes[1]].index(dim) - len(axes[1])
         sizes.append(f"{axes[0]}.shape[{place}]")
     return "\n".join([

@@ -15,7 +15,7 @@ from seqc.backends.torch_eager.lines import laid
 from seqc.backends.torch_eager.printer import Printer
 from seqc.backends.torch_eager.sequence import Sequence, all_blocks
 from seqc.backends.torch_eager.values import VIEWS
-from seqc.block import Block, gradient_key
+from seqc.block import Block, cotangent_leaves, gradient_key
 from seqc.emit.expressions import ATOM, Text, reordered
 from seqc.emit.names import safe_name
 from seqc.graph import BATCH, ROW, Node, leaves, topological
@@ -161,7 +161,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     arguments |= {f"d_{safe_name(n)}_T": d.axes for n, d in program.states.items()}
     fn = function(name, "Gradients of every input, parameter and initial state.", block, arguments)
     fn.packs = name != "_backward_torch" and shifts(program)
-    cotangents = {n.text("name"): n for n in leaves(block.backward.values(), "cot")}
+    cotangents = cotangent_leaves(program, block.form)
     params = {f"d.{name}" for name in program.params}
     known: dict[Node, tuple[Node, Text]] = {}
     loop = set(split(block.forward, {d.leaf(): f"{d.name}.next" for d in program.states.values()}).loop)
@@ -174,8 +174,8 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
             known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}{layout.cut('1:')}", axes)))
     carried, starts = {}, {}
     for name in program.states:
-        cotangent = cotangents.get(f"{name}.next")
-        if cotangent is not None:
+        if block.backward[f"d.{name}.prev"].op != "const":  # no gradient flows into a state that is not read
+            cotangent = cotangents[f"{name}.next"]
             carried[cotangent], starts[cotangent] = f"d.{name}.prev", f"d_{safe_name(name)}_T"
     names = {n: _gradient_name(key) for key, n in block.backward.items() if n.op != "leaf"} | dict(block.names)
     sequence = Sequence(

@@ -14,7 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     add_spec(parser)
     add_choices(parser)
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="where to run: cpu (default), cuda")
+    help = "where to run: cpu, cuda, or interpreter: Triton's kernels on the CPU (the default for --backend triton)"
+    parser.add_argument("--device", metavar="NAME", help=help)
     add_json(parser)
 
 
@@ -22,22 +23,24 @@ def run(args: argparse.Namespace) -> int:
     """Compile, run, compare."""
     from tqdm import tqdm
 
-    from seqc.check_emitted import check, count
+    from seqc.check_emitted import INTERPRETER, check, count
     from seqc.compiled import compile_spec
 
     wishes = options(args)
+    device = args.device or (INTERPRETER if wishes.backend == "triton" else "cpu")
     compiled = compile_spec(args.spec, wishes)
     findings = []
-    with tqdm(total=count(compiled), desc=compiled.program.name, file=sys.stderr, disable=None, leave=False) as bar:
-        for finding in check(compiled, wishes.dims, args.device):
+    with tqdm(total=count(compiled, device), desc=compiled.program.name, file=sys.stderr, disable=None, leave=False) as bar:
+        for finding in check(compiled, wishes.dims, device):
             findings.append(finding)
             bar.update()
     good = all(finding.ok for finding in findings)
+    place = "in Triton's interpreter" if device == INTERPRETER else f"on {device}"
     if args.json:
         rows = [{"what": f.what, "steps": f.steps, "error": f.error, "allowed": f.allowed, "ok": f.ok} for f in findings]
         print(json.dumps({"ok": good, "findings": rows}, indent=2))
         return 0 if good else 1
     for f in findings:
         print(f"{'ok  ' if f.ok else 'FAIL'}  T = {f.steps:<4d} error {f.error:8.1e} of {f.allowed:7.1e}  {f.what}")
-    print(f"{args.spec}: {sum(f.ok for f in findings)} of {len(findings)} comparisons hold")
+    print(f"{args.spec}: {sum(f.ok for f in findings)} of {len(findings)} comparisons hold, run {place}")
     return 0 if good else 1

@@ -60,10 +60,6 @@ def check(sig: Signature) -> None:
     for name, count in Counter(sig.results).items():
         if count > 1:
             refuse(f"two results would be called `{name}`", "rename the output or the state")
-    told = {dim for name, axes in layouts(sig).items() if name in tellers(sig) for dim in axes}
-    for dim in sig.dims:
-        if dim.name not in told and dim.default is None:
-            refuse(f"no input or param has the dim `{dim.name}`", f"give it a size: `dim {dim.name} = 64`")
     if any(kept.dtype != "carry" for kernels in (sig.torch, sig.cpu) if kernels for kept in kernels.saved):
         refuse("the torch and cpu forms compute in the carried dtype and save no other", "save it as `carry`")
     if found:

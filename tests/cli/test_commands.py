@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,7 +171,20 @@ def test_graph(seqc: Seqc, tmp_path: Path) -> None:
 def test_verify(seqc: Seqc) -> None:
     code, out, _ = seqc("verify", ROOT / "specs" / "hgrn.seq", "--backend", "torch")
     assert code == 0
-    assert "outputs that see the future (to the bit)" in out and "38 of 38 comparisons hold" in out
+    assert "outputs that see the future (to the bit)" in out and "38 of 38 comparisons hold, run on cpu" in out
+    code, _, err = seqc("verify", ROOT / "specs" / "hgrn.seq", "--backend", "torch", "--device", "interpreter")
+    assert code == 1 and "the file has no Triton kernels" in err
+
+
+def test_verify_runs_kernels_in_the_interpreter(tmp_path: Path) -> None:
+    """In a process of its own: Triton is told to interpret before it is imported."""
+    pytest.importorskip("triton")
+    spec = tmp_path / "leaky.seq"
+    spec.write_text("spec leaky\ndim D\ninput x[D], a[D] in [0, 1]\nstate h[D] = 0\nh = a * h[t-1] + x\noutput h\n")
+    command = [sys.executable, "-m", "seqc", "verify", str(spec), "--backend", "triton", "--form", "step"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "33 of 33 comparisons hold, run in Triton's interpreter" in told.stdout and "float64" not in told.stdout
 
 
 def test_the_page_names_every_command() -> None:

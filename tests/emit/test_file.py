@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from seqc.diagnostics import Unsupported
-from seqc.emit import Dim, Input, Saved, State, class_name, emit, safe_name
+from seqc.emit import Input, Saved, State, class_name, emit, safe_name
 from seqc.emit.names import RESERVED
 from seqc.load_emitted import load_emitted
 from tests.emit import bodies
@@ -66,7 +66,6 @@ def test_what_cannot_be_emitted() -> None:
         (replace(sig, inputs=(Input("x", ("D",)), Input("h_0", ("D",)))), "would be called `h_0`"),
         (replace(sig, spec="x"), "would be called `x`"),
         (replace(sig, states=(State("h", ("D",)), State("h", ("D",)))), "two results would be called `h_T`"),
-        (replace(sig, dims=(Dim("D"), Dim("N")), states=(State("h", ("N",)),)), "no input or param has the dim `N`"),
         (replace(sig, torch=replace(sig.torch, saved=(Saved("h", ("B",), "io"),))), "save it as `carry`"),
         (replace(sig, spec="_step_torch"), "would be called `_step_torch`"),
     ]:

@@ -209,6 +209,12 @@ def _parts(tensors, kinds, i, steps):
     return [views[kind](x) for x, kind in zip(tensors, kinds)]
 
 
+def _copies(tensors, kinds, part, reverse):
+    """Sequence `part` of a pack, in memory of its own: a BLAS may round by the address at which an array begins."""
+    own = zip(_parts(tensors, kinds, *part), kinds)
+    return _turned([x if kind == "-" else x.clone() for x, kind in own], kinds, reverse)
+
+
 def _each(cu_seqlens):
     """The sequences of a pack that have steps, as (index, slice). Reads the bounds: of a GPU's, it waits for them."""
     bounds = cu_seqlens.tolist()
@@ -228,7 +234,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
         for part in _each(cu_seqlens):
-            found = infer(*_turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse))
+            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -240,8 +246,8 @@ def _one_by_one(infer, forward, backward):
             return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:4]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
-            own = _turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse)
-            ends = _turned(_parts(cotangents, _RESULTS, *part), _RESULTS, reverse)
+            own = _copies(tensors, _ARGUMENTS, part, reverse)
+            ends = _copies(cotangents, _RESULTS, part, reverse)
             found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
                 whole.add_(x) if kind == "-" else whole.copy_(x)
@@ -538,10 +544,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_fb566dc4095f", 0
+    name, tries = "seqc_delta_rule_ec01927d3115", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_fb566dc4095f_{tries}"
+        name = f"seqc_delta_rule_ec01927d3115_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

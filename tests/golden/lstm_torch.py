@@ -199,6 +199,12 @@ def _parts(tensors, kinds, i, steps):
     return [views[kind](x) for x, kind in zip(tensors, kinds)]
 
 
+def _copies(tensors, kinds, part, reverse):
+    """Sequence `part` of a pack, in memory of its own: a BLAS may round by the address at which an array begins."""
+    own = zip(_parts(tensors, kinds, *part), kinds)
+    return _turned([x if kind == "-" else x.clone() for x, kind in own], kinds, reverse)
+
+
 def _each(cu_seqlens):
     """The sequences of a pack that have steps, as (index, slice). Reads the bounds: of a GPU's, it waits for them."""
     bounds = cu_seqlens.tolist()
@@ -218,7 +224,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[3:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[8:])]
         for part in _each(cu_seqlens):
-            found = infer(*_turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse))
+            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -230,8 +236,8 @@ def _one_by_one(infer, forward, backward):
             return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:8]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
-            own = _turned(_parts(tensors, _ARGUMENTS, *part), _ARGUMENTS, reverse)
-            ends = _turned(_parts(cotangents, _RESULTS, *part), _RESULTS, reverse)
+            own = _copies(tensors, _ARGUMENTS, part, reverse)
+            ends = _copies(cotangents, _RESULTS, part, reverse)
             found = _turned(backward(*own, *forward(*own)[3:], *ends), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
                 whole.add_(x) if kind == "-" else whole.copy_(x)
@@ -555,10 +561,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_30643a0e6b1e", 0
+    name, tries = "seqc_lstm_2f77c5fefefb", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_30643a0e6b1e_{tries}"
+        name = f"seqc_lstm_2f77c5fefefb_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
