@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from seqc.block import Block, Reason
 from seqc.component import Component
 from seqc.graph import Node
-from seqc.passes.blocks.choose import Candidate, block_forms, choose_form
+from seqc.passes.blocks.choose import Candidate, Offers, block_forms, choose_form
 from seqc.passes.classify import classify
 from seqc.passes.derive_backward import derive_backward
 from seqc.passes.eigen import check_claims
@@ -48,13 +48,15 @@ def assemble(
     program: Program,
     components: tuple[Component, ...],
     claims: tuple[Reason, ...],
+    offers: Offers,
     chosen: Candidate,
     backward: Mapping[str, Node],
 ) -> Block:
     """The block: both graphs, and the reasons of every decision on the way."""
     classes = [Reason("class", ", ".join(c.states), f"{c.kind}: {c.why}") for c in components]
     reasons = (*classes, *claims, *chosen.reasons)
-    return Block(program, chosen.form, chosen.rows, chosen.forward, backward, reasons, chosen.names)
+    single = Block(program, "step", 1, offers.step.forward, {}, names=offers.step.names) if chosen.rows > 1 else None
+    return Block(program, chosen.form, chosen.rows, chosen.forward, backward, reasons, chosen.names, single)
 
 
 PIPELINE: tuple[Stage, ...] = (
@@ -65,7 +67,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("choose_form", choose_form, needs=("program", "offers", "form"), gives="chosen"),
     Stage("derive_backward", gradient, needs=("program", "chosen"), gives="gradient"),
     Stage("simplify", simplify, needs=("gradient",), gives="backward"),
-    Stage("assemble", assemble, needs=("program", "components", "claims", "chosen", "backward"), gives="block"),
+    Stage("assemble", assemble, needs=("program", "components", "claims", "offers", "chosen", "backward"), gives="block"),
 )
 
 CHECKS = ("classify", "ranges", "claims")  # the stages that find what is wrong with a spec

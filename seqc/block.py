@@ -38,7 +38,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class Block:
-    """See the file's docstring. `names`: node -> the name that the spec (or a pass) gives it, for readable output."""
+    """See the file's docstring. `names`: node -> the name that the spec (or a pass) gives it, for readable output.
+
+    single: of a block of many rows, the recurrence in form "step" without its gradient: for sequences too short for a block.
+    """
 
     program: Program
     form: str
@@ -47,6 +50,7 @@ class Block:
     backward: Mapping[str, Node]
     reasons: tuple[Reason, ...] = ()
     names: Mapping[Node, str] = field(default_factory=dict)
+    single: Block | None = None
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -123,12 +123,15 @@ def on_gpus(compiled: Compiled, targets: Iterable[str]) -> dict[str, Any]:
 
 def on_gpu(chosen: Chosen) -> dict[str, Any]:
     """What was chosen for one target."""
+    from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
+    from seqc.backends.triton_gpu.short import few_steps
     from seqc.figures import figures
 
     kernels = [{**one.data(), "tiles": one.tiles(), "words": one.words()} for one in figures(chosen)]
     spent = f"{chosen.block.rows} rows: {microseconds(chosen.trained)} us forward and backward by the model"
     others = [f"{rows} rows: {told}" for rows, told in chosen.others().items()]
-    return {"rows": chosen.block.rows, "why": "; ".join([spent, *others]), "kernels": kernels}
+    told = {"rows": chosen.block.rows, "why": "; ".join([spent, *others]), "kernels": kernels}
+    return told | ({"one by one": few_steps(chosen)} if STEPS_KERNEL in chosen.kernels else {})
 
 
 def microseconds(nanoseconds: int) -> str:
@@ -188,6 +191,10 @@ def _gpu_lines(told: Mapping[str, Any]) -> list[str]:
             lines += wrapped(f"no tiles for {target}: {one['clash']}", 2)
             continue
         lines += [f"  tiles for {target}, bf16:", *wrapped(one["why"], 4)]
+        if "one by one" in one:
+            few, rows = one["one by one"], one["rows"]
+            count = "a single step is" if few == 1 else f"sequences of up to {few} steps are"
+            lines += wrapped(f"{count} run step by step: modelled no slower than a block of {rows} rows", 4)
         seen: dict[str, str] = {}
         for kernel in one["kernels"]:
             before = seen.setdefault(kernel["binds"], kernel["kernel"])

@@ -27,20 +27,23 @@ __all__ = ["Tiles", "default_tiles", "triton_kernels"]
 
 
 def triton_kernels(
-    block: Block, tiles: Mapping[str, Tiles] | None = None, plan: Schedule | None = None
+    block: Block, tiles: Mapping[str, Tiles] | None = None, plan: Schedule | None = None, few: int = 1
 ) -> Kernels:
     """The kernels of a block and their launchers. tiles: by kernel ("forward", "backward", ...), defaults elsewhere.
 
-    plan: the block's schedule where it is known. Raises Unsupported where the recurrence cannot be served.
+    plan: the block's schedule where it is known; few: sequences of up to so many steps take them one by one. Raises
+    Unsupported where the recurrence cannot be served.
     """
     plan = plan or schedule(block)
     printed = print_all(plan)
-    chosen = {name: (tiles or {}).get(name) or default_tiles(plan) for name in printed}
+    chosen = {name: (tiles or {}).get(name) or default_tiles(plan.of(name)) for name in printed}
     sizes = {name: dim.default or WHOLE for name, dim in block.program.dims.items()}
-    summaries = {name: summarize(plan, one, sizes, "bf16") for name, one in printed.items()}
+    summaries = {name: summarize(plan.of(name), one, sizes, "bf16") for name, one in printed.items() if one.in_dots}
     open_ = open_dims(block.program, summaries.values())
     launcher = Launcher(plan, printed, chosen, open_)
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
+    if plan.single is not None:
+        functions.insert(0, launcher.steps(few))
     kernels = [p.text for p in printed.values()]
     support = [SUPPORT, *([shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else [])]
     if open_:
@@ -55,7 +58,7 @@ def triton_kernels(
 
 def print_all(plan: Schedule) -> dict[str, Printed]:
     """Every kernel of a schedule, by its name."""
-    return {name: print_kernel(plan, plan.kernel(name)) for name in plan.kernels}
+    return {name: print_kernel(plan.of(name), plan.kernel(name)) for name in plan.kernels}
 
 
 def device_texts(text: str) -> list[str]:

@@ -19,11 +19,14 @@ from seqc.block import BATCH
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.emit.signature import Saved
+from seqc.emit.text import lay
 from seqc.graph import Node
 from seqc.intervals import ANY
 from seqc.program import TensorDecl
 
 TAB = "    "
+FEW = "_FEW_STEPS"
+KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
 
 SUPPORT = '''
 def _pad(extent, least=1):
@@ -85,10 +88,10 @@ class Launcher:
 
     # ---- shapes ----
 
-    def unpack(self, kernels: Sequence[Printed], saves: bool) -> list[str]:
+    def unpack(self, kernels: Sequence[Printed], saves: bool, rows: int) -> list[str]:
         """`B, T, H, K = q.shape`, and so on until every dim has its size; then what a pack and a direction change.
 
-        saves: whether the function allocates what has an entry per block.
+        saves: whether the function allocates what has an entry per block; rows: of a block.
         """
         known: set[str] = set()
         lines = []
@@ -112,7 +115,6 @@ class Launcher:
                 if dim.default is None:
                     raise SeqcBug("the Triton launcher", f"no tensor has the dim {d}, and it has no default")
                 lines.append(f"{self.dims[d]} = {dim.default}")
-        rows = self.rows_per_block()
         blocks = saves and rows > 1 and any(a.role == "saved" for k in kernels for a in k.arrays)
         if rows > 1:
             lines.append(f"NT = (T + {rows - 1}) // {rows}")
@@ -192,7 +194,8 @@ class Launcher:
 
     def grid(self, printed: Printed) -> str:
         """The number of programs."""
-        return " * ".join(self.length(one) for one in printed.grid) or "1"
+        counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.length(one) for one in printed.grid]
+        return " * ".join(counts) or "1"
 
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""
@@ -206,7 +209,7 @@ class Launcher:
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
         named += [f"{x}={x}" for x in SETTINGS if f" {x}: tl.constexpr" in printed.text]
         stages = str(tile.stages)
-        if self.open and tile.stages > 1:
+        if self.open and tile.stages > 1 and printed.in_dots:
             sizes = ", ".join(self.dims[d] for d in self.open)
             stages = f'_stages("{printed.kernel.name}", {stages}, {self.main}, {sizes})'
         named += [f"num_warps={tile.warps}", f"num_stages={stages}", "enable_fp_fusion=True"]
@@ -229,7 +232,10 @@ class Launcher:
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = [f"{s}_in" for s in self.schedule.saved] if save else []
         phases = [printed["states"], printed["outputs"]] if self.schedule.phases else []
-        lines = [*self.unpack([whole, *phases], True), *self.types(), *self.sizes([whole])]
+        rows = self.rows_per_block()
+        names = [self.local(x) for x in (*results, *saved)]
+        lines = self.taken_one_by_one(arguments, saved) if self.schedule.single is not None else []
+        lines += [*self.unpack([whole, *phases], True, rows), *self.types(), *self.sizes([whole])]
         arrays = {a.name: a for k in (whole, *phases) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
@@ -243,10 +249,34 @@ class Launcher:
             lines += [TAB + x for x in self.launch(whole)]
         else:
             lines += self.launch(whole)
-        lines.append(f"return {_tuple([self.local(x) for x in (*results, *saved)])}")
+        lines.append(f"return {_tuple(names)}")
         name = "_forward_triton" if save else "_infer_triton"
         doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
         return _function(name, [safe_name(a) for a in arguments], doc, lines, calls=True)
+
+    def taken_one_by_one(self, arguments: Sequence[str], saved: Sequence[str]) -> list[str]:
+        """The way around blocks for few steps. A sequence's only block begins with its initial state."""
+        given = [safe_name(a) for a in arguments]
+        test = f"if {self.any}.shape[1] <= {FEW}"
+        if not saved:
+            return [f"{test}:", *lay("return _steps_triton(", [*given, *KEYS], ")", 4).split("\n")]
+        first = [f"{safe_name(x.removesuffix('_in') + '_0')}[:, None].clone()" for x in saved]
+        call = lay("results = _steps_triton(", [*given, KEYS[-1]], ")", 4).split("\n")
+        return [f"{test} and cu_seqlens is None:", *call, *lay("return (", ["*results", *first], ")", 4).split("\n")]
+
+    def steps(self, few: int) -> str:
+        """`_steps_triton`: any number of steps, one after the other, and up to how many that is how they are taken."""
+        program, printed = self.program, self.printed["steps"]
+        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
+        results = [*program.outputs, *(f"{s}_T" for s in program.states)]
+        lines = self.unpack([printed], False, 1)
+        lines += [*self.types(), *self.sizes([printed])] if " DOT: tl.constexpr" in printed.text else self.sizes([printed])
+        lines += [self.allocate(a) for a in printed.arrays if a.role in ("output", "final")]
+        lines += [*self.launch(printed), f"return {_tuple([self.local(x) for x in results])}"]
+        doc = "Outputs and final states, step by step."
+        function = _function("_steps_triton", [safe_name(a) for a in arguments], doc, lines, calls=True)
+        words = f"so many steps, taken one by one, are modelled no slower than a block of {self.rows_per_block()}"
+        return f"{FEW} = {few}  # {words}\n\n\n{function}"
 
     def step(self) -> str:
         """`_step_triton`: a sequence of one step."""
@@ -258,7 +288,8 @@ class Launcher:
         others = [safe_name(x) for x in (*program.params, *(f"{s}_0" for s in program.states))]
         results = [self.local(x) for x in (*program.outputs, *(f"{s}_T" for s in program.states))]
         rows = [f"{x}.unsqueeze(1)" for x in given] + others
-        lines = [f"{_tuple(results)} = _infer_triton("]
+        whole = "_steps_triton" if self.schedule.single is not None else "_infer_triton"
+        lines = [f"{_tuple(results)} = {whole}("]
         lines += [TAB + line for line in _fill(rows, 108)]
         lines.append(")")
         outputs = [f"{self.local(o)}.squeeze(1)" for o in program.outputs]
@@ -273,7 +304,7 @@ class Launcher:
         given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
         phases = [printed["cotangents"], printed["gradients"]] if self.schedule.phases else []
-        lines = [*self.unpack([whole, *phases], False), *self.types(), *self.sizes([whole])]
+        lines = [*self.unpack([whole, *phases], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
         mine = self.fresh_arrays(whole)
         if phases:
             lines.append(f"if NT > 1 and cu_seqlens is None and _few({self.grid(whole)}, {self.any}):")

@@ -37,10 +37,15 @@ from seqc.backends.triton_gpu.roles import Roles, assign_roles
 from seqc.block import BATCH, Block
 from seqc.graph import Node, depends, leaf, leaves, topological
 
+STEPS_KERNEL = "steps"
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """See the file's docstring. saved: names of the states whose values are kept, each in array NAME_in."""
+    """See the file's docstring. saved: names of the states whose values are kept, each in array NAME_in.
+
+    single: the schedule of the same recurrence step by step, whose kernel without saved states is this one's "steps".
+    """
 
     block: Block
     roles: Roles
@@ -52,11 +57,12 @@ class Schedule:
     every: int
     outer: Mapping[str, tuple[Outer, ...]]
     makers: Mapping[str, Callable[[], Kernel]]
+    single: Schedule | None = None
     made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """Names of the kernels: forward, infer, backward; where blocks are tiles states, outputs, cotangents, gradients."""
+        """Names of the kernels: forward, infer, backward; where blocks are tiles also those of two phases, and steps."""
         return tuple(self.makers)
 
     @property
@@ -70,6 +76,10 @@ class Schedule:
             self.made[name] = self.makers[name]()
         return self.made[name]
 
+    def of(self, kernel: str) -> Schedule:
+        """The schedule that a kernel belongs to."""
+        return self.single if kernel == STEPS_KERNEL and self.single is not None else self
+
 
 def schedule(block: Block) -> Schedule:
     """The kernels of a block, for any form."""
@@ -80,7 +90,16 @@ def schedule(block: Block) -> Schedule:
     backward = {k: paired[f"b {k}"] for k in block.backward}
     names = {moved[n]: name for n, name in block.names.items() if n in moved}
     lines = {moved[n]: line for n, line in spec_lines(block).items() if n in moved and moved[n].op != "leaf"}
-    return _Scheduler(block, roles, forward, backward, names, lines).schedule()
+    made = _Scheduler(block, roles, forward, backward, names, lines).schedule()
+    if block.single is None or not made.phases:
+        return made
+    single = schedule(block.single)
+
+    def steps() -> Kernel:
+        doc = "Outputs and final states, step by step: for sequences too short for blocks."
+        return replace(single.kernel("infer"), name=STEPS_KERNEL, doc=doc)
+
+    return replace(made, single=single, makers={**made.makers, STEPS_KERNEL: steps})
 
 
 class _Scheduler:

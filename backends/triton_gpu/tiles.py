@@ -28,7 +28,7 @@ from seqc.tiling.problem import Clash
 from seqc.tiling.verdicts import Verdict, VerdictTable, family
 
 TRAINED = ("forward", "backward")
-FOLLOWING = (("infer",), ("states", "outputs"), ("cotangents", "gradients"))
+FOLLOWING = (("infer",), ("states", "outputs"), ("cotangents", "gradients"), ("steps",))
 """Kernels whose tiles are chosen once the rows are; two phases of one job cut dims alike, for they share partial results."""
 
 
@@ -86,26 +86,27 @@ class Lowered:
     def __init__(self, block: Block, sizes: Mapping[str, int], kind: str) -> None:
         self.block, self.sizes, self.kind = block, sizes, kind
         self.plan = schedule(block)
-        self.start = default_tiles(self.plan)
         self.made: dict[str, tuple[Printed, KernelSummary]] = {}
         self.asked: dict[tuple[str, str], Jobs] = {}
 
     def kernel(self, name: str) -> tuple[Printed, KernelSummary]:
         """A kernel as it is printed, and what the solver needs to know of it."""
         if name not in self.made:
-            printed = print_kernel(self.plan, self.plan.kernel(name))
-            self.made[name] = printed, summarize(self.plan, printed, self.sizes, self.kind)
+            plan = self.plan.of(name)
+            printed = print_kernel(plan, self.plan.kernel(name))
+            self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
         return self.made[name]
 
     def jobs(self, name: str, target: str) -> Jobs:
         """What the toolchain can be asked of a kernel."""
         if (name, target) not in self.asked:
-            self.asked[name, target] = Jobs(self.plan, self.kernel(name)[0], target, self.sizes, self.kind)
+            self.asked[name, target] = Jobs(self.plan.of(name), self.kernel(name)[0], target, self.sizes, self.kind)
         return self.asked[name, target]
 
-    def tiles(self, chosen: Mapping[str, int]) -> Tiles:
-        """A choice of the solver as the launcher takes it."""
-        blocks = {d: chosen.get(f"B{d}", self.start.blocks[d]) for d in self.plan.roles.blocked}
+    def tiles(self, name: str, chosen: Mapping[str, int]) -> Tiles:
+        """A choice of the solver for a kernel as the launcher takes it."""
+        start = default_tiles(self.plan.of(name)).blocks
+        blocks = {d: chosen.get(f"B{d}", size) for d, size in start.items()}
         return Tiles(blocks, chosen["warps"], chosen["stages"])
 
     def told(self, name: str, target: str, table: VerdictTable) -> Told:
@@ -116,7 +117,7 @@ class Lowered:
             return ()
         found = []
         for tiles in tile_choices(summary, target_named(target)):
-            verdict = table.get(jobs.job(self.tiles(tiles)).key)
+            verdict = table.get(jobs.job(self.tiles(name, tiles)).key)
             if verdict is not None:
                 found.append(({"C": self.block.rows, **tiles}, verdict))
         return tuple(found)
@@ -150,10 +151,10 @@ class _Chooser:
             tiles = choice.asks(name)
             if tiles is not None:
                 lowered = self.lowered[tiles["C"]]
-                yield lowered.jobs(name, self.target.name).job(lowered.tiles(tiles))
+                yield lowered.jobs(name, self.target.name).job(lowered.tiles(name, tiles))
 
     def kernel(self, best: Lowered, name: str, choice: Choice) -> ChosenKernel:
-        tiles = best.tiles(choice.tiles(name))
+        tiles = best.tiles(name, choice.tiles(name))
         printed, summary = best.kernel(name)
         job = best.jobs(name, self.target.name).job(tiles)
         partial = [a for a in printed.arrays if a.role == "grad" and (a.partial or BLOCKS in a.axes)]

@@ -777,6 +777,46 @@ def delta_rule_gradients_kernel(
     tl.store(p_d_v + at_thv + o_thv, b_sum_12, mask=m_tv)
 
 
+@_jit(do_not_specialize=['T'])
+def delta_rule_steps_kernel(
+    p_S_0, p_q, p_beta, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+):
+    """Outputs and final states, step by step: for sequences too short for blocks."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_t in range(0, T):
+        at_thk = ((first + STEP * i_t) * H + i_h) * K
+        b_q = tl.load(p_q + at_thk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        at_th = (first + STEP * i_t) * H + i_h
+        b_beta = tl.load(p_beta + at_th).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        at_thv = ((first + STEP * i_t) * H + i_h) * V
+        b_v = tl.load(p_v + at_thv + o_v, mask=m_v, other=0.0).to(tl.float32)
+        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
+        b_x = b_beta * b_k
+        b_Sk = tl.sum(b_S * b_k[:, None], 0)
+        b_S_next = b_S + b_x[:, None] * (b_v - b_Sk)[None, :]
+        # output o = sum[K](q * S) / sqrt(K)
+        b_sum = tl.sum(b_q[:, None] * b_S_next, 0)
+        b_o = b_sum / SQRT_K
+        tl.store(p_o + at_thv + o_v, b_o, mask=m_v)
+        b_S = b_S_next
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
 def _pad(extent, least=1):
     """The tile length that holds `extent` elements: a power of two."""
     return max(least, 1 << max(extent - 1, 0).bit_length())
@@ -844,8 +884,34 @@ def _ready_triton(x, K):
     return _READY[key]
 
 
+_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 16
+
+
+def _steps_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
+    """Outputs and final states, step by step."""
+    B, T, H, K = q.shape
+    V = v.shape[3]
+    if cu_seqlens is not None:  # B sequences in one row of T steps
+        B = cu_seqlens.shape[0] - 1
+        cu_seqlens = cu_seqlens.contiguous()
+    STEP = -1 if reverse else 1
+    BK = _pad(K)
+    BV = min(_pad(V), 32)
+    NV = -(-V // BV)
+    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
+    delta_rule_steps_kernel[(B * H * NV,)](
+        S_0, q, beta, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
+        num_warps=4, num_stages=3, enable_fp_fusion=True,
+    )
+    return o, S_T
+
+
 def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
+    if q.shape[1] <= _FEW_STEPS and cu_seqlens is None:
+        results = _steps_triton(q, v, k, beta, S_0, reverse=reverse)
+        return (*results, S_0[:, None].clone())
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
@@ -882,6 +948,8 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
 
 def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
+    if q.shape[1] <= _FEW_STEPS:
+        return _steps_triton(q, v, k, beta, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
@@ -971,7 +1039,7 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
 
 def _step_triton(q, v, k, beta, S_0):
     """One step: a sequence of one."""
-    o, S_T = _infer_triton(
+    o, S_T = _steps_triton(
         q.unsqueeze(1), v.unsqueeze(1), k.unsqueeze(1), beta.unsqueeze(1), S_0,
     )
     return o.squeeze(1), S_T
@@ -1364,10 +1432,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_4a2f4e3673af", 0
+    name, tries = "seqc_delta_rule_fbf87348df7d", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_4a2f4e3673af_{tries}"
+        name = f"seqc_delta_rule_fbf87348df7d_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

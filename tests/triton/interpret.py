@@ -73,6 +73,9 @@ def main() -> None:
                 try:
                     drawn = draw(program, case["steps"], seed=3)
                     compare_steps(drawn, made["_infer_triton"], made["_step_triton"], EASY, torch.float32)
+                    if "_FEW_STEPS" in made:  # the same call, its steps taken one by one
+                        made["_few"].__globals__["_FEW_STEPS"] = case["steps"]
+                        compare(drawn, made["_forward_triton"], made["_backward_triton"], EASY, torch.float32)
                 except AssertionError as error:
                     said = said or f"steps: {' '.join(str(error).split())[:600]}"
             print(json.dumps(said), flush=True)
