@@ -233,6 +233,8 @@ class KernelWriter:
             for item in nest.items:
                 if item.kind in ("keep", "reduce") and self.kept[item.value] == "":
                     lines.append(f"real {places[item.value].base};")
+                    if item.value in self.rows:
+                        lines.append(f"alignas(64) real {self.rows[item.value]}[W];")
         for i, nest in enumerate(s.nests):
             axis = self.axis_of[s.name, i]
             # several packed copies share a space, but not the dim of their vectors
@@ -245,7 +247,7 @@ class KernelWriter:
                     if name != "pack" and any(i == axis and d == along for r in reads for d, i in r.index):
                         here[n] = self.place_of(buffer)
                 scene = Scene(self.roles.panel, self.roles.grid, here, self.targets, self.names,
-                              {n: f"w.{row}" for n, row in self.rows.items()}, s.guards)
+                              {n: f"w.{row}" if self.kept[n] else row for n, row in self.rows.items()}, s.guards)
                 lines += [f"// {c}" for c in self._comments(s, part)]
                 lines += self._nest(name, part, axis, scene, frozenset(visible))
                 visible |= {item.value for item in part.items if item.kind in ("keep", "reduce")}
@@ -293,9 +295,8 @@ class KernelWriter:
             slots = f"{self.plan.every + self.segments[buffer]} * " if buffer in self.segments else ""
             lines.append(f"  alignas(64) real {buffer}[{slots}{buffer_size(axes)}];")
         for n, row in self.rows.items():
-            buffer = self.kept[n]
-            size = buffer_size(self.buffers[buffer]) if buffer else "1"
-            lines.append(f"  alignas(64) real {row}[{size} * W];")
+            if self.kept[n]:  # a variable's are variables too: each thread of a team computes it
+                lines.append(f"  alignas(64) real {row}[{buffer_size(self.buffers[self.kept[n]])} * W];")
         if len(lines) == 1:
             lines.append("  real unused;")
         return [*lines, "};"]

@@ -272,7 +272,7 @@ struct Team {
       return;
     }
     for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
-      if (waited > 2000) std::this_thread::yield();
+      if (waited > 64) std::this_thread::yield();  // another one may need this core to arrive
 #if defined(__x86_64__)
       else __builtin_ia32_pause();
 #endif

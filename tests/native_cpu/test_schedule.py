@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,24 @@ def test_a_recurrent_weight_s_gradient_is_one_product_after_the_loop() -> None:
     assert sorted(p.param for p in made.products) == ["R_f", "R_i", "R_o", "R_z"]
     assert made.every == 1 and made.roles.blocked
     assert not [key for key in made.backward if key.startswith("d.R")]
+
+
+SCALED = """
+spec scaled
+dim D, G
+input x[G, D]
+param R[G, D, D]
+param a init 1
+state h[D] = 0
+output h = tanh(sum[G](a * (R @ h[t-1]) + x))
+"""
+
+
+def test_what_every_thread_of_a_team_sums_it_sums_in_variables_of_its_own() -> None:
+    text = native_source(lower(build.load(SCALED), "step")).text
+    backward = text[text.index("int backward_program") :]
+    rows = re.findall(r"= total<false>\(load\((.*?)\)\);", backward)
+    assert rows and all(f"alignas(64) real {row}[W];" in backward for row in rows)
 
 
 def test_text_is_deterministic() -> None:
