@@ -63,7 +63,8 @@ def layout_of(block: Block) -> Layout:
 def _dims(program: Program) -> list[str]:
     """All dims, those of the largest states first, so that states keep their declared order wherever they can."""
     states = sorted(program.states.values(), key=lambda s: -len(s.dims))
-    return list(dict.fromkeys([*(d for s in states for d in s.dims), *program.dims]))
+    given = [*program.inputs.values(), *program.output_decls.values()]  # may have primed dims that no state has
+    return list(dict.fromkeys([*(d for s in states for d in s.dims), *program.dims, *(d for x in given for d in x.dims)]))
 
 
 def step_layout(program: Program) -> Layout:

@@ -96,7 +96,7 @@ class LoopPrinter(Printer):
         at = axes.index(dim) - len(axes)
         if all(x.code in self.outside and BLOCK not in self.outside[x.code].axes for x in texts):
             # parameters: once, before the loop
-            codes = ", ".join(reordered(self.outside[x.code], axes).code for x in texts)
+            codes = ", ".join(reordered(self._whole(x), axes).code for x in texts)
             whole = Text(f"torch.cat([{codes}], {at})", wider)
             return Text(self._brought(self.fn, whole, common(texts)), wider)
         codes = ", ".join(self.turn(x, axes).code for x in texts)

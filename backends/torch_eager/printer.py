@@ -100,7 +100,7 @@ class Printer(Values):
             return self.reduced(self.full(a, (dim,)), (dim,), "prod")
         axes = self.canonical((*a.axes, *b.axes, *start.axes, dim))
         inner = tuple(d for d in axes if d != dim)
-        own = not s.end and set(b.axes) == set(axes) and self.fresh(s.b)
+        own = s.op == "affine_scan" and not s.end and set(b.axes) == set(axes) and self.fresh(s.b)
         ready = [self.align(self.turn(self.full(x, (dim,)), axes), axes).code for x in (a, b)]
         ready += ["None" if s.from_zero else self.align(self.tensor(start), inner).code, str(axes.index(dim) - len(axes))]
         ready += [f"{o}=True" for o, on in (("reverse", s.reverse), ("later", s.later), ("own", own), ("end", s.end)) if on]

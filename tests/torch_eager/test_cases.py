@@ -44,6 +44,14 @@ state h[D] = 0
 h = a * h[t-1] + x[t-2] * w + x[t+1]
 output y = h + x[t-11]
 """,
+    "maximum": """spec c
+dim D, K
+input k[D, K], f[D] in [-inf, 0]
+state m[D] = -inf, n[D] = 0
+m = max(m[t-1] + f, sum[K](k * k))
+n = exp(m[t-1] + f - m) * n[t-1] + 1
+output n
+""",
     "stream": """spec c
 dim D
 input x[D]
