@@ -140,13 +140,13 @@ def _joined(part: str, program: Program, split: Split, beside: Mapping[str, Bloc
 def _triton_part(program: Program, options: Options) -> tuple[Chosen, Kernels]:
     """The GPU's block with its tiles, and the text of its kernels."""
     from seqc.backends.triton_gpu.emit import triton_kernels
-    from seqc.backends.triton_gpu.short import few_steps
+    from seqc.backends.triton_gpu.pacing import pacing
     from seqc.figures import tiles_of
 
     lowered = lowerings(program, options.form, options.rows)
     with blamed("the Triton backend"):
         chosen = tiles_of(lowered, options.target)
-        return chosen, triton_kernels(chosen.block, chosen.tiles, chosen.plan, few_steps(chosen))
+        return chosen, triton_kernels(chosen.block, chosen.tiles, chosen.plan, pacing(chosen))
 
 
 def header(program: Program, options: Options) -> str:

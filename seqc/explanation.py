@@ -123,8 +123,8 @@ def on_gpus(compiled: Compiled, targets: Iterable[str]) -> dict[str, Any]:
 
 def on_gpu(chosen: Chosen) -> dict[str, Any]:
     """What was chosen for one target."""
+    from seqc.backends.triton_gpu.pacing import few_steps
     from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
-    from seqc.backends.triton_gpu.short import few_steps
     from seqc.figures import figures
 
     kernels = [{**one.data(), "tiles": one.tiles(), "words": one.words()} for one in figures(chosen)]

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seqc.backends.triton_gpu.pace import LAUNCH
+from seqc.backends.triton_gpu.pacing import pacing
 from seqc.block import BATCH, free_dims
 from seqc.driver import fix_dims, lowerings
 from seqc.figures import Chosen, committed, extents, tiles_of
@@ -22,8 +24,6 @@ from seqc.tiling.expression import evaluate
 from seqc.tiling.kernel_model import OVERHEAD_REGISTERS, KernelModel
 from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.verdicts import Verdict, VerdictTable
-
-LAUNCH = 2000  # nanoseconds from the end of a kernel to the beginning of the next one
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,16 @@ def _channels(program: Program) -> list[str]:
 def _costs(
     chosen: Chosen, shape: Shape, sizes: Mapping[str, int], fixed: Mapping[str, int], target: Target
 ) -> Costs:
+    pace = pacing(chosen)
     priced = {name: _priced(chosen, name, shape, sizes, target) for name in chosen.kernels}
 
     def launched(whole: str, phases: tuple[str, str]) -> list[KernelCost]:
-        few = 2 * priced[whole].programs <= target.units  # as the launcher decides
-        names = phases if few and phases[0] in priced and shape.steps > chosen.block.rows else (whole,)
-        return [priced[name] for name in names]
+        blocks = -(-shape.steps // chosen.block.rows)
+        if phases[0] in priced and blocks > 1:  # as the launcher decides
+            programs, pieces = (priced[name].programs for name in (whole, phases[0]))
+            if pace.in_two(whole, programs, pieces, blocks, target.units):
+                return [priced[name] for name in phases]
+        return [priced[whole]]
 
     back = launched("backward", ("cotangents", "gradients"))
     infer, forward = (launched(whole, ("states", "outputs")) for whole in ("infer", "forward"))

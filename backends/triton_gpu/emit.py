@@ -14,6 +14,7 @@ from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher, Tiles
 from seqc.backends.triton_gpu.order import WHOLE
+from seqc.backends.triton_gpu.pace import Pacing
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
 from seqc.backends.triton_gpu.room import open_dims, room_text
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
@@ -27,14 +28,15 @@ __all__ = ["Tiles", "default_tiles", "triton_kernels"]
 
 
 def triton_kernels(
-    block: Block, tiles: Mapping[str, Tiles] | None = None, plan: Schedule | None = None, few: int = 1
+    block: Block, tiles: Mapping[str, Tiles] | None = None, plan: Schedule | None = None,
+    pacing: Pacing | None = None,
 ) -> Kernels:
     """The kernels of a block and their launchers. tiles: by kernel ("forward", "backward", ...), defaults elsewhere.
 
-    plan: the block's schedule where it is known; few: sequences of up to so many steps take them one by one. Raises
-    Unsupported where the recurrence cannot be served.
+    plan: the block's schedule where it is known; pacing: when a call takes which kernels. Raises Unsupported where the
+    recurrence cannot be served.
     """
-    plan = plan or schedule(block)
+    plan, pacing = plan or schedule(block), pacing or Pacing()
     printed = print_all(plan)
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan.of(name)) for name in printed}
     sizes = {name: dim.default or WHOLE for name, dim in block.program.dims.items()}
@@ -43,9 +45,10 @@ def triton_kernels(
     launcher = Launcher(plan, printed, chosen, open_)
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     if plan.single is not None:
-        functions.insert(0, launcher.steps(few))
+        functions.insert(0, launcher.steps(pacing.few))
     kernels = [p.text for p in printed.values()]
-    support = [SUPPORT, *([shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else [])]
+    support = [SUPPORT, *([pacing.text()] if plan.phases else [])]
+    support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
     if open_:
         blocks = {name: one.blocks for name, one in chosen.items()}
         lengths = {d: launcher.length_of_tile(d, printed.values()) for d in open_}

@@ -40,12 +40,6 @@ def _types(*tensors):
     operands = tl.bfloat16 if torch.bfloat16 in kinds else tl.float16 if torch.float16 in kinds else tl.float32
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
-
-def _few(programs, x):
-    """Whether so many programs leave half of the device idle."""
-    if x.device.type != "cuda":
-        return False
-    return 2 * programs <= torch.cuda.get_device_properties(x.device).multi_processor_count
 '''
 
 
@@ -197,6 +191,17 @@ class Launcher:
         counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.length(one) for one in printed.grid]
         return " * ".join(counts) or "1"
 
+    def in_two(self, whole: Printed, phases: Sequence[Printed]) -> str:
+        """The test whether two phases do a kernel's work."""
+        counts = []
+        for one in phases[0].grid:
+            size, before = (self.size(one[1:], kernels) if one.startswith(PIECES) else [] for kernels in (phases, [whole]))
+            here = size[0].partition(" = ")[2] if size != before else ""
+            counts.append(f"-(-{self.dims[one[1:]]} // {here})" if here else self.counts.get(one[1:], "") or self.length(one))
+        pieces = " * ".join(counts) or "1"
+        programs = f'"{whole.kernel.name}", {self.grid(whole)}, {pieces}, NT, {self.any}'
+        return f"if NT > 1 and cu_seqlens is None and _in_two({programs}):"
+
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""
         tile = self.tiles[printed.kernel.name]
@@ -234,7 +239,7 @@ class Launcher:
         phases = [printed["states"], printed["outputs"]] if self.schedule.phases else []
         rows = self.rows_per_block()
         names = [self.local(x) for x in (*results, *saved)]
-        lines = self.taken_one_by_one(arguments, saved) if self.schedule.single is not None else []
+        lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
         lines += [*self.unpack([whole, *phases], True, rows), *self.types(), *self.sizes([whole])]
         arrays = {a.name: a for k in (whole, *phases) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
@@ -242,7 +247,7 @@ class Launcher:
         assert {a.name for a in made} == set(results), (results, list(arrays))
         if phases:
             extra = [a for a in arrays.values() if a.role == "saved" and a.name not in saved]
-            lines.append(f"if NT > 1 and cu_seqlens is None and _few({self.grid(whole)}, {self.any}):")
+            lines.append(self.in_two(whole, phases))
             lines += [TAB + x for x in (*self.resized(phases, whole), *map(self.allocate, extra))]
             lines += [TAB + x for k in phases for x in self.launch(k)]
             lines.append("else:")
@@ -254,15 +259,10 @@ class Launcher:
         doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
         return _function(name, [safe_name(a) for a in arguments], doc, lines, calls=True)
 
-    def taken_one_by_one(self, arguments: Sequence[str], saved: Sequence[str]) -> list[str]:
-        """The way around blocks for few steps. A sequence's only block begins with its initial state."""
-        given = [safe_name(a) for a in arguments]
-        test = f"if {self.any}.shape[1] <= {FEW}"
-        if not saved:
-            return [f"{test}:", *lay("return _steps_triton(", [*given, *KEYS], ")", 4).split("\n")]
-        first = [f"{safe_name(x.removesuffix('_in') + '_0')}[:, None].clone()" for x in saved]
-        call = lay("results = _steps_triton(", [*given, KEYS[-1]], ")", 4).split("\n")
-        return [f"{test} and cu_seqlens is None:", *call, *lay("return (", ["*results", *first], ")", 4).split("\n")]
+    def taken_one_by_one(self, arguments: Sequence[str]) -> list[str]:
+        """The way around blocks for few steps."""
+        call = lay("return _steps_triton(", [*(safe_name(a) for a in arguments), *KEYS], ")", 4)
+        return [f"if {self.any}.shape[1] <= {FEW}:", *call.split("\n")]
 
     def steps(self, few: int) -> str:
         """`_steps_triton`: any number of steps, one after the other, and up to how many that is how they are taken."""
@@ -307,7 +307,7 @@ class Launcher:
         lines = [*self.unpack([whole, *phases], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
         mine = self.fresh_arrays(whole)
         if phases:
-            lines.append(f"if NT > 1 and cu_seqlens is None and _few({self.grid(whole)}, {self.any}):")
+            lines.append(self.in_two(whole, phases))
             lines += [TAB + x for x in self.resized(phases, whole)]
             arrays = {a.name: a for k in phases for a in self.fresh_arrays(k)}
             lines += [TAB + x for x in map(self.allocate, arrays.values())]

@@ -56,6 +56,7 @@ class Chosen:
     block: Block
     plan: Schedule
     target: str
+    sizes: Mapping[str, int]
     kernels: Mapping[str, ChosenKernel]
     trained: int
     """Modelled nanoseconds of forward and backward."""
@@ -144,7 +145,10 @@ class _Chooser:
         def others() -> dict[int, str]:
             return {rows: self.instead(rows) for rows in self.lowered if rows != trained.rows}
 
-        return Chosen(best.block, best.plan, self.target.name, kernels, spent, others, lambda: tuple(self.asks(choices)))
+        def asked() -> tuple[Job, ...]:
+            return tuple(self.asks(choices))
+
+        return Chosen(best.block, best.plan, self.target.name, best.sizes, kernels, spent, others, asked)
 
     def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
         for name, choice in choices.items():

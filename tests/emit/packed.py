@@ -83,10 +83,10 @@ def failures(name: str, backend: str, dtype: str, hard: bool = False) -> list[st
         if case.bounds is not None and compiled(name, backend).split.whole:
             found += against_separate_calls(case)
         elif backend == "triton":  # the states first, then all blocks at once
-            few = vars(case.module).pop("_few")
-            vars(case.module)["_few"] = lambda programs, x: True
+            rule = vars(case.module).pop("_in_two")
+            vars(case.module)["_in_two"] = lambda *_: True
             found += against_oracle(case)
-            vars(case.module)["_few"] = few
+            vars(case.module)["_in_two"] = rule
     return [f"{f.what}, T = {f.steps}: {f.error:.1e} of {f.allowed:.1e}" for f in found if not f.ok]
 
 

@@ -60,7 +60,7 @@ def main() -> None:
                 continue
             said = None
             for few in (False, True) if block.rows > 1 and program.states else (False,):
-                made["_few"].__globals__["_few"] = lambda programs, x, few=few: few
+                made["_pad"].__globals__["_in_two"] = lambda *_, few=few: few
                 for steps, hard, sizes in case["runs"][-2:] if few else case["runs"]:  # of the two kernels, the longest
                     drawn = draw(program, steps, sizes, hard=hard)
                     tolerance = HARD if hard else EASY
@@ -74,8 +74,8 @@ def main() -> None:
                     drawn = draw(program, case["steps"], seed=3)
                     compare_steps(drawn, made["_infer_triton"], made["_step_triton"], EASY, torch.float32)
                     if "_FEW_STEPS" in made:  # the same call, its steps taken one by one
-                        made["_few"].__globals__["_FEW_STEPS"] = case["steps"]
-                        compare(drawn, made["_forward_triton"], made["_backward_triton"], EASY, torch.float32)
+                        made["_pad"].__globals__["_FEW_STEPS"] = case["steps"]
+                        compare_steps(drawn, made["_infer_triton"], made["_step_triton"], EASY, torch.float32)
                 except AssertionError as error:
                     said = said or f"steps: {' '.join(str(error).split())[:600]}"
             print(json.dumps(said), flush=True)

@@ -1,9 +1,13 @@
 """The solver's rows and tiles of real kernels: within what the roles allow, told why, bound by wishes and by verdicts."""
 
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from seqc.backends.triton_gpu.pacing import pacing
 from seqc.backends.triton_gpu.schedule import schedule
 from seqc.backends.triton_gpu.tiles import Chosen, Lowered, choose_tiles
 from seqc.build import load
@@ -113,3 +117,19 @@ def test_matrices_that_stay_on_the_chip_from_step_to_step_are_counted() -> None:
 def test_a_value_that_is_made_in_two_places_is_counted() -> None:
     found = chosen(SPECS / "momentum_delta_rule.seq")
     assert tuple(found.tiles) == schedule(found.block).kernels
+
+
+def test_one_rule_says_when_blocks_run_in_parallel() -> None:
+    """The launcher's text and the report's function agree; few programs and many blocks take two kernels, many take one."""
+    rule = pacing(chosen(SPECS / "retention.seq"))
+    device = SimpleNamespace(multi_processor_count=132)
+    torch = SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _: device))
+    made: dict[str, Any] = {"torch": torch}
+    exec(rule.text(), made)
+    x = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    said = {}
+    for kernel, programs, blocks in product(("forward", "infer", "backward"), (8, 128, 300, 4000), (2, 8, 64, 512)):
+        said[kernel, programs, blocks] = rule.in_two(kernel, programs, programs // 2, blocks, 132)
+        assert made["_in_two"](kernel, programs, programs // 2, blocks, x) == said[kernel, programs, blocks]
+    for kernel in ("forward", "infer", "backward"):
+        assert said[kernel, 8, 512] and not said[kernel, 4000, 512]

@@ -1,0 +1,64 @@
+"""A choice of rows and tiles -> when a call takes which kernels, by the model that made the choice.
+
+In: `Chosen`. Out: `Pacing`. A block of `rows` rows costs the same however few of them lie in the sequence; single steps cost
+little each, but each waits for its loads, and in neither do earlier turns hide them.
+"""
+
+from __future__ import annotations
+
+from seqc.backends.triton_gpu.pace import Pace, Pacing
+from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
+from seqc.backends.triton_gpu.tiles import Chosen, ChosenKernel
+from seqc.targets import Target, occupancy, target_named
+from seqc.tiling.expression import evaluate
+from seqc.tiling.kernel_model import OVERHEAD_REGISTERS, KernelModel
+from seqc.tiling.kernel_summary import Workload
+
+__all__ = ["few_steps", "pacing", "resident"]
+
+
+def pacing(chosen: Chosen) -> Pacing:
+    """What the launchers of a choice are told."""
+    target = target_named(chosen.target)
+    sizes = ", ".join(f"{d} = {n}" for d, n in chosen.sizes.items())
+    kernels = {name: _pace(one, target) for name, one in chosen.kernels.items()}
+    return Pacing(few_steps(chosen), kernels, target.bytes_per_ns, f"{chosen.target}, bf16, {sizes}")
+
+
+def few_steps(chosen: Chosen) -> int:
+    """The most steps, of those that fit a block, for which single steps are modelled no slower than a block; at least one."""
+    if STEPS_KERNEL not in chosen.kernels:
+        return 1
+    target = target_named(chosen.target)
+    steps, block = chosen.kernels[STEPS_KERNEL], _time(chosen.kernels["infer"], target, 1)
+    return max([1, *(t for t in range(2, chosen.block.rows + 1) if _time(steps, target, t) <= block)])
+
+
+def resident(kernel: ChosenKernel, model: KernelModel, target: Target) -> tuple[int, int]:
+    """(programs that share a unit, nanoseconds a block that spills take): by the toolchain's word, or else the model's."""
+    tiles, said = kernel.choice.tiles(kernel.name), kernel.verdict
+    threads = kernel.tiles.warps * target.warp
+    if said is not None and said.error is None:
+        room = occupancy(target, said.registers, said.shared, kernel.tiles.warps, said.tensor_memory)
+        return max(room.programs, 1), model.spill_time(said, threads)
+    held = OVERHEAD_REGISTERS + -(-int(evaluate(model.words(), tiles)) // threads)
+    shared = int(evaluate(model.shared(), tiles))
+    return max(occupancy(target, min(held, target.registers_per_thread), shared, kernel.tiles.warps).programs, 1), 0
+
+
+def _pace(kernel: ChosenKernel, target: Target) -> Pace:
+    model = KernelModel(kernel.summary, target)
+    sharing, spilled = resident(kernel, model, target)
+    at = {**kernel.choice.tiles(kernel.name), "resident": sharing}
+    told = {name: int(evaluate(expr, at)) for name, expr in model.time(spilled)[1]}
+    busy = told["ns at the units"] // (told["waves"] * told["turns a program"])
+    moved = int(evaluate(model.traffic(), at)) // (told["programs"] * told["turns a program"])
+    return Pace(sharing, busy, moved, 1 + kernel.afterwards)
+
+
+def _time(kernel: ChosenKernel, target: Target, length: int) -> int:
+    """Modelled nanoseconds of a kernel for short sequences, of the batch that tiles are chosen for."""
+    model = KernelModel(kernel.summary, target, Workload(length=length))
+    sharing, spilled = resident(kernel, model, target)
+    at = {**kernel.choice.tiles(kernel.name), "stages": 1, "resident": sharing}
+    return int(evaluate(model.time(spilled)[0], at))
