@@ -23,6 +23,7 @@ from seqc.intervals import ANY
 from seqc.parse import parse_with_errors, read
 from seqc.program import Program, TensorDecl
 from seqc.syntax import Decl
+from seqc.two_runs import both_runs
 
 
 def load(path_or_text: str | Path) -> Program:
@@ -62,7 +63,7 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
             states[decl.name], updates[decl.name] = decl, newest
     for decl, newest in counting.values():
         states[decl.name], updates[decl.name] = decl, newest
-    return Program(
+    one = Program(
         name=title.name.id if title else "",
         doc=(title.doc or "") if title else "",
         dims=scope.dims,
@@ -74,12 +75,13 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         outputs=outputs,
         claims=said[0],
         wishes=said[1],
-        direction=said[2],
+        direction="forward" if said[2] == "both" else said[2],
         spans=work.spans,
         definitions=work.definitions,
         source=spec.source.text,
         path=spec.source.name,
     )
+    return both_runs(one) if said[2] == "both" else one
 
 
 def _sized(scope: Scope, tellers: Iterable[TensorDecl]) -> None:

@@ -16,6 +16,7 @@ from seqc.diagnostics import Label, Span, near_miss
 from seqc.intervals import Interval
 from seqc.program import Claim, Wishes
 from seqc.syntax import Expr
+from seqc.two_runs import twin
 
 FORMS = {"sequential": "step", "scan": "scan", "chunkwise": "chunkwise"}
 _FORM_WORDS = (*FORMS, "chunk", "parallel")
@@ -86,7 +87,23 @@ def direction(scope: Scope, spec: syntax.Spec) -> str:
             return "forward"
     if len(found) > 1:
         scope.report("said-twice", "the direction is given twice", Label(found[1].span), Label(found[0].span, "here"))
+    if found and found[0].direction.id == "both":
+        _names_of_both(scope, found[0])
     return found[0].direction.id if found else "forward"
+
+
+def _names_of_both(scope: Scope, statement: syntax.Scan) -> None:
+    """The run from the last step back has params and states of its own: nothing else that is declared is called so."""
+    for name in (*scope.params, *scope.states):
+        other = twin(name)
+        if other in (*scope.inputs, *scope.params, *scope.states, *scope.outputs):
+            scope.report(
+                "reserved-name",
+                f"`{other}` cannot be declared beside `{name}`",
+                Label(scope.places[other], "this name is taken"),
+                Label(statement.span, f"`{other}` is the `{name}` of the run from the last step back"),
+                help="rename one of the two",
+            )
 
 
 def wishes(scope: Scope, spec: syntax.Spec) -> Wishes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from seqc.block import Block
 from seqc.build import load
 from seqc.compose import compose
+from seqc.compose_runs import compose_runs
 from seqc.describe import signature
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
 from seqc.driver import Watch, blamed, fix_dims, lower, lowerings
@@ -22,6 +23,7 @@ from seqc.passes.blocks.choose import EAGER
 from seqc.passes.split_parallel import Split, split_parallel
 from seqc.program import Program
 from seqc.targets import TARGETS
+from seqc.two_runs import one_run
 
 if TYPE_CHECKING:
     from seqc.figures import Chosen
@@ -82,7 +84,8 @@ def compile_program(program: Program, options: Options = Options(), watch: Watch
     kernels: dict[str, Kernels] = {}
     missing: dict[str, str] = {}
     gpu: Chosen | None = None
-    split = split_parallel(program)
+    one = one_run(program)
+    split = split_parallel(one)
     beside = parallel_blocks(split) if options.backend != "torch" else {}
     for part in PARTS[options.backend]:
         try:
@@ -90,9 +93,10 @@ def compile_program(program: Program, options: Options = Options(), watch: Watch
                 gpu, made = _triton_part(split.core, options)
                 blocks[part] = gpu.block
             else:
-                own = program if part == "torch" else split.core
+                own = one if part == "torch" else split.core
                 blocks[part], made = _part(part, own, beside, options, watch if part == "torch" else None)
-            kernels[part] = made if part == "torch" or not beside else _joined(part, program, split, beside, made)
+            made = made if part == "torch" or not beside else _joined(part, one, split, beside, made)
+            kernels[part] = made if one is program else compose_runs(program, made, part)
         except Unsupported as refusal:
             if part in ("torch", options.backend):
                 raise

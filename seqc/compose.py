@@ -152,7 +152,7 @@ class _Composer:
 
     def _step(self) -> str:
         lines = [lay(f"def _step_{self.suffix}(", self.arguments, "):"), docstring(["One step: a sequence of one."], 4)]
-        if any(n.number("offset") for n in leaves(self.program.graph.values(), "input")):
+        if self.program.no_step:
             return "\n".join([*lines, lay("return _step_torch(", self.arguments, ")", 4)])
         if self.stored:
             lines.append(f"    io = {self.main}.dtype")

@@ -15,12 +15,14 @@ from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
 from seqc.emit.expressions import Text, aligned, filled, number
+from seqc.evaluate import TWICE
 from seqc.graph import Node, leaves, topological
 from seqc.intervals import ANY
 from seqc.ops import TABLE
 from seqc.passes.classify import classify
 from seqc.passes.split_parallel import Split
 from seqc.program import Program, TensorDecl
+from seqc.two_runs import one_run, twin
 
 CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))
 WIDTH = 112
@@ -62,6 +64,12 @@ def renamed(program: Program) -> dict[str, str]:
 def notes(program: Program) -> dict[str, str]:
     """Emitted name -> what a reader must know of it: the spec's own name, or what a state of the compiler's own holds."""
     found = {emitted: f"`{own}` in the spec" for emitted, own in renamed(program).items()}
+    if program.direction == "both":
+        one = one_run(program)
+        found |= {safe_name(x): "of the run forward, then of the run back" for x in program.outputs}
+        found |= {safe_name(twin(x)): "of the run back" for x in one.params}
+        found |= {f"{safe_name(twin(s))}{mark}": "of the run back" for s in one.states for mark in ("_0", "_T")}
+        program = one
     for s in program.states:
         base, lagged, lag = s.partition(".lag")
         if lagged:
@@ -71,7 +79,13 @@ def notes(program: Program) -> dict[str, str]:
 
 
 def _dims(decl: TensorDecl) -> tuple[str, ...]:
-    return tuple(safe_name(d.rstrip("'")) + "'" * (len(d) - len(d.rstrip("'"))) for d in decl.dims)
+    return tuple(map(_dim, decl.dims))
+
+
+def _dim(dim: str) -> str:
+    if dim.startswith(TWICE):
+        return f"{TWICE} * {_dim(dim[1:])}" if dim != TWICE else TWICE
+    return safe_name(dim.rstrip("'")) + "'" * (len(dim) - len(dim.rstrip("'")))
 
 
 def gate_inputs(program: Program, core: Program) -> set[str]:
@@ -136,6 +150,8 @@ def documentation(program: Program, split: Split, blocks: Mapping[str, Block]) -
     lines = [f"{program.name}: {said[0]}", *said[1:], "", "The spec:", ""]
     lines += [f"    {line}".rstrip() for line in statements(program)]
     lines += ["", "How it is computed:", ""]
+    if program.direction == "both":
+        lines += _wrapped("both runs, from the first step on and from the last step back, alike: this is of each", 4)
     for reason in blocks["torch"].reasons:
         if reason.topic in ("class", "eigenvalues"):
             lines += _wrapped(f"{reason.subject}: {reason.text}", 4)

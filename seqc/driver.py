@@ -17,6 +17,7 @@ from seqc.graph import Node
 from seqc.passes import CHECKS, PIPELINE, Stage
 from seqc.passes.blocks.choose import GPU, Candidate, Machine, Offers, same_form
 from seqc.program import Program
+from seqc.two_runs import one_run
 from seqc.verifier import verify, verify_block, verify_program
 
 FORMS = ("step", "scan", "chunkwise")
@@ -75,6 +76,7 @@ def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | Non
     known = dict(given)
     program = known["program"]
     assert isinstance(program, Program)
+    known["program"] = program = one_run(program)
     verify_program(program, "the front end")
     if watch:
         watch("spec", program)

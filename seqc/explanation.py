@@ -53,6 +53,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "spec": program.name,
         "file": program.path,
         "about": textwrap.dedent(program.doc).strip().split("\n")[0],
+        "direction": program.direction,
         "components": components,
         "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
         "parts": {name: part(block, sizes) for name, block in compiled.blocks.items()},
@@ -143,6 +144,8 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     """The facts as text."""
     told = facts(compiled, targets)
     lines = [f"{told['spec']}: {told['about']}" if told["about"] else told["spec"], "", "recurrence"]
+    if told["direction"] == "both":
+        lines.append("  two runs, from the first step on and from the last step back; what follows is of each")
     for component in told["components"]:
         lines += wrapped(f"{', '.join(component['states'])}: {component['class']}", 2)
         for name, text in component["transition"].items():

@@ -98,7 +98,8 @@ class Program:
     outputs: Mapping[str, Node]
     claims: tuple[Claim, ...] = ()
     wishes: Wishes = Wishes()
-    direction: str = "forward"  # "forward" | "backward" | "both"
+    direction: str = "forward"  # "forward" | "backward" | "both": see `seqc.two_runs`
+    half: bool = False  # one of the two runs of `scan both`
     spans: Mapping[Node, Span] = field(default_factory=dict)
     definitions: Mapping[Node, str] = field(default_factory=dict)
     source: str = ""
@@ -117,6 +118,8 @@ class Program:
     @property
     def no_step(self) -> str:
         """Why one step alone says too little to be computed, told to the caller; "" where it says enough."""
+        if self.half or self.direction == "both":
+            return f"{self.name} has no step, for one of its runs begins at the last: call {self.name} on the sequence"
         read = sorted({n.text("name") for n in leaves(self.graph.values(), "input") if n.number("offset")})
         if not read:
             return ""

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from seqc import packs
-from seqc.diagnostics import Unsupported
+from seqc import packs, two_runs
 from seqc.evaluate import evaluate, extent, to_order
 from seqc.graph import BATCH, Node, leaf, leaves
 from seqc.program import Program
@@ -85,7 +84,8 @@ def gradients(
     from seqc.differentiate import vjp
 
     if program.direction == "both":
-        raise Unsupported("`scan both` is not lowered yet")
+        return two_runs.joined(program, arrays, cotangents, lambda one, given, weights, back: gradients(
+            one, given, weights, cu_seqlens, reverse != back))
     if reverse:
         program = replace(program, direction="backward" if program.direction == "forward" else "forward")
     if cu_seqlens is not None:

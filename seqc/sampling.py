@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from seqc.evaluate import extent
 from seqc.graph import BATCH
 from seqc.program import Program, TensorDecl
 
@@ -39,7 +40,7 @@ def sample(
 
     def normal(*axes: str) -> Any:
         extents = {**sizes, "T": steps, BATCH: rows if rows and "T" in axes else sizes[BATCH]}
-        return rng.standard_normal([extents[a.rstrip("'")] for a in axes])
+        return rng.standard_normal([extent(a, extents) for a in axes])
 
     arrays = {name: _within(d, normal(BATCH, "T", *d.dims), hard, rng) for name, d in program.inputs.items()}
     arrays |= {name: _within(d, 0.4 * normal(*d.axes), False, rng) for name, d in program.params.items()}

@@ -90,8 +90,6 @@ def plan(block: Block) -> Plan:
     program = block.program
     if block.form != "step":
         raise Unsupported(_refusal("native-form", f"the native CPU backend loops over steps, and got form '{block.form}'"))
-    if program.direction == "both":
-        raise Unsupported(_refusal("native-direction", "`scan both` is not lowered yet"))
     roles = roles_of(program, block.forward)
     names = _names(block)
     kept = _kept(block, names)

@@ -16,6 +16,7 @@ from seqc import build, reference
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower
 from seqc.program import Program
+from seqc.two_runs import one_run
 from tests.block_runner import run_block
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def sample(program: Program, steps: int, hard: bool, seed: int = 0) -> tuple[dic
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("form", ["step", "scan", "chunkwise"])
 def test_form(path: Path, form: str) -> None:
-    program = build.load(path)
+    program = one_run(build.load(path))
     try:
         block = lower(program, form, ROWS if form != "step" else None)
     except Unsupported as refusal:

@@ -11,6 +11,7 @@ from seqc import reference
 from seqc.build import load
 from seqc.passes.split_parallel import Split, split_parallel
 from seqc.text import show
+from seqc.two_runs import one_run
 from seqc.verifier import verify_program
 from tests.harness import draw
 
@@ -101,7 +102,7 @@ def test_names_that_are_taken() -> None:
 
 @pytest.mark.parametrize("name", PATHS)
 def test_the_three_together_are_the_whole(name: str) -> None:
-    program = load(PATHS[name])
+    program = one_run(load(PATHS[name]))
     split = split_parallel(program)
     if split.whole:
         assert name not in SPLIT

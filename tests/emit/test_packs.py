@@ -3,7 +3,7 @@
 The specs differ in what a boundary between sequences or a direction could break: chunks (gla, delta_rule, gsa, mlstm),
 scans (hgrn, mamba), steps and sums of outer products (lstm), lags and look-ahead (conv, fsmn_centred), longer lags
 (lagged), parameters that belong to a sequence (sampled), products outside of the recurrence that read another step
-(layer), and a recurrence that is declared to run backwards.
+(layer), a recurrence that is declared to run backwards, and two that run both ways (both_ways, bidirectional_gru).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from tests.emit import packed
 from tests.emit.data import cell_data, decay_data
 
 SPECS = ("gla", "delta_rule", "hgrn", "conv", "fsmn_centred", "lstm", "mamba", "mlstm", "gsa", "lagged", "sampled", "layer")
+SPECS += ("both_ways", "bidirectional_gru")
 SPECS += tuple(packed.BACKWARD + name for name in ("hgrn", "lstm", "conv", "layer"))
 # in the interpreter, which is slow, one of each kind
-INTERPRETED = ("gla", "hgrn", "conv", "fsmn_centred", "lstm", "mlstm", "lagged", "sampled", "layer")
+INTERPRETED = ("gla", "hgrn", "conv", "fsmn_centred", "lstm", "mlstm", "lagged", "sampled", "layer", "both_ways")
 INTERPRETED += tuple(packed.BACKWARD + name for name in ("lstm", "conv"))
 
 

@@ -45,13 +45,14 @@ def main() -> None:
     from seqc.build import load
     from seqc.diagnostics import Unsupported
     from seqc.driver import lower
+    from seqc.two_runs import one_run
     from tests.harness import compare, compare_steps, draw
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for number, line in enumerate(sys.stdin):
             case = json.loads(line)
-            program = load(Path(case["path"]))
+            program = one_run(load(Path(case["path"])))
             try:
                 block = lower(program, case["form"], case["rows"])
                 made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")
