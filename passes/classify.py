@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.affine import Affine, NotAffine, affine
+from seqc.affine import Affine, NotAffine, affine, nonlinear
 from seqc.component import Component
-from seqc.graph import Node, depends, leaves
+from seqc.graph import Node, depends, leaves, topological
 from seqc.hook import counters, hook_of
 from seqc.maximum import running_maximum
 from seqc.program import Program
@@ -68,8 +68,9 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
         except NotAffine as stop:
             if len(members) == 1 and running_maximum(program.updates[m], leaf_nodes[0]) is not None:
                 return Component(members, "maximum", f"{m} is a running maximum{_quote(program, stop.at)}", {})
-            kind = "dense" if _linear(program, members) else "nonlinear"
-            return Component(members, kind, f"{stop.why}{_quote(program, stop.at)}", {}, stop.at)
+            first = next(filter(None, (nonlinear(program.updates[x], leaf_nodes) for x in members)), None)
+            kind, told = ("dense", stop) if first is None else ("nonlinear", first)
+            return Component(members, kind, f"{told.why}{_quote(program, told.at)}", {}, told.at)
     if len(members) > 1:
         turned = rotation(members, leaf_nodes, forms) is not None
         why = "are turned and scaled as one complex number an element" if turned else "feed each other linearly"
@@ -85,18 +86,8 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
     return Component(members, "low rank", why, forms)
 
 
-def _linear(program: Program, members: tuple[str, ...]) -> bool:
-    """Whether the Jacobian by the old states mentions no state."""
-    from seqc.differentiate import vjp
-    from seqc.graph import leaf, leaves
-
-    states = [program.states[m].leaf() for m in members]
-    updates = {m: program.updates[m] for m in members}
-    given = {m: leaf("cot", m, program.states[m].axes) for m in members}
-    jacobian = vjp(updates, given, states).values()
-    return not any(x in states for x in leaves(jacobian, "state"))
-
-
 def _quote(program: Program, at: Node) -> str:
-    span = program.spans.get(at)
-    return f": `{span.text}`" if span is not None else ""
+    """The spec's words for a value: its own, else those of the smallest expression around it that has some."""
+    around = depends(program.graph.values(), [at])
+    span = next((program.spans[n] for n in topological(program.graph.values()) if n in around and n in program.spans), None)
+    return "" if span is None else f": `{span.text}`"

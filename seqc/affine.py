@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from seqc.algebra import linear
-from seqc.graph import Node, const, depends, node, renamed, total
+from seqc.graph import Node, const, depends, node, renamed, topological, total
 from seqc.ops.elementwise import where
 
 Product = tuple[Node, ...]
+LINEAR = frozenset(("add", "sub", "neg", "mul", "div", "where", "sum", "expand", "rename", "take"))  # in one value
+WORDS = {"amax": "max", "surrogate": "withgrad"}  # operators that a spec calls otherwise
 
 
 class NotAffine(Exception):
@@ -89,6 +91,28 @@ def affine(n: Node, states: Sequence[Node]) -> Affine:
     return form(n)
 
 
+def nonlinear(n: Node, states: Sequence[Node]) -> NotAffine | None:
+    """The first value below n that is not linear in the nodes `states`, whether or not n has an affine form; or None."""
+    active = depends([n], states)
+    for x in topological([n]):
+        if x in active and x not in states and (why := _nonlinear(x, active)):
+            return NotAffine(x, why)
+    return None
+
+
+def _nonlinear(x: Node, active: set[Node]) -> str:
+    hit = [a in active for a in x.args]
+    if x.op == "mul" and all(hit):
+        return "two values that depend on the state are multiplied"
+    if x.op == "div" and hit[1]:
+        return "the state stands in a denominator"
+    if x.op == "where" and hit[0]:
+        return "a choice depends on the state"
+    if x.op in LINEAR:
+        return ""
+    return f"`{WORDS.get(x.op, x.op)}` is applied to a value that depends on the state"
+
+
 def _merged(terms: Iterable[Term]) -> tuple[Term, ...]:
     """The terms, those that read the same contraction as one."""
     out: dict[tuple[Node, Product, tuple[str, ...], tuple[str, ...]], Term] = {}
@@ -153,19 +177,15 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
         return Affine(_merged(left.terms + right.terms), left.rest + right.rest)
     if x.op == "neg":
         return scaled(form(x.args[0]), (const(-1.0),))
+    if why := _nonlinear(x, active):
+        raise NotAffine(x, why)
     if x.op == "mul":
         a, b = x.args
-        if a in active and b in active:
-            raise NotAffine(x, "two values that depend on the state are multiplied")
         return scaled(form(a), factors_of(b)) if a in active else scaled(form(b), factors_of(a))
     if x.op == "div":
-        if x.args[1] in active:
-            raise NotAffine(x, "the state stands in a denominator")
         return scaled(form(x.args[0]), (node("div", const(1.0), x.args[1]),))
     if x.op == "where":
         cond, a, b = x.args
-        if cond in active:
-            raise NotAffine(x, "a choice depends on the state")
         left = scaled(form(a), (where(cond, 1.0, 0.0),))
         right = scaled(form(b), (where(cond, 0.0, 1.0),))
         return Affine(left.terms + right.terms, left.rest + right.rest)
@@ -177,7 +197,7 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
         return form(x.args[0])
     if x.op == "rename":
         raise NotAffine(x, "the state is mixed along a dim by a matrix")
-    raise NotAffine(x, f"`{x.op}` is applied to a value that depends on the state")
+    raise NotAffine(x, "one position of a dim is read of a value that depends on the state")
 
 
 def scaled(form: Affine, factors: Product) -> Affine:

@@ -21,10 +21,11 @@ The spec:
 
 How it is computed:
 
-    h: nonlinear: the state is mixed along a dim by a matrix
-    h: not known: the state is mixed along a dim by a matrix
+    h: nonlinear: `sigmoid` is applied to a value that depends on the state: `sigmoid(x_r + R_r @ h[t-1] + b_r)`
+    h: not known: `sigmoid` is applied to a value that depends on the state: `sigmoid(x_r + R_r @ h[t-1] + b_r)`
     in plain torch:
-        step: no block form: h: the state is mixed along a dim by a matrix
+        step: no block form: h: `sigmoid` is applied to a value that depends on the state: `sigmoid(x_r + R_r @
+            h[t-1] + b_r)`
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
 """
@@ -532,10 +533,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_bdfd9de74d11", 0
+    name, tries = "seqc_gru_66e465db9bb2", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_bdfd9de74d11_{tries}"
+        name = f"seqc_gru_66e465db9bb2_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]

@@ -23,11 +23,12 @@ The spec:
 
 How it is computed:
 
-    h, c: nonlinear: the state is mixed along a dim by a matrix
-    h: not known: the state is mixed along a dim by a matrix
-    c: not known: the state is mixed along a dim by a matrix
+    h, c: nonlinear: `sigmoid` is applied to a value that depends on the state: `sigmoid(x_o + R_o @ h[t-1])`
+    h: not known: `sigmoid` is applied to a value that depends on the state: `sigmoid(x_o + R_o @ h[t-1])`
+    c: not known: `sigmoid` is applied to a value that depends on the state: `sigmoid(x_o + R_o @ h[t-1])`
     in plain torch:
-        step: no block form: h: the state is mixed along a dim by a matrix
+        step: no block form: h: `sigmoid` is applied to a value that depends on the state: `sigmoid(x_o + R_o @
+            h[t-1])`
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
 """
@@ -561,10 +562,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_2f77c5fefefb", 0
+    name, tries = "seqc_lstm_3f37507223ba", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_2f77c5fefefb_{tries}"
+        name = f"seqc_lstm_3f37507223ba_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
