@@ -24,6 +24,9 @@ from dataclasses import dataclass, field
 from seqc.graph import BATCH, COL, ROW, Node, leaf, leaves, topological
 from seqc.program import Program
 
+LONGEST = 256  # elements of a dim that a program of a GPU holds in one tile; a longer one it holds in pieces
+PIECE = 128  # elements of such a piece
+
 VALID = leaf("mask", "valid", (ROW,), dtype="bool")
 
 
@@ -95,4 +98,6 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
     return tuple(sorted(every - mixed))
 
 
-__all__ = ["BATCH", "Block", "COL", "ROW", "Reason", "VALID", "cotangent_leaves", "free_dims", "gradient_key"]
+__all__ = [
+    "BATCH", "Block", "COL", "LONGEST", "PIECE", "ROW", "Reason", "VALID", "cotangent_leaves", "free_dims", "gradient_key",
+]

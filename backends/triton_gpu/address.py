@@ -15,7 +15,7 @@ from itertools import accumulate
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
-from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
 from seqc.block import BATCH, ROW
 
 
@@ -176,7 +176,7 @@ class Addresses:
     def suffix(self, array: Array) -> str:
         """Letters of the axes: [B, T, H, K] is `thk`."""
         low = {STEPS: "t", BLOCKS: "n", SCRATCH: "r"}
-        letters = [low.get(a) or self.names.low[a.strip("#'")] for a in array.axes if a != BATCH]
+        letters = [low.get(a) or self.names.low[base(a.strip(PIECES))] for a in array.axes if a != BATCH]
         return ("" if all(len(x) == 1 for x in letters) else "_").join(letters) or "b"
 
     # ---- the tile part ----
@@ -228,7 +228,10 @@ class Addresses:
         if ("o", name) not in home.known:
             home.known["o", name] = name
             arange = f"tl.arange(0, {names.tile(dim)})"
-            if dim not in self.roles.blocked:
+            if piece(dim):
+                many = f"{piece(dim)} * " if piece(dim) > 1 else ""
+                home.lines.append(f"{name} = {many}{names.tile(dim)} + {arange}")
+            elif dim not in self.roles.blocked:
                 home.lines.append(f"{name} = {arange}")
             elif dim == BATCH:  # a program does one sequence of a pack
                 count = names.tile(dim)
@@ -266,7 +269,8 @@ class Addresses:
                 end = f"(B if p_cu_seqlens is None else {names.program(dim)} + 1)" if self.kernel.packs else "B"
                 home.lines.append(f"{name} = {o} < {end}")
             else:
-                whole = f"{extent} % {tile} == 0" if dim in self.roles.blocked else f"{extent} == {tile}"
+                pieces = dim in self.roles.blocked or MARK in dim
+                whole = f"{extent} % {tile} == 0" if pieces else f"{extent} == {tile}"
                 home.lines.append(f"{name} = ({o} < {extent}) | ({whole})")
         return name
 
@@ -296,7 +300,7 @@ class Addresses:
         found = scope.look(key)
         if found is None:
             home = scope if per_block else scope.root()
-            letters = [self.names.low[d.strip("'")] if d != ROW else "t" for d in axes]
+            letters = [self.names.low[base(d)] if d != ROW else "t" for d in axes]
             found = self.names.fresh("m_" + ("" if all(len(x) == 1 for x in letters) else "_").join(letters))
             home.lines.append(f"{found} = {code}")
             home.known[key] = found

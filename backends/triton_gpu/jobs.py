@@ -15,7 +15,7 @@ from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.toolchain import Job
 from seqc.backends.triton_gpu.values import host_code
-from seqc.graph import BATCH
+from seqc.block import BATCH, PIECE
 from seqc.targets import target_named
 from seqc.tiling.verdicts import Configuration
 
@@ -60,6 +60,8 @@ class Jobs:
         """Elements of a tile along a dim, as the launcher sets it."""
         if dim == "t":
             return self.rows
+        if dim in self.plan.pieces:
+            return PIECE
         least = 16 if dim in self.printed.in_dots else 1
         if dim == BATCH:
             return max(tiles.blocks[dim], least)

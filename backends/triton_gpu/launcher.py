@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
 from seqc.backends.triton_gpu.print_kernel import SETTINGS, Printed
+from seqc.backends.triton_gpu.roles import base
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.values import host_code
-from seqc.block import BATCH
+from seqc.block import BATCH, PIECE
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.emit.signature import Saved
@@ -135,7 +136,7 @@ class Launcher:
         if axis.startswith(PIECES):
             dim = axis[1:]
             return self.counts[dim] if dim in self.roles.blocked else self.dims[dim]
-        return self.dims[axis.rstrip("'")]
+        return self.dims[axis if axis == BATCH else base(axis)]
 
     def allocate(self, array: Array) -> str:
         """`o = torch.empty(...)`."""
@@ -184,6 +185,9 @@ class Launcher:
 
     def length_of_tile(self, d: str, kernels: Iterable[Printed]) -> str:
         """The length of a tile that holds a dim whole."""
+        kernels = list(kernels)
+        if any(d in self.schedule.of(k.kernel.name).pieces for k in kernels):
+            return str(PIECE)
         return f"_pad({self.dims[d]}{', 16' if any(d in k.in_dots for k in kernels) else ''})"
 
     def grid(self, printed: Printed) -> str:

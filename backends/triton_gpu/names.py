@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from seqc.backends.triton_gpu.roles import base
+import re
+
+from seqc.backends.triton_gpu.roles import MARK, base, piece
 from seqc.emit.names import safe_name
 
 FIXED = (
@@ -34,6 +36,7 @@ class Names:
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, or with the least number that makes it new."""
+        wanted = re.sub(rf"{MARK}[\d.]+", "", wanted)
         name, number = wanted, 0
         while name in self.taken:
             number += 1
@@ -51,11 +54,11 @@ class Names:
 
     def offsets(self, dim: str) -> str:
         """The positions along the tile axis: `o_k`."""
-        return f"o_{self.low[base(dim)]}"
+        return f"o_{self.low[base(dim)]}{piece(dim) or ''}"
 
     def mask(self, dim: str) -> str:
         """Which of them lie within the dim: `m_k`."""
-        return f"m_{self.low[base(dim)]}"
+        return f"m_{self.low[base(dim)]}{piece(dim) or ''}"
 
     def program(self, dim: str) -> str:
         """The program's index of a grid dim, or of its piece of a blocked dim: `i_h`."""

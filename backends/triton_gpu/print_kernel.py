@@ -29,6 +29,7 @@ from seqc.backends.triton_gpu.kernel import (
 )
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
+from seqc.backends.triton_gpu.roles import base
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
 from seqc.backends.triton_gpu.values import Text, Values
@@ -105,7 +106,7 @@ class _Printer:
         lines += _wrap([*arguments, *(f"{c}: tl.constexpr" for c in constants)])
         lines += ["):", f'{TAB}"""{self.kernel.doc}"""']
         lines += [f"{TAB}{line}" for line in self.scope.lines]
-        in_dots = tuple(sorted({d.rstrip("'") for d in self.values.in_dots}))
+        in_dots = tuple(sorted({base(d) for d in self.values.in_dots}))
         tiles = [(d, names.block[d]) for d in tile_dims] + ([("t", "BT")] if needs_bt else [])
         return Printed(
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, runtime,

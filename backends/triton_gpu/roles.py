@@ -19,6 +19,7 @@ from seqc.block import BATCH, COL, ROW, Block, free_dims
 from seqc.graph import Node, depends, leaves, topological
 
 TIME = (ROW, COL)
+MARK = "~"  # `K~2` is the third piece of K, where a program holds a long dim in pieces (`cut`)
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,13 @@ def is_time(dim: str) -> bool:
 
 
 def base(dim: str) -> str:
-    """The declared dim behind a primed or a time dim: `D''` is `D`, `s` is `t`."""
-    return ROW if is_time(dim) else dim.rstrip("'")
+    """The declared dim behind a primed or a time dim, or a piece: `D''` is `D`, `s` is `t`, `K~2` is `K`."""
+    return ROW if is_time(dim) else dim.rstrip("'").partition(MARK)[0]
+
+
+def piece(dim: str) -> int:
+    """Which piece of a dim it is; 0 where it is no piece."""
+    return int(dim.rstrip("'").partition(MARK)[2] or 0)
 
 
 def assign_roles(block: Block) -> Roles:

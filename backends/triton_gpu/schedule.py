@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc.backends.triton_gpu.arrays import Arrays
+from seqc.backends.triton_gpu.cut import cut, plain
 from seqc.backends.triton_gpu.kernel import (
     PIECES,
     STEPS,
@@ -33,9 +34,10 @@ from seqc.backends.triton_gpu.labels import labels, spec_lines
 from seqc.backends.triton_gpu.order import order, tile_bytes
 from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.roles import Roles, assign_roles
+from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base
 from seqc.block import BATCH, Block
 from seqc.graph import Node, depends, leaf, leaves, topological
+from seqc.program import Program
 
 STEPS_KERNEL = "steps"
 
@@ -44,7 +46,8 @@ STEPS_KERNEL = "steps"
 class Schedule:
     """See the file's docstring. saved: names of the states whose values are kept, each in array NAME_in.
 
-    single: the schedule of the same recurrence step by step, whose kernel without saved states is this one's "steps".
+    program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
+    by step, whose kernel without saved states is this one's "steps".
     """
 
     block: Block
@@ -57,6 +60,7 @@ class Schedule:
     every: int
     outer: Mapping[str, tuple[Outer, ...]]
     makers: Mapping[str, Callable[[], Kernel]]
+    program: Program
     single: Schedule | None = None
     made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
 
@@ -76,6 +80,11 @@ class Schedule:
             self.made[name] = self.makers[name]()
         return self.made[name]
 
+    @property
+    def pieces(self) -> frozenset[str]:
+        """The dims that programs hold in pieces."""
+        return frozenset(base(d) for d in self.program.dims if MARK in d)
+
     def of(self, kernel: str) -> Schedule:
         """The schedule that a kernel belongs to."""
         return self.single if kernel == STEPS_KERNEL and self.single is not None else self
@@ -83,6 +92,7 @@ class Schedule:
 
 def schedule(block: Block) -> Schedule:
     """The kernels of a block, for any form."""
+    whole, block = block, cut(block)
     roles = assign_roles(block)
     both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
     paired, moved = pair(both, roles)
@@ -91,6 +101,9 @@ def schedule(block: Block) -> Schedule:
     names = {moved[n]: name for n, name in block.names.items() if n in moved}
     lines = {moved[n]: line for n, line in spec_lines(block).items() if n in moved and moved[n].op != "leaf"}
     made = _Scheduler(block, roles, forward, backward, names, lines).schedule()
+    made = replace(made, block=whole, program=block.program, saved=tuple(dict.fromkeys(map(plain, made.saved))))
+    if block is not whole:
+        made = replace(made, backward_graph=whole.backward)
     if block.single is None or not made.phases:
         return made
     single = schedule(block.single)
@@ -147,7 +160,7 @@ class _Scheduler:
             makers["gradients"] = lambda: self.backward_kernel("gradients")
         return Schedule(
             self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.arrays.saved, self.arrays.every,
-            self.outer, makers,
+            self.outer, makers, self.program,
         )
 
     def factor(self, n: Node, name: str) -> Factor:
@@ -382,7 +395,7 @@ class _Scheduler:
             "cotangents": "First of two: the cotangents of the states as each block ends.",
             "gradients": "Second of two: the gradients of all blocks at once.",
         }[what]
-        body = self.sparing(body, block_in_grid)
+        body = [_whole_arrays(item) for item in self.sparing(body, block_in_grid)]
         arrays: dict[str, Array] = {}
         todo: list[Item] = list(body)
         while todo:
@@ -393,3 +406,13 @@ class _Scheduler:
                 arrays.setdefault(item.array.name, item.array)
         packs = what in ("forward", "infer", "backward")
         return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.arrays.every, block_in_grid, packs)
+
+
+def _whole_arrays(item: Item) -> Item:
+    """The item on arrays by their own names: pieces of a dim lie in one array."""
+    if isinstance(item, Loop):
+        return replace(item, body=tuple(map(_whole_arrays, item.body)))
+    if isinstance(item, Load | Store | StoreSum) and MARK in item.array.name:
+        array = replace(item.array, name=plain(item.array.name), source=plain(item.array.source))
+        return replace(item, array=array)
+    return item

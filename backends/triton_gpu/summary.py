@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Store
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import base, is_time
+from seqc.backends.triton_gpu.roles import MARK, base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
-from seqc.block import BATCH, COL, ROW
+from seqc.block import BATCH, COL, PIECE, ROW
 from seqc.cost import weight
 from seqc.graph import Node
 from seqc.tiling.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
@@ -37,7 +37,7 @@ class _Summary:
 
     def make(self) -> KernelSummary:
         items = list(_innermost(self.kernel.body))
-        states = [d.leaf() for d in self.plan.block.program.states.values()]
+        states = [d.leaf() for d in self.plan.program.states.values()]
         dots = tuple(self.dots(items))
         kept = self.kept(items)
         sides = [side for dot in dots for side in ((*dot.m, *dot.k), (*dot.k, *dot.n))]
@@ -81,7 +81,7 @@ class _Summary:
     def length(self, dim: str) -> int:
         if is_time(dim):
             return self.plan.block.rows
-        return BATCHES if dim == BATCH else self.sizes[base(dim)]
+        return BATCHES if dim == BATCH else PIECE if MARK in dim else self.sizes[base(dim)]
 
     def dims(self) -> Iterable[Dim]:
         for d in self.roles.grid:
@@ -138,7 +138,8 @@ class _Summary:
 
     def work(self, items: list[Item]) -> Iterable[Work]:
         """Elementwise work and sums that are no matrix products, tiles of the same axes counted together."""
-        sizes = {**self.sizes, ROW: self.plan.block.rows, COL: self.plan.block.rows, BATCH: BATCHES}
+        pieces = dict.fromkeys((d for d in self.plan.program.dims if MARK in d), PIECE)
+        sizes = {**self.sizes, **pieces, ROW: self.plan.block.rows, COL: self.plan.block.rows, BATCH: BATCHES}
         total: dict[tuple[str, ...], float] = {}
         fused = _summed(items)
         for item in items:

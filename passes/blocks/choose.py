@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product as combinations
 from math import inf
 
-from seqc.block import COL, ROW, Reason, free_dims
+from seqc.block import COL, LONGEST, PIECE, ROW, Reason, free_dims
 from seqc.component import Component
 from seqc.cost import NOMINAL, cost
 from seqc.diagnostics import Diagnostic, Label, Unsupported
@@ -168,13 +168,18 @@ def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Mac
     if machine.programs and lane(program):
         sizes[lane(program)] = min(sizes[lane(program)], LANES)
     spent = cost(forward.values(), sizes)
-    if rows > 1 and spent.largest > machine.largest:
+    if rows > 1 and cost(forward.values(), _in_pieces(program, sizes)).largest > machine.largest:
         return inf
     if machine.programs:
         inverses = [set(n.dims) for n in topological(forward.values()) if n.op == "tri_inv"]
         if any(dims - {ROW, COL, BATCH, *apart} for dims in inverses):
             return inf
     return (spent.weighted + (machine.block_latency if rows > 1 else machine.step_latency)) / rows
+
+
+def _in_pieces(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The extents of tiles: a program of a GPU holds a long dim, where its extent is known, in pieces."""
+    return {d: PIECE if n > LONGEST and d in program.dims and program.dims[d].choices == (n,) else n for d, n in sizes.items()}
 
 
 def lane(program: Program) -> str:

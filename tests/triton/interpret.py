@@ -44,7 +44,7 @@ def main() -> None:
     from seqc.backends.triton_gpu.emit import triton_kernels
     from seqc.build import load
     from seqc.diagnostics import Unsupported
-    from seqc.driver import lower
+    from seqc.driver import fix_dims, lower
     from seqc.two_runs import one_run
     from tests.harness import compare, compare_steps, draw
 
@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, line in enumerate(sys.stdin):
             case = json.loads(line)
-            program = one_run(load(Path(case["path"])))
+            program = fix_dims(one_run(load(Path(case["path"]))), case.get("dims", {}))
             try:
                 block = lower(program, case["form"], case["rows"])
                 made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")

@@ -50,10 +50,12 @@ EDGES: list[tuple[str, str | None]] = [
 SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 
-def interpret(cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, dict[str, int]]], steps: int = 0) -> None:
+def interpret(
+    cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, dict[str, int]]], steps: int = 0, **dims: int
+) -> None:
     """Fails with what went wrong in any case (spec, form; None is the compiler's choice), each at all runs (length, whether
-    arguments are extreme, sizes), and in a loop of that many single steps."""
-    given = {"runs": runs, "steps": steps}
+    arguments are extreme, sizes), and in a loop of that many single steps. dims: extents that the kernels are made for."""
+    given = {"runs": runs, "steps": steps, "dims": dims}
     lines = [
         json.dumps({"path": str(PATHS[name]), "form": form, "rows": None if form == "step" else ROWS} | given)
         for name, form in cases
@@ -86,3 +88,8 @@ def test_every_spec_in_its_parallel_form(part: int) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_spec_step_by_step(part: int) -> None:
     interpret([(name, "step") for name in PATHS][part::PARTS], [(3, False, SMALL)])
+
+
+def test_dims_longer_than_a_tile() -> None:
+    """K in three pieces, the last of them short."""
+    interpret([("simple_gla", "chunkwise")], [(ROWS + 2, False, {"H": 1, "K": 300, "V": 17})], K=300)
