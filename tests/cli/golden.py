@@ -38,8 +38,8 @@ def main() -> None:
         path(spec, backend).write_text(emitted(spec, backend).text, encoding="utf-8")
 
 
-def run_triton(spec: str) -> None:
-    """Run the Triton kernels of a golden file in Triton's interpreter, in a process that has chosen it."""
+def run_triton(specs: list[str]) -> None:
+    """Run the Triton kernels of golden files in Triton's interpreter, in a process that chooses it."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     import torch
@@ -48,14 +48,15 @@ def run_triton(spec: str) -> None:
     from tests.triton import interpreter
 
     interpreter.choose()
-    file = spec_from_file_location(f"{spec}_triton", path(spec, "triton"))
-    assert file is not None and file.loader is not None
-    module = module_from_spec(file)
-    file.loader.exec_module(module)
-    module._load_triton()
-    made = emitted(spec, "triton")
-    drawn = draw(made.program, made.blocks["triton"].rows + 1)
-    compare(drawn, module._forward_triton, module._backward_triton, TRITON_TOLERANCE, torch.float32)
+    for spec in specs:
+        file = spec_from_file_location(f"{spec}_triton", path(spec, "triton"))
+        assert file is not None and file.loader is not None
+        module = module_from_spec(file)
+        file.loader.exec_module(module)
+        module._load_triton()
+        made = emitted(spec, "triton")
+        drawn = draw(made.program, made.blocks["triton"].rows + 1)
+        compare(drawn, module._forward_triton, module._backward_triton, TRITON_TOLERANCE, torch.float32)
 
 
 if __name__ == "__main__":

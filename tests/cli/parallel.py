@@ -1,6 +1,6 @@
 """Emitted files of specs with products before and after the recurrence: their parts against the float64 reference.
 
-Run as a process, for Triton's interpreter is chosen when Triton is first imported: `python -m tests.cli.parallel NAME`.
+Run as a process, for Triton's interpreter is chosen when Triton is first imported: `python -m tests.cli.parallel NAME...`.
 """
 
 from __future__ import annotations
@@ -42,4 +42,5 @@ def run_triton(name: str) -> None:
 
 if __name__ == "__main__":
     interpreter.choose()
-    run_triton(sys.argv[1])
+    for name in sys.argv[1:]:
+        run_triton(name)

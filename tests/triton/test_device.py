@@ -113,9 +113,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import kernels_under_test as m
 
-backend, arch, width, precision = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-target = GPUTarget(backend, int(arch) if backend == "cuda" else arch, width)
-
 
 def check(kernel, pointers, constants):
     signature = {name: "*fp32" for name in pointers} | {name: "constexpr" for name in constants}
@@ -124,12 +121,15 @@ def check(kernel, pointers, constants):
 
 
 xy = ["p_x", "p_y"]
-check("inverse_kernel", xy, dict(C=64, PRECISION=precision))
-for rank, exclusive, reverse in [(1, True, True), (2, True, False), (2, False, True), (3, True, False)]:
-    check("cumsum_kernel", xy, dict(RANK=rank, C=64, K=32, L=4, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
-check("scan_kernel", ["p_a", "p_b", "p_d", "p_h"], dict(RANK=2, C=64, K=32, REVERSE=True))
-for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu"]:
-    check("elementwise_kernel", xy, dict(N=128, FUNCTION=function))
+for backend, arch, width, precision in TARGETS:
+    print(backend, arch, file=sys.stderr)
+    target = GPUTarget(backend, arch, width)
+    check("inverse_kernel", xy, dict(C=64, PRECISION=precision))
+    for rank, exclusive, reverse in [(1, True, True), (2, True, False), (2, False, True), (3, True, False)]:
+        check("cumsum_kernel", xy, dict(RANK=rank, C=64, K=32, L=4, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
+    check("scan_kernel", ["p_a", "p_b", "p_d", "p_h"], dict(RANK=2, C=64, K=32, REVERSE=True))
+    for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu"]:
+        check("elementwise_kernel", xy, dict(N=128, FUNCTION=function))
 """
 
 
@@ -273,15 +273,14 @@ def test_elementwise(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, want, rtol=10 * 2.0**-24, atol=2.0**-126, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "backend, arch, width", [("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32), ("hip", "gfx942", 64)]
-)
-def test_compiles(tmp_path: Path, backend: str, arch: int | str, width: int) -> None:
+def test_compiles(tmp_path: Path) -> None:
+    """For every kind of target; the last one that the process names is the one that failed."""
     _module(tmp_path)
-    (tmp_path / "compile.py").write_text(COMPILE)
+    kinds = [("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32), ("hip", "gfx942", 64)]
+    targets = [(*kind, dot_precision(kind[0])) for kind in kinds]
+    (tmp_path / "compile.py").write_text(f"TARGETS = {targets!r}\n{COMPILE}")
     env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "compile.py", backend, str(arch), str(width), dot_precision(backend)]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "compile.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
