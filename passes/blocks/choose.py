@@ -20,6 +20,7 @@ from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.graph import BATCH, Node, topological
 from seqc.intervals import Interval
 from seqc.passes.blocks.form import BlockForm, NotBlock
+from seqc.passes.blocks.joined import joined
 from seqc.passes.simplify import simplify_named
 from seqc.program import Program
 
@@ -140,6 +141,16 @@ def _blocks(
     program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int | None,
     machine: Machine, refused: list[NotBlock],
 ) -> Iterable[Candidate]:
+    yield from _assigned(program, components, ranges, rows, machine, refused)
+    if (together := joined(program, components)) is not None:
+        yield from _assigned(program, together, ranges, rows, machine, refused)
+
+
+def _assigned(
+    program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int | None,
+    machine: Machine, refused: list[NotBlock],
+) -> Iterable[Candidate]:
+    """Every choice of a form for each component."""
     linear = [c for c in components if c.kind in ("diagonal", "low rank", "coupled")]
     other = [c for c in components if c.kind not in ("diagonal", "low rank", "coupled", "taps", "maximum", "counter")]
     if other:

@@ -5,9 +5,9 @@
     P_ij[t, s] = (D_t ... D_{s+1})_ij, so that a source of S_j at s is read through S_i at t by P_ij times its matrix
 
 Needs: the affine forms of a coupled component. Gives: `System`, which answers readouts of each state like
-`seqc.passes.blocks.chunkwise.Chunk` does of one. When: the coefficients D do not vary along a contracted or a value dim,
-and no cycle runs through coefficients of different states alone (a momentum feeds the memory, the memory feeds the
-momentum through a contraction): products of D are then scans, one after the other, exact for any sign and for zero.
+`seqc.passes.blocks.chunkwise.Chunk` does of one. When: no cycle runs through coefficients of different states alone (a
+momentum feeds the memory, the memory feeds the momentum through a contraction): products of D are then scans, one after the
+other, exact for any sign and for zero.
 """
 
 from __future__ import annotations
@@ -151,9 +151,9 @@ class System:
         spans = self.pairs(read.of, j, exclusive)
         if spans is None:
             return None
-        if set(spans.dims) & set(read.over):
-            raise NotChunkwise("a coefficient between coupled states varies along a contracted dim")
         q, k = expanded(read.by, (ROW,)), expanded(k, (ROW,))
+        if set(spans.dims) & set(read.over):  # every pair of rows gets its own product
+            return where(causal(exclusive), total(q * columns(k) * spans, read.over), 0.0)
         return where(causal(exclusive), total(q * columns(k), read.over) * spans, 0.0)
 
     def solve(self, unknowns: tuple[Unknown, ...]) -> None:

@@ -90,7 +90,11 @@ TOGETHER = {
 
 @pytest.mark.parametrize("how", TOGETHER)
 def test_rows_of_one_step_do_not_see_each_other(how: str) -> None:
-    made = build.load(SEVERAL + TOGETHER[how])
+    agrees_with_the_oracle(build.load(SEVERAL + TOGETHER[how]))
+
+
+def agrees_with_the_oracle(made: Program) -> None:
+    """Blocks of 8 rows, over one step and over three blocks at the ends of the ranges."""
     block = lower(made, "chunkwise", 8)
     for steps in (1, 19):
         case = draw(made, steps, hard=steps > 1)
@@ -124,3 +128,15 @@ output o = sum[J, K](k * S)
     scope: dict[str, Any] = {}
     exec("import math\nimport torch\n" + torch_eager.emit(lower(made, "chunkwise", 32)).text, scope)
     compare(case, scope["_forward_torch"], scope["_backward_torch"], 3e-3, torch.float32)
+
+
+def test_a_state_that_another_reads_whole_runs_in_blocks_with_it() -> None:
+    made = build.load("""spec averaged
+dim K, V
+input q[K], k[K] unit[K], v[V], c in [0, 1], g[K] in [-inf, 0]
+state S[K, V] = 0, A[K, V] = 0
+S = exp(g) * S[t-1] + k * (v - sum[K](k * S[t-1]))
+A = (1 - c) * A[t-1] + c * S
+output o = sum[K](q * A + k * S)
+""")
+    agrees_with_the_oracle(made)
