@@ -20,6 +20,7 @@ from seqc.block import ROW
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.graph import Node, leaves
 from seqc.ops import TABLE
+from seqc.tiling.quarantine import TURNED_ROWS
 
 ATOM = 4
 BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
@@ -229,8 +230,9 @@ class Values:
         left_code, right_code = self.operands(left, right, k)
         turned_left, turned_right = self.axes(left) != (row, k), self.axes(right) != (k, column)
         self.from_dot.add(n)
-        swap = turned_left and self.derived(left) and (turned_right or not self.derived(right))
-        if swap:  # the transposed product: a transposed accumulator as left operand is miscompiled on Hopper
+        few = is_time(row) and self.addresses.kernel.rows < TURNED_ROWS
+        swap = not few and turned_left and self.derived(left) and (turned_right or not self.derived(right))
+        if swap:  # the transposed product: of many rows, a transposed accumulator as left operand is miscompiled on Hopper
             left, right, left_code, right_code = right, left, right_code, left_code
             turned_left, turned_right = not turned_right, not turned_left
         if turned_left and self.derived(left):

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["QUARANTINE", "SUPPORTED", "Quarantine", "Use", "quarantined"]
+__all__ = ["QUARANTINE", "SUPPORTED", "TURNED_ROWS", "Quarantine", "Use", "quarantined"]
 
 Version = tuple[int, int, int]
 
 SUPPORTED: tuple[Version, Version] = ((3, 6, 0), (3, 9, 99))
 """First and last version of Triton that emitted files run on."""
+
+TURNED_ROWS = 64
+"""Rows from which on a product with a transposed, cast result is at fault; with fewer, other instructions are used."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ QUARANTINE: tuple[Quarantine, ...] = (
         first=(3, 4, 0),
         fixed=(3, 7, 1),
         most_warps=2,
-        least_turned_rows=64,
+        least_turned_rows=TURNED_ROWS,
     ),
 )
 
