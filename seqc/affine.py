@@ -196,7 +196,9 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
     if x.op == "expand":
         return form(x.args[0])
     if x.op == "rename":
-        raise NotAffine(x, "the state is mixed along a dim by a matrix")
+        inner, old, new = form(x.args[0]), x.text("old"), x.text("new")
+        terms = tuple(_called(t, old, new, x) for t in inner.terms)
+        return Affine(terms, tuple(tuple(renamed(f, old, new) for f in p) for p in inner.rest))
     raise NotAffine(x, "one position of a dim is read of a value that depends on the state")
 
 
@@ -210,15 +212,27 @@ def scaled(form: Affine, factors: Product) -> Affine:
 
 
 def _apart(term: Term, dims: set[str]) -> Term:
-    """The term with none of `dims` summed across: a summed dim takes a name of its own where a factor has it too."""
-    for d in term.across:
+    """The term with none of `dims` summed inside it: a summed dim takes a name of its own where a factor has it too."""
+    for d in (*term.across, *(d for d in term.over if d not in term.state.dims)):
         if d in dims:
             own = d + "'"
             while own in dims or any(own in f.dims for f in (*term.outer, *term.inner, term.state)):
                 own += "'"
-            outer, inner = (tuple(renamed(f, d, own) for f in p) for p in (term.outer, term.inner))
-            term = Term(term.state, outer, inner, term.over, tuple(own if x == d else x for x in term.across))
+            bound = d in term.across  # else it is summed inside, and the outer factors do not have it
+            outer = tuple(renamed(f, d, own) for f in term.outer) if bound else term.outer
+            inner = tuple(renamed(f, d, own) for f in term.inner)
+            over, across = (tuple(sorted(own if x == d else x for x in dims)) for dims in (term.over, term.across))
+            term = Term(term.state, outer, inner, over, across)
     return term
+
+
+def _called(term: Term, old: str, new: str, at: Node) -> Term:
+    """The term with its dim `old` called `new`."""
+    if old in term.state.dims:
+        raise NotAffine(at, "the state is mixed along a dim by a matrix")
+    term = _apart(term, {old, new})
+    outer, inner = (tuple(renamed(f, old, new) for f in p) for p in (term.outer, term.inner))
+    return replace(term, outer=outer, inner=inner)
 
 
 def _summed(term: Term, over: tuple[str, ...], at: Node) -> Term:

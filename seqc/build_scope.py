@@ -130,7 +130,7 @@ def _dim(scope: Scope, item: syntax.DimItem) -> None:
             sizes = tuple(range(item.lo, item.hi + 1))
     if any(size < 1 for size in (*sizes, item.default or 1)) or item.default == 0:
         scope.report("dim-size", "the size of a dim is at least 1", Label(item.span))
-    scope.dims[name] = DimDecl(name, item.default, sizes)
+    scope.dims[name] = DimDecl(name, sizes[0] if len(sizes) == 1 else item.default, sizes)
 
 
 def _new(scope: Scope, name: syntax.Name, kind: str) -> bool:

@@ -62,7 +62,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "missing": dict(compiled.missing),
         "gates": sorted(gate_inputs(program, compiled.split.core)),
         "extents": {d: sizes[d] for d in program.dims},
-        "assumed": [d.name for d in program.dims.values() if d.default is None and len(d.choices) != 1],
+        "assumed": [d.name for d in program.dims.values() if d.default is None],
     }
 
 

@@ -114,9 +114,10 @@ def _check(form: Affine, rows: Sequence[Row], over: tuple[str, ...]) -> None:
     """Whether the form takes rows as they are, or summed over their rank, and contracts states in rows alone."""
     rank = {row.node: row.rank for row in rows}
     for t in form.terms:
-        if t.across or not set(t.over) <= set(rank.get(t.state, t.over)):
-            mixed = ", ".join(d for d in t.over if d not in rank.get(t.state, ())) or ", ".join(t.across)
-            raise NotChunkwise(f"its feedback reads over {', '.join(over)}, and what was read over {mixed}, before it writes")
+        mixed = [d for d in t.over if d not in rank[t.state]] if t.state in rank else list(t.across)
+        if mixed:
+            read, again = ", ".join(over), ", ".join(mixed)
+            raise NotChunkwise(f"what its feedback reads over {read} is contracted over {again} before it is written")
 
 
 def _at(factors: Product, place: Place) -> Product:
@@ -139,11 +140,12 @@ def _reading(read: Read, place: Place, olds: Sequence[Node], over: tuple[str, ..
 
 def _same(row: Row, place: Place, other: Row, there: Place, lifting: Lifting) -> Node | None:
     """What another row of the step adds to this one, as a factor of it."""
-    found = []
+    found: list[Product] = []
     for t in row.form.terms:
-        met = all(place[d] == i for d, i in there.items() if d not in t.over and d in place)
-        if t.state is other.node and met:
-            found.append(_at(_at((*t.outer, *t.inner), {d: i for d, i in there.items() if d in t.over}), place))
+        if t.state is other.node and all(place[d] == i for d, i in there.items() if d not in t.over):
+            inner = _at(t.inner, {d: i for d, i in there.items() if d in t.over})  # summed: each index of the other
+            factors = _at((*t.outer, *inner), place)
+            found.append((total(product(factors), t.across),) if t.across else factors)
     return lifting.sum(found) if found else None
 
 

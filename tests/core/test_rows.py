@@ -84,6 +84,9 @@ TOGETHER = {
     "in turn": "S = decay * S[t-1] + sum[R](beta * k * (v - sum[K](k * S[t-1])))\n",
     "jointly": "S = exp(g) * S[t-1] + sum[R](p * sum[K](k * S[t-1])) + q * c\n",
     "read twice": "S = decay * S[t-1] + sum[R](beta * k * (v - sum[K](k * S[t-1]))) + q * sum[R, K](p * S[t-1])\n",
+    "mixed": "u = sum[K](k * S[t-1])\nS = exp(g) * S[t-1] - sum[R](p * (beta * sum[R](beta * u) - u))\n",
+    "twice": "P = decay * S[t-1] + sum[R](beta * k * (v - sum[K](k * S[t-1])))\n"
+             "S = P - sum[R](p * (sum[K](k * P) - beta * c))\n",
     "with a bias": BIASED.replace("exp(g) * ", ""),
 }
 

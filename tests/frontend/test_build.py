@@ -342,3 +342,8 @@ def test_the_examples_of_the_reference_are_specs() -> None:
         program = load(text)
         assert all(np.isfinite(x).all() for x in run(program, arrays(program)).values())
         assert format_text(text) == text
+
+
+def test_one_choice_of_a_size_is_the_size() -> None:
+    program = load("spec bank\ndim N {5}\ninput x\nstate m[N] = 0\nm = 0.5 * m[t-1] + x\noutput o = sum[N](m)\n")
+    assert program.dims["N"].default == 5
