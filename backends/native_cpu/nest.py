@@ -223,7 +223,7 @@ class NestPrinter:
                 self._declare(s)
         innermost = depth == len(self.loops)
         here = [v for v in self.values.order if self.level(v) == depth]
-        groups = sorted({self.group(v.deps) for v in here}, key=lambda g: (len(g), self.axis in g))
+        groups = sorted({self.group(v.deps) for v in here}, key=lambda g: (len(g), self.axis in g, g))
         for g in groups:
             if innermost and g == self.unrolled and g:
                 continue

@@ -14,7 +14,7 @@ old value, or later. It never decides loop orders or vectors: that is `seqc.back
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.roles import Roles
@@ -104,16 +104,16 @@ class Region:
     def nests(self, stores: Iterable[Item], keep: Iterable[Node] = ()) -> list[Nest]:
         """The nests that perform `stores`, in order. keep: values to bring to buffers besides."""
         stores = list(stores)
-        dear: set[Node] = set(keep)
+        dear = dict.fromkeys(keep)
         while True:
             items = self._items(stores, dear)
             found = self._order(items)
-            again = self._repeated(found) - dear
+            again = [n for n in self._repeated(found) if n not in dear]
             if not again:
                 return found
-            dear |= again
+            dear |= dict.fromkeys(again)
 
-    def cone(self, item: Item, kept: frozenset[Node] | set[Node] = frozenset()) -> tuple[list[Node], list[View]]:
+    def cone(self, item: Item, kept: Container[Node] = ()) -> tuple[list[Node], list[View]]:
         """(values computed at each point of the item, in order; values read from memory)."""
         roots = [item.value.args[0]] if item.kind == "reduce" else [item.value]
         inner: list[Node] = []
@@ -148,7 +148,7 @@ class Region:
             raise Unsupported(Diagnostic("native-operator", f"the native CPU backend has no loop for {what}",
                                          kind="unsupported", help="use the torch backend for this spec"))
 
-    def _items(self, stores: list[Item], dear: set[Node]) -> dict[Item, tuple[list[Node], list[View]]]:
+    def _items(self, stores: list[Item], dear: Mapping[Node, None]) -> dict[Item, tuple[list[Node], list[View]]]:
         """All items with their cones: the stores, and whatever must be kept for them."""
         items: dict[Item, tuple[list[Node], list[View]]] = {}
         work = list(stores) + [maker(self.roles, n) for n in sorted(dear, key=self._key)]
@@ -239,12 +239,12 @@ class Region:
                     found[i.value] = None
         return list(found)
 
-    def _repeated(self, nests: list[Nest]) -> set[Node]:
-        """Dear values that more than one nest computes."""
+    def _repeated(self, nests: list[Nest]) -> list[Node]:
+        """Dear values that more than one nest computes, in the order in which they are found: no text depends on a set's."""
         seen: set[Node] = set()
-        again: set[Node] = set()
+        again: dict[Node, None] = {}
         for nest in nests:
-            here = {n for i in nest.items for n in self.cone(i)[0] if n.op in DEAR}
-            again |= here & seen
-            seen |= here
-        return again
+            here = dict.fromkeys(n for i in nest.items for n in self.cone(i)[0] if n.op in DEAR)
+            again |= {n: None for n in here if n in seen}
+            seen |= here.keys()
+        return list(again)
