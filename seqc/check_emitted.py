@@ -67,10 +67,9 @@ def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: st
         vars(module)["_form"] = lambda *tensors: module._TRITON
     sizes = sample_sizes(compiled.program, given=given)
     place = "cpu" if device == INTERPRETER else device
-    few = 0 if device == "cpu" else getattr(module, "_FEW_STEPS", 0)
     for how, steps, dtype, hard, bounds, reverse in _plan(compiled, device):
         with np.errstate(all="ignore" if device == INTERPRETER else None):  # a kernel's own infinities, told by numpy
-            found = list(how(Case(compiled.program, module, sizes, steps, dtype, hard, place, bounds, reverse, few)))
+            found = list(how(Case(compiled.program, module, sizes, steps, dtype, hard, place, bounds, reverse)))
         yield from found
 
 
@@ -123,10 +122,7 @@ def against_oracle(case: Case) -> Iterator[Finding]:
 
 
 def against_separate_calls(case: Case) -> Iterator[Finding]:
-    """Each sequence of a pack, to the bit, against a call of its own: results, and gradients of what is its own.
-
-    A pack that fills blocks says nothing of sequences whose own calls would take their steps one by one.
-    """
+    """Each sequence of a pack, to the bit, against a call of its own: results, and gradients of what is its own."""
     import torch
 
     assert case.bounds is not None
@@ -134,8 +130,6 @@ def against_separate_calls(case: Case) -> Iterator[Finding]:
     found, slopes = _with_gradients(case, arrays, cotangents)
     failed = set()
     for i, (start, end) in enumerate(pairwise(case.bounds)):
-        if 0 < end - start <= case.few < case.steps:
-            continue
         alone = replace(case, bounds=None, steps=end - start)
         own = [part(case.program, x, case.bounds, i) for x in (arrays, cotangents)]
         pairs = zip(_with_gradients(alone, *own), (found, slopes), strict=True)

@@ -49,8 +49,7 @@ def tolerance(dtype: str, steps: int, sensitivity: float = 1.0) -> float:
 class Case:
     """One run: the emitted module, extents, a length, a dtype, whether inputs are extreme, and where it runs.
 
-    bounds: of the sequences, where the run is a pack. reverse: whether it runs from the last step to the first. few: a
-    call of up to so many steps takes them one by one, which rounds otherwise than a block does.
+    bounds: of the sequences, where the run is a pack. reverse: whether it runs from the last step to the first.
     """
 
     program: Program
@@ -62,7 +61,6 @@ class Case:
     device: str = "cpu"
     bounds: tuple[int, ...] | None = None
     reverse: bool = False
-    few: int = 0
 
     def sample(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arrays and cotangents, rounded to the dtype, so that the oracle sees what the emitted code sees."""
