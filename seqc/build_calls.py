@@ -25,6 +25,14 @@ Expand: TypeAlias = Callable[[list[Value], Dims], Value]
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Why something that is understood is not served, and what to do instead."""
+
+    cause: str
+    help: str
+
+
+@dataclass(frozen=True)
 class Function:
     """`least` to `most` arguments; `over`: whether dims in brackets are required ("yes"), or not taken ("no").
 
@@ -243,15 +251,38 @@ FUNCTIONS: dict[str, Function] = {
     "bilinear": Function(_bilinear, 2, 3, takes_complex=True),
 }
 
-_DENSE = "only elementwise (diagonal) discretisation is lowered: use `zoh` or `bilinear`"
 RANDOM = ("normal", "uniform")
-RANDOM_START = "random initial values are not lowered yet: leave `init` out, and fill the parameter where it is used"
-NOT_LOWERED: dict[str, str] = {
-    "expm": _DENSE,
-    "inv": _DENSE,
-    "normal": "noise drawn inside the loop is not lowered yet: pass it as an input",
-    "uniform": "noise drawn inside the loop is not lowered yet: pass it as an input",
-    "feedback": "closed loops are not lowered yet: feed the output of `step` back in the caller",
+RANDOM_START = Missing(
+    "random initial values are not lowered yet", "leave `init` out, and fill the parameter where it is used"
+)
+_NOISE = Missing("noise drawn inside the loop is not lowered yet", "pass it as an input")
+NOT_LOWERED: dict[str, Missing] = {
+    "expm": Missing(
+        "a dense exponential is not lowered", "use `zoh` or `bilinear` with a diagonal A, or pass exp(dt A) as a value"
+    ),
+    "inv": Missing(
+        "a dense inverse is not lowered", "pass it as a value, or write the steps of an iteration with `fold[J](..)`"
+    ),
+    "normal": _NOISE,
+    "uniform": _NOISE,
+    "feedback": Missing("closed loops are not lowered yet", "feed the output of `step` back in the caller"),
+}
+_ORDER = "`softmax[N]` weighs all positions; what picks one must be known outside and passed as an input"
+_DENSE = "products with matrices are written with `@`; pass what decomposes them as a value"
+_WHOLE = "choose with `where`, count with a state (`n = n[t-1] + 1`), or pass it as an input"
+ELSEWHERE: dict[str, str] = {  # functions of other languages -> what to write here
+    **dict.fromkeys(("argmax", "argmin", "sort", "argsort", "topk"), _ORDER),
+    **dict.fromkeys(("det", "solve", "eig", "svd", "qr", "cholesky", "pinv"), _DENSE),
+    **dict.fromkeys(("floor", "ceil", "round", "mod", "fmod"), _WHOLE),
+    **dict.fromkeys(("einsum", "matmul", "dot", "outer"), "dims have names: `sum[K](a * b)` contracts, `a * b` spreads"),
+    **dict.fromkeys(("conv", "conv1d"), "over time, a sum of taps: `sum[L](w * x[t - index[L]])`"),
+    **dict.fromkeys(("cumsum", "cummax"), "over time, a state: `c = c[t-1] + x`, `m = max(m[t-1], x)`"),
+    **dict.fromkeys(("dropout", "randn", "rand"), "pass the mask or the noise as an input"),
+    "prod": "over a dim of fixed size, `fold[N](1, p -> p * x)`",
+    "pow": "write `x^y`",
+    "clip": "write `min(max(x, lo), hi)`",
+    "clamp": "write `min(max(x, lo), hi)`",
+    "if": "write `where(c, a, b)`",
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc import syntax
-from seqc.build_calls import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, negated, total
+from seqc.build_calls import ELSEWHERE, FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, negated, total
 from seqc.build_lags import index_dims, lag_of, mentions
 from seqc.build_names import Names
 from seqc.build_scope import CONSTANTS, plain
@@ -132,8 +132,11 @@ class Elaborator(Names):
             self.scope.unknown("name", e.name, self.scope.names())
         elif len(dims) == 1 and dims[0].id in self.scope.inputs:
             cause = "gather and scatter on a state are not lowered yet"
-            self.scope.refuse("gather", f"`{name}` is indexed by an input", e.span, cause)
-        else:
+            decl = self.scope.states.get(name)
+            d = decl.dims[0].id if decl is not None and decl.dims else "N"
+            help = f"pass the place one-hot, as `input place[{d}]`: `sum[{d}](place * {name})` reads, `place * x` writes"
+            self.scope.refuse("gather", f"`{name}` is indexed by an input", e.span, cause, help)
+        elif not any(mentions(item, word) for item in e.items for word in self.scope.lost):
             label = Label(e.span, f"a lag reads `{name}[{axis}-1]`")
             self.scope.report("bad-lag", f"the brackets of `{name}` hold no time", label)
         return None
@@ -238,15 +241,16 @@ class Elaborator(Names):
             return self._fold(e, frame)
         if name in NOT_LOWERED:
             drawn = name in RANDOM and frame.place != "step"
-            cause = RANDOM_START if drawn else NOT_LOWERED[name]
-            self.scope.refuse("not-lowered", f"`{name}` is not served yet", e.span, cause)
+            missing = RANDOM_START if drawn else NOT_LOWERED[name]
+            self.scope.refuse("not-lowered", f"`{name}` is not served yet", e.span, missing.cause, missing.help)
             return None
         function = FUNCTIONS.get(name)
         if function is None:
             declared = (
                 f"`{name}` is a value; a product is written `{name} * (...)`" if name in self.scope.names() else ""
             )
-            self.scope.unknown("function", e.name, [*FUNCTIONS, *NOT_LOWERED, "fold"], declared)
+            known = [] if name in ELSEWHERE else [*FUNCTIONS, *NOT_LOWERED, "fold"]
+            self.scope.unknown("function", e.name, known, declared or ELSEWHERE.get(name, ""))
             return None
         if not self._fits(e, function.least, function.most, function.over):
             return None

@@ -105,7 +105,10 @@ def _axes(scope: Scope, names: tuple[syntax.Name, ...]) -> None:
     scope.axis = names[0].id
     if len(names) > 1:
         span = names[0].span.to(names[-1].span)
-        scope.refuse("several-axes", "two recurrence axes are not lowered yet", span, "a recurrence runs over one axis")
+        help = "run one axis inside, and carry what the other hands on as an input, row by row in the caller"
+        cause = "a recurrence runs over one axis"
+        scope.refuse("several-axes", "two recurrence axes are not lowered yet", span, cause, help)
+        scope.lost |= {name.id for name in names[1:]}
 
 
 def _dim(scope: Scope, item: syntax.DimItem) -> None:

@@ -177,6 +177,7 @@ def refuse_the_rest(scope: Scope, spec: syntax.Spec) -> None:
                 if name.id not in scope.params:
                     scope.unknown("param", name, list(scope.params))
                 cause = "constant sparsity is not carried into the kernels yet"
-                scope.refuse("not-lowered", "`sparse` is not served yet", statement.span, cause)
+                help = f"mask it: `({name.id} * mask) @ h`"
+                scope.refuse("not-lowered", "`sparse` is not served yet", statement.span, cause, help)
             case _:
                 pass

@@ -26,6 +26,7 @@ from seqc.ops.structure import expanded
 from seqc.passes.blocks.decay import columns, level_mask, levels
 
 Blocks = list[list[Node]]  # of matrices [t, s]: how each row of a step enters each
+MOST_JOINT = 64  # rows of a block that are solved jointly: the text grows as the square of those of a step, and more
 ZERO, ONE = const(0.0), const(1.0)
 HERE = node("eq", index(ROW), index(COL))
 
@@ -106,6 +107,9 @@ def solved(
         right.append(reduce(_plus, [*seen_by, Rows({}, row.given)]))
         coupling.append([_coupling(row, other, matrix) for other in unknowns])
     same = [[row.same.get(i, ZERO) for i in range(len(unknowns))] for row in unknowns]
+    if joint * len(unknowns) > MOST_JOINT:
+        each = f"{len(unknowns)} rows a step that are solved jointly"
+        raise NotChunkwise(f"its feedback has {each}, {joint * len(unknowns)} in {joint} steps: at most {MOST_JOINT}")
     if joint:
         inverse = _by_halves(coupling, same, joint)
         return [
