@@ -201,7 +201,7 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     words_ = ", ".join([*lengths, f"{config.warps} warps", f"{config.stages} stage{'s' * (config.stages > 1)}"])
     return KernelCost(
         one.job.kernel, words_, said, resident, told["programs"], moved, products, other, int(evaluate(time, tiles)),
-        moved // target.bytes_per_ns, arithmetic, _why_spilling(chosen, name), one.afterwards,
+        moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards,
     )
 
 
@@ -212,24 +212,50 @@ def _at_shape(summary: KernelSummary, shape: Shape, sizes: Mapping[str, int]) ->
     return replace(summary, dims=dims)
 
 
-def _why_spilling(chosen: Chosen, name: str) -> str:
-    """Why the tiles of a kernel spill."""
+def why_spilling(chosen: Chosen, name: str) -> str:
+    """Why the tiles of a kernel spill: beside the best that was made and keeps all registers, or that there is none."""
     one = chosen.kernels[name]
     if one.verdict is None or not one.verdict.spills:
         return ""
-    asked = one.choice.spills(name)
-    others = [told for told in asked if told[0] != one.choice.tiles(name)]
-    rows = chosen.block.rows
-    if not others:
-        return f"the smallest tiles that may be taken with {rows} rows, the only ones asked about, do not keep all registers"
-    text = f"none of the {len(asked)} tiles that the toolchain was asked about with {rows} rows keeps all registers"
-    tiles, verdict, time = others[0]
-    words = ", ".join(f"{n} {v}" for n, v in tiles.items() if n != "C")
-    mine = next((t for at, _, t in asked if at == one.choice.tiles(name)), one.nanoseconds)
-    return (
-        f"{text}; these are modelled at {mine / 1000:.0f} us with their spills, for the shape that tiles are chosen for; "
-        f"next: {words}, {verdict.spills} bytes spilled, {time / 1000:.0f} us"
+    mine = one.choice.tiles(name)
+    asked = one.choice.kernels[name]
+    made = sorted(
+        ((_nominal(asked.at[tiles["C"]], tiles, said, one.choice.target), tiles, said)
+         for tiles, said in asked.told if said.error is None),
+        key=lambda found: found[0],
     )
+    own = next(time for time, tiles, _ in made if dict(tiles) == mine)
+    these = f"these are modelled at {own / 1000:.0f} us with their spills, for the shape that tiles are chosen for"
+    kept = [(time, tiles) for time, tiles, said in made if said.fits]
+    if kept:
+        time, tiles = kept[0]
+        reason = (
+            "rows are those of least time of forward and backward together" if tiles["C"] != mine["C"]
+            else "what it shares with other kernels keeps it from them"
+        )
+        return f"{these}; without spills the best that was made, {_named(tiles)}, at {time / 1000:.0f} us: {reason}"
+    rows = ", ".join(str(c) for c in sorted({tiles["C"] for _, tiles, _ in made}))
+    text = (
+        f"no choice within the search keeps all registers: {len(made)} made, with {rows} rows, all spill, and the others "
+        f"need no fewer registers; {these}"
+    )
+    others = [found for found in made if dict(found[1]) != mine]
+    if others:
+        time, tiles, said = others[0]
+        text += f"; next: {_named(tiles)}, {said.spills} bytes spilled, {time / 1000:.0f} us"
+    return text
+
+
+def _nominal(summary: KernelSummary, tiles: Mapping[str, int], said: Verdict, target: Target) -> int:
+    """Modelled nanoseconds of tiles that were made, with their spills, for the shape that tiles are chosen for."""
+    model = KernelModel(summary, target)
+    resident = max(occupancy(target, said.registers, said.shared, tiles["warps"], said.tensor_memory).programs, 1)
+    spill = model.spill_time(said, tiles["warps"] * target.warp)
+    return int(evaluate(model.time(spill)[0], {**tiles, "resident": resident}))
+
+
+def _named(tiles: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {v}" for n, v in tiles.items())
 
 
 def _data(one: KernelCost) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from seqc.targets import Target
-from seqc.tiling.expression import evaluate
 from seqc.tiling.kernel_problem import Kernel, Told, kernel_problem
 from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.problem import Clash, Problem, Solution
@@ -69,17 +68,6 @@ class Choice:
             if isinstance(probe, Solution) and not any(dict(tiles) == _tiles(probe) for tiles, _ in one.told):
                 return _tiles(probe)
         return self.tiles(kernel) if self.verdict(kernel) is None else None
-
-    def spills(self, kernel: str) -> list[tuple[dict[str, int], Verdict, int]]:
-        """Tiles with the same rows that the toolchain made and that spill, with their modelled nanoseconds, best first."""
-        names = {name for name, _ in self.solution.assignment}
-        found = []
-        for tiles, verdict in self.kernels[kernel].told:
-            if verdict.error is None and tiles["C"] == self.rows:
-                own = {f"{kernel}.{n}" if f"{kernel}.{n}" in names else n: value for n, value in tiles.items()}
-                at = dict(self.solution.assignment) | own
-                found.append((dict(tiles), verdict, int(evaluate(dict(self.problem.parts)[self.name(kernel, "ns")], at))))
-        return sorted(found, key=lambda one: one[2])
 
     def name(self, kernel: str, part: str) -> str:
         """A part of one kernel as the problem calls it."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from seqc.backends.triton_gpu.tiles import choose_tiles
 from seqc.build import load
 from seqc.cli import main
 from seqc.commands.report import text
 from seqc.driver import fix_dims, lowerings
-from seqc.figures import extents, tiles_of
-from seqc.performance import LAUNCH, SHAPES, Shape, costs, sizes_of
+from seqc.figures import extents, measured, tiles_of
+from seqc.performance import LAUNCH, SHAPES, Shape, costs, sizes_of, why_spilling
 from seqc.targets import target_named
 from seqc.tiling.verdicts import Verdict, VerdictTable
 
@@ -61,21 +62,29 @@ def test_few_programs_take_the_two_phases() -> None:
 
 
 def test_a_spilling_choice_says_why() -> None:
-    """Every tile of every kernel spills: what is taken says what else was asked."""
+    """Every tile of every kernel spills: what is taken says what else was made, and what keeps all registers elsewhere."""
     program = fix_dims(load(SPECS / "retention.seq"), {"K": 64, "V": 64})
+    lowered = measured(lowerings(program), extents(program))
     known = VerdictTable()
     spilling = Verdict(255, 400, 20_000, 0, (("all", 900), ("matrix", 24), ("spill", 150)), "triton by hand")
     for _ in range(12):
-        missing = tiles_of(lowerings(program), "sm_90", extents(program), table=known).missing()
+        missing = choose_tiles(lowered, "sm_90", known).missing()
         if not missing:
             break
         known = known.with_verdicts((job.key, spilling) for job in missing)
     assert not missing
     (found,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, known)
-    assert all(one.verdict == spilling and "all registers" in one.spills for one in found.training)
-    assert "backward spills: " in text(found)
+    assert all(one.verdict == spilling for one in found.training)
+    assert all(one.spills.startswith("no choice within the search keeps all registers: ") for one in found.training)
+    assert "backward spills: no choice" in " ".join(text(found).split())
     (good,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, table("retention", GOOD))
     assert found.nanoseconds(found.training) > good.nanoseconds(good.training), "spills cost time"
+    slow = next(one for one in lowered if one.block.rows != found.rows)
+    tiles = slow.tiles("backward", {"BK": 64, "BV": 16, "warps": 1, "stages": 1})
+    kept = known.with_verdicts([(slow.jobs("backward", "sm_90").job(tiles).key, GOOD)])
+    why = why_spilling(choose_tiles(lowered, "sm_90", kept), "backward")
+    assert f"without spills the best that was made, C {slow.block.rows}, BV 16, warps 1, stages 1, at " in why
+    assert why.endswith("us: rows are those of least time of forward and backward together")
 
 
 def test_extents_of_a_shape() -> None:
