@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.copies import transposed
 from seqc.backends.native_cpu.nest import NestPrinter, Scene
-from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident
+from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate, view
 from seqc.graph import BATCH, Node, leaf, leaves, topological
@@ -56,6 +56,7 @@ class KernelWriter:
         self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}
+        self.tiled: set[str] = set()  # packed copies that are read by whole vectors alone
         self.axis_of: dict[tuple[str, int], str | None] = {}
         self.lane: str | None = None
         self.streams = plan.streams  # whether a step fetches what the next one reads
@@ -186,21 +187,27 @@ class KernelWriter:
             self.rows[n] = f"rows_{len(self.rows)}"
 
     def _pack(self, s: Stretch, number: int, nest: Nest) -> None:
-        """Parameters that a nest would read across memory get a copy whose last axis is the vectors' dim."""
+        """Parameters that a nest would read across memory get a copy whose last axis is the vectors' dim; matrices that
+        rows of the batch share, one whose vectors lie in the order in which a product takes them."""
         axis = self.axis_of[s.name, number] if self.packs else None
-        for item in nest.items:
-            for read in s.region.cone(item)[1]:
-                home = self.home.get(read.base)
-                if not home or read.base.text("kind") != "param" or axis is None:
-                    continue
-                along = [d for d, i in read.index if i == axis]
-                if along and home[-1] != along[0]:
-                    key = (read.base, along[0])
-                    if key not in self.packed:
-                        name = f"s_{ident(read.base.text('name'))}_by_{ident(along[0])}"
-                        self.packed[key] = name
-                        inside = self.roles.local(home)
-                        self.buffers[name] = (*(d for d in inside if d != along[0]), along[0])
+        reads = [read for item in nest.items for read in s.region.cone(item)[1]]
+        for read in reads if axis is not None else ():
+            home = self.home.get(read.base)
+            if not home or read.base.text("kind") != "param":
+                continue
+            along = [d for d, i in read.index if i == axis]
+            inside = self.roles.local(home)
+            matrix = self.roles.blocked and len(inside) > 1
+            if not along or (home[-1] == along[0] and not matrix):
+                continue
+            name = f"s_{ident(read.base.text('name'))}_by_{ident(along[0])}"
+            if (read.base, along[0]) not in self.packed:
+                self.packed[read.base, along[0]] = name
+                self.buffers[name] = (*(d for d in inside if d != along[0]), along[0])
+                if matrix:
+                    self.tiled.add(name)
+            if any(r.base is read.base and dict(r.index).get(along[0]) != axis for r in reads):
+                self.tiled.discard(name)
 
     def packing(self) -> None:
         """The region that fills the packed copies."""
@@ -215,7 +222,7 @@ class KernelWriter:
     def place_of(self, name: str) -> Place:
         """The place of a scratch buffer."""
         base = f"p_{name}" if name in self.segments else f"w.{name}"
-        return buffer_place(base, self.buffers[name])
+        return (tiled_place if name in self.tiled else buffer_place)(base, self.buffers[name])
 
     # ---- printing ----
 
@@ -244,7 +251,8 @@ class KernelWriter:
                 here = dict(places)
                 for (n, along), buffer in self.packed.items():
                     reads = [r for item in part.items for r in s.region.cone(item)[1] if r.base is n]
-                    if name != "pack" and any(i == axis and d == along for r in reads for d, i in r.index):
+                    found = [i == axis for r in reads for d, i in r.index if d == along]
+                    if name != "pack" and (all(found) and bool(found) if buffer in self.tiled else any(found)):
                         here[n] = self.place_of(buffer)
                 scene = Scene(self.roles.panel, self.roles.grid, here, self.targets, self.names,
                               {n: f"w.{row}" if self.kept[n] else row for n, row in self.rows.items()}, s.guards)

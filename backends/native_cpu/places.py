@@ -35,6 +35,8 @@ class Place:
     inside: the array is a buffer of the kernel, padded to whole vectors along its last axis; otherwise a caller's array
     whose edge must be respected. scalar: `base` is a variable and not a pointer.
     ahead: the distance to the same element at the next step, where fetching it early pays; "" where not.
+    tiled: the axis whose vectors lie whole, each followed by what the next index of another axis reads; "" if none. Only
+    vectors along it can be addressed.
     """
 
     base: str
@@ -42,6 +44,11 @@ class Place:
     inside: bool = False
     scalar: bool = False
     ahead: str = ""
+    tiled: str = ""
+
+    def whole(self, axis: str) -> bool:
+        """Whether the elements of a vector along an axis are neighbours."""
+        return axis == self.tiled or not self.strides[axis]
 
     def at(self, index: Mapping[str, str]) -> str:
         """The address of the element at an index per axis."""
@@ -81,6 +88,14 @@ def buffer_place(base: str, axes: tuple[str, ...]) -> Place:
         rest = axes[i + 1 :]
         strides[axis] = tuple(f"w_{ident(d)}" for d in rest[:-1]) + tuple(f"z_{ident(d)}" for d in rest[-1:])
     return Place(base, strides, inside=True)
+
+
+def tiled_place(base: str, axes: tuple[str, ...]) -> Place:
+    """A buffer of the same size, for loops that take one vector along the last axis and run over the others."""
+    *others, last = axes
+    widths = [f"w_{ident(d)}" for d in others]
+    strides = {d: (*widths[i + 1 :], "W") for i, d in enumerate(others)}
+    return Place(base, {**strides, last: tuple(widths)}, inside=True, tiled=last)
 
 
 def buffer_size(axes: tuple[str, ...]) -> str:

@@ -157,7 +157,7 @@ class Values:
         """A vector along the axis `along` of a place."""
         assert self.axis is not None
         address = place.at(index)
-        unit = not place.strides[along]
+        unit = place.whole(along)
         if unit and place.inside:
             return f"load({address})"
         if unit:
@@ -171,7 +171,7 @@ class Values:
         """The statement that stores a value (a vector, or a number for all lanes) along the axis `along` of a place."""
         assert self.axis is not None
         address = place.at(index)
-        unit = not place.strides[along]
+        unit = place.whole(along)
         if unit and place.inside:
             return f"store({address}, {value});"
         if unit and place.ahead:

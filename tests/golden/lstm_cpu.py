@@ -1019,19 +1019,23 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
   const real* __restrict const p_h_0 = a.g_h_0 + o_B * n_H * n_D + i_H * n_D;
   const real* __restrict const p_c_0 = a.g_c_0 + o_B * n_H * n_D + i_H * n_D;
   if (team.first()) {
-    transpose(p_R_o, n_D_, w.s_R_o_by_D, z_D, m_D, m_D_);
+    for (i64 at = 0; at < m_D; at += W)
+      transpose(p_R_o + at * n_D_, n_D_, w.s_R_o_by_D + at * w_D_, W, std::min<i64>(W, m_D - at), m_D_);
   }
   team.meet();
   if (team.first()) {
-    transpose(p_R_f, n_D_, w.s_R_f_by_D, z_D, m_D, m_D_);
+    for (i64 at = 0; at < m_D; at += W)
+      transpose(p_R_f + at * n_D_, n_D_, w.s_R_f_by_D + at * w_D_, W, std::min<i64>(W, m_D - at), m_D_);
   }
   team.meet();
   if (team.first()) {
-    transpose(p_R_i, n_D_, w.s_R_i_by_D, z_D, m_D, m_D_);
+    for (i64 at = 0; at < m_D; at += W)
+      transpose(p_R_i + at * n_D_, n_D_, w.s_R_i_by_D + at * w_D_, W, std::min<i64>(W, m_D - at), m_D_);
   }
   team.meet();
   if (team.first()) {
-    transpose(p_R_z, n_D_, w.s_R_z_by_D, z_D, m_D, m_D_);
+    for (i64 at = 0; at < m_D; at += W)
+      transpose(p_R_z + at * n_D_, n_D_, w.s_R_z_by_D + at * w_D_, W, std::min<i64>(W, m_D - at), m_D_);
   }
   team.meet();
   {
@@ -1102,10 +1106,10 @@ int forward_program(const Forward& a, const Call& call, i64 o_B, i64 i_H, i64 pa
           vec v_R_z[CB];
           UNROLL for (int c = 0; c < CB; ++c) {
             const i64 at = (c0 + c) * W;
-            v_R_o[c] = load(w.s_R_o_by_D + i_D_ * z_D + at);
-            v_R_f[c] = load(w.s_R_f_by_D + i_D_ * z_D + at);
-            v_R_i[c] = load(w.s_R_i_by_D + i_D_ * z_D + at);
-            v_R_z[c] = load(w.s_R_z_by_D + i_D_ * z_D + at);
+            v_R_o[c] = load(w.s_R_o_by_D + i_D_ * W + at * w_D_);
+            v_R_f[c] = load(w.s_R_f_by_D + i_D_ * W + at * w_D_);
+            v_R_i[c] = load(w.s_R_i_by_D + i_D_ * W + at * w_D_);
+            v_R_z[c] = load(w.s_R_z_by_D + i_D_ * W + at * w_D_);
           }
           UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
             UNROLL for (int c = 0; c < CB; ++c) {
@@ -1307,6 +1311,10 @@ struct BackwardScratch {
   alignas(64) real s_x6[w_B * z_D_];
   alignas(64) real s_x7[w_B * z_D_];
   alignas(64) real s_x8[w_B * z_D_];
+  alignas(64) real s_R_z_by_D_[w_D * z_D_];
+  alignas(64) real s_R_i_by_D_[w_D * z_D_];
+  alignas(64) real s_R_f_by_D_[w_D * z_D_];
+  alignas(64) real s_R_o_by_D_[w_D * z_D_];
 };
 
 template <int w_B>
@@ -1325,6 +1333,66 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
   const real* __restrict const p_R_o = a.g_R_o + i_H * n_D * n_D_;
   const real* __restrict const p_d_h_T = a.g_d_h_T + o_B * n_H * n_D + i_H * n_D;
   const real* __restrict const p_d_c_T = a.g_d_c_T + o_B * n_H * n_D + i_H * n_D;
+  {
+    constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
+    constexpr i64 blocks = z_D_ / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
+      for (i64 i_D = 0; i_D < m_D; ++i_D) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_z = load<e_D_>(p_R_z + i_D * n_D_ + at, n_D_ - at);
+          store(w.s_R_z_by_D_ + i_D * W + at * w_D, v_R_z);
+        }
+      }
+    }
+  }
+  team.meet();
+  {
+    constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
+    constexpr i64 blocks = z_D_ / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
+      for (i64 i_D = 0; i_D < m_D; ++i_D) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_i = load<e_D_>(p_R_i + i_D * n_D_ + at, n_D_ - at);
+          store(w.s_R_i_by_D_ + i_D * W + at * w_D, v_R_i);
+        }
+      }
+    }
+  }
+  team.meet();
+  {
+    constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
+    constexpr i64 blocks = z_D_ / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
+      for (i64 i_D = 0; i_D < m_D; ++i_D) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_f = load<e_D_>(p_R_f + i_D * n_D_ + at, n_D_ - at);
+          store(w.s_R_f_by_D_ + i_D * W + at * w_D, v_R_f);
+        }
+      }
+    }
+  }
+  team.meet();
+  {
+    constexpr i64 CB = divisor(z_D_ / W, std::max<i64>(1, std::min<i64>(8, spare / 1)));
+    constexpr i64 blocks = z_D_ / W / CB;
+    for (i64 b = team.from(blocks); b < team.upto(blocks); ++b) {
+      const i64 c0 = CB * b;
+      for (i64 i_D = 0; i_D < m_D; ++i_D) {
+        UNROLL for (int c = 0; c < CB; ++c) {
+          const i64 at = (c0 + c) * W;
+          const vec v_R_o = load<e_D_>(p_R_o + i_D * n_D_ + at, n_D_ - at);
+          store(w.s_R_o_by_D_ + i_D * W + at * w_D, v_R_o);
+        }
+      }
+    }
+  }
+  team.meet();
   {
     constexpr i64 CB = divisor(z_D / W, 2);
     constexpr i64 blocks = z_D / W / CB;
@@ -1454,10 +1522,10 @@ int backward_program(const Backward& a, const Call& call, i64 o_B, i64 i_H, i64 
           vec v_R_o[CB];
           UNROLL for (int c = 0; c < CB; ++c) {
             const i64 at = (c0 + c) * W;
-            v_R_z[c] = load<e_D_>(p_R_z + i_D * n_D_ + at, n_D_ - at);
-            v_R_i[c] = load<e_D_>(p_R_i + i_D * n_D_ + at, n_D_ - at);
-            v_R_f[c] = load<e_D_>(p_R_f + i_D * n_D_ + at, n_D_ - at);
-            v_R_o[c] = load<e_D_>(p_R_o + i_D * n_D_ + at, n_D_ - at);
+            v_R_z[c] = load(w.s_R_z_by_D_ + i_D * W + at * w_D);
+            v_R_i[c] = load(w.s_R_i_by_D_ + i_D * W + at * w_D);
+            v_R_f[c] = load(w.s_R_f_by_D_ + i_D * W + at * w_D);
+            v_R_o[c] = load(w.s_R_o_by_D_ + i_D * W + at * w_D);
           }
           UNROLL for (int i_B = 0; i_B < w_B; ++i_B) {
             UNROLL for (int c = 0; c < CB; ++c) {
@@ -2475,10 +2543,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_c101e02b3b3d", 0
+    name, tries = "seqc_lstm_d23aa8f53104", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_c101e02b3b3d_{tries}"
+        name = f"seqc_lstm_d23aa8f53104_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
