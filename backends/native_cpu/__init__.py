@@ -14,9 +14,9 @@ from pathlib import Path
 from seqc.backends.native_cpu import loader
 from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
+from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.source import NativeSource, native_source
 from seqc.block import Block
-from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.signature import Kernels
 
 _RULE = "# ---- copied into emitted files from here on ----\n"
@@ -40,9 +40,10 @@ def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
     missing = [d for d in source.dims if d not in sizes]
     if missing:
         help = f"say `--prebuild {','.join(f'{d}=64' for d in source.dims)}`, or fix them with --dim"
-        raise _refused(f"a library is built for certain sizes, and there are none for {', '.join(missing)}", help)
+        message = f"a library is built for certain sizes, and there are none for {', '.join(missing)}"
+        raise refused("native-prebuild", message, help)
     if loader._native_compiler() is None:
-        raise _refused("there is no C++ compiler to build ahead with", "install one, or set CXX")
+        raise refused("native-prebuild", "there is no C++ compiler to build ahead with", "install one, or set CXX")
     defines = {**{f"SEQC_{ident(d)}": str(sizes[d]) for d in source.dims}, "SEQC_REAL": "float"}
     folder = file.with_suffix(".native")
     folder.mkdir(exist_ok=True)
@@ -53,10 +54,6 @@ def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
 
 def _constant(source: NativeSource) -> str:
     return f"\n{source.text}"
-
-
-def _refused(message: str, help: str) -> Unsupported:
-    return Unsupported(Diagnostic("native-prebuild", message, help=help, kind="unsupported"))
 
 
 __all__ = ["NativeSource", "emit", "native_source", "prebuild"]

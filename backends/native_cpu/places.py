@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seqc.graph import BATCH
-
 
 def ident(dim: str) -> str:
     """A name of the spec inside an identifier (always behind a prefix, so that it is no keyword)."""
@@ -65,20 +63,6 @@ class Place:
             return self.base
         address = self.at(index)
         return f"{self.base}[{address[len(self.base) + 3:] or '0'}]"
-
-
-def global_place(base: str, axes: tuple[str, ...], grid: tuple[str, ...], row: str) -> Place:
-    """A caller's array with the program's position already in `base`. axes: in memory order, the batch first if it is local.
-
-    row: the stride of the batch axis.
-    """
-    strides: dict[str, tuple[str, ...]] = {}
-    for i, axis in enumerate(axes):
-        if axis == BATCH:
-            strides[axis] = (row,)
-        elif axis not in grid:
-            strides[axis] = tuple(f"n_{ident(d)}" for d in axes[i + 1 :])
-    return Place(base, strides)
 
 
 def buffer_place(base: str, axes: tuple[str, ...]) -> Place:

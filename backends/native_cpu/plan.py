@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.regroup import regroup
 from seqc.backends.native_cpu.roles import Roles, roles_of
 from seqc.backends.native_cpu.schedule import REDUCTIONS, view
 from seqc.block import Block
-from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
 from seqc.program import Program, TensorDecl
 
@@ -89,7 +89,7 @@ def plan(block: Block) -> Plan:
     """The plan of a step block. Raises Unsupported for other forms."""
     program = block.program
     if block.form != "step":
-        raise Unsupported(_refusal("native-form", f"the native CPU backend loops over steps, and got form '{block.form}'"))
+        raise refused("native-form", f"the native CPU backend loops over steps, and got form '{block.form}'")
     roles = roles_of(program, block.forward)
     names = _names(block)
     kept = _kept(block, names)
@@ -137,10 +137,6 @@ def _lines(program: Program) -> dict[Node, str]:
             span = program.spans[n]
             out[n] = span.source.line(span.line).split("#")[0].strip()
     return out
-
-
-def _refusal(code: str, message: str) -> Diagnostic:
-    return Diagnostic(code, message, kind="unsupported", help="use the torch backend for this spec")
 
 
 def _names(block: Block) -> dict[Node, str]:

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.roles import Roles
-from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
+from seqc.diagnostics import SeqcBug
 from seqc.graph import Node
 from seqc.ops import TABLE
 
@@ -145,8 +146,7 @@ class Region:
     def _check(self, n: Node) -> None:
         if not TABLE[n.op].elementwise:
             what = f"leaf {n.text('kind')} {n.text('name')}" if n.op == "leaf" else f"operator '{n.op}'"
-            raise Unsupported(Diagnostic("native-operator", f"the native CPU backend has no loop for {what}",
-                                         kind="unsupported", help="use the torch backend for this spec"))
+            raise refused("native-operator", f"the native CPU backend has no loop for {what}")
 
     def _items(self, stores: list[Item], dear: Mapping[Node, None]) -> dict[Item, tuple[list[Node], list[View]]]:
         """All items with their cones: the stores, and whatever must be kept for them."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.places import Place, ident
+from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.schedule import View, view
-from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.graph import BATCH, Node
 from seqc.ops import TABLE
 
@@ -30,7 +30,7 @@ def spelled(op: str) -> str:
     """The format string of an elementwise operator; functions of the C library become those of the runtime."""
     text = VECTOR_SPELLING.get(op) or TABLE[op].spell.get("cpp", "")
     if not text:
-        raise Unsupported(Diagnostic("native-operator", f"operator '{op}' has no C++ spelling", kind="unsupported"))
+        raise refused("native-operator", f"operator '{op}' has no C++ spelling")
     return text.replace("std::", "seqc_")
 
 

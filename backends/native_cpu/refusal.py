@@ -1,0 +1,10 @@
+"""What the native backend does not take, as an error that says so. In: a code, a message, what to do. Out: `Unsupported`."""
+
+from __future__ import annotations
+
+from seqc.diagnostics import Diagnostic, Unsupported
+
+
+def refused(code: str, message: str, help: str = "use the torch backend for this spec") -> Unsupported:
+    """The error to raise."""
+    return Unsupported(Diagnostic(code, message, help=help, kind="unsupported"))
