@@ -1,4 +1,4 @@
-"""The golden files: emitted text, kept in tests/golden/, one file per spec and backend.
+"""The golden files: emitted text, kept in tests/golden/, one file per spec and backend for some, a digest for all.
 
 `python -m tests.cli.golden` writes them all again and removes those that are no longer listed; the diff is the review.
 """
@@ -6,6 +6,7 @@
 from pathlib import Path
 
 from seqc.compiled import Compiled, Options, compile_spec
+from tests.cli import digests
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "golden"
@@ -36,6 +37,7 @@ def main() -> None:
         old.unlink()
     for spec, backend in CASES:
         path(spec, backend).write_text(emitted(spec, backend).text, encoding="utf-8")
+    digests.write()
 
 
 def run_triton(specs: list[str]) -> None:

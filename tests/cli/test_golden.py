@@ -11,13 +11,15 @@ import pytest
 from seqc.check_emitted import Case, against_oracle, lengths
 from seqc.load_emitted import load_emitted
 from seqc.sampling import sample_sizes
+from tests.cli import digests
 from tests.cli.golden import CASES, FOLDER, emitted, path
 
 AGAIN = "if the change is meant, write them again with `python -m tests.cli.golden`"
 
 
 def test_no_file_is_left_over() -> None:
-    assert sorted(FOLDER.iterdir()) == sorted(path(*case) for case in CASES)
+    assert sorted(FOLDER.iterdir()) == sorted([digests.FILE, *(path(*case) for case in CASES)])
+    assert sorted(digests.kept()) == sorted((spec, backend) for spec in digests.SPECS for backend in digests.BACKENDS), AGAIN
 
 
 @pytest.mark.parametrize(("spec", "backend"), CASES)

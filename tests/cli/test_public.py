@@ -18,6 +18,7 @@ from seqc.check_emitted import Case, against_oracle, causality, emitted_name, pa
 from seqc.compiled import Compiled, Options, compile_spec
 from seqc.load_emitted import load_emitted
 from seqc.sampling import sample, sample_sizes
+from tests.cli import digests
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").rglob("*.seq"))
@@ -51,7 +52,8 @@ def tensors(path: Path, steps: int) -> dict[str, Any]:
 
 @each
 def test_spec(path: Path) -> None:
-    """Values and gradients against the oracle; a split run, a loop of steps; causality to the bit."""
+    """The text as it was; values and gradients against the oracle; a split run, a loop of steps; causality to the bit."""
+    assert not (told := digests.changed(path.stem, "torch", digests.digest(compiled(path).text))), told
     here = case(path, STEPS)
     findings = [*causality(case(path, STEPS, "float32"))] if here.program.direction == "forward" else []
     if not here.program.no_step:

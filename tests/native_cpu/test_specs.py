@@ -24,6 +24,7 @@ from seqc.graph import leaves
 from seqc.load_emitted import load_emitted
 from seqc.program import Program
 from seqc.two_runs import one_run
+from tests.cli import digests
 from tests.harness import check_causality, compare, compare_split, compare_steps, draw, tensors
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +41,13 @@ main_specs = pytest.mark.parametrize("name", MAIN)
 @cache
 def compiled(name: str) -> tuple[Program, ModuleType]:
     """A spec and the module of its native part."""
-    program = one_run(build.load(PATHS[name]))
-    return program, load_emitted(HEAD + native_cpu.emit(lower(program, "step")).text, name)
+    return one_run(build.load(PATHS[name])), load_emitted(HEAD + text(name), name)
+
+
+@cache
+def text(name: str) -> str:
+    """The native part of a spec."""
+    return native_cpu.emit(lower(build.load(PATHS[name]), "step")).text
 
 
 def contiguous(function: Call) -> Call:
@@ -52,6 +58,7 @@ def contiguous(function: Call) -> Call:
 @every_spec
 def test_against_the_reference(name: str) -> None:
     program, made = compiled(name)
+    assert not (told := digests.changed(name, "cpu", digests.digest(text(name)))), told
     for steps, hard in [(0, False), (1, True), (2, False), (37, True), (65, False)]:
         compare(draw(program, steps, hard=hard), made._forward_cpu, made._backward_cpu, 1e-10)
 

@@ -1,8 +1,8 @@
 """The process that runs emitted Triton kernels in Triton's interpreter, on the CPU, against the float64 reference.
 
-In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, and "steps", the length at
-which a loop of single steps is compared with a run (0: none). Out: one JSON line each: null, or what went wrong. It is
-a process of its own because the interpreter is chosen when Triton is first imported.
+In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, "steps", the length at which a
+loop of single steps is compared with a run (0: none), and "golden", whether a digest of the text is kept. Out: one JSON line
+each: null, or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
 
 Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
 and sums of 16), with a factor of 10 for the growth of triangular inverses on repeated keys: 1e-4 of the largest element
@@ -46,6 +46,7 @@ def main() -> None:
     from seqc.diagnostics import Unsupported
     from seqc.driver import fix_dims, lower
     from seqc.two_runs import one_run
+    from tests.cli import digests
     from tests.harness import compare, compare_steps, draw
 
     torch.set_num_threads(1)
@@ -55,11 +56,12 @@ def main() -> None:
             program = fix_dims(one_run(load(Path(case["path"]))), case.get("dims", {}))
             try:
                 block = lower(program, case["form"], case["rows"])
-                made = functions(triton_kernels(block).text, Path(folder), f"case_{number}")
+                text = triton_kernels(block).text
+                made = functions(text, Path(folder), f"case_{number}")
             except Unsupported as refusal:
                 print(json.dumps(f"refused: {str(refusal).splitlines()[0]}"), flush=True)
                 continue
-            said = None
+            said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
             for few in (False, True) if block.rows > 1 and program.states else (False,):
                 made["_pad"].__globals__["_in_two"] = lambda *_, few=few: few
                 for steps, hard, sizes in case["runs"][-2:] if few else case["runs"]:  # of the two kernels, the longest
@@ -79,7 +81,7 @@ def main() -> None:
                         compare_steps(drawn, made["_infer_triton"], made["_step_triton"], EASY, torch.float32)
                 except AssertionError as error:
                     said = said or f"steps: {' '.join(str(error).split())[:600]}"
-            print(json.dumps(said), flush=True)
+            print(json.dumps(said or None), flush=True)
 
 
 if __name__ == "__main__":

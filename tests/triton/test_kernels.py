@@ -11,6 +11,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Container
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,16 +52,25 @@ EDGES: list[tuple[str, str | None]] = [
 SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 
+@cache
+def parallel() -> list[str]:
+    """The specs that a GPU takes in blocks of many steps."""
+    return [name for name, path in PATHS.items() if lower(load(path), rows=ROWS).form != "step"]
+
+
 def interpret(
-    cases: list[tuple[str, str | None]], runs: list[tuple[int, bool, dict[str, int]]], steps: int = 0, **dims: int
+    cases: list[tuple[str, str | None]],
+    runs: list[tuple[int, bool, dict[str, int]]],
+    steps: int = 0,
+    golden: Container[str] = (),
+    **dims: int,
 ) -> None:
     """Fails with what went wrong in any case (spec, form; None is the compiler's choice), each at all runs (length, whether
-    arguments are extreme, sizes), and in a loop of that many single steps. dims: extents that the kernels are made for."""
+    arguments are extreme, sizes), and in a loop of that many single steps. golden: the specs whose text is a golden one.
+    dims: extents that the kernels are made for."""
     given = {"runs": runs, "steps": steps, "dims": dims}
-    lines = [
-        json.dumps({"path": str(PATHS[name]), "form": form, "rows": None if form == "step" else ROWS} | given)
-        for name, form in cases
-    ]
+    own = [{"path": str(PATHS[name]), "form": form, "golden": name in golden} for name, form in cases]
+    lines = [json.dumps(case | {"rows": None if case["form"] == "step" else ROWS} | given) for case in own]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/triton/interpret.py")],
         input="\n".join(lines),
@@ -81,13 +92,12 @@ def test_lengths_dims_and_extreme_arguments(part: int) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_spec_in_its_parallel_form(part: int) -> None:
-    parallel = [name for name, path in PATHS.items() if lower(load(path), rows=ROWS).form != "step"]
-    interpret([(name, None) for name in parallel[part::PARTS]], [(ROWS + 2, False, SMALL)])
+    interpret([(name, None) for name in parallel()[part::PARTS]], [(ROWS + 2, False, SMALL)], golden=parallel())
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_spec_step_by_step(part: int) -> None:
-    interpret([(name, "step") for name in PATHS][part::PARTS], [(3, False, SMALL)])
+    interpret([(name, "step") for name in PATHS][part::PARTS], [(3, False, SMALL)], golden={*PATHS} - {*parallel()})
 
 
 def test_dims_longer_than_a_tile() -> None:
