@@ -291,7 +291,7 @@ def settle(writer: KernelWriter, carried: dict[Node, str], token: tuple[str, ...
     """
     writer.choose(token)
     for name, axes in list(writer.buffers.items()):
-        if writer.lane in axes:
+        if writer.lane in axes and name not in writer.packed.values():  # those lie as their readers want it
             writer.buffers[name] = (*(d for d in axes if d != writer.lane), str(writer.lane))
     for n, name in carried.items():
         writer.given[n] = writer.place_of(name[2:])
