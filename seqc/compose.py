@@ -18,6 +18,7 @@ from dataclasses import replace
 from seqc.describe import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
+from seqc.emit.names import dim_name
 from seqc.emit.signature import Dtype
 from seqc.emit.text import docstring, lay, returned, unpack
 from seqc.graph import leaves
@@ -97,7 +98,7 @@ class _Composer:
 
     def _shape(self, name: str, rows: str = "B") -> tuple[str, ...]:
         decl = self.before.output_decls[name] if self.before and name in self.values else self.core.output_decls[name]
-        return (rows, "T", *(safe_name(d.rstrip("'")) for d in decl.dims))
+        return (rows, "T", *map(dim_name, decl.dims))
 
     # ---- lines ----
 

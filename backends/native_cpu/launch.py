@@ -13,7 +13,7 @@ from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.backward import input_gradients
 from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
-from seqc.emit.names import safe_name
+from seqc.emit.names import dim_name, safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
 from seqc.emit.text import docstring, lay, returned
@@ -97,7 +97,7 @@ def launch_text(source: NativeSource) -> str:
 
 def _extent(plan: Plan, axis: str) -> str:
     special = {BATCH: "B", "T": "T", PANELS: "panels", SEGMENTS: f"(T + {plan.every - 1}) // {plan.every}"}
-    return special.get(axis) or safe_name(axis.rstrip("'"))
+    return special.get(axis) or dim_name(axis)
 
 
 def _shape(plan: Plan, array: Array, packed: bool = False) -> list[str]:
@@ -137,7 +137,7 @@ def _sizes(source: NativeSource, made: Iterable[Array] | None) -> list[str]:
         else:
             lines += [f"{d} = {name}.shape[{names.index(d)}]" for d in dict.fromkeys(names) if d not in known]
         known |= set(names)
-    lines += [f"{safe_name(d)} = {plan.program.dims[d].default}" for d in source.dims if safe_name(d) not in known]
+    lines += [f"{dim_name(d)} = {plan.program.dims[d].default}" for d in source.dims if dim_name(d) not in known]
     if made is None:
         return lines
     return [*lines, *_calls(source, made), f"library, {_panels(source)} = {_kernel(source)}"]

@@ -13,7 +13,7 @@ from seqc.backends.torch_eager.functions import backward, forward, saved_states,
 from seqc.backends.torch_eager.layout import layout_of
 from seqc.backends.torch_eager.runtime import helper_texts
 from seqc.block import Block
-from seqc.emit.names import safe_name
+from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Kernels, Saved
 from seqc.emit.text import join
 
@@ -36,7 +36,7 @@ def saved(block: Block) -> tuple[Saved, ...]:
     count = "T + 1" if block.form == "step" else f"(T + {block.rows - 1}) // {block.rows} + 1"
     lead = ("B", count) if layout_of(block).at else (count, "B")
     return tuple(
-        Saved(f"{safe_name(d.name)}_all", (*lead, *(safe_name(x.rstrip("'")) for x in d.dims))) for d in saved_states(block)
+        Saved(f"{safe_name(d.name)}_all", (*lead, *map(dim_name, d.dims))) for d in saved_states(block)
     )
 
 

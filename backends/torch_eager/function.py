@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from seqc.backends.torch_eager.lines import laid
 from seqc.emit.expressions import Names, Text
-from seqc.emit.names import safe_name
+from seqc.emit.names import dim_name
 from seqc.emit.text import lay
 from seqc.graph import BATCH, COL, ROW
 from seqc.phases import BLOCK
@@ -48,7 +48,7 @@ class Function:
         self.indent = 4
         self.names = Names((*arguments, "B", "T", "torch", "math"))
         for d in (*fixed, *(d for axes in arguments.values() for d in axes)):
-            self.names.take(safe_name(d.rstrip("'")))
+            self.names.take(dim_name(d))
         self._rows, self._blocks = self.names.fresh("BT"), self.names.fresh("NT")
         self._prelude: dict[str, str] = {}
         self._letters: dict[str, str] = {BATCH: "b", BLOCK: "n", ROW: "t", COL: "s"}
@@ -103,7 +103,7 @@ class Function:
             self.used.add("T")
             return "T" if self.step else self._blocks
         self.used.add(dim)
-        return safe_name(dim)
+        return dim_name(dim)
 
     def once(self, wish: str, code: str) -> str:
         """A name for an expression that stands at the top of the function."""
@@ -147,7 +147,7 @@ class Function:
     def _sizes(self, words: set[str]) -> list[str]:
         out = []
         words = words | ({"T"} if self._blocks in words else set())
-        wanted = {d for d in self.used if safe_name(d) in words}
+        wanted = {d for d in self.used if dim_name(d) in words}
         known: set[str] = set()
         for name, axes in self.arguments.items():
             plain = [d.rstrip("'") for d in axes]
@@ -156,13 +156,13 @@ class Function:
                 continue
             known.update(new)
             if len(new) == len(plain) > 1:
-                out.append(f"{', '.join(map(safe_name, new))} = {name}.shape")
+                out.append(f"{', '.join(map(dim_name, new))} = {name}.shape")
             elif len(new) > 1 and not any(d in known for d in plain if d not in new):
-                left = [safe_name(d) if d in new else "_" for d in plain]
+                left = [dim_name(d) if d in new else "_" for d in plain]
                 out.append(f"{', '.join(left)} = {name}.shape")
             else:
-                out += [f"{safe_name(d)} = {name}.shape[{plain.index(d)}]" for d in new]
-        out += [f"{safe_name(d)} = {self.fixed[d]}" for d in sorted(wanted - known)]
+                out += [f"{dim_name(d)} = {name}.shape[{plain.index(d)}]" for d in new]
+        out += [f"{dim_name(d)} = {self.fixed[d]}" for d in sorted(wanted - known)]
         if self._rows in words:
             out.append(f"{self._rows} = {self.rows}  # steps per block")
         if self._blocks in words:

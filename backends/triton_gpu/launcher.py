@@ -18,7 +18,7 @@ from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.values import host_code
 from seqc.block import BATCH, PIECE
 from seqc.diagnostics import SeqcBug
-from seqc.emit.names import safe_name
+from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
 from seqc.emit.text import lay
 from seqc.graph import Node
@@ -392,7 +392,7 @@ class Launcher:
         blocks = f"(T + {rows - 1}) // {rows}" if rows > 1 else "T"
         out = []
         for s in self.schedule.saved:
-            batch, *dims = (safe_name(d.rstrip("'")) for d in self.program.states[s].axes)
+            batch, *dims = map(dim_name, self.program.states[s].axes)
             packed = ("1", f"T // {rows} + B" if rows > 1 else "T", *dims)
             out.append(Saved(f"{s}_in", (batch, blocks, *dims), packed=packed))
         return tuple(out)

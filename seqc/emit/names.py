@@ -7,6 +7,10 @@ from __future__ import annotations
 import builtins
 import keyword
 
+from seqc.graph import BATCH
+
+TIME = "T"
+
 _CPP = """
 alignas alignof and_eq asm auto bitand bitor catch char char8_t char16_t char32_t co_await co_return co_yield compl
 concept const const_cast consteval constexpr constinit decltype default delete do double dynamic_cast enum explicit
@@ -28,7 +32,9 @@ set_submodule share_memory state_dict step to to_empty train training type xpu z
 """
 
 # Names that emitted files use: imports, and locals of generated functions.
-_FILE = "NamedTuple Tensor annotations carry ctx cu_seqlens device dtype form math reverse saved self tl torch triton warnings"
+_FILE = """
+B NamedTuple T Tensor annotations carry ctx cu_seqlens device dtype form math reverse saved self tl torch triton warnings
+"""
 
 RESERVED: frozenset[str] = frozenset(
     [*keyword.kwlist, *dir(builtins), *_CPP.split(), *_MODULE.split(), *_FILE.split()],
@@ -46,6 +52,12 @@ def safe_name(name: str) -> str:
     if plain.startswith("_"):
         plain = "u" + plain
     return plain + "_" if plain.rstrip("_") in RESERVED or plain in RESERVED else plain
+
+
+def dim_name(dim: str) -> str:
+    """The emitted name of the size of a dim: of `K'` that of `K`; the batch and time, `B` and `T`, are called so."""
+    plain = dim.rstrip("'")
+    return plain if plain in (BATCH, TIME) else safe_name(plain)
 
 
 def class_name(spec: str) -> str:
