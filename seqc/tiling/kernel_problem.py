@@ -205,14 +205,14 @@ class _OneKernel:
         for tiles in tile_choices(builder.summary, self.target):
             threads = tiles["warps"] * self.target.warp
             chosen = dict(self.names({"C": rows, **tiles}))
-            price = 0
-            for known, verdict in self.kernel.told:
-                if verdict.error is None and _no_less({"C": rows, **tiles}, known):
-                    price = max(price, builder.spill_time(verdict, threads))
-                    if known == {"C": rows, **tiles}:
-                        break
+            made = [(known, said) for known, said in self.kernel.told if said.error is None]
+            own = next((said for known, said in made if known == {"C": rows, **tiles}), None)
+            if own is not None:
+                price = builder.spill_time(own, threads)
             else:
-                price = max(price, int(evaluate(builder.spilled(), chosen)))
+                less = [said for known, said in made if _no_less({"C": rows, **tiles}, known)]
+                modelled = int(evaluate(builder.spilled(), chosen))
+                price = max((modelled, *(builder.spill_time(said, threads) for said in less)))
             if price:
                 terms.append(Chosen(tuple((name, value) for name, value in chosen.items() if name != "C")) * price)
         return Sum(tuple(terms))
