@@ -6,7 +6,7 @@ it. Initial states, checkpoints and packed parameters are such copies.
 
 from __future__ import annotations
 
-from seqc.backends.native_cpu.nest import Scene
+from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.schedule import Item, Nest, view
 

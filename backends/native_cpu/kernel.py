@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.copies import transposed
-from seqc.backends.native_cpu.nest import NestPrinter, Scene
+from seqc.backends.native_cpu.nest import NestPrinter
+from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate, view

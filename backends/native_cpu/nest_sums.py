@@ -1,0 +1,127 @@
+"""Reductions of a loop nest: accumulators in registers or in memory, and sums across the lanes of a vector.
+
+In: a nest's `Sum`s. Out: the lines that begin, feed and finish each, where `nest` asks for them.
+"""
+
+from __future__ import annotations
+
+from seqc.backends.native_cpu.nest_body import NestBody, Sum
+from seqc.backends.native_cpu.places import Place, ident, product
+
+
+class SumPrinter(NestBody):
+    """Prints the reductions of one nest."""
+
+    def _slots(self, s: Sum) -> tuple[str, ...]:
+        """The unrolled dims that an accumulator keeps."""
+        return tuple(d for d in self.unrolled if d in s.kept)
+
+    def _type(self, s: Sum) -> str:
+        return "vec" if self.axis else "real"
+
+    def _zero(self, s: Sum) -> str:
+        start = "-infinity" if s.most else "real(0)"
+        return f"splat({start})" if self._type(s) == "vec" else start
+
+    def clear(self, s: Sum) -> None:
+        """Zero what accumulates in memory."""
+        if s.across and s.how == "memory":
+            size = self._rows_size(s)
+            self.put(f"std::fill_n({self.scene.rows[s.item.value]}, ({size}) * W, {'-infinity' if s.most else 'real(0)'});")
+        elif s.how == "memory":
+            place = self.scene.places[s.item.value]
+            size = product(self._extents(place))
+            self.put(f"std::fill_n({place.base}, {size}, {'-infinity' if s.most else 'real(0)'});")
+
+    def _extents(self, place: Place) -> list[str]:
+        axes = list(place.strides)
+        return [f"w_{ident(d)}" for d in axes[:-1]] + [f"z_{ident(axes[-1])}"] if axes else ["1"]
+
+    def _rows_size(self, s: Sum) -> str:
+        place = self.scene.places[s.item.value]
+        return product(self._extents(place))
+
+    def declare(self, s: Sum) -> None:
+        """An accumulator in registers."""
+        slots = self._slots(s)
+        name = f"{self._type(s)} {s.name}{''.join(f'[{self.width(d)}]' for d in slots)}"
+        if not s.most:
+            self.put(f"{name}{{}};")
+            return
+        if not slots:
+            self.put(f"{name} = {self._zero(s)};")
+            return
+        self.put(f"{name};")
+        blocks = self.unroll(slots)
+        self.put(f"{s.name}{''.join(f'[{self.slot(d)}]' for d in slots)} = {self._zero(s)};")
+        for _ in range(blocks):
+            self.close()
+
+    def accumulate(self, s: Sum) -> None:
+        """Add the value at the present position."""
+        value = self.use(s.operand)
+        if self.axis:
+            value = value if s.operand.value and s.operand.value.type == "vec" else f"splat({value})"
+        if s.across:
+            assert self.axis is not None
+            start = "-infinity" if s.most else "real(0)"
+            value = f"keep<e_{ident(self.axis)}>({value}, {self.values.left(self.axis)}, {start})"
+        if s.how == "register":
+            target = s.name + "".join(f"[{self.slot(d)}]" for d in self._slots(s))
+            self.put(f"{target} = seqc_max({target}, {value});" if s.most else f"{target} += {value};")
+            return
+        self._merge(s, value)
+
+    def _merge(self, s: Sum, value: str) -> None:
+        """Add a value to what lies in memory."""
+        place = self.scene.places[s.item.value]
+        if s.across:
+            row = self._row(s)
+            old = f"load({row})"
+            if s.how == "register":  # blocks of vectors after the first one add to what is there
+                both = f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"
+                self.put(f"store({row}, {value});" if s.depth < 0 else f"store({row}, c0 ? {both} : {value});")
+                return
+            new = f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"
+            self.put(f"store({row}, {new});")
+            return
+        index = {d: self.values.index[d] for d in place.strides}
+        old = self.read(place, index)
+        self.put(self.assignment(place, index, f"seqc_max({old}, {value})" if s.most else f"{old} + {value}"))
+
+    def _row(self, s: Sum) -> str:
+        place = self.scene.places[s.item.value]
+        rows = self.scene.rows[s.item.value]
+        if not place.strides:
+            return rows
+        index = {d: self.values.index[d] for d in place.strides}
+        address = place.at(index)
+        offset = address[len(place.base) + 3 :]
+        return f"{rows} + ({offset}) * W" if offset else rows
+
+    def finish(self, s: Sum) -> None:
+        """Bring a register accumulator to memory."""
+        slots = self._slots(s)
+        blocks = self.unroll(slots)
+        value = s.name + "".join(f"[{self.slot(d)}]" for d in slots)
+        place = self.scene.places[s.item.value]
+        if s.across:
+            self._merge(s, value)
+        elif place.scalar:
+            self.put(f"{place.base} = {value};")
+        else:
+            index = {d: self.values.index[d] for d in place.strides}
+            self.put(self.assignment(place, index, value))
+        for _ in range(blocks):
+            self.close()
+
+    def finish_across(self, s: Sum) -> None:
+        """Sum the partial sums of all rows across lanes."""
+        if not s.across:
+            return
+        place, rows = self.scene.places[s.item.value], self.scene.rows[s.item.value]
+        most = "true" if s.most else "false"
+        if not place.strides:
+            self.put(f"{place.element({})} = total<{most}>(load({rows}));")
+        else:
+            self.put(f"across<{most}>({rows}, {place.base}, {self._rows_size(s)});")
