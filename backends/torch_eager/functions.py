@@ -162,6 +162,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     fn = function(name, "Gradients of every input, parameter and initial state.", block, arguments)
     fn.packs = name != "_backward_torch" and shifts(program)
     cotangents = cotangent_leaves(program, block.form)
+    read = set(leaves(block.backward.values(), "cot"))
     params = {f"d.{name}" for name in program.params}
     known: dict[Node, tuple[Node, Text]] = {}
     loop = set(split(block.forward, {d.leaf(): f"{d.name}.next" for d in program.states.values()}).loop)
@@ -174,8 +175,8 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
             known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}{layout.cut('1:')}", axes)))
     carried, starts = {}, {}
     for name in program.states:
-        if block.backward[f"d.{name}.prev"].op != "const":  # no gradient flows into a state that is not read
-            cotangent = cotangents[f"{name}.next"]
+        cotangent = cotangents[f"{name}.next"]
+        if cotangent in read or block.backward[f"d.{name}.prev"].op != "const":
             carried[cotangent], starts[cotangent] = f"d.{name}.prev", f"d_{safe_name(name)}_T"
     names = {n: _gradient_name(key) for key, n in block.backward.items() if n.op != "leaf"} | dict(block.names)
     sequence = Sequence(

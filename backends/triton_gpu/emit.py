@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
-from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher, Tiles
+from seqc.backends.triton_gpu.extents import Tiles
+from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher
 from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.pace import Pacing
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from seqc.backends.triton_gpu.emit import device_texts
-from seqc.backends.triton_gpu.launcher import Tiles
+from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.toolchain import Job

@@ -7,25 +7,19 @@ programs are plain `sum`s of partial results in a fixed order: no atomics, so a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
+from seqc.backends.triton_gpu.extents import TAB, Extents
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
 from seqc.backends.triton_gpu.print_kernel import SETTINGS, Printed
-from seqc.backends.triton_gpu.roles import base
-from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.values import host_code
-from seqc.block import BATCH, PIECE
-from seqc.diagnostics import SeqcBug
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
 from seqc.emit.text import lay
 from seqc.graph import Node
-from seqc.intervals import ANY
 from seqc.program import TensorDecl
 
-TAB = "    "
 FEW = "_FEW_STEPS"
 KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
 
@@ -44,167 +38,10 @@ def _types(*tensors):
 '''
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """Choices of the tile solver for one kernel: at most so many elements of each blocked dim, warps and stages."""
-
-    blocks: Mapping[str, int]
-    warps: int = 4
-    stages: int = 2
-
-
-class Launcher:
-    """Prints the functions of one schedule. printed: kernel name ("forward", ...) -> its text; open_: dims whose sizes at a
-    call limit what fits a program (`room`)."""
-
-    def __init__(
-        self, schedule: Schedule, printed: Mapping[str, Printed], tiles: Mapping[str, Tiles], open_: Sequence[str] = ()
-    ) -> None:
-        self.schedule, self.printed, self.tiles, self.open = schedule, printed, tiles, open_
-        self.program, self.roles = schedule.block.program, schedule.roles
-        program = self.program
-        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
-        self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "torch", "math", "tl", "x"}
-        self.taken |= {f"d_{safe_name(a)}" for a in arguments} | {"blocks", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
-        self.taken |= {"io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
-        self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
-        self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
-        self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
-        self.any = safe_name(arguments[0]) if arguments else "x"
-        plain = [x for x, decl in program.inputs.items() if decl.range == ANY]
-        self.main = safe_name(plain[0]) if plain else self.any
-
-    def fresh(self, wanted: str) -> str:
-        name = wanted
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
-
-    # ---- shapes ----
-
-    def unpack(self, kernels: Sequence[Printed], saves: bool, rows: int) -> list[str]:
-        """`B, T, H, K = q.shape`, and so on until every dim has its size; then what a pack and a direction change.
-
-        saves: whether the function allocates what has an entry per block; rows: of a block.
-        """
-        known: set[str] = set()
-        lines = []
-        decls: list[tuple[str, tuple[str, ...]]] = []
-        decls += [(x, (BATCH, STEPS, *d.dims)) for x, d in self.program.inputs.items()]
-        decls += [(x, d.axes) for x, d in self.program.params.items()]
-        decls += [(f"{x}_0", d.axes) for x, d in self.program.states.items()]
-        for name, axes in decls:
-            axes = tuple(a.rstrip("'") for a in axes)
-            new = [a for a in dict.fromkeys(axes) if a not in known]
-            if not new:
-                continue
-            if new == list(axes):
-                left = ", ".join(self.length(a) for a in new)
-                lines.append(f"{left}{',' if len(new) == 1 else ''} = {safe_name(name)}.shape")
-            else:
-                lines += [f"{self.length(a)} = {safe_name(name)}.shape[{axes.index(a)}]" for a in new]
-            known |= set(new)
-        for d, dim in self.program.dims.items():
-            if d not in known:
-                if dim.default is None:
-                    raise SeqcBug("the Triton launcher", f"no tensor has the dim {d}, and it has no default")
-                lines.append(f"{self.dims[d]} = {dim.default}")
-        blocks = saves and rows > 1 and any(a.role == "saved" for k in kernels for a in k.arrays)
-        if rows > 1:
-            lines.append(f"NT = (T + {rows - 1}) // {rows}")
-        lines += ["blocks = B, NT"] if blocks else []
-        if any("N_STEPS" in k.runtime for k in kernels):
-            lines.append("N_STEPS = B * T")
-        lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", f"{TAB}B = cu_seqlens.shape[0] - 1"]
-        lines += [f"{TAB}blocks = 1, T // {rows} + B"] if blocks else []
-        lines.append(f"{TAB}cu_seqlens = cu_seqlens.contiguous()")
-        backwards = self.program.direction == "backward"
-        lines.append(f"STEP = {'1 if reverse else -1' if backwards else '-1 if reverse else 1'}")
-        return lines
-
-    def rows_per_block(self) -> int:
-        """Steps between two saved states."""
-        return self.schedule.block.rows if self.schedule.block.rows > 1 else self.schedule.every
-
-    def length(self, axis: str) -> str:
-        """An axis of an array as a Python expression."""
-        if axis in (STEPS, BLOCKS):
-            return axis
-        if axis == SCRATCH:
-            return str(self.schedule.every)
-        if axis.startswith(PIECES):
-            dim = axis[1:]
-            return self.counts[dim] if dim in self.roles.blocked else self.dims[dim]
-        return self.dims[axis if axis == BATCH else base(axis)]
-
-    def allocate(self, array: Array) -> str:
-        """`o = torch.empty(...)`."""
-        axes = [self.length(a) for a in array.axes]
-        for i, pair in enumerate(zip(array.axes, array.axes[1:], strict=False)):
-            if pair == (BATCH, STEPS) or (pair == (BATCH, BLOCKS) and self.rows_per_block() == 1):
-                axes[i : i + 2] = [f"*{self.any}.shape[:2]"]
-            elif pair == (BATCH, BLOCKS) and array.role == "saved":
-                axes[i : i + 2] = ["*blocks"]
-        shape = ", ".join(axes)
-        kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
-        if array.role == "grad" and array.dtype == "io":
-            source = array.source[2:].partition("@")[0]
-            kind = f"{safe_name(source)}.dtype"
-        return f"{self.local(array.name)} = torch.empty(({shape}{',' if len(axes) == 1 else ''}), " \
-            f"dtype={kind}, device={self.any}.device)"
-
-    def local(self, name: str) -> str:
-        """The local variable of an array."""
-        return safe_name(name)
+class Launcher(Extents):
+    """Prints the functions of one schedule."""
 
     # ---- launching ----
-
-    def sizes(self, kernels: Sequence[Printed]) -> list[str]:
-        """`BK = _pad(K, 16)` for every tile length of some kernels."""
-        return [line for d in (BATCH, *self.program.dims) for line in self.size(d, kernels)]
-
-    def resized(self, phases: Sequence[Printed], whole: Printed) -> list[str]:
-        """The tile lengths of two phases that differ from those of the kernel that does the whole."""
-        pairs = [(self.size(d, phases), self.size(d, [whole])) for d in (BATCH, *self.program.dims)]
-        return [line for lines, before in pairs if lines != before for line in lines]
-
-    def size(self, d: str, kernels: Sequence[Printed]) -> list[str]:
-        """The tile length of one dim and the number of pieces, where the kernels take either."""
-        wanted = {dim for k in kernels for dim, _ in k.tiles}
-        split = {one[1:] for k in kernels for one in k.grid if one.startswith(PIECES)}
-        if d not in wanted | split:
-            return []
-        code, least = self.length_of_tile(d, kernels), 16 if any(d in k.in_dots for k in kernels) else 1
-        if d not in split:
-            return [f"{self.blocks[d]} = {code}"]
-        most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels)
-        count = f"-(-{self.dims[d]} // {self.blocks[d]})"
-        count = f"B if cu_seqlens is not None else {count}" if d == BATCH else count
-        return [f"{self.blocks[d]} = min({code}, {max(most, least)})", f"{self.counts[d]} = {count}"]
-
-    def length_of_tile(self, d: str, kernels: Iterable[Printed]) -> str:
-        """The length of a tile that holds a dim whole."""
-        kernels = list(kernels)
-        if any(d in self.schedule.of(k.kernel.name).pieces for k in kernels):
-            return str(PIECE)
-        return f"_pad({self.dims[d]}{', 16' if any(d in k.in_dots for k in kernels) else ''})"
-
-    def grid(self, printed: Printed) -> str:
-        """The number of programs."""
-        counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.length(one) for one in printed.grid]
-        return " * ".join(counts) or "1"
-
-    def in_two(self, whole: Printed, phases: Sequence[Printed]) -> str:
-        """The test whether two phases do a kernel's work."""
-        counts = []
-        for one in phases[0].grid:
-            size, before = (self.size(one[1:], kernels) if one.startswith(PIECES) else [] for kernels in (phases, [whole]))
-            here = size[0].partition(" = ")[2] if size != before else ""
-            counts.append(f"-(-{self.dims[one[1:]]} // {here})" if here else self.counts.get(one[1:], "") or self.length(one))
-        pieces = " * ".join(counts) or "1"
-        programs = f'"{whole.kernel.name}", {self.grid(whole)}, {pieces}, NT, {self.any}'
-        return f"if NT > 1 and cu_seqlens is None and _in_two({programs}):"
 
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""

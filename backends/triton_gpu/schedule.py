@@ -8,10 +8,10 @@ and advances; what differs is which roots it has, which way it runs, and whether
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from seqc.backends.triton_gpu.arrays import Arrays
+from seqc.backends.triton_gpu.bodies import Bodies
 from seqc.backends.triton_gpu.cut import cut, plain
 from seqc.backends.triton_gpu.kernel import (
     PIECES,
@@ -22,7 +22,6 @@ from seqc.backends.triton_gpu.kernel import (
     Barrier,
     Item,
     Kernel,
-    Let,
     Load,
     Loop,
     Note,
@@ -30,13 +29,12 @@ from seqc.backends.triton_gpu.kernel import (
     StoreSum,
     Zero,
 )
-from seqc.backends.triton_gpu.labels import labels, spec_lines
-from seqc.backends.triton_gpu.order import order, tile_bytes
-from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
+from seqc.backends.triton_gpu.labels import spec_lines
+from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base
 from seqc.block import BATCH, Block
-from seqc.graph import Node, depends, leaf, leaves, topological
+from seqc.graph import Node, leaf, leaves
 from seqc.program import Program
 
 STEPS_KERNEL = "steps"
@@ -115,36 +113,8 @@ def schedule(block: Block) -> Schedule:
     return replace(made, single=single, makers={**made.makers, STEPS_KERNEL: steps})
 
 
-class _Scheduler:
-    def __init__(
-        self,
-        block: Block,
-        roles: Roles,
-        forward: Mapping[str, Node],
-        backward: Mapping[str, Node],
-        names: Mapping[Node, str],
-        lines: Mapping[Node, str],
-    ) -> None:
-        self.block, self.roles, self.names, self.lines = block, roles, dict(names), lines
-        self.labels = labels(forward, backward)
-        self.forward, self.backward = forward, backward
-        self.program = block.program
-        self.step = block.form == "step"
-        self.arrays = Arrays(block, roles, forward, backward)
-        self.outer: dict[str, tuple[Outer, ...]] = {}
-        if self.step:
-            for name, decl in self.program.params.items():
-                root = backward.get(f"d.{name}")
-                # what belongs to a sequence is summed up in its own program: sequences may differ in length
-                terms = outer_terms(root, decl.axes, roles) if root is not None and not decl.per_batch else ()
-                if terms:
-                    self.outer[name] = tuple(
-                        Outer(sign, (self.factor(a, f"{name}_{i}_left"), self.factor(b, f"{name}_{i}_right")))
-                        for i, (sign, a, b) in enumerate(terms)
-                    )
-        factors = [f.node for terms in self.outer.values() for t in terms for f in t.factors]
-        roots = [*forward.values(), *backward.values(), *factors]
-        self.moving = depends(roots, (n for n in leaves(roots) if n.text("kind") != "param"))
+class _Scheduler(Bodies):
+    """Makes the kernels of one block."""
 
     def schedule(self) -> Schedule:
         """All kernels."""
@@ -162,66 +132,6 @@ class _Scheduler:
             self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.arrays.saved, self.arrays.every,
             self.outer, makers, self.program,
         )
-
-    def factor(self, n: Node, name: str) -> Factor:
-        """Where a factor of an outer product is found: an input, a saved state, an input's gradient, or its own array."""
-        core, called = n, {d: d for d in n.dims}
-        while core.op == "rename":
-            old, new = core.text("old"), core.text("new")
-            called = {(old if d == new else d): name for d, name in called.items()}
-            core = core.args[0]
-        state = core.text("name") if core.op == "leaf" and core.text("kind") == "state" else None
-        if state is not None and state in self.arrays.saved and self.arrays.every == 1:
-            dims = self.program.states[state].dims
-            return Factor(core, self.arrays.saved_state(state).name, tuple(called[d] for d in dims), False)
-        for x, decl in self.program.inputs.items():
-            if self.backward.get(f"d.{x}") is core and not self.arrays.gradient(f"d.{x}", False).partial:
-                return Factor(core, f"d_{x}", tuple(called[d] for d in decl.dims), False)
-        return Factor(n, name, self.arrays.factor_dims(n), True)
-
-    # ---- pieces of a body ----
-
-    def compute(self, roots: Iterable[Node], known: set[Node], inside: bool) -> list[Item]:
-        """Lets for everything below the roots that is not known yet (and, in a loop, does depend on the loop)."""
-        roots = list(roots)
-        out: list[Item] = []
-        for stop in (*(n for n in topological(roots) if n in self.lines), *roots):
-            new = [n for n in topological([stop], known) if n.op != "leaf"]
-            new = [n for n in new if not inside or self.varies(n)]
-            if new and stop in self.lines:
-                out.append(Note(self.lines[stop]))
-            out += [Let(n) for n in new]
-            known.update(new)
-        return out
-
-    def varies(self, n: Node) -> bool:
-        """Whether the value changes from block to block."""
-        return n in self.moving
-
-    def loads(self, roots: Iterable[Node], known: set[Node]) -> list[Item]:
-        """Loads of the inputs and of the outputs' cotangents below the roots."""
-        out: list[Item] = []
-        for n in leaves(roots):
-            if n in known:
-                continue
-            if n.text("kind") == "input":
-                out.append(Load(n, self.arrays.given(n), n.number("offset")))
-                known.add(n)
-            elif n.text("kind") == "cot" and n.text("name") in self.program.output_decls:
-                array = self.arrays.cotangent(n.text("name"))
-                out.append(Load(n, array, first_only=self.arrays.missing(array.axes)))
-                known.add(n)
-        return sorted(out, key=lambda item: isinstance(item, Load) and item.array.role == "cot")
-
-    def setup(self, roots: Iterable[Node]) -> list[Item]:
-        """Parameters, and what depends on parameters alone."""
-        roots = list(roots)
-        items: list[Item] = [Load(n, self.arrays.given(n)) for n in leaves(roots, "param")]
-        known: set[Node] = set()
-        for n in topological(roots):
-            if n.args and n not in known and not self.varies(n):
-                items += self.compute([n], known, inside=False)
-        return items
 
     # ---- forward ----
 
@@ -364,24 +274,6 @@ class _Scheduler:
         body.append(Advance(tuple(following.items())))
         start: list[Item] = [Load(n, self.arrays.saved_state(n.text("name"))) for n in following]
         return [*start, Loop("steps", False, tuple(body)), Barrier()]
-
-    # ---- the order within a loop ----
-
-    def sparing(self, body: Iterable[Item], innermost: bool) -> list[Item]:
-        """The same items; those of a chunk in an order that keeps few tiles alive. In a step or a scan few are alive anyway,
-        and loads stay first, so that they are on their way while the rest is computed."""
-        body = list(body)
-        if self.block.form != "chunkwise":
-            return body
-        if not innermost:
-            return [self.inside(i) if isinstance(i, Loop) else i for i in body]
-        items, became = order(body, tile_bytes(body, self.roles, self.block.rows), lambda n: n in self.names or n in self.lines)
-        for known in (self.names, self.labels):
-            known.update({new: known[old] for old, new in became.items() if old in known})
-        return list(items)
-
-    def inside(self, loop: Loop) -> Loop:
-        return replace(loop, body=tuple(self.sparing(loop.body, not any(isinstance(i, Loop) for i in loop.body))))
 
     # ---- the kernel ----
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.emit import default_tiles
+from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.jobs import Jobs
 from seqc.backends.triton_gpu.kernel import BLOCKS
-from seqc.backends.triton_gpu.launcher import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.backends.triton_gpu.summary import summarize
