@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from seqc.targets import Target
-from seqc.tiling.kernel_problem import Kernel, Told, kernel_problem
+from seqc.tiling.kernel_problem import Kernel, Told, kernel_problem, tile_choices
 from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.problem import Clash, Problem, Solution
 from seqc.tiling.solve import solve
@@ -60,13 +60,19 @@ class Choice:
     def asks(self, kernel: str) -> dict[str, int] | None:
         """Tiles to ask the toolchain about, so that the choice is one that it knows; None where it is.
 
-        Before tiles are taken that spill, those that need the fewest registers are tried.
+        Before tiles are taken that spill, those that need the fewest registers are tried, and the other blocks of these rows:
+        how many registers a kernel takes does not always grow with its tiles.
         """
         one = self.kernels[kernel]
         if kernel in self.spilling:
             probe = solve(kernel_problem(f"least registers of {kernel}", {kernel: replace(one, probing=True)}, self.target))
-            if isinstance(probe, Solution) and not any(dict(tiles) == _tiles(probe) for tiles, _ in one.told):
+            if isinstance(probe, Solution) and not one.knows(_tiles(probe)):
                 return _tiles(probe)
+            here = self.tiles(kernel)
+            for other in tile_choices(one.at[here["C"]], self.target):
+                alike = all(other[name] == here[name] for name in ("warps", "stages"))
+                if alike and not one.knows({"C": here["C"], **other}):
+                    return {"C": here["C"], **other}
         return self.tiles(kernel) if self.verdict(kernel) is None else None
 
     def name(self, kernel: str, part: str) -> str:

@@ -52,6 +52,10 @@ class Kernel:
     probing: bool = False
     only_told: bool = False
 
+    def knows(self, tiles: Mapping[str, int]) -> bool:
+        """Whether the toolchain has spoken of these tiles."""
+        return any(dict(known) == tiles for known, _ in self.told)
+
 
 def refusal(verdict: Verdict, assignment: Mapping[str, int], target: Target) -> Refusal | None:
     """What a verdict on these tiles forbids; None where the kernel is good."""

@@ -16,21 +16,21 @@ The spec:
     output o = sum[K](q * S) / sqrt(K)
 
     eigenvalues S in [0, 1]                     # a claim about the transition, proved or refused
-    schedule chunk {32, 64, 128}                # a limit for the tile solver
+    schedule chunk {16, 32, 64, 128}            # a limit for the tile solver
 
 How it is computed:
 
     S: diagonal: each element of S depends on its own past only
     S: eigenvalues in [0, 1]: `exp(g)`
     in plain torch:
-        chunkwise: 32 rows a block: modelled time 0.12 of the step form; scan form 1.10
+        chunkwise: 16 rows a block: modelled time 0.09 of the step form; scan form 1.10
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
-        S: read over K: 5 anchored levels, every exponent <= 0
+        S: read over K: 4 anchored levels, every exponent <= 0
     in Triton:
-        chunkwise: 32 rows a block: modelled time 0.31 of the step form; scan form does not fit (a program could
+        chunkwise: 16 rows a block: modelled time 0.35 of the step form; scan form does not fit (a program could
             not hold its values)
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
-        S: read over K: 5 anchored levels, every exponent <= 0
+        S: read over K: 4 anchored levels, every exponent <= 0
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
 """
@@ -115,7 +115,7 @@ def _inside(x, steps, value, dim, own=False):
 def _forward_torch(q, k, v, g, S_0):
     """Outputs, final states, and the states as the blocks begin."""
     _, T, _, K = q.shape
-    BT = 32  # steps per block
+    BT = 16  # steps per block
     row = torch.arange(BT, dtype=q.dtype, device=q.device)
 
     q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
@@ -137,37 +137,30 @@ def _forward_torch(q, k, v, g, S_0):
 
     S_all = torch.stack(S_all)
     from_start = torch.exp(_cumsum(log_decay, -2))
-    log_decay_u16 = _upper(log_decay, 16, -2)
-    log_decay_l16 = _lower(log_decay, 16, -2)
-    x2 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
-    w_l16 = _lower(w, 16, -2)
-    q_u16 = _upper(q, 16, -2)
-    A_16 = q_u16 * torch.exp(_cumsum(log_decay_u16, -2)) @ (w_l16 * x2).mT
     log_decay_u8 = _upper(log_decay, 8, -2)
     log_decay_l8 = _lower(log_decay, 8, -2)
-    x3 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    x2 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
     w_l8 = _lower(w, 8, -2)
     q_u8 = _upper(q, 8, -2)
-    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x3).mT
+    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x2).mT
     log_decay_u4 = _upper(log_decay, 4, -2)
     log_decay_l4 = _lower(log_decay, 4, -2)
-    x4 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    x3 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
     w_l4 = _lower(w, 4, -2)
     q_u4 = _upper(q, 4, -2)
-    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x4).mT
+    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x3).mT
     log_decay_u2 = _upper(log_decay, 2, -2)
     log_decay_l2 = _lower(log_decay, 2, -2)
-    x5 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    x4 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
     w_l2 = _lower(w, 2, -2)
     q_u2 = _upper(q, 2, -2)
-    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x5).mT
+    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x4).mT
     log_decay_u1 = _upper(log_decay, 1, -2)
     w_l1 = _lower(w, 1, -2)
     q_u1 = _upper(q, 1, -2)
     A_1 = q_u1 * torch.exp(log_decay_u1) @ w_l1.mT
     A_here = torch.where((row[:, None] == row), (q * w).sum(-1)[..., None], 0.0)
     A = A_here
-    _pairs(A, 16).add_(A_16)
     _pairs(A, 8).add_(A_8)
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
@@ -180,7 +173,7 @@ def _forward_torch(q, k, v, g, S_0):
 def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
-    BT = 32  # steps per block
+    BT = 16  # steps per block
     row = torch.arange(BT, dtype=q.dtype, device=q.device)
 
     q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
@@ -235,70 +228,53 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     p7 = p2_8 @ x10
     log_decay_u8 = _upper(log_decay, 8, -2)
     x11 = torch.exp(_cumsum(log_decay_u8, -2))
-    p2_16 = _pairs(p2, 16)
-    log_decay_l16 = _lower(log_decay, 16, -2)
-    x12 = torch.exp(_cumsum(log_decay_l16, -2, reverse=True, exclusive=True))
-    w_l16 = _lower(w, 16, -2)
-    x13 = w_l16 * x12
-    p8 = p2_16 @ x13
-    log_decay_u16 = _upper(log_decay, 16, -2)
-    x14 = torch.exp(_cumsum(log_decay_u16, -2))
-    p9 = x2 @ S_all[:-1].mT
-    d_q = p3[..., None] * w + p9 * from_start
+    p8 = x2 @ S_all[:-1].mT
+    d_q = p3[..., None] * w + p8 * from_start
     _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
     _upper(d_q, 2, -2).add_(p5 * x5)
     _upper(d_q, 4, -2).add_(p6 * x8)
     _upper(d_q, 8, -2).add_(p7 * x11)
-    _upper(d_q, 16, -2).add_(p8 * x14)
-    p10 = v @ d_S_all[1:].mT
+    p9 = v @ d_S_all[1:].mT
     to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
-    x15 = w * to_end
-    x16 = _cumsum(p10 * x15, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
+    x12 = w * to_end
+    x13 = _cumsum(p9 * x12, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
     q_u1 = _upper(q, 1, -2)
     q_u2 = _upper(q, 2, -2)
-    x17 = q_u2 * x5
-    x18 = p2_2.mT @ x17
+    x14 = q_u2 * x5
+    x15 = p2_2.mT @ x14
     q_u4 = _upper(q, 4, -2)
-    x19 = q_u4 * x8
-    x20 = p2_4.mT @ x19
+    x16 = q_u4 * x8
+    x17 = p2_4.mT @ x16
     q_u8 = _upper(q, 8, -2)
-    x21 = q_u8 * x11
-    x22 = p2_8.mT @ x21
-    q_u16 = _upper(q, 16, -2)
-    x23 = q_u16 * x14
-    x24 = p2_16.mT @ x23
-    x25 = x16 + _cumsum(p9 * q * from_start, -2, reverse=True)
-    _upper(x25, 1, -2).add_(p4 * q_u1 * exp_log_decay)
-    _lower(x25, 2, -2).add_(_cumsum(x18 * w_l2 * x3, -2, exclusive=True))
-    _upper(x25, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
-    _lower(x25, 4, -2).add_(_cumsum(x20 * w_l4 * x6, -2, exclusive=True))
-    _upper(x25, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
-    _lower(x25, 8, -2).add_(_cumsum(x22 * w_l8 * x9, -2, exclusive=True))
-    _upper(x25, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
-    _lower(x25, 16, -2).add_(_cumsum(x24 * w_l16 * x12, -2, exclusive=True))
-    _upper(x25, 16, -2).add_(_cumsum(p8 * q_u16 * x14, -2, reverse=True))
-    d_g = _inside(x25, T, 0.0, -2, own=True)
-    x26 = q_u1 * exp_log_decay
-    x27 = p10 * to_end + p3[..., None] * q
-    _lower(x27, 1, -2).add_(p2_1.mT @ x26)
-    _lower(x27, 2, -2).add_(x18 * x3)
-    _lower(x27, 4, -2).add_(x20 * x6)
-    _lower(x27, 8, -2).add_(x22 * x9)
-    _lower(x27, 16, -2).add_(x24 * x12)
-    d_k = _inside(x27, T, 0.0, -2, own=True)
-    A_16 = x23 @ x13.mT
-    A_8 = x21 @ x10.mT
-    A_4 = x19 @ x7.mT
-    A_2 = x17 @ x4.mT
-    A_1 = x26 @ w_l1.mT
+    x18 = q_u8 * x11
+    x19 = p2_8.mT @ x18
+    x20 = x13 + _cumsum(p8 * q * from_start, -2, reverse=True)
+    _upper(x20, 1, -2).add_(p4 * q_u1 * exp_log_decay)
+    _lower(x20, 2, -2).add_(_cumsum(x15 * w_l2 * x3, -2, exclusive=True))
+    _upper(x20, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
+    _lower(x20, 4, -2).add_(_cumsum(x17 * w_l4 * x6, -2, exclusive=True))
+    _upper(x20, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
+    _lower(x20, 8, -2).add_(_cumsum(x19 * w_l8 * x9, -2, exclusive=True))
+    _upper(x20, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
+    d_g = _inside(x20, T, 0.0, -2, own=True)
+    x21 = q_u1 * exp_log_decay
+    x22 = p9 * to_end + p3[..., None] * q
+    _lower(x22, 1, -2).add_(p2_1.mT @ x21)
+    _lower(x22, 2, -2).add_(x15 * x3)
+    _lower(x22, 4, -2).add_(x17 * x6)
+    _lower(x22, 8, -2).add_(x19 * x9)
+    d_k = _inside(x22, T, 0.0, -2, own=True)
+    A_8 = x18 @ x10.mT
+    A_4 = x16 @ x7.mT
+    A_2 = x14 @ x4.mT
+    A_1 = x21 @ w_l1.mT
     A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
     A = A_here
-    _pairs(A, 16).add_(A_16)
     _pairs(A, 8).add_(A_8)
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
-    d_v = x15 @ d_S_all[1:] + A.mT @ x2
+    d_v = x12 @ d_S_all[1:] + A.mT @ x2
     return (
         _sequence(d_q.transpose(2, 3), T),
         _sequence(d_k.transpose(2, 3), T),
@@ -420,7 +396,7 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
 
 @_jit(do_not_specialize=['T'])
 def gla_forward_kernel(
-    p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    p_S_0, p_S_in, p_q, p_k, p_g, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -434,12 +410,11 @@ def gla_forward_kernel(
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -455,69 +430,62 @@ def gla_forward_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x = tl.exp(b_sum)[:, None] * b_S
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_4, b_sum[:, None], 0.0)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_3, b_sum_1, 0.0)
+        b_x = b_A_here + b_A_1
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_1 = b_q * tl.exp(b_log_decay_sum16)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_sum_2 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_1 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-        b_x_5 = b_A_16 + b_A_8
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_x_3 = b_x + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_4 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-        b_x_8 = b_x_5 + b_A_4
+        b_x_5 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_1, b_x_4x_5, 0.0)
+        b_x_6 = b_x_3 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_7 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
-        b_x_11 = b_x_8 + b_A_2
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
-        b_x_12 = b_x_11 + b_A_1
-        b_sum_4 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
-        b_A = b_x_12 + b_A_here
+        b_x_8 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_x_7x_8, 0.0)
+        b_A = b_x_6 + b_A_2
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_1 + b_Av) / SQRT_K
+        b_o = (b_sum_2 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        b_sum_3 = tl.sum(b_log_decay, 0)
+        b_x_9 = tl.exp(b_sum_3)[:, None] * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_5 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_4 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x + b_sum_5
+        b_S = b_x_9 + b_sum_4
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
 def gla_infer_kernel(
-    p_S_0, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_q, p_k, p_g, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -530,12 +498,11 @@ def gla_infer_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -549,69 +516,62 @@ def gla_infer_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x = tl.exp(b_sum)[:, None] * b_S
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_4, b_sum[:, None], 0.0)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_3, b_sum_1, 0.0)
+        b_x = b_A_here + b_A_1
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_1 = b_q * tl.exp(b_log_decay_sum16)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_sum_2 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_1 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-        b_x_5 = b_A_16 + b_A_8
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_x_3 = b_x + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_4 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-        b_x_8 = b_x_5 + b_A_4
+        b_x_5 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_1, b_x_4x_5, 0.0)
+        b_x_6 = b_x_3 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_7 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
-        b_x_11 = b_x_8 + b_A_2
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
-        b_x_12 = b_x_11 + b_A_1
-        b_sum_4 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
-        b_A = b_x_12 + b_A_here
+        b_x_8 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_x_7x_8, 0.0)
+        b_A = b_x_6 + b_A_2
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_1 + b_Av) / SQRT_K
+        b_o = (b_sum_2 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        b_sum_3 = tl.sum(b_log_decay, 0)
+        b_x_9 = tl.exp(b_sum_3)[:, None] * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_5 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_4 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x + b_sum_5
+        b_S = b_x_9 + b_sum_4
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def gla_backward_kernel(
-    p_d_S_T, p_S_in, p_g, p_d_o, p_q, p_k, p_v, p_d_g, p_d_q, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS,
+    p_d_S_T, p_q, p_k, p_v, p_d_o, p_g, p_S_in, p_d_g, p_d_q, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
     SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -629,8 +589,7 @@ def gla_backward_kernel(
     m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
     m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_4 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_5 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair_4 = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -641,140 +600,123 @@ def gla_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_SdS = tl.sum(b_S * b_dS, 1)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_exp_sum = tl.exp(b_sum)
-        b_x = b_SdS * b_exp_sum
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair, b_sum[:, None], 0.0)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_1 = b_do / SQRT_K
-        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_x_2 = b_Sx_1 * b_from_start
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_x_sum_rest = segment_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
-        b_x_3 = b_x[None, :] + b_x_sum_rest
-        b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_dS * b_exp_sum[:, None] + b_sum_1
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_2 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair, b_sum_2[:, None], 0.0)
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-        b_sum_3 = tl.sum(tl.where(m_pair, b_vx_1, 0.0), 1)
-        b_x_4 = b_x_2 + b_sum_3[:, None] * b_k_in
-        b_x_5 = b_sum_3[:, None] * b_q
+        b_x = b_do / SQRT_K
+        b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+        b_sum_1 = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
+        b_x_1 = b_sum_1[:, None] * b_k_in
+        b_x_2 = b_sum_1[:, None] * b_q
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_exp_log_decay = tl.exp(b_log_decay)
+        b_x_3 = b_q * b_exp_log_decay
+        b_sum_2 = tl.dot(b_x_3.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_1, b_sum_2, 0.0)
+        b_x_4 = b_A_here + b_A_1
+        b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
+        b_sum_3 = tl.dot(tl.trans(b_vx_low.to(DOT)), b_x_3.to(DOT), input_precision=PRECISION)
+        b_x_5 = b_x_2 + b_sum_3
+        b_sum_4 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_x_6 = b_x_1 + b_sum_4 * b_exp_log_decay
+        b_x_7 = b_sum_4 * b_q * b_exp_log_decay
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_4 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_sum_5 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_6 = b_x_5 + b_vdS * b_to_end
+        b_x_8 = b_x_5 + b_vdS * b_to_end
         b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-        b_x_7 = b_x_3 + b_x_sum
-        b_exp_log_decay = tl.exp(b_log_decay)
-        b_x_8 = b_q * b_exp_log_decay
-        b_sum_5 = tl.dot(b_x_8.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_1, b_sum_5, 0.0)
-        b_x_9 = b_A_here + b_A_1
-        b_vx_1_low = tl.where(m_pair_1, b_vx_1, 0.0)
-        b_sum_6 = tl.dot(tl.trans(b_vx_1_low.to(DOT)), b_x_8.to(DOT), input_precision=PRECISION)
-        b_x_10 = b_x_6 + b_sum_6
-        b_sum_7 = tl.dot(b_vx_1_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-        b_x_11 = b_x_4 + b_sum_7 * b_exp_log_decay
-        b_x_12 = b_x_7 + b_sum_7 * b_q * b_exp_log_decay
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_13 = tl.exp(b_log_decay_sum16)
-        b_x_14 = b_q * b_x_13
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_15 = tl.exp(b_log_decay_sum16_rest)
-        b_x_16 = b_k_in * b_x_15
-        b_sum_8 = tl.dot(b_x_14.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair_5, b_sum_8, 0.0)
-        b_x_17 = b_x_9 + b_A_16
-        b_vx_1_low_1 = tl.where(m_pair_5, b_vx_1, 0.0)
-        b_sum_9 = tl.dot(b_vx_1_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
-        b_x_18 = b_x_11 + b_sum_9 * b_x_13
-        b_x_sum16_rest = segment_cumsum(b_sum_9 * b_q * b_x_13, 16, True, False)
-        b_x_19 = b_x_12 + b_x_sum16_rest
-        b_sum_10 = tl.dot(tl.trans(b_vx_1_low_1.to(DOT)), b_x_14.to(DOT), input_precision=PRECISION)
-        b_x_20 = b_x_10 + b_sum_10 * b_x_15
-        b_x_sum16 = segment_cumsum(b_sum_10 * b_k_in * b_x_15, 16, False, True)
-        b_x_21 = b_x_19 + b_x_sum16
+        b_x_9 = b_x_7 + b_x_sum
+        b_sum_6 = tl.sum(b_log_decay, 0)
+        b_exp_sum_6 = tl.exp(b_sum_6)
+        b_x_10 = b_dS * b_exp_sum_6[:, None]
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
+        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+        b_SdS = tl.sum(b_S * b_dS, 1)
+        b_x_11 = b_x_9 + (b_SdS * b_exp_sum_6)[None, :]
+        b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
+        b_x_12 = b_x_6 + b_Sx * b_from_start
+        b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
+        b_x_13 = b_x_11 + b_x_sum_rest
+        b_sum_7 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x.to(DOT), input_precision=PRECISION)
+        b_dS_1 = b_x_10 + b_sum_7
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_22 = tl.exp(b_log_decay_sum8)
-        b_x_23 = b_q * b_x_22
+        b_x_14 = tl.exp(b_log_decay_sum8)
+        b_x_15 = b_q * b_x_14
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_24 = tl.exp(b_log_decay_sum8_rest)
-        b_x_25 = b_k_in * b_x_24
-        b_sum_11 = tl.dot(b_x_23.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_4, b_sum_11, 0.0)
-        b_x_26 = b_x_17 + b_A_8
-        b_vx_1_low_2 = tl.where(m_pair_4, b_vx_1, 0.0)
-        b_sum_12 = tl.dot(b_vx_1_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
-        b_x_27 = b_x_18 + b_sum_12 * b_x_22
-        b_x_sum8_rest = segment_cumsum(b_sum_12 * b_q * b_x_22, 8, True, False)
-        b_x_28 = b_x_21 + b_x_sum8_rest
-        b_sum_13 = tl.dot(tl.trans(b_vx_1_low_2.to(DOT)), b_x_23.to(DOT), input_precision=PRECISION)
-        b_x_29 = b_x_20 + b_sum_13 * b_x_24
-        b_x_sum8 = segment_cumsum(b_sum_13 * b_k_in * b_x_24, 8, False, True)
-        b_x_30 = b_x_28 + b_x_sum8
+        b_x_16 = tl.exp(b_log_decay_sum8_rest)
+        b_x_17 = b_k_in * b_x_16
+        b_sum_8 = tl.dot(b_x_15.to(DOT), tl.trans(b_x_17.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_4, b_sum_8, 0.0)
+        b_x_18 = b_x_4 + b_A_8
+        b_vx_low_1 = tl.where(m_pair_4, b_vx, 0.0)
+        b_sum_9 = tl.dot(b_vx_low_1.to(DOT), b_x_17.to(DOT), input_precision=PRECISION)
+        b_x_19 = b_x_12 + b_sum_9 * b_x_14
+        b_x_sum8_rest = segment_cumsum(b_sum_9 * b_q * b_x_14, 8, True, False)
+        b_x_20 = b_x_13 + b_x_sum8_rest
+        b_sum_10 = tl.dot(tl.trans(b_vx_low_1.to(DOT)), b_x_15.to(DOT), input_precision=PRECISION)
+        b_x_21 = b_x_8 + b_sum_10 * b_x_16
+        b_x_sum8 = segment_cumsum(b_sum_10 * b_k_in * b_x_16, 8, False, True)
+        b_x_22 = b_x_20 + b_x_sum8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_31 = tl.exp(b_log_decay_sum4)
-        b_x_32 = b_q * b_x_31
+        b_x_23 = tl.exp(b_log_decay_sum4)
+        b_x_24 = b_q * b_x_23
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_33 = tl.exp(b_log_decay_sum4_rest)
-        b_x_34 = b_k_in * b_x_33
-        b_sum_14 = tl.dot(b_x_32.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_3, b_sum_14, 0.0)
-        b_x_35 = b_x_26 + b_A_4
-        b_vx_1_low_3 = tl.where(m_pair_3, b_vx_1, 0.0)
-        b_sum_15 = tl.dot(b_vx_1_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
-        b_x_36 = b_x_27 + b_sum_15 * b_x_31
-        b_x_sum4_rest = segment_cumsum(b_sum_15 * b_q * b_x_31, 4, True, False)
-        b_x_37 = b_x_30 + b_x_sum4_rest
-        b_sum_16 = tl.dot(tl.trans(b_vx_1_low_3.to(DOT)), b_x_32.to(DOT), input_precision=PRECISION)
-        b_x_38 = b_x_29 + b_sum_16 * b_x_33
-        b_x_sum4 = segment_cumsum(b_sum_16 * b_k_in * b_x_33, 4, False, True)
-        b_x_39 = b_x_37 + b_x_sum4
+        b_x_25 = tl.exp(b_log_decay_sum4_rest)
+        b_x_26 = b_k_in * b_x_25
+        b_sum_11 = tl.dot(b_x_24.to(DOT), tl.trans(b_x_26.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_3, b_sum_11, 0.0)
+        b_x_27 = b_x_18 + b_A_4
+        b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
+        b_sum_12 = tl.dot(b_vx_low_2.to(DOT), b_x_26.to(DOT), input_precision=PRECISION)
+        b_x_28 = b_x_19 + b_sum_12 * b_x_23
+        b_x_sum4_rest = segment_cumsum(b_sum_12 * b_q * b_x_23, 4, True, False)
+        b_x_29 = b_x_22 + b_x_sum4_rest
+        b_sum_13 = tl.dot(tl.trans(b_vx_low_2.to(DOT)), b_x_24.to(DOT), input_precision=PRECISION)
+        b_x_30 = b_x_21 + b_sum_13 * b_x_25
+        b_x_sum4 = segment_cumsum(b_sum_13 * b_k_in * b_x_25, 4, False, True)
+        b_x_31 = b_x_29 + b_x_sum4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_40 = tl.exp(b_log_decay_sum2)
-        b_x_41 = b_q * b_x_40
-        b_vx_1_low_4 = tl.where(m_pair_2, b_vx_1, 0.0)
-        b_sum_17 = tl.dot(tl.trans(b_vx_1_low_4.to(DOT)), b_x_41.to(DOT), input_precision=PRECISION)
-        b_x_42 = b_sum_17 * b_k_in
+        b_x_32 = tl.exp(b_log_decay_sum2)
+        b_x_33 = b_q * b_x_32
+        b_vx_low_3 = tl.where(m_pair_2, b_vx, 0.0)
+        b_sum_14 = tl.dot(tl.trans(b_vx_low_3.to(DOT)), b_x_33.to(DOT), input_precision=PRECISION)
+        b_x_34 = b_sum_14 * b_k_in
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_43 = tl.exp(b_log_decay_sum2_rest)
-        b_x_sum2 = segment_cumsum(b_x_42 * b_x_43, 2, False, True)
-        b_x_44 = b_x_39 + b_x_sum2
-        b_x_45 = b_k_in * b_x_43
-        b_sum_18 = tl.dot(b_vx_1_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
-        b_x_sum2_rest = segment_cumsum(b_sum_18 * b_q * b_x_40, 2, True, False)
+        b_x_35 = tl.exp(b_log_decay_sum2_rest)
+        b_x_sum2 = segment_cumsum(b_x_34 * b_x_35, 2, False, True)
+        b_x_36 = b_x_31 + b_x_sum2
+        b_x_37 = b_k_in * b_x_35
+        b_sum_15 = tl.dot(b_vx_low_3.to(DOT), b_x_37.to(DOT), input_precision=PRECISION)
+        b_x_sum2_rest = segment_cumsum(b_sum_15 * b_q * b_x_32, 2, True, False)
         # gradient of g
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_44 + b_x_sum2_rest, 0.0), mask=m_tk)
+        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_36 + b_x_sum2_rest, 0.0), mask=m_tk)
         # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_18 * b_x_40, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_x_28 + b_sum_15 * b_x_32, mask=m_tk)
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_38 + b_sum_17 * b_x_43, 0.0), mask=m_tk)
-        b_sum_19 = tl.dot(b_x_41.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_2, b_sum_19, 0.0)
-        b_A = b_x_35 + b_A_2
-        b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_30 + b_sum_14 * b_x_35, 0.0), mask=m_tk)
+        b_sum_16 = tl.dot(b_x_33.to(DOT), tl.trans(b_x_37.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_sum_16, 0.0)
+        b_A = b_x_27 + b_A_2
+        b_Ax = tl.dot(tl.trans(b_A.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
         # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_4 + b_Ax_1, mask=m_tv)
+        tl.store(p_d_v + at_thv + o_thv, b_sum_5 + b_Ax, mask=m_tv)
         # cotangents of the states, for what comes before
         b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
@@ -782,7 +724,7 @@ def gla_backward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def gla_states_kernel(
-    p_S_0, p_S_in, p_g, p_k, p_v, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    p_S_0, p_S_in, p_g, p_v, p_k, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
@@ -810,21 +752,20 @@ def gla_states_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        # S = exp(g) * S[t-1] + k * v
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x = tl.exp(b_sum)[:, None] * b_S
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_x_1 = b_k_in * b_to_end
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vx_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        # S = exp(g) * S[t-1] + k * v
-        b_S = b_x + b_vx_1
+        b_sum_1 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = b_x + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -865,47 +806,39 @@ def gla_outputs_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xS = tl.dot(b_x.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_1 = b_q * tl.exp(b_log_decay_sum16)
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_1 = b_q * tl.exp(b_log_decay_sum8)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-    b_x_5 = b_A_16 + b_A_8
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum4)
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-    b_x_8 = b_x_5 + b_A_4
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_8 + b_A_4
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum2)
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
-    b_x_11 = b_x_8 + b_A_2
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
-    b_x_12 = b_x_11 + b_A_1
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
-    b_sum_2 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
-    b_A = b_x_12 + b_A_here
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_2
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_9 = b_x_8 + b_A_1
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
+    b_sum_1 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_4, b_sum_1[:, None], 0.0)
+    b_A = b_x_9 + b_A_here
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
@@ -947,27 +880,26 @@ def gla_cotangents_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        # cotangents of the states, for what comes before
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x = b_dS * tl.exp(b_sum)[:, None]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_x_1 = b_q * b_from_start
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        m_tv = m_t[:, None] & m_v[None, :]
-        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
-        # cotangents of the states, for what comes before
+        b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
         b_dS = b_x + b_sum_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def gla_gradients_kernel(
-    p_q, p_k, p_v, p_d_o, p_S_in, p_d_S_out, p_g, p_d_g, p_d_q, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr,
+    p_q, p_k, p_v, p_d_o, p_g, p_d_S_out, p_S_in, p_d_g, p_d_q, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -1007,126 +939,108 @@ def gla_gradients_kernel(
     b_sum_1 = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
     b_x_1 = b_sum_1[:, None] * b_k_in
     b_x_2 = b_sum_1[:, None] * b_q
+    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+    b_exp_log_decay = tl.exp(b_log_decay)
+    b_x_3 = b_q * b_exp_log_decay
+    b_sum_2 = tl.dot(b_x_3.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_1, b_sum_2, 0.0)
+    b_x_4 = b_A_here + b_A_1
+    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
+    b_sum_3 = tl.dot(tl.trans(b_vx_low.to(DOT)), b_x_3.to(DOT), input_precision=PRECISION)
+    b_x_5 = b_x_2 + b_sum_3
+    b_sum_4 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_x_6 = b_x_1 + b_sum_4 * b_exp_log_decay
+    b_x_7 = b_sum_4 * b_q * b_exp_log_decay
+    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_x_8 = b_k_in * b_to_end
     at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_x_8dS = tl.dot(b_x_8.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x_9 = b_x_5 + b_vdS * b_to_end
+    b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
+    b_x_10 = b_x_7 + b_x_sum
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_SdS = tl.sum(b_S * b_dS, 1)
-    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_sum_2 = tl.sum(b_log_decay, 0)
-    b_x_3 = b_SdS * tl.exp(b_sum_2)
+    b_sum_5 = tl.sum(b_log_decay, 0)
+    b_x_11 = b_x_10 + (b_SdS * tl.exp(b_sum_5))[None, :]
     b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
-    b_x_4 = b_x_1 + b_Sx * b_from_start
+    b_x_12 = b_x_6 + b_Sx * b_from_start
     b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
-    b_x_5 = b_x_3[None, :] + b_x_sum_rest
-    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-    b_to_end = tl.exp(b_log_decay_sum_rest)
-    b_sum_3 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_x_6 = b_x_2 + b_vdS * b_to_end
-    b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-    b_x_7 = b_x_5 + b_x_sum
-    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_exp_log_decay = tl.exp(b_log_decay)
-    b_x_8 = b_q * b_exp_log_decay
-    b_sum_4 = tl.dot(b_x_8.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_1, b_sum_4, 0.0)
-    b_x_9 = b_A_here + b_A_1
-    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
-    b_sum_5 = tl.dot(tl.trans(b_vx_low.to(DOT)), b_x_8.to(DOT), input_precision=PRECISION)
-    b_x_10 = b_x_6 + b_sum_5
-    b_sum_6 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-    b_x_11 = b_x_4 + b_sum_6 * b_exp_log_decay
-    b_x_12 = b_x_7 + b_sum_6 * b_q * b_exp_log_decay
-    m_pair_2 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_13 = tl.exp(b_log_decay_sum16)
-    b_x_14 = b_q * b_x_13
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_15 = tl.exp(b_log_decay_sum16_rest)
-    b_x_16 = b_k_in * b_x_15
-    b_sum_7 = tl.dot(b_x_14.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair_2, b_sum_7, 0.0)
-    b_x_17 = b_x_9 + b_A_16
-    b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
-    b_sum_8 = tl.dot(b_vx_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
-    b_x_18 = b_x_11 + b_sum_8 * b_x_13
-    b_x_sum16_rest = segment_cumsum(b_sum_8 * b_q * b_x_13, 16, True, False)
-    b_x_19 = b_x_12 + b_x_sum16_rest
-    b_sum_9 = tl.dot(tl.trans(b_vx_low_1.to(DOT)), b_x_14.to(DOT), input_precision=PRECISION)
-    b_x_20 = b_x_10 + b_sum_9 * b_x_15
-    b_x_sum16 = segment_cumsum(b_sum_9 * b_k_in * b_x_15, 16, False, True)
-    b_x_21 = b_x_19 + b_x_sum16
-    m_pair_3 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_x_13 = b_x_11 + b_x_sum_rest
+    m_pair_2 = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
     b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_22 = tl.exp(b_log_decay_sum8)
-    b_x_23 = b_q * b_x_22
+    b_x_14 = tl.exp(b_log_decay_sum8)
+    b_x_15 = b_q * b_x_14
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_24 = tl.exp(b_log_decay_sum8_rest)
-    b_x_25 = b_k_in * b_x_24
-    b_sum_10 = tl.dot(b_x_23.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_3, b_sum_10, 0.0)
-    b_x_26 = b_x_17 + b_A_8
-    b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
-    b_sum_11 = tl.dot(b_vx_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
-    b_x_27 = b_x_18 + b_sum_11 * b_x_22
-    b_x_sum8_rest = segment_cumsum(b_sum_11 * b_q * b_x_22, 8, True, False)
-    b_x_28 = b_x_21 + b_x_sum8_rest
-    b_sum_12 = tl.dot(tl.trans(b_vx_low_2.to(DOT)), b_x_23.to(DOT), input_precision=PRECISION)
-    b_x_29 = b_x_20 + b_sum_12 * b_x_24
-    b_x_sum8 = segment_cumsum(b_sum_12 * b_k_in * b_x_24, 8, False, True)
-    b_x_30 = b_x_28 + b_x_sum8
-    m_pair_4 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_x_16 = tl.exp(b_log_decay_sum8_rest)
+    b_x_17 = b_k_in * b_x_16
+    b_sum_6 = tl.dot(b_x_15.to(DOT), tl.trans(b_x_17.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_2, b_sum_6, 0.0)
+    b_x_18 = b_x_4 + b_A_8
+    b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
+    b_sum_7 = tl.dot(b_vx_low_1.to(DOT), b_x_17.to(DOT), input_precision=PRECISION)
+    b_x_19 = b_x_12 + b_sum_7 * b_x_14
+    b_x_sum8_rest = segment_cumsum(b_sum_7 * b_q * b_x_14, 8, True, False)
+    b_x_20 = b_x_13 + b_x_sum8_rest
+    b_sum_8 = tl.dot(tl.trans(b_vx_low_1.to(DOT)), b_x_15.to(DOT), input_precision=PRECISION)
+    b_x_21 = b_x_9 + b_sum_8 * b_x_16
+    b_x_sum8 = segment_cumsum(b_sum_8 * b_k_in * b_x_16, 8, False, True)
+    b_x_22 = b_x_20 + b_x_sum8
+    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_31 = tl.exp(b_log_decay_sum4)
-    b_x_32 = b_q * b_x_31
+    b_x_23 = tl.exp(b_log_decay_sum4)
+    b_x_24 = b_q * b_x_23
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_33 = tl.exp(b_log_decay_sum4_rest)
-    b_x_34 = b_k_in * b_x_33
-    b_sum_13 = tl.dot(b_x_32.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_4, b_sum_13, 0.0)
-    b_x_35 = b_x_26 + b_A_4
-    b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
-    b_sum_14 = tl.dot(b_vx_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
-    b_x_36 = b_x_27 + b_sum_14 * b_x_31
-    b_x_sum4_rest = segment_cumsum(b_sum_14 * b_q * b_x_31, 4, True, False)
-    b_x_37 = b_x_30 + b_x_sum4_rest
-    b_sum_15 = tl.dot(tl.trans(b_vx_low_3.to(DOT)), b_x_32.to(DOT), input_precision=PRECISION)
-    b_x_38 = b_x_29 + b_sum_15 * b_x_33
-    b_x_sum4 = segment_cumsum(b_sum_15 * b_k_in * b_x_33, 4, False, True)
-    b_x_39 = b_x_37 + b_x_sum4
+    b_x_25 = tl.exp(b_log_decay_sum4_rest)
+    b_x_26 = b_k_in * b_x_25
+    b_sum_9 = tl.dot(b_x_24.to(DOT), tl.trans(b_x_26.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_3, b_sum_9, 0.0)
+    b_x_27 = b_x_18 + b_A_4
+    b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
+    b_sum_10 = tl.dot(b_vx_low_2.to(DOT), b_x_26.to(DOT), input_precision=PRECISION)
+    b_x_28 = b_x_19 + b_sum_10 * b_x_23
+    b_x_sum4_rest = segment_cumsum(b_sum_10 * b_q * b_x_23, 4, True, False)
+    b_x_29 = b_x_22 + b_x_sum4_rest
+    b_sum_11 = tl.dot(tl.trans(b_vx_low_2.to(DOT)), b_x_24.to(DOT), input_precision=PRECISION)
+    b_x_30 = b_x_21 + b_sum_11 * b_x_25
+    b_x_sum4 = segment_cumsum(b_sum_11 * b_k_in * b_x_25, 4, False, True)
+    b_x_31 = b_x_29 + b_x_sum4
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_40 = tl.exp(b_log_decay_sum2)
-    b_x_41 = b_q * b_x_40
-    m_pair_5 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_vx_low_4 = tl.where(m_pair_5, b_vx, 0.0)
-    b_sum_16 = tl.dot(tl.trans(b_vx_low_4.to(DOT)), b_x_41.to(DOT), input_precision=PRECISION)
-    b_x_42 = b_sum_16 * b_k_in
+    b_x_32 = tl.exp(b_log_decay_sum2)
+    b_x_33 = b_q * b_x_32
+    m_pair_4 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
+    b_sum_12 = tl.dot(tl.trans(b_vx_low_3.to(DOT)), b_x_33.to(DOT), input_precision=PRECISION)
+    b_x_34 = b_sum_12 * b_k_in
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_43 = tl.exp(b_log_decay_sum2_rest)
-    b_x_sum2 = segment_cumsum(b_x_42 * b_x_43, 2, False, True)
-    b_x_44 = b_x_39 + b_x_sum2
-    b_x_45 = b_k_in * b_x_43
-    b_sum_17 = tl.dot(b_vx_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
-    b_x_sum2_rest = segment_cumsum(b_sum_17 * b_q * b_x_40, 2, True, False)
+    b_x_35 = tl.exp(b_log_decay_sum2_rest)
+    b_x_sum2 = segment_cumsum(b_x_34 * b_x_35, 2, False, True)
+    b_x_36 = b_x_31 + b_x_sum2
+    b_x_37 = b_k_in * b_x_35
+    b_sum_13 = tl.dot(b_vx_low_3.to(DOT), b_x_37.to(DOT), input_precision=PRECISION)
+    b_x_sum2_rest = segment_cumsum(b_sum_13 * b_q * b_x_32, 2, True, False)
     # gradient of g
     at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_44 + b_x_sum2_rest, 0.0), mask=m_tk)
+    tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_36 + b_x_sum2_rest, 0.0), mask=m_tk)
     # gradient of q
-    tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_17 * b_x_40, mask=m_tk)
+    tl.store(p_d_q + at_vthk + o_thk, b_x_28 + b_sum_13 * b_x_32, mask=m_tk)
     # gradient of k
-    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_38 + b_sum_16 * b_x_43, 0.0), mask=m_tk)
-    b_sum_18 = tl.dot(b_x_41.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_5, b_sum_18, 0.0)
-    b_A = b_x_35 + b_A_2
+    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_30 + b_sum_12 * b_x_35, 0.0), mask=m_tk)
+    b_sum_14 = tl.dot(b_x_33.to(DOT), tl.trans(b_x_37.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_4, b_sum_14, 0.0)
+    b_A = b_x_27 + b_A_2
     b_Ax = tl.dot(tl.trans(b_A.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_sum_3 + b_Ax, mask=m_tv)
+    tl.store(p_d_v + at_thv + o_thv, b_x_8dS + b_Ax, mask=m_tv)
 
 
 @_jit(do_not_specialize=['T'])
@@ -1181,13 +1095,13 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves: by the model of the tiles, for
 # sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 2654, 18432),
-    "infer": (2, 2442, 5120),
-    "backward": (2, 12446, 65536),
-    "states": (4, 1020, 28672),
-    "outputs": (2, 2694, 36864),
-    "cotangents": (4, 1116, 28672),
-    "gradients": (2, 10344, 81920),
+    "forward": (2, 1386, 6656),
+    "infer": (3, 1377, 2560),
+    "backward": (2, 3670, 26624),
+    "states": (7, 777, 11264),
+    "outputs": (5, 1990, 13312),
+    "cotangents": (5, 840, 22528),
+    "gradients": (2, 3580, 57344),
 }
 # The two phases that do the same, and the nanoseconds that more launches take.
 _PHASES = {
@@ -1224,13 +1138,13 @@ def _needs_triton(io, K):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BK = _pad(K, 16)
     return {
-        "forward": (32 * BK * 2 * io, 32 * BK * 3 * io + 1024 * io),
-        "infer": (32 * BK * io + 16 * BK * io, 32 * BK * 3 * io + 512 * io),
-        "backward": (64 * BK * 2 * io, 64 * BK * 4 + 32 * BK * 3 * io + 2048 * 2 * io),
-        "states": (2048 * io + 32 * BK * io, 32 * BK * 2 * io + 2048 * io),
-        "outputs": (2048 * io + 64 * BK * io, 32 * BK * 3 * io + 64 * BK * 4 + 2048 * io),
-        "cotangents": (32 * BK * io + 2048 * io, 32 * BK * 2 * io + 2048 * io),
-        "gradients": (64 * BK * 2 * io, 32 * BK * 3 * io + 2048 * 2 * io + 64 * BK * 8),
+        "forward": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
+        "infer": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
+        "backward": (32 * BK * 2 * io, 16 * BK * 3 * io + 512 * 2 * io + 32 * BK * 4),
+        "states": (512 * io + 16 * BK * io, 16 * BK * 2 * io + 512 * io),
+        "outputs": (512 * io + 32 * BK * io, 16 * BK * 3 * io + 32 * BK * 4 + 512 * io),
+        "cotangents": (16 * BK * io + 1024 * io, 16 * BK * 2 * io + 1024 * io),
+        "gradients": (64 * BK * 2 * io, 16 * BK * 3 * io + 1024 * 2 * io + 64 * BK * 8),
     }
 
 
@@ -1260,7 +1174,7 @@ def _ready_triton(x, K):
     return _READY[key]
 
 
-_FEW_STEPS = 3  # so many steps, taken one by one, are modelled no slower than a block of 32
+_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 16
 
 
 def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
@@ -1287,34 +1201,34 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     blocks = B, NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 32 + B
+        blocks = 1, T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_two("forward", B * H * NV, B * H * -(-V // min(_pad(V, 16), 64)), NT, q):
-        BV = min(_pad(V, 16), 64)
+    if NT > 1 and cu_seqlens is None and _in_two("forward", B * H * NV, B * H * -(-V // min(_pad(V, 16), 32)), NT, q):
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(NT * B * H * NV,)](
-            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
-            S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_0, S_in, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K),
             enable_fp_fusion=True,
         )
@@ -1327,11 +1241,11 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(q, k, v, g, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     blocks = B, NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 32 + B
+        blocks = 1, T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
@@ -1340,21 +1254,21 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_two("infer", B * H * NV, B * H * -(-V // min(_pad(V, 16), 64)), NT, q):
-        BV = min(_pad(V, 16), 64)
+    if NT > 1 and cu_seqlens is None and _in_two("infer", B * H * NV, B * H * -(-V // min(_pad(V, 16), 32)), NT, q):
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(NT * B * H * NV,)](
-            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_infer_kernel[(B * H * NV,)](
-            S_0, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            S_0, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K), enable_fp_fusion=True,
         )
     return o, S_T
@@ -1364,7 +1278,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     N_STEPS = B * T
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
@@ -1372,9 +1286,11 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 64)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    if NT > 1 and cu_seqlens is None and _in_two("backward", B * H * NV, B * H * NV, NT, q):
+    if NT > 1 and cu_seqlens is None and _in_two("backward", B * H * NV, B * H * -(-V // min(_pad(V, 16), 64)), NT, q):
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
@@ -1382,12 +1298,12 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, g, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            d_S_T, d_S_out, g, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K),
             enable_fp_fusion=True,
         )
         gla_gradients_kernel[(NT * B * H * NV,)](
-            q, k, v, d_o, S_in, d_S_out, g, d_g, d_q, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            q, k, v, d_o, g, d_S_out, S_in, d_g, d_q, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
@@ -1401,9 +1317,9 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, g, d_o, q, k, v, d_g, d_q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
-            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
+            d_S_T, q, k, v, d_o, g, S_in, d_g, d_q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
+            BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=_stages("backward", 2, q, K), enable_fp_fusion=True,
         )
         d_g = d_g.sum(0)
         d_q = d_q.sum(0)
@@ -1511,7 +1427,7 @@ def _saved_torch(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_all; nothing of a pack, which runs again."""
     if packed:
         return []
-    return [(((T + 31) // 32 + 1, B, H, K, V), carry)]
+    return [(((T + 15) // 16 + 1, B, H, K, V), carry)]
 
 
 def _infer_torch(*tensors):
@@ -1522,8 +1438,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((1, T // 32 + B, H, K, V), carry)]
-    return [((B, (T + 31) // 32, H, K, V), carry)]
+        return [((1, T // 16 + B, H, K, V), carry)]
+    return [((B, (T + 15) // 16, H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1806,10 +1722,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_0c34c6c5d651", 0
+    name, tries = "seqc_gla_b4131824fa8a", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_0c34c6c5d651_{tries}"
+        name = f"seqc_gla_b4131824fa8a_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
