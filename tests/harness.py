@@ -44,13 +44,17 @@ class Case:
         return [*p.output_decls, *(f"{s}_T" for s in p.states)]
 
 
+def usual_sizes(program: Program) -> dict[str, int]:
+    """The extents of tests: small ones, or those that the spec gives. Native libraries are built for them once."""
+    return {**SIZES, **{d.name: d.default or d.choices[0] for d in program.dims.values() if d.default or d.choices}}
+
+
 def draw(
     program: Program, steps: int, sizes: Mapping[str, int] | None = None, hard: bool = False, seed: int = 0
 ) -> Case:
     """Random arrays within the declared ranges; hard: also the ends of the ranges, extreme gates, one key for ever."""
     rng = np.random.default_rng(seed)
-    fixed = {d.name: d.default or d.choices[0] for d in program.dims.values() if d.default or d.choices}
-    every = {**SIZES, **fixed, **(sizes or {}), "T": steps}
+    every = {**usual_sizes(program), **(sizes or {}), "T": steps}
 
     def normal(*axes: str) -> Any:
         return rng.standard_normal([every.get(a.rstrip("'"), 3) for a in axes])

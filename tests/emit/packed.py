@@ -20,6 +20,7 @@ from seqc.check_emitted import Case, Finding, against_oracle, against_separate_c
 from seqc.compiled import Compiled, Options, compile_spec
 from seqc.load_emitted import load_emitted
 from seqc.sampling import sample_sizes
+from tests.harness import usual_sizes
 from tests.triton import interpreter
 
 ROOT = Path(__file__).parents[2]
@@ -67,8 +68,8 @@ def cases(name: str, backend: str, dtype: str, hard: bool) -> Iterator[Case]:
     made = compiled(name, backend)
     rows = max(block.rows for block in made.blocks.values())
     short = tuple(accumulate((0, 2, 1, 0, 0, 3), initial=0))
-    fewer = {"H": 2} if backend == "triton" else {}  # programs that the interpreter runs one after the other
-    sizes = sample_sizes(made.program, given=fewer)
+    # few programs, which the interpreter runs one after the other; and sizes for which other tests have built the libraries
+    sizes = sample_sizes(made.program, given={"H": 2} if backend == "triton" else usual_sizes(made.program))
     for bounds in (pack(rows), short, None):
         for reverse in (False, True):
             if bounds or reverse:

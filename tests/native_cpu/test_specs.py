@@ -155,13 +155,13 @@ def same_for(made: ModuleType, arguments: list[torch.Tensor], cotangents: list[t
         assert one.isfinite().all() and all(torch.equal(one, x) for x in others)
 
 
-@pytest.mark.parametrize("name", ["rnn", "layer_norm_lstm"])
-def test_teams_of_threads_change_no_bit(name: str) -> None:
-    # matrices so large, and programs so few, that several threads share one: 2 programs and at most 5 threads
+@pytest.mark.parametrize(("name", "width"), [("rnn", 371), ("layer_norm_lstm", 187)])
+def test_teams_of_threads_change_no_bit(name: str, width: int) -> None:
+    # matrices so large, and programs so few, that several threads share one: 2 programs and 4 threads, one of them left over
     program, made = compiled(name)
-    case = draw(program, 4, {**WIDE, "D": 371, "B": 3}, seed=4)
+    case = draw(program, 4, {**WIDE, "D": width, "B": 3}, seed=4)
     cotangents = [torch.tensor(case.cotangents[r], dtype=torch.float32) for r in case.results]
-    same_for(made, [x / 8 for x in tensors(case, torch.float32)], cotangents, (1, 4, 5))
+    same_for(made, [x / 8 for x in tensors(case, torch.float32)], cotangents, (1, 5))
 
 
 @main_specs
