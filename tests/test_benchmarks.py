@@ -27,15 +27,15 @@ def python(*words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_one_command_writes_a_table_and_results(tmp_path: Path) -> None:
-    words = ["gla", "hgrn", "--quick", "--rounds", "2", "--threads", "1", "--out", str(tmp_path), "--size", "T=9"]
+    words = ["hgrn", "--quick", "--rounds", "2", "--threads", "1", "--out", str(tmp_path), "--size", "T=9"]
     done = python("-m", "benchmarks", *words)
     assert done.returncode == 0, done.stderr[-2000:]
-    for said in ("gla, forward (B2 T9", "gla, decode", "hgrn, forward+backward", "eager loop", "seqc torch"):
+    for said in ("hgrn, forward (B2 T9", "hgrn, decode", "hgrn, forward+backward", "eager loop", "seqc torch"):
         assert said in done.stdout
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert {row["part"] for row in rows} == {FORWARD, TRAIN, DECODE}
     assert all(row["why"] or row["seconds"][0] > 0 for row in rows)
-    assert "## gla, B2 T9" in (tmp_path / "results.md").read_text()
+    assert "## hgrn, B2 T9" in (tmp_path / "results.md").read_text()
 
 
 def test_a_missing_spec_is_told_without_a_traceback(tmp_path: Path) -> None:
