@@ -7,7 +7,7 @@ statements are read by the `build_*` modules. It proves nothing and chooses noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from seqc import syntax
@@ -55,8 +55,6 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
     said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
     refuse_the_rest(scope, spec)
-    if not scope.found:
-        _sized(scope, (*inputs.values(), *params.values()))
     raise_if_any(scope.found)
     for name in work.deepest:
         for decl, newest in work.hidden(name, states):
@@ -81,12 +79,13 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         source=spec.source.text,
         path=spec.source.name,
     )
+    _sized(scope, one.told)
+    raise_if_any(scope.found)
     return both_runs(one) if said[2] == "both" else one
 
 
-def _sized(scope: Scope, tellers: Iterable[TensorDecl]) -> None:
-    """Report the open dims that no call would tell the size of."""
-    told = {plain(dim) for decl in tellers for dim in decl.dims}
+def _sized(scope: Scope, told: Container[str]) -> None:
+    """Report the open dims whose size no call tells."""
     for name, decl in scope.dims.items():
         if name not in told and decl.default is None:
             message = f"nothing tells the size of the dim `{name}`"

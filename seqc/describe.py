@@ -15,6 +15,7 @@ from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
 from seqc.emit.expressions import Text, aligned, filled, number
+from seqc.emit.names import dim_name
 from seqc.evaluate import TWICE
 from seqc.graph import Node, leaves, topological
 from seqc.intervals import ANY
@@ -85,7 +86,7 @@ def _dims(decl: TensorDecl) -> tuple[str, ...]:
 def _dim(dim: str) -> str:
     if dim.startswith(TWICE):
         return f"{TWICE} * {_dim(dim[1:])}" if dim != TWICE else TWICE
-    return safe_name(dim.rstrip("'")) + "'" * (len(dim) - len(dim.rstrip("'")))
+    return dim_name(dim) + "'" * dim.count("'")
 
 
 def gate_inputs(program: Program, core: Program) -> set[str]:

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqc.backends.triton_gpu.pace import LAUNCH
-from seqc.backends.triton_gpu.pacing import pacing
+from seqc.backends.triton_gpu.pacing import pacing, sharing
 from seqc.block import BATCH, free_dims
 from seqc.driver import fix_dims, lowerings
 from seqc.figures import Chosen, committed, extents, tiles_of
 from seqc.passes.blocks.choose import lane
 from seqc.passes.split_parallel import split_parallel
 from seqc.program import Program
-from seqc.targets import Occupancy, Target, occupancy, target_named
+from seqc.targets import Occupancy, Target, target_named
 from seqc.tiling.expression import evaluate
-from seqc.tiling.kernel_model import OVERHEAD_REGISTERS, KernelModel
+from seqc.tiling.kernel_model import KernelModel
 from seqc.tiling.kernel_summary import KernelSummary, Workload
 from seqc.tiling.verdicts import Verdict, VerdictTable
 
@@ -174,18 +174,8 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     one = chosen.kernels[name]
     summary = _at_shape(one.summary, shape, sizes)
     model = KernelModel(summary, target, Workload(shape.batch, shape.steps))
-    tiles = {**one.choice.tiles(name), "resident": 1}
-    words = int(evaluate(model.words(), tiles))
-    threads = tiles["warps"] * target.warp
-    held = OVERHEAD_REGISTERS + -(-words // threads)
-    shared = int(evaluate(model.shared(), tiles))
-    said, spill = one.verdict, 0
-    made = said is not None and said.error is None
-    if said is not None and made:
-        resident = occupancy(target, said.registers, said.shared, tiles["warps"], said.tensor_memory)
-        spill = model.spill_time(said, threads)
-    else:
-        resident = occupancy(target, min(held, target.registers_per_thread), shared, tiles["warps"])
+    tiles, said = one.choice.tiles(name), one.verdict
+    resident, spill = sharing(model, tiles, said, target)
     tiles["resident"] = max(resident.programs, 1)
     time, parts = model.time(spill)
     told = {part: int(evaluate(expr, tiles)) for part, expr in parts}
@@ -236,8 +226,8 @@ def why_spilling(chosen: Chosen, name: str) -> str:
         return f"{these}; without spills the best that was made, {_named(tiles)}, at {time / 1000:.0f} us: {reason}"
     rows = ", ".join(str(c) for c in sorted({tiles["C"] for _, tiles, _ in made}))
     text = (
-        f"no choice within the search keeps all registers: {len(made)} made, with {rows} rows, all spill, and the others "
-        f"need no fewer registers; {these}"
+        f"no choice within the search keeps all registers: {len(made)} made, with {rows} rows, all spill, and by the model "
+        f"the others need no fewer registers; {these}"
     )
     others = [found for found in made if dict(found[1]) != mine]
     if others:
@@ -249,9 +239,8 @@ def why_spilling(chosen: Chosen, name: str) -> str:
 def _nominal(summary: KernelSummary, tiles: Mapping[str, int], said: Verdict, target: Target) -> int:
     """Modelled nanoseconds of tiles that were made, with their spills, for the shape that tiles are chosen for."""
     model = KernelModel(summary, target)
-    resident = max(occupancy(target, said.registers, said.shared, tiles["warps"], said.tensor_memory).programs, 1)
-    spill = model.spill_time(said, tiles["warps"] * target.warp)
-    return int(evaluate(model.time(spill)[0], {**tiles, "resident": resident}))
+    resident, spill = sharing(model, tiles, said, target)
+    return int(evaluate(model.time(spill)[0], {**tiles, "resident": max(resident.programs, 1)}))
 
 
 def _named(tiles: Mapping[str, int]) -> str:

@@ -6,15 +6,18 @@ little each, but each waits for its loads, and in neither do earlier turns hide 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from seqc.backends.triton_gpu.pace import Pace, Pacing
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
 from seqc.backends.triton_gpu.tiles import Chosen, ChosenKernel
-from seqc.targets import Target, occupancy, target_named
+from seqc.targets import Occupancy, Target, occupancy, target_named
 from seqc.tiling.expression import evaluate
 from seqc.tiling.kernel_model import OVERHEAD_REGISTERS, KernelModel
 from seqc.tiling.kernel_summary import Workload
+from seqc.tiling.verdicts import Verdict
 
-__all__ = ["few_steps", "pacing", "resident"]
+__all__ = ["few_steps", "pacing", "sharing"]
 
 
 def pacing(chosen: Chosen) -> Pacing:
@@ -34,31 +37,38 @@ def few_steps(chosen: Chosen) -> int:
     return max([1, *(t for t in range(2, chosen.block.rows + 1) if _time(steps, target, t) <= block)])
 
 
-def resident(kernel: ChosenKernel, model: KernelModel, target: Target) -> tuple[int, int]:
-    """(programs that share a unit, nanoseconds a block that spills take): by the toolchain's word, or else the model's."""
-    tiles, said = kernel.choice.tiles(kernel.name), kernel.verdict
-    threads = kernel.tiles.warps * target.warp
+def sharing(
+    model: KernelModel, tiles: Mapping[str, int], said: Verdict | None, target: Target
+) -> tuple[Occupancy, int]:
+    """(how programs share a unit, nanoseconds a block that spills take): by the toolchain's word, or else the model's."""
+    warps = tiles["warps"]
+    threads = warps * target.warp
     if said is not None and said.error is None:
-        room = occupancy(target, said.registers, said.shared, kernel.tiles.warps, said.tensor_memory)
-        return max(room.programs, 1), model.spill_time(said, threads)
+        room = occupancy(target, said.registers, said.shared, warps, said.tensor_memory)
+        return room, model.spill_time(said, threads)
     held = OVERHEAD_REGISTERS + -(-int(evaluate(model.words(), tiles)) // threads)
     shared = int(evaluate(model.shared(), tiles))
-    return max(occupancy(target, min(held, target.registers_per_thread), shared, kernel.tiles.warps).programs, 1), 0
+    return occupancy(target, min(held, target.registers_per_thread), shared, warps), 0
+
+
+def _shared(kernel: ChosenKernel, model: KernelModel, target: Target) -> tuple[dict[str, int], int]:
+    """(a kernel's tiles and the programs that share a unit, nanoseconds a block that spills take)."""
+    tiles = kernel.choice.tiles(kernel.name)
+    room, spilled = sharing(model, tiles, kernel.verdict, target)
+    return {**tiles, "resident": max(room.programs, 1)}, spilled
 
 
 def _pace(kernel: ChosenKernel, target: Target) -> Pace:
     model = KernelModel(kernel.summary, target)
-    sharing, spilled = resident(kernel, model, target)
-    at = {**kernel.choice.tiles(kernel.name), "resident": sharing}
+    at, spilled = _shared(kernel, model, target)
     told = {name: int(evaluate(expr, at)) for name, expr in model.time(spilled)[1]}
     busy = told["ns at the units"] // (told["waves"] * told["turns a program"])
     moved = int(evaluate(model.traffic(), at)) // (told["programs"] * told["turns a program"])
-    return Pace(sharing, busy, moved, 1 + kernel.afterwards)
+    return Pace(at["resident"], busy, moved, 1 + kernel.afterwards)
 
 
 def _time(kernel: ChosenKernel, target: Target, length: int) -> int:
     """Modelled nanoseconds of a kernel for short sequences, of the batch that tiles are chosen for."""
     model = KernelModel(kernel.summary, target, Workload(length=length))
-    sharing, spilled = resident(kernel, model, target)
-    at = {**kernel.choice.tiles(kernel.name), "stages": 1, "resident": sharing}
-    return int(evaluate(model.time(spilled)[0], at))
+    at, spilled = _shared(kernel, model, target)
+    return int(evaluate(model.time(spilled)[0], {**at, "stages": 1}))

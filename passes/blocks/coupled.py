@@ -16,13 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from seqc.affine import product
-from seqc.graph import BATCH, COL, ROW, Node, const, index, node, size, total
+from seqc.graph import BATCH, COL, ROW, Node, index, node, size, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, shift, take
 from seqc.passes.blocks.decay import causal, columns, first
-from seqc.passes.blocks.solving import NotChunkwise, Reading, Rows, Source, Unknown, matmul, solved
-
-ZERO, ONE = const(0.0), const(1.0)
+from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Rows, Source, Unknown, matmul, solved
 
 
 @dataclass

@@ -388,4 +388,3 @@ class BlockForm:
                    for t in form.terms):
                 return form
         return None
-

@@ -15,7 +15,7 @@ the block begins. Two methods for several rows a step:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import TypeVar
 
@@ -238,4 +238,4 @@ def _plus(a: Rows, b: Rows) -> Rows:
     for key, x in b.on.items():
         on[key] = on[key] + x if key in on else x
     given = b.given if a.given is None else a.given if b.given is None else a.given + b.given
-    return replace(a, on=on, given=given)
+    return Rows(on, given)
