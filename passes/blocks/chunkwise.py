@@ -23,7 +23,7 @@ from seqc.graph import BATCH, COL, ROW, Node, const, node, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
-from seqc.passes.blocks.solving import Reading, Rows, Source, Unknown, matmul, solved
+from seqc.passes.blocks.solving import Reading, Source, Unknown, matmul, solved
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
 
@@ -50,19 +50,18 @@ class Chunk:
 
     def read(self, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
         """[t, ...]: sum[over](q * S) of the state after the row's own update (before it if exclusive)."""
-        return self._linear(q, over, exclusive, self.sources).value((self.start,))
+        return self._read(q, over, exclusive, self.sources)
 
-    def _linear(self, q: Node, over: tuple[str, ...], exclusive: bool, sources: tuple[Source, ...]) -> Rows:
-        """The same, as rows that are linear in the state as the block begins."""
+    def _read(self, q: Node, over: tuple[str, ...], exclusive: bool, sources: tuple[Source, ...]) -> Node:
+        """The same of a state with these writes alone."""
         on_state = q
         for decay in self.decays:
             on_state = on_state * self._named("from_start", decay.from_start(exclusive))
-        given: Node | None = None
+        out = total(expanded(on_state, (ROW,)) * self.start, over)
         for source in sources:
             k, others = source.split(over)
-            part = self._spread(q, k, others, over, exclusive)
-            given = part if given is None else given + part
-        return Rows({(0, over): expanded(on_state, (ROW,))}, given)
+            out = out + self._spread(q, k, others, over, exclusive)
+        return out
 
     def _spread(self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool) -> Node:
         """sum_s A[t, s] * (product of `others`)_s."""
@@ -202,8 +201,8 @@ class Chunk:
         # a row has every dim of the state but those contracted: one matrix for each index of what varies along them
         varying = frozenset().union(*(d.dims for d in self.decays))
 
-        def linear(read: Reading) -> Rows:
-            return self._linear(read.by, read.over, True, self.writes)
+        def linear(read: Reading) -> Node:
+            return self._read(read.by, read.over, True, self.writes)
 
         def matrix(read: Reading, into: int, a: Source) -> Node:
             k, others = a.split(read.over)
@@ -211,7 +210,7 @@ class Chunk:
             return self.pair(read.by, product((*others, k)), read.over, True, along=along)[0][1]
 
         found = solved(unknowns, linear, matrix, self.rows if joint else 0, lambda n: self._named("inverse", n))
-        values = [self._named("solved", x.value((self.start,))) for x in found]
+        values = [self._named("solved", x) for x in found]
         self.feedback = tuple(
             Source((*a.factors, value)) for row, value in zip(unknowns, values, strict=True) for _, a in row.written
         )

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 
 from seqc.affine import product
 from seqc.graph import BATCH, COL, ROW, Node, index, node, size, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, shift, take
 from seqc.passes.blocks.decay import causal, columns, first
-from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Rows, Source, Unknown, matmul, solved
+from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Source, Unknown, matmul, solved
 
 
 @dataclass
@@ -125,24 +126,23 @@ class System:
 
     def read(self, i: int, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
         """[t, ...]: sum[over](q * S_i) after the row's own update (before it if exclusive)."""
-        return self._linear(Reading(i, q, over, 1.0), exclusive, [*self.writes, *self.feedback]).value(self.starts)
+        return self._read(Reading(i, q, over, 1.0), exclusive, [*self.writes, *self.feedback])
 
-    def _linear(self, read: Reading, exclusive: bool, sources: list[tuple[int, Source]]) -> Rows:
-        on = {}
-        for j in range(len(self.names)):
+    def _read(self, read: Reading, exclusive: bool, sources: list[tuple[int, Source]]) -> Node:
+        """The same of states with these writes alone."""
+        parts = []
+        for j, start in enumerate(self.starts):
             share = self.from_start(read.of, j, exclusive)
             if share is not None:
-                on[j, read.over] = expanded(read.by * share, (ROW,))
-        given: Node | None = None
+                parts.append(total(expanded(read.by * share, (ROW,)) * start, read.over))
         for j, source in sources:
             k, others = source.split(read.over)
             bare = (set(read.by.dims) | set(k.dims)) - set(read.over) | {ROW, BATCH}
             folded = [f for f in others if set(f.dims) <= bare]
             matrix = self._matrix(read, j, product((*folded, k)), exclusive)
             if matrix is not None:
-                part = matmul(matrix, product(f for f in others if f not in folded))
-                given = part if given is None else given + part
-        return Rows(on, given)
+                parts.append(matmul(matrix, product(f for f in others if f not in folded)))
+        return reduce(lambda a, b: a + b, parts)
 
     def _matrix(self, read: Reading, j: int, k: Node, exclusive: bool) -> Node | None:
         """A[t, s]: how k at s, written to S_j, enters a reading at t; None where it never does."""
@@ -157,14 +157,14 @@ class System:
     def solve(self, unknowns: tuple[Unknown, ...]) -> None:
         """Find the rows that the feedback writes. A state that others feed back to may grow with some of them alone."""
 
-        def linear(read: Reading) -> Rows:
-            return self._linear(read, True, list(self.writes))
+        def linear(read: Reading) -> Node:
+            return self._read(read, True, list(self.writes))
 
         def matrix(read: Reading, into: int, a: Source) -> Node | None:
             return self._matrix(read, into, product(a.factors), True)
 
         joint = self.rows if len(unknowns) > 1 else 0
-        values = [x.value(self.starts) for x in solved(unknowns, linear, matrix, joint)]
+        values = solved(unknowns, linear, matrix, joint)
         self.feedback = [
             (i, Source((*a.factors, value)))
             for row, value in zip(unknowns, values, strict=True) for i, a in row.written

@@ -3,8 +3,9 @@
     w_r = sum over reads of scale * sum[over](b * S) + sum_i same_ri * w_i + given_r,    S the states with every w_i written
 
 Needs: `Unknown`s, and a block that answers what a read of a state sees of the states as the block begins and of the given
-writes (`linear`), and how a row that is written at s enters a read at t (`matrix`). Gives: the rows, linear in the states as
-the block begins. Two methods for several rows a step:
+writes (`linear`), and how a row that is written at s enters a read at t (`matrix`). Gives: the rows. The inverse meets the
+right-hand side once it is whole: nothing but matrices [t, s] stands between reading a state and writing it. Two methods for
+several rows a step:
 
     in turn   elimination of one row after the other, each for all steps: every pivot is unit lower triangular in time. It
               meets the recurrence with the first rows alone, without the later ones, which must not grow.
@@ -17,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeVar
 
 from seqc.affine import Product, product
 from seqc.graph import COL, ROW, Node, const, index, node, renamed, total
@@ -71,40 +71,20 @@ class Unknown:
     written: tuple[tuple[int, Source], ...]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows that are linear in the states as the block begins: sum over (i, over) of sum[over](on * S_i), plus given."""
-
-    on: Mapping[tuple[int, tuple[str, ...]], Node]
-    given: Node | None
-
-    def value(self, starts: Sequence[Node]) -> Node:
-        """The rows themselves. starts: the states as the block begins."""
-        parts = [total(x * starts[i], over) for (i, over), x in self.on.items()]
-        parts += [] if self.given is None else [self.given]
-        out = parts[0]
-        for p in parts[1:]:
-            out = out + p
-        return out
-
-
-R = TypeVar("R")
-
-
 def solved(
     unknowns: Sequence[Unknown],
-    linear: Callable[[Reading], Rows],
+    linear: Callable[[Reading], Node],
     matrix: Callable[[Reading, int, Source], Node | None],
     joint: int = 0,
     seen: Callable[[Node], Node] = lambda n: n,
-) -> list[Rows]:
+) -> list[Node]:
     """The rows. linear: what a reading sees of the block's beginning and its given writes; matrix: [t, s], how a source of
     a state enters a reading, strictly later, None where it does not. joint: the rows of a block that are solved together,
     0 to solve in turn. seen: told of each inverse."""
     right, coupling = [], []
     for row in unknowns:
-        seen_by = [_scaled_rows(linear(read), read.scale) for read in row.reads]
-        right.append(reduce(_plus, [*seen_by, Rows({}, row.given)]))
+        seen_by = [_scaled(linear(read), read.scale) for read in row.reads]
+        right.append(reduce(_add, [*seen_by, ZERO if row.given is None else row.given]))
         coupling.append([_coupling(row, other, matrix) for other in unknowns])
     same = [[row.same.get(i, ZERO) for i in range(len(unknowns))] for row in unknowns]
     if joint * len(unknowns) > MOST_JOINT:
@@ -113,7 +93,7 @@ def solved(
     if joint:
         inverse = _by_halves(coupling, same, joint)
         return [
-            reduce(_plus, (_left(x, rows) for x, rows in zip(line, right, strict=True) if x is not ZERO))
+            reduce(_add, (matmul(x, rows) for x, rows in zip(line, right, strict=True) if x is not ZERO))
             for line in inverse
         ]
     here = [[_where(HERE, x) for x in line] for line in same]
@@ -121,7 +101,7 @@ def solved(
         [expanded(_add(m, x), (ROW, COL)) for m, x in zip(*lines, strict=True)]
         for lines in zip(coupling, here, strict=True)
     ]
-    return eliminated(every, right, _left, _plus, seen)
+    return eliminated(every, right, seen)
 
 
 def _coupling(row: Unknown, other: Unknown, matrix: Callable[[Reading, int, Source], Node | None]) -> Node:
@@ -181,27 +161,25 @@ def _add(a: Node, b: Node) -> Node:
 
 
 def eliminated(
-    coupling: list[list[Node]], right: list[R], left: Callable[[Node, R], R], plus: Callable[[R, R], R],
-    seen: Callable[[Node], Node] = lambda n: n,
-) -> list[R]:
+    coupling: list[list[Node]], right: list[Node], seen: Callable[[Node], Node] = lambda n: n
+) -> list[Node]:
     """The x_r with x_r = right_r + sum_r' coupling[r][r'] x_r', every coupling strictly lower triangular in time.
 
-    Block Gauss elimination over r: each pivot has a unit lower triangular inverse. left: a matrix times rows; plus: the
-    sum of two; seen: told of each inverse.
+    Block Gauss elimination over r: each pivot has a unit lower triangular inverse. seen: told of each inverse.
     """
     x, m, count = list(right), [list(line) for line in coupling], len(right)
     for r in range(count):
         inverse = seen(node("tri_inv", -m[r][r], row=ROW, col=COL))
-        x[r] = left(inverse, x[r])
+        x[r] = matmul(inverse, x[r])
         m[r] = [c if j <= r else compose(inverse, c) for j, c in enumerate(m[r])]
         for i in range(r + 1, count):
             factor = m[i][r]
-            x[i] = plus(x[i], left(factor, x[r]))
+            x[i] = x[i] + matmul(factor, x[r])
             for j in range(r + 1, count):
                 m[i][j] = m[i][j] + compose(factor, m[r][j])
     for r in reversed(range(count)):
         for j in range(r + 1, count):
-            x[r] = plus(x[r], left(m[r][j], x[j]))
+            x[r] = x[r] + matmul(m[r][j], x[j])
     return x
 
 
@@ -218,24 +196,3 @@ def compose(left: Node, right: Node) -> Node:
 
 def _scaled(x: Node, by: float) -> Node:
     return x if by == 1.0 else -x if by == -1.0 else x * by
-
-
-def _scaled_rows(rows: Rows, by: float) -> Rows:
-    return _mapped(rows, lambda x: _scaled(x, by))
-
-
-def _left(matrix: Node, rows: Rows) -> Rows:
-    return _mapped(rows, lambda x: matmul(matrix, x))
-
-
-def _mapped(rows: Rows, change: Callable[[Node], Node]) -> Rows:
-    given = None if rows.given is None else change(rows.given)
-    return Rows({key: change(x) for key, x in rows.on.items()}, given)
-
-
-def _plus(a: Rows, b: Rows) -> Rows:
-    on = dict(a.on)
-    for key, x in b.on.items():
-        on[key] = on[key] + x if key in on else x
-    given = b.given if a.given is None else a.given if b.given is None else a.given + b.given
-    return Rows(on, given)

@@ -91,20 +91,18 @@ def _forward_torch(q, v, k, beta, S_0):
     x = _inside(beta, T, 0.0, -1)[..., None] * k
     A = torch.where((row[:, None] > row), k @ x.mT, 0.0)
     inverse = _unit_lower_inverse(A)
-    p = inverse @ (-k)
-    inverse_v = inverse @ v
 
     # the recurrence itself: one step or block after the other
     S = S_0
     S_all = [S]
-    for p_n, inverse_v_n, x_n2 in zip(p, inverse_v, x.mT):
-        solved = p_n @ S + inverse_v_n
+    for k_n, v_n, inverse_n, x_n2 in zip(k, v, inverse, x.mT):
+        solved = inverse_n @ (v_n - k_n @ S)
         S = S + x_n2 @ solved
         S_all.append(S)
 
     S_all = torch.stack(S_all)
     A2 = torch.where((row[:, None] >= row), q @ x.mT, 0.0)
-    solved2 = p @ S_all[:-1] + inverse_v
+    solved2 = inverse @ (v - k @ S_all[:-1])
     # output o = sum[K](q * S) / sqrt(K)
     o = (q @ S_all[:-1] + A2 @ solved2) / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
@@ -130,32 +128,31 @@ def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
     m2 = row[:, None] > row
     A2 = torch.where(m2, k @ x2.mT, 0.0)
     inverse = _unit_lower_inverse(A2)
-    x4 = -k
-    p = inverse @ x4
     x_q = q.mT @ x
 
     # the recurrence itself: one step or block after the other
     d_S = d_S_T
     d_S_all = [d_S]
-    for k_n, x3_n, x_q_n, w_n2, p_n2 in reversed(list(zip(k, x3, x_q, w[..., None], p.mT))):
-        d_S = d_S + p_n2 @ torch.addcmul(x3_n, w_n2, k_n @ d_S) + x_q_n
+    for k_n, x3_n, x_q_n, w_n2, inverse_n2, k_n2 in reversed(list(zip(k, x3, x_q, w[..., None], inverse.mT, k.mT))):
+        d_v = inverse_n2 @ torch.addcmul(x3_n, w_n2, k_n @ d_S)
+        d_S = d_S - k_n2 @ d_v + x_q_n
         d_S_all.append(d_S)
 
     d_S_all = torch.stack(d_S_all[::-1])
-    solved = p @ S_all[:-1] + inverse @ v
+    x4 = v - k @ S_all[:-1]
+    solved = inverse @ x4
     w2 = torch.where(m, x @ solved.mT, 0.0)
     d_q = w2 @ x2 + x @ S_all[:-1].mT
     x5 = w[..., None] * (k @ d_S_all[1:]) + x3
-    p2 = x5 @ S_all[:-1].mT
-    p3 = inverse.mT @ (x5 @ v.mT + p2 @ x4.mT)
-    w3 = torch.where(m2, -p3 @ inverse.mT, 0.0)
+    p = inverse.mT @ (x5 @ x4.mT)
+    w3 = torch.where(m2, -p @ inverse.mT, 0.0)
     x6 = solved @ d_S_all[1:].mT + (w3.mT @ k + w2.mT @ q)
     d_beta = _inside((x6 * k).sum(-1), T, 0.0, -1, own=True)
-    d_k = w3 @ x2 - inverse.mT @ p2 + x6 * w[..., None]
-    d_v = inverse.mT @ x5
+    d_v2 = inverse.mT @ x5
+    d_k = w3 @ x2 - d_v2 @ S_all[:-1].mT + x6 * w[..., None]
     return (
         _sequence(d_q.transpose(2, 3), T),
-        _sequence(d_v.transpose(2, 3), T).clone(),
+        _sequence(d_v2.transpose(2, 3), T).clone(),
         _sequence(d_k.transpose(2, 3), T),
         _sequence(d_beta.mT, T),
         d_S,
@@ -544,10 +541,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_ec01927d3115", 0
+    name, tries = "seqc_delta_rule_92557292855f", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_ec01927d3115_{tries}"
+        name = f"seqc_delta_rule_92557292855f_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
