@@ -55,6 +55,7 @@ class Values(Products):
                 self.users.setdefault(a, []).append(n)
         self.befores = befores_of(every)
         self.scans = scans_of(every, self.once)
+        self._ends = {n.args[0]: n for n, scan in self.scans.items() if scan.end}
         self._views: dict[tuple[str, Form], Text] = {}
         for n in reversed(every):  # users first: what a sum takes apart is no longer printed by itself
             if n.op == "sum":
@@ -160,14 +161,17 @@ class Values(Products):
         alike = [self.texts[a].code for a in n.args if a in self.texts] + [code for code, _ in self._views]
         if x.code in alike:  # another name of its argument, or read in parts
             return False
-        if n.op == "where" and self.is_inside(n):
-            return self.fresh(n.args[1])
+        if n.op == "where" and self.is_inside(n):  # may be the very array of its argument
+            whole = n.args[1]
+            if len(self.users[whole]) > 1 or not self.fresh(whole):
+                return False
         if others == 1:
             return True
-        waiting = [u for u in self.users[n] if u not in self.texts]
+        readers = [self._ends.get(u, u) for u in self.users[n]]
+        waiting = [u for u in readers if u not in self.texts]
         return len(waiting) == 1 and all(
-            u.op not in VIEWS and not (u.op == "where" and self.is_inside(u)) and self.texts[u].code.isidentifier()
-            for u in self.users[n] if u in self.texts
+            (u.op not in VIEWS or u in self.scans) and not (u.op == "where" and self.is_inside(u))
+            and self.texts[u].code.isidentifier() for u in readers if u in self.texts
         )
 
     # ---- choices that are not computed as such ----

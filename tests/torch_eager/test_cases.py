@@ -89,6 +89,14 @@ a = exp(g) * a[t-1] + x
 b = sigmoid(a) * b[t-1] + exp(x - m)
 output y = a * b + m
 """,
+    "one_source": """spec c
+dim D, N
+input x[D], k[N], g[D] in [-inf, 0]
+state a[D, N] = 0, b[D, N] = 1
+a = exp(g) * a[t-1] + k * x
+b = sigmoid(sum[N](k * a)) * b[t-1] + k * x
+output y = sum[N](k * b)
+""",
 }
 
 
@@ -101,7 +109,7 @@ def compiled(text: str, form: str | None) -> tuple[Program, dict[str, Any], str]
     return program, namespace, source
 
 
-FORMS = {"backward_chunk": ("step", "chunkwise"), "taps": ("step", "scan"), "chain": ("step", "scan")}
+FORMS = {"backward_chunk": ("step", "chunkwise"), "taps": ("step", "scan"), "chain": ("step", "scan"), "one_source": ("scan",)}
 
 
 @pytest.mark.parametrize(("name", "form"), [(n, f) for n in CASES for f in FORMS.get(n, ("step",))])
