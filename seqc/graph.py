@@ -181,9 +181,9 @@ def topological(outputs: Iterable[Node], known: Iterable[Node] = ()) -> list[Nod
     return order
 
 
-def leaves(outputs: Iterable[Node], kind: str | None = None) -> list[Node]:
-    """The leaves below `outputs`, of one kind or of all."""
-    return [n for n in topological(outputs) if n.op == "leaf" and (kind is None or n.text("kind") == kind)]
+def leaves(outputs: Iterable[Node], kind: str | None = None, known: Iterable[Node] = ()) -> list[Node]:
+    """The leaves below `outputs`, of one kind or of all; not those that are reached through known nodes alone."""
+    return [n for n in topological(outputs, known) if n.op == "leaf" and (kind is None or n.text("kind") == kind)]
 
 
 def rebuild(n: Node, args: tuple[Node, ...]) -> Node:

@@ -156,16 +156,16 @@ def _costs(
     pace = pacing(chosen)
     priced = {name: _priced(chosen, name, shape, sizes, target) for name in chosen.kernels}
 
-    def launched(whole: str, phases: tuple[str, str]) -> list[KernelCost]:
+    def launched(whole: str) -> list[KernelCost]:
         blocks = -(-shape.steps // chosen.block.rows)
-        if phases[0] in priced and blocks > 1:  # as the launcher decides
-            programs, pieces = (priced[name].programs for name in (whole, phases[0]))
-            if pace.in_two(whole, programs, pieces, blocks, target.units):
+        phases = chosen.plan.apart.get(whole, ())
+        if phases and blocks > 1:  # as the launcher decides
+            each = {name: priced[name].programs // (1 if pace.pace(name).walks else blocks) for name in phases}
+            if pace.in_phases(whole, priced[whole].programs, blocks, target.units, each):
                 return [priced[name] for name in phases]
         return [priced[whole]]
 
-    back = launched("backward", ("cotangents", "gradients"))
-    infer, forward = (launched(whole, ("states", "outputs")) for whole in ("infer", "forward"))
+    infer, forward, back = map(launched, ("infer", "forward", "backward"))
     name = chosen.block.program.name
     return Costs(name, target.name, str(shape), chosen.block.rows, fixed, tuple(infer), (*forward, *back))
 

@@ -16,7 +16,7 @@ from itertools import accumulate
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
-from seqc.block import BATCH, ROW
+from seqc.block import BATCH, COL, ROW
 
 
 @dataclass
@@ -89,17 +89,17 @@ class Addresses:
     def tile_axes(self, array: Array) -> tuple[str, ...]:
         """The tile axes of an array in the global order."""
         rows = (ROW,) if self.kernel.rows > 1 and STEPS in array.axes else ()
-        return self.roles.axes((*array.axes, *rows))
+        columns = (COL,) if self.kernel.rows > 1 and SCRATCH in array.axes else ()
+        return self.roles.axes((*array.axes, *rows, *columns))
 
     def at(self, array: Array, scope: Scope, offset: int, writes: bool, first_only: tuple[str, ...]) -> At:
-        """The address of an array in this scope. Rows past the end are masked in writes, and in cotangents read."""
+        """The address of an array in this scope. Rows past the end are masked in writes, and in reads of what is zero there."""
         axes = self.tile_axes(array)
         terms = [t for t in (self.scalar(array, scope, offset), self.tile(array, axes, scope)) if t]
-        masks = [self.mask(d, scope) for d in axes if d != ROW]
-        parts = [spread(m, d, axes) for m, d in zip(masks, (d for d in axes if d != ROW), strict=True)]
+        parts = [spread(self.mask(d, scope), d, axes) for d in axes if not is_time(d)]
         if ROW in axes and offset:
             parts.insert(0, spread(self.row_mask(scope, offset), ROW, axes))
-        elif ROW in axes and (writes or array.role == "cot"):
+        elif ROW in axes and (writes or array.zero_outside):
             parts.insert(0, spread(self.inside(scope), ROW, axes))
         only = [f"{self.names.program(d)} == 0" for d in first_only]
         if STEPS in array.axes and ROW not in axes and offset:
@@ -155,7 +155,7 @@ class Addresses:
         if axis == BLOCKS:
             return "i_n" if self.kernel.rows > 1 or self.kernel.every > 1 else "i_t"
         if axis == SCRATCH:
-            return "(i_t - i_n * BT)"
+            return "(i_t - i_n * BT)" if self.kernel.rows == 1 else ""
         if axis.startswith(PIECES):
             return self.names.program(axis[1:])
         return self.names.program(axis) if axis in self.roles.grid else ""
@@ -195,6 +195,8 @@ class Addresses:
                 terms.append(spread("first", BATCH, axes) + self.stride(later))
             elif axis == SEQUENCE_BLOCKS and BATCH in axes:
                 terms.append(spread("first_block", BATCH, axes) + self.stride(later))
+            elif axis == SCRATCH and COL in axes:
+                terms.append(spread(self.row_numbers(scope), COL, axes) + self.stride(later))
             elif axis in axes:
                 terms.append(spread(self.positions(axis, scope), axis, axes) + self.stride(later))
         code = " + ".join(terms)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain, count
 
 from seqc.backends.triton_gpu.arrays import Arrays
-from seqc.backends.triton_gpu.kernel import Item, Let, Load, Loop, Note
+from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Loop, Note, Store
 from seqc.backends.triton_gpu.labels import labels
 from seqc.backends.triton_gpu.order import order, tile_bytes
 from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import MARK, Roles
+from seqc.backends.triton_gpu.uses import Uses
 from seqc.block import Block
+from seqc.emit.names import safe_name
 from seqc.graph import Node, depends, leaves, topological
 
 
@@ -86,12 +89,47 @@ class Bodies:
         """Whether the value changes from block to block."""
         return n in self.moving
 
+    # ---- values that one kernel stores for others ----
+
+    def keep(self, nodes: Iterable[Node], readers: Iterable[Node]) -> dict[Node, Array]:
+        """Arrays for values of every block. readers: the roots of the kernels that load them.
+
+        `stores` writes them in the kernel that computes them; `loads_kept` reads in another what its roots need of them,
+        and makes it known, so that `compute`, `loads` and `setup` leave out what lies below. Launchers allocate them.
+        """
+        kept, readers = dict.fromkeys(nodes), set(readers)
+        uses = Uses([Let(n) for n in topological(readers, kept)], self.roles)
+        program = self.program
+        taken = {*program.inputs, *program.params, *program.outputs, *(f"d_{x}" for x in (*program.inputs, *program.params))}
+        arrays = {}
+        for n in kept:
+            label = self.names.get(n) or self.labels.get(n) or ("inverse" if n.op == "tri_inv" else "pairs")
+            wanted = f"{safe_name(label.replace(MARK, ''))}_kept"
+            name = next(x for x in chain([wanted], (f"{wanted}_{i}" for i in count(1))) if x not in taken)
+            taken.add(name)
+            arrays[n] = self.arrays.kept(n, name, n not in readers and uses.is_operand_under_any_name(n))
+        return arrays
+
+    def stores(self, kept: Mapping[Node, Array], split: tuple[str, ...] | None = None) -> list[Item]:
+        """Stores of values that are known; one program does it where several hold the same. split: the dims that the kernel's
+        programs share out."""
+        split = self.roles.split if split is None else split
+        return [Store(n, array, tuple(d for d in split if d not in array.axes)) for n, array in kept.items()]
+
+    def loads_kept(self, kept: Mapping[Node, Array], roots: Iterable[Node], known: set[Node]) -> list[Item]:
+        """Loads of those that the roots need, with nothing of them known but `known`."""
+        roots = list(roots)
+        inside = topological(roots, known | set(kept))
+        needed = {*roots, *(a for n in inside for a in n.args)} - known
+        known.update(n for n in kept if n in needed)
+        return [Load(n, array) for n, array in kept.items() if n in needed]
+
+    # ---- what is loaded, and what is computed once ----
+
     def loads(self, roots: Iterable[Node], known: set[Node]) -> list[Item]:
-        """Loads of the inputs and of the outputs' cotangents below the roots."""
+        """Loads of the inputs and of the outputs' cotangents below the roots, but for what only known values need."""
         out: list[Item] = []
-        for n in leaves(roots):
-            if n in known:
-                continue
+        for n in leaves(roots, known=known):
             if n.text("kind") == "input":
                 out.append(Load(n, self.arrays.given(n), n.number("offset")))
                 known.add(n)
@@ -101,12 +139,12 @@ class Bodies:
                 known.add(n)
         return sorted(out, key=lambda item: isinstance(item, Load) and item.array.role == "cot")
 
-    def setup(self, roots: Iterable[Node]) -> list[Item]:
-        """Parameters, and what depends on parameters alone."""
-        roots = list(roots)
-        items: list[Item] = [Load(n, self.arrays.given(n)) for n in leaves(roots, "param")]
+    def setup(self, roots: Iterable[Node], given: Iterable[Node] = ()) -> list[Item]:
+        """Parameters, and what depends on parameters alone, but for what only `given` values need."""
+        roots, given = list(roots), set(given)
+        items: list[Item] = [Load(n, self.arrays.given(n)) for n in leaves(roots, "param", given)]
         known: set[Node] = set()
-        for n in topological(roots):
+        for n in topological(roots, given):
             if n.args and n not in known and not self.varies(n):
                 items += self.compute([n], known, inside=False)
         return items

@@ -37,7 +37,8 @@ def triton_kernels(
     plan: the block's schedule where it is known; pacing: when a call takes which kernels. Raises Unsupported where the
     recurrence cannot be served.
     """
-    plan, pacing = plan or schedule(block), pacing or Pacing()
+    plan = plan or schedule(block)
+    pacing = pacing or Pacing(apart=plan.apart)
     printed = print_all(plan)
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan.of(name)) for name in printed}
     sizes = {name: dim.default or WHOLE for name, dim in block.program.dims.items()}

@@ -110,7 +110,7 @@ class Extents:
         if axis in (STEPS, BLOCKS):
             return axis
         if axis == SCRATCH:
-            return str(self.schedule.every)
+            return str(self.rows_per_block())
         if axis.startswith(PIECES):
             dim = axis[1:]
             return self.counts[dim] if dim in self.roles.blocked else self.dims[dim]
@@ -126,6 +126,8 @@ class Extents:
                 axes[i : i + 2] = ["*blocks"]
         shape = ", ".join(axes)
         kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
+        if array.role == "kept" and array.dtype == "io":
+            kind = f"{self.main}.dtype"  # that of matrix products' operands
         if array.role == "grad" and array.dtype == "io":
             source = array.source[2:].partition("@")[0]
             kind = f"{safe_name(source)}.dtype"
@@ -156,7 +158,7 @@ class Extents:
         code, least = self.length_of_tile(d, kernels), 16 if any(d in k.in_dots for k in kernels) else 1
         if d not in split:
             return [f"{self.blocks[d]} = {code}"]
-        most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels)
+        most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels if PIECES + d in k.grid)
         count = f"-(-{self.dims[d]} // {self.blocks[d]})"
         count = f"B if cu_seqlens is not None else {count}" if d == BATCH else count
         return [f"{self.blocks[d]} = min({code}, {max(most, least)})", f"{self.counts[d]} = {count}"]
@@ -173,13 +175,18 @@ class Extents:
         counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.length(one) for one in printed.grid]
         return " * ".join(counts) or "1"
 
-    def in_two(self, whole: Printed, phases: Sequence[Printed]) -> str:
-        """The test whether two phases do a kernel's work."""
+    def phases(self, whole: Printed) -> list[Printed]:
+        """The kernels that do another's work in phases, in their order."""
+        return [self.printed[name] for name in self.schedule.apart.get(whole.kernel.name, ())]
+
+    def programs(self, one: Printed, whole: Printed, phases: Sequence[Printed]) -> str:
+        """How many programs a phase has for each block, or for all, before the sizes are those of the phases."""
         counts = []
-        for one in phases[0].grid:
-            size, before = (self.size(one[1:], kernels) if one.startswith(PIECES) else [] for kernels in (phases, [whole]))
+        for axis in one.grid:
+            size, before = (self.size(axis[1:], kernels) if axis.startswith(PIECES) else [] for kernels in (phases, [whole]))
             here = size[0].partition(" = ")[2] if size != before else ""
-            counts.append(f"-(-{self.dims[one[1:]]} // {here})" if here else self.counts.get(one[1:], "") or self.length(one))
-        pieces = " * ".join(counts) or "1"
-        programs = f'"{whole.kernel.name}", {self.grid(whole)}, {pieces}, NT, {self.any}'
-        return f"if NT > 1 and cu_seqlens is None and _in_two({programs}):"
+            if here:
+                counts.append(f"-(-{self.dims[axis[1:]]} // {here})")
+            elif axis != BLOCKS:
+                counts.append(self.counts.get(axis[1:], "") or self.length(axis))
+        return " * ".join(counts) or "1"

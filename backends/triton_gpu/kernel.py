@@ -16,6 +16,7 @@ from seqc.graph import Node
 STEPS = "T"  # the sequence
 BLOCKS = "NT"  # one entry per block
 SCRATCH = "BT"  # one entry per step of a block
+COTANGENTS = "cotangents"  # the source of a kept value that depends on cotangents, and is linear in them
 PIECES = "#"  # "#V": one entry per piece of the blocked dim V, or per index of the grid dim V: partial results
 
 
@@ -24,7 +25,8 @@ class Array:
     """A kernel argument. axes: dims of the spec, "B", and the four above. role: what the launcher makes of it.
 
     role: "input" | "param" | "state" (NAME_0) | "output" | "final" (NAME_T) | "saved" | "cot" | "grad" | "scratch" |
-    "factor" (of an outer product that is summed up afterwards) | "value" (computed before the kernel).
+    "factor" (of an outer product that is summed up afterwards) | "kept" (a value of every block, which one kernel of a
+    function stores and others load).
     dtype: "io" as the inputs, "carry" fp32.
     """
 
@@ -38,6 +40,11 @@ class Array:
     def partial(self) -> tuple[str, ...]:
         """Dims along which the programs leave partial results."""
         return tuple(a[1:] for a in self.axes if a.startswith(PIECES))
+
+    @property
+    def zero_outside(self) -> bool:
+        """Whether rows outside the sequence read as zero; others repeat the last row inside, so that none is a divisor of 0."""
+        return self.role == "cot" or (self.role == "kept" and self.source == COTANGENTS)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,14 @@ class Launcher(Extents):
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
         return [*lines, ")"]
 
+    def in_phases(self, whole: Printed, phases: Sequence[Printed]) -> list[str]:
+        """The test whether phases do a kernel's work."""
+        given = [f'"{whole.kernel.name}"', self.grid(whole), "NT", self.any]
+        given += [f"{one.kernel.name}={self.programs(one, whole, phases)}" for one in phases]
+        flat = f"if NT > 1 and cu_seqlens is None and _in_phases({', '.join(given)}):"
+        head = flat[: flat.index(given[0])]
+        return [flat] if len(flat) <= 116 else [head, *(TAB + line for line in _fill(given, 108)), "):"]
+
     def types(self) -> list[str]:
         """Types of operands, by the names that kernels take them by."""
         inputs = ", ".join(safe_name(x) for x in self.program.inputs) or self.any
@@ -77,7 +85,7 @@ class Launcher(Extents):
         arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = [f"{s}_in" for s in self.schedule.saved] if save else []
-        phases = [printed["states"], printed["outputs"]] if self.schedule.phases else []
+        phases = self.phases(whole)
         rows = self.rows_per_block()
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
@@ -87,8 +95,8 @@ class Launcher(Extents):
         lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
         assert {a.name for a in made} == set(results), (results, list(arrays))
         if phases:
-            extra = [a for a in arrays.values() if a.role == "saved" and a.name not in saved]
-            lines.append(self.in_two(whole, phases))
+            extra = [a for a in arrays.values() if a.role in ("saved", "kept") and a.name not in saved]
+            lines += self.in_phases(whole, phases)
             lines += [TAB + x for x in (*self.resized(phases, whole), *map(self.allocate, extra))]
             lines += [TAB + x for k in phases for x in self.launch(k)]
             lines.append("else:")
@@ -144,11 +152,11 @@ class Launcher(Extents):
         arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
         given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
-        phases = [printed["cotangents"], printed["gradients"]] if self.schedule.phases else []
+        phases = self.phases(whole)
         lines = [*self.unpack([whole, *phases], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
         mine = self.fresh_arrays(whole)
         if phases:
-            lines.append(self.in_two(whole, phases))
+            lines += self.in_phases(whole, phases)
             lines += [TAB + x for x in self.resized(phases, whole)]
             arrays = {a.name: a for k in phases for a in self.fresh_arrays(k)}
             lines += [TAB + x for x in map(self.allocate, arrays.values())]
@@ -172,7 +180,7 @@ class Launcher(Extents):
 
     def fresh_arrays(self, printed: Printed) -> list[Array]:
         """What a backward kernel writes."""
-        return [a for a in printed.arrays if a.role in ("grad", "scratch", "factor")]
+        return [a for a in printed.arrays if a.role in ("grad", "scratch", "factor", "kept")]
 
     def add_up(self, array: Array) -> str:
         """The sum of the programs' parts, if there are any."""

@@ -1,7 +1,7 @@
 """When a call takes which kernels: the rule, as a function and as the text that an emitted file holds of it.
 
-In: what one block costs in each kernel, by the model that chose the tiles. Out: whether blocks run sooner in two phases (the
-states first, one block after the other; then all blocks at once) than in one kernel; and the same rule as Python text, with
+In: what one block costs in each kernel, by the model that chose the tiles. Out: whether blocks run sooner in phases (the
+states one block after the other, all else for all blocks at once) than in one kernel; and the same rule as Python text, with
 its numbers, so that what a report counts and what a launcher does are one thing.
 """
 
@@ -11,21 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LAUNCH = 2000  # nanoseconds from the end of a kernel to the beginning of the next one
-PHASES = {"forward": ("states", "outputs"), "infer": ("states", "outputs"), "backward": ("cotangents", "gradients")}
 
 
 @dataclass(frozen=True)
 class Pace:
     """One kernel. resident: programs that share a unit; busy: nanoseconds of a block where so many do; moved: bytes that a
-    block moves; launches: of the kernel, and of what adds up its results."""
+    block moves; walks: whether a program does one block after the other; launches: of the kernel, and of what adds up its
+    results."""
 
     resident: int = 1
     busy: int = 1000
     moved: int = 0
+    walks: bool = True
     launches: int = 1
 
-    def time(self, programs: int, turns: int, units: int, bandwidth: int) -> int:
-        """Modelled nanoseconds where so many programs do so many blocks each. bandwidth: bytes a nanosecond."""
+    def time(self, programs: int, blocks: int, units: int, bandwidth: int) -> int:
+        """Modelled nanoseconds. programs: of one block, where each does one; bandwidth: bytes a nanosecond."""
+        programs, turns = (programs, blocks) if self.walks else (programs * blocks, 1)
         waves = -(-programs // (self.resident * units))
         return max(waves * turns * self.busy, programs * turns * self.moved // bandwidth)
 
@@ -33,60 +35,57 @@ class Pace:
 @dataclass(frozen=True)
 class Pacing:
     """What a launcher is told. few: sequences of up to so many steps take them one by one; kernels: by name, those that the
-    model has timed; words: at what sizes, and for what."""
+    model has timed; apart: the phases that do a kernel's work; words: at what sizes, and for what."""
 
     few: int = 1
     kernels: Mapping[str, Pace] = field(default_factory=dict)
+    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bandwidth: int = 1
     words: str = "not timed"
 
     def pace(self, kernel: str) -> Pace:
-        """That of a kernel; where none was timed, one by which two phases never pay."""
+        """That of a kernel; where none was timed, one by which phases never pay."""
         return self.kernels.get(kernel, Pace())
 
-    def in_two(self, kernel: str, programs: int, pieces: int, blocks: int, units: int) -> bool:
-        """Whether two phases are faster than `kernel`. programs: of the one kernel; pieces: of the first phase; units: of
-        the device. A pack, or a single block, takes the one kernel whatever this says."""
-        first, second = map(self.pace, PHASES[kernel])
-        whole = self.pace(kernel)
-        apart = first.time(pieces, blocks, units, self.bandwidth) + second.time(pieces * blocks, 1, units, self.bandwidth)
-        more = LAUNCH * (first.launches + second.launches - whole.launches)
-        return apart + more < whole.time(programs, blocks, units, self.bandwidth)
+    def in_phases(self, kernel: str, programs: int, blocks: int, units: int, phases: Mapping[str, int]) -> bool:
+        """Whether the phases are faster than `kernel`. programs, phases: how many programs each has, of one block where
+        each does one; units: of the device. A single block takes the one kernel whatever this says."""
+        times = (self.pace(name).time(count, blocks, units, self.bandwidth) for name, count in phases.items())
+        return sum(times) + self.more(kernel) < self.pace(kernel).time(programs, blocks, units, self.bandwidth)
+
+    def more(self, kernel: str) -> int:
+        """The nanoseconds that the phases' launches take more."""
+        return LAUNCH * (sum(self.pace(p).launches for p in self.apart[kernel]) - self.pace(kernel).launches)
 
     def text(self) -> str:
         """The rule as an emitted file has it."""
-        names = list(dict.fromkeys((*PHASES, *(p for two in PHASES.values() for p in two))))
-        rows = [f'"{k}": ({p.resident}, {p.busy}, {p.moved}),' for k, p in ((k, self.pace(k)) for k in names)]
-        more = {k: LAUNCH * (sum(self.pace(p).launches for p in two) - self.pace(k).launches) for k, two in PHASES.items()}
-        phases = [f'"{k}": ("{one}", "{two}", {more[k]}),' for k, (one, two) in PHASES.items()]
-        return _TEXT.format(
-            words=self.words, rows="\n    ".join(rows), phases="\n    ".join(phases), bandwidth=self.bandwidth
-        ).strip()
+        names = dict.fromkeys((*self.apart, *(p for phases in self.apart.values() for p in phases)))
+        paces = {name: self.pace(name) for name in names}
+        rows = [f'"{name}": ({p.resident}, {p.busy}, {p.moved}, {p.walks}),' for name, p in paces.items()]
+        more = ", ".join(f'"{kernel}": {self.more(kernel)}' for kernel in self.apart)
+        return _TEXT.format(words=self.words, rows="\n    ".join(rows), more=more, bandwidth=self.bandwidth).strip()
 
 
 _TEXT = '''
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves: by the model of the tiles, for
-# {words}.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
+# after the other: by the model of the tiles, for {words}.
 _PACE = {{
     {rows}
 }}
-# The two phases that do the same, and the nanoseconds that more launches take.
-_PHASES = {{
-    {phases}
-}}
+_MORE_LAUNCHES = {{{more}}}  # nanoseconds, where phases do the same
 
 
-def _in_two(kernel, programs, pieces, blocks, x):
-    """Whether a kernel's work is sooner done in two: the first phase of `pieces` programs, the second all blocks at once."""
+def _in_phases(kernel, programs, blocks, x, **phases):
+    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
     if x.device.type != "cuda":
         return False
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
-    def time(name, programs, turns):
-        resident, busy, moved = _PACE[name]
+    def time(name, programs):
+        resident, busy, moved, walks = _PACE[name]
+        programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
         return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // {bandwidth})
 
-    first, second, launches = _PHASES[kernel]
-    apart = time(first, pieces, blocks) + time(second, pieces * blocks, 1) + launches
-    return apart < time(kernel, programs, blocks)
+    apart = sum(time(name, count) for name, count in phases.items())
+    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
 '''

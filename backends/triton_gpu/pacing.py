@@ -25,7 +25,8 @@ def pacing(chosen: Chosen) -> Pacing:
     target = target_named(chosen.target)
     sizes = ", ".join(f"{d} = {n}" for d, n in chosen.sizes.items())
     kernels = {name: _pace(one, target) for name, one in chosen.kernels.items()}
-    return Pacing(few_steps(chosen), kernels, target.bytes_per_ns, f"{chosen.target}, bf16, {sizes}")
+    words = f"{chosen.target}, bf16, {sizes}"
+    return Pacing(few_steps(chosen), kernels, chosen.plan.apart, target.bytes_per_ns, words)
 
 
 def few_steps(chosen: Chosen) -> int:
@@ -64,7 +65,7 @@ def _pace(kernel: ChosenKernel, target: Target) -> Pace:
     told = {name: int(evaluate(expr, at)) for name, expr in model.time(spilled)[1]}
     busy = told["ns at the units"] // (told["waves"] * told["turns a program"])
     moved = int(evaluate(model.traffic(), at)) // (told["programs"] * told["turns a program"])
-    return Pace(at["resident"], busy, moved, 1 + kernel.afterwards)
+    return Pace(at["resident"], busy, moved, kernel.summary.loops_over_time, 1 + kernel.afterwards)
 
 
 def _time(kernel: ChosenKernel, target: Target, length: int) -> int:

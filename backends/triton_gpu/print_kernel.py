@@ -231,7 +231,9 @@ class _Printer:
         at = self.addresses.at(item.array, self.scope, item.offset, False, item.first_only)
         mask = f", mask={at.mask}, other=0.0" if at.mask else ""
         name = self.var(item.node)
-        kind = "DOT" if item.array.role == "param" and self.uses.is_operand(item.node) else "tl.float32"
+        operand = item.array.role == "param" and self.uses.is_operand(item.node)
+        operand |= item.array.role == "kept" and item.array.dtype == "io"
+        kind = "DOT" if operand else "tl.float32"
         self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
         if at.only:
             self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")

@@ -41,6 +41,11 @@ class Roles:
         return tuple(d for d in self.order if d in have)
 
 
+def without_pieces(roles: Roles) -> Roles:
+    """Those of a kernel none of whose values has a dim that programs take pieces of."""
+    return Roles(roles.grid, (), roles.order)
+
+
 def is_time(dim: str) -> bool:
     """Whether a dim is time inside a block: `t`, `s`, or one of them primed."""
     return dim.rstrip("'") in TIME

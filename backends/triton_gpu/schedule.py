@@ -1,7 +1,8 @@
 """Block -> the loop trees of its kernels.
 
 In: a `Block`. Out: a `Schedule`: the forward kernel with and without saved states, the backward kernel, and where blocks
-are tiles the same work cut in two, so that blocks run in parallel once the states (or their cotangents) are known.
+are tiles the same work in phases, so that blocks run in parallel once the states (or their cotangents) are known. What the
+walk from block to block needs of pairs of steps alone, a kernel of its own computes for all blocks before (`pairs`).
 Every kernel is the same walk: carried values are loaded, a loop over time loads what its roots need, computes, stores
 and advances; what differs is which roots it has, which way it runs, and whether the block index is in the grid.
 """
@@ -32,12 +33,13 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base
+from seqc.backends.triton_gpu.pairs import pairs
+from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, without_pieces
 from seqc.block import BATCH, Block
 from seqc.graph import Node, leaf, leaves
 from seqc.program import Program
 
-STEPS_KERNEL = "steps"
+STEPS_KERNEL, PAIRS_KERNEL = "steps", "pairs"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Schedule:
     """See the file's docstring. saved: names of the states whose values are kept, each in array NAME_in.
 
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
-    by step, whose kernel without saved states is this one's "steps".
+    by step, whose kernel without saved states is this one's "steps". apart: the kernels that do the work of another, by
+    its name, in the order of their launches; none where blocks are no tiles.
     """
 
     block: Block
@@ -59,18 +62,19 @@ class Schedule:
     outer: Mapping[str, tuple[Outer, ...]]
     makers: Mapping[str, Callable[[], Kernel]]
     program: Program
+    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     single: Schedule | None = None
     made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """Names of the kernels: forward, infer, backward; where blocks are tiles also those of two phases, and steps."""
+        """Names of the kernels: forward, infer, backward; where blocks are tiles also those of the phases, and steps."""
         return tuple(self.makers)
 
     @property
     def phases(self) -> bool:
-        """Whether there are kernels that do the work in two phases."""
-        return "states" in self.makers
+        """Whether there are kernels that do the work in phases."""
+        return bool(self.apart)
 
     def kernel(self, name: str) -> Kernel:
         """One kernel, its items put in order when it is first asked for."""
@@ -85,6 +89,8 @@ class Schedule:
 
     def of(self, kernel: str) -> Schedule:
         """The schedule that a kernel belongs to."""
+        if kernel == PAIRS_KERNEL:
+            return replace(self, roles=without_pieces(self.roles))
         return self.single if kernel == STEPS_KERNEL and self.single is not None else self
 
 
@@ -123,15 +129,48 @@ class _Scheduler(Bodies):
             "infer": lambda: self.forward_kernel("infer", save=False),
             "backward": lambda: self.backward_kernel("backward"),
         }
+        apart: dict[str, tuple[str, ...]] = {}
         if not self.step and self.program.states:
+            self.find_pairs()
+            if self.pairs:
+                makers[PAIRS_KERNEL] = self.pairs_kernel
             makers["states"] = lambda: self.forward_kernel("states", save=True)
             makers["outputs"] = lambda: self.forward_kernel("outputs", save=True)
             makers["cotangents"] = lambda: self.backward_kernel("cotangents")
             makers["gradients"] = lambda: self.backward_kernel("gradients")
+            first = (PAIRS_KERNEL,) if self.pairs_of("states") else ()
+            apart = dict.fromkeys(("forward", "infer"), (*first, "states", "outputs"))
+            first = (PAIRS_KERNEL,) if self.pairs else ()
+            apart["backward"] = (*first, "cotangents", "gradients")
         return Schedule(
             self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.arrays.saved, self.arrays.every,
-            self.outer, makers, self.program,
+            self.outer, makers, self.program, apart,
         )
+
+    # ---- before the phases ----
+
+    def find_pairs(self) -> None:
+        """The values over pairs of steps that are kept for the walks from block to block."""
+        following = [self.forward[f"{s}.next"] for s in self.program.states]
+        back = [self.backward[f"d.{s}.prev"] for s in self.program.states]
+        found = pairs([*following, *back], self.roles)
+        self.pairs = self.keep(found, [*self.forward.values(), *self.backward.values()])
+        self.pairs_forward = bool(self.loads_kept(self.pairs, following, set()))
+
+    def pairs_of(self, what: str) -> Mapping[Node, Array]:
+        """Those that a kernel may load: in forward none, where the walk needs none."""
+        forward = what in ("states", "outputs") and self.pairs_forward
+        return self.pairs if forward or what in ("cotangents", "gradients") else {}
+
+    def pairs_kernel(self) -> Kernel:
+        """All of them, of all blocks."""
+        known: set[Node] = set()
+        setup = self.setup(self.pairs)
+        body = self.loads(self.pairs, known)
+        for n, array in self.pairs.items():
+            body += self.compute([n], known, inside=True)
+            body += self.stores({n: array}, self.roles.grid)
+        return self.kernel(PAIRS_KERNEL, [*setup, *body], block_in_grid=True)
 
     # ---- forward ----
 
@@ -143,7 +182,9 @@ class _Scheduler(Bodies):
         following = {program.states[s].leaf(): graph[f"{s}.next"] for s in carried}
         needed = [*roots.values(), *following.values()]
         kept = self.arrays.saved if save else ()
-        setup = self.setup(needed)
+        known: set[Node] = {program.states[s].leaf() for s in program.states}
+        body: list[Item] = self.loads_kept(self.pairs_of(what), needed, known)
+        setup = self.setup(needed, known)
         first: list[Item] = []
         final: list[Item] = []
         for s in carried:
@@ -156,8 +197,6 @@ class _Scheduler(Bodies):
             for s in wanted:
                 array = self.arrays.saved_state(s)
                 keep.append(Store(program.states[s].leaf(), array, self.arrays.missing(self.arrays.state_axes(s))))
-        known: set[Node] = {program.states[s].leaf() for s in program.states}
-        body: list[Item] = []
         if what == "outputs":
             body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(needed, "state")]
         body += self.loads(needed, known)
@@ -201,7 +240,10 @@ class _Scheduler(Bodies):
         outer = self.outer if what != "cotangents" else {}
         factors = {f.array: f.node for terms in outer.values() for t in terms for f in t.factors if f.stored}
         needed = [*grads.values(), *factors.values(), *following.values()]
-        setup = self.setup(needed)
+        known: set[Node] = {program.states[s].leaf() for s in program.states}
+        known |= {self.carried_cotangent(s) for s in program.states}
+        body: list[Item] = self.loads_kept(self.pairs_of(what), needed, known)
+        setup = self.setup(needed, known)
         first: list[Item] = []
         final: list[Item] = []
         for s in carried:
@@ -209,10 +251,7 @@ class _Scheduler(Bodies):
             first.append(Load(n, Array(f"d_{s}_T", axes, "cot", f"{s}_T"), first_only=self.arrays.missing(axes)))
             pieces = tuple(PIECES + d for d in self.arrays.missing(axes))
             final.append(Store(n, Array(f"d_{s}_0", (*pieces, *axes), "grad", f"{s}_0")))
-        known: set[Node] = {program.states[s].leaf() for s in program.states}
-        known |= {self.carried_cotangent(s) for s in program.states}
         read = leaves(needed, "state")
-        body: list[Item] = []
         if self.arrays.every == 1:
             body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in read]
         else:
@@ -281,6 +320,7 @@ class _Scheduler(Bodies):
         doc = {
             "forward": "Outputs, final states, and the states that the gradient needs.",
             "infer": "Outputs and final states.",
+            "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
             "states": "First of two: the states as each block begins.",
             "outputs": "Second of two: the outputs of all blocks at once.",
             "backward": "All gradients, from the last block to the first.",

@@ -28,7 +28,7 @@ from seqc.tiling.problem import Clash
 from seqc.tiling.verdicts import Verdict, VerdictTable, family
 
 TRAINED = ("forward", "backward")
-FOLLOWING = (("infer",), ("states", "outputs"), ("cotangents", "gradients"), ("steps",))
+FOLLOWING = (("infer",), ("pairs",), ("states", "outputs"), ("cotangents", "gradients"), ("steps",))
 """Kernels whose tiles are chosen once the rows are; two phases of one job cut dims alike, for they share partial results."""
 
 

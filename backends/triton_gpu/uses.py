@@ -50,6 +50,14 @@ class Uses:
         products = self.only_summed
         return n not in self.by_items and all(u in products and all(map(self.is_dot, self.by_nodes[u])) for u in by)
 
+    def is_operand_under_any_name(self, n: Node) -> bool:
+        """Whether only matrix products take n, transposed or as it is."""
+        by = self.by_nodes.get(n, ())
+        other = [u for u in by if u.op == "rename"]
+        rest = [u for u in by if u.op != "rename"]
+        products = all(u in self.only_summed and all(map(self.is_dot, self.by_nodes[u])) for u in rest)
+        return n not in self.by_items and products and all(map(self.is_operand_under_any_name, other))
+
 
 def walk(items: Iterable[Item]) -> list[Item]:
     """All items, those of loops after the loop."""

@@ -496,72 +496,17 @@ def delta_rule_backward_kernel(
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
-@_jit(do_not_specialize=['T'])
-def delta_rule_states_kernel(
-    p_S_0, p_S_in, p_beta, p_k, p_v, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):
-    """First of two: the states as each block begins."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
-    i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
-    first, T = sequence(None, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] > o_t[None, :])
-    at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_hkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    for i_n in range(0, NT):
-        i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
-        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_th = (first + STEP * i_0) * H + i_h
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_th = o_r * (STEP * H)
-        b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_beta_in = tl.where(m_t, b_beta, 0.0)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_x = b_beta_in[:, None] * b_k
-        b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_kx, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
-        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_x_1 = b_v - b_Sk
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(tl.trans(b_x.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
-        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
-        b_S = b_S + b_sum
-    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
-
-
 @_jit(do_not_specialize=['B', 'T'])
-def delta_rule_outputs_kernel(
-    p_beta, p_k, p_q, p_S_in, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+def delta_rule_pairs_kernel(
+    p_beta, p_k, p_inverse_kept, p_q, p_A_kept, B, T, H: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
+    BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """Second of two: the outputs of all blocks at once."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    """Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once."""
     NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV) % B
-    i_n = i_p // (B * H * NV)
+    i_h = i_p % H
+    i_b = i_p // H % B
+    i_n = i_p // (B * H)
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
     first, T = sequence(None, i_b, T, STEP)
@@ -578,37 +523,125 @@ def delta_rule_outputs_kernel(
     m_k = (o_k < K) | (K == BK)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_x = b_beta_in[:, None] * b_k
+    b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
+    b_A = tl.where((o_t[:, None] > o_t[None, :]), b_kx, 0.0)
+    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
+    at_thr = ((first + STEP * i_0) * H + i_h) * BT
+    o_thr = o_r[:, None] * (STEP * H * BT) + o_t[None, :]
+    tl.store(p_inverse_kept + at_thr + o_thr, b_inverse, mask=m_t[:, None])
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_qx = tl.dot(b_q.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_qx, 0.0)
-    b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where((o_t[:, None] > o_t[None, :]), b_kx, 0.0)
-    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A_1, 0.0), BT, PRECISION)
+    b_A_1 = tl.where((o_t[:, None] >= o_t[None, :]), b_qx, 0.0)
+    tl.store(p_A_kept + at_thr + o_thr, b_A_1, mask=m_t[:, None])
+
+
+@_jit(do_not_specialize=['T'])
+def delta_rule_states_kernel(
+    p_S_0, p_S_in, p_beta, p_k, p_v, p_inverse_kept, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """First of two: the states as each block begins."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    first, T = sequence(None, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_th = (first + STEP * i_0) * H + i_h
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_th = o_r * (STEP * H)
+        b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_beta_in = tl.where(m_t, b_beta, 0.0)
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_x = b_beta_in[:, None] * b_k
+        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_x_1 = b_v - b_Sk
+        at_thr = ((first + STEP * i_0) * H + i_h) * BT
+        o_thr = o_r[:, None] * (STEP * H * BT) + o_t[None, :]
+        b_inverse = tl.load(p_inverse_kept + at_thr + o_thr).to(DOT)
+        b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        b_sum = tl.dot(tl.trans(b_x.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
+        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
+        b_S = b_S + b_sum
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def delta_rule_outputs_kernel(
+    p_q, p_S_in, p_k, p_v, p_inverse_kept, p_A_kept, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Second of two: the outputs of all blocks at once."""
+    NV: tl.constexpr = tl.cdiv(V, BV)
+    NT = tl.cdiv(T, BT)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV) % B
+    i_n = i_p // (B * H * NV)
+    i_n = i_n.to(tl.int32)
+    i_0 = i_n * BT
+    first, T = sequence(None, i_b, T, STEP)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_t = tl.arange(0, BT)
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_k = tl.arange(0, BK)
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    m_k = (o_k < K) | (K == BK)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_x_1 = b_v - b_Sk
-    b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+    b_x = b_v - b_Sk
+    at_thr = ((first + STEP * i_0) * H + i_h) * BT
+    o_thr = o_r[:, None] * (STEP * H * BT) + o_t[None, :]
+    b_inverse = tl.load(p_inverse_kept + at_thr + o_thr).to(DOT)
+    b_solved = tl.dot(b_inverse.to(DOT), b_x.to(DOT), input_precision=PRECISION)
+    b_A = tl.load(p_A_kept + at_thr + o_thr).to(DOT)
     b_sum = tl.dot(b_A.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
-    b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     # output o = sum[K](q * S) / sqrt(K)
     b_o = (b_qS + b_sum) / SQRT_K
+    m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_cotangents_kernel(
-    p_d_S_T, p_d_S_out, p_beta, p_k, p_q, p_d_o, p_d_S_0, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_d_S_T, p_d_S_out, p_beta, p_k, p_d_o, p_A_kept, p_inverse_kept, p_q, p_d_S_0, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -618,9 +651,6 @@ def delta_rule_cotangents_kernel(
     i_b = i_p // (H * NV)
     first, T = sequence(None, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
-    o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] > o_t[None, :])
-    m_pair_1 = (o_t[:, None] >= o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -629,6 +659,7 @@ def delta_rule_cotangents_kernel(
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    o_t = tl.arange(0, BT)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
         at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
@@ -644,33 +675,32 @@ def delta_rule_cotangents_kernel(
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
         b_x = b_beta_in[:, None] * b_kdS
-        b_x_1 = b_beta_in[:, None] * b_k
-        b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_kx_1, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qx_1 = tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_1, b_qx_1, 0.0)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_2 = b_do / SQRT_K
-        b_A_1x_2 = tl.dot(tl.trans(b_A_1.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), (b_x + b_A_1x_2).to(DOT), input_precision=PRECISION)
+        b_x_1 = b_do / SQRT_K
+        at_thr = ((first + STEP * i_0) * H + i_h) * BT
+        o_thr = o_r[:, None] * (STEP * H * BT) + o_t[None, :]
+        b_A = tl.load(p_A_kept + at_thr + o_thr).to(DOT)
+        b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        b_x_2 = b_x + b_Ax_1
+        b_inverse = tl.load(p_inverse_kept + at_thr + o_thr).to(DOT)
+        b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
         b_ksum = tl.dot(tl.trans(b_k.to(DOT)), b_sum.to(DOT), input_precision=PRECISION)
         b_x_3 = b_dS - b_ksum
-        b_qx_2 = tl.dot(tl.trans(b_q.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qx_1 = tl.dot(tl.trans(b_q.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_3 + b_qx_2
+        b_dS = b_x_3 + b_qx_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def delta_rule_gradients_kernel(
-    p_beta, p_k, p_S_in, p_v, p_d_o, p_d_q, p_d_S_out, p_q, p_d_beta, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_d_o, p_beta, p_d_S_out, p_k, p_A_kept, p_inverse_kept, p_d_v, p_S_in, p_v, p_q, p_d_beta, p_d_k, p_d_q, B, T,
+    N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second of two: the gradients of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -683,77 +713,73 @@ def delta_rule_gradients_kernel(
     i_n = i_n.to(tl.int32)
     i_0 = i_n * BT
     first, T = sequence(None, i_b, T, STEP)
-    at_th = (first + STEP * i_0) * H + i_h
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_th = o_r * (STEP * H)
-    b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-    m_t = o_t < T - i_0
-    b_beta_in = tl.where(m_t, b_beta, 0.0)
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_k = tl.arange(0, BK)
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    m_k = (o_k < K) | (K == BK)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x = b_beta_in[:, None] * b_k
-    b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-    m_pair = (o_t[:, None] > o_t[None, :])
-    b_A = tl.where(m_pair, b_kx, 0.0)
-    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_x_1 = b_v - b_Sk
+    m_v = (o_v < V) | (V % BV == 0)
+    m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_2 = b_do / SQRT_K
-    b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-    b_sum = tl.dot(b_x_2.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
-    m_pair_1 = (o_t[:, None] >= o_t[None, :])
-    b_sum_low = tl.where(m_pair_1, b_sum, 0.0)
-    b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_sum_1 = tl.dot(b_sum_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
-    # gradient of q
-    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_Sx_2, mask=m_tk)
+    b_x = b_do / SQRT_K
+    at_th = (first + STEP * i_0) * H + i_h
+    o_th = o_r * (STEP * H)
+    b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
+    b_beta_in = tl.where(m_t, b_beta, 0.0)
+    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    b_x_3 = b_beta_in[:, None] * b_kdS
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_qx = tl.dot(b_q.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_1, b_qx, 0.0)
-    b_A_1x_2 = tl.dot(tl.trans(b_A_1.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-    b_x_4 = b_x_3 + b_A_1x_2
-    b_x_1x_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+    b_x_1 = b_beta_in[:, None] * b_kdS
+    at_thr = ((first + STEP * i_0) * H + i_h) * BT
+    o_thr = o_r[:, None] * (STEP * H * BT) + o_t[None, :]
+    b_A = tl.load(p_A_kept + at_thr + o_thr).to(DOT)
+    b_Ax = tl.dot(tl.trans(b_A.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
+    b_x_2 = b_x_1 + b_Ax
+    b_inverse = tl.load(p_inverse_kept + at_thr + o_thr).to(DOT)
+    b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+    # gradient of v
+    tl.store(p_d_v + at_thv + o_thv, b_sum, mask=m_tv)
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    b_x_3 = b_v - b_Sk
+    b_x_3x_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
     b_rename_inverse = tl.trans(b_inverse)
-    b_sum_2 = tl.dot(b_rename_inverse.to(DOT), b_x_1x_4.to(DOT), input_precision=PRECISION)
-    b_sum_3 = tl.dot(b_sum_2.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
-    b_x_low = tl.where(m_pair, -b_sum_3, 0.0)
-    b_sum_4 = tl.dot(tl.trans(b_sum_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+    b_sum_1 = tl.dot(b_rename_inverse.to(DOT), b_x_3x_2.to(DOT), input_precision=PRECISION)
+    b_sum_2 = tl.dot(b_sum_1.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
+    b_x_low = tl.where((o_t[:, None] > o_t[None, :]), -b_sum_2, 0.0)
+    b_solved = tl.dot(b_inverse.to(DOT), b_x_3.to(DOT), input_precision=PRECISION)
+    b_sum_3 = tl.dot(b_x.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
+    b_sum_3_low = tl.where((o_t[:, None] >= o_t[None, :]), b_sum_3, 0.0)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sum_4 = tl.dot(tl.trans(b_sum_3_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
     b_sum_5 = tl.dot(tl.trans(b_x_low.to(DOT)), b_k.to(DOT), input_precision=PRECISION)
-    b_x_5 = b_sum_5 + b_sum_4
+    b_x_4 = b_sum_5 + b_sum_4
     b_sum_6 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_x_6 = b_sum_6 + b_x_5
-    b_kx_6 = tl.sum(b_k * b_x_6, 1)
+    b_x_5 = b_sum_6 + b_x_4
+    b_kx_5 = tl.sum(b_k * b_x_5, 1)
     # gradient of beta
     at_vth = (i_v * N_STEPS + first + STEP * i_0) * H + i_h
-    tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_kx_6, 0.0), mask=m_t)
-    b_sum_7 = tl.dot(b_x_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
-    b_sum_8 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
-    b_x_7 = b_x_6 * b_beta_in[:, None]
-    b_sum_9 = tl.dot(b_sum_8.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_kx_5, 0.0), mask=m_t)
+    b_x_6 = b_beta_in[:, None] * b_k
+    b_sum_7 = tl.dot(b_x_low.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+    b_Ssum = tl.dot(b_sum.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     # gradient of k
-    tl.store(p_d_k + at_vthk + o_thk, b_sum_7 - b_sum_9 + b_x_7, mask=m_tk)
-    # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_sum_8, mask=m_tv)
+    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_k + at_vthk + o_thk, b_sum_7 - b_Ssum + b_x_5 * b_beta_in[:, None], mask=m_tk)
+    b_sum_8 = tl.dot(b_sum_3_low.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    # gradient of q
+    tl.store(p_d_q + at_vthk + o_thk, b_sum_8 + b_Sx, mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -808,38 +834,34 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves: by the model of the tiles, for
-# sm_90, bf16, H = 8, K = 64, V = 64.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
+# after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (4, 1151, 8208),
-    "infer": (4, 1143, 4112),
-    "backward": (3, 2699, 25744),
-    "states": (5, 786, 6160),
-    "outputs": (5, 1579, 8208),
-    "cotangents": (2, 1352, 28736),
-    "gradients": (2, 3352, 69824),
+    "forward": (4, 1151, 8208, True),
+    "infer": (4, 1143, 4112, True),
+    "backward": (3, 2699, 25744, True),
+    "pairs": (6, 1141, 12352, False),
+    "states": (6, 640, 6672, True),
+    "outputs": (9, 1303, 9216, False),
+    "cotangents": (3, 1085, 32832, True),
+    "gradients": (2, 3093, 73920, False),
 }
-# The two phases that do the same, and the nanoseconds that more launches take.
-_PHASES = {
-    "forward": ("states", "outputs", 2000),
-    "infer": ("states", "outputs", 2000),
-    "backward": ("cotangents", "gradients", 2000),
-}
+_MORE_LAUNCHES = {"forward": 4000, "infer": 4000, "backward": 4000}  # nanoseconds, where phases do the same
 
 
-def _in_two(kernel, programs, pieces, blocks, x):
-    """Whether a kernel's work is sooner done in two: the first phase of `pieces` programs, the second all blocks at once."""
+def _in_phases(kernel, programs, blocks, x, **phases):
+    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
     if x.device.type != "cuda":
         return False
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
-    def time(name, programs, turns):
-        resident, busy, moved = _PACE[name]
+    def time(name, programs):
+        resident, busy, moved, walks = _PACE[name]
+        programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
         return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // 3350)
 
-    first, second, launches = _PHASES[kernel]
-    apart = time(first, pieces, blocks) + time(second, pieces * blocks, 1) + launches
-    return apart < time(kernel, programs, blocks)
+    apart = sum(time(name, count) for name, count in phases.items())
+    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
 
 
 def _room(device):
@@ -857,10 +879,11 @@ def _needs_triton(io, K):
         "forward": (16 * BK * 2 * io, 32 * BK * 2 * io + 512 * io),
         "infer": (16 * BK * 2 * io, 32 * BK * 2 * io + 512 * io),
         "backward": (16 * BK * 2 * io, 32 * BK * 2 * io + 16 * BK * 4 + 512 * 2 * io),
-        "states": (512 * io + 16 * BK * io, 32 * BK * io + 512 * io),
-        "outputs": (16 * BK * 2 * io, 32 * BK * 2 * io + 16 * BK * 4 + 512 * io),
-        "cotangents": (2048 * io + 64 * BK * io, 32 * BK * 2 * io + 2048 * io),
-        "gradients": (64 * BK * 2 * io, 32 * BK * 2 * io + 64 * BK * 8 + 2048 * 2 * io),
+        "pairs": (32 * BK * 2 * io, 32 * BK * 2 * io),
+        "states": (512 * io + 16 * BK * io, 32 * BK * io + 512 * io + 1024 * io),
+        "outputs": (16 * BK * 2 * io, 32 * BK * 2 * io + 16 * BK * 4 + 512 * io + 1024 * 2 * io),
+        "cotangents": (2048 * io + 64 * BK * io, 32 * BK * 2 * io + 2048 * io + 1024 * 2 * io),
+        "gradients": (64 * BK * 2 * io, 2048 * 2 * io + 64 * BK * 8 + 32 * BK * 2 * io + 1024 * 2 * io),
     }
 
 
@@ -931,14 +954,22 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_two("forward", B * H * NV, B * H * NV, NT, q):
+    if NT > 1 and cu_seqlens is None and _in_phases(
+        "forward", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV,
+    ):
+        inverse_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
+        delta_rule_pairs_kernel[(NT * B * H,)](
+            beta, k, inverse_kept, q, A_kept, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            S_0, S_in, beta, k, v, inverse_kept, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            beta, k, q, S_in, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            q, S_in, k, v, inverse_kept, A_kept, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
@@ -968,15 +999,23 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_two("infer", B * H * NV, B * H * NV, NT, q):
+    if NT > 1 and cu_seqlens is None and _in_phases(
+        "infer", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV,
+    ):
+        inverse_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
         S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
+        delta_rule_pairs_kernel[(NT * B * H,)](
+            beta, k, inverse_kept, q, A_kept, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            S_0, S_in, beta, k, v, inverse_kept, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            beta, k, q, S_in, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            q, S_in, k, v, inverse_kept, A_kept, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         delta_rule_infer_kernel[(B * H * NV,)](
@@ -1001,28 +1040,37 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    if NT > 1 and cu_seqlens is None and _in_two("backward", B * H * NV, B * H * -(-V // min(_pad(V, 16), 64)), NT, q):
+    if NT > 1 and cu_seqlens is None and _in_phases(
+        "backward", B * H * NV, NT, q, pairs=B * H, cotangents=B * H * -(-V // min(_pad(V, 16), 64)),
+        gradients=B * H * -(-V // min(_pad(V, 16), 64)),
+    ):
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
+        inverse_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_beta = torch.empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        delta_rule_pairs_kernel[(NT * B * H,)](
+            beta, k, inverse_kept, q, A_kept, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
         delta_rule_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, beta, k, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K),
-            enable_fp_fusion=True,
+            d_S_T, d_S_out, beta, k, d_o, A_kept, inverse_kept, q, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=_stages("cotangents", 3, q, K), enable_fp_fusion=True,
         )
         delta_rule_gradients_kernel[(NT * B * H * NV,)](
-            beta, k, S_in, v, d_o, d_q, d_S_out, q, d_beta, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
+            d_o, beta, d_S_out, k, A_kept, inverse_kept, d_v, S_in, v, q, d_beta, d_k, d_q, B, T, N_STEPS, H=H, K=K,
+            V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=1, enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
         d_beta = d_beta.sum(0)
         d_k = d_k.sum(0)
+        d_q = d_q.sum(0)
     else:
         d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_beta = torch.empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
@@ -1435,10 +1483,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_f6d2df9acfaf", 0
+    name, tries = "seqc_delta_rule_11b412b73055", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_f6d2df9acfaf_{tries}"
+        name = f"seqc_delta_rule_11b412b73055_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

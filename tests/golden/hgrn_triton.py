@@ -563,38 +563,33 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves: by the model of the tiles, for
-# sm_90, bf16, D = 64.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
+# after the other: by the model of the tiles, for sm_90, bf16, D = 64.
 _PACE = {
-    "forward": (6, 1458, 12416),
-    "infer": (7, 1701, 12288),
-    "backward": (2, 970, 20608),
-    "states": (8, 1816, 8320),
-    "outputs": (7, 1701, 12416),
-    "cotangents": (8, 1944, 8320),
-    "gradients": (3, 1458, 20736),
+    "forward": (6, 1458, 12416, True),
+    "infer": (7, 1701, 12288, True),
+    "backward": (2, 970, 20608, True),
+    "states": (8, 1816, 8320, True),
+    "outputs": (7, 1701, 12416, False),
+    "cotangents": (8, 1944, 8320, True),
+    "gradients": (3, 1458, 20736, False),
 }
-# The two phases that do the same, and the nanoseconds that more launches take.
-_PHASES = {
-    "forward": ("states", "outputs", 2000),
-    "infer": ("states", "outputs", 2000),
-    "backward": ("cotangents", "gradients", 2000),
-}
+_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
 
 
-def _in_two(kernel, programs, pieces, blocks, x):
-    """Whether a kernel's work is sooner done in two: the first phase of `pieces` programs, the second all blocks at once."""
+def _in_phases(kernel, programs, blocks, x, **phases):
+    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
     if x.device.type != "cuda":
         return False
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
-    def time(name, programs, turns):
-        resident, busy, moved = _PACE[name]
+    def time(name, programs):
+        resident, busy, moved, walks = _PACE[name]
+        programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
         return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // 3350)
 
-    first, second, launches = _PHASES[kernel]
-    apart = time(first, pieces, blocks) + time(second, pieces * blocks, 1) + launches
-    return apart < time(kernel, programs, blocks)
+    apart = sum(time(name, count) for name, count in phases.items())
+    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
 
 
 _FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 64
@@ -633,7 +628,7 @@ def _forward_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     h_in = torch.empty((*blocks, D), dtype=torch.float32, device=x.device)
     o = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and cu_seqlens is None and _in_two("forward", B * ND, B * ND, NT, x):
+    if NT > 1 and cu_seqlens is None and _in_phases("forward", B * ND, NT, x, states=B * ND, outputs=B * ND):
         hgrn_states_kernel[(B * ND,)](
             h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
@@ -665,7 +660,7 @@ def _infer_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     ND = -(-D // BD)
     o = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and cu_seqlens is None and _in_two("infer", B * ND, B * ND, NT, x):
+    if NT > 1 and cu_seqlens is None and _in_phases("infer", B * ND, NT, x, states=B * ND, outputs=B * ND):
         h_in = torch.empty((*blocks, D), dtype=torch.float32, device=x.device)
         hgrn_states_kernel[(B * ND,)](
             h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
@@ -692,7 +687,7 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=Fa
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    if NT > 1 and cu_seqlens is None and _in_two("backward", B * ND, B * ND, NT, x):
+    if NT > 1 and cu_seqlens is None and _in_phases("backward", B * ND, NT, x, cotangents=B * ND, gradients=B * ND):
         d_h_out = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
         d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
         d_g = torch.empty((*x.shape[:2], D), dtype=g.dtype, device=x.device)
@@ -1107,10 +1102,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_d4596dd47028", 0
+    name, tries = "seqc_hgrn_669004983e87", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_d4596dd47028_{tries}"
+        name = f"seqc_hgrn_669004983e87_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]

@@ -776,38 +776,33 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves: by the model of the tiles, for
-# sm_90, bf16, H = 8, K = 64, V = 64.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
+# after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (4, 744, 6144),
-    "infer": (3, 736, 2048),
-    "backward": (4, 1303, 14848),
-    "states": (10, 407, 5120),
-    "outputs": (8, 1162, 6144),
-    "cotangents": (5, 600, 20480),
-    "gradients": (4, 1860, 51200),
+    "forward": (4, 744, 6144, True),
+    "infer": (3, 736, 2048, True),
+    "backward": (4, 1303, 14848, True),
+    "states": (10, 407, 5120, True),
+    "outputs": (8, 1162, 6144, False),
+    "cotangents": (5, 600, 20480, True),
+    "gradients": (4, 1860, 51200, False),
 }
-# The two phases that do the same, and the nanoseconds that more launches take.
-_PHASES = {
-    "forward": ("states", "outputs", 2000),
-    "infer": ("states", "outputs", 2000),
-    "backward": ("cotangents", "gradients", 2000),
-}
+_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
 
 
-def _in_two(kernel, programs, pieces, blocks, x):
-    """Whether a kernel's work is sooner done in two: the first phase of `pieces` programs, the second all blocks at once."""
+def _in_phases(kernel, programs, blocks, x, **phases):
+    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
     if x.device.type != "cuda":
         return False
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
-    def time(name, programs, turns):
-        resident, busy, moved = _PACE[name]
+    def time(name, programs):
+        resident, busy, moved, walks = _PACE[name]
+        programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
         return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // 3350)
 
-    first, second, launches = _PHASES[kernel]
-    apart = time(first, pieces, blocks) + time(second, pieces * blocks, 1) + launches
-    return apart < time(kernel, programs, blocks)
+    apart = sum(time(name, count) for name, count in phases.items())
+    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
 
 
 def _room(device):
@@ -899,7 +894,9 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_two("forward", B * H * NV, B * H * NV, NT, q):
+    if NT > 1 and cu_seqlens is None and _in_phases(
+        "forward", B * H * NV, NT, q, states=B * H * NV, outputs=B * H * NV,
+    ):
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
@@ -936,7 +933,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_two("infer", B * H * NV, B * H * NV, NT, q):
+    if NT > 1 and cu_seqlens is None and _in_phases("infer", B * H * NV, NT, q, states=B * H * NV, outputs=B * H * NV):
         S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
@@ -968,7 +965,10 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    if NT > 1 and cu_seqlens is None and _in_two("backward", B * H * NV, B * H * -(-V // min(_pad(V, 16), 64)), NT, q):
+    if NT > 1 and cu_seqlens is None and _in_phases(
+        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 64)),
+        gradients=B * H * -(-V // min(_pad(V, 16), 64)),
+    ):
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
@@ -1397,10 +1397,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_7069b2e115b2", 0
+    name, tries = "seqc_retention_505477d536d9", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_7069b2e115b2_{tries}"
+        name = f"seqc_retention_505477d536d9_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

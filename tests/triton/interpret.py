@@ -63,7 +63,7 @@ def main() -> None:
                 continue
             said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
             for few in (False, True) if block.rows > 1 and program.states else (False,):
-                made["_pad"].__globals__["_in_two"] = lambda *_, few=few: few
+                made["_pad"].__globals__["_in_phases"] = lambda *_, few=few, **__: few
                 for steps, hard, sizes in case["runs"][-2:] if few else case["runs"]:  # of the two kernels, the longest
                     drawn = draw(program, steps, sizes, hard=hard)
                     tolerance = HARD if hard else EASY
@@ -71,7 +71,7 @@ def main() -> None:
                         with np.errstate(all="ignore"):
                             compare(drawn, made["_forward_triton"], made["_backward_triton"], tolerance, torch.float32)
                     except AssertionError as error:
-                        said = said or f"T={steps} hard={hard} two kernels={few}: {' '.join(str(error).split())[:600]}"
+                        said = said or f"T={steps} hard={hard} phases={few}: {' '.join(str(error).split())[:600]}"
             if case.get("steps") and not program.no_step:
                 try:
                     drawn = draw(program, case["steps"], seed=3)

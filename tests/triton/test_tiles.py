@@ -35,8 +35,8 @@ def test_tiles_of_every_kernel(spec: str, target: str) -> None:
     found = chosen(SPECS / f"{spec}.seq", target)
     plan = schedule(found.block)
     assert tuple(found.tiles) == plan.kernels and all(one.why for one in found.kernels.values())
-    for tiles in found.tiles.values():
-        assert set(tiles.blocks) == set(plan.roles.blocked)
+    for name, tiles in found.tiles.items():
+        assert set(tiles.blocks) == set(plan.of(name).roles.blocked)
         assert all(size & (size - 1) == 0 and size >= 16 for size in tiles.blocks.values())
         assert tiles.warps in (1, 2, 4, 8) and tiles.stages in (1, 2, 3)
     again = chosen(SPECS / f"{spec}.seq", target)
@@ -120,8 +120,8 @@ def test_a_value_that_is_made_in_two_places_is_counted() -> None:
 
 
 def test_one_rule_says_when_blocks_run_in_parallel() -> None:
-    """The launcher's text and the report's function agree; few programs and many blocks take two kernels, many take one."""
-    rule = pacing(chosen(SPECS / "retention.seq"))
+    """The launcher's text and the report's function agree; few programs and many blocks take phases, many take one kernel."""
+    rule = pacing(chosen(SPECS / "delta_rule.seq"))
     device = SimpleNamespace(multi_processor_count=132)
     torch = SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _: device))
     made: dict[str, Any] = {"torch": torch}
@@ -129,7 +129,8 @@ def test_one_rule_says_when_blocks_run_in_parallel() -> None:
     x = SimpleNamespace(device=SimpleNamespace(type="cuda"))
     said = {}
     for kernel, programs, blocks in product(("forward", "infer", "backward"), (8, 128, 300, 4000), (2, 8, 64, 512)):
-        said[kernel, programs, blocks] = rule.in_two(kernel, programs, programs // 2, blocks, 132)
-        assert made["_in_two"](kernel, programs, programs // 2, blocks, x) == said[kernel, programs, blocks]
+        each = {name: programs // (2 if name == "pairs" else 1) for name in rule.apart[kernel]}
+        said[kernel, programs, blocks] = rule.in_phases(kernel, programs, blocks, 132, each)
+        assert made["_in_phases"](kernel, programs, blocks, x, **each) == said[kernel, programs, blocks]
     for kernel in ("forward", "infer", "backward"):
         assert said[kernel, 8, 512] and not said[kernel, 4000, 512]
