@@ -86,10 +86,16 @@ def assign_roles(block: Block) -> Roles:
 
 def _shared_least(block: Block, free: Iterable[str]) -> str | None:
     """The free dim of a state that the fewest inputs have, the last of equals: a tile of it shares all the work on the
-    others. None where every input has it."""
+    others. None where every input has it.
+
+    Not a dim whose indices have little to share: each has a matrix of the state, and matrices [t, s] of its own.
+    """
     program = block.program
-    states = [d for decl in program.states.values() for d in decl.dims]
-    having = {d: sum(d in decl.dims for decl in program.inputs.values()) for d in dict.fromkeys(states) if d in free}
+    pairs = {d for n in topological(block.forward.values()) if {ROW, COL} <= set(n.dims) for d in n.dims}
+    matrices = [decl.dims for decl in program.states.values() if sum(d not in free for d in decl.dims) > 1]
+    apart = {d for dims in matrices for d in dims if d in pairs}
+    states = dict.fromkeys(d for decl in program.states.values() for d in decl.dims if d in free and d not in apart)
+    having = {d: sum(d in decl.dims for decl in program.inputs.values()) for d in states}
     least = min(having.values(), default=len(program.inputs))
     return [d for d, count in having.items() if count == least][-1] if least < len(program.inputs) else None
 

@@ -194,11 +194,14 @@ def _in_pieces(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def lane(program: Program) -> str:
-    """The last dim of the widest state that nothing mixes: the one that a program holds many indices of; "" if none."""
+    """The last dim of the widest state that nothing mixes: the one that a program holds many indices of; "" if none.
+
+    Not the heads of a state of which a program holds a matrix: the first of three dims, or one before two that are mixed.
+    """
     free = free_dims(program.graph)
     places = [
         (i, d) for state in program.states.values() for i, d in enumerate(state.dims)
-        if d in free and (i > 0 or len(state.dims) <= 2)  # the first of three is a head
+        if d in free and (i > 0 or len(state.dims) <= 2) and sum(x not in free for x in state.dims[i + 1:]) <= 1
     ]
     return max(places, key=lambda p: p[0], default=(0, ""))[1]
 
