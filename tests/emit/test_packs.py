@@ -25,7 +25,7 @@ SPECS = ("gla", "delta_rule", "hgrn", "conv", "fsmn_centred", "lstm", "mamba", "
 SPECS += ("both_ways", "bidirectional_gru")
 SPECS += tuple(packed.BACKWARD + name for name in ("hgrn", "lstm", "conv", "layer"))
 # in the interpreter, which is slow, one of each kind
-INTERPRETED = ("gla", "hgrn", "conv", "fsmn_centred", "lstm", "mlstm", "lagged", "sampled", "layer", "both_ways")
+INTERPRETED = ("delta_rule", "hgrn", "conv", "fsmn_centred", "lstm", "mlstm", "lagged", "sampled", "layer", "both_ways")
 INTERPRETED += tuple(packed.BACKWARD + name for name in ("lstm", "conv"))
 
 

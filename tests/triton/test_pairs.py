@@ -1,0 +1,61 @@
+"""What kernels keep for each other: matrices over pairs of steps that need no state, for all blocks at once.
+
+That results and gradients are right is `test_kernels`': each spec in phases as well, at lengths that fill no block.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from seqc.backends.triton_gpu.kernel import Let, Store
+from seqc.backends.triton_gpu.pairs import CONTRACTIONS
+from seqc.backends.triton_gpu.schedule import Schedule, schedule
+from seqc.backends.triton_gpu.uses import walk
+from seqc.build import load
+from seqc.driver import lower
+from seqc.graph import COL, ROW, leaves
+
+SPECS = Path(__file__).parents[2] / "specs"
+
+
+def plan(spec: str) -> Schedule:
+    return schedule(lower(load(SPECS / f"{spec}.seq"), "chunkwise", 16))
+
+
+def computed(plan: Schedule, kernel: str) -> list[str]:
+    """The contractions over pairs of steps in a kernel that need no state and no cotangent."""
+    nodes = [item.node for item in walk(plan.kernel(kernel).body) if isinstance(item, Let)]
+    pairs = [n for n in nodes if n.op in CONTRACTIONS and {ROW, COL} <= set(n.dims)]
+    return [n.op for n in pairs if not any(x.text("kind") in ("state", "cot") for x in leaves([n]))]
+
+
+@pytest.mark.parametrize(
+    ("spec", "forward", "backward"),
+    [("gla", False, False), ("simple_gla", False, False), ("rebased", False, True), ("kda", True, True),
+     ("delta_product", True, True)],
+)  # fmt: skip
+def test_a_walk_from_block_to_block_has_products_with_states_alone(spec: str, forward: bool, backward: bool) -> None:
+    found = plan(spec)
+    assert found.apart["forward"] == (*["pairs"] * forward, "states", "outputs")
+    assert found.apart["backward"] == (*["pairs"] * backward, "cotangents", "gradients")
+    assert not computed(found, "states") and not computed(found, "cotangents")
+    assert ("pairs" in found.kernels) == backward
+
+
+def test_what_is_kept_is_stored_once_and_in_the_type_of_operands() -> None:
+    """One program for all pieces of V: what it stores has no such dim, and matrix products alone take it."""
+    found = plan("delta_rule")
+    pairs = found.kernel("pairs")
+    stores = [item for item in walk(pairs.body) if isinstance(item, Store)]
+    assert [item.array.name for item in stores] == ["inverse_kept", "A_kept"]
+    assert all(item.array.axes == ("B", "T", "H", "BT") and item.array.dtype == "io" for item in stores)
+    assert pairs.block_in_grid and "V" not in found.of("pairs").roles.split
+    for kernel in ("states", "outputs", "cotangents", "gradients"):
+        arrays = {a.name for a in found.kernel(kernel).arrays if a.role == "kept"}
+        assert arrays == ({"inverse_kept"} if kernel == "states" else {"inverse_kept", "A_kept"})
+
+
+def test_a_value_that_is_not_only_multiplied_is_kept_in_full() -> None:
+    """Of linear attention that is normalised, the sum of a row of A divides."""
+    (kept,) = [a for a in plan("linear_attention_normalized").kernel("pairs").arrays if a.role == "kept"]
+    assert kept.dtype == "carry"
