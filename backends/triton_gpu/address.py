@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
+from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
 from seqc.block import BATCH, COL, ROW
@@ -82,7 +82,7 @@ class Addresses:
         for i in range(len(axes) - 1):
             if axes[i] == BATCH and (axes[i + 1] == STEPS or (axes[i + 1] == BLOCKS and every_step)):
                 return (*axes[:i], SEQUENCE_ROWS, *axes[i + 2 :])
-            if axes[i] == BATCH and axes[i + 1] == BLOCKS and self.kernel.packs:
+            if axes[i].strip(PIECES) == BATCH and axes[i + 1] == BLOCKS:
                 return (*axes[:i], SEQUENCE_BLOCKS, *axes[i + 2 :])
         return array.axes
 
@@ -130,7 +130,7 @@ class Addresses:
         found = scope.look(key)
         if found:
             return found
-        late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, BLOCKS, SCRATCH) for i in used)
+        late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, SCRATCH) for i in used)
         home = scope if late else scope.root()
         suffix = self.suffix(array)
         if code.isidentifier():
@@ -151,9 +151,7 @@ class Addresses:
                     row = f"tl.maximum{row[:-1]}, 0)" if offset > 0 else f"tl.minimum{row[:-1]}, T - 1)"
             return f"{'first + ' if whole else ''}STEP * {row}"
         if axis == SEQUENCE_BLOCKS:
-            return f"{'first_block + ' if whole else ''}i_n"
-        if axis == BLOCKS:
-            return "i_n" if self.kernel.rows > 1 or self.kernel.every > 1 else "i_t"
+            return "i_s" if self.kernel.block_in_grid else f"{'first_block + ' if whole else ''}i_n"
         if axis == SCRATCH:
             return "(i_t - i_n * BT)" if self.kernel.rows == 1 else ""
         if axis.startswith(PIECES):
@@ -164,7 +162,9 @@ class Addresses:
         """The length of an array's axis."""
         if axis == SEQUENCE_ROWS:
             return "N_STEPS"
-        if axis in (STEPS, BLOCKS):
+        if axis == SEQUENCE_BLOCKS:
+            return ALL_BLOCKS
+        if axis == STEPS:
             return axis
         if axis == SCRATCH:
             return "BT"
@@ -214,7 +214,7 @@ class Addresses:
 
     def stride(self, later: tuple[str, ...], factor: tuple[str, ...] = ()) -> str:
         """` * T * (H * K)`: run-time extents first, so that a 64-bit index stays one."""
-        special = (SEQUENCE_ROWS, STEPS, BLOCKS, BATCH, PIECES + BATCH)
+        special = (SEQUENCE_ROWS, SEQUENCE_BLOCKS, STEPS, BATCH, PIECES + BATCH)
         runtime = [self.extent(a) for a in later if a in special]
         fixed = [*factor, *(self.extent(a) for a in later if self.extent(a) not in runtime)]
         text = "".join(f" * {x}" for x in runtime)
@@ -237,8 +237,7 @@ class Addresses:
                 home.lines.append(f"{name} = {arange}")
             elif dim == BATCH:  # a program does one sequence of a pack
                 count = names.tile(dim)
-                count = f"({count} if p_cu_seqlens is None else 1)" if self.kernel.packs else count
-                home.lines.append(f"{name} = {names.program(dim)} * {count} + {arange}")
+                home.lines.append(f"{name} = {names.program(dim)} * ({count} if p_cu_seqlens is None else 1) + {arange}")
             else:
                 home.lines.append(f"{name} = ({names.program(dim)} * {names.tile(dim)}).to(tl.int32) + {arange}")
         return name
@@ -268,8 +267,7 @@ class Addresses:
             home.known["m", name] = name
             o, extent, tile = self.positions(dim, scope), names.extent(dim), names.tile(dim)
             if dim == BATCH:
-                end = f"(B if p_cu_seqlens is None else {names.program(dim)} + 1)" if self.kernel.packs else "B"
-                home.lines.append(f"{name} = {o} < {end}")
+                home.lines.append(f"{name} = {o} < (B if p_cu_seqlens is None else {names.program(dim)} + 1)")
             else:
                 pieces = dim in self.roles.blocked or MARK in dim
                 whole = f"{extent} % {tile} == 0" if pieces else f"{extent} == {tile}"

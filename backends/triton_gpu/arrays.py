@@ -7,6 +7,7 @@ states are saved how often. It writes no addresses; those are `address`'s.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, COTANGENTS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.roles import Roles, is_time
@@ -74,15 +75,17 @@ class Arrays:
         return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key)
 
     def gradient(self, key: str, by_block: bool) -> Array:
+        """by_block: of a parameter every block leaves a part."""
         name = key[2:].replace("@-", "_ahead").replace("@", "_ago")
         base = key[2:].partition("@")[0]
-        if base in self.program.inputs:
-            axes: tuple[str, ...] = (BATCH, STEPS, *self.program.inputs[base].dims)
-            pieces = tuple(PIECES + d for d in self.missing(axes))
-        else:
-            axes = self.program.params[base].axes
-            pieces = ((BLOCKS,) if by_block else ()) + tuple(PIECES + d for d in self.missing(axes))
-        return Array(f"d_{name}", (*pieces, *axes), "grad", key, "carry" if pieces else "io")
+        decl = self.program.params.get(base)
+        axes = decl.axes if decl else (BATCH, STEPS, *self.program.inputs[base].dims)
+        axes = (*(PIECES + d for d in self.missing(axes)), *axes)
+        if decl and by_block:
+            batch = [a for a in axes if a.strip(PIECES) == BATCH]
+            axes = (*batch, BLOCKS, *(a for a in axes if a not in batch))
+        array = Array(f"d_{name}", axes, "grad", key)
+        return array if array.partial or BLOCKS in axes else replace(array, dtype="io")
 
     def factor(self, name: str, root: Node) -> Array:
         """[B, T, dims] of a factor of an outer product."""

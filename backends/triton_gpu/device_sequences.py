@@ -4,6 +4,7 @@ Comes in: nothing. Goes out: `SEQUENCES`, name -> text. The bounds of a pack sta
 
 Sequence i of a pack has the rows from cu[i] up to cu[i + 1]. Its blocks begin at cu[i] // BT + i in what has an entry per
 block: floor(cu[i + 1] / BT) - floor(cu[i] / BT) + 1 >= ceil((cu[i + 1] - cu[i]) / BT), so total // BT + N entries hold all.
+These beginnings increase with i, so an entry tells its sequence, and no table of blocks is needed.
 '''
 
 from __future__ import annotations
@@ -36,6 +37,29 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
     return at
 '''
 
+BLOCK_OF = '''
+@triton.jit
+def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
+    """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
+    if p_cu_seqlens is None:
+        NT = tl.cdiv(T, BT)
+        i_b = i_s // NT
+        i_n = i_s % NT
+    else:  # the last sequence whose blocks begin here or before: each turn leaves a 32nd of them
+        i_b = 0 * i_s
+        left = B
+        while left > 1:
+            part = tl.cdiv(left, 32)
+            o_part = tl.arange(0, 32) * part
+            bounds = tl.load(p_cu_seqlens + i_b + o_part, mask=o_part < left, other=0).to(tl.int64)
+            before = (bounds // BT + i_b + o_part <= i_s) & (o_part < left)
+            skipped = (tl.sum(before.to(tl.int32), 0) - 1) * part
+            i_b += skipped
+            left = tl.minimum(part, left - skipped)
+        i_n = i_s - (tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b)
+    return i_b, i_n.to(tl.int32)
+'''
+
 SEQUENCES_OF_A_TILE = '''
 @triton.jit
 def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
@@ -65,6 +89,7 @@ SEQUENCES: Mapping[str, str] = MappingProxyType(
     {
         "sequence": SEQUENCE.strip(),
         "first_block_of": FIRST_BLOCK_OF.strip(),
+        "block_of": BLOCK_OF.strip(),
         "sequences": SEQUENCES_OF_A_TILE.strip(),
         "first_blocks_of": FIRST_BLOCKS_OF.strip(),
     }

@@ -13,7 +13,7 @@ from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.extents import Tiles
-from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher
+from seqc.backends.triton_gpu.launcher import OF_EACH, SUPPORT, Launcher
 from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.pace import Pacing
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
@@ -51,6 +51,7 @@ def triton_kernels(
     kernels = [p.text for p in printed.values()]
     support = [SUPPORT, *([pacing.text()] if plan.phases else [])]
     support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
+    support += [OF_EACH] if any("_of_each(" in text for text in functions) else []
     if open_:
         blocks = {name: one.blocks for name, one in chosen.items()}
         lengths = {d: launcher.length_of_tile(d, printed.values()) for d in open_}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
+from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import base
 from seqc.backends.triton_gpu.schedule import Schedule
@@ -30,6 +30,11 @@ class Tiles:
     stages: int = 2
 
 
+def by_block(array: Array) -> bool:
+    """Whether the array is a gradient of which every block leaves a part."""
+    return array.role == "grad" and BLOCKS in array.axes
+
+
 class Extents:
     """The sizes of one schedule. printed: kernel name ("forward", ...) -> its text; open_: dims whose sizes at a call limit
     what fits a program (`room`)."""
@@ -41,8 +46,8 @@ class Extents:
         self.program, self.roles = schedule.block.program, schedule.roles
         program = self.program
         arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
-        self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "torch", "math", "tl", "x"}
-        self.taken |= {f"d_{safe_name(a)}" for a in arguments} | {"blocks", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
+        self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
+        self.taken |= {f"d_{safe_name(a)}" for a in arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
@@ -64,7 +69,9 @@ class Extents:
     def unpack(self, kernels: Sequence[Printed], saves: bool, rows: int) -> list[str]:
         """`B, T, H, K = q.shape`, and so on until every dim has its size; then what a pack and a direction change.
 
-        saves: whether the function allocates what has an entry per block; rows: of a block.
+        saves: whether the function allocates what has an entry per block; rows: of a block. With kernels of all blocks NT is
+        the number of blocks of a sequence, by which `in_two` chooses; of a pack, whose lengths the host does not know, that
+        of a sequence of mean length.
         """
         known: set[str] = set()
         lines = []
@@ -88,14 +95,18 @@ class Extents:
                 if dim.default is None:
                     raise SeqcBug("the Triton launcher", f"no tensor has the dim {d}, and it has no default")
                 lines.append(f"{self.dims[d]} = {dim.default}")
-        blocks = saves and rows > 1 and any(a.role == "saved" for k in kernels for a in k.arrays)
-        if rows > 1:
-            lines.append(f"NT = (T + {rows - 1}) // {rows}")
-        lines += ["blocks = B, NT"] if blocks else []
+        saves = saves and rows > 1 and any(a.role == "saved" for k in kernels for a in k.arrays)
+        apart = any(k.kernel.block_in_grid for k in kernels)
+        lines += [f"NT = (T + {rows - 1}) // {rows}"] if saves or apart else []
+        lines += ["N_BLOCKS = B * NT"] if saves or apart else []
         if any("N_STEPS" in k.runtime for k in kernels):
             lines.append("N_STEPS = B * T")
+        parts = any(map(by_block, (a for k in kernels for a in k.arrays)))
+        lines += ["empty = torch.empty"] if parts else []
         lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", f"{TAB}B = cu_seqlens.shape[0] - 1"]
-        lines += [f"{TAB}blocks = 1, T // {rows} + B"] if blocks else []
+        lines += [f"{TAB}NT = -(-T // ({rows} * max(B, 1)))  # of a sequence of mean length"] if apart else []
+        lines += [f"{TAB}N_BLOCKS = T // {rows} + B"] if saves or apart else []
+        lines += [f"{TAB}empty = torch.zeros  # some entries belong to no block, and count in sums"] if parts else []
         lines.append(f"{TAB}cu_seqlens = cu_seqlens.contiguous()")
         backwards = self.program.direction == "backward"
         lines.append(f"STEP = {'1 if reverse else -1' if backwards else '-1 if reverse else 1'}")
@@ -107,7 +118,7 @@ class Extents:
 
     def length(self, axis: str) -> str:
         """An axis of an array as a Python expression."""
-        if axis in (STEPS, BLOCKS):
+        if axis == STEPS:
             return axis
         if axis == SCRATCH:
             return str(self.rows_per_block())
@@ -118,12 +129,13 @@ class Extents:
 
     def allocate(self, array: Array) -> str:
         """`o = torch.empty(...)`."""
-        axes = [self.length(a) for a in array.axes]
-        for i, pair in enumerate(zip(array.axes, array.axes[1:], strict=False)):
-            if pair == (BATCH, STEPS) or (pair == (BATCH, BLOCKS) and self.rows_per_block() == 1):
-                axes[i : i + 2] = [f"*{self.any}.shape[:2]"]
-            elif pair == (BATCH, BLOCKS) and array.role == "saved":
-                axes[i : i + 2] = ["*blocks"]
+        axes: list[str] = []
+        for axis in array.axes:
+            if axis in (STEPS, BLOCKS):
+                every = axis == STEPS or self.rows_per_block() == 1
+                axes[-1] = f"*{self.any}.shape[:2]" if every else "N_BLOCKS"
+            else:
+                axes.append(self.length(axis))
         shape = ", ".join(axes)
         kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
         if array.role == "kept" and array.dtype == "io":
@@ -131,7 +143,8 @@ class Extents:
         if array.role == "grad" and array.dtype == "io":
             source = array.source[2:].partition("@")[0]
             kind = f"{safe_name(source)}.dtype"
-        return f"{self.local(array.name)} = torch.empty(({shape}{',' if len(axes) == 1 else ''}), " \
+        make = "" if by_block(array) else "torch."
+        return f"{self.local(array.name)} = {make}empty(({shape}{',' if len(axes) == 1 else ''}), " \
             f"dtype={kind}, device={self.any}.device)"
 
     def local(self, name: str) -> str:
@@ -172,7 +185,7 @@ class Extents:
 
     def grid(self, printed: Printed) -> str:
         """The number of programs."""
-        counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.length(one) for one in printed.grid]
+        counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.dims.get(one, one) for one in printed.grid]
         return " * ".join(counts) or "1"
 
     def phases(self, whole: Printed) -> list[Printed]:
@@ -187,6 +200,6 @@ class Extents:
             here = size[0].partition(" = ")[2] if size != before else ""
             if here:
                 counts.append(f"-(-{self.dims[axis[1:]]} // {here})")
-            elif axis != BLOCKS:
-                counts.append(self.counts.get(axis[1:], "") or self.length(axis))
+            else:
+                counts.append(self.counts.get(axis[1:], "") or self.length(BATCH if axis == ALL_BLOCKS else axis))
         return " * ".join(counts) or "1"

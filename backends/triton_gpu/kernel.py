@@ -14,7 +14,8 @@ from seqc.graph import Node
 
 # Axes of arrays that are no dims of the graph.
 STEPS = "T"  # the sequence
-BLOCKS = "NT"  # one entry per block
+BLOCKS = "NT"  # one entry per block; the batch stands before it, and both are one axis in memory
+ALL_BLOCKS = "N_BLOCKS"  # in a grid: one program per entry of the batch and the blocks together
 SCRATCH = "BT"  # one entry per step of a block
 COTANGENTS = "cotangents"  # the source of a kept value that depends on cotangents, and is linear in them
 PIECES = "#"  # "#V": one entry per piece of the blocked dim V, or per index of the grid dim V: partial results
@@ -134,7 +135,6 @@ Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum |
 class Kernel:
     """One kernel. block_in_grid: each program does one block. rows: steps of a block as a tile axis, 1 in form "step".
 
-    packs: whether a program may do a sequence of a pack; others know whole batches only.
     every: form "step": steps between two saved states (1: no inner loop).
     """
 
@@ -145,7 +145,6 @@ class Kernel:
     rows: int
     every: int = 1
     block_in_grid: bool = False
-    packs: bool = True
     results: tuple[Array, ...] = field(default=())
 
     def loops(self) -> list[Loop]:

@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqc.backends.triton_gpu.extents import TAB, Extents
-from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, Array
+from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
 from seqc.backends.triton_gpu.print_kernel import SETTINGS, Printed
 from seqc.backends.triton_gpu.values import host_code
+from seqc.block import BATCH
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
 from seqc.emit.text import lay
 from seqc.graph import Node
 from seqc.program import TensorDecl
+
+OF_EACH = '''
+def _of_each(parts, B, cu_seqlens, rows):
+    """[B, ...]: for each sequence, the sum of what its blocks of so many rows left. parts: [N_BLOCKS, ...]"""
+    if cu_seqlens is None:
+        return parts.unflatten(0, (B, -1)).sum(1)
+    begins = cu_seqlens // rows + torch.arange(B + 1, dtype=cu_seqlens.dtype, device=cu_seqlens.device)
+    return torch.segment_reduce(parts, "sum", offsets=begins, axis=0, unsafe=True)
+'''
 
 FEW = "_FEW_STEPS"
 KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
@@ -67,7 +77,7 @@ class Launcher(Extents):
         """The test whether phases do a kernel's work."""
         given = [f'"{whole.kernel.name}"', self.grid(whole), "NT", self.any]
         given += [f"{one.kernel.name}={self.programs(one, whole, phases)}" for one in phases]
-        flat = f"if NT > 1 and cu_seqlens is None and _in_phases({', '.join(given)}):"
+        flat = f"if NT > 1 and _in_phases({', '.join(given)}):"
         head = flat[: flat.index(given[0])]
         return [flat] if len(flat) <= 116 else [head, *(TAB + line for line in _fill(given, 108)), "):"]
 
@@ -184,12 +194,15 @@ class Launcher(Extents):
 
     def add_up(self, array: Array) -> str:
         """The sum of the programs' parts, if there are any."""
-        parts = [i for i, a in enumerate(array.axes) if a.startswith(PIECES) or (array.role == "grad" and a == BLOCKS)]
-        if array.role != "grad" or not parts:
+        name, axes = self.local(array.name), [a for a in array.axes if a not in (STEPS, BLOCKS)]
+        parts = [i for i, a in enumerate(axes) if a.startswith(PIECES)]
+        if array.role != "grad":
             return ""
         over = str(parts[0]) if len(parts) == 1 else str(tuple(parts))
-        name = self.local(array.name)
-        return f"{name} = {name}.sum({over})"
+        code = f"{name}.sum({over})" if parts else name
+        if by_block(array) and BATCH in axes:
+            code = f"_of_each({code}, B, cu_seqlens, {self.rows_per_block()})"
+        return f"{name} = {code}" if code != name else ""
 
     def input_gradient(self, x: str, decl: TensorDecl) -> list[str]:
         """Add what flows back through shifted reads; zeros where nothing does."""
@@ -234,12 +247,11 @@ class Launcher(Extents):
     def saved(self) -> tuple[Saved, ...]:
         """What forward gives to backward."""
         rows = self.rows_per_block()
-        blocks = f"(T + {rows - 1}) // {rows}" if rows > 1 else "T"
+        blocks, packed = ([f"B * ((T + {rows - 1}) // {rows})"], [f"T // {rows} + B"]) if rows > 1 else (["B", "T"], ["1", "T"])
         out = []
         for s in self.schedule.saved:
-            batch, *dims = map(dim_name, self.program.states[s].axes)
-            packed = ("1", f"T // {rows} + B" if rows > 1 else "T", *dims)
-            out.append(Saved(f"{s}_in", (batch, blocks, *dims), packed=packed))
+            dims = [dim_name(d) for d in self.program.states[s].dims]
+            out.append(Saved(f"{s}_in", (*blocks, *dims), packed=(*packed, *dims)))
         return tuple(out)
 
 

@@ -49,7 +49,7 @@ class Pacing:
 
     def in_phases(self, kernel: str, programs: int, blocks: int, units: int, phases: Mapping[str, int]) -> bool:
         """Whether the phases are faster than `kernel`. programs, phases: how many programs each has, of one block where
-        each does one; units: of the device. A single block takes the one kernel whatever this says."""
+        each does one; blocks: of a sequence; units: of the device. A single block takes the one kernel whatever this says."""
         times = (self.pace(name).time(count, blocks, units, self.bandwidth) for name, count in phases.items())
         return sum(times) + self.more(kernel) < self.pace(kernel).time(programs, blocks, units, self.bandwidth)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, Addresses, Scope
 from seqc.backends.triton_gpu.kernel import (
+    ALL_BLOCKS,
     PIECES,
     Add,
     Advance,
@@ -57,7 +58,7 @@ class Printed:
     scalars: tuple[tuple[str, Node], ...]  # (argument, its value)
     in_dots: tuple[str, ...]
     turned: Mapping[Node, str]  # products whose left operand is the transposed result of another -> dim of their rows
-    grid: tuple[str, ...]  # what the programs are: "NT", a dim, or "#" + a blocked dim; the last runs fastest
+    grid: tuple[str, ...]  # what the programs are: "N_BLOCKS", a dim, or "#" + a blocked dim; the last runs fastest
 
 
 def print_kernel(schedule: Schedule, kernel: Kernel) -> Printed:
@@ -92,7 +93,7 @@ class _Printer:
         text = "\n".join(self.scope.lines)
         tile_dims = [d for d in (BATCH, *self.program.dims) if _word(names.block[d], text)]
         dims = [d for d in self.program.dims if _word(names.dims[d], text)]
-        runtime = tuple(x for x in ("B", "T", "N_STEPS") if _word(x, text))
+        runtime = tuple(x for x in ("B", "T", "N_STEPS", ALL_BLOCKS) if _word(x, text))
         scalars = tuple((name, n) for n, name in self.values.scalars.items())
         needs_bt = _word("BT", text)
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
@@ -117,9 +118,9 @@ class _Printer:
     def grid(self) -> tuple[str, ...]:
         """What the programs are, the slowest first."""
         roles = self.roles
-        batch = (PIECES + BATCH,) if BATCH in roles.blocked else ()
-        blocks = ("NT",) if self.kernel.block_in_grid else ()
-        return (*blocks, *batch, *roles.grid, *(PIECES + d for d in roles.blocked if d != BATCH))
+        batch = (PIECES + BATCH,) if BATCH in roles.blocked else (BATCH,)
+        first = (ALL_BLOCKS,) if self.kernel.block_in_grid else batch
+        return (*first, *(d for d in roles.grid if d != BATCH), *(PIECES + d for d in roles.blocked if d != BATCH))
 
     def setup_programs(self) -> None:
         """Program id -> one index per grid dim."""
@@ -127,8 +128,8 @@ class _Printer:
         grid = self.grid()
         counts = []
         for one in grid:
-            if one == "NT":
-                counts.append("NT")
+            if one == ALL_BLOCKS:
+                counts.append(one)
             elif one.startswith(PIECES):
                 dim = one[1:]
                 count, tile = names.count[dim], names.block[dim]
@@ -137,9 +138,7 @@ class _Printer:
                 counts.append(count)
             else:
                 counts.append(names.dims[one])
-        if self.kernel.block_in_grid:
-            lines.append("NT = tl.cdiv(T, BT)")
-        index = ["i_n" if g == "NT" else names.program(g.strip(PIECES)) for g in grid]
+        index = ["i_s" if g == ALL_BLOCKS else names.program(g.strip(PIECES)) for g in grid]
         if len(grid) == 1:
             lines.append(f"{index[0]} = tl.program_id(0).to(tl.int64)")
         else:
@@ -149,24 +148,26 @@ class _Printer:
                 code = "i_p" if not inner else f"i_p // {inner[0]}" if len(inner) == 1 else f"i_p // ({' * '.join(inner)})"
                 lines.append(f"{index[i]} = {code}{f' % {counts[i]}' if i else ''}")
         if self.kernel.block_in_grid:
-            lines += ["i_n = i_n.to(tl.int32)", "i_0 = i_n * BT"]
+            lines.append(f"{names.program(BATCH)}, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)")
+            lines.append("i_0 = i_n * BT")
         self.setup_sequence()
 
     def setup_sequence(self) -> None:
         """Where the program's sequence begins, and its length."""
-        lines, bounds = self.scope.lines, "p_cu_seqlens" if self.kernel.packs else "None"
+        lines = self.scope.lines
         which = self.names.program(BATCH)
         if BATCH in self.roles.blocked:
             which = f"{which}, {self.addresses.positions(BATCH, self.scope)}"
         tiles = "s" if BATCH in self.roles.blocked else ""
-        lines.append(f"first, T = sequence{tiles}({bounds}, {which}, T, STEP)")
+        lines.append(f"first, T = sequence{tiles}(p_cu_seqlens, {which}, T, STEP)")
         if self.kernel.block_in_grid:
+            lines += ["if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here", f"{TAB}return"]
             return
         merged = [self.addresses.merged(a) for a in self.kernel.arrays]
         if self.uses_blocks() or any(SEQUENCE_BLOCKS in axes for axes in merged):
             lines.append("NT = tl.cdiv(T, BT)")
         if any(SEQUENCE_BLOCKS in axes for axes in merged):
-            lines.append(f"first_block = first_block{tiles}_of({bounds}, {which}, NT, BT)")
+            lines.append(f"first_block = first_block{tiles}_of(p_cu_seqlens, {which}, NT, BT)")
 
     def uses_blocks(self) -> bool:
         return any(loop.over == "blocks" for loop in self.kernel.loops()) or (self.stores_blocks() and self.kernel.every > 1)

@@ -336,8 +336,7 @@ class _Scheduler(Bodies):
                 todo = [*item.body, *todo]
             elif isinstance(item, Load | Store | StoreSum):
                 arrays.setdefault(item.array.name, item.array)
-        packs = what in ("forward", "infer", "backward")
-        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.arrays.every, block_in_grid, packs)
+        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.arrays.every, block_in_grid)
 
 
 def _whole_arrays(item: Item) -> Item:

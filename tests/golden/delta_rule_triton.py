@@ -274,6 +274,28 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
     return at
 
 
+@_jit
+def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
+    """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
+    if p_cu_seqlens is None:
+        NT = tl.cdiv(T, BT)
+        i_b = i_s // NT
+        i_n = i_s % NT
+    else:  # the last sequence whose blocks begin here or before: each turn leaves a 32nd of them
+        i_b = 0 * i_s
+        left = B
+        while left > 1:
+            part = tl.cdiv(left, 32)
+            o_part = tl.arange(0, 32) * part
+            bounds = tl.load(p_cu_seqlens + i_b + o_part, mask=o_part < left, other=0).to(tl.int64)
+            before = (bounds // BT + i_b + o_part <= i_s) & (o_part < left)
+            skipped = (tl.sum(before.to(tl.int32), 0) - 1) * part
+            i_b += skipped
+            left = tl.minimum(part, left - skipped)
+        i_n = i_s - (tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b)
+    return i_b, i_n.to(tl.int32)
+
+
 @_jit(do_not_specialize=['T'])
 def delta_rule_forward_kernel(
     p_S_0, p_S_in, p_beta, p_k, p_q, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
@@ -498,18 +520,18 @@ def delta_rule_backward_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def delta_rule_pairs_kernel(
-    p_beta, p_k, p_inverse_kept, p_q, p_A_kept, B, T, H: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
-    BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_beta, p_k, p_inverse_kept, p_q, p_A_kept, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    BK: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once."""
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
-    i_b = i_p // H % B
-    i_n = i_p // (B * H)
-    i_n = i_n.to(tl.int32)
+    i_s = i_p // H
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
     at_th = (first + STEP * i_0) * H + i_h
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -537,8 +559,8 @@ def delta_rule_pairs_kernel(
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_states_kernel(
-    p_S_0, p_S_in, p_beta, p_k, p_v, p_inverse_kept, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    p_S_0, p_S_in, p_beta, p_k, p_v, p_inverse_kept, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
@@ -547,8 +569,9 @@ def delta_rule_states_kernel(
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -560,7 +583,7 @@ def delta_rule_states_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         at_th = (first + STEP * i_0) * H + i_h
         o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -589,21 +612,21 @@ def delta_rule_states_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def delta_rule_outputs_kernel(
-    p_q, p_S_in, p_k, p_v, p_inverse_kept, p_A_kept, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_q, p_S_in, p_k, p_v, p_inverse_kept, p_A_kept, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second of two: the outputs of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
-    i_b = i_p // (H * NV) % B
-    i_n = i_p // (B * H * NV)
-    i_n = i_n.to(tl.int32)
+    i_s = i_p // (H * NV)
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -611,7 +634,7 @@ def delta_rule_outputs_kernel(
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    at_nhkv = ((i_s * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
@@ -639,9 +662,9 @@ def delta_rule_outputs_kernel(
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_cotangents_kernel(
-    p_d_S_T, p_d_S_out, p_beta, p_k, p_d_o, p_A_kept, p_inverse_kept, p_q, p_d_S_0, T, H: tl.constexpr,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_d_S_T, p_d_S_out, p_beta, p_k, p_d_o, p_A_kept, p_inverse_kept, p_q, p_d_S_0, p_cu_seqlens, T,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
+    SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -649,8 +672,9 @@ def delta_rule_cotangents_kernel(
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -662,7 +686,7 @@ def delta_rule_cotangents_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
         at_th = (first + STEP * i_0) * H + i_h
         o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -698,21 +722,22 @@ def delta_rule_cotangents_kernel(
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def delta_rule_gradients_kernel(
-    p_d_o, p_beta, p_d_S_out, p_k, p_A_kept, p_inverse_kept, p_d_v, p_S_in, p_v, p_q, p_d_beta, p_d_k, p_d_q, B, T,
-    N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_d_o, p_beta, p_d_S_out, p_k, p_A_kept, p_inverse_kept, p_d_v, p_S_in, p_v, p_q, p_d_beta, p_d_k, p_d_q,
+    p_cu_seqlens, B, T, N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
+    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Second of two: the gradients of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
-    i_b = i_p // (H * NV) % B
-    i_n = i_p // (B * H * NV)
-    i_n = i_n.to(tl.int32)
+    i_s = i_p // (H * NV)
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -727,7 +752,7 @@ def delta_rule_gradients_kernel(
     o_th = o_r * (STEP * H)
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
     b_beta_in = tl.where(m_t, b_beta, 0.0)
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    at_nhkv = ((i_s * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_k = (o_k < K) | (K == BK)
@@ -941,35 +966,35 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 31) // 32
-    blocks = B, NT
+    N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 32 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
+    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_phases(
-        "forward", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV,
-    ):
+    if NT > 1 and _in_phases("forward", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV):
         inverse_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
         A_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
-        delta_rule_pairs_kernel[(NT * B * H,)](
-            beta, k, inverse_kept, q, A_kept, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=1, enable_fp_fusion=True,
+        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
+            beta, k, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, inverse_kept, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
-        delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            q, S_in, k, v, inverse_kept, A_kept, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        delta_rule_outputs_kernel[(N_BLOCKS * H * NV,)](
+            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
@@ -987,10 +1012,11 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 31) // 32
-    blocks = B, NT
+    N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 32 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
@@ -999,23 +1025,22 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_phases(
-        "infer", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV,
-    ):
+    if NT > 1 and _in_phases("infer", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV):
         inverse_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
         A_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
-        S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
-        delta_rule_pairs_kernel[(NT * B * H,)](
-            beta, k, inverse_kept, q, A_kept, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=1, enable_fp_fusion=True,
+        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
+            beta, k, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, inverse_kept, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
-        delta_rule_outputs_kernel[(NT * B * H * NV,)](
-            q, S_in, k, v, inverse_kept, A_kept, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        delta_rule_outputs_kernel[(N_BLOCKS * H * NV,)](
+            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
     else:
         delta_rule_infer_kernel[(B * H * NV,)](
@@ -1031,16 +1056,19 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 31) // 32
+    N_BLOCKS = B * NT
     N_STEPS = B * T
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    if NT > 1 and cu_seqlens is None and _in_phases(
+    if NT > 1 and _in_phases(
         "backward", B * H * NV, NT, q, pairs=B * H, cotangents=B * H * -(-V // min(_pad(V, 16), 64)),
         gradients=B * H * -(-V // min(_pad(V, 16), 64)),
     ):
@@ -1048,25 +1076,25 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
         NV = -(-V // BV)
         inverse_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
         A_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
-        d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+        d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_beta = torch.empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        delta_rule_pairs_kernel[(NT * B * H,)](
-            beta, k, inverse_kept, q, A_kept, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=1, enable_fp_fusion=True,
+        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
+            beta, k, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         delta_rule_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, beta, k, d_o, A_kept, inverse_kept, q, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            d_S_T, d_S_out, beta, k, d_o, A_kept, inverse_kept, q, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=_stages("cotangents", 3, q, K), enable_fp_fusion=True,
         )
-        delta_rule_gradients_kernel[(NT * B * H * NV,)](
-            d_o, beta, d_S_out, k, A_kept, inverse_kept, d_v, S_in, v, q, d_beta, d_k, d_q, B, T, N_STEPS, H=H, K=K,
-            V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=1, enable_fp_fusion=True,
+        delta_rule_gradients_kernel[(N_BLOCKS * H * NV,)](
+            d_o, beta, d_S_out, k, A_kept, inverse_kept, d_v, S_in, v, q, d_beta, d_k, d_q, cu_seqlens, B, T, N_STEPS,
+            H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_beta = d_beta.sum(0)
         d_k = d_k.sum(0)
@@ -1199,8 +1227,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((1, T // 32 + B, H, K, V), carry)]
-    return [((B, (T + 31) // 32, H, K, V), carry)]
+        return [((T // 32 + B, H, K, V), carry)]
+    return [((B * ((T + 31) // 32), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1483,10 +1511,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_11b412b73055", 0
+    name, tries = "seqc_delta_rule_5ef431a88cd0", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_11b412b73055_{tries}"
+        name = f"seqc_delta_rule_5ef431a88cd0_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -394,6 +394,28 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
     return at
 
 
+@_jit
+def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
+    """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
+    if p_cu_seqlens is None:
+        NT = tl.cdiv(T, BT)
+        i_b = i_s // NT
+        i_n = i_s % NT
+    else:  # the last sequence whose blocks begin here or before: each turn leaves a 32nd of them
+        i_b = 0 * i_s
+        left = B
+        while left > 1:
+            part = tl.cdiv(left, 32)
+            o_part = tl.arange(0, 32) * part
+            bounds = tl.load(p_cu_seqlens + i_b + o_part, mask=o_part < left, other=0).to(tl.int64)
+            before = (bounds // BT + i_b + o_part <= i_s) & (o_part < left)
+            skipped = (tl.sum(before.to(tl.int32), 0) - 1) * part
+            i_b += skipped
+            left = tl.minimum(part, left - skipped)
+        i_n = i_s - (tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b)
+    return i_b, i_n.to(tl.int32)
+
+
 @_jit(do_not_specialize=['T'])
 def gla_forward_kernel(
     p_S_0, p_S_in, p_q, p_k, p_g, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
@@ -724,8 +746,9 @@ def gla_backward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def gla_states_kernel(
-    p_S_0, p_S_in, p_g, p_v, p_k, p_S_T, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_S_0, p_S_in, p_g, p_v, p_k, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -733,8 +756,9 @@ def gla_states_kernel(
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -746,7 +770,7 @@ def gla_states_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -771,21 +795,21 @@ def gla_states_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_outputs_kernel(
-    p_q, p_g, p_S_in, p_k, p_v, p_o, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_q, p_g, p_S_in, p_k, p_v, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second of two: the outputs of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
-    i_b = i_p // (H * NV) % B
-    i_n = i_p // (B * H * NV)
-    i_n = i_n.to(tl.int32)
+    i_s = i_p // (H * NV)
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -799,7 +823,7 @@ def gla_outputs_kernel(
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
     b_x = b_q * b_from_start
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    at_nhkv = ((i_s * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
@@ -851,9 +875,9 @@ def gla_outputs_kernel(
 
 @_jit(do_not_specialize=['T'])
 def gla_cotangents_kernel(
-    p_d_S_T, p_d_S_out, p_g, p_q, p_d_o, p_d_S_0, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_d_S_T, p_d_S_out, p_g, p_q, p_d_o, p_d_S_0, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
     NV: tl.constexpr = tl.cdiv(V, BV)
@@ -861,8 +885,9 @@ def gla_cotangents_kernel(
     i_v = i_p % NV
     i_h = i_p // NV % H
     i_b = i_p // (H * NV)
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -874,7 +899,7 @@ def gla_cotangents_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -899,21 +924,21 @@ def gla_cotangents_kernel(
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def gla_gradients_kernel(
-    p_q, p_k, p_v, p_d_o, p_g, p_d_S_out, p_S_in, p_d_g, p_d_q, p_d_k, p_d_v, B, T, N_STEPS, H: tl.constexpr,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_q, p_k, p_v, p_d_o, p_g, p_d_S_out, p_S_in, p_d_g, p_d_q, p_d_k, p_d_v, p_cu_seqlens, B, T, N_STEPS,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
+    SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second of two: the gradients of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
-    i_b = i_p // (H * NV) % B
-    i_n = i_p // (B * H * NV)
-    i_n = i_n.to(tl.int32)
+    i_s = i_p // (H * NV)
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] == o_t[None, :])
     at_thk = ((first + STEP * i_0) * H + i_h) * K
@@ -956,7 +981,7 @@ def gla_gradients_kernel(
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
     b_to_end = tl.exp(b_log_decay_sum_rest)
     b_x_8 = b_k_in * b_to_end
-    at_nhkv = (((i_b * NT + i_n) * H + i_h) * K) * V
+    at_nhkv = ((i_s * H + i_h) * K) * V
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
@@ -1098,10 +1123,10 @@ _PACE = {
     "forward": (2, 1386, 6656, True),
     "infer": (3, 1377, 2560, True),
     "backward": (2, 3670, 26624, True),
-    "states": (7, 777, 11264, True),
-    "outputs": (5, 1990, 13312, False),
-    "cotangents": (5, 840, 22528, True),
-    "gradients": (2, 3580, 57344, False),
+    "states": (4, 478, 11264, True),
+    "outputs": (4, 1798, 13312, False),
+    "cotangents": (3, 535, 22528, True),
+    "gradients": (2, 3477, 57344, False),
 }
 _MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
 
@@ -1197,32 +1222,33 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
-    blocks = B, NT
+    N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 16 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
+    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_phases(
+    if NT > 1 and _in_phases(
         "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
         outputs=B * H * -(-V // min(_pad(V, 16), 32)),
     ):
         BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
-        gla_outputs_kernel[(NT * B * H * NV,)](
-            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        gla_outputs_kernel[(N_BLOCKS * H * NV,)](
+            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
@@ -1240,10 +1266,11 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
-    blocks = B, NT
+    N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 16 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
@@ -1252,20 +1279,20 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and cu_seqlens is None and _in_phases(
+    if NT > 1 and _in_phases(
         "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
         outputs=B * H * -(-V // min(_pad(V, 16), 32)),
     ):
         BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
-        S_in = torch.empty((*blocks, H, K, V), dtype=torch.float32, device=q.device)
+        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, v, k, S_T, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
         )
-        gla_outputs_kernel[(NT * B * H * NV,)](
-            q, g, S_in, k, v, o, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        gla_outputs_kernel[(N_BLOCKS * H * NV,)](
+            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_infer_kernel[(B * H * NV,)](
@@ -1280,35 +1307,38 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 15) // 16
+    N_BLOCKS = B * NT
     N_STEPS = B * T
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    if NT > 1 and cu_seqlens is None and _in_phases(
+    if NT > 1 and _in_phases(
         "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 64)),
         gradients=B * H * -(-V // min(_pad(V, 16), 64)),
     ):
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        d_S_out = torch.empty((B, NT, H, K, V), dtype=torch.float32, device=q.device)
+        d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, g, q, d_o, d_S_0, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K),
+            d_S_T, d_S_out, g, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K),
             enable_fp_fusion=True,
         )
-        gla_gradients_kernel[(NT * B * H * NV,)](
-            q, k, v, d_o, g, d_S_out, S_in, d_g, d_q, d_k, d_v, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+        gla_gradients_kernel[(N_BLOCKS * H * NV,)](
+            q, k, v, d_o, g, d_S_out, S_in, d_g, d_q, d_k, d_v, cu_seqlens, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
         d_g = d_g.sum(0)
@@ -1442,8 +1472,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((1, T // 16 + B, H, K, V), carry)]
-    return [((B, (T + 15) // 16, H, K, V), carry)]
+        return [((T // 16 + B, H, K, V), carry)]
+    return [((B * ((T + 15) // 16), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1726,10 +1756,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_3ff84da96cf3", 0
+    name, tries = "seqc_gla_84fc38ec99d0", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_3ff84da96cf3_{tries}"
+        name = f"seqc_gla_84fc38ec99d0_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

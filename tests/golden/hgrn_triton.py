@@ -252,6 +252,28 @@ def first_block_of(p_cu_seqlens, i_b, NT, BT: tl.constexpr):
     return at
 
 
+@_jit
+def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
+    """(sequence, its block) at entry i_s of what has an entry per block; past the sequence's end where no block is there."""
+    if p_cu_seqlens is None:
+        NT = tl.cdiv(T, BT)
+        i_b = i_s // NT
+        i_n = i_s % NT
+    else:  # the last sequence whose blocks begin here or before: each turn leaves a 32nd of them
+        i_b = 0 * i_s
+        left = B
+        while left > 1:
+            part = tl.cdiv(left, 32)
+            o_part = tl.arange(0, 32) * part
+            bounds = tl.load(p_cu_seqlens + i_b + o_part, mask=o_part < left, other=0).to(tl.int64)
+            before = (bounds // BT + i_b + o_part <= i_s) & (o_part < left)
+            skipped = (tl.sum(before.to(tl.int32), 0) - 1) * part
+            i_b += skipped
+            left = tl.minimum(part, left - skipped)
+        i_n = i_s - (tl.load(p_cu_seqlens + i_b).to(tl.int64) // BT + i_b)
+    return i_b, i_n.to(tl.int32)
+
+
 @_jit(do_not_specialize=['T'])
 def hgrn_forward_kernel(
     p_h_0, p_h_in, p_g, p_x, p_o, p_h_T, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
@@ -378,15 +400,17 @@ def hgrn_backward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def hgrn_states_kernel(
-    p_h_0, p_h_in, p_g, p_x, p_h_T, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr,
+    p_h_0, p_h_in, p_g, p_x, p_h_T, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
     ND: tl.constexpr = tl.cdiv(D, BD)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
     i_b = i_p // ND
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     at_d = i_b * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
@@ -394,7 +418,7 @@ def hgrn_states_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_nd = (i_b * NT + i_n) * D
+        at_nd = (first_block + i_n) * D
         tl.store(p_h_in + at_nd + o_d, b_h, mask=m_d)
         at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -412,19 +436,20 @@ def hgrn_states_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def hgrn_outputs_kernel(
-    p_h_in, p_g, p_x, p_o, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr,
+    p_h_in, p_g, p_x, p_o, p_cu_seqlens, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Second of two: the outputs of all blocks at once."""
     ND: tl.constexpr = tl.cdiv(D, BD)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
-    i_b = i_p // ND % B
-    i_n = i_p // (B * ND)
-    i_n = i_n.to(tl.int32)
+    i_s = i_p // ND
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
-    first, T = sequence(None, i_b, T, STEP)
-    at_nd = (i_b * NT + i_n) * D
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
+    at_nd = i_s * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
     b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
@@ -443,7 +468,7 @@ def hgrn_outputs_kernel(
 
 @_jit(do_not_specialize=['T'])
 def hgrn_cotangents_kernel(
-    p_d_h_T, p_d_h_out, p_g, p_d_o, p_d_h_0, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
+    p_d_h_T, p_d_h_out, p_g, p_d_o, p_d_h_0, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
     ADD_VALUE: tl.constexpr, STEP: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
@@ -451,8 +476,9 @@ def hgrn_cotangents_kernel(
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
     i_b = i_p // ND
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t == BT + -1)
     b_x = 0.0
@@ -462,7 +488,7 @@ def hgrn_cotangents_kernel(
     b_dh = tl.load(p_d_h_T + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nd = (i_b * NT + i_n) * D
+        at_nd = (first_block + i_n) * D
         tl.store(p_d_h_out + at_nd + o_d, b_dh, mask=m_d)
         at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
@@ -482,24 +508,24 @@ def hgrn_cotangents_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def hgrn_gradients_kernel(
-    p_h_in, p_d_h_out, p_g, p_x, p_d_o, p_d_g, p_d_x, B, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
-    ADD_VALUE: tl.constexpr, STEP: tl.constexpr,
+    p_h_in, p_d_h_out, p_g, p_x, p_d_o, p_d_g, p_d_x, p_cu_seqlens, B, T, D: tl.constexpr, BD: tl.constexpr,
+    BT: tl.constexpr, ADD_VALUE: tl.constexpr, STEP: tl.constexpr,
 ):
     """Second of two: the gradients of all blocks at once."""
     ND: tl.constexpr = tl.cdiv(D, BD)
-    NT = tl.cdiv(T, BT)
     i_p = tl.program_id(0).to(tl.int64)
     i_d = i_p % ND
-    i_b = i_p // ND % B
-    i_n = i_p // (B * ND)
-    i_n = i_n.to(tl.int32)
+    i_s = i_p // ND
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
-    first, T = sequence(None, i_b, T, STEP)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
     o_t = tl.arange(0, BT)
     m_pair = (o_t == BT + -1)
     b_x = 0.0
     m_pair_1 = (o_t == 0)
-    at_nd = (i_b * NT + i_n) * D
+    at_nd = i_s * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
     m_d = (o_d < D) | (D % BD == 0)
     b_h = tl.load(p_h_in + at_nd + o_d, mask=m_d, other=0.0).to(tl.float32)
@@ -569,9 +595,9 @@ _PACE = {
     "forward": (6, 1458, 12416, True),
     "infer": (7, 1701, 12288, True),
     "backward": (2, 970, 20608, True),
-    "states": (8, 1816, 8320, True),
-    "outputs": (7, 1701, 12416, False),
-    "cotangents": (8, 1944, 8320, True),
+    "states": (5, 1135, 8320, True),
+    "outputs": (5, 1215, 12416, False),
+    "cotangents": (4, 972, 8320, True),
     "gradients": (3, 1458, 20736, False),
 }
 _MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
@@ -616,24 +642,27 @@ def _forward_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, D = x.shape
     NT = (T + 63) // 64
-    blocks = B, NT
+    N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 64 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    h_in = torch.empty((*blocks, D), dtype=torch.float32, device=x.device)
+    h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
     o = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and cu_seqlens is None and _in_phases("forward", B * ND, NT, x, states=B * ND, outputs=B * ND):
+    if NT > 1 and _in_phases("forward", B * ND, NT, x, states=B * ND, outputs=B * ND):
         hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            h_0, h_in, g, x, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3,
+            enable_fp_fusion=True,
         )
-        hgrn_outputs_kernel[(NT * B * ND,)](
-            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        hgrn_outputs_kernel[(N_BLOCKS * ND,)](
+            h_in, g, x, o, cu_seqlens, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
     else:
         hgrn_forward_kernel[(B * ND,)](
@@ -649,10 +678,11 @@ def _infer_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(x, g, h_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, D = x.shape
     NT = (T + 63) // 64
-    blocks = B, NT
+    N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        blocks = 1, T // 64 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x, g)
@@ -660,13 +690,15 @@ def _infer_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     ND = -(-D // BD)
     o = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and cu_seqlens is None and _in_phases("infer", B * ND, NT, x, states=B * ND, outputs=B * ND):
-        h_in = torch.empty((*blocks, D), dtype=torch.float32, device=x.device)
+    if NT > 1 and _in_phases("infer", B * ND, NT, x, states=B * ND, outputs=B * ND):
+        h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
         hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            h_0, h_in, g, x, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=3,
+            enable_fp_fusion=True,
         )
-        hgrn_outputs_kernel[(NT * B * ND,)](
-            h_in, g, x, o, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        hgrn_outputs_kernel[(N_BLOCKS * ND,)](
+            h_in, g, x, o, cu_seqlens, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
     else:
         hgrn_infer_kernel[(B * ND,)](
@@ -680,25 +712,28 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=Fa
     """Gradients of every argument of forward."""
     B, T, D = x.shape
     NT = (T + 63) // 64
+    N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    if NT > 1 and cu_seqlens is None and _in_phases("backward", B * ND, NT, x, cotangents=B * ND, gradients=B * ND):
-        d_h_out = torch.empty((B, NT, D), dtype=torch.float32, device=x.device)
+    if NT > 1 and _in_phases("backward", B * ND, NT, x, cotangents=B * ND, gradients=B * ND):
+        d_h_out = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
         d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
         d_g = torch.empty((*x.shape[:2], D), dtype=g.dtype, device=x.device)
         d_x = torch.empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
         hgrn_cotangents_kernel[(B * ND,)](
-            d_h_T, d_h_out, g, d_o, d_h_0, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), STEP=STEP, num_warps=4,
-            num_stages=3, enable_fp_fusion=True,
+            d_h_T, d_h_out, g, d_o, d_h_0, cu_seqlens, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), STEP=STEP,
+            num_warps=4, num_stages=3, enable_fp_fusion=True,
         )
-        hgrn_gradients_kernel[(NT * B * ND,)](
-            h_in, d_h_out, g, x, d_o, d_g, d_x, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), STEP=STEP,
-            num_warps=4, num_stages=1, enable_fp_fusion=True,
+        hgrn_gradients_kernel[(N_BLOCKS * ND,)](
+            h_in, d_h_out, g, x, d_o, d_g, d_x, cu_seqlens, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)),
+            STEP=STEP, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         d_g = torch.empty((*x.shape[:2], D), dtype=g.dtype, device=x.device)
@@ -822,8 +857,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, D, io, carry):
     """Shapes and dtypes of what forward saves: h_in."""
     if packed:
-        return [((1, T // 64 + B, D), carry)]
-    return [((B, (T + 63) // 64, D), carry)]
+        return [((T // 64 + B, D), carry)]
+    return [((B * ((T + 63) // 64), D), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1102,10 +1137,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_669004983e87", 0
+    name, tries = "seqc_hgrn_067f8de54122", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_669004983e87_{tries}"
+        name = f"seqc_hgrn_067f8de54122_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]

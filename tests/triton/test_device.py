@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from seqc.backends.triton_gpu.device import HELPERS, dot_precision, helper_texts, needs
+from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,14 @@ def scan_kernel(p_a, p_b, p_d, p_h, RANK: tl.constexpr, C: tl.constexpr, K: tl.c
     d, h = affine_scan(tl.load(p_a + o), tl.load(p_b + o), REVERSE)
     tl.store(p_d + o, d)
     tl.store(p_h + o, h)
+
+
+@triton.jit
+def blocks_kernel(p_entries, p_cu_seqlens, p_b, p_n, B, T, COUNT, BT: tl.constexpr):
+    for i in range(COUNT):
+        i_b, i_n = block_of(p_cu_seqlens, tl.load(p_entries + i), B, T, BT)
+        tl.store(p_b + i, i_b)
+        tl.store(p_n + i, i_n)
 
 
 @triton.jit
@@ -134,7 +143,7 @@ for backend, arch, width, precision in TARGETS:
 
 
 def _module(folder: Path) -> None:
-    texts = ["import triton\nimport triton.language as tl", *helper_texts(HELPERS), KERNELS.strip()]
+    texts = ["import triton\nimport triton.language as tl", *helper_texts(HELPERS), *SEQUENCES.values(), KERNELS.strip()]
     (folder / "kernels_under_test.py").write_text("\n\n\n".join(texts) + "\n")
 
 
@@ -182,6 +191,30 @@ def test_segment_cumsum(tmp_path: Path) -> None:
                     wants.append(_running_sum(x, block, reverse, exclusive))
     for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
         np.testing.assert_allclose(got, want, rtol=64 * 2.0**-24)
+
+
+def test_entries_of_a_pack_tell_their_blocks(tmp_path: Path) -> None:
+    """Packs of up to 5,000 sequences, many of them without steps: each block stands at one entry, and is found there; at an
+    entry without a block, what is found is past the end of its sequence."""
+    rng = np.random.default_rng(3)
+    calls, wants = [], []
+    for number in (1, 2, 32, 33, 1024, 1025, 5000, *map(int, rng.integers(2, 2000, 5))):
+        rows = int(rng.choice([16, 32, 64]))
+        steps = rng.integers(0, 4 * rows, number) * (rng.random(number) < rng.choice([0.02, 0.5]))
+        steps[rng.integers(number)] = 3 * rows + 1
+        bounds = np.concatenate([[0], np.cumsum(steps)])
+        begins = bounds[:-1] // rows + np.arange(number)
+        blocks = {begin + n: (i, n) for i, begin in enumerate(begins) for n in range(-(-steps[i] // rows))}
+        total = bounds[-1] // rows + number
+        assert len(blocks) == sum(-(-steps // rows)) and max(blocks) < total
+        idle = sorted({*range(total)} - {*blocks})
+        asked = np.array([*rng.permutation(list(blocks))[:6], max(blocks), *rng.permutation(idle)[:3]], dtype=np.int64)
+        constants = {"B": number, "T": int(bounds[-1]), "COUNT": len(asked), "BT": rows}
+        calls.append(("blocks_kernel", [asked, bounds.astype(rng.choice(["int32", "int64"]))], constants, 2))
+        wants.append((steps, rows, [blocks.get(entry) for entry in asked]))
+    for (sequences, numbers), (steps, rows, blocks) in zip(_interpret(tmp_path, calls), wants, strict=True):
+        for i, n, want in zip(sequences, numbers, blocks, strict=True):
+            assert (i, n) == want if want else n * rows >= steps[i]
 
 
 def test_shift_rows(tmp_path: Path) -> None:

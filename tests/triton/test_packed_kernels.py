@@ -15,6 +15,7 @@ from seqc.build import load
 from seqc.driver import lower
 
 ROOT = Path(__file__).parents[2]
+ALL = ((None, -1), ("*i32", 1), ("*i64", -1))
 SIZES = {"H": 2, "K": 32, "V": 32, "D": 32, "N": 16}
 
 
@@ -32,7 +33,7 @@ def test_packs_and_directions_compile(name: str, form: str, rows: int | None) ->
     plan = schedule(lower(load(ROOT / "specs" / f"{name}.seq"), form, rows))
     jobs = []
     for kernel, printed in print_all(plan).items():
-        if kernel in ("forward", "backward"):
-            job = Jobs(plan, printed, "sm_90", SIZES, "bf16").job(default_tiles(plan))
-            jobs += [variant(job, bounds, step) for bounds, step in ((None, -1), ("*i32", 1), ("*i64", -1))]
+        variants = {"forward": ALL, "backward": ALL, "states": (("*i64", -1),), "outputs": (("*i32", 1),)}.get(kernel, ())
+        job = Jobs(plan, printed, "sm_90", SIZES, "bf16").job(default_tiles(plan))
+        jobs += [variant(job, bounds, step) for bounds, step in variants]
     assert not {verdict.error for verdict in judge(jobs)} - {None}
