@@ -170,7 +170,7 @@ class Addresses:
             return "BT"
         if axis.startswith(PIECES):
             dim = axis[1:]
-            return self.names.count[dim] if dim in self.roles.blocked else self.names.extent(dim)
+            return self.names.count[dim] if dim not in self.roles.grid else self.names.extent(dim)
         return self.names.extent(axis)
 
     def suffix(self, array: Array) -> str:

@@ -59,28 +59,32 @@ class Arrays:
         """Dims that programs share out and an array with these axes lacks."""
         return tuple(d for d in self.roles.split if d not in axes)
 
+    def once(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Dims of whose pieces the first alone takes a cotangent with these axes, so that it counts once."""
+        return tuple(d for d in self.missing(axes) if d not in self.roles.mixed)
+
     def given(self, n: Node) -> Array:
         kind, name = n.text("kind"), n.text("name")
         if kind == "param":
             return Array(name, self.program.params[name].axes, "param", name, "io")
         return Array(name, (BATCH, STEPS, *self.program.inputs[name].dims), "input", name, "io")
 
-    def cotangent(self, key: str) -> Array:
-        """Of an output: [B, T, ..]; of a carried state at a block's end: as phase one stores it."""
+    def cotangent(self, key: str, whole: bool = False) -> Array:
+        """Of an output: [B, T, ..]; of a carried state at a block's end: as phase one stores it; whole: added up."""
         if key in self.program.output_decls:
             return Array(f"d_{key}", (BATCH, STEPS, *self.program.output_decls[key].dims), "cot", key, "io")
         name = key.removesuffix(".next")
         batch, *dims = self.state_axes(name)
-        pieces = tuple(PIECES + d for d in self.missing((batch, *dims)))
+        pieces = () if whole else tuple(PIECES + d for d in self.missing((batch, *dims)))
         return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key)
 
-    def gradient(self, key: str, by_block: bool) -> Array:
-        """by_block: of a parameter every block leaves a part."""
+    def gradient(self, key: str, by_block: bool, alike: Iterable[str] = ()) -> Array:
+        """by_block: of a parameter every block leaves a part. alike: dims that it lacks and whose pieces all have the same."""
         name = key[2:].replace("@-", "_ahead").replace("@", "_ago")
         base = key[2:].partition("@")[0]
         decl = self.program.params.get(base)
         axes = decl.axes if decl else (BATCH, STEPS, *self.program.inputs[base].dims)
-        axes = (*(PIECES + d for d in self.missing(axes)), *axes)
+        axes = (*(PIECES + d for d in self.missing(axes) if d not in alike), *axes)
         if decl and by_block:
             batch = [a for a in axes if a.strip(PIECES) == BATCH]
             axes = (*batch, BLOCKS, *(a for a in axes if a not in batch))

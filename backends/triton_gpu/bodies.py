@@ -21,6 +21,12 @@ from seqc.emit.names import safe_name
 from seqc.graph import Node, depends, leaves, topological
 
 
+def moving(roots: Iterable[Node]) -> set[Node]:
+    """The values that change from block to block."""
+    roots = list(roots)
+    return depends(roots, (n for n in leaves(roots) if n.text("kind") != "param"))
+
+
 class Bodies:
     """Makes the items of one block's kernels."""
 
@@ -51,8 +57,7 @@ class Bodies:
                         for i, (sign, a, b) in enumerate(terms)
                     )
         factors = [f.node for terms in self.outer.values() for t in terms for f in t.factors]
-        roots = [*forward.values(), *backward.values(), *factors]
-        self.moving = depends(roots, (n for n in leaves(roots) if n.text("kind") != "param"))
+        self.moving = moving([*forward.values(), *backward.values(), *factors])
 
     def factor(self, n: Node, name: str) -> Factor:
         """Where a factor of an outer product is found: an input, a saved state, an input's gradient, or its own array."""
@@ -135,7 +140,7 @@ class Bodies:
                 known.add(n)
             elif n.text("kind") == "cot" and n.text("name") in self.program.output_decls:
                 array = self.arrays.cotangent(n.text("name"))
-                out.append(Load(n, array, first_only=self.arrays.missing(array.axes)))
+                out.append(Load(n, array, first_only=self.arrays.once(array.axes)))
                 known.add(n)
         return sorted(out, key=lambda item: isinstance(item, Load) and item.array.role == "cot")
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import reduce
 from itertools import product
 
-from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, is_time
+from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time
 from seqc.block import LONGEST, PIECE, Block
 from seqc.graph import Node, leaf, node, topological
 from seqc.ops import TABLE
@@ -29,9 +29,9 @@ class _Whole(Exception):
     """An operator works along a dim in a way that pieces cannot."""
 
 
-def cut(block: Block) -> Block:
+def cut(block: Block, roles: Roles) -> Block:
     """The block, its long dims in pieces; the same block where there are none, or where an operator needs one whole."""
-    counts = long_dims(block, assign_roles(block))
+    counts = long_dims(block, roles)
     if not counts:
         return block
     try:

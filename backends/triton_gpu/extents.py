@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import base
+from seqc.backends.triton_gpu.room import quoted
 from seqc.backends.triton_gpu.schedule import Schedule
-from seqc.block import BATCH, PIECE
+from seqc.block import BATCH, LONGEST, PIECE
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.intervals import ANY
@@ -49,6 +50,7 @@ class Extents:
         self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
+        self.taken.add("fits")
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
@@ -124,7 +126,7 @@ class Extents:
             return str(self.rows_per_block())
         if axis.startswith(PIECES):
             dim = axis[1:]
-            return self.counts[dim] if dim in self.roles.blocked else self.dims[dim]
+            return self.dims[dim] if dim in self.roles.grid else self.counts[dim]
         return self.dims[axis if axis == BATCH else base(axis)]
 
     def allocate(self, array: Array) -> str:
@@ -157,10 +159,10 @@ class Extents:
         """`BK = _pad(K, 16)` for every tile length of some kernels."""
         return [line for d in (BATCH, *self.program.dims) for line in self.size(d, kernels)]
 
-    def resized(self, phases: Sequence[Printed], whole: Printed) -> list[str]:
-        """The tile lengths of two phases that differ from those of the kernel that does the whole."""
-        pairs = [(self.size(d, phases), self.size(d, [whole])) for d in (BATCH, *self.program.dims)]
-        return [line for lines, before in pairs if lines != before for line in lines]
+    def resized(self, kernels: Sequence[Printed], before: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """By dim, the tile lengths of kernels that differ from those that are known."""
+        found = {d: self.size(d, kernels) for d in (BATCH, *self.program.dims)}
+        return {d: lines for d, lines in found.items() if lines and lines != before.get(d)}
 
     def size(self, d: str, kernels: Sequence[Printed]) -> list[str]:
         """The tile length of one dim and the number of pieces, where the kernels take either."""
@@ -188,9 +190,20 @@ class Extents:
         counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.dims.get(one, one) for one in printed.grid]
         return " * ".join(counts) or "1"
 
-    def phases(self, whole: Printed) -> list[Printed]:
-        """The kernels that do another's work in phases, in their order."""
-        return [self.printed[name] for name in self.schedule.apart.get(whole.kernel.name, ())]
+    def phases(self, whole: Printed) -> list[list[Printed]]:
+        """The kernels that do another's work in phases, in their order: those together that have the same tile lengths."""
+        kernels = [self.printed[name] for name in self.schedule.apart.get(whole.kernel.name, ())]
+        alone = any(k.kernel.name in self.schedule.parts for k in kernels)
+        return [[k] for k in kernels] if alone else [kernels] if kernels else []
+
+    def fits(self, groups: Sequence[Sequence[Printed]]) -> list[str]:
+        """`fits = ..`: whether the tiles of phases that a call can do without fit the device, where only a call knows."""
+        spare = [k.kernel.name for group in groups for k in group if k.kernel.name in self.schedule.parts]
+        if not self.open or not spare:
+            return []
+        tests = [f"{self.dims[d]} <= {LONGEST}" for d in self.open if d in self.roles.blocked]
+        tests.append(f"_room_for({quoted(spare)}, {self.any}, {', '.join(self.dims[d] for d in self.open)})")
+        return [f"fits = {' and '.join(tests)}"]
 
     def programs(self, one: Printed, whole: Printed, phases: Sequence[Printed]) -> str:
         """How many programs a phase has for each block, or for all, before the sizes are those of the phases."""

@@ -7,7 +7,8 @@ programs are plain `sum`s of partial results in a fixed order: no atomics, so a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
@@ -30,6 +31,7 @@ def _of_each(parts, B, cu_seqlens, rows):
     return torch.segment_reduce(parts, "sum", offsets=begins, axis=0, unsafe=True)
 '''
 
+WRITTEN = ("grad", "scratch", "factor", "kept")  # roles of what kernels write for others, or for the caller of backward
 FEW = "_FEW_STEPS"
 KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
 
@@ -73,13 +75,15 @@ class Launcher(Extents):
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
         return [*lines, ")"]
 
-    def in_phases(self, whole: Printed, phases: Sequence[Printed]) -> list[str]:
+    def in_phases(self, whole: Printed, groups: Sequence[Sequence[Printed]]) -> list[str]:
         """The test whether phases do a kernel's work."""
         given = [f'"{whole.kernel.name}"', self.grid(whole), "NT", self.any]
-        given += [f"{one.kernel.name}={self.programs(one, whole, phases)}" for one in phases]
-        flat = f"if NT > 1 and _in_phases({', '.join(given)}):"
+        given += [f"{one.kernel.name}={self.programs(one, whole, group)}" for group in groups for one in group]
+        fits = self.fits(groups)
+        also = "fits and " if fits else ""
+        flat = f"if NT > 1 and {also}_in_phases({', '.join(given)}):"
         head = flat[: flat.index(given[0])]
-        return [flat] if len(flat) <= 116 else [head, *(TAB + line for line in _fill(given, 108)), "):"]
+        return [*fits, *([flat] if len(flat) <= 116 else [head, *(TAB + line for line in _fill(given, 108)), "):"])]
 
     def types(self) -> list[str]:
         """Types of operands, by the names that kernels take them by."""
@@ -99,16 +103,14 @@ class Launcher(Extents):
         rows = self.rows_per_block()
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
-        lines += [*self.unpack([whole, *phases], True, rows), *self.types(), *self.sizes([whole])]
-        arrays = {a.name: a for k in (whole, *phases) for a in k.arrays}
+        lines += [*self.unpack([whole, *chain(*phases)], True, rows), *self.types(), *self.sizes([whole])]
+        arrays = {a.name: a for k in (whole, *chain(*phases)) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
         assert {a.name for a in made} == set(results), (results, list(arrays))
         if phases:
-            extra = [a for a in arrays.values() if a.role in ("saved", "kept") and a.name not in saved]
             lines += self.in_phases(whole, phases)
-            lines += [TAB + x for x in (*self.resized(phases, whole), *map(self.allocate, extra))]
-            lines += [TAB + x for k in phases for x in self.launch(k)]
+            lines += [TAB + x for x in self.launches(whole, phases, saved)]
             lines.append("else:")
             lines += [TAB + x for x in self.launch(whole)]
         else:
@@ -163,15 +165,11 @@ class Launcher(Extents):
         given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
         phases = self.phases(whole)
-        lines = [*self.unpack([whole, *phases], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
-        mine = self.fresh_arrays(whole)
+        lines = [*self.unpack([whole, *chain(*phases)], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
+        mine = [a for a in whole.arrays if a.role in WRITTEN]
         if phases:
             lines += self.in_phases(whole, phases)
-            lines += [TAB + x for x in self.resized(phases, whole)]
-            arrays = {a.name: a for k in phases for a in self.fresh_arrays(k)}
-            lines += [TAB + x for x in map(self.allocate, arrays.values())]
-            lines += [TAB + x for k in phases for x in self.launch(k)]
-            lines += [TAB + x for a in arrays.values() if (x := self.add_up(a))]
+            lines += [TAB + x for x in self.launches(whole, phases, given)]
             lines.append("else:")
             lines += [TAB + x for x in map(self.allocate, mine)]
             lines += [TAB + x for x in self.launch(whole)]
@@ -188,15 +186,26 @@ class Launcher(Extents):
         names = [safe_name(a) for a in (*arguments, *given)]
         return _function("_backward_triton", names, "Gradients of every argument of forward.", lines, calls=True)
 
-    def fresh_arrays(self, printed: Printed) -> list[Array]:
-        """What a backward kernel writes."""
-        return [a for a in printed.arrays if a.role in ("grad", "scratch", "factor", "kept")]
+    def launches(self, whole: Printed, groups: Sequence[Sequence[Printed]], there: Iterable[str]) -> list[str]:
+        """Phases one after the other, tile lengths and arrays before them. there: arrays that exist."""
+        lines: list[str] = []
+        made, sizes = set(there), self.resized([whole], {})
+        for group in groups:
+            new = self.resized(group, sizes)
+            sizes |= new
+            lines += [line for d in new for line in new[d]]
+            fresh = {a.name: a for k in group for a in k.arrays if a.role in (*WRITTEN, "saved") and a.name not in made}
+            made |= fresh.keys()
+            lines += [self.allocate(a) for a in fresh.values()]
+            lines += [line for k in group for line in self.launch(k)]
+            lines += [line for a in fresh.values() if (line := self.add_up(a, len(groups) > 1))]
+        return lines
 
-    def add_up(self, array: Array) -> str:
-        """The sum of the programs' parts, if there are any."""
+    def add_up(self, array: Array, between: bool = False) -> str:
+        """The sum of the programs' parts, if there are any. between: what one kernel hands to another is added up too."""
         name, axes = self.local(array.name), [a for a in array.axes if a not in (STEPS, BLOCKS)]
         parts = [i for i, a in enumerate(axes) if a.startswith(PIECES)]
-        if array.role != "grad":
+        if not (array.role == "grad" or (array.role == "scratch" and between)):
             return ""
         over = str(parts[0]) if len(parts) == 1 else str(tuple(parts))
         code = f"{name}.sum({over})" if parts else name

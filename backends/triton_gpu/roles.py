@@ -1,7 +1,8 @@
 """What each dim of a block does in a kernel: one program per index, a tile axis in pieces, or a whole tile axis.
 
 In: a `Block`. Out: `Roles`, the same for every kernel of the block, so that states, saved states and partial results fit
-together. It never looks at extents: those are known when a kernel is launched.
+together; kernels of gradients may take pieces of another dim (`parting`). It never looks at extents: those are known when a
+kernel is launched.
 
 - grid: each index of the dim has its own program (the batch; free dims, which the block never mixes);
 - blocked: a tile axis of B<dim> elements and as many programs as there are pieces (the lane dim of the states if it is
@@ -24,11 +25,16 @@ MARK = "~"  # `K~2` is the third piece of K, where a program holds a long dim in
 
 @dataclass(frozen=True)
 class Roles:
-    """See the file's docstring. `grid` outermost first; `order` is the one order of all tile axes."""
+    """See the file's docstring. `grid` outermost first; `order` is the one order of all tile axes.
+
+    mixed: blocked dims that the block does mix, so that every program has what lacks them, and what sums over one is left
+    in parts. Along the others all is linear in cotangents, of which piece 0 alone has what lacks them.
+    """
 
     grid: tuple[str, ...]
     blocked: tuple[str, ...]
     order: tuple[str, ...]
+    mixed: tuple[str, ...] = ()
 
     @property
     def split(self) -> tuple[str, ...]:
@@ -78,10 +84,19 @@ def assign_roles(block: Block) -> Roles:
             lane = [d for d in largest.dims if d in free][-1]
     blocked = ((BATCH,) if matrix else ()) + ((lane,) if lane else ())
     grid = tuple(d for d in grid if d not in blocked)
+    return Roles(grid, blocked, _tile_axes(block, grid))
+
+
+def roles_along(block: Block, roles: Roles, dim: str) -> Roles:
+    """The roles where programs take pieces of a dim that the block mixes, and have whole what they took pieces of."""
+    return Roles(roles.grid, (dim,), _tile_axes(block, roles.grid), (dim,))
+
+
+def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:
+    """All axes of tiles, in their order."""
     used = {d for n in topological([*block.forward.values(), *block.backward.values()]) for d in n.dims}
-    roots = (BATCH, *TIME, *declared)
-    order = [d for r in roots for d in sorted(x for x in used if x.rstrip("'") == r) if d not in grid]
-    return Roles(grid, blocked, tuple(order))
+    roots = (BATCH, *TIME, *_declared_order(block))
+    return tuple(d for r in roots for d in sorted(x for x in used if x.rstrip("'") == r) if d not in grid)
 
 
 def _shared_least(block: Block, free: Iterable[str]) -> str | None:

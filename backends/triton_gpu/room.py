@@ -41,7 +41,7 @@ def _stages(kernel, most, x, {sizes}):
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
 
 
-_READY = {{}}  # device, dtype and sizes -> whether the kernels fit
+{fit}_READY = {{}}  # device, dtype and sizes -> whether the kernels fit
 
 
 def _ready_triton(x, {sizes}):
@@ -49,7 +49,8 @@ def _ready_triton(x, {sizes}):
     {given} = {whole}
     key = x.device, x.dtype, {sizes}
     if key not in _READY:
-        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), {sizes}).values()))
+        room, needs = _room(x.device), _needs_triton(x.element_size(), {sizes})
+        need = max({each})
         _READY[key] = need <= room
         if need > room:
             warnings.warn(
@@ -59,6 +60,14 @@ def _ready_triton(x, {sizes}):
                 stacklevel=2,
             )
     return _READY[key]
+'''
+_FIT = '''
+def _room_for(kernels, x, {sizes}):
+    """Whether the tiles of kernels that a call can do without fit the device."""
+    needs = _needs_triton(x.element_size(), {sizes})
+    return all(sum(needs[k]) <= _room(x.device) for k in kernels)
+
+
 '''
 _STAY = "\n    stays = 0 if torch.version.hip else 1  # what is kept from turn to turn: registers hold it on AMD"
 
@@ -75,13 +84,15 @@ def open_dims(program: Program, summaries: Iterable[KernelSummary]) -> tuple[str
 def room_text(
     spec: str, summaries: Mapping[str, KernelSummary], blocks: Mapping[str, Mapping[str, int]],
     open_: Sequence[str], names: Mapping[str, str], tiles: Mapping[str, str], lengths: Mapping[str, str],
+    spare: Sequence[str] = (),
 ) -> str:
     """The functions. blocks: by kernel, the elements of each cut dim that a program takes; names, tiles: dim -> variables of
-    its size and of its tile's length; lengths: open dim -> that length, as an expression."""
+    its size and of its tile's length; lengths: open dim -> that length, as an expression; spare: kernels that a call can do
+    without."""
     needs = []
     for name, summary in summaries.items():
         known = {d.name: str(d.size) for d in summary.dims} | {d: str(n) for d, n in blocks[name].items()}
-        known |= {d: tiles[base(d)] for d in known if base(d) in open_}
+        known |= {d: tiles[base(d)] for d in known if base(d) in open_ and d not in blocks[name]}
         known |= {d: str(summary.rows) for d in known if base(d) == ROW}
         scratch, kept, staged = (_bytes(tiles, known) for tiles in (summary.scratch, summary.kept, _staged(summary)))
         stays = [f"stays * {term}" for term in kept]
@@ -96,11 +107,19 @@ def room_text(
         given=", ".join(sizes),
         whole=", ".join(f"int({x})" for x in sizes),
         lengths="\n    ".join(f"{tiles[d]} = {lengths[d]}" for d in open_),
+        each=f"sum(needs[k]) for k in needs if k not in {quoted(spare)}" if spare else "map(sum, needs.values())",
+        fit=_FIT.format(sizes=", ".join(sizes)).lstrip() if spare else "",
         stay=_STAY if any(one.kept for one in summaries.values()) else "",
         needs="\n        ".join(needs),
         told=", ".join(f"{d} = {{{names[d]}}}" for d in open_),
         fixed=" ".join(f"--dim {d}={{{names[d]}}}" for d in open_),
     ).strip()
+
+
+def quoted(names: Sequence[str]) -> str:
+    """A tuple of strings."""
+    listed = ", ".join(f'"{x}"' for x in names)
+    return f"({listed}{',' if len(names) == 1 else ''})"
 
 
 def _staged(summary: KernelSummary) -> tuple[Tile, ...]:

@@ -2,7 +2,8 @@
 
 In: a `Block`. Out: a `Schedule`: the forward kernel with and without saved states, the backward kernel, and where blocks
 are tiles the same work in phases, so that blocks run in parallel once the states (or their cotangents) are known. What the
-walk from block to block needs of pairs of steps alone, a kernel of its own computes for all blocks before (`pairs`).
+walk from block to block needs of pairs of steps alone, a kernel of its own computes for all blocks before (`pairs`); the
+gradients come from one kernel or several, each of its own roles (`parting`).
 Every kernel is the same walk: carried values are loaded, a loop over time loads what its roots need, computes, stores
 and advances; what differs is which roots it has, which way it runs, and whether the block index is in the grid.
 """
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
 
-from seqc.backends.triton_gpu.bodies import Bodies
 from seqc.backends.triton_gpu.cut import cut, plain
+from seqc.backends.triton_gpu.gradients import Gradients, gradient_note, kernel_name
 from seqc.backends.triton_gpu.kernel import (
     PIECES,
     STEPS,
@@ -34,12 +38,14 @@ from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
 from seqc.backends.triton_gpu.pairs import pairs
-from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, without_pieces
+from seqc.backends.triton_gpu.parting import parted
+from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
 from seqc.block import BATCH, Block
 from seqc.graph import Node, leaf, leaves
 from seqc.program import Program
 
 STEPS_KERNEL, PAIRS_KERNEL = "steps", "pairs"
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Schedule:
 
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
     by step, whose kernel without saved states is this one's "steps". apart: the kernels that do the work of another, by
-    its name, in the order of their launches; none where blocks are no tiles.
+    its name, in the order of their launches; none where blocks are no tiles. parts: by kernel, the schedules of those whose
+    programs take pieces of another dim than the block's.
     """
 
     block: Block
@@ -64,6 +71,7 @@ class Schedule:
     program: Program
     apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     single: Schedule | None = None
+    parts: Mapping[str, Schedule] = field(default_factory=dict)
     made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -91,26 +99,16 @@ class Schedule:
         """The schedule that a kernel belongs to."""
         if kernel == PAIRS_KERNEL:
             return replace(self, roles=without_pieces(self.roles))
-        return self.single if kernel == STEPS_KERNEL and self.single is not None else self
+        return self.single if kernel == STEPS_KERNEL and self.single is not None else self.parts.get(kernel, self)
 
 
 def schedule(block: Block) -> Schedule:
     """The kernels of a block, for any form."""
-    whole, block = block, cut(block)
-    roles = assign_roles(block)
-    both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
-    paired, moved = pair(both, roles)
-    forward = {k: paired[f"f {k}"] for k in block.forward}
-    backward = {k: paired[f"b {k}"] for k in block.backward}
-    names = {moved[n]: name for n, name in block.names.items() if n in moved}
-    lines = {moved[n]: line for n, line in spec_lines(block).items() if n in moved and moved[n].op != "leaf"}
-    made = _Scheduler(block, roles, forward, backward, names, lines).schedule()
-    made = replace(made, block=whole, program=block.program, saved=tuple(dict.fromkeys(map(plain, made.saved))))
-    if block is not whole:
-        made = replace(made, backward_graph=whole.backward)
-    if block.single is None or not made.phases:
+    whole, block = block, cut(block, assign_roles(block))
+    made = _prepared(whole, block, assign_roles(block)).schedule()
+    if whole.single is None or not made.phases:
         return made
-    single = schedule(block.single)
+    single = schedule(whole.single)
 
     def steps() -> Kernel:
         doc = "Outputs and final states, step by step: for sequences too short for blocks."
@@ -119,8 +117,23 @@ def schedule(block: Block) -> Schedule:
     return replace(made, single=single, makers={**made.makers, STEPS_KERNEL: steps})
 
 
-class _Scheduler(Bodies):
-    """Makes the kernels of one block."""
+def _prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
+    """What makes the kernels of a block with these roles, its sums in pairs. whole: with no dim in pieces."""
+    both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
+    paired, moved = pair(both, roles)
+    forward = {k: paired[f"f {k}"] for k in block.forward}
+    backward = {k: paired[f"b {k}"] for k in block.backward}
+    names = {moved[n]: name for n, name in block.names.items() if n in moved}
+    lines = {moved[n]: line for n, line in spec_lines(block).items() if n in moved and moved[n].op != "leaf"}
+    made = _Scheduler(block, roles, forward, backward, names, lines)
+    made.whole = whole
+    return made
+
+
+class _Scheduler(Gradients):
+    """Makes the kernels of one block. whole: the block with no dim in pieces."""
+
+    whole: Block
 
     def schedule(self) -> Schedule:
         """All kernels."""
@@ -130,6 +143,7 @@ class _Scheduler(Bodies):
             "backward": lambda: self.backward_kernel("backward"),
         }
         apart: dict[str, tuple[str, ...]] = {}
+        beside: dict[str, Schedule] = {}
         if not self.step and self.program.states:
             self.find_pairs()
             if self.pairs:
@@ -137,15 +151,50 @@ class _Scheduler(Bodies):
             makers["states"] = lambda: self.forward_kernel("states", save=True)
             makers["outputs"] = lambda: self.forward_kernel("outputs", save=True)
             makers["cotangents"] = lambda: self.backward_kernel("cotangents")
-            makers["gradients"] = lambda: self.backward_kernel("gradients")
+            gradients = self.parts()
+            for name, one in gradients.items():
+                makers[name] = partial(one.gradients_kernel, name, any(x is not self for x in gradients.values()))
+                if one is not self:
+                    beside[name] = one.planned({name: makers[name]})
             first = (PAIRS_KERNEL,) if self.pairs_of("states") else ()
             apart = dict.fromkeys(("forward", "infer"), (*first, "states", "outputs"))
             first = (PAIRS_KERNEL,) if self.pairs else ()
-            apart["backward"] = (*first, "cotangents", "gradients")
+            apart["backward"] = (*first, "cotangents", *gradients)
+        return self.planned(makers, apart, beside)
+
+    def planned(
+        self, makers: Mapping[str, Callable[[], Kernel]], apart: Mapping[str, tuple[str, ...]] = NONE,
+        parts: Mapping[str, Schedule] = NONE,
+    ) -> Schedule:
+        """The schedule of kernels that have these roles. apart, parts: see `Schedule`."""
+        saved = tuple(dict.fromkeys(map(plain, self.arrays.saved)))
+        backward = self.backward if self.block is self.whole else self.whole.backward
         return Schedule(
-            self.block, self.roles, self.forward, self.backward, self.names, self.labels, self.arrays.saved, self.arrays.every,
-            self.outer, makers, self.program, apart,
+            self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, self.arrays.every, self.outer,
+            makers, self.program, apart, parts=parts,
         )
+
+    def parts(self) -> dict[str, _Scheduler]:
+        """By name, what makes each kernel of the gradients of all blocks."""
+        whole, roles = self.whole, assign_roles(self.whole)
+        backward, kept = (self.backward, self.pairs) if self.block is whole else (pair(whole.backward, roles)[0], {})
+        gradients = {key: backward[key] for key in dict.fromkeys(map(plain, self.gradient_roots()))}
+        found = parted(whole, roles, gradients, kept)
+        own, made = roles.blocked[0] if roles.blocked else None, {}
+        for part in found:
+            one = self
+            if part.dim is not None:
+                block = cut(whole, roles_along(whole, roles, part.dim))
+                one = _prepared(whole, block, roles_along(block, roles, part.dim))
+                one.pairs = self.pairs if block is self.block else {}
+            if len(found) > 1 or one is not self:
+                one.take(part)
+            made[kernel_name(part, own, len(found))] = one
+        return made
+
+    def gradients_kernel(self, name: str, whole: bool) -> Kernel:
+        """Gradients once the cotangents of the states are known. whole: these have been added up."""
+        return self.kernel(name, list(self.gradient_items(whole)), block_in_grid=True)
 
     # ---- before the phases ----
 
@@ -160,7 +209,7 @@ class _Scheduler(Bodies):
     def pairs_of(self, what: str) -> Mapping[Node, Array]:
         """Those that a kernel may load: in forward none, where the walk needs none."""
         forward = what in ("states", "outputs") and self.pairs_forward
-        return self.pairs if forward or what in ("cotangents", "gradients") else {}
+        return self.pairs if forward or what == "cotangents" else {}
 
     def pairs_kernel(self) -> Kernel:
         """All of them, of all blocks."""
@@ -231,10 +280,9 @@ class _Scheduler(Bodies):
         return leaf("cot", f"{state}.next", self.arrays.state_axes(state))
 
     def backward_kernel(self, what: str) -> Kernel:
-        """what: "backward" (everything), "cotangents" (of the states alone), "gradients" (once these are known)."""
+        """what: "backward" (everything), or "cotangents" (of the states alone)."""
         program, graph = self.program, self.backward
-        by_block = what == "gradients"
-        carried = [] if by_block else list(program.states)
+        carried = list(program.states)
         following = {self.carried_cotangent(s): graph[f"d.{s}.prev"] for s in carried}
         grads = {} if what == "cotangents" else self.gradient_roots()
         outer = self.outer if what != "cotangents" else {}
@@ -256,18 +304,15 @@ class _Scheduler(Bodies):
             body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in read]
         else:
             body += [Load(n, self.arrays.scratch(n.text("name"))) for n in read]
-        if by_block:
-            ends = [n for n in leaves(needed, "cot") if n.text("name").endswith(".next")]
-            body += [Load(n, self.arrays.cotangent(n.text("name"))) for n in ends]
-        elif what == "cotangents":
+        if what == "cotangents":
             ends = [n for n in self.read_ends() if n in following]
             body += [Store(n, self.arrays.cotangent(n.text("name"))) for n in ends]
         body += self.loads(needed, known)
         for key, root in grads.items():
-            body.append(Note(f"gradient of {key[2:].replace('@', ' at lag ')}", result=True))
+            body.append(gradient_note(key))
             body += self.compute([root], known, inside=True)
-            array = self.arrays.gradient(key, by_block)
-            if key[2:] in program.params and not by_block:
+            array = self.arrays.gradient(key, False)
+            if key[2:] in program.params:
                 first.append(Zero(array.name, root))
                 body.append(Add(array.name, root))
                 final.append(StoreSum(array.name, root, array))
@@ -280,8 +325,6 @@ class _Scheduler(Bodies):
             body.append(Note("cotangents of the states, for what comes before", result=True))
             body += self.compute(following.values(), known, inside=True)
             body.append(Advance(tuple(following.items())))
-        if by_block:
-            return self.kernel(what, [*setup, *body], block_in_grid=True)
         if self.arrays.every == 1 or not read:
             return self.kernel(what, [*setup, *first, self.time_loop([], body, True, False), *final])
         again = Loop("blocks", True, (*self.recompute(), Loop("steps", True, tuple(body)), Barrier()))
@@ -290,14 +333,6 @@ class _Scheduler(Bodies):
     def read_ends(self) -> list[Node]:
         """Carried cotangents that the gradients of inputs and params read."""
         return [n for n in leaves(self.gradient_roots().values(), "cot") if n.text("name").endswith(".next")]
-
-    def gradient_roots(self) -> dict[str, Node]:
-        """The gradients that kernels compute: all but the zero ones and those that are summed up afterwards."""
-        return {
-            key: root
-            for key, root in self.backward.items()
-            if not key.endswith(".prev") and root.op != "const" and key[2:] not in self.outer
-        }
 
     def recomputed(self) -> dict[Node, Node]:
         """Saved states and their next values."""
@@ -325,8 +360,7 @@ class _Scheduler(Bodies):
             "outputs": "Second of two: the outputs of all blocks at once.",
             "backward": "All gradients, from the last block to the first.",
             "cotangents": "First of two: the cotangents of the states as each block ends.",
-            "gradients": "Second of two: the gradients of all blocks at once.",
-        }[what]
+        }.get(what) or self.gradients_doc()
         body = [_whole_arrays(item) for item in self.sparing(body, block_in_grid)]
         arrays: dict[str, Array] = {}
         todo: list[Item] = list(body)

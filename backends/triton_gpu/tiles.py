@@ -15,7 +15,7 @@ from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.jobs import Jobs
 from seqc.backends.triton_gpu.kernel import BLOCKS
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
-from seqc.backends.triton_gpu.schedule import Schedule, schedule
+from seqc.backends.triton_gpu.schedule import PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
 from seqc.backends.triton_gpu.summary import summarize
 from seqc.backends.triton_gpu.toolchain import Job
 from seqc.block import Block
@@ -28,8 +28,15 @@ from seqc.tiling.problem import Clash
 from seqc.tiling.verdicts import Verdict, VerdictTable, family
 
 TRAINED = ("forward", "backward")
-FOLLOWING = (("infer",), ("pairs",), ("states", "outputs"), ("cotangents", "gradients"), ("steps",))
-"""Kernels whose tiles are chosen once the rows are; two phases of one job cut dims alike, for they share partial results."""
+
+
+def following(plan: Schedule) -> tuple[tuple[str, ...], ...]:
+    """Kernels whose tiles are chosen once the rows are. Two phases of one job cut dims alike, for they share partial results;
+    not where other kernels take pieces of other dims: there these results are added up between the phases."""
+    backward = tuple(name for name in plan.apart.get("backward", ()) if name != PAIRS_KERNEL)
+    apart = tuple((name,) for name in backward) if plan.parts else (backward,)
+    groups = (("infer",), (PAIRS_KERNEL,), ("states", "outputs"), *apart, (STEPS_KERNEL,))
+    return tuple(names for names in groups if names and all(name in plan.kernels for name in names))
 
 
 @dataclass(frozen=True)
@@ -136,9 +143,8 @@ class _Chooser:
         trained = self.solved(TRAINED, self.lowered)
         best = self.lowered[trained.rows]
         choices = dict.fromkeys(TRAINED, trained)
-        for names in FOLLOWING:
-            if all(name in best.plan.kernels for name in names):
-                choices |= dict.fromkeys(names, self.solved(names, [trained.rows]))
+        for names in following(best.plan):
+            choices |= dict.fromkeys(names, self.solved(names, [trained.rows]))
         kernels = {name: self.kernel(best, name, choices[name]) for name in best.plan.kernels}
         spent = sum(trained.part(name, "ns") for name in TRAINED)
 
@@ -162,6 +168,7 @@ class _Chooser:
         printed, summary = best.kernel(name)
         job = best.jobs(name, self.target.name).job(tiles)
         partial = [a for a in printed.arrays if a.role == "grad" and (a.partial or BLOCKS in a.axes)]
+        partial += [a for a in printed.arrays if a.role == "scratch" and a.partial and best.plan.parts]
         stored = [a for a in printed.arrays if a.role == "grad"]
         afterwards = len(partial) + (sum(map(len, best.plan.outer.values())) if stored else 0)
         why = "; ".join(choice.binds(name)) or "nothing binds"
@@ -180,7 +187,7 @@ class _Chooser:
     def answer(self, names: Sequence[str], rows: Iterable[int]) -> Choice | Clash:
         rows = list(rows)
         summaries = {name: {c: self.lowered[c].kernel(name)[1] for c in rows} for name in names}
-        shared = self.lowered[rows[0]].plan.roles.blocked if names[0] in ("states", "cotangents") else ()
+        shared = self.lowered[rows[0]].plan.roles.blocked if len(names) > 1 and names != TRAINED else ()
         return choose(
             " and ".join(names), summaries, self.target,
             lambda name, c: self.lowered[c].told(name, self.target.name, self.table),

@@ -56,8 +56,9 @@ def test_partial_results_are_launches_too() -> None:
 def test_few_programs_take_the_two_phases() -> None:
     (found,) = costs(load(SPECS / "retention.seq"), "sm_90", [Shape(1, 4096, 2, 64)], {}, VerdictTable())
     names = [one.kernel.removeprefix("retention_").removesuffix("_kernel") for one in found.training]
-    assert names == ["states", "outputs", "cotangents", "gradients"]
-    assert "no verdict recorded for states, outputs, cotangents, gradients" in text(found)
+    assert names == ["states", "outputs", "cotangents", "gradients_V", "gradients_K"]
+    assert "no verdict recorded for states, outputs, cotangents, gradients_V, gradients_K" in text(found)
+    assert [one.afterwards for one in found.training] == [0] * 5, "no gradient is left in parts"
     assert "--dim K=64 --dim V=64 --refresh" in " ".join(text(found).split())
 
 

@@ -727,7 +727,7 @@ def delta_rule_gradients_kernel(
     BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Second of two: the gradients of all blocks at once."""
+    """Second phase: the gradients of all blocks at once."""
     NV: tl.constexpr = tl.cdiv(V, BV)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
@@ -926,7 +926,8 @@ def _ready_triton(x, K):
     K = int(K)
     key = x.device, x.dtype, K
     if key not in _READY:
-        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), K).values()))
+        room, needs = _room(x.device), _needs_triton(x.element_size(), K)
+        need = max(map(sum, needs.values()))
         _READY[key] = need <= room
         if need > room:
             warnings.warn(
@@ -1511,10 +1512,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_5ef431a88cd0", 0
+    name, tries = "seqc_delta_rule_a168a41f0bcd", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_5ef431a88cd0_{tries}"
+        name = f"seqc_delta_rule_a168a41f0bcd_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -922,13 +922,13 @@ def gla_cotangents_kernel(
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
-@_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
-def gla_gradients_kernel(
-    p_q, p_k, p_v, p_d_o, p_g, p_d_S_out, p_S_in, p_d_g, p_d_q, p_d_k, p_d_v, p_cu_seqlens, B, T, N_STEPS,
-    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+@_jit(do_not_specialize=['B', 'T'])
+def gla_gradients_V_kernel(
+    p_k, p_g, p_d_S_out, p_q, p_d_o, p_d_v, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """Second of two: the gradients of all blocks at once."""
+    """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = tl.cdiv(V, BV)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
@@ -939,133 +939,189 @@ def gla_gradients_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] == o_t[None, :])
     at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_sum = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair, b_sum[:, None], 0.0)
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_x = b_k_in * b_to_end
+    at_nhkv = ((i_s * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_xdS = tl.dot(b_x.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_1 = b_q * tl.exp(b_log_decay_sum8)
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum4)
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_8 + b_A_4
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum2)
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_2
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_9 = b_x_8 + b_A_1
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
+    b_sum_1 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_4, b_sum_1[:, None], 0.0)
+    b_A = b_x_9 + b_A_here
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_sum_2 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    # gradient of v
+    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum_2, mask=m_tv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def gla_gradients_K_kernel(
+    p_d_o, p_v, p_q, p_k, p_g, p_d_S_out, p_S_in, p_d_q, p_d_g, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Second phase: the gradients of q, g and k in all blocks at once, each program a piece of K."""
+    NK: tl.constexpr = tl.cdiv(K, BK)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_k = i_p % NK
+    i_h = i_p // NK % H
+    i_s = i_p // (H * NK)
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
+    i_0 = i_n * BT
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_t = tl.arange(0, BT)
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_v = tl.arange(0, BV)
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_v = (o_v < V) | (V == BV)
+    m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
     b_x = b_do / SQRT_K
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    b_sum_1 = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
-    b_x_1 = b_sum_1[:, None] * b_k_in
-    b_x_2 = b_sum_1[:, None] * b_q
-    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_vx, 0.0), 1)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    m_k = (o_k < K) | (K % BK == 0)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sumq = b_sum[:, None] * b_q
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_x_1 = b_sum[:, None] * b_k_in
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+    m_pair = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_vx_low = tl.where(m_pair, b_vx, 0.0)
     b_exp_log_decay = tl.exp(b_log_decay)
-    b_x_3 = b_q * b_exp_log_decay
-    b_sum_2 = tl.dot(b_x_3.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_1, b_sum_2, 0.0)
-    b_x_4 = b_A_here + b_A_1
-    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
-    b_sum_3 = tl.dot(tl.trans(b_vx_low.to(DOT)), b_x_3.to(DOT), input_precision=PRECISION)
-    b_x_5 = b_x_2 + b_sum_3
-    b_sum_4 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-    b_x_6 = b_x_1 + b_sum_4 * b_exp_log_decay
-    b_x_7 = b_sum_4 * b_q * b_exp_log_decay
-    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-    b_to_end = tl.exp(b_log_decay_sum_rest)
-    b_x_8 = b_k_in * b_to_end
+    b_sum_1 = tl.dot(tl.trans(b_vx_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
+    b_x_2 = b_sumq + b_sum_1
+    b_sum_2 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_x_3 = b_x_1 + b_sum_2 * b_exp_log_decay
+    b_x_4 = b_sum_2 * b_q * b_exp_log_decay
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_5 = tl.exp(b_log_decay_sum8_rest)
+    b_vx_low_1 = tl.where(((o_t // 8)[:, None] > (o_t // 8)[None, :]), b_vx, 0.0)
+    b_x_6 = b_k_in * b_x_5
+    b_sum_3 = tl.dot(b_vx_low_1.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_7 = tl.exp(b_log_decay_sum8)
+    b_x_8 = b_x_3 + b_sum_3 * b_x_7
+    b_x_sum8_rest = segment_cumsum(b_sum_3 * b_q * b_x_7, 8, True, False)
+    b_x_9 = b_x_4 + b_x_sum8_rest
+    b_sum_4 = tl.dot(tl.trans(b_vx_low_1.to(DOT)), (b_q * b_x_7).to(DOT), input_precision=PRECISION)
+    b_x_10 = b_x_2 + b_sum_4 * b_x_5
+    b_x_sum8 = segment_cumsum(b_sum_4 * b_k_in * b_x_5, 8, False, True)
+    b_x_11 = b_x_9 + b_x_sum8
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_12 = tl.exp(b_log_decay_sum2_rest)
+    m_pair_1 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_vx_low_2 = tl.where(m_pair_1, b_vx, 0.0)
+    b_x_13 = b_k_in * b_x_12
+    b_sum_5 = tl.dot(b_vx_low_2.to(DOT), b_x_13.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_14 = tl.exp(b_log_decay_sum2)
+    b_x_15 = b_x_8 + b_sum_5 * b_x_14
+    b_x_sum2_rest = segment_cumsum(b_sum_5 * b_q * b_x_14, 2, True, False)
+    b_x_16 = b_x_11 + b_x_sum2_rest
+    b_sum_6 = tl.dot(tl.trans(b_vx_low_2.to(DOT)), (b_q * b_x_14).to(DOT), input_precision=PRECISION)
+    b_x_17 = b_x_10 + b_sum_6 * b_x_12
+    b_x_sum2 = segment_cumsum(b_sum_6 * b_k_in * b_x_12, 2, False, True)
+    b_x_18 = b_x_16 + b_x_sum2
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_19 = tl.exp(b_log_decay_sum4_rest)
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_vx_low_3 = tl.where(m_pair_2, b_vx, 0.0)
+    b_x_20 = b_k_in * b_x_19
+    b_sum_7 = tl.dot(b_vx_low_3.to(DOT), b_x_20.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_21 = tl.exp(b_log_decay_sum4)
+    b_x_22 = b_x_15 + b_sum_7 * b_x_21
+    b_x_sum4_rest = segment_cumsum(b_sum_7 * b_q * b_x_21, 4, True, False)
+    b_x_23 = b_x_18 + b_x_sum4_rest
+    b_sum_8 = tl.dot(tl.trans(b_vx_low_3.to(DOT)), (b_q * b_x_21).to(DOT), input_precision=PRECISION)
+    b_x_24 = b_x_17 + b_sum_8 * b_x_19
+    b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_19, 4, False, True)
+    b_x_25 = b_x_23 + b_x_sum4
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_x_8dS = tl.dot(b_x_8.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_x_9 = b_x_5 + b_vdS * b_to_end
-    b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-    b_x_10 = b_x_7 + b_x_sum
+    b_x_26 = b_vdS * b_k_in
+    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_x_27 = b_x_24 + b_vdS * b_to_end
+    b_x_sum = segment_cumsum(b_x_26 * b_to_end, BT, False, True)
+    b_x_28 = b_x_25 + b_x_sum
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_SdS = tl.sum(b_S * b_dS, 1)
-    b_sum_5 = tl.sum(b_log_decay, 0)
-    b_x_11 = b_x_10 + (b_SdS * tl.exp(b_sum_5))[None, :]
     b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_sum_9 = tl.sum(b_log_decay, 0)
+    b_x_29 = b_x_28 + (b_SdS * tl.exp(b_sum_9))[None, :]
+    b_Sxq = b_Sx * b_q
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
-    b_x_12 = b_x_6 + b_Sx * b_from_start
-    b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
-    b_x_13 = b_x_11 + b_x_sum_rest
-    m_pair_2 = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_14 = tl.exp(b_log_decay_sum8)
-    b_x_15 = b_q * b_x_14
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_16 = tl.exp(b_log_decay_sum8_rest)
-    b_x_17 = b_k_in * b_x_16
-    b_sum_6 = tl.dot(b_x_15.to(DOT), tl.trans(b_x_17.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_2, b_sum_6, 0.0)
-    b_x_18 = b_x_4 + b_A_8
-    b_vx_low_1 = tl.where(m_pair_2, b_vx, 0.0)
-    b_sum_7 = tl.dot(b_vx_low_1.to(DOT), b_x_17.to(DOT), input_precision=PRECISION)
-    b_x_19 = b_x_12 + b_sum_7 * b_x_14
-    b_x_sum8_rest = segment_cumsum(b_sum_7 * b_q * b_x_14, 8, True, False)
-    b_x_20 = b_x_13 + b_x_sum8_rest
-    b_sum_8 = tl.dot(tl.trans(b_vx_low_1.to(DOT)), b_x_15.to(DOT), input_precision=PRECISION)
-    b_x_21 = b_x_9 + b_sum_8 * b_x_16
-    b_x_sum8 = segment_cumsum(b_sum_8 * b_k_in * b_x_16, 8, False, True)
-    b_x_22 = b_x_20 + b_x_sum8
-    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_23 = tl.exp(b_log_decay_sum4)
-    b_x_24 = b_q * b_x_23
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_25 = tl.exp(b_log_decay_sum4_rest)
-    b_x_26 = b_k_in * b_x_25
-    b_sum_9 = tl.dot(b_x_24.to(DOT), tl.trans(b_x_26.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_3, b_sum_9, 0.0)
-    b_x_27 = b_x_18 + b_A_4
-    b_vx_low_2 = tl.where(m_pair_3, b_vx, 0.0)
-    b_sum_10 = tl.dot(b_vx_low_2.to(DOT), b_x_26.to(DOT), input_precision=PRECISION)
-    b_x_28 = b_x_19 + b_sum_10 * b_x_23
-    b_x_sum4_rest = segment_cumsum(b_sum_10 * b_q * b_x_23, 4, True, False)
-    b_x_29 = b_x_22 + b_x_sum4_rest
-    b_sum_11 = tl.dot(tl.trans(b_vx_low_2.to(DOT)), b_x_24.to(DOT), input_precision=PRECISION)
-    b_x_30 = b_x_21 + b_sum_11 * b_x_25
-    b_x_sum4 = segment_cumsum(b_sum_11 * b_k_in * b_x_25, 4, False, True)
-    b_x_31 = b_x_29 + b_x_sum4
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_32 = tl.exp(b_log_decay_sum2)
-    b_x_33 = b_q * b_x_32
-    m_pair_4 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_vx_low_3 = tl.where(m_pair_4, b_vx, 0.0)
-    b_sum_12 = tl.dot(tl.trans(b_vx_low_3.to(DOT)), b_x_33.to(DOT), input_precision=PRECISION)
-    b_x_34 = b_sum_12 * b_k_in
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_35 = tl.exp(b_log_decay_sum2_rest)
-    b_x_sum2 = segment_cumsum(b_x_34 * b_x_35, 2, False, True)
-    b_x_36 = b_x_31 + b_x_sum2
-    b_x_37 = b_k_in * b_x_35
-    b_sum_13 = tl.dot(b_vx_low_3.to(DOT), b_x_37.to(DOT), input_precision=PRECISION)
-    b_x_sum2_rest = segment_cumsum(b_sum_13 * b_q * b_x_32, 2, True, False)
-    # gradient of g
-    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_36 + b_x_sum2_rest, 0.0), mask=m_tk)
+    b_x_30 = b_Sxq * b_from_start
     # gradient of q
-    tl.store(p_d_q + at_vthk + o_thk, b_x_28 + b_sum_13 * b_x_32, mask=m_tk)
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_q + at_thk + o_thk, b_x_22 + b_Sx * b_from_start, mask=m_tk)
+    b_x_30_sum_rest = segment_cumsum(b_x_30, BT, True, False)
+    # gradient of g
+    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_29 + b_x_30_sum_rest, 0.0), mask=m_tk)
     # gradient of k
-    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_30 + b_sum_12 * b_x_35, 0.0), mask=m_tk)
-    b_sum_14 = tl.dot(b_x_33.to(DOT), tl.trans(b_x_37.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_4, b_sum_14, 0.0)
-    b_A = b_x_27 + b_A_2
-    b_Ax = tl.dot(tl.trans(b_A.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
-    # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_x_8dS + b_Ax, mask=m_tv)
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_27, 0.0), mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -1125,10 +1181,11 @@ _PACE = {
     "backward": (2, 3670, 26624, True),
     "states": (4, 478, 11264, True),
     "outputs": (4, 1798, 13312, False),
-    "cotangents": (3, 535, 22528, True),
-    "gradients": (2, 3477, 57344, False),
+    "cotangents": (7, 623, 5632, True),
+    "gradients_V": (4, 1844, 26624, False),
+    "gradients_K": (3, 2809, 49152, False),
 }
-_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
+_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": -2000}  # nanoseconds, where phases do the same
 
 
 def _in_phases(kernel, programs, blocks, x, **phases):
@@ -1154,41 +1211,50 @@ def _room(device):
     return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
-def _needs_triton(io, K):
+def _needs_triton(io, K, V):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BK = _pad(K, 16)
+    BV = _pad(V, 16)
     return {
         "forward": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
         "infer": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
         "backward": (32 * BK * 2 * io, 16 * BK * 3 * io + 512 * 2 * io + 32 * BK * 4),
         "states": (512 * io + 16 * BK * io, 16 * BK * 2 * io + 512 * io),
         "outputs": (512 * io + 32 * BK * io, 16 * BK * 3 * io + 32 * BK * 4 + 512 * io),
-        "cotangents": (16 * BK * io + 1024 * io, 16 * BK * 2 * io + 1024 * io),
-        "gradients": (64 * BK * 2 * io, 16 * BK * 3 * io + 1024 * 2 * io + 64 * BK * 8),
+        "cotangents": (16 * BK * io + 256 * io, 16 * BK * 2 * io + 256 * io),
+        "gradients_V": (1024 * io + 64 * BK * io, 16 * BK * 3 * io + 64 * BK * 4 + 1024 * io),
+        "gradients_K": (64 * BV * 2 * io, 16 * BV * 2 * io + 1024 * 3 * io + 64 * BV * 8),
     }
 
 
-def _stages(kernel, most, x, K):
+def _stages(kernel, most, x, K, V):
     """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
-    kept, loads = _needs_triton(x.element_size(), K)[kernel]
+    kept, loads = _needs_triton(x.element_size(), K, V)[kernel]
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
+
+
+def _room_for(kernels, x, K, V):
+    """Whether the tiles of kernels that a call can do without fit the device."""
+    needs = _needs_triton(x.element_size(), K, V)
+    return all(sum(needs[k]) <= _room(x.device) for k in kernels)
 
 
 _READY = {}  # device, dtype and sizes -> whether the kernels fit
 
 
-def _ready_triton(x, K):
+def _ready_triton(x, K, V):
     """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
-    K = int(K)
-    key = x.device, x.dtype, K
+    K, V = int(K), int(V)
+    key = x.device, x.dtype, K, V
     if key not in _READY:
-        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), K).values()))
+        room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
+        need = max(sum(needs[k]) for k in needs if k not in ("gradients_K",))
         _READY[key] = need <= room
         if need > room:
             warnings.warn(
-                f"gla: with K = {K} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
+                f"gla: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
-                f"seqc compile SPEC --dim K={K}",
+                f"seqc compile SPEC --dim K={K} --dim V={V}",
                 stacklevel=2,
             )
     return _READY[key]
@@ -1244,7 +1310,7 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         NV = -(-V // BV)
         gla_states_kernel[(B * H * NV,)](
             S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
             q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -1253,7 +1319,7 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     else:
         gla_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -1288,7 +1354,7 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         gla_states_kernel[(B * H * NV,)](
             S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
             q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -1297,7 +1363,7 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     else:
         gla_infer_kernel[(B * H * NV,)](
             S_0, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K), enable_fp_fusion=True,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -1319,31 +1385,38 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    if NT > 1 and _in_phases(
-        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 64)),
-        gradients=B * H * -(-V // min(_pad(V, 16), 64)),
+    fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
+    if NT > 1 and fits and _in_phases(
+        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 16)),
+        gradients_V=B * H * -(-V // min(_pad(V, 16), 64)), gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
     ):
-        BV = min(_pad(V, 16), 64)
+        BV = min(_pad(V, 16), 16)
         NV = -(-V // BV)
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, g, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
-        gla_gradients_kernel[(N_BLOCKS * H * NV,)](
-            q, k, v, d_o, g, d_S_out, S_in, d_g, d_q, d_k, d_v, cu_seqlens, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+            k, g, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        BK = min(_pad(K, 16), 64)
+        NK = -(-K // BK)
+        BV = _pad(V, 16)
+        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+        d_g = torch.empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
+        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+            d_o, v, q, k, g, d_S_out, S_in, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
-        d_g = d_g.sum(0)
-        d_q = d_q.sum(0)
-        d_k = d_k.sum(0)
     else:
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
@@ -1353,7 +1426,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         gla_backward_kernel[(B * H * NV,)](
             d_S_T, q, k, v, d_o, g, S_in, d_g, d_q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
             BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("backward", 2, q, K), enable_fp_fusion=True,
+            num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
         )
         d_g = d_g.sum(0)
         d_q = d_q.sum(0)
@@ -1489,7 +1562,7 @@ _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_trito
 def _form(*tensors):
     """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1]):
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1]):
         return _TRITON
     return _TORCH
 
@@ -1756,10 +1829,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_84fc38ec99d0", 0
+    name, tries = "seqc_gla_19465fd9fac8", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_84fc38ec99d0_{tries}"
+        name = f"seqc_gla_19465fd9fac8_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

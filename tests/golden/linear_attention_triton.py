@@ -517,13 +517,13 @@ def linear_attention_cotangents_kernel(
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
-@_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
-def linear_attention_gradients_kernel(
-    p_d_o, p_v, p_d_S_out, p_q, p_d_k, p_k, p_d_v, p_S_in, p_d_q, p_cu_seqlens, B, T, N_STEPS, H: tl.constexpr,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+@_jit(do_not_specialize=['B', 'T'])
+def linear_attention_gradients_V_kernel(
+    p_k, p_q, p_d_o, p_d_S_out, p_d_v, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """Second of two: the gradients of all blocks at once."""
+    """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = tl.cdiv(V, BV)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
@@ -534,48 +534,85 @@ def linear_attention_gradients_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_k = tl.arange(0, BK)
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    m_k = (o_k < K) | (K == BK)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_sum, 0.0)
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_sum_1 = tl.trans(tl.dot(tl.trans((b_do / SQRT_K).to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_sum_2 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    # gradient of v
+    tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_sum_1, mask=m_tv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def linear_attention_gradients_K_kernel(
+    p_d_o, p_v, p_q, p_d_S_out, p_d_k, p_k, p_S_in, p_d_q, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Second phase: the gradients of q and k in all blocks at once, each program a piece of K."""
+    NK: tl.constexpr = tl.cdiv(K, BK)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_k = i_p % NK
+    i_h = i_p // NK % H
+    i_s = i_p // (H * NK)
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
+    i_0 = i_n * BT
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_t = tl.arange(0, BT)
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_v = tl.arange(0, BV)
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_v = (o_v < V) | (V == BV)
     m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
     b_x = b_do / SQRT_K
-    m_pair = (o_t[:, None] >= o_t[None, :])
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    b_vx_low = tl.where(m_pair, b_vx, 0.0)
+    b_vx_low = tl.where((o_t[:, None] >= o_t[None, :]), b_vx, 0.0)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    m_k = (o_k < K) | (K % BK == 0)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sum = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
     at_nhkv = ((i_s * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_vx_low.to(DOT), input_precision=PRECISION))
     # gradient of k
-    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_vdS + b_sum, 0.0), mask=m_tk)
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_vdS + b_sum, 0.0), mask=m_tk)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A = tl.where(m_pair, b_sum_1, 0.0)
-    b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
-    b_sum_2 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_Ax, mask=m_tv)
+    b_x_1 = tl.where(m_t[:, None], b_k, 0.0)
+    b_sum_1 = tl.dot(b_vx_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_sum_3 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
     # gradient of q
-    tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_Sx, mask=m_tk)
+    tl.store(p_d_q + at_thk + o_thk, b_sum_1 + b_Sx, mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -634,10 +671,11 @@ _PACE = {
     "backward": (2, 2058, 61440, True),
     "states": (3, 597, 32768, True),
     "outputs": (3, 1601, 49152, False),
-    "cotangents": (5, 587, 8192, True),
-    "gradients": (2, 2200, 51200, False),
+    "cotangents": (3, 744, 32768, True),
+    "gradients_V": (3, 1601, 49152, False),
+    "gradients_K": (2, 2069, 81920, False),
 }
-_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
+_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 0}  # nanoseconds, where phases do the same
 
 
 def _in_phases(kernel, programs, blocks, x, **phases):
@@ -663,41 +701,50 @@ def _room(device):
     return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
-def _needs_triton(io, K):
+def _needs_triton(io, K, V):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BK = _pad(K, 16)
+    BV = _pad(V, 16)
     return {
         "forward": (64 * BK * io + 1024 * io, 64 * BK * 2 * io + 1024 * io),
         "infer": (64 * BK * io + 1024 * io, 64 * BK * 2 * io + 1024 * io),
         "backward": (64 * BK * io + 4096 * io, 2048 * 2 * io + 64 * BK * 2 * io + 32 * BK * 4),
         "states": (64 * BK * io + 4096 * io, 64 * BK * io + 4096 * io),
         "outputs": (64 * BK * 2 * io, 64 * BK * (2 * io + 4) + 4096 * io),
-        "cotangents": (64 * BK * io + 1024 * io, 64 * BK * io + 1024 * io),
-        "gradients": (64 * BK * io + 4096 * io, 1024 * 2 * io + 16 * BK * 8 + 64 * BK * 2 * io),
+        "cotangents": (64 * BK * io + 4096 * io, 64 * BK * io + 4096 * io),
+        "gradients_V": (64 * BK * 2 * io, 64 * BK * (2 * io + 4) + 4096 * io),
+        "gradients_K": (64 * BV * 2 * io, 64 * BV * (2 * io + 8) + 4096 * 2 * io),
     }
 
 
-def _stages(kernel, most, x, K):
+def _stages(kernel, most, x, K, V):
     """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
-    kept, loads = _needs_triton(x.element_size(), K)[kernel]
+    kept, loads = _needs_triton(x.element_size(), K, V)[kernel]
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
+
+
+def _room_for(kernels, x, K, V):
+    """Whether the tiles of kernels that a call can do without fit the device."""
+    needs = _needs_triton(x.element_size(), K, V)
+    return all(sum(needs[k]) <= _room(x.device) for k in kernels)
 
 
 _READY = {}  # device, dtype and sizes -> whether the kernels fit
 
 
-def _ready_triton(x, K):
+def _ready_triton(x, K, V):
     """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
-    K = int(K)
-    key = x.device, x.dtype, K
+    K, V = int(K), int(V)
+    key = x.device, x.dtype, K, V
     if key not in _READY:
-        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), K).values()))
+        room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
+        need = max(sum(needs[k]) for k in needs if k not in ("gradients_K",))
         _READY[key] = need <= room
         if need > room:
             warnings.warn(
-                f"linear_attention: with K = {K} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
+                f"linear_attention: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
-                f"seqc compile SPEC --dim K={K}",
+                f"seqc compile SPEC --dim K={K} --dim V={V}",
                 stacklevel=2,
             )
     return _READY[key]
@@ -753,7 +800,7 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
         NV = -(-V // BV)
         linear_attention_states_kernel[(B * H * NV,)](
             S_0, S_in, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         linear_attention_outputs_kernel[(N_BLOCKS * H * NV,)](
             k, q, v, S_in, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -762,7 +809,7 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         linear_attention_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -797,7 +844,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         linear_attention_states_kernel[(B * H * NV,)](
             S_0, S_in, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         linear_attention_outputs_kernel[(N_BLOCKS * H * NV,)](
             k, q, v, S_in, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -806,7 +853,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         linear_attention_infer_kernel[(B * H * NV,)](
             S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K), enable_fp_fusion=True,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -828,29 +875,35 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    if NT > 1 and _in_phases(
-        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 16)),
-        gradients=B * H * -(-V // min(_pad(V, 16), 16)),
+    fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
+    if NT > 1 and fits and _in_phases(
+        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 64)),
+        gradients_V=B * H * -(-V // min(_pad(V, 16), 64)), gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
     ):
-        BV = min(_pad(V, 16), 16)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         linear_attention_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 2, q, K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
-        linear_attention_gradients_kernel[(N_BLOCKS * H * NV,)](
-            d_o, v, d_S_out, q, d_k, k, d_v, S_in, d_q, cu_seqlens, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        linear_attention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+            k, q, d_o, d_S_out, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        BK = min(_pad(K, 16), 64)
+        NK = -(-K // BK)
+        BV = _pad(V, 16)
+        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+        linear_attention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+            d_o, v, q, d_S_out, d_k, k, S_in, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
-        d_k = d_k.sum(0)
-        d_q = d_q.sum(0)
     else:
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
@@ -859,7 +912,7 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         linear_attention_backward_kernel[(B * H * NV,)](
             d_S_T, d_o, q, v, d_k, k, d_v, S_in, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
             BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("backward", 2, q, K), enable_fp_fusion=True,
+            num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
         )
         d_k = d_k.sum(0)
         d_q = d_q.sum(0)
@@ -994,7 +1047,7 @@ _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_trito
 def _form(*tensors):
     """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1]):
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1]):
         return _TRITON
     return _TORCH
 
@@ -1260,10 +1313,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_0c5396608337", 0
+    name, tries = "seqc_linear_attention_d15bf4c408e6", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_0c5396608337_{tries}"
+        name = f"seqc_linear_attention_d15bf4c408e6_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

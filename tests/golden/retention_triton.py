@@ -678,13 +678,13 @@ def retention_cotangents_kernel(
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
-@_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
-def retention_gradients_kernel(
-    p_d_o, p_S_in, p_k, p_v, p_d_q, p_d_S_out, p_q, p_d_v, p_d_k, p_cu_seqlens, B, T, N_STEPS, H: tl.constexpr,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+@_jit(do_not_specialize=['B', 'T'])
+def retention_gradients_V_kernel(
+    p_k, p_d_S_out, p_q, p_d_o, p_d_v, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """Second of two: the gradients of all blocks at once."""
+    """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = tl.cdiv(V, BV)
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
@@ -699,57 +699,99 @@ def retention_gradients_kernel(
     o_t = tl.arange(0, BT)
     m_t = o_t < T - i_0
     b_log_decay = tl.where(m_t, b_x, 0.0)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    m_v = (o_v < V) | (V % BV == 0)
-    m_tv = m_t[:, None] & m_v[None, :]
-    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_1 = b_do / SQRT_K
-    at_nhkv = ((i_s * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_x_2 = b_from_start[:, None] * b_Sx_1
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_vx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    m_pair = (o_t[:, None] >= o_t[None, :])
-    b_vx_1_low = tl.where(m_pair, b_vx_1, 0.0)
-    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
-    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
-    b_x_3 = tl.exp(b_log_decay_low_sum)
-    b_x_4 = b_vx_1_low * b_x_3
-    b_sum = tl.dot(b_x_4.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-    # gradient of q
-    at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_vthk + o_thk, b_sum + b_x_2, mask=m_tk)
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
     b_to_end = tl.exp(b_log_decay_sum_rest)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_k = tl.arange(0, BK)
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    m_k = (o_k < K) | (K == BK)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_x_5 = b_vdS * b_to_end[:, None]
-    b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    b_x_6 = b_to_end[:, None] * b_sum_1
+    b_sum = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    b_x_1 = b_to_end[:, None] * b_sum
+    m_pair = (o_t[:, None] >= o_t[None, :])
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A = tl.where(m_pair, b_sum_2 * b_x_3, 0.0)
-    b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+    b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
+    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
+    b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_log_decay_low_sum), 0.0)
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_sum_2 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_x_6 + b_Ax_1, mask=m_tv)
-    b_qx_4 = tl.dot(tl.trans(b_x_4.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+    tl.store(p_d_v + at_thv + o_thv, b_x_1 + b_sum_2, mask=m_tv)
+
+
+@_jit(do_not_specialize=['B', 'T'])
+def retention_gradients_K_kernel(
+    p_d_S_out, p_v, p_d_o, p_q, p_d_k, p_k, p_S_in, p_d_q, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Second phase: the gradients of q and k in all blocks at once, each program a piece of K."""
+    NK: tl.constexpr = tl.cdiv(K, BK)
+    i_p = tl.program_id(0).to(tl.int64)
+    i_k = i_p % NK
+    i_h = i_p // NK % H
+    i_s = i_p // (H * NK)
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
+    i_0 = i_n * BT
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
+    o_v = tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K % BK == 0)
+    m_v = (o_v < V) | (V == BV)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_t = tl.arange(0, BT)
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    m_t = o_t < T - i_0
+    b_log_decay = tl.where(m_t, b_x, 0.0)
+    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_x_1 = b_vdS * b_to_end[:, None]
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_x_2 = b_do / SQRT_K
+    b_vx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+    b_vx_2_low = tl.where((o_t[:, None] >= o_t[None, :]), b_vx_2, 0.0)
+    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
+    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
+    b_x_3 = b_vx_2_low * tl.exp(b_log_decay_low_sum)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_qx_3 = tl.dot(tl.trans(b_x_3.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
     # gradient of k
-    tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_5 + b_qx_4, 0.0), mask=m_tk)
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_1 + b_qx_3, 0.0), mask=m_tk)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_x_4 = tl.where(m_t[:, None], b_k, 0.0)
+    b_x_4x_3 = tl.dot(b_x_3.to(DOT), b_x_4.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    # gradient of q
+    tl.store(p_d_q + at_thk + o_thk, b_x_4x_3 + b_from_start[:, None] * b_Sx_2, mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -809,10 +851,11 @@ _PACE = {
     "backward": (4, 1303, 14848, True),
     "states": (7, 407, 5120, True),
     "outputs": (7, 1162, 6144, False),
-    "cotangents": (3, 487, 20480, True),
-    "gradients": (4, 1860, 51200, False),
+    "cotangents": (7, 407, 5120, True),
+    "gradients_V": (5, 1233, 24576, False),
+    "gradients_K": (4, 1516, 45056, False),
 }
-_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
+_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 0}  # nanoseconds, where phases do the same
 
 
 def _in_phases(kernel, programs, blocks, x, **phases):
@@ -838,41 +881,50 @@ def _room(device):
     return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
-def _needs_triton(io, K):
+def _needs_triton(io, K, V):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BK = _pad(K, 16)
+    BV = _pad(V, 16)
     return {
         "forward": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
         "infer": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
         "backward": (16 * BK * 2 * io, 256 * 2 * io + 16 * BK * (2 * io + 4)),
         "states": (256 * io + 16 * BK * io, 256 * io + 16 * BK * io),
         "outputs": (256 * io + 16 * BK * io, 16 * BK * (2 * io + 4) + 256 * io),
-        "cotangents": (1024 * io + 16 * BK * io, 16 * BK * io + 1024 * io),
-        "gradients": (64 * BK * 2 * io, 1024 * 2 * io + 64 * BK * 8 + 16 * BK * 2 * io),
+        "cotangents": (256 * io + 16 * BK * io, 16 * BK * io + 256 * io),
+        "gradients_V": (1024 * io + 64 * BK * io, 16 * BK * 2 * io + 64 * BK * 4 + 1024 * io),
+        "gradients_K": (64 * BV * 2 * io, 64 * BV * 8 + 16 * BV * 2 * io + 1024 * 2 * io),
     }
 
 
-def _stages(kernel, most, x, K):
+def _stages(kernel, most, x, K, V):
     """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
-    kept, loads = _needs_triton(x.element_size(), K)[kernel]
+    kept, loads = _needs_triton(x.element_size(), K, V)[kernel]
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
+
+
+def _room_for(kernels, x, K, V):
+    """Whether the tiles of kernels that a call can do without fit the device."""
+    needs = _needs_triton(x.element_size(), K, V)
+    return all(sum(needs[k]) <= _room(x.device) for k in kernels)
 
 
 _READY = {}  # device, dtype and sizes -> whether the kernels fit
 
 
-def _ready_triton(x, K):
+def _ready_triton(x, K, V):
     """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
-    K = int(K)
-    key = x.device, x.dtype, K
+    K, V = int(K), int(V)
+    key = x.device, x.dtype, K, V
     if key not in _READY:
-        room, need = _room(x.device), max(map(sum, _needs_triton(x.element_size(), K).values()))
+        room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
+        need = max(sum(needs[k]) for k in needs if k not in ("gradients_K",))
         _READY[key] = need <= room
         if need > room:
             warnings.warn(
-                f"retention: with K = {K} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
+                f"retention: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
-                f"seqc compile SPEC --dim K={K}",
+                f"seqc compile SPEC --dim K={K} --dim V={V}",
                 stacklevel=2,
             )
     return _READY[key]
@@ -923,7 +975,7 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     if NT > 1 and _in_phases("forward", B * H * NV, NT, q, states=B * H * NV, outputs=B * H * NV):
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(N_BLOCKS * H * NV,)](
             q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -932,7 +984,7 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         retention_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -962,7 +1014,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K), enable_fp_fusion=True,
+            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(N_BLOCKS * H * NV,)](
             q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -971,7 +1023,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         retention_infer_kernel[(B * H * NV,)](
             S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K), enable_fp_fusion=True,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -993,29 +1045,35 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    if NT > 1 and _in_phases(
-        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 64)),
-        gradients=B * H * -(-V // min(_pad(V, 16), 64)),
+    fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
+    if NT > 1 and fits and _in_phases(
+        "backward", B * H * NV, NT, q, cotangents=B * H * NV, gradients_V=B * H * -(-V // min(_pad(V, 16), 64)),
+        gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
     ):
-        BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         retention_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
-        retention_gradients_kernel[(N_BLOCKS * H * NV,)](
-            d_o, S_in, k, v, d_q, d_S_out, q, d_v, d_k, cu_seqlens, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
+        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        retention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+            k, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        BK = min(_pad(K, 16), 64)
+        NK = -(-K // BK)
+        BV = _pad(V, 16)
+        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+        retention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+            d_S_out, v, d_o, q, d_k, k, S_in, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
-        d_k = d_k.sum(0)
     else:
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
@@ -1024,7 +1082,7 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         retention_backward_kernel[(B * H * NV,)](
             d_S_T, v, q, d_o, d_k, k, d_v, S_in, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
             BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("backward", 3, q, K), enable_fp_fusion=True,
+            num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
         )
         d_k = d_k.sum(0)
         d_q = d_q.sum(0)
@@ -1159,7 +1217,7 @@ _TRITON = _Form(_prepare_triton, _infer_triton, _forward_triton, _backward_trito
 def _form(*tensors):
     """The form that runs on some arguments, of a sequence or of one step: the one place where it is chosen."""
     x = tensors[0]
-    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1]):
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1]):
         return _TRITON
     return _TORCH
 
@@ -1425,10 +1483,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_59ca878fab4d", 0
+    name, tries = "seqc_retention_1f08df55eea2", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_59ca878fab4d_{tries}"
+        name = f"seqc_retention_1f08df55eea2_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

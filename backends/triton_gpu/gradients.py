@@ -1,0 +1,93 @@
+"""The second phase of the backward: the gradients of all blocks at once, in as many kernels as take pieces of different dims.
+
+In: a block's graphs. Out: `Shared`, the parts of the gradients with the bodies and the name of the kernel of each, and the
+items of such a kernel. Why there are several: `docs/decisions/gradient-kernels.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seqc.backends.triton_gpu.bodies import Bodies, moving
+from seqc.backends.triton_gpu.cut import plain
+from seqc.backends.triton_gpu.kernel import Array, Item, Load, Note, Store
+from seqc.backends.triton_gpu.parting import KNOWN, Part, counted_once, held
+from seqc.emit.names import safe_name
+from seqc.graph import Node, leaves
+
+GRADIENTS = "gradients"
+
+
+class Gradients(Bodies):
+    """Bodies whose gradients are known. part: those of its kernel, None where one kernel computes all; pairs: values that
+    an earlier kernel keeps."""
+
+    part: Part | None = None
+    pairs: Mapping[Node, Array]
+
+    def take(self, part: Part) -> None:
+        """Make these gradients the ones of the kernel."""
+        self.part = part
+        if part.dim is not None:
+            roots = {key: n for key, n in self.backward.items() if plain(key) in part.keys}
+            self.backward = {**self.backward, **counted_once(roots, part.dim, self.pairs)}
+            self.moving |= moving(self.backward.values())
+
+    def gradient_roots(self) -> dict[str, Node]:
+        """The gradients that kernels compute: all but the zero ones and those that are summed up afterwards."""
+        return {
+            key: root
+            for key, root in self.backward.items()
+            if not key.endswith(".prev") and root.op != "const" and key[2:] not in self.outer
+        }
+
+    def gradient_items(self, whole: bool) -> tuple[Item, ...]:
+        """The body of the kernel of the second phase. whole: the states' cotangents have been added up."""
+        part = self.part
+        roots = {k: n for k, n in self.gradient_roots().items() if part is None or plain(k) in part.keys}
+        alike = self.alike(roots, part.dim) if part is not None and part.dim is not None else {}
+        known: set[Node] = set()
+        body = self.loads_kept(self.pairs, roots.values(), known)
+        setup = self.setup(roots.values(), known)
+        for n in leaves(roots.values(), "state", known):
+            body.append(Load(n, self.arrays.saved_state(n.text("name"))))
+            known.add(n)
+        for n in leaves(roots.values(), "cot", known):
+            if n.text("name").endswith(".next"):
+                array = self.arrays.cotangent(n.text("name"), whole)
+                body.append(Load(n, array, first_only=self.arrays.once(array.axes) if whole else ()))
+                known.add(n)
+        body += self.loads(roots.values(), known)
+        for key, root in roots.items():
+            body.append(gradient_note(key))
+            body += self.compute([root], known, inside=True)
+            same = alike.get(key, ())
+            body.append(Store(root, self.arrays.gradient(key, True, same), same))
+        return (*setup, *body)
+
+    def alike(self, roots: Mapping[str, Node], dim: str) -> dict[str, tuple[str, ...]]:
+        """Gradients that all pieces of the dim have the same of, and the dim."""
+        kinds = held(roots.values(), dim, self.pairs)
+        arrays = {key: self.arrays.gradient(key, True) for key in roots}
+        return {key: (dim,) for key, n in roots.items() if kinds[n] == KNOWN and dim in arrays[key].partial}
+
+    def gradients_doc(self) -> str:
+        """What the kernel of the second phase does."""
+        if self.part is None:
+            return "Second phase: the gradients of all blocks at once."
+        keys = [key for key in dict.fromkeys(map(plain, self.gradient_roots())) if key in self.part.keys]
+        names = [key[2:].replace("@", " at lag ") for key in keys]
+        dim = self.part.dim or self.roles.blocked[0]
+        listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        return f"Second phase: the gradients of {listed} in all blocks at once, each program a piece of {dim}."
+
+
+def gradient_note(key: str) -> Note:
+    """The line above a gradient's store."""
+    return Note(f"gradient of {key[2:].replace('@', ' at lag ')}", result=True)
+
+
+def kernel_name(part: Part, own: str | None, parts: int) -> str:
+    """`gradients`, or `gradients_K` where there are several. own: the dim that the block's kernels take pieces of."""
+    dim = part.dim or own
+    return GRADIENTS if parts == 1 or dim is None else f"{GRADIENTS}_{safe_name(dim)}"
