@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -111,6 +112,26 @@ class Case:
         words = f"{what} (nearest: {key}), {self.dtype}{pack}" + (", reversed" if self.reverse else "")
         words += ", extreme inputs" if self.hard else ""
         return Finding(words, self.steps, error, allowed)
+
+    @cached_property
+    def ran(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Results and gradients of the sample, by the spec's names."""
+        return self.with_gradients(*self.sample())
+
+    def with_gradients(
+        self, arrays: Mapping[str, Any], cotangents: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Results, and gradients, by the spec's names."""
+        import torch
+
+        tensors = {k: x.requires_grad_() for k, x in self.tensors(arrays).items()}
+        results = self.call(tensors)
+        found = {k: self.result(results, k) for k in cotangents}
+        weights = self.tensors(cotangents)
+        loss = torch.stack([(found[k] * weights[k]).sum() for k in found]).sum()
+        slopes = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+        zeros = (torch.zeros_like(x) for x in tensors.values())
+        return found, {k: z if x is None else x for k, x, z in zip(tensors, slopes, zeros, strict=True)}
 
     def weighed(self, arrays: Mapping[str, Any], cotangents: Mapping[str, Any]) -> Any:
         """The sum of results times cotangents, whose derivative is what cotangents mean."""

@@ -7,8 +7,9 @@ state: a loss that is linear in all results, so that no gradient can hide behind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,13 @@ EXTREMES = [0.0, -1e-8, -20.0, -np.inf]  # of a log decay
 
 @dataclass(frozen=True)
 class Case:
-    """One call in numpy: arrays (inputs, params, NAME_0) and cotangents (outputs, NAME_T)."""
+    """One call in numpy: arrays (inputs, params, NAME_0) and cotangents (outputs, NAME_T); of a pack, its bounds."""
 
     program: Program
     arrays: dict[str, Any]
     cotangents: dict[str, Any]
+    bounds: tuple[int, ...] | None = None
+    reverse: bool = False
 
     @property
     def arguments(self) -> list[str]:
@@ -50,14 +53,22 @@ def usual_sizes(program: Program) -> dict[str, int]:
 
 
 def draw(
-    program: Program, steps: int, sizes: Mapping[str, int] | None = None, hard: bool = False, seed: int = 0
+    program: Program, steps: int, sizes: Mapping[str, int] | None = None, hard: bool = False, seed: int = 0,
+    lengths: Sequence[int] | None = None, reverse: bool = False,
 ) -> Case:
-    """Random arrays within the declared ranges; hard: also the ends of the ranges, extreme gates, one key for ever."""
+    """Random arrays within the declared ranges; hard: also the ends of the ranges, extreme gates, one key for ever.
+
+    lengths: of the sequences of a pack, which has `steps` steps in all.
+    """
     rng = np.random.default_rng(seed)
     every = {**usual_sizes(program), **(sizes or {}), "T": steps}
+    every |= {} if lengths is None else {"B": len(lengths)}
+    bounds = None if lengths is None else tuple(accumulate(lengths, initial=0))
+    assert bounds is None or bounds[-1] == steps
 
     def normal(*axes: str) -> Any:
-        return rng.standard_normal([every.get(a.rstrip("'"), 3) for a in axes])
+        row = bounds is not None and "T" in axes
+        return rng.standard_normal([1 if row and a == "B" else every.get(a.rstrip("'"), 3) for a in axes])
 
     arrays = {name: _input(d, normal("B", "T", *d.dims), rng, hard) for name, d in program.inputs.items()}
     for name, d in program.params.items():
@@ -70,7 +81,7 @@ def draw(
     cotangents |= {f"{name}_T": normal("B", *d.dims) for name, d in program.states.items()}
     if not steps:  # a count passes no gradient on, and an empty run hands it back: told apart at the boundary, not here
         cotangents |= {f"{name}_T": np.zeros(every["B"]) for name in counters(program)}
-    return Case(program, arrays, cotangents)
+    return Case(program, arrays, cotangents, bounds, reverse)
 
 
 def _input(d: TensorDecl, x: Any, rng: np.random.Generator, hard: bool) -> Any:
@@ -106,15 +117,17 @@ def compare(
     args = tensors(case, dtype)
     cots = [torch.tensor(case.cotangents[name], dtype=dtype) for name in case.results]
     before = [x.clone() for x in (*args, *cots)]
+    how: dict[str, Any] = {"reverse": True} if case.reverse else {}
+    how |= {"cu_seqlens": torch.tensor(case.bounds)} if case.bounds else {}
     with torch.no_grad():
-        got = forward(*args)
-        gradients = backward(*args, *got[len(cots) :], *cots)
+        got = forward(*args, **how)
+        gradients = backward(*args, *got[len(cots) :], *cots, **how)
     for x, y in zip((*args, *cots), before, strict=True):
         assert torch.equal(x, y) or torch.equal(x.isnan(), y.isnan()), "an argument was written to"
     rounded = {name: x.double().numpy() for name, x in zip(case.arguments, args, strict=True)}
     weights = {name: x.double().numpy() for name, x in zip(case.results, cots, strict=True)}
     with np.errstate(all="ignore"):
-        want, want_gradients = reference.gradients(case.program, rounded, weights)
+        want, want_gradients = reference.gradients(case.program, rounded, weights, case.bounds, case.reverse)
     assert len(gradients) == len(case.arguments), (len(gradients), case.arguments)
     for name, x in zip(case.results, got, strict=False):
         close(x, want[name], tolerance, f"{name}, {describe(case)}", dtype)

@@ -1,8 +1,10 @@
 """The process that runs emitted Triton kernels in Triton's interpreter, on the CPU, against the float64 reference.
 
-In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, "steps", the length at which a
-loop of single steps is compared with a run (0: none), and "golden", whether a digest of the text is kept. Out: one JSON line
-each: null, or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
+In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, packs (lengths, and whether
+reversed), "steps", the length at which a loop of single steps is compared with a run (0: none), and "golden", whether a digest
+of the text is kept. Where there are phases, packs take these; without packs the last two runs take them as well. Out: one
+JSON line each: null, or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first
+imported.
 
 Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
 and sums of 16), with a factor of 10 for the growth of triangular inverses on repeated keys: 1e-4 of the largest element
@@ -62,16 +64,20 @@ def main() -> None:
                 print(json.dumps(f"refused: {str(refusal).splitlines()[0]}"), flush=True)
                 continue
             said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
-            for few in (False, True) if block.rows > 1 and program.states else (False,):
-                made["_pad"].__globals__["_in_phases"] = lambda *_, few=few, **__: few
-                for steps, hard, sizes in case["runs"][-2:] if few else case["runs"]:  # of the two kernels, the longest
-                    drawn = draw(program, steps, sizes, hard=hard)
-                    tolerance = HARD if hard else EASY
-                    try:
-                        with np.errstate(all="ignore"):
-                            compare(drawn, made["_forward_triton"], made["_backward_triton"], tolerance, torch.float32)
-                    except AssertionError as error:
-                        said = said or f"T={steps} hard={hard} phases={few}: {' '.join(str(error).split())[:600]}"
+            runs = [(False, draw(program, steps, sizes, hard), hard) for steps, hard, sizes in case["runs"]]
+            if block.rows > 1 and program.states:
+                sizes = case["runs"][-1][2]
+                packs = [draw(program, sum(own), sizes, lengths=own, reverse=back) for own, back in case["packs"]]
+                runs += [(True, drawn, False) for drawn in packs] or [(True, drawn, hard) for _, drawn, hard in runs[-2:]]
+            for phases, drawn, hard in runs:
+                made["_pad"].__globals__["_in_phases"] = lambda *_, phases=phases, **__: phases
+                tolerance = HARD if hard else EASY
+                try:
+                    with np.errstate(all="ignore"):
+                        compare(drawn, made["_forward_triton"], made["_backward_triton"], tolerance, torch.float32)
+                except AssertionError as error:
+                    how = f"hard={hard} bounds={drawn.bounds} reverse={drawn.reverse} phases={phases}"
+                    said = said or f"{how}: {' '.join(str(error).split())[:600]}"
             if case.get("steps") and not program.no_step:
                 try:
                     drawn = draw(program, case["steps"], seed=3)

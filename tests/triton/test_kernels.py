@@ -2,7 +2,8 @@
 
 Some specs at lengths around a block's rows, with extreme arguments, and dims that are odd, smaller than a tile, and longer
 than one; every spec of `specs/` and `tests/recurrences/` step by step and in its parallel form, at lengths that end in the
-middle of a block. Batches of two. Each form runs in one kernel and in two (states first). `interpret.py` states the tolerance.
+middle of a block. Batches of two, each form in one kernel and in phases (states first); in phases packs too. `interpret.py`
+states the tolerance.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -63,12 +64,13 @@ def interpret(
     runs: list[tuple[int, bool, dict[str, int]]],
     steps: int = 0,
     golden: Container[str] = (),
+    packs: Sequence[tuple[Sequence[int], bool]] = (),
     **dims: int,
 ) -> None:
     """Fails with what went wrong in any case (spec, form; None is the compiler's choice), each at all runs (length, whether
     arguments are extreme, sizes), and in a loop of that many single steps. golden: the specs whose text is a golden one.
-    dims: extents that the kernels are made for."""
-    given = {"runs": runs, "steps": steps, "dims": dims}
+    packs: (lengths, whether reversed), in phases. dims: extents that the kernels are made for."""
+    given = {"runs": runs, "steps": steps, "dims": dims, "packs": packs}
     own = [{"path": str(PATHS[name]), "form": form, "golden": name in golden} for name, form in cases]
     lines = [json.dumps(case | {"rows": None if case["form"] == "step" else ROWS} | given) for case in own]
     done = subprocess.run(
@@ -92,12 +94,20 @@ def test_lengths_dims_and_extreme_arguments(part: int) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_spec_in_its_parallel_form(part: int) -> None:
-    interpret([(name, None) for name in parallel()[part::PARTS]], [(ROWS + 2, False, SMALL)], golden=parallel())
+    packs = [((1, 0, 3 * ROWS), part == 0)]  # in the mean more than a block
+    interpret([(name, None) for name in parallel()[part::PARTS]], [(ROWS + 2, False, SMALL)], golden=parallel(), packs=packs)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_spec_step_by_step(part: int) -> None:
     interpret([(name, "step") for name in PATHS][part::PARTS], [(3, False, SMALL)], golden={*PATHS} - {*parallel()})
+
+
+def test_packs_in_phases() -> None:
+    """Sequences of one step, of none, of a block, of several, both ways: feedback, params, two states."""
+    own = (1, 0, ROWS, 3 * ROWS + 1)  # in the mean more than a block
+    cases: list[tuple[str, str | None]] = [(name, "chunkwise") for name in ("kda", "mamba2", "gsa")]
+    interpret(cases, [(1, False, SMALL)], packs=[(own, False), (own, True)])
 
 
 def test_dims_longer_than_a_tile() -> None:
