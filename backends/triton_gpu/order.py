@@ -18,8 +18,10 @@ from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.search import Task, Value, enlist, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.graph import Node, node, rebuild
+from seqc.tiling.quarantine import TURNED_ROWS
 
 WHOLE, PIECE = 64, 32  # extents that stand for any: of a whole dim, and of a piece
+WARPS = 4  # of a program
 ALIAS = ("rename", "expand", "stopgrad", "index", "block_index", "size", "const")
 
 
@@ -33,14 +35,16 @@ def order(
 
 
 def tile_bytes(items: Iterable[Item], roles: Roles, rows: int) -> Callable[[Node], int]:
-    """The bytes of a value's tile, at extents that stand for any; operands of products are kept in their narrow type."""
+    """The bytes of a value's tile, at extents that stand for any; operands of products are kept in their narrow type, and
+    where a product has few rows each warp takes columns of its own and holds the left operand whole."""
     uses = Uses(items, roles)
 
     def size(n: Node) -> int:
         bytes = 2 if uses.is_operand(n) else 4
         for d in roles.axes(n.dims):
             bytes *= rows if is_time(d) else PIECE if d in roles.blocked else WHOLE
-        return bytes if n.dims else 0
+        held = WARPS if rows < TURNED_ROWS and uses.is_operand(n) and uses.is_left(n) else 1
+        return bytes * held if n.dims else 0
 
     return size
 

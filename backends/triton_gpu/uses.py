@@ -11,7 +11,7 @@ from functools import cached_property
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Loop, Note, Store
 from seqc.backends.triton_gpu.pairing import is_product
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.graph import Node
 from seqc.ops import TABLE
 
@@ -57,6 +57,12 @@ class Uses:
         rest = [u for u in by if u.op != "rename"]
         products = all(u in self.only_summed and all(map(self.is_dot, self.by_nodes[u])) for u in rest)
         return n not in self.by_items and products and all(map(self.is_operand_under_any_name, other))
+
+    def is_left(self, n: Node) -> bool:
+        """Whether some matrix product takes n as its left operand, the one that has the rows, and the rows are steps."""
+        products = (s for u in self.by_nodes.get(n, ()) if u in self.only_summed for s in self.by_nodes[u] if self.is_dot(s))
+        rows = {self.roles.axes(s.dims)[0] for s in products}
+        return any(is_time(row) and row in n.dims for row in rows)
 
 
 def walk(items: Iterable[Item]) -> list[Item]:

@@ -27,7 +27,7 @@ How it is computed:
         S: decay over H kept as a logarithm in [-0.0317487, 0] per step
         S: read over K: one factor per pair of rows: exp of sums over disjoint spans
     in Triton:
-        chunkwise: 16 rows a block: modelled time 0.24 of the step form; scan form does not fit (a program could
+        chunkwise: 32 rows a block: modelled time 0.14 of the step form; scan form does not fit (a program could
             not hold its values)
         S: decay over H kept as a logarithm in [-0.0317487, 0] per step
         S: read over K: one factor per pair of rows: exp of sums over disjoint spans
@@ -351,36 +351,36 @@ def retention_forward_kernel(
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x_1 = tl.exp(b_sum) * b_S
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_x_2 = b_from_start[:, None] * b_qS
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        # output o = sum[K](q * S) / sqrt(K)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_1 = b_from_start[:, None] * b_qS
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
-        b_A = tl.where(m_pair, b_sum * tl.exp(b_x_sum), 0.0)
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
-        b_o = (b_x_1 + b_Av) / SQRT_K
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = (b_x_2 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        # S = gamma * S[t-1] + k * v
-        b_sum_1 = tl.sum(b_log_decay, 0)
-        b_x_2 = tl.exp(b_sum_1) * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
         b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = b_x_2 + b_sum_2
+        # S = gamma * S[t-1] + k * v
+        b_S = b_x_1 + b_sum_2
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -412,42 +412,42 @@ def retention_infer_kernel(
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(0, NT):
         i_0 = i_n * BT
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x_1 = tl.exp(b_sum) * b_S
+        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+        b_from_start = tl.exp(b_log_decay_sum)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_x_2 = b_from_start[:, None] * b_qS
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        # output o = sum[K](q * S) / sqrt(K)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_1 = b_from_start[:, None] * b_qS
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
-        b_A = tl.where(m_pair, b_sum * tl.exp(b_x_sum), 0.0)
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
-        b_o = (b_x_1 + b_Av) / SQRT_K
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = (b_x_2 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        # S = gamma * S[t-1] + k * v
-        b_sum_1 = tl.sum(b_log_decay, 0)
-        b_x_2 = tl.exp(b_sum_1) * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
         b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = b_x_2 + b_sum_2
+        # S = gamma * S[t-1] + k * v
+        b_S = b_x_1 + b_sum_2
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def retention_backward_kernel(
-    p_d_S_T, p_v, p_q, p_d_o, p_d_k, p_k, p_d_v, p_S_in, p_d_q, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
+    p_d_S_T, p_k, p_d_o, p_v, p_S_in, p_d_q, p_q, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -474,55 +474,56 @@ def retention_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_x_1 = b_vdS * b_to_end[:, None]
         at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_2 = b_do / SQRT_K
-        b_vx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-        b_vx_2_low = tl.where(m_pair, b_vx_2, 0.0)
+        b_x_1 = b_do / SQRT_K
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_vx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+        b_vx_1_low = tl.where(m_pair, b_vx_1, 0.0)
+        b_log_decay = tl.where(m_t, b_x, 0.0)
         b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
         b_exp_x_sum = tl.exp(b_x_sum)
-        b_x_3 = b_vx_2_low * b_exp_x_sum
-        b_qx_3 = tl.dot(tl.trans(b_x_3.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-        # gradient of k
-        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-        m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_1 + b_qx_3, 0.0), mask=m_tk)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_4 = b_to_end[:, None] * b_sum
-        b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_sum_1 * b_exp_x_sum, 0.0)
-        b_Ax_2 = tl.dot(tl.trans(b_A.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-        # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_x_4 + b_Ax_2, mask=m_tv)
-        b_sum_2 = tl.sum(b_log_decay, 0)
-        b_x_5 = b_dS * tl.exp(b_sum_2)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_3 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_x_5 + b_sum_3
-        b_sum_4 = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_2 = b_from_start[:, None] * b_Sx_1
+        b_x_3 = b_vx_1_low * b_exp_x_sum
+        b_sum = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_sum_4 + b_from_start[:, None] * b_Sx_2, mask=m_tk)
+        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
+        m_tk = m_t[:, None] & m_k[None, :]
+        tl.store(p_d_q + at_vthk + o_thk, b_sum + b_x_2, mask=m_tk)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_x_4 = b_to_end[:, None] * b_sum_1
+        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_x_5 = b_vdS * b_to_end[:, None]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_x_6 = b_sum_2 * b_exp_x_sum
+        b_qx_3 = tl.dot(tl.trans(b_x_3.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+        # gradient of k
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_5 + b_qx_3, 0.0), mask=m_tk)
+        b_A = tl.where(m_pair, b_x_6, 0.0)
+        b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        # gradient of v
+        tl.store(p_d_v + at_thv + o_thv, b_x_4 + b_Ax_1, mask=m_tv)
+        b_sum_3 = tl.sum(b_log_decay, 0)
+        b_x_7 = b_dS * tl.exp(b_sum_3)
+        b_sum_4 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_dS_1
+        b_dS = b_x_7 + b_sum_4
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -716,12 +717,11 @@ def retention_gradients_V_kernel(
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_sum = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
     b_x_1 = b_to_end[:, None] * b_sum
-    m_pair = (o_t[:, None] >= o_t[None, :])
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
     b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
     b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
-    b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_log_decay_low_sum), 0.0)
+    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_sum_1 * tl.exp(b_log_decay_low_sum), 0.0)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_tv = m_t[:, None] & m_v[None, :]
@@ -733,7 +733,7 @@ def retention_gradients_V_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def retention_gradients_K_kernel(
-    p_d_S_out, p_v, p_d_o, p_q, p_d_k, p_k, p_S_in, p_d_q, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    p_v, p_d_S_out, p_k, p_d_o, p_S_in, p_d_q, p_q, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -748,19 +748,19 @@ def retention_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_nhkv = ((i_s * H + i_h) * K) * V
-    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
-    o_v = tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K % BK == 0)
-    m_v = (o_v < V) | (V == BV)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_v = tl.arange(0, BV)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_v = (o_v < V) | (V == BV)
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K % BK == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     m_t = o_t < T - i_0
@@ -768,30 +768,31 @@ def retention_gradients_K_kernel(
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
     b_to_end = tl.exp(b_log_decay_sum_rest)
     b_x_1 = b_vdS * b_to_end[:, None]
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    m_pair = (o_t[:, None] >= o_t[None, :])
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
     b_x_2 = b_do / SQRT_K
     b_vx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    b_vx_2_low = tl.where((o_t[:, None] >= o_t[None, :]), b_vx_2, 0.0)
+    b_vx_2_low = tl.where(m_pair, b_vx_2, 0.0)
     b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
     b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
     b_x_3 = b_vx_2_low * tl.exp(b_log_decay_low_sum)
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_qx_3 = tl.dot(tl.trans(b_x_3.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-    # gradient of k
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_1 + b_qx_3, 0.0), mask=m_tk)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_4 = tl.where(m_t[:, None], b_k, 0.0)
-    b_x_4x_3 = tl.dot(b_x_3.to(DOT), b_x_4.to(DOT), input_precision=PRECISION)
+    b_sum = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     # gradient of q
-    tl.store(p_d_q + at_thk + o_thk, b_x_4x_3 + b_from_start[:, None] * b_Sx_2, mask=m_tk)
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_q + at_thk + o_thk, b_sum + b_from_start[:, None] * b_Sx_2, mask=m_tk)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_qx_3 = tl.dot(tl.trans(b_x_3.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+    # gradient of k
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_1 + b_qx_3, 0.0), mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -846,14 +847,14 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (4, 744, 6144, True),
-    "infer": (3, 736, 2048, True),
-    "backward": (4, 1303, 14848, True),
-    "states": (7, 407, 5120, True),
-    "outputs": (7, 1162, 6144, False),
-    "cotangents": (7, 407, 5120, True),
-    "gradients_V": (5, 1233, 24576, False),
-    "gradients_K": (4, 1516, 45056, False),
+    "forward": (3, 843, 8192, True),
+    "infer": (3, 834, 4096, True),
+    "backward": (3, 1568, 34816, True),
+    "states": (4, 459, 12288, True),
+    "outputs": (4, 1299, 16384, False),
+    "cotangents": (4, 467, 12288, True),
+    "gradients_V": (4, 1382, 32768, False),
+    "gradients_K": (3, 1724, 57344, False),
 }
 _MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 0}  # nanoseconds, where phases do the same
 
@@ -886,14 +887,14 @@ def _needs_triton(io, K, V):
     BK = _pad(K, 16)
     BV = _pad(V, 16)
     return {
-        "forward": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
-        "infer": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
-        "backward": (16 * BK * 2 * io, 256 * 2 * io + 16 * BK * (2 * io + 4)),
-        "states": (256 * io + 16 * BK * io, 256 * io + 16 * BK * io),
-        "outputs": (256 * io + 16 * BK * io, 16 * BK * (2 * io + 4) + 256 * io),
-        "cotangents": (256 * io + 16 * BK * io, 16 * BK * io + 256 * io),
-        "gradients_V": (1024 * io + 64 * BK * io, 16 * BK * 2 * io + 64 * BK * 4 + 1024 * io),
-        "gradients_K": (64 * BV * 2 * io, 64 * BV * 8 + 16 * BV * 2 * io + 1024 * 2 * io),
+        "forward": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
+        "infer": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
+        "backward": (32 * BK * 2 * io, 32 * BK * (2 * io + 4) + 1024 * 2 * io),
+        "states": (1024 * io + 32 * BK * io, 1024 * io + 32 * BK * io),
+        "outputs": (1024 * io + 32 * BK * io, 32 * BK * (2 * io + 4) + 1024 * io),
+        "cotangents": (1024 * io + 32 * BK * io, 32 * BK * io + 1024 * io),
+        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * 2 * io + 64 * BK * 4 + 2048 * io),
+        "gradients_K": (64 * BV * 2 * io, 32 * BV * 2 * io + 64 * BV * 8 + 2048 * 2 * io),
     }
 
 
@@ -930,7 +931,7 @@ def _ready_triton(x, K, V):
     return _READY[key]
 
 
-_FEW_STEPS = 1  # so many steps, taken one by one, are modelled no slower than a block of 16
+_FEW_STEPS = 1  # so many steps, taken one by one, are modelled no slower than a block of 32
 
 
 def _steps_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
@@ -957,12 +958,12 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 15) // 16
+    NT = (T + 31) // 32
     N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 16 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
@@ -972,18 +973,23 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases("forward", B * H * NV, NT, q, states=B * H * NV, outputs=B * H * NV):
+    if NT > 1 and _in_phases(
+        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
+    ):
+        BV = min(_pad(V, 16), 32)
+        NV = -(-V // BV)
         retention_states_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
+            S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         retention_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -996,12 +1002,12 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(q, k, v, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 15) // 16
+    NT = (T + 31) // 32
     N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 16 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
@@ -1010,19 +1016,24 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases("infer", B * H * NV, NT, q, states=B * H * NV, outputs=B * H * NV):
+    if NT > 1 and _in_phases(
+        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
+    ):
+        BV = min(_pad(V, 16), 32)
+        NV = -(-V // BV)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         retention_states_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
+            S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         retention_infer_kernel[(B * H * NV,)](
-            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T
@@ -1032,18 +1043,18 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 15) // 16
+    NT = (T + 31) // 32
     N_BLOCKS = B * NT
     N_STEPS = B * T
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 16 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
     if NT > 1 and fits and _in_phases(
@@ -1053,7 +1064,7 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         retention_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            d_S_T, d_S_out, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -1061,31 +1072,31 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         NV = -(-V // BV)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         retention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            k, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
         d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
         retention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            d_S_out, v, d_o, q, d_k, k, S_in, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+            v, d_S_out, k, d_o, S_in, d_q, q, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         retention_backward_kernel[(B * H * NV,)](
-            d_S_T, v, q, d_o, d_k, k, d_v, S_in, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            d_S_T, k, d_o, v, S_in, d_q, q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
         )
-        d_k = d_k.sum(0)
         d_q = d_q.sum(0)
+        d_k = d_k.sum(0)
     return d_q, d_k, d_v, d_S_0
 
 
@@ -1200,8 +1211,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((T // 16 + B, H, K, V), carry)]
-    return [((B * ((T + 15) // 16), H, K, V), carry)]
+        return [((T // 32 + B, H, K, V), carry)]
+    return [((B * ((T + 31) // 32), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1483,10 +1494,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_1f08df55eea2", 0
+    name, tries = "seqc_retention_8db66948d544", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_1f08df55eea2_{tries}"
+        name = f"seqc_retention_8db66948d544_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
