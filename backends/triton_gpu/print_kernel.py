@@ -35,6 +35,7 @@ from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
 from seqc.backends.triton_gpu.values import Text, Values
 from seqc.block import BATCH
+from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.graph import Node
 from seqc.ops import TABLE
@@ -233,7 +234,10 @@ class _Printer:
         mask = f", mask={at.mask}, other=0.0" if at.mask else ""
         name = self.var(item.node)
         operand = item.array.role == "param" and self.uses.is_operand(item.node)
-        operand |= item.array.role == "kept" and item.array.dtype == "io"
+        if item.array.role == "kept" and item.array.dtype == "io":
+            operand = self.uses.is_operand_under_any_name(item.node)
+            if not operand:
+                raise SeqcBug("the Triton schedule", f"{item.array.name} is kept as products take it, and not they alone do")
         kind = "DOT" if operand else "tl.float32"
         self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
         if at.only:

@@ -46,17 +46,18 @@ class Uses:
 
     def is_operand(self, n: Node) -> bool:
         """Whether only matrix products take n, so that it may be kept in the type of their operands."""
-        by = self.by_nodes.get(n, ())
-        products = self.only_summed
-        return n not in self.by_items and all(u in products and all(map(self.is_dot, self.by_nodes[u])) for u in by)
+        return n not in self.by_items and all(map(self.in_products, self.by_nodes.get(n, ())))
 
     def is_operand_under_any_name(self, n: Node) -> bool:
         """Whether only matrix products take n, transposed or as it is."""
         by = self.by_nodes.get(n, ())
-        other = [u for u in by if u.op == "rename"]
-        rest = [u for u in by if u.op != "rename"]
-        products = all(u in self.only_summed and all(map(self.is_dot, self.by_nodes[u])) for u in rest)
-        return n not in self.by_items and products and all(map(self.is_operand_under_any_name, other))
+        return n not in self.by_items and all(
+            self.is_operand_under_any_name(u) if u.op == "rename" else self.in_products(u) for u in by
+        )
+
+    def in_products(self, n: Node) -> bool:
+        """Whether n is what matrix products alone sum."""
+        return n in self.only_summed and all(map(self.is_dot, self.by_nodes[n]))
 
     def is_left(self, n: Node) -> bool:
         """Whether some matrix product takes n as its left operand, the one that has the rows, and the rows are steps."""
