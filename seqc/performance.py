@@ -13,6 +13,8 @@ from typing import Any
 
 from seqc.backends.triton_gpu.pace import LAUNCH
 from seqc.backends.triton_gpu.pacing import pacing, sharing
+from seqc.backends.triton_gpu.print_kernel import print_kernel
+from seqc.backends.triton_gpu.summary import summarize
 from seqc.block import BATCH, free_dims
 from seqc.driver import fix_dims, lowerings
 from seqc.figures import Chosen, committed, extents, tiles_of
@@ -155,6 +157,7 @@ def _costs(
 ) -> Costs:
     pace = pacing(chosen)
     priced = {name: _priced(chosen, name, shape, sizes, target) for name in chosen.kernels}
+    lean = _lean(chosen)
 
     def launched(whole: str) -> list[KernelCost]:
         blocks = -(-shape.steps // chosen.block.rows)
@@ -162,12 +165,21 @@ def _costs(
         if phases and blocks > 1:  # as the launcher decides
             each = {name: priced[name].programs // (1 if pace.pace(name).walks else blocks) for name in phases}
             if pace.in_phases(whole, priced[whole].programs, blocks, target.units, each):
-                return [priced[name] for name in phases]
+                return [_priced(lean, name, shape, sizes, target) if whole == "infer" else priced[name] for name in phases]
         return [priced[whole]]
 
     infer, forward, back = map(launched, ("infer", "forward", "backward"))
     name = chosen.block.program.name
     return Costs(name, target.name, str(shape), chosen.block.rows, fixed, tuple(infer), (*forward, *back))
+
+
+def _lean(chosen: Chosen) -> Chosen:
+    """The choice, what the phases of `infer` move counted as it is kept where no gradient follows."""
+    kernels, plan, arrays = dict(chosen.kernels), chosen.plan, chosen.plan.lean
+    for name in plan.apart.get("infer", ()) if arrays else ():
+        printed = print_kernel(plan.of(name), plan.kernel(name))
+        kernels[name] = replace(kernels[name], summary=summarize(plan.of(name), printed, chosen.sizes, "bf16", arrays))
+    return replace(chosen, kernels=kernels)
 
 
 def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], target: Target) -> KernelCost:

@@ -140,7 +140,7 @@ class Extents:
                 axes.append(self.length(axis))
         shape = ", ".join(axes)
         kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
-        if array.role == "kept" and array.dtype == "io":
+        if array.role in ("kept", "saved") and array.dtype == "io":
             kind = f"{self.main}.dtype"  # that of matrix products' operands
         if array.role == "grad" and array.dtype == "io":
             source = array.source[2:].partition("@")[0]

@@ -8,6 +8,7 @@ programs are plain `sum`s of partial results in a fixed order: no atomics, so a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
@@ -190,13 +191,14 @@ class Launcher(Extents):
         """Phases one after the other, tile lengths and arrays before them. there: arrays that exist."""
         lines: list[str] = []
         made, sizes = set(there), self.resized([whole], {})
+        lean = self.schedule.lean if whole.kernel.name == "infer" else ()
         for group in groups:
             new = self.resized(group, sizes)
             sizes |= new
             lines += [line for d in new for line in new[d]]
             fresh = {a.name: a for k in group for a in k.arrays if a.role in (*WRITTEN, "saved") and a.name not in made}
             made |= fresh.keys()
-            lines += [self.allocate(a) for a in fresh.values()]
+            lines += [self.allocate(replace(a, dtype="io") if a.name in lean else a) for a in fresh.values()]
             lines += [line for k in group for line in self.launch(k)]
             lines += [line for a in fresh.values() if (line := self.add_up(a, len(groups) > 1))]
         return lines

@@ -40,6 +40,7 @@ from seqc.backends.triton_gpu.pairing import pair
 from seqc.backends.triton_gpu.pairs import pairs
 from seqc.backends.triton_gpu.parting import parted
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
+from seqc.backends.triton_gpu.uses import multiplied
 from seqc.block import BATCH, Block
 from seqc.graph import Node, leaf, leaves
 from seqc.program import Program
@@ -89,6 +90,11 @@ class Schedule:
         if name not in self.made:
             self.made[name] = self.makers[name]()
         return self.made[name]
+
+    @property
+    def lean(self) -> frozenset[str]:
+        """Arrays of states that outputs only multiply: where no gradient follows, they are kept as products take them."""
+        return multiplied(self.kernel("outputs").body, self.roles, "saved") if self.phases else frozenset()
 
     @property
     def pieces(self) -> frozenset[str]:

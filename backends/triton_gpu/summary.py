@@ -7,7 +7,7 @@ their axes and never looks at text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Store
 from seqc.backends.triton_gpu.pairing import is_product
@@ -25,14 +25,18 @@ LANES = 32  # neighbouring elements that one warp should read at once
 BATCHES = 16  # the batch that tiles are chosen for where it is a tile axis
 
 
-def summarize(plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str) -> KernelSummary:
-    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"."""
-    return _Summary(plan, printed, sizes, kind).make()
+def summarize(
+    plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str] = ()
+) -> KernelSummary:
+    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"; lean: arrays in that type, whatever they say."""
+    return _Summary(plan, printed, sizes, kind, lean).make()
 
 
 class _Summary:
-    def __init__(self, plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str) -> None:
-        self.plan, self.printed, self.sizes, self.kind = plan, printed, sizes, kind
+    def __init__(
+        self, plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str]
+    ) -> None:
+        self.plan, self.printed, self.sizes, self.kind, self.lean = plan, printed, sizes, kind, lean
         self.roles, self.kernel = plan.roles, printed.kernel
 
     def make(self) -> KernelSummary:
@@ -70,7 +74,8 @@ class _Summary:
         return Tile(self.axes(n))
 
     def stored(self, item: Load | Store) -> Tile:
-        return Tile(self.axes(item.node), BYTES[self.kind] if item.array.dtype == "io" else 4)
+        narrow = item.array.dtype == "io" or item.array.name in self.lean
+        return Tile(self.axes(item.node), BYTES[self.kind] if narrow else 4)
 
     def volume(self, tile: Tile) -> int:
         out = tile.bytes

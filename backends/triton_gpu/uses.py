@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 
-from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Loop, Note, Store
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Note, Store
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.graph import Node
@@ -64,6 +64,14 @@ class Uses:
         products = (s for u in self.by_nodes.get(n, ()) if u in self.only_summed for s in self.by_nodes[u] if self.is_dot(s))
         rows = {self.roles.axes(s.dims)[0] for s in products}
         return any(is_time(row) and row in n.dims for row in rows)
+
+
+def multiplied(body: Iterable[Item], roles: Roles, role: str) -> frozenset[str]:
+    """Names of the arrays of a role of which a kernel loads nothing but what matrix products alone take."""
+    uses = Uses(body, roles)
+    loads = [item for item in uses.items if isinstance(item, Load) and item.array.role == role]
+    other = {item.array.name for item in loads if not uses.is_operand_under_any_name(item.node)}
+    return frozenset(item.array.name for item in loads) - other
 
 
 def walk(items: Iterable[Item]) -> list[Item]:

@@ -1031,7 +1031,7 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     if NT > 1 and _in_phases("infer", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV):
         inverse_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
         A_kept = torch.empty((*q.shape[:2], H, 32), dtype=q.dtype, device=q.device)
-        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
             beta, k, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
@@ -1514,10 +1514,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_e450de615caf", 0
+    name, tries = "seqc_delta_rule_1a7a1f9d8e85", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_e450de615caf_{tries}"
+        name = f"seqc_delta_rule_1a7a1f9d8e85_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

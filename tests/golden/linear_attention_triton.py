@@ -841,7 +841,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     ):
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         linear_attention_states_kernel[(B * H * NV,)](
             S_0, S_in, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
@@ -1313,10 +1313,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_d15bf4c408e6", 0
+    name, tries = "seqc_linear_attention_89930eb1a0a0", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_d15bf4c408e6_{tries}"
+        name = f"seqc_linear_attention_89930eb1a0a0_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -1022,7 +1022,7 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     ):
         BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
-        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
@@ -1494,10 +1494,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_8db66948d544", 0
+    name, tries = "seqc_retention_573d7f4bb97f", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_8db66948d544_{tries}"
+        name = f"seqc_retention_573d7f4bb97f_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
