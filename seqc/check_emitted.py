@@ -1,8 +1,9 @@
 """Is an emitted file right? It is loaded, run and compared with the oracle, with finite differences and with itself.
 
 In: a compiled spec. Out: `Finding`s, one per comparison: values and gradients at the lengths where blocks begin and end,
-in float64 and float32, with ordinary and with extreme inputs, forwards and reversed, and for packs; each sequence of a pack
-against a call of its own; a directional derivative; a split run, a loop of steps, and causality, which must hold to the bit.
+in float64 and float32, with ordinary and with extreme inputs, forwards and reversed, and for packs; Triton's kernels also in
+phases; each sequence of a pack against a call of its own; a directional derivative; a split run, a loop of steps, and
+causality, which must hold to the bit.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from seqc.compiled import Compiled
 from seqc.diagnostics import Diagnostic, Unsupported
-from seqc.emitted_case import Case, Finding, emitted_name, nudged, relative, tolerance
+from seqc.emitted_case import Case, Finding, emitted_name, nudged, phases, relative, tolerance
 from seqc.graph import leaves, topological
 from seqc.load_emitted import load_emitted
 from seqc.packs import part
@@ -31,7 +32,7 @@ Bounds: TypeAlias = "tuple[int, ...] | None"
 Arrays: TypeAlias = Mapping[str, Any]
 
 __all__ = ["Case", "Finding", "against_oracle", "against_separate_calls", "causality", "check", "count", "emitted_name",
-           "lengths", "pack", "parts_and_steps", "relative", "tolerance"]
+           "in_phases", "lengths", "pack", "parts_and_steps", "relative", "tolerance"]
 
 
 def lengths(rows: int) -> tuple[int, ...]:
@@ -48,7 +49,7 @@ def pack(rows: int) -> tuple[int, ...]:
 
 def count(compiled: Compiled, device: str = "cpu") -> int:
     """How many findings there will be, for a progress bar."""
-    return sum(2 if how in (against_oracle, parts_and_steps) else 1 for how, *_ in _plan(compiled, device))
+    return sum(2 if how in (against_oracle, in_phases, parts_and_steps) else 1 for how, *_ in _plan(compiled, device))
 
 
 def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: str = "cpu") -> Iterator[Finding]:
@@ -81,7 +82,7 @@ def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: st
 
 def _plan(compiled: Compiled, device: str) -> Iterator[tuple[Any, int, str, bool, Bounds, bool]]:
     """(comparison, steps, dtype, whether inputs are extreme, bounds, whether reversed)."""
-    planned = _everywhere(compiled)
+    planned = chain(_everywhere(compiled), _in_phases(compiled) if device != "cpu" else ())
     if device == INTERPRETER:  # its kernels compute in float32: what a dtype tells apart is one case there
         single = ((how, steps, "float32", *rest) for how, steps, _, *rest in planned if how is not against_differences)
         return iter(dict.fromkeys(single))
@@ -111,6 +112,16 @@ def _everywhere(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bound
         yield causality, longest, "float32", False, None, False
 
 
+def _in_phases(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bounds, bool]]:
+    """Where Triton's kernels may work in phases: a batch, and packs whose mean length is more than a block."""
+    if "def _in_phases(" in compiled.text:
+        rows = max(block.rows for block in compiled.blocks.values())
+        bounds = tuple(accumulate((1, 0, rows, 3 * rows + 1), initial=0))
+        yield in_phases, lengths(rows)[-1], "float32", True, None, False
+        yield in_phases, bounds[-1], "float32", False, bounds, False
+        yield in_phases, bounds[-1], "float32", False, bounds, True
+
+
 def against_oracle(case: Case) -> Iterator[Finding]:
     """Every result and every gradient; gradients together are one finding."""
     arrays, cotangents = case.sample()
@@ -121,22 +132,31 @@ def against_oracle(case: Case) -> Iterator[Finding]:
     yield case.finding("gradients", {k: (slopes[k], want_gradients[k]) for k in slopes}, moved_gradients)
 
 
+def in_phases(case: Case) -> Iterator[Finding]:
+    """The same, of calls that work in phases wherever they may: the states first, then all blocks at once."""
+    with phases(case.module, True):
+        found = list(against_oracle(replace(case)))
+    yield from (replace(one, what=f"{one.what}, in phases") for one in found)
+
+
 def against_separate_calls(case: Case) -> Iterator[Finding]:
-    """Each sequence of a pack, to the bit, against a call of its own: results, and gradients of what is its own."""
+    """Each sequence of a pack, to the bit, against a call of its own: results, and gradients of what is its own. All calls
+    take one kernel for all work: how many programs there are decides on phases, which may round in another order."""
     import torch
 
     assert case.bounds is not None
     arrays, cotangents = case.sample()
-    found, slopes = case.ran
     failed = set()
-    for i, (start, end) in enumerate(pairwise(case.bounds)):
-        alone = replace(case, bounds=None, steps=end - start)
-        own = [part(case.program, x, case.bounds, i) for x in (arrays, cotangents)]
-        pairs = zip(alone.with_gradients(*own), (found, slopes), strict=True)
-        for mine, whole in pairs:
-            theirs = {k: x for k, x in whole.items() if k not in _shared(case.program)}
-            theirs = part(case.program, theirs, case.bounds, i)
-            failed |= {k for k in theirs if not torch.equal(theirs[k], mine[k])}
+    with phases(case.module, False):
+        found, slopes = (case if case.device == "cpu" else replace(case)).ran
+        for i, (start, end) in enumerate(pairwise(case.bounds)):
+            alone = replace(case, bounds=None, steps=end - start)
+            own = [part(case.program, x, case.bounds, i) for x in (arrays, cotangents)]
+            pairs = zip(alone.with_gradients(*own), (found, slopes), strict=True)
+            for mine, whole in pairs:
+                theirs = {k: x for k, x in whole.items() if k not in _shared(case.program)}
+                theirs = part(case.program, theirs, case.bounds, i)
+                failed |= {k for k in theirs if not torch.equal(theirs[k], mine[k])}
     words = f"sequences that differ from a call of their own (to the bit), {case.dtype}, a pack"
     words += (", reversed" if case.reverse else "") + (", extreme inputs" if case.hard else "")
     yield Finding(f"{words}{': ' if failed else ''}{', '.join(sorted(failed))}", case.steps, float(len(failed)), 0.0)

@@ -6,7 +6,8 @@ run is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -137,6 +138,17 @@ class Case:
         """The sum of results times cotangents, whose derivative is what cotangents mean."""
         results, weights = self.call(arrays), self.tensors(cotangents)
         return sum((self.result(results, k) * weights[k]).sum() for k in weights)
+
+
+@contextmanager
+def phases(module: ModuleType, taken: bool) -> Iterator[None]:
+    """Within, Triton's kernels work in phases wherever they may, or never. Without phases nothing changes."""
+    rule = vars(module).get("_in_phases")
+    vars(module).update({"_in_phases": lambda *_, **__: taken} if rule else {})
+    try:
+        yield
+    finally:
+        vars(module).update({"_in_phases": rule} if rule else {})
 
 
 def emitted_name(program: Program, key: str) -> str:
