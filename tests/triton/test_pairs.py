@@ -39,12 +39,8 @@ def computed(plan: Schedule, kernel: str) -> list[str]:
 def test_a_walk_from_block_to_block_has_products_with_states_alone(spec: str, forward: bool, backward: bool) -> None:
     found = plan(spec)
     assert found.apart["forward"] == (*["pairs"] * forward, "states", "outputs")
-<<<<<<< HEAD
     gradients = [name for name in found.kernels if name.startswith("gradients")]
     assert found.apart["backward"] == (*["pairs"] * backward, "cotangents", *gradients)
-=======
-    assert found.apart["backward"][: backward + 1] == (*["pairs"] * backward, "cotangents")
->>>>>>> f6669b3 (Triton: where no gradient follows, states between phases are kept as the outputs' products take them)
     assert not computed(found, "states") and not computed(found, "cotangents")
     assert ("pairs" in found.kernels) == backward
 
