@@ -108,9 +108,10 @@ def tensors(case: Case, dtype: torch.dtype = torch.float64) -> list[torch.Tensor
 
 
 def compare(
-    case: Case, forward: Call, backward: Call, tolerance: float, dtype: torch.dtype = torch.float64
+    case: Case, forward: Call, backward: Call, tolerance: float, dtype: torch.dtype = torch.float64, infer: Call | None = None
 ) -> None:
-    """Results and gradients against the reference; errors are relative to the largest element of a tensor.
+    """Results and gradients against the reference; errors are relative to the largest element of a tensor. infer: what gives
+    the results alone, compared as well.
 
     With a dtype below float64 the reference gets the rounded arrays, so that only the computation is judged.
     """
@@ -122,6 +123,7 @@ def compare(
     with torch.no_grad():
         got = forward(*args, **how)
         gradients = backward(*args, *got[len(cots) :], *cots, **how)
+        alone = infer(*args, **how) if infer else ()
     for x, y in zip((*args, *cots), before, strict=True):
         assert torch.equal(x, y) or torch.equal(x.isnan(), y.isnan()), "an argument was written to"
     rounded = {name: x.double().numpy() for name, x in zip(case.arguments, args, strict=True)}
@@ -129,7 +131,7 @@ def compare(
     with np.errstate(all="ignore"):
         want, want_gradients = reference.gradients(case.program, rounded, weights, case.bounds, case.reverse)
     assert len(gradients) == len(case.arguments), (len(gradients), case.arguments)
-    for name, x in zip(case.results, got, strict=False):
+    for name, x in (*zip(case.results, got, strict=False), *zip(case.results, alone, strict=False)):
         close(x, want[name], tolerance, f"{name}, {describe(case)}", dtype)
     for name, x in zip(case.arguments, gradients, strict=True):
         close(x, want_gradients[name], tolerance, f"gradient of {name}, {describe(case)}", dtype)

@@ -72,9 +72,11 @@ def main() -> None:
             for phases, drawn, hard in runs:
                 made["_pad"].__globals__["_in_phases"] = lambda *_, phases=phases, **__: phases
                 tolerance = HARD if hard else EASY
+                both = made["_forward_triton"], made["_backward_triton"]
+                infer = made["_infer_triton"] if phases else None
                 try:
                     with np.errstate(all="ignore"):
-                        compare(drawn, made["_forward_triton"], made["_backward_triton"], tolerance, torch.float32)
+                        compare(drawn, *both, tolerance, torch.float32, infer)
                 except AssertionError as error:
                     how = f"hard={hard} bounds={drawn.bounds} reverse={drawn.reverse} phases={phases}"
                     said = said or f"{how}: {' '.join(str(error).split())[:600]}"
