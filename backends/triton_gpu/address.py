@@ -16,7 +16,7 @@ from itertools import accumulate
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
-from seqc.block import BATCH, COL, ROW
+from seqc.block import BATCH, ROW
 
 
 @dataclass
@@ -89,17 +89,16 @@ class Addresses:
     def tile_axes(self, array: Array) -> tuple[str, ...]:
         """The tile axes of an array in the global order."""
         rows = (ROW,) if self.kernel.rows > 1 and STEPS in array.axes else ()
-        columns = (COL,) if self.kernel.rows > 1 and SCRATCH in array.axes else ()
-        return self.roles.axes((*array.axes, *rows, *columns))
+        return self.roles.axes((*array.axes, *rows))
 
     def at(self, array: Array, scope: Scope, offset: int, writes: bool, first_only: tuple[str, ...]) -> At:
-        """The address of an array in this scope. Rows past the end are masked in writes, and in reads of what is zero there."""
+        """The address of an array in this scope. Rows past the end are masked in writes, and in cotangents read."""
         axes = self.tile_axes(array)
         terms = [t for t in (self.scalar(array, scope, offset), self.tile(array, axes, scope)) if t]
         parts = [spread(self.mask(d, scope), d, axes) for d in axes if not is_time(d)]
         if ROW in axes and offset:
             parts.insert(0, spread(self.row_mask(scope, offset), ROW, axes))
-        elif ROW in axes and (writes or array.zero_outside):
+        elif ROW in axes and STEPS in array.axes and (writes or array.role == "cot"):
             parts.insert(0, spread(self.inside(scope), ROW, axes))
         only = [f"{self.names.program(d)} == 0" for d in first_only]
         if STEPS in array.axes and ROW not in axes and offset:
@@ -153,7 +152,7 @@ class Addresses:
         if axis == SEQUENCE_BLOCKS:
             return "i_s" if self.kernel.block_in_grid else f"{'first_block + ' if whole else ''}i_n"
         if axis == SCRATCH:
-            return "(i_t - i_n * BT)" if self.kernel.rows == 1 else ""
+            return "(i_t - i_n * BT)"
         if axis.startswith(PIECES):
             return self.names.program(axis[1:])
         return self.names.program(axis) if axis in self.roles.grid else ""
@@ -195,8 +194,8 @@ class Addresses:
                 terms.append(spread("first", BATCH, axes) + self.stride(later))
             elif axis == SEQUENCE_BLOCKS and BATCH in axes:
                 terms.append(spread("first_block", BATCH, axes) + self.stride(later))
-            elif axis == SCRATCH and COL in axes:
-                terms.append(spread(self.row_numbers(scope), COL, axes) + self.stride(later))
+            elif is_time(axis):
+                terms.append(spread(self.row_numbers(scope), axis, axes) + self.stride(later))
             elif axis in axes:
                 terms.append(spread(self.positions(axis, scope), axis, axes) + self.stride(later))
         code = " + ".join(terms)

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.kernel import BLOCKS, COTANGENTS, PIECES, SCRATCH, STEPS, Array
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.block import BATCH, COL, ROW, Block
 from seqc.diagnostics import SeqcBug
 from seqc.graph import Node, leaves
 
 EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
+
+
+def keepable(n: Node) -> bool:
+    """Whether every block of a sequence can have its own of a value."""
+    return BATCH in n.dims and all(d in (ROW, COL) for d in n.dims if is_time(d))
 
 
 class Arrays:
@@ -100,17 +105,13 @@ class Arrays:
         return tuple(d for d in (*self.roles.grid, *self.roles.order) if d in n.dims and d != BATCH)
 
     def kept(self, n: Node, name: str, narrow: bool) -> Array:
-        """A value of all blocks: [B, T, ..] where it has a time dim, [B, T, .., BT] where it has two, else [B, NT, ..].
+        """A value of all blocks, one after the other: [B, NT, ..], with all rows of a block, outside the sequence or not.
 
         narrow: only matrix products take it, so that it is stored in the type of their operands; else in fp32.
         """
-        time = {d for d in n.dims if is_time(d)}
-        if self.step or BATCH not in n.dims or time not in (set(), {ROW}, {ROW, COL}):
+        if self.step or not keepable(n):
             raise SeqcBug("the Triton schedule", f"a value of the dims {', '.join(n.dims)} is kept for all blocks")
-        first, last = STEPS if time else BLOCKS, (SCRATCH,) if COL in time else ()
-        dims = [d for d in self.factor_dims(n) if not is_time(d)]
-        source = COTANGENTS if leaves([n], "cot") else ""
-        return Array(name, (BATCH, first, *dims, *last), "kept", source, "io" if narrow else "carry")
+        return Array(name, (BATCH, BLOCKS, *self.factor_dims(n)), "kept", name, "io" if narrow else "carry")
 
     def scratch(self, name: str) -> Array:
         batch, *dims = self.state_axes(name)

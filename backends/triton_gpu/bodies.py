@@ -16,7 +16,7 @@ from seqc.backends.triton_gpu.order import order, tile_bytes
 from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
 from seqc.backends.triton_gpu.roles import MARK, Roles
 from seqc.backends.triton_gpu.uses import Uses
-from seqc.block import Block
+from seqc.block import COL, Block
 from seqc.emit.names import safe_name
 from seqc.graph import Node, depends, leaves, topological
 
@@ -96,8 +96,8 @@ class Bodies:
 
     # ---- values that one kernel stores for others ----
 
-    def keep(self, nodes: Iterable[Node], readers: Iterable[Node]) -> dict[Node, Array]:
-        """Arrays for values of every block. readers: the roots of the kernels that load them.
+    def keep(self, nodes: Iterable[Node], readers: Iterable[Node], beside: Iterable[Array] = ()) -> dict[Node, Array]:
+        """Arrays for values of every block. readers: the roots of the kernels that load them; beside: arrays that there are.
 
         `stores` writes them in the kernel that computes them; `loads_kept` reads in another what its roots need of them,
         and makes it known, so that `compute`, `loads` and `setup` leave out what lies below. Launchers allocate them.
@@ -105,10 +105,12 @@ class Bodies:
         kept, readers = dict.fromkeys(nodes), set(readers)
         uses = Uses([Let(n) for n in topological(readers, kept)], self.roles)
         program = self.program
-        taken = {*program.inputs, *program.params, *program.outputs, *(f"d_{x}" for x in (*program.inputs, *program.params))}
+        taken = {a.name for a in beside}
+        taken |= {*program.inputs, *program.params, *program.outputs, *(f"d_{x}" for x in (*program.inputs, *program.params))}
         arrays = {}
         for n in kept:
-            label = self.names.get(n) or self.labels.get(n) or ("inverse" if n.op == "tri_inv" else "pairs")
+            shape = "inverse" if n.op == "tri_inv" else "pairs" if COL in n.dims else "rows"
+            label = self.names.get(n) or self.labels.get(n) or shape
             wanted = f"{safe_name(label.replace(MARK, ''))}_kept"
             name = next(x for x in chain([wanted], (f"{wanted}_{i}" for i in count(1))) if x not in taken)
             taken.add(name)

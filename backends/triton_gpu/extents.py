@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import base
+from seqc.backends.triton_gpu.roles import base, is_time
 from seqc.backends.triton_gpu.room import quoted
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.block import BATCH, LONGEST, PIECE
@@ -122,7 +122,7 @@ class Extents:
         """An axis of an array as a Python expression."""
         if axis == STEPS:
             return axis
-        if axis == SCRATCH:
+        if axis == SCRATCH or is_time(axis):
             return str(self.rows_per_block())
         if axis.startswith(PIECES):
             dim = axis[1:]

@@ -7,11 +7,13 @@ items of such a kernel. Why there are several: `docs/decisions/gradient-kernels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from seqc.backends.triton_gpu.bodies import Bodies, moving
 from seqc.backends.triton_gpu.cut import plain
 from seqc.backends.triton_gpu.kernel import Array, Item, Load, Note, Store
-from seqc.backends.triton_gpu.parting import KNOWN, Part, counted_once, held
+from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
+from seqc.backends.triton_gpu.sharing import Part
 from seqc.emit.names import safe_name
 from seqc.graph import Node, leaves
 
@@ -20,10 +22,14 @@ GRADIENTS = "gradients"
 
 class Gradients(Bodies):
     """Bodies whose gradients are known. part: those of its kernel, None where one kernel computes all; pairs: values that
-    an earlier kernel keeps."""
+    an earlier kernel keeps; kept: values that this one keeps for others."""
 
     part: Part | None = None
     pairs: Mapping[Node, Array]
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.kept: dict[Node, Array] = {}
 
     def take(self, part: Part) -> None:
         """Make these gradients the ones of the kernel."""
@@ -47,17 +53,21 @@ class Gradients(Bodies):
         roots = {k: n for k, n in self.gradient_roots().items() if part is None or plain(k) in part.keys}
         alike = self.alike(roots, part.dim) if part is not None and part.dim is not None else {}
         known: set[Node] = set()
-        body = self.loads_kept(self.pairs, roots.values(), known)
-        setup = self.setup(roots.values(), known)
-        for n in leaves(roots.values(), "state", known):
+        needed = [*roots.values(), *self.kept]
+        body = self.loads_kept(self.pairs, needed, known)
+        setup = self.setup(needed, known)
+        for n in leaves(needed, "state", known):
             body.append(Load(n, self.arrays.saved_state(n.text("name"))))
             known.add(n)
-        for n in leaves(roots.values(), "cot", known):
+        for n in leaves(needed, "cot", known):
             if n.text("name").endswith(".next"):
                 array = self.arrays.cotangent(n.text("name"), whole)
                 body.append(Load(n, array, first_only=self.arrays.once(array.axes) if whole else ()))
                 known.add(n)
-        body += self.loads(roots.values(), known)
+        body += self.loads(needed, known)
+        for n, array in self.kept.items():
+            body += self.compute([n], known, inside=True)
+            body += self.stores({n: array})
         for key, root in roots.items():
             body.append(gradient_note(key))
             body += self.compute([root], known, inside=True)
@@ -78,8 +88,9 @@ class Gradients(Bodies):
         keys = [key for key in dict.fromkeys(map(plain, self.gradient_roots())) if key in self.part.keys]
         names = [key[2:].replace("@", " at lag ") for key in keys]
         dim = self.part.dim or self.roles.blocked[0]
-        listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-        return f"Second phase: the gradients of {listed} in all blocks at once, each program a piece of {dim}."
+        listed = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+        what = [f"the gradients of {listed}" if names else "", "what other gradients need of it" if self.kept else ""]
+        return f"Second phase: {', and '.join(filter(None, what))} in all blocks at once, each program a piece of {dim}."
 
 
 def gradient_note(key: str) -> Note:

@@ -17,13 +17,13 @@ STEPS = "T"  # the sequence
 BLOCKS = "NT"  # one entry per block; the batch stands before it, and both are one axis in memory
 ALL_BLOCKS = "N_BLOCKS"  # in a grid: one program per entry of the batch and the blocks together
 SCRATCH = "BT"  # one entry per step of a block
-COTANGENTS = "cotangents"  # the source of a kept value that depends on cotangents, and is linear in them
 PIECES = "#"  # "#V": one entry per piece of the blocked dim V, or per index of the grid dim V: partial results
 
 
 @dataclass(frozen=True)
 class Array:
-    """A kernel argument. axes: dims of the spec, "B", and the four above. role: what the launcher makes of it.
+    """A kernel argument. axes: dims of the spec, "B", the four above, and "t" and "s", the rows of a block. role: what the
+    launcher makes of it.
 
     role: "input" | "param" | "state" (NAME_0) | "output" | "final" (NAME_T) | "saved" | "cot" | "grad" | "scratch" |
     "factor" (of an outer product that is summed up afterwards) | "kept" (a value of every block, which one kernel of a
@@ -41,11 +41,6 @@ class Array:
     def partial(self) -> tuple[str, ...]:
         """Dims along which the programs leave partial results."""
         return tuple(a[1:] for a in self.axes if a.startswith(PIECES))
-
-    @property
-    def zero_outside(self) -> bool:
-        """Whether rows outside the sequence read as zero; others repeat the last row inside, so that none is a divisor of 0."""
-        return self.role == "cot" or (self.role == "kept" and self.source == COTANGENTS)
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,22 @@
-"""Which gradients a kernel can compute whose programs take pieces of one dim, and how gradients are shared out among kernels.
+"""What a program holds of each value where programs take pieces of a dim, and what another kernel must keep for it.
 
-In: a block's gradients in pairs, and the roles of its dims. Out: `Part`s: a dim and the gradients of the kernel that takes
-pieces of it. Each program has a value either whole (or its own piece of it, where the value has the dim), or a part that
-adds up to it over programs: what sums over the dim, and what is linear in such sums. What else comes of such a sum, no
-program can know. The dim that the forward leaves free is another matter: there all is linear in cotangents.
+In: gradients in pairs, and a dim. Each program has a value either whole (or its own piece of it, where the value has the
+dim), or a part that adds up to it over programs: what sums over the dim, and what is linear in such sums. What else comes
+of such a sum, no program can know, unless it is loaded. The dim that the forward leaves free is another matter: there all is
+linear in cotangents. It makes no kernel; which gradients go where is `sharing`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
-from seqc.backends.triton_gpu.order import PIECE, WHOLE
-from seqc.backends.triton_gpu.pairing import is_product
-from seqc.backends.triton_gpu.roles import Roles, base, is_time
-from seqc.block import BATCH, Block
-from seqc.graph import Node, const, index, node, topological, total
+from seqc.backends.triton_gpu.roles import base
+from seqc.graph import Node, const, depends, index, node, topological, total
 from seqc.ops import TABLE
 
 KNOWN, PART, UNKNOWN = "whole", "part", "unknown"
 LINEAR = {name for name, row in TABLE.items() if "linear" in row.laws} | {"mul", "div", "neg", "where", "affine_scan"}
-PARTIAL = 64  # operations that an element of a result in parts stands for: it is written and read again
 ADDED = {"add": (0, 1), "sub": (0, 1), "where": (1, 2), "affine_scan": (1, 2)}  # arguments whose sum, or choice, it is
-
-
-@dataclass(frozen=True)
-class Part:
-    """The gradients of one kernel. dim: what its programs take pieces of, None where they take the block's own."""
-
-    dim: str | None
-    keys: frozenset[str]
 
 
 def held(roots: Iterable[Node], dim: str, kept: Iterable[Node] = ()) -> dict[Node, str]:
@@ -74,92 +61,38 @@ def counted_once(roots: Mapping[str, Node], dim: str, kept: Iterable[Node] = ())
     return {key: done[n] for key, n in roots.items()}
 
 
-def parted(block: Block, roles: Roles, gradients: Mapping[str, Node], kept: Iterable[Node] = ()) -> tuple[Part, ...]:
-    """The kernels of a chunk's gradients (by "d.NAME"), that of the block's own pieces first, and what each computes.
-    kept: values that they load.
-
-    A gradient that has a dim, and no sum over it, goes to the kernel that takes pieces of it, where two kernels cost less
-    than one. One that every kernel would leave in parts goes where it adds least.
-    """
-    own = roles.blocked[0] if roles.blocked else None
-    if block.form != "chunkwise" or BATCH in roles.blocked:
-        return (Part(None, frozenset(gradients)),)
-    shares = _Shares(block, roles, gradients, tuple(kept))
-    dims = [d for d in _long_dims(block, roles) if d != own]
-    mine: dict[str | None, list[str]] = {None: [key for key in gradients if shares.free(key, own)]}
-    left = [key for key in gradients if key not in mine[None]]
-    while dims:
-        dim = max(dims, key=lambda d: sum(shares.free(key, d) for key in left))  # of equals the first
-        dims.remove(dim)
-        taken = [key for key in left if shares.free(key, dim)]
-        rest = [key for key in left if key not in taken]
-        there = [key for key in rest if shares.able(key, dim)]
-        here = [key for key in rest if key not in there]
-        apart = shares.cost(taken, dim) + shares.cost(mine[None] + rest, None)
-        moved = shares.cost(taken + there, dim) + shares.cost(mine[None] + here, None)
-        if taken and min(apart, moved) < shares.cost(mine[None] + left, None):
-            mine[dim], left = taken, rest
-    for key in left:
-        able: list[str | None] = [d for d in mine if shares.able(key, d)]
-        able = able if mine[None] or len(able) < 2 else [d for d in able if d is not None]
-        least = min(able, key=lambda d: shares.cost([*mine[d], key], d) - shares.cost(mine[d], d))
-        mine[least].append(key)
-    return tuple(Part(dim, frozenset(keys)) for dim, keys in mine.items() if keys)
+def can_cut(root: Node, dim: str, given: Iterable[Node], prices: Mapping[Node, int]) -> bool:
+    """Whether values that can be kept stand between a root and all that sums over the dim, or works along it."""
+    mixed: set[Node] = set()  # whatever is kept
+    for n in topological([root], given):
+        if (n is root or n not in prices) and (_mixes(n, dim) or any(a in mixed for a in n.args)):
+            mixed.add(n)
+    return root not in mixed
 
 
-class _Shares:
-    """What gradients cost in kernels that take pieces of a dim, None for the block's own."""
+def cheapest_cut(
+    roots: Sequence[Node], dim: str, given: Iterable[Node], prices: Mapping[Node, int]
+) -> tuple[Node, ...]:
+    """The values of least total price that programs with a piece of the dim must load to have the roots: a minimum cut
+    between what sums over the dim (or works along it) and the roots, each of which can be cut. given: values that are loaded
+    anyhow; prices: of what can be kept."""
+    import networkx
 
-    def __init__(self, block: Block, roles: Roles, gradients: Mapping[str, Node], kept: tuple[Node, ...]) -> None:
-        self.block, self.roles, self.gradients, self.kept = block, roles, gradients, kept
-        self.own = roles.blocked[0] if roles.blocked else None
-        self.kinds: dict[str, dict[Node, str]] = {}
-
-    def kind(self, key: str, dim: str) -> str:
-        if dim not in self.kinds:
-            self.kinds[dim] = held(self.gradients.values(), dim, self.kept)
-        return self.kinds[dim][self.gradients[key]]
-
-    def free(self, key: str, dim: str | None) -> bool:
-        """Whether each program has its own piece of it."""
-        return dim is not None and dim in _axes(self.block, key) and self.kind(key, dim) == KNOWN
-
-    def able(self, key: str, dim: str | None) -> bool:
-        """Whether programs have it, or parts of it."""
-        return dim is None or self.free(key, dim) or (dim not in _axes(self.block, key) and self.kind(key, dim) != UNKNOWN)
-
-    def cost(self, keys: Iterable[str], dim: str | None) -> int:
-        """Operations in all programs of a chunk, at extents that stand for any; results in parts are dear."""
-        keys, along = list(keys), dim or self.own
-        out = sum(self.work(n, along) for n in topological((self.gradients[key] for key in keys), self.kept))
-        parts = [self.gradients[key] for key in keys if along is not None and self.kind(key, along) != KNOWN]
-        return out + sum(PARTIAL * WHOLE // PIECE * self.extent(n.dims) for n in parts)
-
-    def work(self, n: Node, dim: str | None) -> int:
-        """Operations for a value."""
-        if not n.args or n.op == "mul":
-            return 0
-        factors = n.args[0].args if n.op == "sum" and n.args[0].op == "mul" else ()
-        axes = [frozenset(self.roles.axes(x.dims)) for x in (*factors, n)]
-        every = frozenset().union(*axes)
-        out = self.extent(every) * (1 if dim is None or dim in every else WHOLE // PIECE)
-        return out // 16 if len(axes) == 3 and is_product(*axes) else out
-
-    def extent(self, dims: Iterable[str]) -> int:
-        """Elements."""
-        out = 1
-        for d in self.roles.axes(dims):
-            out *= PIECE // 2 if is_time(d) else WHOLE
-        return out
+    nodes = topological(roots, given)
+    mixing = [n for n in nodes if _mixes(n, dim)]
+    mixed = depends(roots, mixing)
+    number = {n: i for i, n in enumerate(nodes) if n in mixed}
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(("from", "to"))
+    for n, i in number.items():
+        graph.add_edge((i, 0), (i, 1), **({"capacity": prices[n]} if n in prices and n not in roots else {}))
+        graph.add_edges_from(((number[a], 1), (i, 0)) for a in dict.fromkeys(n.args) if a in number)
+    graph.add_edges_from(("from", (number[n], 0)) for n in mixing)
+    graph.add_edges_from(((number[n], 1), "to") for n in dict.fromkeys(roots) if n in number)
+    _, (before, _) = networkx.minimum_cut(graph, "from", "to")
+    return tuple(n for n, i in number.items() if (i, 0) in before and (i, 1) not in before)
 
 
-def _axes(block: Block, key: str) -> tuple[str, ...]:
-    name = key[2:].partition("@")[0]
-    return {**block.program.inputs, **block.program.params}[name].dims
-
-
-def _long_dims(block: Block, roles: Roles) -> list[str]:
-    """Dims of states that a chunk's program holds whole, and that may be as long as two pieces that fill a product."""
-    extents = block.program.dims
-    dims = [d for decl in block.program.states.values() for d in decl.dims if d in roles.order and d in extents]
-    return [d for d in dict.fromkeys(dims) if not extents[d].choices or max(extents[d].choices) >= PIECE]
+def _mixes(n: Node, dim: str) -> bool:
+    """Whether programs that have all arguments do not have the value."""
+    return _held(n, [KNOWN for _ in n.args], dim) != KNOWN

@@ -38,8 +38,8 @@ from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
 from seqc.backends.triton_gpu.pairs import pairs
-from seqc.backends.triton_gpu.parting import parted
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
+from seqc.backends.triton_gpu.sharing import Part, parted
 from seqc.backends.triton_gpu.uses import multiplied
 from seqc.block import BATCH, Block
 from seqc.graph import Node, leaf, leaves
@@ -183,20 +183,28 @@ class _Scheduler(Gradients):
     def parts(self) -> dict[str, _Scheduler]:
         """By name, what makes each kernel of the gradients of all blocks."""
         whole, roles = self.whole, assign_roles(self.whole)
-        backward, kept = (self.backward, self.pairs) if self.block is whole else (pair(whole.backward, roles)[0], {})
+        cut_up = self.block is not whole
+        backward = pair(whole.backward, roles)[0] if cut_up else self.backward
         gradients = {key: backward[key] for key in dict.fromkeys(map(plain, self.gradient_roots()))}
-        found = parted(whole, roles, gradients, kept)
+        found = parted(whole, roles, gradients, {} if cut_up else self.pairs, keeps=not cut_up)
         own, made = roles.blocked[0] if roles.blocked else None, {}
         for part in found:
             one = self
             if part.dim is not None:
                 block = cut(whole, roles_along(whole, roles, part.dim))
                 one = _prepared(whole, block, roles_along(block, roles, part.dim))
-                one.pairs = self.pairs if block is self.block else {}
+                one.pairs = {} if cut_up else {**self.pairs, **self.keep_for(part, gradients)}
             if len(found) > 1 or one is not self:
                 one.take(part)
             made[kernel_name(part, own, len(found))] = one
         return made
+
+    def keep_for(self, part: Part, gradients: Mapping[str, Node]) -> Mapping[Node, Array]:
+        """What the kernel of the block's own pieces keeps for that of a part."""
+        there = (*self.pairs.values(), *self.kept.values())
+        found = self.keep(part.kept, [gradients[key] for key in part.keys], there)
+        self.kept |= found
+        return found
 
     def gradients_kernel(self, name: str, whole: bool) -> Kernel:
         """Gradients once the cotangents of the states are known. whole: these have been added up."""

@@ -51,11 +51,11 @@ def test_what_is_kept_is_stored_once_and_in_the_type_of_operands() -> None:
     pairs = found.kernel("pairs")
     stores = [item for item in walk(pairs.body) if isinstance(item, Store)]
     assert [item.array.name for item in stores] == ["inverse_kept", "A_kept"]
-    assert all(item.array.axes == ("B", "T", "H", "BT") and item.array.dtype == "io" for item in stores)
+    assert all(item.array.axes == ("B", "NT", "H", "t", "s") and item.array.dtype == "io" for item in stores)
     assert pairs.block_in_grid and "V" not in found.of("pairs").roles.split
-    for kernel in ("states", "outputs", "cotangents", "gradients"):
+    for kernel in ("states", "outputs", "cotangents", "gradients_V"):
         arrays = {a.name for a in found.kernel(kernel).arrays if a.role == "kept"}
-        assert arrays == ({"inverse_kept"} if kernel == "states" else {"inverse_kept", "A_kept"})
+        assert arrays >= ({"inverse_kept"} if kernel == "states" else {"inverse_kept", "A_kept"})
 
 
 def test_a_value_that_is_not_only_multiplied_is_kept_in_full() -> None:
