@@ -21,7 +21,7 @@ from seqc.program import Program, TensorDecl
 
 Call = Callable[..., Any]
 SIZES = {"B": 2, "H": 2, "K": 5, "V": 3, "D": 4, "N": 3, "J": 3, "M": 4, "P": 3}
-EXTREMES = [0.0, -1e-8, -20.0, -np.inf]  # of a log decay
+EXTREMES = (0.0, -1e-8, -5.0, -20.0, -1000.0, -np.inf)  # of a log decay
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ import torch
 
 from seqc import reference
 from seqc.program import Program, TensorDecl
-from tests.harness import Case, draw
+from tests.harness import EXTREMES, Case, draw
 
-LEVELS = (0.0, -1e-8, -5.0, -20.0, -1000.0, -np.inf)  # of a log decay
 Call = Callable[..., Any]
 
 
@@ -42,7 +41,7 @@ def drawn(program: Program, steps: int, level: float | None = None, one_key: boo
         if d.unit and one_key:
             x = np.broadcast_to(x[:, :1], x.shape).copy()
         elif is_log_decay(d) and not one_key:
-            x = rng.choice(LEVELS, x.shape) if level is None else np.full(x.shape, level)
+            x = rng.choice(EXTREMES, x.shape) if level is None else np.full(x.shape, level)
         elif is_coefficient(d):
             ends = (d.range.lo, d.range.hi, 0.5, 1.0, 1e-9)
             whole = np.full(x.shape, d.range.hi if one_key else max(np.exp(level or 0.0), d.range.lo))

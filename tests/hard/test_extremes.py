@@ -26,7 +26,8 @@ from seqc.diagnostics import Unsupported
 from seqc.driver import lower
 from seqc.load_emitted import load_emitted
 from seqc.program import Program
-from tests.hard.cases import LEVELS, Call, drawn, errors, is_coefficient, is_log_decay
+from tests.hard.cases import Call, drawn, errors, is_coefficient, is_log_decay
+from tests.harness import EXTREMES
 
 ROOT = Path(__file__).parents[2]
 HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
@@ -77,7 +78,7 @@ def judge(found: dict[str, float], allowed: float, what: str) -> None:
 def test_every_level_alone_and_mixed(name: str) -> None:
     program = PROGRAMS[name]
     varies = any(is_log_decay(d) or is_coefficient(d) for d in program.inputs.values())
-    for i, level in enumerate((None, *LEVELS) if varies else (None,)):
+    for i, level in enumerate((None, *EXTREMES) if varies else (None,)):
         case = drawn(program, 2 * ROWS + 1 + i, level)
         judge(errors(case, *chunks(name), torch.float64), EXACT, f"log decay {level}, float64")
         judge(errors(case, *chunks(name), torch.float32), SINGLE, f"log decay {level}, float32")

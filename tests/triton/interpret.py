@@ -2,9 +2,10 @@
 
 In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, packs (lengths, and whether
 reversed), "steps", the length at which a loop of single steps is compared with a run (0: none), and "golden", whether a digest
-of the text is kept. Where there are phases, packs take these; without packs the last two runs take them as well. Out: one
-JSON line each: null, or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first
-imported.
+of the text is kept. A run is its steps, whether arguments are extreme (true, false, or "half": those of the second sample, at
+the tolerance of ordinary ones), and sizes. Where there are phases, packs take these; without packs the last two runs take
+them as well. Out: one JSON line each: null, or what went wrong. It is a process of its own because the interpreter is chosen
+when Triton is first imported.
 
 Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
 and sums of 16), with a factor of 10 for the growth of triangular inverses on repeated keys: 1e-4 of the largest element
@@ -17,9 +18,13 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.triton import interpreter
+
+if TYPE_CHECKING:
+    from seqc.program import Program
+    from tests.harness import Case
 
 EASY, HARD = 2e-5, 1e-4
 
@@ -35,6 +40,17 @@ def functions(text: str, folder: Path, name: str) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return vars(module)
+
+
+def _drawn(program: Program, steps: int, hard: bool | str, sizes: dict[str, int]) -> Case:
+    from tests.harness import draw
+
+    drawn = draw(program, steps, sizes, hard is True)
+    if hard == "half":
+        extreme = draw(program, steps, sizes, True).arrays
+        for name in program.inputs:
+            drawn.arrays[name][1] = extreme[name][1]
+    return drawn
 
 
 def main() -> None:
@@ -64,7 +80,7 @@ def main() -> None:
                 print(json.dumps(f"refused: {str(refusal).splitlines()[0]}"), flush=True)
                 continue
             said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
-            runs = [(False, draw(program, steps, sizes, hard), hard) for steps, hard, sizes in case["runs"]]
+            runs = [(False, _drawn(program, *run), run[1] is True) for run in case["runs"]]
             if block.rows > 1 and program.states:
                 sizes = case["runs"][-1][2]
                 packs = [draw(program, sum(own), sizes, lengths=own, reverse=back) for own, back in case["packs"]]

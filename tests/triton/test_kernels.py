@@ -61,15 +61,15 @@ def parallel() -> list[str]:
 
 def interpret(
     cases: list[tuple[str, str | None]],
-    runs: list[tuple[int, bool, dict[str, int]]],
+    runs: list[tuple[int, bool | str, dict[str, int]]],
     steps: int = 0,
     golden: Container[str] = (),
     packs: Sequence[tuple[Sequence[int], bool]] = (),
     **dims: int,
 ) -> None:
     """Fails with what went wrong in any case (spec, form; None is the compiler's choice), each at all runs (length, whether
-    arguments are extreme, sizes), and in a loop of that many single steps. golden: the specs whose text is a golden one.
-    packs: (lengths, whether reversed), in phases. dims: extents that the kernels are made for."""
+    arguments are extreme, or "half" of them, sizes), and in a loop of that many single steps. golden: the specs whose text is
+    a golden one. packs: (lengths, whether reversed), in phases. dims: extents that the kernels are made for."""
     given = {"runs": runs, "steps": steps, "dims": dims, "packs": packs}
     own = [{"path": str(PATHS[name]), "form": form, "golden": name in golden} for name, form in cases]
     lines = [json.dumps(case | {"rows": None if case["form"] == "step" else ROWS} | given) for case in own]
@@ -95,7 +95,7 @@ def test_lengths_dims_and_extreme_arguments(part: int) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_spec_in_its_parallel_form(part: int) -> None:
     packs = [((1, 0, 3 * ROWS), part == 0)]  # in the mean more than a block
-    interpret([(name, None) for name in parallel()[part::PARTS]], [(ROWS + 2, False, SMALL)], golden=parallel(), packs=packs)
+    interpret([(name, None) for name in parallel()[part::PARTS]], [(ROWS + 2, "half", SMALL)], golden=parallel(), packs=packs)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
