@@ -50,6 +50,14 @@ EDGES: list[tuple[str, str | None]] = [
     ("lru", "chunkwise"),
     ("mamba_complex", "scan"),
 ]
+PARAMS = """spec params
+dim H, K, V
+input q[H, K], k[H, K], v[H, V]
+param a[H, K] in [-inf, 0] per batch, w[H, V] per batch, c[H, K], u[H]
+state S[H, K, V] = 0
+S = exp(a) * S[t-1] + (k + c) * v
+output o = sum[K](q * S) * w * u
+"""
 SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 
@@ -67,11 +75,11 @@ def interpret(
     packs: Sequence[tuple[Sequence[int], bool]] = (),
     **dims: int,
 ) -> None:
-    """Fails with what went wrong in any case (spec, form; None is the compiler's choice), each at all runs (length, whether
-    arguments are extreme, or "half" of them, sizes), and in a loop of that many single steps. golden: the specs whose text is
-    a golden one. packs: (lengths, whether reversed), in phases. dims: extents that the kernels are made for."""
+    """Fails with what went wrong in any case (spec or path, form; None is the compiler's choice), each at all runs (length,
+    whether arguments are extreme, or "half" of them, sizes), and in a loop of that many single steps. golden: the specs whose
+    text is a golden one. packs: (lengths, whether reversed), in phases. dims: extents that the kernels are made for."""
     given = {"runs": runs, "steps": steps, "dims": dims, "packs": packs}
-    own = [{"path": str(PATHS[name]), "form": form, "golden": name in golden} for name, form in cases]
+    own = [{"path": str(PATHS.get(name, name)), "form": form, "golden": name in golden} for name, form in cases]
     lines = [json.dumps(case | {"rows": None if case["form"] == "step" else ROWS} | given) for case in own]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/triton/interpret.py")],
@@ -103,11 +111,13 @@ def test_every_spec_step_by_step(part: int) -> None:
     interpret([(name, "step") for name in PATHS][part::PARTS], [(3, False, SMALL)], golden={*PATHS} - {*parallel()})
 
 
-def test_packs_in_phases() -> None:
-    """Sequences of one step, of none, of a block, of several, both ways: feedback, params, two states."""
-    own = (1, 0, ROWS, 3 * ROWS + 1)  # in the mean more than a block
-    cases: list[tuple[str, str | None]] = [(name, "chunkwise") for name in ("kda", "mamba2", "gsa")]
-    interpret(cases, [(1, False, SMALL)], packs=[(own, False), (own, True)])
+def test_packs_in_phases(tmp_path: Path) -> None:
+    """Sequences of one step, of none, of a block, of several, both ways: feedback, two states, and params, of all sequences
+    and of one."""
+    lengths = (1, 0, ROWS, 3 * ROWS + 1)  # in the mean more than a block
+    (tmp_path / "params.seq").write_text(PARAMS)
+    cases: list[tuple[str, str | None]] = [(x, "chunkwise") for x in ("kda", "gsa", str(tmp_path / "params.seq"))]
+    interpret(cases, [(1, False, SMALL)], packs=[(lengths, False), (lengths, True)])
 
 
 def test_dims_longer_than_a_tile() -> None:
