@@ -18,6 +18,7 @@ from seqc.block import BATCH, Block
 from seqc.graph import Node, depends, leaves, topological
 
 PARTIAL = 64  # operations that an element of a result in parts stands for: it is written and read again
+READ = 4  # those that an element of what is given stands for: there is a kernel to which it is new
 MOVED = 16  # those that an element stands for that one kernel stores, or another loads
 
 
@@ -132,8 +133,10 @@ class _Shares:
         roots = [self.gradients[key] for key in keys] + stored
         nodes = topological(roots, (*self.given, *kept))
         read = {a for n in nodes for a in n.args} & set(kept)
+        given = [n for n in nodes if n.op == "leaf" and n.dtype != "bool"]
         out = sum(self.work(n, along) for n in nodes)
         out += MOVED * (sum(self.times(n, along) for n in read) + sum(map(self.extent, (n.dims for n in stored))))
+        out += READ * sum(self.times(n, along) for n in given)
         parts = [self.gradients[key] for key in keys if along is not None and self.kind(key, along) != KNOWN]
         return out + sum(PARTIAL * WHOLE // PIECE * self.extent(n.dims) for n in parts)
 
