@@ -231,21 +231,18 @@ def why_spilling(chosen: Chosen, name: str) -> str:
     kept = [(time, tiles) for time, tiles, said in made if said.fits]
     if kept:
         time, tiles = kept[0]
-        reason = (
-            "rows are those of least time of forward and backward together" if tiles["C"] != mine["C"]
-            else "what it shares with other kernels keeps it from them"
-        )
+        reason = "what it shares with other kernels keeps it from them"
         return f"{these}; without spills the best that was made, {_named(tiles)}, at {time / 1000:.0f} us: {reason}"
-    rows = ", ".join(str(c) for c in sorted({tiles["C"] for _, tiles, _ in made}))
     text = (
-        f"no choice within the search keeps all registers: {len(made)} made, with {rows} rows, all spill, and by the model "
+        f"no choice within the search keeps all registers with {mine['C']} rows: {len(made)} made, all spill, and by the model "
         f"the others need no fewer registers; {these}"
     )
     others = [found for found in made if dict(found[1]) != mine]
     if others:
         time, tiles, said = others[0]
         text += f"; next: {_named(tiles)}, {said.spills} bytes spilled, {time / 1000:.0f} us"
-    return text
+    elsewhere = "; ".join(f"{rows} rows: {told}" for rows, told in chosen.others().items())
+    return f"{text}; rows are those of least time of forward and backward: {elsewhere}" if elsewhere else text
 
 
 def _nominal(summary: KernelSummary, tiles: Mapping[str, int], said: Verdict, target: Target) -> int:

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Store
+from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import MARK, base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.uses import Uses
 from seqc.block import BATCH, COL, PIECE, ROW
 from seqc.cost import weight
 from seqc.graph import Node
 from seqc.tiling.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
+from seqc.tiling.quarantine import TURNED_ROWS
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ADDRESS = 2.0  # operations for the address of each element that is loaded or stored
@@ -38,6 +41,7 @@ class _Summary:
     ) -> None:
         self.plan, self.printed, self.sizes, self.kind, self.lean = plan, printed, sizes, kind, lean
         self.roles, self.kernel = plan.roles, printed.kernel
+        self.uses = Uses(self.kernel.body, self.roles)
 
     def make(self) -> KernelSummary:
         items = list(_innermost(self.kernel.body))
@@ -163,6 +167,11 @@ class _Summary:
             total[axes] = total.get(axes, 0.0) + each
         return (Work(axes, round(much)) for axes, much in total.items() if axes and much >= 0.5)
 
+    def held(self, n: Node) -> Tile:
+        """A value in registers, in fp32; an operand that every warp of four holds whole takes four times its narrow type."""
+        few = self.plan.block.rows < TURNED_ROWS and self.uses.is_operand(n) and self.uses.is_left(n)
+        return Tile(self.axes(n), WARPS * BYTES[self.kind] if few else 4)
+
     def live(self, items: list[Item], carried: set[Node]) -> list[Tile]:
         """The tiles alive at once where they hold most. A product that is summed as it is made never exists."""
         nodes = [i.node if isinstance(i, Load | Let) else None for i in items]
@@ -180,14 +189,14 @@ class _Summary:
         for at, n in enumerate(nodes):
             if n is not None and n not in free and n not in carried and n not in alive and self.axes(n):
                 alive[n] = None
-                held += self.volume(self.tile(n))
+                held += self.volume(self.held(n))
                 ends.setdefault(last.get(n, at), []).append(n)
             if held > most:
                 most, best = held, list(alive)
             for x in ends.pop(at, ()):
                 del alive[x]
-                held -= self.volume(self.tile(x))
-        return [self.tile(n) for n in best]
+                held -= self.volume(self.held(x))
+        return [self.held(n) for n in best]
 
     def real(self, n: Node, free: set[Node]) -> list[Node]:
         """The values that stand behind one that is not held itself."""

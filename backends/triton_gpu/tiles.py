@@ -2,13 +2,15 @@
 
 In: `Block`s that differ in their rows alone, the target's name, extents, the storage type, and what the toolchain has
 said: the committed table. Out: `Chosen`: the block, and for each of its kernels tiles, verdict, and what bound them. Rows
-are chosen for the kernels that train, forward and backward together; the others follow.
+are chosen for training, forward and backward together, each in one kernel or in phases, whichever is faster: the fastest
+by the model that keep all registers, if any do. With them tiles are chosen kernel by kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
@@ -22,9 +24,11 @@ from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.targets import target_named
 from seqc.tiling.choose import Choice, choose
+from seqc.tiling.enumerate import solve_by_enumeration
 from seqc.tiling.kernel_problem import Told, tile_choices
 from seqc.tiling.kernel_summary import KernelSummary, Workload
-from seqc.tiling.problem import Clash
+from seqc.tiling.problem import Clash, Problem, Solution
+from seqc.tiling.solve import solve
 from seqc.tiling.verdicts import Verdict, VerdictTable, family
 
 TRAINED = ("forward", "backward")
@@ -138,23 +142,28 @@ class _Chooser:
         self.program, self.target, self.table = lowered[0].block.program, target_named(target), table
         self.workload = workload
         self.lowered = {one.block.rows: one for one in lowered}
+        self.known: dict[tuple[tuple[str, ...], int], Choice | Clash] = {}
 
     def choose(self) -> Chosen:
-        trained = self.solved(TRAINED, self.lowered)
-        best = self.lowered[trained.rows]
-        choices = dict.fromkeys(TRAINED, trained)
-        for names in following(best.plan):
-            choices |= dict.fromkeys(names, self.solved(names, [trained.rows]))
+        spent = {rows: ns for rows in self.lowered if (ns := self.spent(rows)) is not None}
+        if not spent:
+            clash = self.answer(TRAINED, self.lowered)
+            assert isinstance(clash, Clash)
+            raise Unsupported(self.clash(TRAINED, clash))
+        rows = min(spent, key=lambda c: (bool(self.spilling(c)), spent[c], -c))
+        best = self.lowered[rows]
+        choices: dict[str, Choice] = {}
+        for names in (*((name,) for name in TRAINED), *following(best.plan)):
+            choices |= dict.fromkeys(names, self.solved(names, rows))
         kernels = {name: self.kernel(best, name, choices[name]) for name in best.plan.kernels}
-        spent = sum(trained.part(name, "ns") for name in TRAINED)
 
         def others() -> dict[int, str]:
-            return {rows: self.instead(rows) for rows in self.lowered if rows != trained.rows}
+            return {c: self.instead(c) for c in self.lowered if c != rows}
 
         def asked() -> tuple[Job, ...]:
             return tuple(self.asks(choices))
 
-        return Chosen(best.block, best.plan, self.target.name, best.sizes, kernels, spent, others, asked)
+        return Chosen(best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked)
 
     def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
         for name, choice in choices.items():
@@ -178,30 +187,64 @@ class _Chooser:
             name, tiles, job, choice.verdict(name), why, summary, spent, spills, choice, afterwards
         )
 
-    def solved(self, names: Sequence[str], rows: Iterable[int]) -> Choice:
-        found = self.answer(names, rows)
+    def spent(self, rows: int) -> int | None:
+        """Modelled nanoseconds of forward and backward with so many rows; None where no tiles do."""
+        whole = {name: self.tried((name,), rows) for name in TRAINED}
+        if any(isinstance(one, Clash) for one in whole.values()):
+            return None
+        return sum(self.faster(name, rows)[1] for name in TRAINED)
+
+    def spilling(self, rows: int) -> list[str]:
+        """The kernels of forward and backward for which no tiles with so many rows keep all registers."""
+        return [k for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling)]
+
+    def faster(self, whole: str, rows: int) -> tuple[list[Choice], int]:
+        """(the choices of a direction's one kernel or of its phases, whichever is faster by the model, its nanoseconds)."""
+        plan = self.lowered[rows].plan
+        one = self.tried((whole,), rows)
+        assert isinstance(one, Choice)
+        phases = plan.apart.get(whole, ())
+        groups = {names: self.tried(names, rows) for names in following(plan) if set(names) & set(phases)}
+        found = [x for x in groups.values() if isinstance(x, Choice)]
+        if found and len(found) == len(groups):
+            apart = sum(x.part(name, "ns") for names, x in zip(groups, found, strict=True) for name in names)
+            if apart < one.part(whole, "ns"):
+                return found, apart
+        return [one], one.part(whole, "ns")
+
+    def solved(self, names: Sequence[str], rows: int) -> Choice:
+        found = self.answer(names, [rows])
         if isinstance(found, Clash):
             raise Unsupported(self.clash(names, found))
         return found
 
-    def answer(self, names: Sequence[str], rows: Iterable[int]) -> Choice | Clash:
+    def tried(self, names: Sequence[str], rows: int) -> Choice | Clash:
+        """The same answer by trying every assignment, which is sooner had; it does not tell what binds."""
+        if (tuple(names), rows) not in self.known:
+            self.known[tuple(names), rows] = self.answer(names, [rows], partial(solve_by_enumeration, why=False))
+        return self.known[tuple(names), rows]
+
+    def answer(
+        self, names: Sequence[str], rows: Iterable[int], solver: Callable[[Problem], Solution | Clash] = solve
+    ) -> Choice | Clash:
         rows = list(rows)
         summaries = {name: {c: self.lowered[c].kernel(name)[1] for c in rows} for name in names}
         shared = self.lowered[rows[0]].plan.roles.blocked if len(names) > 1 and names != TRAINED else ()
         return choose(
             " and ".join(names), summaries, self.target,
             lambda name, c: self.lowered[c].told(name, self.target.name, self.table),
-            shared=shared, workload=self.workload,
+            shared=shared, workload=self.workload, solver=solver,
         )
 
     def instead(self, rows: int) -> str:
         """What another number of rows would mean."""
-        found = self.answer(TRAINED, [rows])
-        if isinstance(found, Clash):
+        spent = self.spent(rows)
+        if spent is None:
+            found = self.answer(TRAINED, [rows])
+            assert isinstance(found, Clash)
             return f"no tiles: {'; '.join(found.sentences)}"
-        text = f"{sum(found.part(name, 'ns') for name in TRAINED) / 1000:.0f} us"
-        spills = [name for name in TRAINED if name in found.spilling]
-        return f"{text}, {' and '.join(spills)} spilling" if spills else text
+        text = f"{spent / 1000:.0f} us"
+        return f"{text}, {' and '.join(self.spilling(rows))} spilling" if self.spilling(rows) else text
 
     def clash(self, names: Sequence[str], found: Clash) -> Diagnostic:
         wishes = self.program.wishes

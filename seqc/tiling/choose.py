@@ -95,6 +95,7 @@ def choose(
     *,
     shared: Iterable[str] = (),
     workload: Workload | None = None,
+    solver: Callable[[Problem], Solution | Clash] = solve,
 ) -> Choice | Clash:
     """Rows and tiles of least modelled time that keep all registers; where some kernel has none, it may spill.
 
@@ -106,7 +107,7 @@ def choose(
 
     def answer(wanted: Mapping[str, Kernel]) -> tuple[Problem, Solution | Clash]:
         problem = kernel_problem(f"{name} on {target.name}", wanted, target, shared=shared, workload=workload)
-        return problem, solve(problem)
+        return problem, solver(problem)
 
     spilling: frozenset[str] = frozenset()
     problem, found = answer(given)

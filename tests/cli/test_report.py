@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -76,16 +77,13 @@ def test_a_spilling_choice_says_why() -> None:
     assert not missing
     (found,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, known)
     assert all(one.verdict == spilling for one in found.training)
-    assert all(one.spills.startswith("no choice within the search keeps all registers: ") for one in found.training)
+    assert all(one.spills.startswith("no choice within the search keeps all registers with ") for one in found.training)
     assert "backward spills: no choice" in " ".join(text(found).split())
     (good,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, table("retention", GOOD))
     assert found.nanoseconds(found.training) > good.nanoseconds(good.training), "spills cost time"
-    slow = next(one for one in lowered if one.block.rows != found.rows)
-    tiles = slow.tiles("backward", {"BK": 64, "BV": 16, "warps": 1, "stages": 1})
-    kept = known.with_verdicts([(slow.jobs("backward", "sm_90").job(tiles).key, GOOD)])
-    why = why_spilling(choose_tiles(lowered, "sm_90", kept), "backward")
-    assert f"without spills the best that was made, C {slow.block.rows}, BV 16, warps 1, stages 1, at " in why
-    assert why.endswith("us: rows are those of least time of forward and backward together")
+    why = why_spilling(choose_tiles(lowered, "sm_90", known), "backward")
+    others = {one.block.rows for one in lowered} - {found.rows}
+    assert others and all(re.search(rf"{rows} rows: \d+ us, .*spilling", why) for rows in others)
 
 
 def test_extents_of_a_shape() -> None:
