@@ -72,7 +72,7 @@ class Extents:
         """`B, T, H, K = q.shape`, and so on until every dim has its size; then what a pack and a direction change.
 
         saves: whether the function allocates what has an entry per block; rows: of a block. With kernels of all blocks NT is
-        the number of blocks of a sequence, by which `in_two` chooses; of a pack, whose lengths the host does not know, that
+        the number of blocks of a sequence, by which `_in_phases` decides; of a pack, whose lengths the host does not know, that
         of a sequence of mean length.
         """
         known: set[str] = set()
