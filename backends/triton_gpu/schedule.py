@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from seqc.backends.triton_gpu.cut import cut, plain
+from seqc.backends.triton_gpu.cut import cut, long_dims, plain
 from seqc.backends.triton_gpu.gradients import Gradients, gradient_note, kernel_name
 from seqc.backends.triton_gpu.kernel import (
     PIECES,
@@ -183,17 +183,17 @@ class _Scheduler(Gradients):
     def parts(self) -> dict[str, _Scheduler]:
         """By name, what makes each kernel of the gradients of all blocks."""
         whole, roles = self.whole, assign_roles(self.whole)
-        cut_up = self.block is not whole
-        backward = pair(whole.backward, roles)[0] if cut_up else self.backward
+        alike = not long_dims(whole, without_pieces(roles))  # no kernel holds a dim in pieces: values are the same in all
+        backward = self.backward if self.block is whole else pair(whole.backward, roles)[0]
         gradients = {key: backward[key] for key in dict.fromkeys(map(plain, self.gradient_roots()))}
-        found = parted(whole, roles, gradients, {} if cut_up else self.pairs, keeps=not cut_up)
+        found = parted(whole, roles, gradients, self.pairs if alike else {}, keeps=alike)
         own, made = roles.blocked[0] if roles.blocked else None, {}
         for part in found:
             one = self
             if part.dim is not None:
                 block = cut(whole, roles_along(whole, roles, part.dim))
                 one = _prepared(whole, block, roles_along(block, roles, part.dim))
-                one.pairs = {} if cut_up else {**self.pairs, **self.keep_for(part, gradients)}
+                one.pairs = {**self.pairs, **self.keep_for(part, gradients)} if alike else {}
             if len(found) > 1 or one is not self:
                 one.take(part)
             made[kernel_name(part, own, len(found))] = one

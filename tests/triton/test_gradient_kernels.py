@@ -12,7 +12,7 @@ import pytest
 from seqc.backends.triton_gpu.parting import KNOWN, PART, UNKNOWN, can_cut, cheapest_cut, counted_once, held
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.build import load
-from seqc.driver import lower
+from seqc.driver import fix_dims, lower
 from seqc.evaluate import evaluate
 from seqc.graph import index, leaf, node, total
 
@@ -58,6 +58,16 @@ def test_values_that_sum_over_k_are_kept_by_the_kernel_that_has_k_whole() -> Non
 
 def test_one_kernel_where_no_dim_is_free() -> None:
     assert list(gradients(plan("oja"))) == ["gradients"] and not plan("oja").parts
+
+
+def test_nothing_is_kept_where_kernels_hold_dims_in_pieces() -> None:
+    """K whole beside V in pieces, and the other way round: no value of one kernel is one of the other."""
+    long = {"K": 512, "V": 512}
+    both = schedule(lower(fix_dims(load(SPECS / "gla.seq"), long), "chunkwise", 16))
+    assert [*gradients(both)] == ["gradients_V", "gradients_K"] and both.of("gradients_K").pieces == {"V"}
+    for dim in long:
+        found = schedule(lower(fix_dims(load(SPECS / "delta_rule.seq"), {dim: 512}), "chunkwise", 16))
+        assert [*gradients(found)] == ["gradients"], dim
 
 
 def test_what_a_program_holds() -> None:
