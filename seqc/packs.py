@@ -39,6 +39,8 @@ def joined(
     steps = {np.shape(x)[1] for name, x in arrays.items() if name in program.inputs}
     if list(bounds) != sorted(bounds) or bounds[0] != 0 or {bounds[-1]} != steps:
         raise ValueError(f"cu_seqlens is {list(bounds)}; it begins with 0, never decreases, and ends with T = {steps}")
+    if len(bounds) < 2:
+        raise ValueError("cu_seqlens [0] has no sequence: the results of none have no shapes that the oracle could know")
     found = []
     for i in range(len(bounds) - 1):
         own = None if cotangents is None else part(program, cotangents, bounds, i)
