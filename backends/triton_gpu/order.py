@@ -35,15 +35,16 @@ def order(
 
 
 def tile_bytes(items: Iterable[Item], roles: Roles, rows: int) -> Callable[[Node], int]:
-    """The bytes of a value's tile, at extents that stand for any; operands of products are kept in their narrow type, and
-    where a product has few rows each warp takes columns of its own and holds the left operand whole."""
+    """The bytes of a value's tile, at extents that stand for any; operands of products are kept in their narrow type. Where
+    a product has few rows, each warp takes columns of its own and holds the left operand whole; an operand that is taken
+    again stays so long."""
     uses = Uses(items, roles)
 
     def size(n: Node) -> int:
         bytes = 2 if uses.is_operand(n) else 4
         for d in roles.axes(n.dims):
             bytes *= rows if is_time(d) else PIECE if d in roles.blocked else WHOLE
-        held = WARPS if rows < TURNED_ROWS and uses.is_operand(n) and uses.is_left(n) else 1
+        held = WARPS if rows < TURNED_ROWS and uses.is_operand(n) and uses.is_left(n) and uses.again(n) else 1
         return bytes * held if n.dims else 0
 
     return size

@@ -59,6 +59,10 @@ class Uses:
         """Whether n is what matrix products alone sum."""
         return n in self.only_summed and all(map(self.is_dot, self.by_nodes[n]))
 
+    def again(self, n: Node) -> bool:
+        """Whether more than one value is made of n."""
+        return len(self.by_nodes.get(n, ())) > 1
+
     def is_left(self, n: Node) -> bool:
         """Whether some matrix product takes n as its left operand, the one that has the rows, and the rows are steps."""
         products = (s for u in self.by_nodes.get(n, ()) if u in self.only_summed for s in self.by_nodes[u] if self.is_dot(s))

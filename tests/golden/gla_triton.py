@@ -462,41 +462,41 @@ def gla_forward_kernel(
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_2 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
         b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
         b_x_1 = b_q * tl.exp(b_log_decay_sum16)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
         b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
         b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
         b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
-        b_x_3 = b_A_here + b_A_16
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_4 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_5 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_4x_5, 0.0)
-        b_x_6 = b_x_3 + b_A_8
+        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+        b_x_5 = b_A_16 + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_7 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_8 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_x_7x_8, 0.0)
-        b_x_9 = b_x_6 + b_A_4
+        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+        b_x_8 = b_x_5 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_10 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_11 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_3 = tl.dot(b_x_10.to(DOT), tl.trans(b_x_11.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_3, 0.0)
-        b_x_12 = b_x_9 + b_A_2
-        b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_4, 0.0)
-        b_A = b_x_12 + b_A_1
+        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
+        b_x_11 = b_x_8 + b_A_2
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
+        b_x_12 = b_x_11 + b_A_1
+        b_sum_4 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
+        b_A = b_x_12 + b_A_here
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
@@ -556,41 +556,41 @@ def gla_infer_kernel(
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_2 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
         b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
         b_x_1 = b_q * tl.exp(b_log_decay_sum16)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
         b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
         b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
         b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
-        b_x_3 = b_A_here + b_A_16
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_4 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_5 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_4x_5, 0.0)
-        b_x_6 = b_x_3 + b_A_8
+        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+        b_x_5 = b_A_16 + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_7 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_8 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_x_7x_8, 0.0)
-        b_x_9 = b_x_6 + b_A_4
+        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+        b_x_8 = b_x_5 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_10 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_11 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_3 = tl.dot(b_x_10.to(DOT), tl.trans(b_x_11.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_3, 0.0)
-        b_x_12 = b_x_9 + b_A_2
-        b_sum_4 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_4, 0.0)
-        b_A = b_x_12 + b_A_1
+        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
+        b_x_11 = b_x_8 + b_A_2
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
+        b_x_12 = b_x_11 + b_A_1
+        b_sum_4 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
+        b_A = b_x_12 + b_A_here
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
@@ -830,7 +830,7 @@ def gla_states_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_outputs_kernel(
-    p_q, p_k, p_g, p_S_in, p_v, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_q, p_g, p_S_in, p_k, p_v, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -845,20 +845,15 @@ def gla_outputs_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] == o_t[None, :])
     at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    m_t = o_t < T - i_0
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_sum = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair, b_sum[:, None], 0.0)
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
@@ -870,42 +865,47 @@ def gla_outputs_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xS = tl.dot(b_x.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    m_pair_1 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
     b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
     b_x_1 = b_q * tl.exp(b_log_decay_sum16)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
     b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
     b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
     b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair_1, b_x_1x_2, 0.0)
-    b_x_3 = b_A_here + b_A_16
-    m_pair_2 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
     b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_4 = b_q * tl.exp(b_log_decay_sum8)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_5 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_2, b_x_4x_5, 0.0)
-    b_x_6 = b_x_3 + b_A_8
-    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_16 + b_A_8
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_7 = b_q * tl.exp(b_log_decay_sum4)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_8 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_3, b_x_7x_8, 0.0)
-    b_x_9 = b_x_6 + b_A_4
-    m_pair_4 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_4
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_10 = b_q * tl.exp(b_log_decay_sum2)
+    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_11 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum_1 = tl.dot(b_x_10.to(DOT), tl.trans(b_x_11.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_4, b_sum_1, 0.0)
-    b_x_12 = b_x_9 + b_A_2
-    m_pair_5 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_5, b_sum_2, 0.0)
-    b_A = b_x_12 + b_A_1
+    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_11 = b_x_8 + b_A_2
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
+    b_x_12 = b_x_11 + b_A_1
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    b_sum_2 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
+    b_A = b_x_12 + b_A_here
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
@@ -968,7 +968,7 @@ def gla_cotangents_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_gradients_V_kernel(
-    p_q, p_k, p_g, p_d_S_out, p_d_o, p_d_v, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_k, p_g, p_d_S_out, p_q, p_d_o, p_d_v, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -983,19 +983,15 @@ def gla_gradients_V_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] == o_t[None, :])
     at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_sum = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair, b_sum[:, None], 0.0)
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
@@ -1008,42 +1004,46 @@ def gla_gradients_V_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xdS = tl.dot(b_x.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    m_pair_1 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
     b_x_1 = b_q * tl.exp(b_log_decay_sum16)
     b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
     b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
     b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair_1, b_x_1x_2, 0.0)
-    b_x_3 = b_A_here + b_A_16
-    m_pair_2 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
     b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_4 = b_q * tl.exp(b_log_decay_sum8)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_5 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_2, b_x_4x_5, 0.0)
-    b_x_6 = b_x_3 + b_A_8
-    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_16 + b_A_8
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_7 = b_q * tl.exp(b_log_decay_sum4)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_8 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_3, b_x_7x_8, 0.0)
-    b_x_9 = b_x_6 + b_A_4
-    m_pair_4 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_4
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_10 = b_q * tl.exp(b_log_decay_sum2)
+    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_11 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum_1 = tl.dot(b_x_10.to(DOT), tl.trans(b_x_11.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_4, b_sum_1, 0.0)
-    b_x_12 = b_x_9 + b_A_2
-    m_pair_5 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_2 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_5, b_sum_2, 0.0)
-    b_A = b_x_12 + b_A_1
+    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_11 = b_x_8 + b_A_2
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
+    b_x_12 = b_x_11 + b_A_1
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    b_sum_2 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
+    b_A = b_x_12 + b_A_here
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_tv = m_t[:, None] & m_v[None, :]
@@ -1241,7 +1241,7 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 2366, 18432, True),
+    "forward": (2, 2654, 18432, True),
     "infer": (2, 2332, 10240, True),
     "backward": (2, 4804, 34816, True),
     "states": (3, 765, 28672, True),
@@ -1378,7 +1378,7 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, k, g, S_in, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
@@ -1422,7 +1422,7 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, k, g, S_in, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
@@ -1466,7 +1466,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         NV = -(-V // BV)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            q, k, g, d_S_out, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            k, g, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         BK = min(_pad(K, 16), 64)
@@ -1892,10 +1892,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_b0da2ec366b3", 0
+    name, tries = "seqc_gla_3a030f5637d3", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_b0da2ec366b3_{tries}"
+        name = f"seqc_gla_3a030f5637d3_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

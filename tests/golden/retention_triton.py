@@ -447,7 +447,7 @@ def retention_infer_kernel(
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def retention_backward_kernel(
-    p_d_S_T, p_k, p_d_o, p_v, p_S_in, p_d_q, p_q, p_d_k, p_d_v, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
+    p_d_S_T, p_v, p_k, p_q, p_d_o, p_d_v, p_d_k, p_S_in, p_d_q, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -474,56 +474,53 @@ def retention_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x_1 = b_dS * tl.exp(b_sum)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_x_2 = b_vdS * b_to_end[:, None]
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        m_tv = m_t[:, None] & m_v[None, :]
-        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_1 = b_do / SQRT_K
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-        b_vx_1_low = tl.where(m_pair, b_vx_1, 0.0)
-        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_x_3 = b_to_end[:, None] * b_sum_1
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
         b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
         b_exp_x_sum = tl.exp(b_x_sum)
+        b_A = tl.where(m_pair, b_sum_2 * b_exp_x_sum, 0.0)
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        b_x_4 = b_do / SQRT_K
+        b_Ax_4 = tl.dot(tl.trans(b_A.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
+        # gradient of v
+        tl.store(p_d_v + at_thv + o_thv, b_x_3 + b_Ax_4, mask=m_tv)
+        b_vx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+        b_x_5 = tl.where(m_pair, b_vx_4, 0.0) * b_exp_x_sum
+        b_qx_5 = tl.dot(tl.trans(b_x_5.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+        # gradient of k
+        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
+        m_tk = m_t[:, None] & m_k[None, :]
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_2 + b_qx_5, 0.0), mask=m_tk)
+        b_sum_3 = tl.dot(b_x_5.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_x_2 = b_from_start[:, None] * b_Sx_1
-        b_x_3 = b_vx_1_low * b_exp_x_sum
-        b_sum = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         # gradient of q
-        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-        m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_sum + b_x_2, mask=m_tk)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_4 = b_to_end[:, None] * b_sum_1
-        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_5 = b_vdS * b_to_end[:, None]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_x_6 = b_sum_2 * b_exp_x_sum
-        b_qx_3 = tl.dot(tl.trans(b_x_3.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-        # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_5 + b_qx_3, 0.0), mask=m_tk)
-        b_A = tl.where(m_pair, b_x_6, 0.0)
-        b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
-        # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_x_4 + b_Ax_1, mask=m_tv)
-        b_sum_3 = tl.sum(b_log_decay, 0)
-        b_x_7 = b_dS * tl.exp(b_sum_3)
-        b_sum_4 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_from_start[:, None] * b_Sx_4, mask=m_tk)
+        b_sum_4 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_7 + b_sum_4
+        b_dS = b_x_1 + b_sum_4
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -889,7 +886,7 @@ def _needs_triton(io, K, V):
     return {
         "forward": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
         "infer": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
-        "backward": (32 * BK * 2 * io, 32 * BK * (2 * io + 4) + 1024 * 2 * io),
+        "backward": (32 * BK * 2 * io, 1024 * 2 * io + 32 * BK * (2 * io + 4)),
         "states": (1024 * io + 32 * BK * io, 1024 * io + 32 * BK * io),
         "outputs": (1024 * io + 32 * BK * io, 32 * BK * (2 * io + 4) + 1024 * io),
         "cotangents": (1024 * io + 32 * BK * io, 32 * BK * io + 1024 * io),
@@ -1086,17 +1083,17 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
             enable_fp_fusion=True,
         )
     else:
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         retention_backward_kernel[(B * H * NV,)](
-            d_S_T, k, d_o, v, S_in, d_q, q, d_k, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
+            d_S_T, v, k, q, d_o, d_v, d_k, S_in, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
             BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
         d_k = d_k.sum(0)
+        d_q = d_q.sum(0)
     return d_q, d_k, d_v, d_S_0
 
 
@@ -1494,10 +1491,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_4a7574c332b2", 0
+    name, tries = "seqc_retention_0d7e587370c6", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_4a7574c332b2_{tries}"
+        name = f"seqc_retention_0d7e587370c6_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
