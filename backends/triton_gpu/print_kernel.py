@@ -134,8 +134,9 @@ class _Printer:
             elif one.startswith(PIECES):
                 dim = one[1:]
                 count, tile = names.count[dim], names.block[dim]
-                kind = "" if dim == BATCH else ": tl.constexpr"
-                lines.append(f"{count}{kind} = tl.cdiv({names.dims[dim]}, {tile})")
+                extent = names.dims[dim]  # Triton 3.6 makes a tensor of `tl.cdiv` where all is known when it compiles
+                known = f"{count}: tl.constexpr = ({extent} + {tile} - 1) // {tile}"
+                lines.append(f"{count} = tl.cdiv({extent}, {tile})" if dim == BATCH else known)
                 counts.append(count)
             else:
                 counts.append(names.dims[one])

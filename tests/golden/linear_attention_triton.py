@@ -223,7 +223,7 @@ def linear_attention_forward_kernel(
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -276,7 +276,7 @@ def linear_attention_infer_kernel(
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Outputs and final states."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -326,7 +326,7 @@ def linear_attention_backward_kernel(
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -393,7 +393,7 @@ def linear_attention_states_kernel(
     PRECISION: tl.constexpr,
 ):
     """First of two: the states as each block begins."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -435,7 +435,7 @@ def linear_attention_outputs_kernel(
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second of two: the outputs of all blocks at once."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -481,7 +481,7 @@ def linear_attention_cotangents_kernel(
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First of two: the cotangents of the states as each block ends."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -524,7 +524,7 @@ def linear_attention_gradients_V_kernel(
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -569,7 +569,7 @@ def linear_attention_gradients_K_kernel(
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second phase: the gradients of q and k in all blocks at once, each program a piece of K."""
-    NK: tl.constexpr = tl.cdiv(K, BK)
+    NK: tl.constexpr = (K + BK - 1) // BK
     i_p = tl.program_id(0).to(tl.int64)
     i_k = i_p % NK
     i_h = i_p // NK % H
@@ -621,7 +621,7 @@ def linear_attention_steps_kernel(
     BK: tl.constexpr, BV: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
 ):
     """Outputs and final states, step by step: for sequences too short for blocks."""
-    NV: tl.constexpr = tl.cdiv(V, BV)
+    NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
     i_h = i_p // NV % H
@@ -667,7 +667,7 @@ def _types(*tensors):
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
     "forward": (3, 935, 12288, True),
-    "infer": (4, 1040, 8192, True),
+    "infer": (3, 927, 8192, True),
     "backward": (2, 2058, 61440, True),
     "states": (3, 597, 32768, True),
     "outputs": (3, 1601, 49152, False),
@@ -1313,10 +1313,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_89930eb1a0a0", 0
+    name, tries = "seqc_linear_attention_77cc2ff1a190", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_89930eb1a0a0_{tries}"
+        name = f"seqc_linear_attention_77cc2ff1a190_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
