@@ -12,6 +12,7 @@ from seqc.targets import TARGETS, occupancy, target_named
 from seqc.tiling.quarantine import QUARANTINE, Use, quarantined
 from seqc.tiling.verdicts import Configuration, Verdict, VerdictTable, digest, family, key
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCE = '''
 import triton
 import triton.language as tl
@@ -127,3 +128,10 @@ def test_quarantine() -> None:
     assert list(quarantined(turned)) and not list(quarantined(turned, version=(3, 7, 1)))
     assert not list(quarantined(replace(turned, warps=2))) and not list(quarantined(replace(turned, turned_rows=32)))
     assert all(entry.remedy and entry.source and set(entry.targets) <= set(TARGETS) for entry in QUARANTINE)
+
+
+def test_what_a_kernel_knows_as_it_compiles_is_plain_arithmetic() -> None:
+    """Triton 3.6 makes a tensor of what a function answers, `tl.cdiv` too: a product of constants with it does not compile."""
+    texts = [path.read_text() for path in GOLDEN.glob("*_triton.py")]
+    assert texts and any(": tl.constexpr = (" in text for text in texts)
+    assert not any(": tl.constexpr = tl." in text for text in texts)
