@@ -161,9 +161,10 @@ class KernelModel:
     def budgets(self, kept: Iterable[Expr]) -> list[Constraint]:
         target, resident, warps = self.target, self.name("resident"), self.name("warps")
         shared = self.shared()
-        held = self.words() + self.threads * OVERHEAD_REGISTERS
-        if self.spilling:  # no thread holds more registers than there are
-            held = self.threads * target.registers_per_thread
+        held = self.threads * target.registers_per_thread  # no thread holds more, whatever is counted
+        if not self.spilling:
+            counted = self.words() + self.threads * OVERHEAD_REGISTERS
+            held = most(counted * -1, held * -1) * -1
         fit = Constraint(
             f"the live tiles fit the {self.room()} registers that each thread of {target.name} has for them",
             self.words(),

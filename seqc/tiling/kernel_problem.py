@@ -222,7 +222,7 @@ class _OneKernel:
         return Sum(tuple(terms))
 
     def forbid(self, one: Refusal) -> Constraint:
-        """That a refused assignment, and every one that needs no less, is not chosen."""
+        """That a refused assignment, and every one that needs no less, is not chosen, but for what was made and fits."""
         domains = []
         for own, at in one.assignment:
             domain = self.domain[self.name(own)]
@@ -234,7 +234,12 @@ class _OneKernel:
                 case _:
                     values = [value for value in domain if value >= at]
             domains.append([(self.name(own), value) for value in values])
-        return Constraint(self.told(one.sentence), Sum(tuple(Chosen(choice) for choice in product(*domains))), "<=", Const(0))
+        good = [
+            {(self.name(own), value) for own, value in tiles.items() if own != "stages"}
+            for tiles, verdict in self.kernel.told if verdict.fits and one.spills
+        ]
+        worse = [choice for choice in product(*domains) if not any(known <= set(choice) for known in good)]
+        return Constraint(self.told(one.sentence), Sum(tuple(map(Chosen, worse))), "<=", Const(0))
 
 
 def _no_less(tiles: Mapping[str, int], known: Mapping[str, int]) -> bool:

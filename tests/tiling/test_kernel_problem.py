@@ -241,6 +241,16 @@ def test_where_all_spill_the_fastest_is_taken_but_no_broken_kernel() -> None:
     assert isinstance(clash, Clash) and any("no such instruction" in sentence for sentence in clash.sentences)
 
 
+def test_tiles_that_were_made_and_fit_are_taken_whatever_spills() -> None:
+    """How many registers a kernel takes does not always grow with its tiles."""
+    target, kernel = target_named("sm_90"), {64: gated(64, 64)[64]}
+    spill = replace(GOOD, registers=255, spills=4000)
+    told = looking(kernel, {64: {16: spill, 32: GOOD, 64: spill}}, target)
+    choice = choose("it", {"it": kernel}, target, lambda name, rows: told)
+    assert isinstance(choice, Choice) and not choice.spilling
+    assert choice.own("it", "BV") == 32 and choice.verdict("it") == GOOD and choice.asks("it") is None
+
+
 def test_shared_memory_rules_out_more_stages_too() -> None:
     target, kernel = target_named("sm_90"), gated(64, 64)
     tiles = {"C": 64, "BV": 64, "warps": 4, "stages": 2}
