@@ -27,10 +27,10 @@ How it is computed:
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
         S: read over K: 4 anchored levels, every exponent <= 0
     in Triton:
-        chunkwise: 32 rows a block: modelled time 0.31 of the step form; scan form does not fit (a program could
+        chunkwise: 16 rows a block: modelled time 0.35 of the step form; scan form does not fit (a program could
             not hold its values)
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
-        S: read over K: 5 anchored levels, every exponent <= 0
+        S: read over K: 4 anchored levels, every exponent <= 0
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
 """
@@ -418,7 +418,7 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 
 @_jit(do_not_specialize=['T'])
 def gla_forward_kernel(
-    p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    p_S_0, p_S_in, p_q, p_k, p_g, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -432,12 +432,11 @@ def gla_forward_kernel(
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -453,69 +452,62 @@ def gla_forward_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x = tl.exp(b_sum)[:, None] * b_S
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_4, b_sum[:, None], 0.0)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_3, b_sum_1, 0.0)
+        b_x = b_A_here + b_A_1
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_1 = b_q * tl.exp(b_log_decay_sum16)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_sum_2 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_1 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-        b_x_5 = b_A_16 + b_A_8
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_x_3 = b_x + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_4 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-        b_x_8 = b_x_5 + b_A_4
+        b_x_5 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_1, b_x_4x_5, 0.0)
+        b_x_6 = b_x_3 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_7 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
-        b_x_11 = b_x_8 + b_A_2
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
-        b_x_12 = b_x_11 + b_A_1
-        b_sum_4 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
-        b_A = b_x_12 + b_A_here
+        b_x_8 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_x_7x_8, 0.0)
+        b_A = b_x_6 + b_A_2
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_1 + b_Av) / SQRT_K
+        b_o = (b_sum_2 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        b_sum_3 = tl.sum(b_log_decay, 0)
+        b_x_9 = tl.exp(b_sum_3)[:, None] * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_5 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_4 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x + b_sum_5
+        b_S = b_x_9 + b_sum_4
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
 def gla_infer_kernel(
-    p_S_0, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_q, p_k, p_g, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -528,12 +520,11 @@ def gla_infer_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -547,69 +538,62 @@ def gla_infer_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x = tl.exp(b_sum)[:, None] * b_S
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_4, b_sum[:, None], 0.0)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_3, b_sum_1, 0.0)
+        b_x = b_A_here + b_A_1
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_1 = b_q * tl.exp(b_log_decay_sum16)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_sum_2 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_1 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-        b_x_5 = b_A_16 + b_A_8
+        b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_x_3 = b_x + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_4 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-        b_x_8 = b_x_5 + b_A_4
+        b_x_5 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_1, b_x_4x_5, 0.0)
+        b_x_6 = b_x_3 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_7 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_2 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
-        b_x_11 = b_x_8 + b_A_2
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
-        b_x_12 = b_x_11 + b_A_1
-        b_sum_4 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_4[:, None], 0.0)
-        b_A = b_x_12 + b_A_here
+        b_x_8 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_x_7x_8, 0.0)
+        b_A = b_x_6 + b_A_2
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_1 + b_Av) / SQRT_K
+        b_o = (b_sum_2 + b_Av) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        b_sum_3 = tl.sum(b_log_decay, 0)
+        b_x_9 = tl.exp(b_sum_3)[:, None] * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_5 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_4 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x + b_sum_5
+        b_S = b_x_9 + b_sum_4
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def gla_backward_kernel(
-    p_d_S_T, p_S_in, p_g, p_q, p_k, p_v, p_d_o, p_d_v, p_d_g, p_d_q, p_d_k, p_d_S_0, p_cu_seqlens, T, N_STEPS,
+    p_d_S_T, p_q, p_k, p_g, p_S_in, p_v, p_d_o, p_d_q, p_d_v, p_d_g, p_d_k, p_d_S_0, p_cu_seqlens, T, N_STEPS,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
     SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -627,8 +611,7 @@ def gla_backward_kernel(
     m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
     m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_4 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_5 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair_4 = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -639,140 +622,123 @@ def gla_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_SdS = tl.sum(b_S * b_dS, 1)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_exp_sum = tl.exp(b_sum)
-        b_x = b_SdS * b_exp_sum
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_1 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair, b_sum_1[:, None], 0.0)
+        b_sum = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair, b_sum[:, None], 0.0)
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_2 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_1 = b_dS * b_exp_sum[:, None]
+        b_sum_1 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_sum_2 = tl.sum(b_log_decay, 0)
+        b_exp_sum_2 = tl.exp(b_sum_2)
+        b_x = b_dS * b_exp_sum_2[:, None]
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
+        b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+        b_SdS = tl.sum(b_S * b_dS, 1)
+        b_x_1 = b_SdS * b_exp_sum_2
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_x_2 = b_vdS * b_to_end
         b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-        b_x_2 = b_x[None, :] + b_x_sum
-        b_x_3 = b_vdS * b_to_end
+        b_x_3 = b_x_sum + b_x_1[None, :]
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
         b_x_4 = b_do / SQRT_K
         b_vx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
         b_sum_3 = tl.sum(tl.where(m_pair, b_vx_4, 0.0), 1)
-        b_x_5 = b_x_3 + b_sum_3[:, None] * b_q
-        b_x_6 = b_sum_3[:, None] * b_k_in
+        b_x_5 = b_x_2 + b_sum_3[:, None] * b_q
         b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_6 = b_Sx_4 * b_q
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_x_7 = b_x_6 + b_Sx_4 * b_from_start
-        b_x_sum_rest = segment_cumsum(b_Sx_4 * b_q * b_from_start, BT, True, False)
-        b_x_8 = b_x_2 + b_x_sum_rest
+        b_x_sum_rest = segment_cumsum(b_x_6 * b_from_start, BT, True, False)
+        b_x_7 = b_x_3 + b_x_sum_rest
+        b_x_8 = b_Sx_4 * b_from_start
         b_sum_4 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_x_1 + b_sum_4
+        b_dS_1 = b_x + b_sum_4
+        b_x_9 = b_x_8 + b_sum_3[:, None] * b_k_in
         b_vx_4_low = tl.where(m_pair_1, b_vx_4, 0.0)
         b_sum_5 = tl.dot(b_vx_4_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         b_exp_log_decay = tl.exp(b_log_decay)
-        b_x_9 = b_x_7 + b_sum_5 * b_exp_log_decay
-        b_x_10 = b_x_8 + b_sum_5 * b_q * b_exp_log_decay
-        b_x_11 = b_q * b_exp_log_decay
-        b_sum_6 = tl.dot(tl.trans(b_vx_4_low.to(DOT)), b_x_11.to(DOT), input_precision=PRECISION)
-        b_x_12 = b_x_5 + b_sum_6
-        b_sum_7 = tl.dot(b_x_11.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_x_10 = b_x_9 + b_sum_5 * b_exp_log_decay
+        b_x_11 = b_x_7 + b_sum_5 * b_q * b_exp_log_decay
+        b_x_12 = b_q * b_exp_log_decay
+        b_sum_6 = tl.dot(tl.trans(b_vx_4_low.to(DOT)), b_x_12.to(DOT), input_precision=PRECISION)
+        b_x_13 = b_x_5 + b_sum_6
+        b_sum_7 = tl.dot(b_x_12.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
         b_A_1 = tl.where(m_pair_1, b_sum_7, 0.0)
-        b_x_13 = b_A_here + b_A_1
+        b_x_14 = b_A_here + b_A_1
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_14 = tl.exp(b_log_decay_sum2_rest)
+        b_x_15 = tl.exp(b_log_decay_sum2_rest)
         b_vx_4_low_1 = tl.where(m_pair_2, b_vx_4, 0.0)
-        b_x_15 = b_k_in * b_x_14
-        b_sum_8 = tl.dot(b_vx_4_low_1.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
+        b_x_16 = b_k_in * b_x_15
+        b_sum_8 = tl.dot(b_vx_4_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_16 = tl.exp(b_log_decay_sum2)
-        b_x_17 = b_x_9 + b_sum_8 * b_x_16
-        b_x_sum2_rest = segment_cumsum(b_sum_8 * b_q * b_x_16, 2, True, False)
-        b_x_18 = b_x_10 + b_x_sum2_rest
-        b_x_19 = b_q * b_x_16
-        b_sum_9 = tl.dot(b_x_19.to(DOT), tl.trans(b_x_15.to(DOT)), input_precision=PRECISION)
+        b_x_17 = tl.exp(b_log_decay_sum2)
+        b_x_18 = b_x_10 + b_sum_8 * b_x_17
+        b_x_sum2_rest = segment_cumsum(b_sum_8 * b_q * b_x_17, 2, True, False)
+        b_x_19 = b_x_11 + b_x_sum2_rest
+        b_x_20 = b_q * b_x_17
+        b_sum_9 = tl.dot(b_x_20.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
         b_A_2 = tl.where(m_pair_2, b_sum_9, 0.0)
-        b_x_20 = b_x_13 + b_A_2
-        b_sum_10 = tl.dot(tl.trans(b_vx_4_low_1.to(DOT)), b_x_19.to(DOT), input_precision=PRECISION)
-        b_x_21 = b_x_12 + b_sum_10 * b_x_14
-        b_x_sum2 = segment_cumsum(b_sum_10 * b_k_in * b_x_14, 2, False, True)
-        b_x_22 = b_x_18 + b_x_sum2
+        b_x_21 = b_x_14 + b_A_2
+        b_sum_10 = tl.dot(tl.trans(b_vx_4_low_1.to(DOT)), b_x_20.to(DOT), input_precision=PRECISION)
+        b_x_22 = b_x_13 + b_sum_10 * b_x_15
+        b_x_sum2 = segment_cumsum(b_sum_10 * b_k_in * b_x_15, 2, False, True)
+        b_x_23 = b_x_19 + b_x_sum2
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_23 = tl.exp(b_log_decay_sum4_rest)
+        b_x_24 = tl.exp(b_log_decay_sum4_rest)
         b_vx_4_low_2 = tl.where(m_pair_3, b_vx_4, 0.0)
-        b_x_24 = b_k_in * b_x_23
-        b_sum_11 = tl.dot(b_vx_4_low_2.to(DOT), b_x_24.to(DOT), input_precision=PRECISION)
+        b_x_25 = b_k_in * b_x_24
+        b_sum_11 = tl.dot(b_vx_4_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_25 = tl.exp(b_log_decay_sum4)
-        b_x_26 = b_x_17 + b_sum_11 * b_x_25
-        b_x_sum4_rest = segment_cumsum(b_sum_11 * b_q * b_x_25, 4, True, False)
-        b_x_27 = b_x_22 + b_x_sum4_rest
-        b_x_28 = b_q * b_x_25
-        b_sum_12 = tl.dot(b_x_28.to(DOT), tl.trans(b_x_24.to(DOT)), input_precision=PRECISION)
+        b_x_26 = tl.exp(b_log_decay_sum4)
+        b_x_27 = b_x_18 + b_sum_11 * b_x_26
+        b_x_sum4_rest = segment_cumsum(b_sum_11 * b_q * b_x_26, 4, True, False)
+        b_x_28 = b_x_23 + b_x_sum4_rest
+        b_x_29 = b_q * b_x_26
+        b_sum_12 = tl.dot(b_x_29.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
         b_A_4 = tl.where(m_pair_3, b_sum_12, 0.0)
-        b_x_29 = b_x_20 + b_A_4
-        b_sum_13 = tl.dot(tl.trans(b_vx_4_low_2.to(DOT)), b_x_28.to(DOT), input_precision=PRECISION)
-        b_x_30 = b_x_21 + b_sum_13 * b_x_23
-        b_x_sum4 = segment_cumsum(b_sum_13 * b_k_in * b_x_23, 4, False, True)
-        b_x_31 = b_x_27 + b_x_sum4
+        b_x_30 = b_x_21 + b_A_4
+        b_sum_13 = tl.dot(tl.trans(b_vx_4_low_2.to(DOT)), b_x_29.to(DOT), input_precision=PRECISION)
+        b_x_31 = b_x_22 + b_sum_13 * b_x_24
+        b_x_sum4 = segment_cumsum(b_sum_13 * b_k_in * b_x_24, 4, False, True)
+        b_x_32 = b_x_28 + b_x_sum4
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_32 = tl.exp(b_log_decay_sum8_rest)
+        b_x_33 = tl.exp(b_log_decay_sum8_rest)
         b_vx_4_low_3 = tl.where(m_pair_4, b_vx_4, 0.0)
-        b_x_33 = b_k_in * b_x_32
-        b_sum_14 = tl.dot(b_vx_4_low_3.to(DOT), b_x_33.to(DOT), input_precision=PRECISION)
+        b_x_34 = b_k_in * b_x_33
+        b_sum_14 = tl.dot(b_vx_4_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_34 = tl.exp(b_log_decay_sum8)
-        b_x_35 = b_x_26 + b_sum_14 * b_x_34
-        b_x_sum8_rest = segment_cumsum(b_sum_14 * b_q * b_x_34, 8, True, False)
-        b_x_36 = b_x_31 + b_x_sum8_rest
-        b_x_37 = b_q * b_x_34
-        b_sum_15 = tl.dot(b_x_37.to(DOT), tl.trans(b_x_33.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_4, b_sum_15, 0.0)
-        b_x_38 = b_x_29 + b_A_8
-        b_sum_16 = tl.dot(tl.trans(b_vx_4_low_3.to(DOT)), b_x_37.to(DOT), input_precision=PRECISION)
-        b_x_39 = b_x_30 + b_sum_16 * b_x_32
-        b_x_sum8 = segment_cumsum(b_sum_16 * b_k_in * b_x_32, 8, False, True)
-        b_x_40 = b_x_36 + b_x_sum8
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_41 = tl.exp(b_log_decay_sum16)
-        b_x_42 = b_q * b_x_41
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_43 = tl.exp(b_log_decay_sum16_rest)
-        b_x_44 = b_k_in * b_x_43
-        b_sum_17 = tl.dot(b_x_42.to(DOT), tl.trans(b_x_44.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair_5, b_sum_17, 0.0)
-        b_A = b_x_38 + b_A_16
-        b_Ax_4 = tl.dot(tl.trans(b_A.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
-        # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_Ax_4, mask=m_tv)
-        b_vx_4_low_4 = tl.where(m_pair_5, b_vx_4, 0.0)
-        b_sum_18 = tl.dot(tl.trans(b_vx_4_low_4.to(DOT)), b_x_42.to(DOT), input_precision=PRECISION)
-        b_x_sum16 = segment_cumsum(b_sum_18 * b_k_in * b_x_43, 16, False, True)
-        b_x_45 = b_x_40 + b_x_sum16
-        b_sum_19 = tl.dot(b_vx_4_low_4.to(DOT), b_x_44.to(DOT), input_precision=PRECISION)
-        b_x_sum16_rest = segment_cumsum(b_sum_19 * b_q * b_x_41, 16, True, False)
-        # gradient of g
+        b_x_35 = tl.exp(b_log_decay_sum8)
+        # gradient of q
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_45 + b_x_sum16_rest, 0.0), mask=m_tk)
-        # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_x_35 + b_sum_19 * b_x_41, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_x_27 + b_sum_14 * b_x_35, mask=m_tk)
+        b_x_sum8_rest = segment_cumsum(b_sum_14 * b_q * b_x_35, 8, True, False)
+        b_x_36 = b_x_32 + b_x_sum8_rest
+        b_x_37 = b_q * b_x_35
+        b_sum_15 = tl.dot(b_x_37.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_4, b_sum_15, 0.0)
+        b_A = b_x_30 + b_A_8
+        b_Ax_4 = tl.dot(tl.trans(b_A.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
+        # gradient of v
+        tl.store(p_d_v + at_thv + o_thv, b_sum_1 + b_Ax_4, mask=m_tv)
+        b_sum_16 = tl.dot(tl.trans(b_vx_4_low_3.to(DOT)), b_x_37.to(DOT), input_precision=PRECISION)
+        b_x_sum8 = segment_cumsum(b_sum_16 * b_k_in * b_x_33, 8, False, True)
+        # gradient of g
+        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_36 + b_x_sum8, 0.0), mask=m_tk)
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_39 + b_sum_18 * b_x_43, 0.0), mask=m_tk)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_31 + b_sum_16 * b_x_33, 0.0), mask=m_tk)
         # cotangents of the states, for what comes before
         b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
@@ -780,7 +746,7 @@ def gla_backward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def gla_states_kernel(
-    p_S_0, p_S_in, p_g, p_k, p_v, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_S_in, p_g, p_v, p_k, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -810,21 +776,20 @@ def gla_states_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        # S = exp(g) * S[t-1] + k * v
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x = tl.exp(b_sum)[:, None] * b_S
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_x_1 = b_k_in * b_to_end
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vx_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        # S = exp(g) * S[t-1] + k * v
-        b_S = b_x + b_vx_1
+        b_sum_1 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = b_x + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -865,47 +830,39 @@ def gla_outputs_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xS = tl.dot(b_x.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_1 = b_q * tl.exp(b_log_decay_sum16)
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_1 = b_q * tl.exp(b_log_decay_sum8)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-    b_x_5 = b_A_16 + b_A_8
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum4)
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-    b_x_8 = b_x_5 + b_A_4
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_8 + b_A_4
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum2)
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
-    b_x_11 = b_x_8 + b_A_2
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
-    b_x_12 = b_x_11 + b_A_1
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
-    b_sum_2 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
-    b_A = b_x_12 + b_A_here
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_2
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_9 = b_x_8 + b_A_1
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
+    b_sum_1 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_4, b_sum_1[:, None], 0.0)
+    b_A = b_x_9 + b_A_here
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
@@ -948,20 +905,19 @@ def gla_cotangents_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        # cotangents of the states, for what comes before
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x = b_dS * tl.exp(b_sum)[:, None]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_x_1 = b_q * b_from_start
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        m_tv = m_t[:, None] & m_v[None, :]
-        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
-        # cotangents of the states, for what comes before
+        b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
         b_dS = b_x + b_sum_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
@@ -1004,58 +960,50 @@ def gla_gradients_V_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xdS = tl.dot(b_x.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_1 = b_q * tl.exp(b_log_decay_sum16)
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
     b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+    b_x_1 = b_q * tl.exp(b_log_decay_sum8)
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-    b_x_5 = b_A_16 + b_A_8
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum4)
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-    b_x_8 = b_x_5 + b_A_4
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_8 + b_A_4
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum2)
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
-    b_x_11 = b_x_8 + b_A_2
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
-    b_x_12 = b_x_11 + b_A_1
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
-    b_sum_2 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
-    b_A = b_x_12 + b_A_here
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_2
+    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_9 = b_x_8 + b_A_1
+    m_pair_4 = (o_t[:, None] == o_t[None, :])
+    b_sum_1 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_4, b_sum_1[:, None], 0.0)
+    b_A = b_x_9 + b_A_here
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_sum_3 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    b_sum_2 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum_3, mask=m_tv)
+    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum_2, mask=m_tv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_gradients_K_kernel(
-    p_g, p_d_S_out, p_S_in, p_v, p_k, p_d_o, p_q, p_d_q, p_d_g, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr,
+    p_v, p_d_o, p_q, p_k, p_S_in, p_g, p_d_S_out, p_d_g, p_d_q, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -1070,123 +1018,107 @@ def gla_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_t = tl.arange(0, BT)
+    m_pair = (o_t[:, None] == o_t[None, :])
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_v = tl.arange(0, BV)
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_v = (o_v < V) | (V == BV)
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_x = b_do / SQRT_K
+    b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
+    b_sum = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K % BK == 0)
-    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    m_t = o_t < T - i_0
-    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_sum = tl.sum(b_log_decay, 0)
-    b_exp_sum = tl.exp(b_sum)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sumq = b_sum[:, None] * b_q
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_x_1 = b_sum[:, None] * b_k_in
     at_nhkv = ((i_s * H + i_h) * K) * V
-    o_v = tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_v = (o_v < V) | (V == BV)
     m_kv = m_k[:, None] & m_v[None, :]
-    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    b_x_2 = b_x_1 + b_Sx * b_from_start
+    b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_SdS = tl.sum(b_S * b_dS, 1)
-    b_x = b_SdS * b_exp_sum
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    b_sum_1 = tl.sum(b_log_decay, 0)
+    b_x_3 = b_x_sum_rest + (b_SdS * tl.exp(b_sum_1))[None, :]
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
     b_to_end = tl.exp(b_log_decay_sum_rest)
-    b_x_1 = b_vdS * b_to_end
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_x_4 = b_sumq + b_vdS * b_to_end
     b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-    b_x_2 = b_x_sum + b_x[None, :]
-    m_tv = m_t[:, None] & m_v[None, :]
-    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_3 = b_do / SQRT_K
-    b_Sx_3 = tl.dot(b_x_3.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_vx_3 = tl.dot(b_x_3.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    b_sum_1 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_vx_3, 0.0), 1)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
-    b_x_4 = b_Sx_3 * b_from_start
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_sum_rest = segment_cumsum(b_Sx_3 * b_q * b_from_start, BT, True, False)
-    b_x_5 = b_x_2 + b_x_sum_rest
-    b_x_6 = b_x_4 + b_sum_1[:, None] * b_k_in
-    b_x_7 = b_x_1 + b_sum_1[:, None] * b_q
-    m_pair = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_vx_3_low = tl.where(m_pair, b_vx_3, 0.0)
-    b_sum_2 = tl.dot(b_vx_3_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_x_5 = b_x_3 + b_x_sum
     b_exp_log_decay = tl.exp(b_log_decay)
-    b_sum_3 = tl.dot(tl.trans(b_vx_3_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
-    b_x_8 = b_x_7 + b_sum_3
-    b_x_9 = b_x_6 + b_sum_2 * b_exp_log_decay
-    b_x_10 = b_x_5 + b_sum_2 * b_q * b_exp_log_decay
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_11 = tl.exp(b_log_decay_sum16_rest)
-    b_vx_3_low_1 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_vx_3, 0.0)
-    b_x_12 = b_k_in * b_x_11
-    b_sum_4 = tl.dot(b_vx_3_low_1.to(DOT), b_x_12.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_13 = tl.exp(b_log_decay_sum16)
-    b_sum_5 = tl.dot(tl.trans(b_vx_3_low_1.to(DOT)), (b_q * b_x_13).to(DOT), input_precision=PRECISION)
-    b_x_14 = b_x_9 + b_sum_4 * b_x_13
-    b_x_sum16_rest = segment_cumsum(b_sum_4 * b_q * b_x_13, 16, True, False)
-    b_x_15 = b_x_10 + b_x_sum16_rest
-    b_x_16 = b_x_8 + b_sum_5 * b_x_11
-    b_x_sum16 = segment_cumsum(b_sum_5 * b_k_in * b_x_11, 16, False, True)
-    b_x_17 = b_x_15 + b_x_sum16
+    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
+    b_sum_2 = tl.dot(tl.trans(b_vx_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
+    b_x_6 = b_x_4 + b_sum_2
+    b_sum_3 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_x_7 = b_x_2 + b_sum_3 * b_exp_log_decay
+    b_x_8 = b_x_5 + b_sum_3 * b_q * b_exp_log_decay
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_9 = tl.exp(b_log_decay_sum8_rest)
+    b_vx_low_1 = tl.where(((o_t // 8)[:, None] > (o_t // 8)[None, :]), b_vx, 0.0)
+    b_x_10 = b_k_in * b_x_9
+    b_sum_4 = tl.dot(b_vx_low_1.to(DOT), b_x_10.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_11 = tl.exp(b_log_decay_sum8)
+    b_x_12 = b_x_7 + b_sum_4 * b_x_11
+    b_x_sum8_rest = segment_cumsum(b_sum_4 * b_q * b_x_11, 8, True, False)
+    b_x_13 = b_x_8 + b_x_sum8_rest
+    b_sum_5 = tl.dot(tl.trans(b_vx_low_1.to(DOT)), (b_q * b_x_11).to(DOT), input_precision=PRECISION)
+    b_x_14 = b_x_6 + b_sum_5 * b_x_9
+    b_x_sum8 = segment_cumsum(b_sum_5 * b_k_in * b_x_9, 8, False, True)
+    b_x_15 = b_x_13 + b_x_sum8
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_16 = tl.exp(b_log_decay_sum2)
+    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_vx_low_2 = tl.where(m_pair_2, b_vx, 0.0)
+    b_sum_6 = tl.dot(tl.trans(b_vx_low_2.to(DOT)), (b_q * b_x_16).to(DOT), input_precision=PRECISION)
+    b_x_17 = b_sum_6 * b_k_in
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
     b_x_18 = tl.exp(b_log_decay_sum2_rest)
-    m_pair_1 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_vx_3_low_2 = tl.where(m_pair_1, b_vx_3, 0.0)
-    b_x_19 = b_k_in * b_x_18
-    b_sum_6 = tl.dot(b_vx_3_low_2.to(DOT), b_x_19.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_20 = tl.exp(b_log_decay_sum2)
-    b_sum_7 = tl.dot(tl.trans(b_vx_3_low_2.to(DOT)), (b_q * b_x_20).to(DOT), input_precision=PRECISION)
-    b_x_21 = b_x_14 + b_sum_6 * b_x_20
-    b_x_sum2_rest = segment_cumsum(b_sum_6 * b_q * b_x_20, 2, True, False)
-    b_x_22 = b_x_17 + b_x_sum2_rest
-    b_x_23 = b_x_16 + b_sum_7 * b_x_18
-    b_x_sum2 = segment_cumsum(b_sum_7 * b_k_in * b_x_18, 2, False, True)
-    b_x_24 = b_x_22 + b_x_sum2
+    b_x_sum2 = segment_cumsum(b_x_17 * b_x_18, 2, False, True)
+    b_x_19 = b_x_15 + b_x_sum2
+    b_x_20 = b_k_in * b_x_18
+    b_sum_7 = tl.dot(b_vx_low_2.to(DOT), b_x_20.to(DOT), input_precision=PRECISION)
+    b_x_sum2_rest = segment_cumsum(b_sum_7 * b_q * b_x_16, 2, True, False)
+    b_x_21 = b_x_19 + b_x_sum2_rest
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_25 = tl.exp(b_log_decay_sum4)
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_x_22 = tl.exp(b_log_decay_sum4)
+    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_vx_low_3 = tl.where(m_pair_3, b_vx, 0.0)
+    b_sum_8 = tl.dot(tl.trans(b_vx_low_3.to(DOT)), (b_q * b_x_22).to(DOT), input_precision=PRECISION)
+    b_x_23 = b_sum_8 * b_k_in
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_26 = tl.exp(b_log_decay_sum4_rest)
-    b_vx_3_low_3 = tl.where(m_pair_2, b_vx_3, 0.0)
-    b_sum_8 = tl.dot(tl.trans(b_vx_3_low_3.to(DOT)), (b_q * b_x_25).to(DOT), input_precision=PRECISION)
-    b_x_27 = b_x_23 + b_sum_8 * b_x_26
-    b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_26, 4, False, True)
-    b_x_28 = b_x_24 + b_x_sum4
-    b_x_29 = b_k_in * b_x_26
-    b_sum_9 = tl.dot(b_vx_3_low_3.to(DOT), b_x_29.to(DOT), input_precision=PRECISION)
-    b_x_30 = b_x_21 + b_sum_9 * b_x_25
-    b_x_sum4_rest = segment_cumsum(b_sum_9 * b_q * b_x_25, 4, True, False)
-    b_x_31 = b_x_28 + b_x_sum4_rest
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_32 = tl.exp(b_log_decay_sum8)
-    m_pair_3 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_vx_3_low_4 = tl.where(m_pair_3, b_vx_3, 0.0)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_33 = tl.exp(b_log_decay_sum8_rest)
-    b_sum_10 = tl.dot(tl.trans(b_vx_3_low_4.to(DOT)), (b_q * b_x_32).to(DOT), input_precision=PRECISION)
-    b_x_34 = b_x_27 + b_sum_10 * b_x_33
-    b_x_sum8 = segment_cumsum(b_sum_10 * b_k_in * b_x_33, 8, False, True)
-    b_x_35 = b_x_31 + b_x_sum8
-    b_x_36 = b_k_in * b_x_33
-    b_sum_11 = tl.dot(b_vx_3_low_4.to(DOT), b_x_36.to(DOT), input_precision=PRECISION)
-    # gradient of q
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_thk + o_thk, b_x_30 + b_sum_11 * b_x_32, mask=m_tk)
-    b_x_sum8_rest = segment_cumsum(b_sum_11 * b_q * b_x_32, 8, True, False)
+    b_x_24 = tl.exp(b_log_decay_sum4_rest)
+    b_x_sum4 = segment_cumsum(b_x_23 * b_x_24, 4, False, True)
+    b_x_25 = b_x_21 + b_x_sum4
+    b_x_26 = b_k_in * b_x_24
+    b_sum_9 = tl.dot(b_vx_low_3.to(DOT), b_x_26.to(DOT), input_precision=PRECISION)
+    b_x_sum4_rest = segment_cumsum(b_sum_9 * b_q * b_x_22, 4, True, False)
     # gradient of g
-    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_35 + b_x_sum8_rest, 0.0), mask=m_tk)
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_25 + b_x_sum4_rest, 0.0), mask=m_tk)
+    # gradient of q
+    tl.store(p_d_q + at_thk + o_thk, b_x_12 + b_sum_7 * b_x_16 + b_sum_9 * b_x_22, mask=m_tk)
+    b_dk = tl.where(m_t[:, None], b_x_14 + b_sum_6 * b_x_18 + b_sum_8 * b_x_24, 0.0)
     # gradient of k
-    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_34, 0.0), mask=m_tk)
+    tl.store(p_d_k + at_thk + o_thk, b_dk, mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -1241,14 +1173,14 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 2366, 18432, True),
-    "infer": (2, 2332, 10240, True),
-    "backward": (2, 4804, 34816, True),
-    "states": (3, 765, 28672, True),
-    "outputs": (2, 2694, 36864, False),
-    "cotangents": (5, 840, 7168, True),
-    "gradients_V": (2, 2694, 36864, False),
-    "gradients_K": (2, 4704, 65536, False),
+    "forward": (2, 1386, 6656, True),
+    "infer": (3, 1377, 2560, True),
+    "backward": (2, 3107, 19456, True),
+    "states": (7, 777, 11264, True),
+    "outputs": (5, 1990, 13312, False),
+    "cotangents": (8, 712, 5632, True),
+    "gradients_V": (5, 2220, 26624, False),
+    "gradients_K": (2, 2809, 49152, False),
 }
 _MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": -2000}  # nanoseconds, where phases do the same
 
@@ -1281,14 +1213,14 @@ def _needs_triton(io, K, V):
     BK = _pad(K, 16)
     BV = _pad(V, 16)
     return {
-        "forward": (32 * BK * 2 * io, 32 * BK * 3 * io + 1024 * io),
-        "infer": (32 * BK * 2 * io, 32 * BK * 3 * io + 1024 * io),
-        "backward": (16 * BK * 2 * io, 16 * BK * 4 + 32 * BK * 3 * io + 512 * 2 * io),
-        "states": (2048 * io + 32 * BK * io, 32 * BK * 2 * io + 2048 * io),
-        "outputs": (2048 * io + 64 * BK * io, 32 * BK * 3 * io + 64 * BK * 4 + 2048 * io),
-        "cotangents": (32 * BK * io + 512 * io, 32 * BK * 2 * io + 512 * io),
-        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * 3 * io + 64 * BK * 4 + 2048 * io),
-        "gradients_K": (64 * BV * 2 * io, 2048 * 3 * io + 64 * BV * 8 + 32 * BV * 2 * io),
+        "forward": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
+        "infer": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
+        "backward": (16 * BK * 2 * io, 16 * BK * (3 * io + 4) + 256 * 2 * io),
+        "states": (512 * io + 16 * BK * io, 16 * BK * 2 * io + 512 * io),
+        "outputs": (512 * io + 32 * BK * io, 16 * BK * 3 * io + 32 * BK * 4 + 512 * io),
+        "cotangents": (16 * BK * io + 256 * io, 16 * BK * 2 * io + 256 * io),
+        "gradients_V": (1024 * io + 64 * BK * io, 16 * BK * 3 * io + 64 * BK * 4 + 1024 * io),
+        "gradients_K": (64 * BV * 2 * io, 16 * BV * 2 * io + 1024 * 3 * io + 64 * BV * 8),
     }
 
 
@@ -1325,7 +1257,7 @@ def _ready_triton(x, K, V):
     return _READY[key]
 
 
-_FEW_STEPS = 3  # so many steps, taken one by one, are modelled no slower than a block of 32
+_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 16
 
 
 def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
@@ -1352,38 +1284,38 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases(
-        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
+        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
     ):
-        BV = min(_pad(V, 16), 64)
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
+            S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
-            S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_0, S_in, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -1396,38 +1328,38 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(q, k, v, g, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     N_BLOCKS = B * NT
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases(
-        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
+        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
     ):
-        BV = min(_pad(V, 16), 64)
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
+            S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_infer_kernel[(B * H * NV,)](
-            S_0, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            S_0, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T
@@ -1437,13 +1369,13 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     N_BLOCKS = B * NT
     N_STEPS = B * T
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
@@ -1458,7 +1390,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, g, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            d_S_T, d_S_out, g, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -1466,33 +1398,33 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         NV = -(-V // BV)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, g, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            k, g, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         d_g = torch.empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
+        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
         gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            g, d_S_out, S_in, v, k, d_o, q, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            v, d_o, q, k, S_in, g, d_S_out, d_g, d_q, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
+        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_backward_kernel[(B * H * NV,)](
-            d_S_T, S_in, g, q, k, v, d_o, d_v, d_g, d_q, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
-            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
+            d_S_T, q, k, g, S_in, v, d_o, d_q, d_v, d_g, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
+            BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
         )
-        d_g = d_g.sum(0)
         d_q = d_q.sum(0)
+        d_g = d_g.sum(0)
         d_k = d_k.sum(0)
     return d_q, d_k, d_v, d_g, d_S_0
 
@@ -1608,8 +1540,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((T // 32 + B, H, K, V), carry)]
-    return [((B * ((T + 31) // 32), H, K, V), carry)]
+        return [((T // 16 + B, H, K, V), carry)]
+    return [((B * ((T + 15) // 16), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1892,10 +1824,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_f322bdf0f85b", 0
+    name, tries = "seqc_gla_43298fcbf3e9", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_f322bdf0f85b_{tries}"
+        name = f"seqc_gla_43298fcbf3e9_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

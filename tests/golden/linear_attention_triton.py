@@ -667,13 +667,13 @@ def _types(*tensors):
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
     "forward": (3, 935, 12288, True),
-    "infer": (3, 927, 8192, True),
+    "infer": (4, 1040, 8192, True),
     "backward": (2, 2058, 61440, True),
-    "states": (3, 597, 32768, True),
-    "outputs": (3, 1601, 49152, False),
-    "cotangents": (3, 744, 32768, True),
-    "gradients_V": (3, 1601, 49152, False),
-    "gradients_K": (2, 2069, 81920, False),
+    "states": (4, 796, 32768, True),
+    "outputs": (6, 3006, 49152, False),
+    "cotangents": (4, 992, 32768, True),
+    "gradients_V": (5, 2505, 49152, False),
+    "gradients_K": (4, 3076, 81920, False),
 }
 _MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 0}  # nanoseconds, where phases do the same
 
@@ -1313,10 +1313,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_77cc2ff1a190", 0
+    name, tries = "seqc_linear_attention_a12528a8cc6a", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_77cc2ff1a190_{tries}"
+        name = f"seqc_linear_attention_a12528a8cc6a_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
