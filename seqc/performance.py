@@ -162,11 +162,17 @@ def _costs(
     def launched(whole: str) -> list[KernelCost]:
         blocks = -(-shape.steps // chosen.block.rows)
         phases = chosen.plan.apart.get(whole, ())
+        one = priced[whole]
         if phases and blocks > 1:  # as the launcher decides
             each = {name: priced[name].programs // (1 if pace.pace(name).walks else blocks) for name in phases}
-            if pace.in_phases(whole, priced[whole].programs, blocks, target.units, each):
+            if pace.in_phases(whole, one.programs, blocks, target.units, each):
                 return [_priced(lean, name, shape, sizes, target) if whole == "infer" else priced[name] for name in phases]
-        return [priced[whole]]
+            if one.spills:
+                apart = sum(priced[name].nanoseconds for name in phases) + pace.more(whole)
+                kept = "spill too" if any(priced[name].spills for name in phases) else "keep all registers"
+                told = f"in phases, which {kept}, this shape takes {apart / 1000:.0f} us by the model"
+                return [replace(one, spills=f"{one.spills}; {told}")]
+        return [one]
 
     infer, forward, back = map(launched, ("infer", "forward", "backward"))
     name = chosen.block.program.name

@@ -79,6 +79,7 @@ def test_a_spilling_choice_says_why() -> None:
     assert all(one.verdict == spilling for one in found.training)
     assert all(one.spills.startswith("no choice within the search keeps all registers with ") for one in found.training)
     assert "backward spills: no choice" in " ".join(text(found).split())
+    assert re.search(r"in phases, which .*, this shape takes \d+ us by the model", " ".join(text(found).split()))
     (good,) = costs(load(SPECS / "retention.seq"), "sm_90", [SHAPE], {}, table("retention", GOOD))
     assert found.nanoseconds(found.training) > good.nanoseconds(good.training), "spills cost time"
     why = why_spilling(choose_tiles(lowered, "sm_90", known), "backward")
