@@ -129,6 +129,8 @@ class Values:
         if n.op in COMPARE and all(_is_position(a) for a in n.args):
             args = [self.position(a) for a in n.args]
         axes = self.roles.axes({a for x in args for a in x.axes})
+        if n.op == "mul" and len(axes) > 3 and args[1].axes and axes[0] not in args[1].axes:
+            args = args[::-1]  # the other way round Triton 3.6 and 3.7 take its sum for a matrix product, and fail
         spell = row.spell["triton"].replace("seqc_", "")
         ready = [self.against(x, axes) for x in args]
         binds = BINDS.get(n.op, ATOM)
