@@ -18,7 +18,6 @@ from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.search import Task, Value, enlist, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.graph import Node, node, rebuild
-from seqc.tiling.quarantine import TURNED_ROWS
 
 WHOLE, PIECE = 64, 32  # extents that stand for any: of a whole dim, and of a piece
 WARPS = 4  # of a program
@@ -44,7 +43,7 @@ def tile_bytes(items: Iterable[Item], roles: Roles, rows: int) -> Callable[[Node
         bytes = 2 if uses.is_operand(n) else 4
         for d in roles.axes(n.dims):
             bytes *= rows if is_time(d) else PIECE if d in roles.blocked else WHOLE
-        held = WARPS if rows < TURNED_ROWS and uses.is_operand(n) and uses.is_left(n) and uses.again(n) else 1
+        held = WARPS if uses.again(n) and uses.in_every_warp(n, rows) else 1
         return bytes * held if n.dims else 0
 
     return size

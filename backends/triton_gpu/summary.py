@@ -20,7 +20,6 @@ from seqc.block import BATCH, COL, PIECE, ROW
 from seqc.cost import weight
 from seqc.graph import Node
 from seqc.tiling.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
-from seqc.tiling.quarantine import TURNED_ROWS
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ADDRESS = 2.0  # operations for the address of each element that is loaded or stored
@@ -169,8 +168,8 @@ class _Summary:
 
     def held(self, n: Node) -> Tile:
         """A value in registers, in fp32; an operand that every warp of four holds whole takes four times its narrow type."""
-        few = self.plan.block.rows < TURNED_ROWS and self.uses.is_operand(n) and self.uses.is_left(n)
-        return Tile(self.axes(n), WARPS * BYTES[self.kind] if few else 4)
+        everywhere = self.uses.in_every_warp(n, self.plan.block.rows)
+        return Tile(self.axes(n), WARPS * BYTES[self.kind] if everywhere else 4)
 
     def live(self, items: list[Item], carried: set[Node]) -> list[Tile]:
         """The tiles alive at once where they hold most. A product that is summed as it is made never exists."""

@@ -14,6 +14,7 @@ from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.graph import Node
 from seqc.ops import TABLE
+from seqc.tiling.quarantine import TURNED_ROWS
 
 QUIET = ("rename", "expand", "index", "block_index", "size", "const")  # no work, or as good as none
 
@@ -62,6 +63,10 @@ class Uses:
     def again(self, n: Node) -> bool:
         """Whether more than one value is made of n."""
         return len(self.by_nodes.get(n, ())) > 1
+
+    def in_every_warp(self, n: Node, rows: int) -> bool:
+        """Whether each warp holds n whole: of so few rows, products share out their columns, not those of the left operand."""
+        return rows < TURNED_ROWS and self.is_operand(n) and self.is_left(n)
 
     def is_left(self, n: Node) -> bool:
         """Whether some matrix product takes n as its left operand, the one that has the rows, and the rows are steps."""
