@@ -370,10 +370,10 @@ class _Scheduler(Gradients):
             "forward": "Outputs, final states, and the states that the gradient needs.",
             "infer": "Outputs and final states.",
             "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
-            "states": "First of two: the states as each block begins.",
-            "outputs": "Second of two: the outputs of all blocks at once.",
+            "states": "First phase: the states as each block begins.",
+            "outputs": "Second phase: the outputs of all blocks at once.",
             "backward": "All gradients, from the last block to the first.",
-            "cotangents": "First of two: the cotangents of the states as each block ends.",
+            "cotangents": "First phase: the cotangents of the states as each block ends.",
         }.get(what) or self.gradients_doc()
         body = [_whole_arrays(item) for item in self.sparing(body, block_in_grid)]
         arrays: dict[str, Array] = {}

@@ -750,7 +750,7 @@ def gla_states_kernel(
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """First of two: the states as each block begins."""
+    """First phase: the states as each block begins."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
@@ -799,7 +799,7 @@ def gla_outputs_kernel(
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """Second of two: the outputs of all blocks at once."""
+    """Second phase: the outputs of all blocks at once."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
@@ -879,7 +879,7 @@ def gla_cotangents_kernel(
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """First of two: the cotangents of the states as each block ends."""
+    """First phase: the cotangents of the states as each block ends."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
     i_v = i_p % NV
@@ -1824,10 +1824,10 @@ def _differentiable_step(*tensors):
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_43298fcbf3e9", 0
+    name, tries = "seqc_gla_49c0476012a5", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_43298fcbf3e9_{tries}"
+        name = f"seqc_gla_49c0476012a5_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
