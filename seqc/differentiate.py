@@ -3,7 +3,8 @@
 Needs: nothing. Gives: for each leaf asked for, the sum over all uses of (cotangent of the user) times (local derivative),
 rules from the operator table. It works on any graph, a step, a scan block or a chunk alike: time inside a block is one
 more named dim. An operator without a rule is refused; it never contributes zero silently. Where an argument was
-broadcast, its cotangent is summed over the dims that it lacks.
+broadcast, its cotangent is summed over the dims that it lacks; and so is the cotangent of a root that is stored to an array
+with more dims (an output made of params alone has neither batch nor rows), before any other contribution is added to it.
 The result is linear in the cotangents, which is why a backward kernel may split any dim that the forward never mixes.
 """
 
@@ -31,8 +32,7 @@ def vjp(outputs: Mapping[str, Node], cotangents: Mapping[str, Node], wrt: Iterab
     for n in reversed(topological(roots)):
         if n not in active or n not in found:
             continue
-        d = fit(found[n], n)
-        found[n] = d
+        d = found[n]
         row = TABLE[n.op]
         if row.vjp is None:
             raise Unsupported(f"operator '{n.op}' has no derivative rule, so no gradient can be derived through it")
@@ -54,4 +54,5 @@ def fit(d: Node, n: Node) -> Node:
 def _add(found: dict[Node, Node], n: Node, d: Node) -> None:
     if d.op == "const" and d.attr("value") == 0.0:
         return
+    d = fit(d, n)  # before it is added: a sum would repeat the others along a dim that d alone has
     found[n] = found[n] + d if n in found else d

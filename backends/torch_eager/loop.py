@@ -23,7 +23,7 @@ from seqc.phases import BLOCK
 
 
 class LoopPrinter(Printer):
-    """A printer inside the loop. outer: node -> its text outside (a name, with the block axis first or without it)."""
+    """A printer inside the loop. outer: node -> its text outside: a name or a number, its axes in any order."""
 
     segmented = False
 
@@ -35,7 +35,9 @@ class LoopPrinter(Printer):
         self._names_of: dict[str, str] = {}  # text outside -> name inside
         known = dict(given)
         for n, x in outer.items():
-            known[n] = x if x.scalar else Text(self._brought(fn, x, x.code), tuple(d for d in x.axes if d != BLOCK))
+            inner = tuple(d for d in x.axes if d != BLOCK)
+            whole = reordered(x, (BLOCK, *inner))  # the loop cuts along the first axis
+            known[n] = x if x.scalar else Text(self._brought(fn, whole, x.code), inner)
         roots = list(roots)
         self.fused: dict[Node, tuple[Node, ...]] = {}
         self.joins: dict[Node, Join] = {}
