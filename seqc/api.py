@@ -65,10 +65,10 @@ class Recurrence:
         return explanation(self._compiled)
 
     def save(self, path: str | Path) -> Path:
-        """Write the emitted file."""
-        path = Path(path)
-        path.write_text(self.source, encoding="utf-8")
-        return path
+        """Write the emitted file, whole or not at all, and never over its spec. Raises a diagnostic where that fails."""
+        from seqc.files import write
+
+        return write(path, self.source, self._compiled.program.path)
 
     def __repr__(self) -> str:
         sig = self._compiled.signature

@@ -20,14 +20,15 @@ from seqc.build_wishes import claims, direction, interval, refuse_the_rest, wish
 from seqc.diagnostics import Diagnostic, Label, raise_if_any
 from seqc.graph import Node, const
 from seqc.intervals import ANY
-from seqc.parse import parse_with_errors, read
+from seqc.parse import parse_with_errors
 from seqc.program import Program, TensorDecl
+from seqc.sources import read
 from seqc.syntax import Decl
 from seqc.two_runs import both_runs
 
 
 def load(path_or_text: str | Path) -> Program:
-    """The program of a `.seq` file, or of a spec given as a string. Raises SpecError or Unsupported."""
+    """The program of a `.seq` file, of a shipped spec by its name, or of a text. Raises SpecError or Unsupported."""
     parsed = parse_with_errors(read(path_or_text))
     return build(parsed.spec, parsed.found, parsed.lost)
 

@@ -31,8 +31,15 @@ DIFFERENCE_ERROR = 1e-6  # relative: the square of the step, times third derivat
 Bounds: TypeAlias = "tuple[int, ...] | None"
 Arrays: TypeAlias = Mapping[str, Any]
 
-__all__ = ["Case", "Finding", "against_oracle", "against_separate_calls", "causality", "check", "count", "emitted_name",
+__all__ = ["Case", "Finding", "against_oracle", "against_separate_calls", "causality", "check", "count", "emitted_name", "gpus",
            "in_phases", "lengths", "pack", "parts_and_steps", "relative", "tolerance"]
+
+
+def gpus() -> int:
+    """How many GPUs torch can use here."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def lengths(rows: int) -> tuple[int, ...]:

@@ -1,13 +1,16 @@
 """The command `seqc`: reads the command line, runs one command, turns failures into messages and exit codes.
 
-In: the arguments. Out: an exit code: 0 done, 1 the spec is wrong or asks for what is not served (diagnostics on stderr,
-never a traceback), 2 the command line is wrong, 3 the compiler itself failed. A command is a module of `seqc.commands`,
-imported only when it is called: `configure(parser)` declares its arguments, `run(arguments)` does it.
+In: the arguments. Out: an exit code: 0 done, 1 the spec is wrong, asks for what is not served, or a file cannot be read or
+written (diagnostics on stderr, never a traceback), 2 the command line is wrong, 3 the compiler itself failed, 130 the
+person has interrupted it. A command is a module of `seqc.commands`, imported only when it is called:
+`configure(parser)` declares its arguments, `run(arguments)` does it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
@@ -15,7 +18,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from seqc import __version__
-from seqc.diagnostics import Diagnostic, Refusal, SeqcBug
+from seqc.commands.terminal import painted
+from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, visible
 
 COMMANDS = {
     "compile": "write the standalone Python file of a spec",
@@ -29,12 +33,36 @@ COMMANDS = {
     "bench": "time a spec's kernels",
     "new": "write a commented spec to start from",
 }
-DONE, WRONG, USAGE, BUG = 0, 1, 2, 3
+DONE, WRONG, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path or a name that the terminal's encoding lacks is shown escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+        return code
+    except Refusal as refusal:
+        return _refused(refusal, "--json" in given)
+    except SeqcBug as bug:
+        return _bug(bug)
+    except KeyboardInterrupt:
+        return _silent(INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has gone
+        return _silent(DONE)
+    except OSError as error:
+        return _failed(error, "--json" in given)
+    except Exception as error:
+        if sys.flags.dev_mode:  # python -X dev -m seqc: for those who look for the cause
+            raise
+        return _bug(SeqcBug.of("the command line", error))
+
+
+def _run(given: list[str]) -> int:
+    """Run the command that the words ask for."""
     try:
         parser = build_parser(given)
         args = parser.parse_args(given)
@@ -43,21 +71,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return USAGE
         return int(import_module(f"seqc.commands.{args.command}").run(args))
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help
-        return int(stop.code or 0)
-    except Refusal as refusal:
-        if "--json" in given:
-            print(json.dumps({"ok": False, "diagnostics": [as_json(d) for d in refusal.diagnostics]}, indent=2))
-        else:
-            print(refusal.render(), file=sys.stderr)
-        return WRONG
-    except SeqcBug as bug:
-        print(bug, file=sys.stderr)
-        return BUG
-    except BrokenPipeError:  # the reader of a pipe has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt:
-        return 130
+        return stop.code if isinstance(stop.code, int) else DONE
+
+
+def _refused(refusal: Refusal, for_machine: bool) -> int:
+    if for_machine:
+        print(json.dumps({"ok": False, "diagnostics": [as_json(d) for d in refusal.diagnostics]}, indent=2), flush=True)
+    else:
+        print(painted(refusal.render(), sys.stderr), file=sys.stderr)
+    return WRONG
+
+
+def _failed(error: OSError, for_machine: bool) -> int:
+    """What the system refuses, where no command has told it better: a full disk, a program that cannot start."""
+    where = f"`{error.filename}`: " if error.filename else ""
+    _silent(WRONG)
+    return _refused(Refusal(Diagnostic("system", f"{where}{error.strerror or error}")), for_machine)
+
+
+def _bug(bug: SeqcBug) -> int:
+    print(visible(str(bug)), file=sys.stderr)
+    return BUG
+
+
+def _silent(code: int) -> int:
+    """Leave without another word: what is still to be written goes nowhere, so that the end of the process is quiet too."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ and marked. This module never decides what is wrong and never prints; it imports
 from __future__ import annotations
 
 import difflib
+import traceback
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ class Diagnostic:
             source = marks[0][0].span.source
             if previous and number > previous + 1:
                 lines.append(f"{gutter} ...")
-            lines.append(f"{number:>{len(gutter)}} | {source.line(number)}".rstrip())
+            lines.append(f"{number:>{len(gutter)}} | {visible(source.line(number))}".rstrip())
             lines += [f"{gutter} | {_carets(source, number, label, primary)}".rstrip() for label, primary in marks]
             previous = number
         notes = [("cause", self.cause), ("help", self.help)]
@@ -113,6 +114,15 @@ class Diagnostic:
             lines.append(f"{gutter} = {title}: {head}")
             lines += [f"{gutter}   {' ' * len(title)}  {part}" for part in rest]
         return "\n".join(lines)
+
+
+def visible(text: str) -> str:
+    """A text without characters that a terminal would obey: each is shown as its picture, or as `?`."""
+    return "".join(char if char.isprintable() or char in "\n\t" else _picture(char) for char in text)
+
+
+def _picture(char: str) -> str:
+    return "\u2421" if char == "\x7f" else chr(0x2400 + ord(char)) if char < " " else "?"
 
 
 def _last_line(span: Span) -> int:
@@ -180,6 +190,12 @@ class SeqcBug(Exception):
             f"seqc itself failed in {where}: {message}\n"
             "This is a bug of the compiler, not of the spec. Please report it with the spec and the command."
         )
+
+    @classmethod
+    def of(cls, where: str, problem: Exception) -> SeqcBug:
+        """A failure that nobody foresaw, told with the place in the code."""
+        last = traceback.extract_tb(problem.__traceback__)[-1]
+        return cls(where, f"{type(problem).__name__} at {last.filename.rpartition('/')[2]}:{last.lineno}: {problem}")
 
 
 def raise_if_any(diagnostics: Iterable[Diagnostic]) -> None:

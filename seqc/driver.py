@@ -6,7 +6,6 @@ verifier runs after each. Emission, the last stretch, is `seqc.compiled`.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,9 +97,7 @@ def blamed(where: str) -> Iterator[None]:
     except (Refusal, SeqcBug):
         raise
     except Exception as problem:
-        last = traceback.extract_tb(problem.__traceback__)[-1]
-        place = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
-        raise SeqcBug(where, f"{type(problem).__name__} at {place}: {problem}") from problem
+        raise SeqcBug.of(where, problem) from problem
 
 
 def _verify(stage: str, value: object) -> None:

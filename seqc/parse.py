@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqc import grammar
@@ -49,20 +48,6 @@ def _parser() -> Lark:
 
     starts = sorted({*_RULES.values(), "define"})
     return Lark(grammar.text(), parser="lalr", start=starts, propagate_positions=True, maybe_placeholders=False)
-
-
-def read(path_or_text: str | Path) -> Source:
-    """The source behind a path, or the text itself where the string holds a line break or names no `.seq` file."""
-    if isinstance(path_or_text, str) and ("\n" in path_or_text or not path_or_text.endswith(".seq")):
-        return Source("<spec>", path_or_text)
-    path = Path(path_or_text)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(Diagnostic("no-file", f"cannot read `{path}`: {error.strerror}")) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(Diagnostic("no-file", f"`{path}` is not UTF-8 text (byte {error.start})")) from error
-    return Source(path.as_posix(), text)
 
 
 def parse(source: Source | str) -> Spec:

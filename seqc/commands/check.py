@@ -7,12 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from seqc.commands.options import add_json, spec_path
+from seqc.commands.options import SPEC, add_json, spec_path
+from seqc.commands.terminal import painted
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help="a .seq file")
+    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help=SPEC)
     add_json(parser)
 
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         except Refusal as refusal:
             answer |= {"ok": False, "diagnostics": [as_json(d) for d in refusal.diagnostics]}
             if not args.json:
-                print(refusal.render(), end="\n\n", file=sys.stderr)
+                print(painted(refusal.render(), sys.stderr), end="\n\n", file=sys.stderr)
         answers.append(answer)
         if answer["ok"] and not args.json:
             print(words(answer))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,17 +31,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile, write, and say what was written."""
     from seqc.compiled import compile_spec
+    from seqc.files import STDOUT, protect, put, write
 
-    watch = dump_into(args.dump) if args.dump else None
+    if args.output not in (None, STDOUT):
+        protect(args.output, args.spec)
+    watch = dump_into(args.dump, args.spec) if args.dump else None
     compiled = compile_spec(args.spec, options(args), watch)
-    if args.prebuild and args.output == "-":
+    if args.prebuild and args.output == STDOUT:
         raise _refused("a library built ahead lies beside its file, and stdout is none", "give the file a name with -o")
-    if args.output == "-":
-        sys.stdout.write(compiled.text)
+    if args.output == STDOUT:
+        put(compiled.text)
         return 0
     path = Path(args.output or f"{compiled.signature.spec}_kernel.py")
     built = [prebuilt(compiled, sizes, path).as_posix() for sizes in args.prebuild]
-    path.write_text(compiled.text, encoding="utf-8")
+    write(path, compiled.text, args.spec)
     parts = {name: {"form": block.form, "rows": block.rows} for name, block in compiled.blocks.items()}
     if args.json:
         print(json.dumps({"ok": True, "file": path.as_posix(), "lines": compiled.text.count("\n"), "parts": parts,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from seqc.commands.options import say, spec_path
+from seqc.commands.options import SPEC, say, spec_path
+from seqc.commands.terminal import painted
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help="a .seq file")
+    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help=SPEC)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("-w", "--write", action="store_true", help="rewrite the files")
     how.add_argument("--check", action="store_true", help="only say which files would change; 1 if any would")
@@ -19,8 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Format every spec. With mistakes in several specs, all are told."""
     from seqc.diagnostics import Refusal
+    from seqc.files import put, write
     from seqc.fmt import format_text
-    from seqc.parse import read
+    from seqc.sources import STDIN, read
 
     code = 0
     for path in args.specs:
@@ -28,15 +31,15 @@ def run(args: argparse.Namespace) -> int:
             source = read(path)
             text = format_text(source)
         except Refusal as refusal:
-            print(refusal.render(), end="\n\n", file=sys.stderr)
+            print(painted(refusal.render(), sys.stderr), end="\n\n", file=sys.stderr)
             code = 1
             continue
-        if not (args.write or args.check):
-            sys.stdout.write(text)
+        if not args.check and (path == Path(STDIN) or not args.write):
+            put(text)
         elif text != source.text:
-            say(f"{path}: {'would change' if args.check else 'rewritten'}")
             if args.write:
-                path.write_text(text, encoding="utf-8")
+                write(path, text)
             else:
                 code = 1
+            say(f"{path}: {'would change' if args.check else 'rewritten'}")
     return code

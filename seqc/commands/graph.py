@@ -21,21 +21,22 @@ def run(args: argparse.Namespace) -> int:
     from seqc.build import load
     from seqc.driver import fix_dims, lower
     from seqc.dump import graphs
+    from seqc.files import folder as make_folder
+    from seqc.files import write
     from seqc.passes import PIPELINE
     from seqc.pictures import dot, draw
 
     wishes = options(args)
     program = fix_dims(load(args.spec), wishes.dims)
-    folder: Path = args.output or Path(f"{program.name}_graphs")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(args.output or Path(f"{program.name}_graphs"))
     numbers = {name: i for i, name in enumerate(("spec", *(stage.name for stage in PIPELINE)))}
     written: list[Path] = []
 
     def watch(stage: str, value: object) -> None:
         for title, graph in graphs(value).items():
             path = folder / f"{numbers[stage]:02d}_{stage}_{title}.dot"
-            path.write_text(dot(f"{program.name} after {stage}: {title}", graph, program.definitions), encoding="utf-8")
-            written.append(path)
+            text = dot(f"{program.name} after {stage}: {title}", graph, program.definitions)
+            written.append(write(path, text, args.spec))
 
     lower(program, wishes.form, wishes.rows, watch=watch)
     pictures = [draw(path) for path in written]

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from seqc.compiled import Options
 
 
+SPEC = "a .seq file, the name of a shipped spec (`seqc list`), or - for standard input"
+
+
 def add_spec(parser: argparse.ArgumentParser) -> None:
     """The spec, a path."""
-    parser.add_argument("spec", metavar="SPEC", type=spec_path, help="a .seq file")
+    parser.add_argument("spec", metavar="SPEC", type=spec_path, help=SPEC)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +44,10 @@ def options(args: argparse.Namespace) -> Options:
 
 
 def spec_path(text: str) -> Path:
-    """A path, whatever its ending."""
-    return Path(text)
+    """The file of a spec: a path, whatever its ending; the name of a shipped spec; `-` for standard input."""
+    from seqc.sources import located
+
+    return located(text)
 
 
 def dim(text: str) -> tuple[str, int]:
@@ -53,12 +58,14 @@ def dim(text: str) -> tuple[str, int]:
     return name, int(size)
 
 
-def dump_into(folder: Path) -> Callable[[str, object], None]:
-    """A watcher of the pipeline that writes what each stage gave to files numbered in their order."""
+def dump_into(folder: Path, spec: Path) -> Callable[[str, object], None]:
+    """A watcher of the pipeline that writes what each stage gave to files numbered in their order. spec: never written."""
     from seqc.dump import text_of
+    from seqc.files import folder as make_folder
+    from seqc.files import write
     from seqc.program import Program
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     programs: list[Program] = []
     count = 0
 
@@ -66,7 +73,7 @@ def dump_into(folder: Path) -> Callable[[str, object], None]:
         nonlocal count
         if isinstance(value, Program):
             programs.append(value)
-        (folder / f"{count:02d}_{stage}.ir").write_text(text_of(stage, value, programs[-1]), encoding="utf-8")
+        write(folder / f"{count:02d}_{stage}.ir", text_of(stage, value, programs[-1]), spec)
         count += 1
 
     return watch

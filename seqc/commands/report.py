@@ -7,7 +7,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from seqc.commands.options import add_json, dim, spec_path
+from seqc.commands.options import SPEC, add_json, dim, spec_path
 
 if TYPE_CHECKING:
     from seqc.performance import Costs, KernelCost, Shape
@@ -17,7 +17,7 @@ HEAD = ("kernel", "tiles", "regs", "spill", "KiB", "occ %", "mma", "MB", "Gop", 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help="a .seq file")
+    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help=SPEC)
     parser.add_argument("--target", default="sm_90", metavar="NAME", help="the GPU (default: sm_90)")
     parser.add_argument("--dim", dest="dims", action="append", default=[], type=dim, metavar="NAME=SIZE",
                         help="the size of a dim, whatever the shape says; one that a spec lacks is passed over")

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from seqc.commands.options import add_json, dim, say, spec_path
+from seqc.commands.options import SPEC, add_json, dim, say, spec_path
 
 if TYPE_CHECKING:
     from seqc.figures import Figures
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help="a .seq file")
+    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help=SPEC)
     parser.add_argument("--target", action="append", default=[], metavar="NAME", help="a GPU (default: all known ones)")
     parser.add_argument("--dim", dest="dims", action="append", default=[], type=dim, metavar="NAME=SIZE",
                         help="the size of a dim; one that a spec lacks is passed over")

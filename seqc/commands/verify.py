@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from seqc.compiled import compile_spec
 
     wishes = options(args)
-    device = args.device or (INTERPRETER if wishes.backend == "triton" else "cpu")
+    device = known_device(args.device or (INTERPRETER if wishes.backend == "triton" else "cpu"))
     compiled = compile_spec(args.spec, wishes)
     findings = []
     with tqdm(total=count(compiled, device), desc=compiled.program.name, file=sys.stderr, disable=None, leave=False) as bar:
@@ -44,3 +44,23 @@ def run(args: argparse.Namespace) -> int:
         print(f"{'ok  ' if f.ok else 'FAIL'}  T = {f.steps:<4d} error {f.error:8.1e} of {f.allowed:7.1e}  {f.what}")
     print(f"{args.spec}: {sum(f.ok for f in findings)} of {len(findings)} comparisons hold, run {place}")
     return 0 if good else 1
+
+
+def known_device(name: str) -> str:
+    """A device that there is. Raises Unsupported for any other."""
+    from seqc.check_emitted import INTERPRETER, gpus
+    from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+
+    kind, colon, number = name.partition(":")
+    if name in ("cpu", INTERPRETER) or (kind == "cuda" and (number or "0").isdecimal() and int(number or 0) < gpus()):
+        return name
+    if kind == "cuda" and (number.isdecimal() if colon else True):
+        found = gpus()
+        message = f"there is no GPU `{name}` here"
+        help = f"torch finds {found} of them" if found else "`--device interpreter` runs Triton's kernels on the CPU"
+    else:
+        message = f"there is no device `{name}`"
+        known = ("cpu", "cuda", INTERPRETER)
+        help = "did you mean `cuda`?" if name.lower() in ("gpu", "nvidia") else near_miss(name, known)
+        help = help or f"one of {', '.join(known)}"
+    raise Unsupported(Diagnostic("no-such-device", message, help=help, kind="unsupported"))
