@@ -9,9 +9,11 @@ BIN := $(VENV)/bin
 .PHONY: test demo clean
 
 # torch is named with its version, so that pip takes the build that its configuration offers for this machine (on one
-# without a GPU, the CPU build) and never looks for a newer one.
+# without a GPU, the CPU build) and never looks for a newer one. pip itself comes first: older ones read an index slowly.
 $(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("seqc needs Python 3.11 or later: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0 -e '.[dev]'
 	touch $@
 
