@@ -31,6 +31,7 @@ def sizes_text(plan: Plan) -> list[str]:
             lines.append(f"constexpr i64 w_{i} = n_{i}, m_{i} = n_{i}, z_{i} = padded(n_{i});")
         if d not in roles.grid and d != roles.panel:
             lines.append(f"constexpr bool e_{i} = n_{i} % W == 0;")
+    lines += [f"constexpr i64 n_{ident(d)} = SEQC_{ident(d.rstrip(chr(39)))};" for d in roles.sized]
     lines += tiles_text(plan)
     panel = roles.panel
     if panel is None:

@@ -7,6 +7,7 @@ are scheduled one by one; buffers are shared by name. This file decides nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -202,6 +203,8 @@ class KernelWriter:
             if not along or (home[-1] == along[0] and not matrix):
                 continue
             name = f"s_{ident(read.base.text('name'))}_by_{ident(along[0])}"
+            while name in self.buffers and self.packed.get((read.base, along[0])) != name:
+                name += "_"
             if (read.base, along[0]) not in self.packed:
                 self.packed[read.base, along[0]] = name
                 self.buffers[name] = (*(d for d in inside if d != along[0]), along[0])
@@ -285,8 +288,11 @@ class KernelWriter:
 
     def _scalar(self, n: Node) -> str:
         """The name of a scalar's variable."""
-        number = [k for k, b in self.kept.items() if not b].index(n)
-        return f"s_{ident(self.names[n])}" if n in self.names else f"s_c{number}"
+        scalars = [k for k, b in self.kept.items() if not b]
+        number = scalars.index(n)
+        name = ident(self.names[n]) if n in self.names else ""
+        own = name and not re.fullmatch(r"c\d+", name) and name not in (ident(self.names[k]) for k in scalars[:number] if k in self.names)
+        return f"s_{name}" if own else f"s_c{number}"
 
     def _comments(self, s: Stretch, nest: Nest) -> list[str]:
         """The spec's lines that a nest computes."""

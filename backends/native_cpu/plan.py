@@ -13,13 +13,15 @@ In: a `Block` of form "step". Out: `Plan`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from seqc.backends.native_cpu.along import along
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.regroup import regroup
 from seqc.backends.native_cpu.roles import Roles, roles_of
 from seqc.backends.native_cpu.schedule import REDUCTIONS, view
+from seqc.backends.native_cpu.spoken import spoken
 from seqc.block import Block
 from seqc.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
 from seqc.program import Program, TensorDecl
@@ -87,10 +89,11 @@ class Plan:
 
 def plan(block: Block) -> Plan:
     """The plan of a step block. Raises Unsupported for other forms."""
+    block = _for_loops(spoken(block))
     program = block.program
     if block.form != "step":
         raise refused("native-form", f"the native CPU backend loops over steps, and got form '{block.form}'")
-    roles = roles_of(program, block.forward)
+    roles = roles_of(program, block.forward, block.backward)
     names = _names(block)
     kept = _kept(block, names)
     shadow = {n: leaf("value", name, _axes(program, n)) for name, n in kept.items()}
@@ -127,6 +130,15 @@ def plan(block: Block) -> Plan:
         part("back", backward, back), every, part("kept", kept, ahead), states, part("factor", factors, back),
         tuple(products), names, lines,
     )
+
+
+def _for_loops(block: Block) -> Block:
+    """The block without operators along a dim of the spec for which there is no loop."""
+    graph = {**block.forward, **block.backward, **block.program.graph}
+    if not any(n.op in ("shift", "cumsum") for n in topological(graph.values())):
+        return block
+    program = replace(block.program, updates=along(block.program.updates), outputs=along(block.program.outputs))
+    return replace(block, program=program, forward=along(block.forward), backward=along(block.backward))
 
 
 def _lines(program: Program) -> dict[Node, str]:

@@ -20,12 +20,14 @@ from seqc.program import Program
 
 @dataclass(frozen=True)
 class Roles:
-    """See the file's docstring. order: all dims of the kernel in the order in which buffers lay them out."""
+    """See the file's docstring. order: all dims of the kernel in the order in which buffers lay them out; sized: dims whose
+    extents stand in its text and that no loop has."""
 
     grid: tuple[str, ...]
     panel: str | None
     blocked: bool
     order: tuple[str, ...]
+    sized: tuple[str, ...] = ()
 
     def local(self, dims: Iterable[str]) -> tuple[str, ...]:
         """Those of `dims` that are loops or lanes inside a program, in the kernel's order."""
@@ -34,9 +36,11 @@ class Roles:
         return tuple(d for d in self.order if d in inside)
 
 
-def roles_of(program: Program, forward: Mapping[str, Node]) -> Roles:
+def roles_of(program: Program, forward: Mapping[str, Node], backward: Mapping[str, Node]) -> Roles:
     """The roles of all dims of a program."""
-    found = {d for dims in (*_all(forward), *(x.dims for x in program.states.values())) for d in dims}
+    results = [x.dims for x in (*program.states.values(), *program.output_decls.values())]
+    graph = _all({**forward, **backward})
+    found = {d for dims in (*graph, *results) for d in dims}
     every = [d for d in program.dims if d in found]
     free = set(free_dims(forward))
     mixed = {d for d in every if d not in free}
@@ -50,9 +54,19 @@ def roles_of(program: Program, forward: Mapping[str, Node]) -> Roles:
         candidates = [d for d in (widest.dims if widest else every) if d in free]
         panel = candidates[-1] if candidates else None
     grid = tuple(d for d in (BATCH, *every) if (d in free or d == BATCH) and d != panel and not (d == BATCH and blocked))
-    primed = sorted({d for n in _all(forward) for d in n if "'" in d})
+    primed = sorted({d for dims in (*graph, *results) for d in dims if "'" in d})
     order = (BATCH, *every, *primed)
-    return Roles(grid, panel, blocked, order)
+    return Roles(grid, panel, blocked, order, _sized(program, {**forward, **backward}, order))
+
+
+def _sized(program: Program, graph: Mapping[str, Node], order: tuple[str, ...]) -> tuple[str, ...]:
+    """Dims that are no loop's: of arrays that no value reads, and such whose size is a number of the spec."""
+    from seqc.graph import topological
+
+    found = {d for x in (*program.inputs.values(), *program.params.values()) for d in x.dims}
+    found |= {n.text("dim") for n in topological(graph.values()) if n.op == "size"}
+    every = [*program.dims, *sorted(d for d in found if "'" in d)]
+    return tuple(d for d in every if d in found and d not in order)
 
 
 def _all(forward: Mapping[str, Node]) -> list[tuple[str, ...]]:

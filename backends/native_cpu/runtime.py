@@ -105,6 +105,8 @@ INLINE void store(real* p, vec x, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i] = x[i];
 }
+template <bool full>
+INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
 // The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
 template <bool full>
 INLINE vec load_early(const real* p, i64 left, i64 ahead) {
@@ -137,13 +139,18 @@ INLINE vec gather(const real* p, i64 stride, i64 left) {
     if (i < left) r[i] = p[i * stride];
   return r;
 }
-template <bool full>
-INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
 INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i * stride] = x[i];
 }
 INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
+// The vector of elements from `at` on that lie between `low` and `high`, and 0 elsewhere; p points at the first of them.
+INLINE vec moved(const real* p, i64 stride, i64 at, i64 low, i64 high) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (at + i >= low && at + i < high) r[i] = p[i * stride];
+  return r;
+}
 template <bool full>
 INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
   if (full || left >= W) return x;

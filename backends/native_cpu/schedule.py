@@ -5,22 +5,23 @@ A value is computed at every point of its *space* (its local dims). Elementwise 
 whoever needs them, at the same point, and again in another nest rather than kept. Kept in a buffer are only
 - the results of reductions (a later nest reads them),
 - a value of a smaller space than that of its user (computed once, not once per point),
-- a value that is read under another index (`rename`),
+- a value that is read under another index (`rename`, `shift`),
 - a dear value (exp and the like) that several nests need.
 A nest gathers everything that is ready and has the same space, smallest spaces first, so that a matrix state is read and
 written once per token whenever the recurrence allows it. A carried state is overwritten in the last nest that reads its
-old value, or later. It never decides loop orders or vectors: that is `seqc.backends.native_cpu.nest`.
+old value, or later; where no order allows that (a state that is transposed), its new value is kept in a buffer first. It never decides loop orders or vectors: that is `seqc.backends.native_cpu.nest`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.roles import Roles
 from seqc.diagnostics import SeqcBug
-from seqc.graph import Node
+from seqc.graph import Node, const, node
 from seqc.ops import TABLE
 
 DEAR = frozenset(
@@ -53,11 +54,25 @@ class Nest:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The index `i - by` of an axis of extent n, where `low <= i < n - high`; elsewhere 0 is read. i: a loop dim, or a fixed
+    position (a negative one counts from the end)."""
+
+    i: str | int
+    by: int
+    low: int
+    high: int
+
+
+Index: TypeAlias = "str | int | Moved"  # a loop dim, a fixed position, or one of these moved
+
+
+@dataclass(frozen=True)
 class View:
-    """A value read under other indices: axis of `base` -> the loop dim (or the fixed position) that indexes it."""
+    """A value read under other indices: axis of `base` -> what indexes it."""
 
     base: Node
-    index: tuple[tuple[str, str | int], ...]
+    index: tuple[tuple[str, Index], ...]
 
     @property
     def plain(self) -> bool:
@@ -66,16 +81,25 @@ class View:
 
 
 def view(n: Node) -> View:
-    """n without the operators that only rename or drop axes."""
-    index: dict[str, str | int] = {d: d for d in n.dims}
-    while n.op in ("expand", "stopgrad", "rename", "take"):
+    """n without the operators that only rename, drop or move axes."""
+    index: dict[str, Index] = {d: d for d in n.dims}
+    while n.op in ("expand", "stopgrad", "rename", "take", "shift"):
         if n.op == "rename":
             index[n.text("old")] = index.pop(n.text("new"))
         elif n.op == "take":
             index[n.text("dim")] = n.number("at")
+        elif n.op == "shift":
+            index[n.text("dim")] = _moved(index[n.text("dim")], n.number("by"))
         n = n.args[0]
         index = {d: i for d, i in index.items() if d in n.dims}
     return View(n, tuple(sorted(index.items(), key=lambda x: x[0])))
+
+
+def _moved(i: Index, by: int) -> Moved:
+    """The index of x where `shift(x, by)` is read at i."""
+    before = i if isinstance(i, Moved) else Moved(i, 0, 0, 0)
+    by += before.by
+    return Moved(before.i, by, max(before.low, by), max(before.high, -by))
 
 
 def maker(roles: Roles, n: Node) -> Item:
@@ -108,11 +132,26 @@ class Region:
         dear = dict.fromkeys(keep)
         while True:
             items = self._items(stores, dear)
-            found = self._order(items)
+            found, pending = self._order(items)
+            if pending:
+                stores, dear = self._ahead(stores, dear, pending)
+                continue
             again = [n for n in self._repeated(found) if n not in dear]
             if not again:
                 return found
             dear |= dict.fromkeys(again)
+
+    def _ahead(
+        self, stores: list[Item], dear: dict[Node, None], pending: list[Item]
+    ) -> tuple[list[Item], dict[Node, None]]:
+        """The stores, and what is kept in buffers, when the new values of the pending states are kept besides."""
+        copies = {i: replace(i, value=node("mul", i.value, const(1.0)))  # a leaf is in memory already, where it is overwritten
+                  for i in pending if i.kind == "state" and view(i.value).base.op == "leaf"}
+        stores = [copies.get(i, i) for i in stores]
+        new = [view(copies.get(i, i).value).base for i in pending if i.kind == "state"]
+        if set(new) <= set(dear):
+            raise SeqcBug("native_cpu.schedule", f"{self.name}: no order for {[i.value for i in pending]}")
+        return stores, {**dear, **dict.fromkeys(new)}
 
     def cone(self, item: Item, kept: Container[Node] = ()) -> tuple[list[Node], list[View]]:
         """(values computed at each point of the item, in order; values read from memory)."""
@@ -163,7 +202,8 @@ class Region:
     def _key(self, n: Node) -> str:
         return repr((n.op, n.dims, n.attrs))
 
-    def _order(self, items: dict[Item, tuple[list[Node], list[View]]]) -> list[Nest]:
+    def _order(self, items: dict[Item, tuple[list[Node], list[View]]]) -> tuple[list[Nest], list[Item]]:
+        """(the nests, the items that have no place in them: states that cannot be overwritten, and what follows them)."""
         makers = {i.value: i for i in items if i.kind in ("reduce", "keep")}
         needs = {i: {makers[r.base] for r in reads if r.base in makers} for i, (_, reads) in items.items()}
         whole = {i: {makers[r.base] for r in reads if r.base in makers and not r.plain} for i, (_, reads) in items.items()}
@@ -179,19 +219,19 @@ class Region:
             spaces = sorted({i.space for i in pending}, key=lambda s: (len(s), s))
             for space in spaces:
                 ready = [i for i in pending if whole[i] <= done]  # what reads a value elsewhere needs all of it before
-                group = self._group(space, ready, done, needs, readers)
+                group = self._group(space, ready, done, needs, readers, items)
                 if group:
                     break
             else:
-                raise SeqcBug("native_cpu.schedule", f"{self.name}: no order for {[i.value for i in pending]}")
+                return nests, pending
             nests.append(Nest(space, tuple(group)))
             done |= set(group)
             pending = [i for i in pending if i not in done]
-        return nests
+        return nests, []
 
     def _group(
         self, space: tuple[str, ...], pending: list[Item], done: set[Item], needs: dict[Item, set[Item]],
-        readers: dict[str, set[Item]],
+        readers: dict[str, set[Item]], items: Mapping[Item, tuple[list[Node], list[View]]],
     ) -> list[Item]:
         group: list[Item] = []
         grown = True
@@ -214,18 +254,16 @@ class Region:
         while True:
             for i in group:
                 left = readers.get(i.target, set()) - done if i.kind == "state" else set()
-                if not left - {i} <= set(group) or any(not self._pointwise(r, i) for r in left):
+                if not left - {i} <= set(group) or any(not self._pointwise(r, i, items[r][1]) for r in left):
                     group.remove(i)
                     break
             else:
                 return group
 
-    def _pointwise(self, reader: Item, writer: Item) -> bool:
-        if reader is writer:
-            own = [r for r in self.cone(reader)[1] if self.carried.get(r.base) == writer.target]
-            return all(r.plain for r in own)
-        reads = [r for r in self.cone(reader)[1] if self.carried.get(r.base) == writer.target]
-        return reader.space == writer.space and all(r.plain for r in reads)
+    def _pointwise(self, reader: Item, writer: Item, reads: Iterable[View]) -> bool:
+        """Whether the reader wants of the writer's old state the very element that is overwritten at each point."""
+        plain = all(r.plain for r in reads if self.carried.get(r.base) == writer.target)
+        return plain and (reader is writer or reader.space == writer.space)
 
     def dear(self, nests: Iterable[Nest]) -> list[Node]:
         """Values that the nests keep in buffers, and dear ones that they compute in passing, arguments first."""

@@ -51,7 +51,7 @@ class NativeSource:
 def native_source(block: Block) -> NativeSource:
     """The source of a block's kernels. Raises Unsupported where the block has no loop form."""
     p = plan(block)
-    dims = tuple(d for d in p.roles.order[1:] if "'" not in d)
+    dims = tuple(dict.fromkeys(d.rstrip("'") for d in (*p.roles.order[1:], *p.roles.sized)))
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
     parts = [head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *processor_text(), "", *sizes_text(p),
              "}  // namespace", ""]

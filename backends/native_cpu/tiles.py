@@ -109,7 +109,7 @@ def tile_problem(made: Plan, sizes: Mapping[str, int], processor: Processor, siz
     found = wanted(made)
     if found is None:
         return None
-    facts = {f"n_{ident(d)}": sizes[d.rstrip("'")] for d in made.roles.order[1:]}
+    facts = {f"n_{ident(d)}": sizes[d.rstrip("'")] for d in (*made.roles.order[1:], *made.roles.sized)}
     facts |= {"W": processor.vector // size, "size": size, "l1": processor.l1, "spare": spare(processor)}
     given = tuple(Variable(name, (value,)) for name, value in facts.items())
     name = f"native {made.program.name} on {processor.name}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.places import Place, ident
 from seqc.backends.native_cpu.refusal import refused
-from seqc.backends.native_cpu.schedule import View, view
+from seqc.backends.native_cpu.schedule import Index, Moved, View, view
 from seqc.graph import BATCH, Node
 from seqc.ops import TABLE
 
@@ -39,7 +39,7 @@ def literal(x: float) -> str:
     if math.isnan(x):
         return "std::numeric_limits<real>::quiet_NaN()"
     if math.isinf(x):
-        return "infinity" if x > 0 else "-infinity"
+        return "infinity" if x > 0 else "(-infinity)"
     return f"real({x!r})"
 
 
@@ -109,7 +109,7 @@ class Values:
             d = n.text("dim")
             return Operand("real(B)" if d == BATCH else f"real(n_{ident(d)})")
         if n.op == "index":
-            return self._index(str(dict(v.index)[n.text("dim")]))
+            return self._index(n.text("dim"), dict(v.index)[n.text("dim")])
         place = self.place(n)
         if place is not None:
             return self._load(n, place, v)
@@ -119,7 +119,9 @@ class Values:
         kind = ("mask" if vector else "bool") if n.dtype == "bool" else ("vec" if vector else "real")
         return self.assign(n, spelled(n.op), args, deps, kind)
 
-    def _index(self, d: str) -> Operand:
+    def _index(self, dim: str, d: Index) -> Operand:
+        if not isinstance(d, str):
+            return Operand(f"real({self._at(dim, d)})")
         start = f"o_{ident(d)} + " if d == self.panel else ""
         if d == self.axis:
             return self.assign(None, f"lanes() + real({start}{self.index[d]})", (), frozenset((d,)), "vec")
@@ -129,24 +131,46 @@ class Values:
 
     def _load(self, n: Node, place: Place, v: View) -> Operand:
         axes = {d: i for d, i in v.index if d in place.strides}
-        deps = frozenset(i for i in axes.values() if isinstance(i, str))
-        index = {d: self.index[i] if isinstance(i, str) else f"{i}" for d, i in axes.items()}
-        for d, i in axes.items():
-            if isinstance(i, int) and i < 0:
-                index[d] = f"n_{ident(d)} - {-i}"
-        along = [d for d, i in axes.items() if i == self.axis]
+        loops = {d: i.i if isinstance(i, Moved) else i for d, i in axes.items()}
+        deps = frozenset(i for i in loops.values() if isinstance(i, str))
+        index = {d: self._at(d, i) for d, i in axes.items()}
+        along = [d for d, i in loops.items() if i == self.axis]
+        inside = " && ".join(x for d, i in axes.items() if isinstance(i, Moved) and d not in along for x in self._inside(d, i))
         if place.scalar and n.dtype != "bool":
             return Operand(place.base)
         if not along:
             text = place.element(index)
             kind = "real"
+        elif isinstance(moved := axes[along[0]], Moved):
+            text = self._moved_load(place, index, along[0], moved)
+            kind = "vec"
         else:
             text = self.vector_load(place, index, along[0])
             kind = "vec"
+        if inside:
+            text = f"({inside} ? {text} : {'vec{}' if kind == 'vec' else 'real(0)'})"
         got = self.assign(n if v.plain else None, text.replace("{", "{{").replace("}", "}}"), (), deps, kind)
         if n.dtype == "bool":
             got = self.assign(None, "({0} != real(0))", (got,), deps, "mask" if kind == "vec" else "bool")
         return got
+
+    def _at(self, d: str, i: Index) -> str:
+        """The C++ index of an axis."""
+        if isinstance(i, Moved):
+            at = self._at(d, i.i)
+            return f"{at} {'-' if i.by > 0 else '+'} {abs(i.by)}" if i.by else at
+        return self.index[i] if isinstance(i, str) else f"{i}" if i >= 0 else f"n_{ident(d)} - {-i}"
+
+    def _inside(self, d: str, i: Moved) -> list[str]:
+        """The conditions under which a moved index lies inside."""
+        at = self._at(d, i.i)
+        return [*([f"{at} >= {i.low}"] if i.low else []), *([f"{at} < n_{ident(d)} - {i.high}"] if i.high else [])]
+
+    def _moved_load(self, place: Place, index: Mapping[str, str], along: str, i: Moved) -> str:
+        """A vector whose lanes are moved along their axis."""
+        stride = "1" if place.whole(along) else "*".join(place.strides[along])
+        high = f"n_{ident(along)}" + (f" - {i.high}" if i.high else "")
+        return f"moved({place.at(index)}, {stride}, {self._at(along, i.i)}, {i.low}, {high})"
 
     def left(self, axis: str) -> str:
         """How many elements remain from the current vector on."""

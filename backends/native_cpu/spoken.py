@@ -1,0 +1,90 @@
+"""block -> the same block, where no input, param, state or output has a name that the kernels and their callers use themselves.
+
+    input x[D], d_x[D]   ->   input x[D], own_d_x[D]        (`d_x` is the gradient of x)
+
+when names meet: kernels name arrays, buffers and strides after the tensors of the spec (`d_x`, `h_kept`, `x_m1`), and so do the
+Python functions around them. Both are called by position, so no caller sees the difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from seqc.backends.native_cpu.places import ident
+from seqc.block import Block
+from seqc.emit.names import safe_name
+from seqc.graph import Node, leaf, substitute, topological
+from seqc.program import TensorDecl
+
+BEFORE = re.compile(r"(d|s|seg|grad|out)_.|(kept|factor)_\d+$")
+AFTER = re.compile(r"(_0|_T|_kept|_[mp]\d+|_at_m?\d+)_*$")
+
+
+def spoken(block: Block) -> Block:
+    """The block with names that may stand. The block itself, where all may."""
+    program = block.program
+    own = _names([*program.inputs, *program.params, *program.states], {})
+    results = _names(program.output_decls, {**{own[x]: x for x in (*program.inputs, *program.params)}})
+    if all(old == new for table in (own, results) for old, new in table.items()):
+        return block
+    roots = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()},
+             **{f"p {k}": n for k, n in program.graph.items()}}
+    named = [*block.names, *program.definitions, *program.spans]
+    roots |= {f"n {i}": n for i, n in enumerate(named)}
+    table = {n: _leaf(n, own, results) for n in topological(roots.values()) if n.op == "leaf"}
+    new = substitute(roots, table)
+    image = {n: new[f"n {i}"] for i, n in enumerate(named)}
+    forward = {k: new[f"f {old}"] for old in block.forward for k in [_key(old, own, results)]}
+    backward = {k: new[f"b {old}"] for old in block.backward for k in [_gradient(old, own)]}
+    program = replace(
+        program,
+        inputs=_declared(program.inputs, own), params=_declared(program.params, own), states=_declared(program.states, own),
+        output_decls=_declared(program.output_decls, results),
+        outputs={results[x]: new[f"p {x}"] for x in program.outputs},
+        updates={own[x]: new[f"p {x}.next"] for x in program.updates},
+        definitions={image[n]: x for n, x in program.definitions.items()},
+        spans={image[n]: x for n, x in program.spans.items()},
+    )
+    return replace(block, program=program, forward=forward, backward=backward,
+                   names={image[n]: x for n, x in block.names.items()})
+
+
+def _names(given: Iterable[str], taken: Mapping[str, str]) -> dict[str, str]:
+    """Name -> the name that it has in the kernels: no two alike in C++ or in Python, none of the kernels' own."""
+    used = {word for x in taken for word in (ident(x), safe_name(x))}
+    out: dict[str, str] = {}
+    for old in given:
+        new = f"own_{old}" if BEFORE.match(old) else old
+        new = f"{new}_own" if AFTER.search(new) else new
+        while {ident(new), safe_name(new)} & used:
+            new += "_own"
+        used |= {ident(new), safe_name(new)}
+        out[old] = new
+    return out
+
+
+def _declared(table: Mapping[str, TensorDecl], names: Mapping[str, str]) -> dict[str, TensorDecl]:
+    return {names[x]: replace(d, name=names[x]) for x, d in table.items()}
+
+
+def _key(key: str, own: Mapping[str, str], results: Mapping[str, str]) -> str:
+    """A key of `Block.forward`, or the name of a cotangent."""
+    return results[key] if key in results else f"{own[key.removesuffix('.next')]}.next"
+
+
+def _gradient(key: str, own: Mapping[str, str]) -> str:
+    """A key of `Block.backward`."""
+    name, mark, offset = key.removeprefix("d.").partition("@")
+    state = name.removesuffix(".prev")
+    return f"d.{own[state]}.prev" if name.endswith(".prev") and state in own else f"d.{own[name]}{mark}{offset}"
+
+
+def _leaf(n: Node, own: Mapping[str, str], results: Mapping[str, str]) -> Node:
+    name = n.text("name")
+    new = _key(name, own, results) if n.text("kind") == "cot" else own.get(name, name)
+    return leaf(n.text("kind"), new, n.names("shape"), n.number("offset"), n.text("type"))
+
+
+__all__ = ["spoken"]
