@@ -291,8 +291,8 @@ class KernelWriter:
         scalars = [k for k, b in self.kept.items() if not b]
         number = scalars.index(n)
         name = ident(self.names[n]) if n in self.names else ""
-        own = name and not re.fullmatch(r"c\d+", name) and name not in (ident(self.names[k]) for k in scalars[:number] if k in self.names)
-        return f"s_{name}" if own else f"s_c{number}"
+        before = {ident(self.names[k]) for k in scalars[:number] if k in self.names}
+        return f"s_{name}" if name and name not in before and not re.fullmatch(r"c\d+", name) else f"s_c{number}"
 
     def _comments(self, s: Stretch, nest: Nest) -> list[str]:
         """The spec's lines that a nest computes."""

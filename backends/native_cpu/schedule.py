@@ -9,7 +9,8 @@ whoever needs them, at the same point, and again in another nest rather than kep
 - a dear value (exp and the like) that several nests need.
 A nest gathers everything that is ready and has the same space, smallest spaces first, so that a matrix state is read and
 written once per token whenever the recurrence allows it. A carried state is overwritten in the last nest that reads its
-old value, or later; where no order allows that (a state that is transposed), its new value is kept in a buffer first. It never decides loop orders or vectors: that is `seqc.backends.native_cpu.nest`.
+old value, or later; where no order allows that (a state that is transposed), its new value is kept in a buffer first. The
+schedule never decides loop orders or vectors: that is `seqc.backends.native_cpu.nest`.
 """
 
 from __future__ import annotations
