@@ -10,12 +10,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from seqc.backends.torch_eager.printer import PYTHON
 from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
 from seqc.emit.expressions import Text, aligned, filled, number
 from seqc.emit.names import dim_name
+from seqc.emit.numbers import number_spelling
 from seqc.evaluate import TWICE
 from seqc.graph import Node, leaves, topological
 from seqc.intervals import ANY
@@ -135,7 +135,7 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
     if TABLE[n.op].elementwise:
         spelling = TABLE[n.op].spell["torch"]
         if all(x.scalar for x in args):
-            return filled(PYTHON.get(n.op, spelling), args)
+            return filled(number_spelling(n), args)
         made = filled(spelling, [aligned(x, n.dims) for x in args])
         return Text(made.code, n.dims, made.level)
     message = f"the initial value of `{decl.name}` has `{n.op}`, which an emitted file does not compute"

@@ -13,6 +13,7 @@ may be smaller. The facts, each true of every real value:
 from __future__ import annotations
 
 from itertools import combinations
+from math import isnan
 
 from seqc.algebra import Linear, bare, complement, factors, linear
 from seqc.graph import Dims, Node
@@ -45,6 +46,8 @@ def sharpen(n: Node, row: Interval, facts: Facts) -> Interval:
 
 
 def _plain(form: Linear, facts: Facts) -> Interval:
+    if isnan(form.constant):  # inf - inf: what cancels tells nothing
+        return ANY
     out = Interval(form.constant, form.constant)
     for atom, w in form.weights.items():
         out = out + facts.of(atom) * Interval(w, w)

@@ -66,7 +66,8 @@ def input_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
 def shifted_zeros(plan: Plan, arrays: dict[str, Array]) -> list[str]:
     """Zeros for every input that is read at another step."""
     out = []
-    for n in leaves([*plan.forward.values(), *plan.backward.values()], "input"):
+    roots = [x for part in (plan.forward, plan.backward, plan.updates, plan.kept, plan.factors) for x in part.values()]
+    for n in leaves(roots, "input"):
         offset = n.number("offset")
         if offset:
             name = f"{n.text('name')}_{'p' if offset > 0 else 'm'}{abs(offset)}"

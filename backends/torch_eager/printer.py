@@ -11,17 +11,10 @@ from seqc.backends.torch_eager.scans import Scan
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, within
 from seqc.backends.torch_eager.values import Values
 from seqc.emit.expressions import ATOM, PRODUCT, SIGN, Text, filled, number
+from seqc.emit.numbers import number_spelling
 from seqc.graph import ROW, Node
 from seqc.ops import TABLE
 from seqc.phases import BLOCK
-
-PYTHON = {  # operators on numbers of Python
-    "sqrt": "math.sqrt({0})", "exp": "math.exp({0})", "log": "math.log({0})", "log1p": "math.log1p({0})",
-    "expm1": "math.expm1({0})", "tanh": "math.tanh({0})", "sin": "math.sin({0})", "cos": "math.cos({0})",
-    "erf": "math.erf({0})", "abs": "abs({0})", "min": "min({0}, {1})", "max": "max({0}, {1})",
-    "pow": "({0}) ** ({1})", "where": "({1} if {0} else {2})", "not": "(not {0})",
-    "and": "({0} and {1})", "or": "({0} or {1})",
-}
 
 
 class Printer(Values):
@@ -133,13 +126,12 @@ class Printer(Values):
     # ---- elementwise ----
 
     def _elementwise(self, n: Node, args: list[Text]) -> Text:
-        if n.op == "surrogate":
+        if n.op == "surrogate" and not args[0].scalar:
             return self._real(args[0]) if n.args[0].dtype == "bool" else args[0]
+        if n.op == "surrogate":
+            return filled("float({0})", args[:1])
         if all(x.scalar for x in args):
-            spelling = PYTHON.get(n.op, TABLE[n.op].spell["torch"])
-            if "torch." in spelling:
-                return self._spelled(n, [self.tensor(x) for x in args])
-            return filled(spelling, args)
+            return filled(number_spelling(n), args)
         if n.op == "where":
             return self._where(n, args)
         if n.op in ("min", "max") and any(x.scalar for x in args):

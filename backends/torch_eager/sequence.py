@@ -184,8 +184,9 @@ class Sequence:
         for n in lists:
             fn.say(f"{lists[n]}.append({texts[n].code})")
         fn.indent -= 4
-        before, head = loop.opening(fn.lines[begin:], self.reverse)
-        fn.lines[begin:begin] = [" " * fn.indent + line for line in (*before, *head)]
+        if fn.lines[begin:]:  # else no state changes
+            before, head = loop.opening(fn.lines[begin:], self.reverse)
+            fn.lines[begin:begin] = [" " * fn.indent + line for line in (*before, *head)]
         fn.blank()
         for n, end in zip(looped, ends, strict=True):
             own = end.op not in (*FREE, "leaf", "take", "surrogate") and ends.count(end) == 1 and set(end.dims) == set(n.dims)

@@ -69,6 +69,8 @@ class Views:
 
     def exactly(self, x: Text, axes: Sequence[str]) -> Text:
         """x with exactly `axes`, in that order."""
+        if x.scalar and not axes:
+            return self.tensor(x)
         if set(axes) - set(x.axes):
             sizes = ", ".join(self.fn.size(d) for d in axes)
             return Text(f"{self.align(self.tensor(x), axes).at(ATOM)}.expand({sizes})", tuple(axes))

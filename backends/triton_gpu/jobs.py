@@ -6,7 +6,6 @@ the kernel for any tiles.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from seqc.backends.triton_gpu.emit import device_texts
@@ -14,8 +13,8 @@ from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.toolchain import Job
-from seqc.backends.triton_gpu.values import host_code
 from seqc.block import BATCH, PIECE
+from seqc.emit.numbers import number_at
 from seqc.targets import target_named
 from seqc.tiling.verdicts import Configuration
 
@@ -37,10 +36,10 @@ class Jobs:
         signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items()]
         self.signature = (*signature, *((n, "i32") for n in printed.runtime))
         self.rows = plan.block.rows if plan.block.rows > 1 else plan.every
-        extents = {**{d: str(sizes[d]) for d in plan.block.program.dims}, "t": str(self.rows), "s": str(self.rows)}
+        extents = {**{d: sizes[d] for d in plan.block.program.dims}, "t": self.rows, "s": self.rows}
         self.fixed: list[tuple[str, int | float | bool | str | None]] = []
         for arg, n in printed.scalars:
-            self.fixed.append((arg, float(eval(host_code(n, extents), {"math": math}))))
+            self.fixed.append((arg, number_at(n, extents)))
         # packs and reversed runs use the same tiles: they differ in addresses only
         self.fixed += [(name, value) for name, value in (("p_cu_seqlens", None), ("STEP", 1)) if name in names]
         if "PRECISION" in names:

@@ -18,6 +18,7 @@ from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.block import ROW
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
+from seqc.emit.numbers import number_spelling
 from seqc.graph import Node, leaves
 from seqc.ops import TABLE
 from seqc.tiling.quarantine import TURNED_ROWS
@@ -26,7 +27,6 @@ ATOM = 4
 BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
 COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 POSITION = ("index", "block_index", "size", "const")
-MATH = {"sqrt", "exp", "log", "sin", "cos", "tanh", "expm1", "log1p", "erf", "pow"}
 
 
 @dataclass(frozen=True)
@@ -366,16 +366,8 @@ def host_code(n: Node, dims: Mapping[str, str]) -> str:
         return literal(float(n.attr("value"))).within(ATOM)  # type: ignore[arg-type]
     if n.op == "size":
         return dims.get(n.text("dim").rstrip("'"), n.text("dim"))
-    args = [host_code(a, dims) for a in n.args]
-    if n.op in MATH:
-        return f"math.{n.op}({', '.join(args)})"
-    if n.op in ("min", "max"):
-        return f"{n.op}({', '.join(args)})"
-    if n.op in BINDS:
-        return f"({TABLE[n.op].spell['triton'].format(*args)})"
-    if n.op == "stopgrad":
-        return args[0]
-    raise SeqcBug("the Triton printer", f"{n.op} of constants and extents should have been folded")
+    code = number_spelling(n).format(*(host_code(a, dims) for a in n.args))
+    return f"({code})" if n.op in BINDS else code
 
 
 def _number(code: str) -> bool:
