@@ -15,7 +15,7 @@ from seqc.build_every import hooks
 from seqc.build_expr import Elaborator
 from seqc.build_names import axes
 from seqc.build_scope import Scope, gather, plain
-from seqc.build_value import part_names
+from seqc.build_value import Value, part_names, shown
 from seqc.build_wishes import claims, direction, interval, refuse_the_rest, wishes
 from seqc.diagnostics import Diagnostic, Label, raise_if_any
 from seqc.graph import Node, const
@@ -50,9 +50,10 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
     counting = hooks(work, spec)
     updates |= work.replaced
     output_decls, outputs = _outputs(work)
-    if not outputs and not states and not scope.found:
+    wrong = any(diagnostic.kind != "warning" for diagnostic in scope.found)
+    if not outputs and not states and not wrong:
         scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
-    if not inputs and not scope.found:
+    if not inputs and not wrong:
         scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
     said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
     refuse_the_rest(scope, spec)
@@ -79,6 +80,7 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         definitions=work.definitions,
         source=spec.source.text,
         path=spec.source.name,
+        warnings=tuple(sorted((d for d in scope.found if d.kind == "warning"), key=Diagnostic.order)),
     )
     _sized(scope, one.told)
     raise_if_any(scope.found)
@@ -158,7 +160,7 @@ def _update(work: Elaborator, name: str) -> dict[str, Node]:
 
 
 def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
-    """Outputs in source order: dims as declared, as the state of that name has them, or in the order of the dims."""
+    """Outputs in source order: dims as declared, as the state of that name has them, or in the order of the value."""
     scope = work.scope
     decls: dict[str, TensorDecl] = {}
     nodes: dict[str, Node] = {}
@@ -173,10 +175,7 @@ def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
         value = work.current(name, output.span)
         if value is None:
             continue
-        order = value.order
-        if name not in scope.states and output.dims is None and scope.defines[name].dims is None:
-            places = {dim: i for i, dim in enumerate(scope.dims)}
-            order = tuple(sorted(value.order, key=lambda dim: (places[plain(dim)], dim)))
+        order = _order(scope, output, value)
         for part, node in zip(part_names(name, value.imag is not None), value.parts, strict=True):
             if part != name and (part in decls or part in scope.outputs):
                 label = Label(output.name.span, f"has the parts {name}_re and {name}_im")
@@ -184,3 +183,19 @@ def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
             decls[part] = TensorDecl(part, "output", order)
             nodes[part] = node
     return decls, nodes
+
+
+def _order(scope: Scope, output: syntax.Output, value: Value) -> tuple[str, ...]:
+    """The order of an output's dims: as written, as its value has them, else, with a warning, that of the `dim` statements."""
+    declared = value.declared_order()
+    if declared is not None:
+        return declared
+    places = {dim: i for i, dim in enumerate(scope.dims)}
+    order = tuple(sorted(value.order, key=lambda dim: (places[plain(dim)], dim)))
+    if order != value.order:
+        message = f"`{output.name.id}` has its dims in the order of the `dim` statements: {shown(order)}"
+        cause = f"no declaration says how these dims follow each other; read from left to right they are {value.shown()}"
+        label = Label(output.name.span, "no order is written")
+        help = f"write it: `output {output.name.id}{shown(order)}`"
+        scope.warn("output-order", message, label, cause=cause, help=help)
+    return order

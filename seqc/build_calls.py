@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from seqc.build_value import Misuse, Value, apply, constant_of, number, of_pair, part, power, real, reduced, truth
+from seqc.build_value import Misuse, Value, apply, constant_of, number, part, power, real, reduced, truth
 from seqc.complex_pairs import RULES, conj
 from seqc.graph import node, size
 
@@ -109,7 +109,7 @@ def _anchor(x: Value, dims: Dims) -> Value:
 def _softmax(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
     e = apply("exp", _sub(x, _anchor(x, dims)))
-    return Value(_div(e, total(e, dims)).node, x.order)
+    return x.of([_div(e, total(e, dims)).node])
 
 
 def _logsumexp(args: list[Value], dims: Dims) -> Value:
@@ -130,19 +130,19 @@ def _layernorm(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
     centred = _sub(x, mean(x, dims))
     spread = apply("sqrt", _add(mean(_mul(centred, centred), dims), number(EPS_NORM)))
-    return _scaled(Value(_div(centred, spread).node, x.order), args[1:])
+    return _scaled(x.of([_div(centred, spread).node]), args[1:])
 
 
 def _rmsnorm(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
     spread = apply("sqrt", _add(mean(_mul(x, x), dims), number(EPS_NORM)))
-    return _scaled(Value(_div(x, spread).node, x.order), args[1:])
+    return _scaled(x.of([_div(x, spread).node]), args[1:])
 
 
 def _l2norm(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
     size = apply("sqrt", _add(total(_square(x), dims), number(EPS_UNIT)))
-    return of_pair(_div(x, size).pair, x.order)
+    return x.of(_div(x, size).pair)
 
 
 def _square(x: Value) -> Value:
@@ -189,7 +189,7 @@ def _withgrad(args: list[Value], dims: Dims) -> Value:
     a, b = y.node.args
     difference = node("sub", a, b) if y.node.op in ("gt", "ge") else node("sub", b, a)
     order = (*y.order, *(d for d in slope.order if d not in y.order))
-    return Value(node("surrogate", y.node, difference, slope.node), order)
+    return Value(node("surrogate", y.node, difference, slope.node), order, None, y.written | slope.written)
 
 
 def _zoh(args: list[Value], dims: Dims) -> Value:
@@ -217,7 +217,7 @@ def _bilinear(args: list[Value], dims: Dims) -> Value:
 
 def _conj(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
-    return of_pair(conj(x.pair), x.order)
+    return x.of(conj(x.pair))
 
 
 def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
@@ -286,8 +286,10 @@ ELSEWHERE: dict[str, str] = {  # functions of other languages -> what to write h
 }
 
 
-def negated(x: Value) -> Value:
-    """-x, as a constant where x is one."""
+def prefix(op: str, x: Value) -> Value:
+    """-x, as a constant where x is one; `not x` of a condition."""
+    if op == "not":
+        return apply("not", truth(x))
     constant = constant_of(x)
     return number(-constant) if constant is not None else apply("neg", real(x))
 
@@ -305,6 +307,8 @@ _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"
 
 def infix(op: str, a: Value, b: Value) -> Value:
     """a op b for every sign of the language but `@`; arithmetic of two constants is done at once."""
+    if op in ("and", "or"):
+        return apply(op, truth(a), truth(b))
     a, b = real(a), real(b)
     if op in _COMPARE and (a.imag is not None or b.imag is not None):
         raise Misuse(f"`{op}` compares no complex values", "complex numbers have no order", "compare `re`, `im` or `abs`")

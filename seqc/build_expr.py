@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc import syntax
-from seqc.build_calls import ELSEWHERE, FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, negated, total
+from seqc.build_calls import ELSEWHERE, FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, prefix, total
 from seqc.build_lags import index_dims, lag_of, mentions
 from seqc.build_names import Names
-from seqc.build_scope import CONSTANTS, plain
-from seqc.build_value import Misuse, Value, apply, at, matmul, number, of_pair, renamed_dims, shown
+from seqc.build_places import placed
+from seqc.build_scope import CONSTANTS
+from seqc.build_value import Misuse, Value, apply, at, matmul, number, of_pair, shown
 from seqc.complex_pairs import ZERO
 from seqc.diagnostics import Label, listing
 from seqc.graph import const, index, size
@@ -54,9 +55,9 @@ class Elaborator(Names):
                 return of_pair((ZERO, const(e.value)), ()) if e.imaginary else number(e.value)
             case syntax.Name():
                 return self._name(e, frame)
-            case syntax.Unary(x=x):
+            case syntax.Unary(op=op, x=x):
                 value = self.expr(x, frame)
-                return None if value is None else negated(value)
+                return None if value is None else self._expand(e, lambda: prefix(op, value))
             case syntax.Binary(op=op, left=left, right=right):
                 a, b = self.expr(left, frame), self.expr(right, frame)
                 if a is None or b is None:
@@ -64,6 +65,8 @@ class Elaborator(Names):
                 return self._matmul(e, a, b) if op == "@" else self._expand(e, lambda: infix(op, a, b))
             case syntax.Subscript():
                 return self._subscript(e, frame)
+            case syntax.Placed():
+                return self._read_at(e, frame)
             case syntax.Call():
                 return self._call(e, frame)
             case _:
@@ -104,8 +107,8 @@ class Elaborator(Names):
 
     def _subscript(self, e: syntax.Subscript, frame: Frame) -> Value | None:
         name, axis = e.name.id, self.scope.axis
-        if any(isinstance(item, syntax.Renaming) for item in e.items):
-            return self._renamed(e, frame)
+        if any(isinstance(item, syntax.Renaming | syntax.Position) for item in e.items):
+            return self._read_at(e, frame)
         dims = tuple(item for item in e.items if isinstance(item, syntax.Name))
         if name in ("index", "eye"):
             if len(e.items) != 1 or len(dims) != 1:
@@ -141,28 +144,21 @@ class Elaborator(Names):
             self.scope.report("bad-lag", f"the brackets of `{name}` hold no time", label)
         return None
 
-    def _renamed(self, e: syntax.Subscript, frame: Frame) -> Value | None:
-        """`k[K -> K']`, `k[t-1, K -> K']`: the value with some dims under other names of the same size."""
-        pairs = [item for item in e.items if isinstance(item, syntax.Renaming)]
-        rest = tuple(item for item in e.items if not isinstance(item, syntax.Renaming))
-        value = self.expr(replace(e, items=rest) if rest else e.name, frame)
-        if value is None or not all(self.scope.known_dims((pair.old, pair.new)) for pair in pairs):
-            return None
-        kept = [dim for dim in value.order if dim not in {pair.old.id for pair in pairs}]
-        for pair in pairs:
-            old, new = pair.old.id, pair.new.id
-            if plain(old) != plain(new):
-                cause = f"`{plain(old)}` and `{plain(new)}` may be of different sizes"
-                help = f"a further dim of the size of `{plain(old)}` is called `{plain(old)}'`"
-                self.scope.report("bad-renaming", f"`{old}` cannot be called `{new}`", Label(pair.span), cause=cause, help=help)
+    def _read_at(self, e: syntax.Subscript | syntax.Placed, frame: Frame) -> Value | None:
+        """`k[K -> K']`, `k[t-1, G = 2]`, `(a * b)[N -> N']`: a value with renamed dims, or at one position of a dim."""
+        items = tuple(item for item in e.items if isinstance(item, syntax.Renaming | syntax.Position))
+        rest = tuple(item for item in e.items if item not in items)
+        if isinstance(e, syntax.Placed):
+            if rest:
+                what = "a time belongs to a name" if mentions(rest[0], self.scope.axis) else "this says nothing of the dims"
+                help = f"give it a name, `y = {e.x.span.text}`, and read `y[{rest[0].span.text}]`"
+                self.scope.report("bad-lag", "an expression has no brackets of its own", Label(rest[0].span, what), help=help)
                 return None
-            if old not in value.order or new in kept:
-                wrong = "repeats a dim" if old in value.order else f"finds no dim `{old}`"
-                label = Label(e.name.span, f"has the dims {value.shown()}")
-                self.scope.report("bad-renaming", f"`{old} -> {new}` {wrong}", Label(pair.span), label)
-                return None
-            kept.append(new)
-        return self._placed(renamed_dims(value, {pair.old.id: pair.new.id for pair in pairs}), frame)
+            value, where = self.expr(e.x, frame), e.x.span
+        else:
+            value, where = self.expr(replace(e, items=rest) if rest else e.name, frame), e.name.span
+        value = None if value is None else placed(self.scope, value, items, where)
+        return self._placed(value, frame)
 
     def _index(self, name: str, dim: syntax.Name, frame: Frame) -> Value:
         if name == "eye":

@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from seqc.build_calls import FUNCTIONS, NOT_LOWERED
 from seqc.build_scope import Scope
-from seqc.build_value import Value, part_names, real, shown
+from seqc.build_value import Orders, Value, part_names, real, shown, within
 from seqc.diagnostics import Label, Span, listing
-from seqc.graph import BATCH, Node, const, leaf
+from seqc.graph import BATCH, Node, const, leaf, leaves
 from seqc.intervals import ANY
+from seqc.ops.structure import expanded
 from seqc.program import TensorDecl
 from seqc.syntax import Decl, Define, Expr, Name
 
@@ -31,14 +32,19 @@ _WHY = {
 
 def axes(decl: Decl) -> tuple[str, ...]:
     """The declared dims; the second of two equal ones is primed."""
+    return square(decl.dims)
+
+
+def square(dims: Sequence[Name]) -> tuple[str, ...]:
+    """Dims as they are written; the second of two equal ones is primed."""
     out: list[str] = []
-    for dim in decl.dims:
+    for dim in dims:
         out.append(dim.id if dim.id not in out else f"{dim.id}'")
     return tuple(out)
 
 
-def _of(nodes: Sequence[Node], order: tuple[str, ...]) -> Value:
-    return Value(nodes[0], order, nodes[1] if len(nodes) > 1 else None)
+def _of(nodes: Sequence[Node], order: tuple[str, ...], written: Orders) -> Value:
+    return Value(nodes[0], order, nodes[1] if len(nodes) > 1 else None, written)
 
 
 class Names(ABC):
@@ -101,7 +107,8 @@ class Names(ABC):
     def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
         batch = (BATCH,) if kind != "param" or decl.per_batch else ()
         names = part_names(decl.name.id, decl.is_complex)
-        return _of([leaf(kind, name, (*batch, *axes(decl)), offset) for name in names], axes(decl))
+        dims = axes(decl)
+        return _of([leaf(kind, name, (*batch, *dims), offset) for name in names], dims, within([dims], dims))
 
     # ---- now
 
@@ -165,11 +172,24 @@ class Names(ABC):
             if written is not None:
                 if not self.scope.known_dims(written):
                     return None
-                checked = self.checked(word, tuple(dim.id for dim in written), value, e)
+                dims = self._written(word, written)
+                checked = None if dims is None else self.checked(word, dims, value, e)
                 if checked is None:
                     return None
                 value = checked
         return value
+
+    def _written(self, word: str, dims: Sequence[Name]) -> tuple[str, ...] | None:
+        """The dims of a left side; reports one that is written once too often."""
+        found = square(dims)
+        if len(set(found)) == len(found):
+            return found
+        twice = next(dim for i, dim in enumerate(dims) if found[i] in found[:i])
+        message = f"`{word}` repeats the dim `{twice.id}`"
+        cause = f"a square value has the dims {twice.id} and {twice.id}', written `[{twice.id}, {twice.id}]`, and no third"
+        help = f"a further dim of the same size is written `{twice.id}''`"
+        self.scope.report("repeated-dim", message, Label(twice.span, "once too often"), cause=cause, help=help)
+        return None
 
     def fits(self, decl: Decl, value: Value, e: Expr) -> bool:
         """Whether the value is real where the declaration is; reports it."""
@@ -184,8 +204,10 @@ class Names(ABC):
         """The value in the order of the declared dims; reports dims that are missing or too many."""
         extra = [dim for dim in value.order if dim not in dims]
         missing = [dim for dim in dims if dim not in value.order] if exact else []
+        if missing and not extra and not leaves(value.parts):  # a constant is the same along every dim
+            value, missing = value.of(expanded(part, (*part.dims, *dims)) for part in value.parts), []
         if not extra and not missing:
-            return replace(value, order=dims)
+            return replace(value, order=dims, written=within([dims], dims))
         if any(dim.endswith("'") for dim in extra):
             help = "a square param keeps its column dim unless it is multiplied with `@`"
         elif extra:
@@ -239,18 +261,18 @@ class Names(ABC):
                 return None
             if lag == 1:
                 return self._leaf("state", state, 0)
-            order = axes(state)
+            order, written = axes(state), within([axes(state)], axes(state))
         else:
             if word in self._active:
                 return self._needs_state(word, e)
             now = self.current(word, e.span)
             if now is None:
                 return None
-            order = now.order
+            order, written = now.order, now.written
         self.deepest[word] = max(lag, self.deepest.get(word, 0))
         is_complex = now is not None and now.imag is not None if state is None else state.is_complex
         names = part_names(word, is_complex)
-        return _of([leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names], order)
+        return _of([leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names], order, written)
 
     def _needs_state(self, word: str, e: Expr) -> Value | None:
         if word in self.scope.lost or frozenset([word]) in self._loops:

@@ -45,6 +45,10 @@ class Scope:
         """Note a mistake of the spec."""
         self.found.append(Diagnostic(code, message, labels, cause, help))
 
+    def warn(self, code: str, message: str, *labels: Label, cause: str = "", help: str = "") -> None:
+        """Note something that is right and probably not meant so."""
+        self.found.append(Diagnostic(code, message, labels, cause, help, kind="warning"))
+
     def refuse(self, code: str, message: str, span: Span, cause: str, help: str = "", label: str = "") -> None:
         """Note something that is right but not served yet."""
         self.found.append(Diagnostic(code, message, (Label(span, label),), cause, help, kind="unsupported"))

@@ -8,11 +8,15 @@ nothing but real numbers is left. What does not fit raises `Misuse`; nothing her
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TypeAlias
 
 from seqc.complex_pairs import RULES, ZERO, Pair, mul
 from seqc.graph import Node, const, lift, node, renamed, total
 from seqc.ops.structure import expanded
+
+Orders: TypeAlias = "frozenset[tuple[str, ...]]"
 
 WHOLE = (-4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0)  # powers that are products
 
@@ -29,12 +33,33 @@ class Misuse(Exception):
 class Value:
     """`node` with its dims, batch excluded, in reading order; of a complex value, `node` is the real part.
 
-    A part may lack dims of the value: it is constant along them.
+    A part may lack dims of the value: it is constant along them. `written`: the orders that declarations give to dims of the
+    value, for outputs whose dims are not written; an order of one dim alone says nothing and is left out.
     """
 
     node: Node
     order: tuple[str, ...] = ()
     imag: Node | None = None
+    written: Orders = frozenset()
+
+    def of(self, nodes: Iterable[Node]) -> Value:
+        """Another value with the same dims."""
+        found = tuple(nodes)
+        imag = found[1] if len(found) > 1 and found[1] is not ZERO else None
+        return replace(self, node=found[0], imag=imag)
+
+    def over(self, dims: Iterable[str]) -> Value:
+        """The value without some of its dims."""
+        gone = set(dims)
+        order = tuple(dim for dim in self.order if dim not in gone)
+        return replace(self, order=order, written=within(self.written, order))
+
+    def declared_order(self) -> tuple[str, ...] | None:
+        """The one order of the dims that all of the declarations allow; None where there are several, or none."""
+        before = {pair for own in self.written for pair in combinations(own, 2)}
+        found = tuple(sorted(self.order, key=lambda dim: sum((other, dim) in before for other in self.order)))
+        pairs = set(combinations(found, 2))
+        return found if pairs <= before and not any((b, a) in before for a, b in pairs) else None
 
     @property
     def pair(self) -> Pair:
@@ -61,9 +86,21 @@ def merged(values: Iterable[Value]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(dim for value in values for dim in value.order))
 
 
-def of_pair(pair: Pair, order: tuple[str, ...]) -> Value:
+def within(orders: Iterable[tuple[str, ...]], dims: Iterable[str]) -> Orders:
+    """Orders, of some dims only."""
+    kept = set(dims)
+    cut = (tuple(dim for dim in order if dim in kept) for order in orders)
+    return frozenset(order for order in cut if len(order) > 1)
+
+
+def written(values: Iterable[Value]) -> Orders:
+    """What the declarations behind all of the values say."""
+    return frozenset().union(*(value.written for value in values))
+
+
+def of_pair(pair: Pair, order: tuple[str, ...], written: Orders = frozenset()) -> Value:
     """The value of two parts: real where the imaginary part is no more than the constant 0."""
-    return Value(pair[0], order, None if pair[1] is ZERO else pair[1])
+    return Value(pair[0], order, None if pair[1] is ZERO else pair[1], written)
 
 
 def part_names(word: str, is_complex: bool) -> tuple[str, ...]:
@@ -74,7 +111,7 @@ def part_names(word: str, is_complex: bool) -> tuple[str, ...]:
 def part(value: Value, which: int) -> Value:
     """The real (0) or the imaginary part (1) as a value with the same dims."""
     found = value.pair[which]
-    return Value(expanded(found, (*found.dims, *value.order)), value.order)
+    return value.of([expanded(found, (*found.dims, *value.order))])
 
 
 def apply(op: str, *values: Value) -> Value:
@@ -82,8 +119,8 @@ def apply(op: str, *values: Value) -> Value:
     if any(value.imag is not None for value in values):
         if op not in RULES:
             raise Misuse(f"`{op}` takes no complex value", "complex values have no order, and few functions")
-        return of_pair(RULES[op](*(value.pair for value in values)), merged(values))
-    return Value(node(op, *(value.node for value in values)), merged(values))
+        return of_pair(RULES[op](*(value.pair for value in values)), merged(values), written(values))
+    return Value(node(op, *(value.node for value in values)), merged(values), None, written(values))
 
 
 def number(x: float) -> Value:
@@ -95,7 +132,7 @@ def real(value: Value) -> Value:
     """The value as a number: 1 and 0 for a truth value."""
     if value.node.dtype != "bool":
         return value
-    return Value(node("where", value.node, lift(1.0), lift(0.0)), value.order)
+    return value.of([node("where", value.node, lift(1.0), lift(0.0))])
 
 
 def truth(value: Value) -> Value:
@@ -107,20 +144,19 @@ def truth(value: Value) -> Value:
 
 def reduced(op: str, value: Value, dims: tuple[str, ...]) -> Value:
     """`sum` or `amax` over dims that the value has."""
-    order = tuple(d for d in value.order if d not in dims)
+    rest = value.over(dims)
     if value.imag is not None:
         if op != "sum":
             raise Misuse("complex values have no order", help="take `re`, `im` or `abs` of them")
-        return of_pair((total(value.node, dims), total(value.imag, dims)), order)
-    return Value(node(op, value.node, over=tuple(sorted(dims))), order)
+        return rest.of((total(value.node, dims), total(value.imag, dims)))
+    return rest.of([node(op, value.node, over=tuple(sorted(dims)))])
 
 
 def at(value: Value, dim: str, position: int) -> Value:
     """The value at one position of a dim; itself where it has no such dim."""
     if dim not in value.order:
         return value
-    taken = [node("take", x, dim=dim, at=position) if dim in x.dims else x for x in value.pair]
-    return of_pair((taken[0], taken[1]), tuple(d for d in value.order if d != dim))
+    return value.over((dim,)).of(node("take", x, dim=dim, at=position) if dim in x.dims else x for x in value.pair)
 
 
 def constant_of(value: Value) -> float | None:
@@ -164,7 +200,7 @@ def renamed_dims(value: Value, names: Mapping[str, str]) -> Value:
             later[free] = new
     for old, new in later.items():
         result, order = _renamed(result, old, new), tuple(new if d == old else d for d in order)
-    return of_pair(result, order)
+    return of_pair(result, order, frozenset(tuple(names.get(dim, dim) for dim in own) for own in value.written))
 
 
 def primed(dim: str, taken: Iterable[str]) -> str:
@@ -183,7 +219,7 @@ def matmul(left: Value, right: Value) -> Value | None:
     """
     if left.order and left.order[-1] in right.order and left.order[-1].rstrip("'") not in left.order:
         over = left.order[-1]
-        return _product(left.pair, right.pair, over, tuple(d for d in merged((left, right)) if d != over))
+        return _product(left, right, (left.pair, right.pair), over, tuple(d for d in merged((left, right)) if d != over))
     if not left.order or left.order[-1].rstrip("'") not in right.order:
         return None
     column, row = left.order[-1], left.order[-1].rstrip("'")
@@ -194,17 +230,17 @@ def matmul(left: Value, right: Value) -> Value | None:
         a = a if inner == column else _renamed(a, column, inner)
         b = _renamed(b, row, inner)
     order = (*left.order[:-1], *(d for d in right.order if d != row and d not in left.order[:-1]))
-    return _product(a, b, inner, order)
+    return _product(left, right, (a, b), inner, order)
 
 
 def _renamed(pair: Pair, old: str, new: str) -> Pair:
     return renamed(pair[0], old, new), renamed(pair[1], old, new)
 
 
-def _product(a: Pair, b: Pair, over: str, order: tuple[str, ...]) -> Value:
+def _product(left: Value, right: Value, pairs: tuple[Pair, Pair], over: str, order: tuple[str, ...]) -> Value:
+    own = within(written((left, right)), order)
+    a, b = pairs
     if a[1] is ZERO and b[1] is ZERO:
-        return Value(node("sum", node("mul", a[0], b[0]), over=(over,)), order)
+        return Value(node("sum", node("mul", a[0], b[0]), over=(over,)), order, None, own)
     found = mul(a, b)
-    return of_pair((total(found[0], (over,)), found[1] if found[1] is ZERO else total(found[1], (over,))), order)
-
-
+    return of_pair((total(found[0], (over,)), found[1] if found[1] is ZERO else total(found[1], (over,))), order, own)

@@ -13,9 +13,12 @@ from seqc.parse import parse
 from seqc.syntax import Comment, Expr, Spec, Statement
 
 WIDTH = 100
-_LEVEL = {"<": 1, "<=": 1, ">": 1, ">=": 1, "==": 1, "!=": 1, "+": 2, "-": 2, "*": 3, "/": 3, "@": 3, "^": 5}
-_UNARY = 4
-_ATOM = 6
+_COMPARE = 4
+_LEVEL = {"or": 1, "and": 2, **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), _COMPARE)}
+_LEVEL |= {"+": 5, "-": 5, "*": 6, "/": 6, "@": 6, "^": 8}
+_NOT = 3
+_UNARY = 7
+_ATOM = 9
 
 
 def format_text(source: Source | str) -> str:
@@ -183,10 +186,10 @@ def _definition(word: str, name: syntax.Name, dims: tuple[syntax.Name, ...] | No
 def _terms(expr: Expr) -> list[tuple[str, str]]:
     """The terms of a sum, each with the sign in front of it."""
     terms: list[tuple[str, str]] = []
-    while isinstance(expr, syntax.Binary) and expr.op in "+-":
+    while isinstance(expr, syntax.Binary) and expr.op in ("+", "-"):
         terms.append((expr.op, _in(expr.right, _LEVEL[expr.op] + 1)))
         expr = expr.left
-    level = 2 if terms else 1
+    level = _LEVEL["+"] if terms else 1
     return [("", _in(expr, level)), *reversed(terms)]
 
 
@@ -222,6 +225,9 @@ def _text(expr: Expr, tight: bool) -> tuple[str, int]:
             return words, _ATOM
         case syntax.Name(id=words):
             return words, _ATOM
+        case syntax.Unary(op="not", x=x):
+            inner = _in(x, _NOT, tight)
+            return f"not ({inner})" if inner.startswith("-") else f"not {inner}", _NOT
         case syntax.Unary(x=x):
             return f"-{_in(x, _UNARY, tight)}", _UNARY
         case syntax.Binary(op="^", left=left, right=right):
@@ -229,13 +235,18 @@ def _text(expr: Expr, tight: bool) -> tuple[str, int]:
         case syntax.Binary(op=op, left=left, right=right):
             own = _LEVEL[op]
             sign = op if tight and own == _LEVEL["*"] else f" {op} "
-            low = own + 1 if own == 1 else own
+            low = own + 1 if own == _COMPARE else own
             return f"{_in(left, low, tight)}{sign}{_in(right, own + 1, tight)}", own
         case syntax.Subscript(name=name, items=items):
             return f"{name.id}[{', '.join(_lag(item) for item in items)}]", _ATOM
         case syntax.Call(name=name, dims=dims, args=args):
             inside = ", ".join(text(arg) for arg in args)
             return f"{name.id}{_bracketed(dims)}({inside})", _ATOM
+        case syntax.Placed(x=x, items=items):
+            inner = _in(x, _ATOM + isinstance(x, syntax.Number))
+            return f"{inner}[{', '.join(_lag(item) for item in items)}]", _ATOM
+        case syntax.Position(dim=dim, at=at):
+            return f"{dim.id} = {_in(at, 1, tight=True)}", _ATOM
         case syntax.Renaming(old=old, new=new):
             return f"{old.id} -> {new.id}", _ATOM
         case syntax.Bound(name=name, body=body):

@@ -41,6 +41,8 @@ _DEFINES = re.compile(r"[^\W\d]\w*\s*(\[[^\[\]]*\])?\s*=(?!=)")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 _OPERATORS = "+-*/^@<>=!,:.)]}|%"
 _TRAILING = "+-*/^@<>=,:"
+_ENDS_OPEN = re.compile(r"(?<!\w)(and|or|not)$")
+_BEGINS_JOINT = re.compile(r"(and|or)\b(?!\s*(\[[^\[\]]*\])?\s*=(?!=))")
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,10 @@ def _continues(group: list[_Piece], piece: _Piece, base: int) -> bool:
     last = group[-1].text
     if piece.text.startswith(_DOC):
         return group[0].text.startswith("spec") and _DOC not in last
-    if piece.text[0] in _OPERATORS:
+    if piece.text[0] in _OPERATORS or _BEGINS_JOINT.match(piece.text):
         return True
     fresh = piece.indent <= base and _begins_statement(piece)
-    if last[-1] in _TRAILING or sum(_depth(part.text) for part in group) > 0:
+    if last[-1] in _TRAILING or _ENDS_OPEN.search(last) or sum(_depth(part.text) for part in group) > 0:
         return not fresh
     word = _FIRST_WORD.match(piece.text)
     return bool(piece.indent > base and word and word.group(1) in MARKS and word.group(2) != "=")

@@ -14,8 +14,8 @@ from seqc.lines import MARKS, Line
 
 # what a run of expected terminals is called; the first group whose terminals are all expected is named, and removed
 _GROUPS = (
-    ({"NAME", "LPAR", "MINUS", "INT"}, {"NUM", "IMAGINARY", "PLUS"}, "a value"),
-    ({"PLUS", "MINUS"}, {"TIMES", "OVER", "MATMUL", "POWER", "COMPARE"}, "an operator"),
+    ({"NAME", "LPAR", "MINUS", "INT"}, {"NUM", "IMAGINARY", "PLUS", "NOT"}, "a value"),
+    ({"PLUS", "MINUS"}, {"TIMES", "OVER", "MATMUL", "POWER", "COMPARE", "AND", "OR"}, "an operator"),
 )
 _WORDS = {
     "NAME": "a name",

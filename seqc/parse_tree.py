@@ -208,6 +208,15 @@ class Reader:
             case "subscript":
                 items = tuple(self._expr(item) for item in parts[1].children)
                 return syntax.Subscript(span, self._name(parts[0]), items)
+            case "placed":
+                value, items = self._expr(parts[0]), tuple(self._expr(item) for item in parts[1].children)
+                if isinstance(value, syntax.Name):
+                    return syntax.Subscript(span, value, items)
+                return syntax.Placed(span, value, items)
+            case "position":
+                return syntax.Position(span, self._name(parts[0]), self._expr(parts[1]))
+            case "denied":
+                return syntax.Unary(span, "not", self._expr(parts[1]))
             case "renaming":
                 return syntax.Renaming(span, self._name(parts[0]), self._name(parts[1]))
             case "call":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from seqc.diagnostics import Span
+from seqc.diagnostics import Diagnostic, Span
 from seqc.graph import BATCH, Node, leaf, leaves
 from seqc.intervals import ANY, Interval
 
@@ -104,6 +104,7 @@ class Program:
     definitions: Mapping[Node, str] = field(default_factory=dict)
     source: str = ""
     path: str = "<spec>"
+    warnings: tuple[Diagnostic, ...] = ()  # what the spec may say and probably does not mean
 
     def declared(self, leaf_node: Node) -> TensorDecl:
         """The declaration behind an input, param or state leaf."""

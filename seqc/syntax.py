@@ -54,7 +54,7 @@ class Name(Expr):
 
 @dataclass(frozen=True)
 class Unary(Expr):
-    """`-x` (a leading `+` is dropped by the parser)."""
+    """`-x` or `not c` (a leading `+` is dropped by the parser)."""
 
     op: str
     x: Expr
@@ -62,7 +62,7 @@ class Unary(Expr):
 
 @dataclass(frozen=True)
 class Binary(Expr):
-    """`a op b` with op one of ``+ - * / ^ @ < <= > >= == !=``."""
+    """`a op b` with op one of ``+ - * / ^ @ < <= > >= == != and or``."""
 
     op: str
     left: Expr
@@ -79,10 +79,26 @@ class Renaming(Expr):
 
 
 @dataclass(frozen=True)
+class Position(Expr):
+    """`G = 2` in the brackets of a value: one position of its dim G."""
+
+    dim: Name
+    at: Expr
+
+
+@dataclass(frozen=True)
 class Subscript(Expr):
     """`NAME[...]`: a lag, renamed dims, a dim (`index[N]`) or a gather; which of them is for the builder to see."""
 
     name: Name
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Placed(Expr):
+    """`(EXPR)[...]`: an expression with renamed dims, or at one position of a dim."""
+
+    x: Expr
     items: tuple[Expr, ...]
 
 
@@ -286,6 +302,10 @@ def children(expr: Expr) -> tuple[Expr, ...]:
     match expr:
         case Unary(x=x):
             return (x,)
+        case Placed(x=x, items=items):
+            return (x, *items)
+        case Position(at=at):
+            return (at,)
         case Binary(left=left, right=right):
             return (left, right)
         case Subscript(items=items):

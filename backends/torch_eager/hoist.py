@@ -19,7 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from seqc.graph import Node, const, depends, node, rebuild, renamed, topological, total
+from seqc.graph import ROW, Node, const, depends, node, rebuild, renamed, topological, total
 from seqc.ops import TABLE
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, take
@@ -40,7 +40,7 @@ def hoist(
     done: dict[Node, Node] = {}
     for n in order:
         fresh = _made(rebuild(n, tuple(done[a] for a in n.args)), late)
-        if fresh.op == "take" and fresh in late:
+        if fresh.op == "take" and fresh.text("dim") == ROW and fresh in late:
             fresh = _taken(fresh.args[0], fresh.text("dim"), fresh.number("at"), rows, late)
         elif fresh.op == "affine_scan" and fresh.args[1] not in late:
             fresh = _made(_as_sum(fresh), late)

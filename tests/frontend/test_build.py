@@ -145,6 +145,55 @@ output z[K'] = k @ S
     np.testing.assert_allclose(results["S_T"], S, rtol=1e-12)
 
 
+def test_brackets_behind_an_expression_and_positions_of_a_dim() -> None:
+    text = """spec a
+dim K, G = 3
+input k[K], a[K, G]
+state S[K, K'] = 0
+S = 0.5 * S[t-1] + (k * k[t-1])[K -> K'] * a[t-1, G = G - 1]
+output W[K, K] = S
+output f = (a > 0 and not a > 1)[G = 1] + sum[K](a)[G = 0] + (a * a)[G = -2] + S[t-1, K = -1, K' -> K]
+"""
+    program = load(text)
+    assert (program.output_decls["W"].dims, program.output_decls["f"].dims) == (("K", "K'"), ("K",))
+    x = arrays(program)
+    k, a = x["k"], x["a"]
+    S = np.zeros((B, 2, 2))
+    W, f = [], []
+    for t in range(T):
+        old, k1, a1 = S, k[:, t - 1] if t else 0 * k[:, 0], a[:, t - 1] if t else 0 * a[:, 0]
+        S = 0.5 * S + (k[:, t] * k1)[:, None, :] * a1[:, :, 2][:, :, None]
+        W.append(S)
+        now = a[:, t]
+        within = ((now > 0) & ~(now > 1))[:, :, 1]
+        f.append(1.0 * within + now.sum(1)[:, :1] + (now**2)[:, :, 1] + old[:, -1])
+    results = run(program, x)
+    np.testing.assert_allclose(results["W"], np.stack(W, 1), rtol=1e-12)
+    np.testing.assert_allclose(results["f"], np.stack(f, 1), rtol=1e-12)
+
+
+def test_constants_spread_to_the_dims_that_are_written() -> None:
+    text = """spec a
+dim D, K = 3
+input x[D]
+const c[D] = index[D]
+state h[D] = 1, n[K] = 0
+h = 0
+n = K
+d[D, K] = c
+output o[K] = 1
+output y = d * x
+output z = sum[K](n) + h
+"""
+    program = load(text)
+    x = arrays(program)
+    results = run(program, x)
+    np.testing.assert_array_equal(results["o"], np.ones((B, T, 3)))
+    np.testing.assert_array_equal(results["y"], (x["x"] * [0, 1])[..., None] * np.ones(3))
+    np.testing.assert_array_equal(results["z"], np.full((B, T, 2), 9.0))
+    np.testing.assert_array_equal(results["h_T"], np.zeros((B, 2)))
+
+
 def test_boundaries_replace_a_state_after_it_was_read() -> None:
     text = """spec a
 dim D
@@ -316,9 +365,34 @@ def test_constants_and_initial_values() -> None:
 
 def test_outputs_take_the_order_of_their_declaration() -> None:
     head = "spec a\ndim A, C\ninput x[C, A]\n"
-    assert load(head + "output y = 2 * x\n").output_decls["y"].dims == ("A", "C")
-    assert load(head + "output y[C, A] = 2 * x\n").output_decls["y"].dims == ("C", "A")
+    assert load(head + "output y[A, C] = 2 * x\n").output_decls["y"].dims == ("A", "C")
     assert load(head + "state x2[C, A]\noutput x2 = x2[t-1] + x\n").output_decls["x2"].dims == ("C", "A")
+
+
+def test_outputs_without_dims_take_the_order_of_their_value() -> None:
+    head = "spec a\ndim A, C, E\ninput x[C, A], y[A, C], e[E], a[A], c[C]\nparam W[E, C], R[A, A]\n"
+    head += "state s[E, C] = 0\ns = s[t-1] + c\n"
+    orders = {
+        "2 * x": ("C", "A"),
+        "a * x": ("C", "A"),
+        "sum[E](e * x)": ("C", "A"),
+        "sum[A](x * e * s)": ("E", "C"),
+        "s[t-2] + 0 * c": ("E", "C"),
+        "softmax[C](x)": ("C", "A"),
+        "R @ x": ("C", "A"),  # as torch.nn.functional.linear: the last dim is exchanged
+        "R @ a": ("A",),
+        "d": ("A", "C"),
+        "x[A -> A']": ("C", "A'"),
+        "(e * x)[E = 0]": ("C", "A"),
+    }
+    for text, dims in orders.items():
+        program = load(f"{head}d[A, C] = a * c\noutput o = {text}\n")
+        said = [d.code for d in program.warnings if d.code == "output-order"]
+        assert (program.output_decls["o"].dims, said) == (dims, []), text
+    for text, dims in {"c * a": ("A", "C"), "x - y": ("A", "C"), "W @ x": ("A", "E")}.items():
+        program = load(f"{head}output o = {text}\n")
+        said = [d.code for d in program.warnings if d.code == "output-order"]
+        assert (program.output_decls["o"].dims, said) == (dims, ["output-order"]), text
 
 
 def test_order_of_statements_does_not_matter() -> None:

@@ -19,10 +19,11 @@ def answer(text: str) -> str:
     """What the front end and the checks of claims and forms say of a spec."""
     parsed = parse_with_errors(Source("demo.seq", text))
     try:
-        lower(build(parsed.spec, parsed.found, parsed.lost))
+        program = build(parsed.spec, parsed.found, parsed.lost)
+        lower(program)
     except Refusal as refusal:
         return refusal.render() + "\n"
-    return ""
+    return "\n\n".join(warning.render() for warning in program.warnings) + "\n"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -45,6 +46,6 @@ def test_every_code_has_a_page() -> None:
     core = Path(seqc.build.__file__).parent
     modules = [*core.glob("build*.py"), *core.glob("parse*.py"), core / "lines.py"]
     text = "".join(module.read_text(encoding="utf-8") for module in modules)
-    codes = set(re.findall(r'(?:report|refuse|Diagnostic)\(\s*"([a-z-]+)"', text))
+    codes = set(re.findall(r'(?:report|refuse|warn|Diagnostic)\(\s*"([a-z-]+)"', text))
     shown = set(re.findall(r"^\w+\[([a-z-]+)\]", "".join(p.read_text(encoding="utf-8") for p in PAGES), re.MULTILINE))
     assert codes - shown == {"no-file", "too-deep"}  # see test_parse.py
