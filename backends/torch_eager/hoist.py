@@ -1,6 +1,7 @@
 """loop graph -> the same values with linear scans taken out of the loop.
 
-    take(f(x, y), row)         ->  f(take(x, row), take(y, row)), when f is elementwise and depends on carried values
+    take(f(x, y), row)         ->  f(take(x, row), take(y, row)), when f is elementwise and depends on carried values; a row is
+        one of the block: a position of another dim stays as it is
     affine_scan(a, b, start)   ->  P * start + sum_i G_i * x_i + affine_scan(a, rest, 0)
         P = affine_scan(a, 0, 1),  G_i = affine_scan(a, c_i, 0),
         when a row of it is taken, or the loop needs all of it; start depends on carried values, or b is

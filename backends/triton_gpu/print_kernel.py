@@ -311,8 +311,8 @@ class _Printer:
             head = f"for i_t in range({high} - 1, {low} - 1, -1):" if item.reverse else f"for i_t in range({low}, {high}):"
         else:
             head = "for i_t in range(T - 1, -1, -1):" if item.reverse else "for i_t in range(0, T):"
-        outer.lines.append(head)
-        outer.lines += [f"{TAB}{line}" for line in inner.lines]
+        if inner.lines:  # of a loop that stores nothing, nothing is left
+            outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
 
     # ---- names ----
 

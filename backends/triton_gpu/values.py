@@ -111,7 +111,8 @@ class Values:
             case "take":
                 return self.take(n)
             case "cumsum":
-                block = n.number("block") or "BT"
+                dim = n.text("dim")
+                block = n.number("block") or (self.names.tile(dim) if not is_time(dim) else "BT")
                 flags = f"{bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
                 return self.on_rows(n, n.args[0], lambda x: f"segment_cumsum({x}, {block}, {flags})")
             case "shift":
@@ -300,15 +301,15 @@ class Values:
         dim, x = n.text("dim"), self.whole(arg)
         if not is_time(dim):
             x = self.masked(arg, x, () if self.padding.clean(arg, dim) else (dim,))
-        if x.axes[0] == dim:
-            return Text(call(x.code), x.axes)
-        if len(x.axes) != 2:
-            raise SeqcBug("the Triton printer", f"{n.op} along an inner axis of a tile of {len(x.axes)} axes")
-        return Text(f"tl.trans({call(f'tl.trans({x.code})')})", x.axes)
+        first = in_front(x, dim)
+        return ordered(Text(call(first.code), first.axes), x.axes)
 
     def tri_inv(self, n: Node) -> Text:
         """The inverse of I plus the strictly lower part."""
         row, col = n.text("row"), n.text("col")
+        if not is_time(row):
+            message = f"a triangular system along {row}: a GPU program solves one along the steps of a block alone"
+            raise Unsupported(Diagnostic("no-gpu-form", message, kind="unsupported"))
         x = self.whole(n.args[0])
         if x.axes not in ((row, col), (col, row)):
             others = ", ".join(d for d in x.axes if d not in (row, col))
@@ -323,17 +324,20 @@ class Values:
         """A scan over the rows, continued from the value before the block."""
         a, b, start = n.args
         dim = n.text("dim")
-        x, y = self.whole(a), self.whole(b)
-        if x.axes[0] != dim:
-            raise SeqcBug("the Triton printer", f"{n.op} along an inner axis")
+        x, y, axes, reverse = self.whole(a), self.whole(b), self.axes(n), n.op != "max_scan" and bool(n.number("reverse"))
+        if reverse and not is_time(dim):  # what lies beyond the dim comes first: the start passes through it
+            x = self.masked(a, x, (dim,), "1.0")
+            y = self.masked(b, y, () if self.padding.clean(b, dim) else (dim,))
+        x, y = in_front(x, dim), in_front(y, dim)
         s = self.find(start)
         first = self.against(s, x.axes) if s.axes else s
         if n.op == "max_scan":
-            return Text(f"max_scan({x.code}, {y.code}, {first.code})", x.axes)
-        reverse = bool(n.number("reverse"))
-        if (start.op == "const" and start.attr("value") == 0.0) or s.code == "0.0":
-            return Text(f"affine_scan({x.code}, {y.code}, {reverse})[1]", x.axes)
-        return Text(f"affine_scan_from({x.code}, {y.code}, {first.code}, {reverse})", x.axes)
+            code = f"max_scan({x.code}, {y.code}, {first.code})"
+        elif (start.op == "const" and start.attr("value") == 0.0) or s.code == "0.0":
+            code = f"affine_scan({x.code}, {y.code}, {reverse})[1]"
+        else:
+            code = f"affine_scan_from({x.code}, {y.code}, {first.code}, {reverse})"
+        return ordered(Text(code, x.axes), axes)
 
     # ---- scalars that the launcher knows ----
 
@@ -351,6 +355,20 @@ class Values:
             whose = n.args[0].text("dim") if len(n.args) == 1 and n.args[0].op == "size" else "value"
             self.scalars[n] = self.names.fresh(f"{n.op}_{whose}".upper())
         return Text(self.scalars[n])
+
+
+def in_front(x: Text, dim: str) -> Text:
+    """x with the axis `dim` first."""
+    return ordered(x, (dim, *(d for d in x.axes if d != dim)))
+
+
+def ordered(x: Text, axes: tuple[str, ...]) -> Text:
+    """x with its axes in this order."""
+    if x.axes == axes:
+        return x
+    if len(axes) == 2:
+        return Text(f"tl.trans({x.code})", axes)
+    return Text(f"tl.permute({x.code}, ({', '.join(str(x.axes.index(d)) for d in axes)}))", axes)
 
 
 def literal(value: float) -> Text:

@@ -1,0 +1,51 @@
+"""The gate: operator x backend x place. Each cell is printed and run against the operator's row, or refused with a reason.
+
+`REFUSED` is the list of refusals, with what the backend says; a cell that is not listed must be served, and one that is
+listed must be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.gate.cells import NODES
+from tests.gate.running import SERVED, emits, run
+
+ROOT = Path(__file__).parents[2]
+CELLS = [(backend, place) for backend, places in SERVED.items() for place in places]
+REFUSED: dict[tuple[str, str, str], str] = {}  # (backend, place, operator) -> the reason
+
+
+@cache
+def refusals(backend: str, place: str) -> dict[str, str]:
+    """The operators that a backend does not print in a place, with what it says."""
+    return {name: why for name in NODES[place] if (why := emits(backend, place, name))}
+
+
+@pytest.mark.parametrize(("backend", "place"), CELLS)
+def test_every_operator_is_printed_or_refused_as_listed(backend: str, place: str) -> None:
+    listed = {name: why for (b, p, name), why in REFUSED.items() if (b, p) == (backend, place)}
+    assert refusals(backend, place) == listed
+
+
+@pytest.mark.parametrize(("backend", "place"), [cell for cell in CELLS if cell[0] != "triton"])
+def test_every_printed_operator_is_its_row(backend: str, place: str, tmp_path: Path) -> None:
+    run(backend, place, [name for name in NODES[place] if name not in refusals(backend, place)], tmp_path)
+
+
+def test_every_printed_operator_is_its_row_in_triton() -> None:
+    pytest.importorskip("triton")
+    cells = [[place, [n for n in NODES[place] if n not in refusals("triton", place)]] for place in SERVED["triton"]]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.gate.running"], input=json.dumps(cells), capture_output=True, text=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not done.stdout, done.stdout
