@@ -60,12 +60,15 @@ class Bodies:
         self.moving = moving([*forward.values(), *backward.values(), *factors])
 
     def factor(self, n: Node, name: str) -> Factor:
-        """Where a factor of an outer product is found: an input, a saved state, an input's gradient, or its own array."""
+        """Where a factor of an outer product is found: a parameter, a saved state, an input's gradient, or its own array."""
         core, called = n, {d: d for d in n.dims}
         while core.op == "rename":
             old, new = core.text("old"), core.text("new")
             called = {(old if d == new else d): name for d, name in called.items()}
             core = core.args[0]
+        if core.op == "leaf" and core.text("kind") == "param" and not self.program.params[core.text("name")].per_batch:
+            name = core.text("name")
+            return Factor(core, name, tuple(called[d] for d in self.program.params[name].dims), False, constant=True)
         state = core.text("name") if core.op == "leaf" and core.text("kind") == "state" else None
         if state is not None and state in self.arrays.saved and self.arrays.every == 1:
             dims = self.program.states[state].dims

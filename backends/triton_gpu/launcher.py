@@ -248,7 +248,7 @@ class Launcher(Extents):
         letters = {d: chr(ord("c") + i) for i, d in enumerate(dims)}
 
         def axes(f: Factor) -> str:
-            return "ab" + "".join(letters[d] for d in f.dims)
+            return ("" if f.constant else "ab") + "".join(letters[d] for d in f.dims)
 
         left, right = term.factors
         result = ("a" if decl.per_batch else "") + "".join(letters[d] for d in decl.dims)

@@ -16,12 +16,14 @@ from seqc.graph import Node, const, node
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor. array: what holds it for every step, [B, T, dims]; stored: whether just for this."""
+    """One factor. array: what holds it for every step, [B, T, dims]; stored: whether just for this; constant: the array is a
+    parameter, [dims], the same at every step of every sequence."""
 
     node: Node
     array: str
     dims: tuple[str, ...]
     stored: bool
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,10 @@ def _terms(n: Node, sign: int) -> list[tuple[int, Node]]:
 
 
 def _factors(n: Node, axes: tuple[str, ...], roles: Roles) -> tuple[Node, Node] | None:
-    if n.op == "sum":
-        if set(n.names("over")) != {BATCH}:
-            return None
-        n = n.args[0]
-    if n.op != "mul":
-        return None
+    parts = _summed(n)
     mine = [d for d in roles.order if d in axes and d != BATCH]
     groups: list[tuple[set[str], Node]] = []
-    for f in _product(n):
+    for f in parts:
         dims = {d for d in f.dims if d in mine}
         if set(roles.axes(f.dims)) - dims - {BATCH}:
             return None
@@ -84,6 +81,22 @@ def _factors(n: Node, axes: tuple[str, ...], roles: Roles) -> tuple[Node, Node] 
     for _, value in others:
         b = value if b.op == "const" else b * value
     return a, b
+
+
+def _summed(n: Node) -> list[Node]:
+    """The factors whose product, summed over the batch, is n; none where n is no such sum.
+
+    A factor that lacks the batch may stand outside of the sum, as `b` does in the gradient of `W @ b` where `b` is a
+    parameter: the sum over the batch takes it in, and so it counts once.
+    """
+    if n.op == "sum":
+        return _product(n.args[0]) if set(n.names("over")) == {BATCH} else []
+    parts = _product(n)
+    sums = [f for f in parts if f.op == "sum" and BATCH in f.names("over")]
+    others = [f for f in parts if f not in sums]
+    if len(sums) != 1 or set(sums[0].names("over")) != {BATCH} or any(BATCH in f.dims for f in others):
+        return []
+    return [*_product(sums[0].args[0]), *others]
 
 
 def _product(n: Node) -> list[Node]:
