@@ -17,11 +17,13 @@ import numpy as np
 
 from seqc.emit.names import safe_name
 from seqc.graph import BATCH
+from seqc.intervals import Interval
 from seqc.program import Program
 from seqc.reference import gradients
 from seqc.sampling import sample
 
 ROUNDINGS = 64  # of one element on one step's way to a result
+UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}  # roundoff
 NUDGE = 1e-9  # relative change of the inputs by which the oracle's own sensitivity is measured
 
 
@@ -43,8 +45,9 @@ class Finding:
 def tolerance(dtype: str, steps: int, sensitivity: float = 1.0) -> float:
     """Unit roundoff, times the length of the longest path (every step adds a few roundings to what it carries), times
     the factor by which the recurrence itself amplifies a relative error of its inputs."""
-    unit = {"float64": 2.0**-53, "float32": 2.0**-24}[dtype]
-    return unit * ROUNDINGS * (steps + 8) * max(sensitivity, 1.0)
+    if not np.isfinite(sensitivity):  # what is infinite or undefined beside the inputs says nothing about roundings
+        sensitivity = 1.0
+    return UNIT[dtype] * ROUNDINGS * (steps + 8) * max(sensitivity, 1.0)
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,13 @@ class Case:
         for key, (got, want) in pairs.items():
             allowed = tolerance(self.dtype, self.steps, relative(moved[key], want) / NUDGE if key in moved else 1.0)
             error = relative(got, want)
-            rows.append((error / allowed if error == error else float("inf"), key, error, allowed))
+            rows.append((error / allowed, key, error, allowed))
         _, key, error, allowed = max(rows)
+        said = [f"{k}: {words}" for k, (got, want) in pairs.items() if (words := undefined(got, want))]
         pack = "" if self.bounds is None else ", a pack"
         words = f"{what} (nearest: {key}), {self.dtype}{pack}" + (", reversed" if self.reverse else "")
         words += ", extreme inputs" if self.hard else ""
-        return Finding(words, self.steps, error, allowed)
+        return Finding("; ".join((words, *said)), self.steps, error, allowed)
 
     @cached_property
     def ran(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -135,9 +139,9 @@ class Case:
         return found, {k: z if x is None else x for k, x, z in zip(tensors, slopes, zeros, strict=True)}
 
     def weighed(self, arrays: Mapping[str, Any], cotangents: Mapping[str, Any]) -> Any:
-        """The sum of results times cotangents, whose derivative is what cotangents mean."""
+        """The sum of results times cotangents, in float64: its derivative is what cotangents mean."""
         results, weights = self.call(arrays), self.tensors(cotangents)
-        return sum((self.result(results, k) * weights[k]).sum() for k in weights)
+        return sum((self.result(results, k).double() * weights[k].double()).sum() for k in weights)
 
 
 @contextmanager
@@ -163,16 +167,36 @@ def is_tensor(x: Any) -> bool:
 
 
 def relative(got: Any, want: Any) -> float:
-    """Largest difference over the largest element; infinite where shapes differ."""
-    got, want = (x.detach().cpu().double().numpy() if is_tensor(x) else np.asarray(x) for x in (got, want))
+    """Largest difference over the largest finite element. Infinite where shapes differ, and where one side alone is NaN
+    or infinite; elements that are NaN on both sides, or the same infinity, agree."""
+    got, want = array(got), array(want)
     if got.shape != want.shape:
         return float("inf")
-    if not want.size:
-        return 0.0
-    return float(np.max(np.abs(got - want)) / max(float(np.max(np.abs(want))), 1.0))
+    same = (got == want) | (np.isnan(got) & np.isnan(want))
+    with np.errstate(invalid="ignore"):
+        off = np.where(same, 0.0, np.abs(got - want))
+    if not np.isfinite(off).all():
+        return float("inf")
+    size = np.max(np.abs(want), initial=0.0, where=np.isfinite(want))
+    return float(np.max(off, initial=0.0) / max(float(size), 1.0))
 
 
-def nudged(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays with every element changed by a relative error of at most NUDGE."""
+def undefined(got: Any, want: Any) -> str:
+    """What is said of NaN: on both sides, or on one alone; "" where there is none."""
+    got, want = (np.isnan(array(x)) for x in (got, want))
+    if got.shape != want.shape or not (got | want).any():
+        return ""
+    counts = {"on both sides": got & want, "in the emitted code alone": got & ~want, "in the oracle alone": want & ~got}
+    return ", ".join(f"NaN {place}: {int(n.sum())} of {n.size}" for place, n in counts.items() if n.any())
+
+
+def array(x: Any) -> Any:
+    """A tensor as a float64 array; an array as it is."""
+    return x.detach().cpu().double().numpy() if is_tensor(x) else np.asarray(x)
+
+
+def nudged(arrays: Mapping[str, Any], allowed: Mapping[str, Interval] = {}) -> dict[str, Any]:
+    """The arrays with every element changed by a relative error of at most NUDGE, within their domains."""
     rng = np.random.default_rng(2)
-    return {k: x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}
+    moved = {k: x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}
+    return {k: np.clip(x, allowed[k].lo, allowed[k].hi) if k in allowed else x for k, x in moved.items()}

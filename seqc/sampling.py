@@ -13,7 +13,10 @@ import numpy as np
 
 from seqc.evaluate import extent
 from seqc.graph import BATCH
+from seqc.intervals import ANY, Interval
 from seqc.program import Program, TensorDecl
+from seqc.ranges import interval_of
+from seqc.two_runs import one_run
 
 ODD = (3, 5, 2, 7)  # extents of dims that the spec leaves open, in the order of the dims
 EXTREMES = (0.0, -1e-8, -20.0, -np.inf)  # drawn for a range that ends at 0 and has no other end
@@ -44,21 +47,52 @@ def sample(
 
     arrays = {name: _within(d, normal(BATCH, "T", *d.dims), hard, rng) for name, d in program.inputs.items()}
     arrays |= {name: _within(d, 0.4 * normal(*d.axes), False, rng) for name, d in program.params.items()}
-    arrays |= {f"{name}_0": normal(*d.axes) for name, d in program.states.items()}
+    starts = state_domains(program)
+    arrays |= {f"{name}_0": _inside(starts[name], normal(*d.axes), False, rng) for name, d in program.states.items()}
     cotangents = {name: normal(BATCH, "T", *d.dims) for name, d in program.output_decls.items()}
     cotangents |= {f"{name}_T": normal(*d.axes) for name, d in program.states.items()}
     return arrays, cotangents
 
 
+def state_domains(program: Program) -> dict[str, Interval]:
+    """Where each state may begin: in its declared range, and with the sign that it keeps from the spec's own start on.
+
+    So a sum of squares is not negative, whatever else a caller could pass.
+    """
+    one = one_run(program)
+    reached = interval_of(one, own_start=True)
+    signs = [_sign(reached.get(d.leaf(), ANY)) for d in one.states.values()]
+    decls = program.states.values()
+    return {d.name: d.range.meet(sign) for d, sign in zip(decls, signs * 2, strict=False)}  # a second run has the same ones
+
+
+def _sign(reached: Interval) -> Interval:
+    """All numbers of the signs that a range has."""
+    if reached.lo == reached.hi:
+        return ANY
+    return Interval(0.0 if reached.lo >= 0.0 else -np.inf, 0.0 if reached.hi <= 0.0 else np.inf)
+
+
+def domains(program: Program) -> dict[str, Interval]:
+    """Where the values of every argument lie, by its name in a call."""
+    declared = {name: d.range for name, d in {**program.inputs, **program.params}.items()}
+    return declared | {f"{name}_0": allowed for name, allowed in state_domains(program).items()}
+
+
 def _within(decl: TensorDecl, x: Any, hard: bool, rng: Any) -> Any:
     """Normal numbers brought into the declared range, or onto the unit sphere."""
-    lo, hi = decl.range.lo, decl.range.hi
     if decl.unit:
         axes = tuple(x.ndim - len(decl.dims) + decl.dims.index(d) for d in decl.unit)
         x = x / np.linalg.norm(x, axis=axes, keepdims=True)
         if hard and x.shape[1]:
             x = np.repeat(x[:, :1], x.shape[1], axis=1)
         return x
+    return _inside(decl.range, x, hard, rng)
+
+
+def _inside(allowed: Interval, x: Any, hard: bool, rng: Any) -> Any:
+    """Normal numbers brought into a range; hard: many at its ends."""
+    lo, hi = allowed.lo, allowed.hi
     ends: tuple[float, ...] = ()
     if np.isfinite(lo) and np.isfinite(hi):
         x, ends = lo + (hi - lo) * rng.random(x.shape), (lo, hi)

@@ -1,0 +1,155 @@
+"""Long runs: random programs on one backend, each against the judge; what disagrees is made smaller and written down.
+
+In: a backend, a seed, a number of programs or minutes. Out: a `Tally` of what ran and of every problem. Programs are numbered
+from the seed on, so that a run is the same for the same seed and count. A problem that is known by its signature is counted
+only; a new one is made smaller, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqc.fmt import format_text
+from tests.fuzz.programs import Program, drawn, smaller
+from tests.fuzz.trial import Problem, Wish, attempt
+
+SHRINKING = 90.0  # seconds that making one problem smaller may take
+
+
+@dataclass
+class Tally:
+    """What ran: programs, forms, features, refusals; every problem by its signature, with its smallest program."""
+
+    backend: str
+    programs: int = 0
+    numbers: list[tuple[int, int]] = field(default_factory=list)
+    forms: Counter[str] = field(default_factory=Counter)
+    features: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def saved(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"backend": self.backend, "programs": self.programs, "numbers": self.numbers, "forms": dict(self.forms),
+                "features": dict(self.features), "refusals": dict(self.refusals), "problems": dict(self.problems),
+                "examples": self.examples}
+
+
+def wish_of(backend: str, number: int) -> Wish:
+    """How the program of this number is compiled: mostly as the compiler chooses, else with a form or a number of rows."""
+    rng = np.random.default_rng(number)
+    if backend == "cpu" or rng.random() < 0.5:
+        return Wish(backend)
+    if backend == "triton":
+        return Wish(backend, rows=16)
+    return Wish(backend, form=rng.choice([None, None, "step", "scan", "chunkwise"]), rows=rng.choice([None, 16, 16, 32]))
+
+
+def likeness(p: Problem) -> tuple[str, str, str]:
+    """What a smaller program must have in common with the one that a problem was found with."""
+    return p.backend, p.kind, p.words[:80] if p.kind in ("crash", "invalid") else ""
+
+
+def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
+    """The program of a number, tried and counted; a new problem is made smaller and told."""
+    program, choices = drawn(number)
+    wish = wish_of(tally.backend, number)
+    problems, subject = attempt(program.text, wish, program.sizes, number)
+    tally.programs += 1
+    tally.features.update(program.features)
+    if subject is not None:
+        block = subject.block
+        tally.forms[f"{block.form}{f' of {block.rows} rows' if block.rows > 1 else ''}"] += 1
+    for p in problems:
+        if p.kind == "refused":
+            if wish.form is None and wish.rows is None:
+                tally.refusals[p.words] += 1
+            continue
+        tally.problems[p.signature] += 1
+        if tally.problems[p.signature] > 1:
+            continue
+        tell(f"new: {number}: {p.signature}\n  {p.where}")
+        least, last = _least(p, choices, wish, number)
+        text = format_text(least.text)
+        example = {"text": text, "sizes": least.sizes, "number": number, "where": last.where, "words": last.words}
+        tally.examples[p.signature] = example
+        tell(f"smallest of {number}: {last.signature}\n  {last.where}\n  sizes {least.sizes}, {wish}\n{text}")
+
+
+def _least(p: Problem, choices: list[int], wish: Wish, number: int) -> tuple[Program, Problem]:
+    """The smallest program that has a problem like this one, and its problem."""
+    shown = [p]
+
+    def wrong(made: Program) -> bool:
+        found, _ = attempt(made.text, wish, made.sizes, number)
+        same = [q for q in found if likeness(q) == likeness(p)]
+        shown.extend(same[:1])
+        return bool(same)
+
+    return smaller(choices, wrong, SHRINKING), shown[-1]
+
+
+def hunt(tally: Tally, start: int, count: int | None, minutes: float, tell: Callable[[str], None] = print) -> None:
+    """The programs of numbers from `start` on, until there were enough or the time is over."""
+    until = time.monotonic() + 60 * minutes
+    number = start
+    while (count is None or number < start + count) and time.monotonic() < until:
+        one(tally, number, tell)
+        number += 1
+    tally.numbers.append((start, number))
+
+
+def quick_builds(folder: Path) -> None:
+    """Native code from here on: built without optimisation, which is several times as fast, and kept in the folder."""
+    compiler = folder / "compiler"
+    compiler.write_text(f'#!/bin/sh\nexec {shutil.which("c++") or "g++"} "$@" -O0\n')
+    compiler.chmod(0o755)
+    os.environ |= {"CXX": str(compiler), "XDG_CACHE_HOME": str(folder)}
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m tests.fuzz`."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--backend", default="torch", choices=("torch", "cpu", "triton"))
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--programs", type=int)
+    parser.add_argument("--save", type=Path, help="write the tally as JSON")
+    parser.add_argument("--optimised", action="store_true", help="build native code as users do")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="seqc-fuzz-") as folder:
+        if args.backend == "cpu" and not args.optimised:
+            quick_builds(Path(folder))
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    tally = Tally(args.backend)
+    started = time.monotonic()
+    hunt(tally, args.seed, args.programs, args.minutes, lambda words: print(words, file=sys.stderr, flush=True))
+    seconds = time.monotonic() - started
+    print(f"{tally.programs} programs on {args.backend} in {seconds:.0f} s; numbers {tally.numbers}")
+    tables = {"forms": tally.forms, "features": tally.features, "refusals": tally.refusals, "problems": tally.problems}
+    for title, counts in tables.items():
+        print(f"{title}:")
+        for words, n in counts.most_common():
+            print(f"  {n:6d}  {words}")
+    if args.save:
+        args.save.write_text(json.dumps(tally.saved(), indent=1))
+    return 1 if tally.problems else 0

@@ -1,0 +1,278 @@
+"""One program on one backend against the judge: values and every gradient, of calls of several kinds.
+
+In: the text of a spec, a backend, a seed. Out: `Problem`s: a disagreement, a crash, a build that fails, or a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels run on this machine's CPU
+
+import numpy as np
+import torch
+
+from seqc.compiled import Compiled, Options, compile_spec
+from seqc.diagnostics import SpecError, Unsupported
+from seqc.emit.names import safe_name
+from seqc.load_emitted import load_emitted
+from seqc.program import Program
+from seqc.sampling import sample
+from tests.fuzz.judge import How, judge
+
+UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
+ROUNDINGS = 256  # of one element on one step's way to a result
+NUDGE = 1e-9  # relative change of the arguments by which the judge's own sensitivity is measured
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong. kind: "values", "gradients", "crash", "invalid" or "refused"; where: the call and the tensors."""
+
+    kind: str
+    backend: str
+    words: str
+    where: str = ""
+    size: float = 0.0
+
+    @property
+    def signature(self) -> str:
+        """What makes two problems the same one, as far as can be told."""
+        words = re.sub(r"[0-9]+(\.[0-9e+-]+)?", "#", self.words)
+        return f"{self.backend}: {self.kind}: {words}"[:300]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a program is compiled."""
+
+    backend: str
+    form: str | None = None
+    rows: int | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: the extents, the dtype, a pack's bounds, whether it is reversed, whether arguments are extreme, and a seed."""
+
+    sizes: Mapping[str, int]
+    dtype: str = "float64"
+    bounds: tuple[int, ...] | None = None
+    reverse: bool = False
+    hard: bool = False
+    seed: int = 0
+
+    def words(self) -> str:
+        """The call in words."""
+        marks = [self.dtype, *(f"{k}={v}" for k, v in self.sizes.items())]
+        marks += [f"pack {self.bounds}"] if self.bounds else []
+        return ", ".join(marks + ["reversed"] * self.reverse + ["extreme"] * self.hard + [f"seed {self.seed}"])
+
+
+def name_of(key: str) -> str:
+    """A name of the spec as a call has it."""
+    stem, mark = (key[:-2], key[-2:]) if key.endswith(("_0", "_T")) else (key, "")
+    return safe_name(stem) + mark
+
+
+class Subject:
+    """A program that is compiled and loaded for one backend."""
+
+    def __init__(self, text: str, wish: Wish) -> None:
+        self.text, self.wish = text, wish
+        self.compiled: Compiled = compile_spec(text, Options(wish.backend, dims=wish.dims, form=wish.form, rows=wish.rows))
+        self.program: Program = self.compiled.program
+        self.part = wish.backend
+        self.block = self.compiled.blocks[self.part]
+        self.module = load_emitted(self.compiled.text, self.compiled.signature.spec)
+        form = getattr(self.module, {"torch": "_TORCH", "cpu": "_CPU", "triton": "_TRITON"}[wish.backend])
+        if wish.backend == "triton":
+            vars(self.module)["_form"] = lambda *_: form
+        self.function = getattr(self.module, self.compiled.signature.spec)
+
+    def arguments(self, call: Call) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """(arrays, cotangents) in float64, rounded to the call's dtype."""
+        sizes = dict(call.sizes)
+        steps = sizes.pop("T")
+        rows = None
+        if call.bounds is not None:
+            sizes["B"], rows = len(call.bounds) - 1, 1
+        parts = sample(self.program, sizes, steps, hard=call.hard, seed=call.seed, rows=rows)
+        dtype = getattr(torch, call.dtype)
+        arrays, cotangents = ({k: torch.as_tensor(x).to(dtype).double() for k, x in part.items()} for part in parts)
+        for name in self.program.states:
+            if name.startswith("every."):
+                period = int(name[6:].removesuffix("_reverse"))
+                arrays[f"{name}_0"] = torch.arange(arrays[f"{name}_0"].shape[0], dtype=torch.float64) % period
+                cotangents[f"{name}_T"] = torch.zeros_like(cotangents[f"{name}_T"])
+        return arrays, cotangents
+
+    def truth(self, call: Call, arrays: Any, cotangents: Any) -> Any:
+        """The judge's results and gradients, by the names of a call."""
+        axes = {f"{n.replace('.', '_')}_0": d.dims for n, d in self.program.states.items() if ".lag" in n}
+        how = How(call.bounds, call.reverse, axes=axes)
+        given = {k.replace(".", "_"): x for k, x in arrays.items()}
+        weights = None if cotangents is None else {k.replace(".", "_"): x for k, x in cotangents.items()}
+        return judge(self.text, given, call.sizes, weights, how)
+
+    def answer(self, call: Call, arrays: Any, cotangents: Any) -> Any:
+        """What the emitted function gives: (results, gradients)."""
+        dtype = getattr(torch, call.dtype)
+        given = {k: x.to(dtype).requires_grad_() for k, x in arrays.items()}
+        how = {"reverse": call.reverse, "cu_seqlens": None if call.bounds is None else torch.tensor(call.bounds)}
+        with np.errstate(all="ignore"):
+            results = self.function(**{name_of(k): x for k, x in given.items()}, **how)
+            found = {k: getattr(results, name_of(k)) for k in cotangents}
+            loss = torch.stack([(found[k] * c.to(dtype)).sum() for k, c in cotangents.items()]).sum()
+            slopes = torch.autograd.grad(loss, list(given.values()), allow_unused=True)
+        zeros = {k: torch.zeros_like(x) if s is None else s for (k, x), s in zip(given.items(), slopes, strict=True)}
+        return ({k.replace(".", "_"): x.detach() for k, x in found.items()}, {k.replace(".", "_"): x for k, x in zeros.items()})
+
+
+def error(got: torch.Tensor, want: torch.Tensor) -> float:
+    """The largest difference over the largest element; a NaN on one side alone is infinite, infinities must be the same."""
+    if got.shape != want.shape:
+        return float("inf")
+    if not want.numel():
+        return 0.0
+    got, same = got.double(), torch.eq(got.double(), want) | (got.isnan() & want.isnan())
+    difference = torch.where(same, torch.zeros_like(want), (got - want).abs())
+    if bool((difference.isnan() | difference.isinf()).any()):
+        return float("inf")
+    size = torch.where(want.isfinite(), want, 0.0).abs().max()
+    return float(difference.max() / max(float(size), 1.0))
+
+
+def against_judge(subject: Subject, call: Call) -> Iterator[Problem]:
+    """One call with all its gradients."""
+    arrays, cotangents = subject.arguments(call)
+    want, want_slopes = subject.truth(call, arrays, cotangents)
+    got, slopes = subject.answer(call, arrays, cotangents)
+    least = UNIT[call.dtype] * ROUNDINGS * (call.sizes["T"] + 8)
+    moved: list[Any] = []  # the judge's answer for nudged arguments, where it is asked for
+
+    def near(which: int) -> Any:
+        if not moved:
+            rng = torch.Generator().manual_seed(7)
+            nudged = {k: x * (1 + NUDGE * (2 * torch.rand(x.shape, generator=rng, dtype=torch.float64) - 1))
+                      if not k.startswith("every") else x for k, x in arrays.items()}
+            moved.extend(subject.truth(call, nudged, cotangents))
+        return moved[which]
+
+    for which, kind, found, true in ((0, "values", got, want), (1, "gradients", slopes, want_slopes)):
+        bad = []
+        for key in found:
+            if key not in true:
+                if call.sizes["T"] and not (key.startswith("every") and kind == "gradients"):
+                    bad.append((float("inf"), key, "unknown to the judge"))
+                continue
+            off = error(found[key], true[key])
+            allowed = least
+            if not off <= least:
+                allowed = least * max(error(near(which)[key], true[key]) / NUDGE, 1.0)
+            if not off <= allowed:
+                bad.append((off, key, f"{off:.3g}, allowed {allowed:.1g}"))
+        if bad:
+            bad.sort(reverse=True)
+            block = subject.block
+            words = f"{block.form} {block.rows if block.rows > 1 else ''}, {call.dtype}"
+            words += ", pack" * (call.bounds is not None) + ", reversed" * call.reverse
+            where = f"{call.words()}: " + "; ".join(f"{k}: {w}" for _, k, w in bad)
+            yield Problem(kind, subject.part, words, where, bad[0][0])
+
+
+def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
+    """A run cut in two, and a loop of single steps, against the judge's whole run. Only for specs that have a step."""
+    if subject.program.no_step or subject.program.direction == "both" or not call.sizes["T"]:
+        return
+    arrays, _ = subject.arguments(call)
+    want, _ = subject.truth(call, arrays, None)
+    dtype = getattr(torch, call.dtype)
+    back = (subject.program.direction == "backward") != call.reverse
+    given = {name_of(k): x.to(dtype) for k, x in arrays.items()}
+    inputs = [name_of(k) for k in subject.program.inputs]
+    states = [name_of(k) for k in subject.program.states]
+    steps = call.sizes["T"]
+    cut = steps // 2
+    pieces = [slice(0, cut), slice(cut, steps)]
+    step = getattr(subject.module, subject.compiled.signature.spec + "_step")
+    ways = {"parts": [(p, False) for p in pieces], "steps": [(slice(t, t + 1), True) for t in range(steps)]}
+    for way, plan in ways.items():
+        now, made = dict(given), {}
+        with np.errstate(all="ignore"), torch.no_grad():
+            for piece, single in plan if not back else plan[::-1]:
+                own = {k: (x[:, piece.start] if single else x[:, piece]) if k in inputs else x for k, x in now.items()}
+                result = step(**own) if single else subject.function(**own, reverse=call.reverse)
+                now |= {f"{s}_0": getattr(result, f"{s}_T") for s in states}
+                made[piece.start] = result
+        bad = []
+        for key in want:
+            if key.endswith("_T"):
+                got = now[f"{key[:-2]}_0"] if key[:-2] in states else None
+                got = now.get(f"{name_of(key)[:-2]}_0") if got is None else got
+            else:
+                rows = [getattr(made[k], name_of(key)) for k in sorted(made)]
+                got = torch.stack(rows, 1) if way == "steps" else torch.cat(rows, 1)
+            off = error(got, want[key])
+            if not off <= UNIT[call.dtype] * ROUNDINGS * (steps + 8) * 1e3:
+                bad.append(f"{key}: {off:.3g}")
+        if bad:
+            yield Problem("values", subject.part, f"{way}, {subject.block.form}", f"{call.words()}: {'; '.join(bad)}")
+
+
+def calls(subject: Subject, sizes: Mapping[str, int], rng: np.random.Generator, few: bool) -> Iterator[tuple[Any, Call]]:
+    """(comparison, call) for one program. few: the two that matter most, where a call is slow."""
+    rows = subject.block.rows if subject.block.rows > 1 else 4
+    batch = int(rng.choice([1, 2, 3]))
+    steps = int(rng.choice([batch, rows - 1, rows, rows + 1, 2 * rows + 1, 1, 5, 7])) if rows <= 32 or rng.random() < 0.3 else 5
+    steps = max(steps, 1)
+    seed = int(rng.integers(1 << 30))
+    dtype = "float32" if subject.part == "triton" or rng.random() < 0.3 else "float64"
+    hard, reverse = bool(rng.random() < 0.2), bool(rng.random() < 0.3)
+    first = Call({**sizes, "B": batch, "T": steps}, dtype, hard=hard, seed=seed, reverse=reverse)
+    lengths = [int(x) for x in rng.choice([0, 1, 2, rows - 1, rows, rows + 1, 3], 3)]
+    lengths = [min(x, 20) for x in lengths] if few else lengths
+    bounds = tuple(accumulate([*lengths[:2], max(lengths[2], 1)], initial=0))
+    pack = Call({**sizes, "B": 3, "T": bounds[-1]}, dtype, bounds, bool(rng.random() < 0.3), seed=seed + 1)
+    other = "float64" if dtype == "float32" and not few else "float32"
+    second = Call({**sizes, "B": steps if steps < 6 else 1, "T": steps}, other, seed=seed + 2)
+    short = Call({**sizes, "B": batch, "T": min(steps, 9)}, "float32" if few else "float64", seed=seed + 3)
+    plans = [(against_judge, first), (against_judge, pack), (against_judge, second), (parts_and_steps, short)]
+    yield from (plans[i] for i in sorted(rng.choice(4, 1 if few else 2, replace=False, p=(0.4, 0.25, 0.2, 0.15))))
+
+
+def attempt(text: str, wish: Wish, sizes: Mapping[str, int], seed: int) -> tuple[list[Problem], Subject | None]:
+    """All calls of one program on one backend; the problems, and what was compiled."""
+    rng = np.random.default_rng(seed)
+    found: list[Problem] = []
+    stage = "compile"
+    subject = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            subject = Subject(text, wish)
+            stage = "call"
+            for how, call in calls(subject, sizes, rng, wish.backend == "triton"):
+                stage = f"call: {how.__name__} {call.words()}"
+                found += how(subject, call)
+    except SpecError as wrong:
+        found.append(Problem("invalid", wish.backend, "; ".join(f"{d.code}: {d.message}" for d in wrong.diagnostics)))
+    except Unsupported as refusal:
+        found.append(Problem("refused", wish.backend, "; ".join(f"{d.code}: {d.message}" for d in refusal.diagnostics)))
+    except Exception as crash:
+        last = traceback.extract_tb(crash.__traceback__)[-1]
+        place = f"{os.path.basename(last.filename)}:{last.name}"
+        found.append(Problem("crash", wish.backend, f"{type(crash).__name__} in {place}: {str(crash).strip()[:400]}", stage))
+    return found, subject
+
+
+__all__ = ["Call", "Problem", "Subject", "Wish", "against_judge", "attempt", "calls", "error", "parts_and_steps"]
