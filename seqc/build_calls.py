@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from seqc.build_activations import ACTIVATIONS, expanded_call
 from seqc.build_value import Misuse, Value, apply, constant_of, number, part, power, real, reduced, truth
 from seqc.complex_pairs import RULES, conj
 from seqc.graph import node, size
@@ -80,6 +81,18 @@ def mean(x: Value, dims: Dims) -> Value:
     for dim in dims[1:]:
         count = _mul(count, Value(size(dim)))
     return _div(total(x, dims), count)
+
+
+def _variance(x: Value, dims: Dims) -> Value:
+    """The mean of the squared distances from the mean (divided by the extent, not by one less)."""
+    centred = _sub(x, mean(x, dims))
+    return mean(_mul(centred, centred), dims)
+
+
+def _root(square: Value) -> Value:
+    """The square root of a sum of squares, with derivative 0 (not 0/0) at zero."""
+    positive = apply("gt", square, number(0.0))
+    return apply("where", positive, apply("sqrt", apply("where", positive, square, number(1.0))), number(0.0))
 
 
 def _largest(args: list[Value], dims: Dims) -> Value:
@@ -155,9 +168,7 @@ def _square(x: Value) -> Value:
 
 def _norm(args: list[Value], dims: Dims) -> Value:
     """The 2-norm, with derivative 0 (not 0/0) at zero."""
-    square = total(_square(real(args[0])), dims)
-    safe = apply("where", apply("gt", square, number(0.0)), square, number(1.0))
-    return apply("where", apply("gt", square, number(0.0)), apply("sqrt", safe), number(0.0))
+    return _root(total(_square(real(args[0])), dims))
 
 
 def _relu(args: list[Value], dims: Dims) -> Value:
@@ -220,14 +231,21 @@ def _conj(args: list[Value], dims: Dims) -> Value:
     return x.of(conj(x.pair))
 
 
+def _activation(name: str) -> Function:
+    row = ACTIVATIONS[name]
+    return Function(lambda args, dims: expanded_call(name, args), row.least, row.most)
+
+
 def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
     return lambda args, dims: reduce(args[0], dims)
 
 
-_UNARY = ("exp", "expm1", "log", "log1p", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos")
+_UNARY = ("exp", "expm1", "log", "log1p", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
+          "atan", "erf", "floor", "round", "stopgrad")
 
 FUNCTIONS: dict[str, Function] = {
-    **{name: _op(name, 1) for name in (*_UNARY, "sin", "erf", "stopgrad")},
+    **{name: _op(name, 1) for name in _UNARY},
+    **{name: _activation(name) for name in ACTIVATIONS},
     "logaddexp": _op("logaddexp", 2),
     "relu": Function(_relu, 1, 1),
     "silu": Function(_silu, 1, 1),
@@ -241,6 +259,8 @@ FUNCTIONS: dict[str, Function] = {
     "min": Function(_smallest, 1, 16, "maybe"),
     "sum": Function(_over(total), 1, 1, "yes", takes_complex=True),
     "mean": Function(_over(mean), 1, 1, "yes", takes_complex=True),
+    "var": Function(lambda args, dims: _variance(real(args[0]), dims), 1, 1, "yes"),
+    "std": Function(lambda args, dims: _root(_variance(real(args[0]), dims)), 1, 1, "yes"),
     "softmax": Function(_softmax, 1, 1, "yes"),
     "logsumexp": Function(_logsumexp, 1, 1, "yes"),
     "layernorm": Function(_layernorm, 1, 3, "yes"),
@@ -269,19 +289,16 @@ NOT_LOWERED: dict[str, Missing] = {
 }
 _ORDER = "`softmax[N]` weighs all positions; what picks one must be known outside and passed as an input"
 _DENSE = "products with matrices are written with `@`; pass what decomposes them as a value"
-_WHOLE = "choose with `where`, count with a state (`n = n[t-1] + 1`), or pass it as an input"
 ELSEWHERE: dict[str, str] = {  # functions of other languages -> what to write here
     **dict.fromkeys(("argmax", "argmin", "sort", "argsort", "topk"), _ORDER),
     **dict.fromkeys(("det", "solve", "eig", "svd", "qr", "cholesky", "pinv"), _DENSE),
-    **dict.fromkeys(("floor", "ceil", "round", "mod", "fmod"), _WHOLE),
     **dict.fromkeys(("einsum", "matmul", "dot", "outer"), "dims have names: `sum[K](a * b)` contracts, `a * b` spreads"),
     **dict.fromkeys(("conv", "conv1d"), "over time, a sum of taps: `sum[L](w * x[t - index[L]])`"),
     **dict.fromkeys(("cumsum", "cummax"), "over time, a state: `c = c[t-1] + x`, `m = max(m[t-1], x)`"),
     **dict.fromkeys(("dropout", "randn", "rand"), "pass the mask or the noise as an input"),
     "prod": "over a dim of fixed size, `fold[N](1, p -> p * x)`",
     "pow": "write `x^y`",
-    "clip": "write `min(max(x, lo), hi)`",
-    "clamp": "write `min(max(x, lo), hi)`",
+    "clip": "write `clamp(x, lo, hi)`",
     "if": "write `where(c, a, b)`",
 }
 

@@ -12,7 +12,7 @@ from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.step import step_arrays, step_text
 from seqc.backends.native_cpu.tiles import processor_text
-from seqc.backends.native_cpu.vector_math import MATH
+from seqc.backends.native_cpu.vector_math import MATH, MORE
 from seqc.block import Block
 
 LARGE_PAGES = """
@@ -53,9 +53,12 @@ def native_source(block: Block) -> NativeSource:
     p = plan(block)
     dims = tuple(dict.fromkeys(d.rstrip("'") for d in (*p.roles.order[1:], *p.roles.sized)))
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
-    parts = [head, RUNTIME.strip(), MATH.strip(), "", "namespace {", *processor_text(), "", *sizes_text(p),
+    texts = (forward_text(p), backward_text(p), step_text(p))
+    more = [text.strip() for name, text in MORE.items() if any(f"seqc_{name}(" in body for body in texts if body)]
+    more = ["namespace {", *more, "}  // namespace"] if more else []
+    parts = [head, RUNTIME.strip(), MATH.strip(), *more, "", "namespace {", *processor_text(), "", *sizes_text(p),
              "}  // namespace", ""]
-    for text in (forward_text(p), backward_text(p), step_text(p)):
+    for text in texts:
         if text:
             parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
     parts += ['extern "C" int seqc_panels() { return int(panels); }', LARGE_PAGES]

@@ -1,9 +1,9 @@
 """Elementwise functions of emitted Triton kernels that hold at both ends of the number line, as source texts.
 
 Comes in: nothing. Goes out: `ELEMENTWISE`, name -> text of a `@triton.jit` function of one fp32 tile or scalar, callees
-before callers. They use only `tl.exp`, `tl.log`, `tl.abs`, `tl.where`, `tl.maximum`, `tl.minimum` and arithmetic, so
-every target and the interpreter give the same value to a few units in the last place: no exponent is ever positive
-in a sigmoid, tanh or softplus, and no difference cancels. NaN in is NaN out.
+before callers. They use only `tl.exp`, `tl.log`, `tl.abs`, `tl.floor`, `tl.where`, `tl.maximum`, `tl.minimum` and
+arithmetic, so every target and the interpreter give the same value to a few units in the last place: no exponent is ever
+positive in a sigmoid, tanh or softplus, and no difference cancels. NaN in is NaN out.
 """
 
 from __future__ import annotations
@@ -79,6 +79,37 @@ def silu(x):
     return tl.maximum(x, -3.0e38) * sigmoid(x)
 '''
 
+ATAN = '''
+@triton.jit
+def atan(x):
+    """The angle whose tangent is x, odd: of 1 / x above 1, of (x - 1) / (x + 1) above tan(pi / 8), else its series."""
+    a = tl.abs(x)
+    far = a > 1.0
+    u = tl.where(far, 1.0 / tl.where(far, a, 1.0), a)
+    middle = u > 0.4142135623730950
+    v = tl.where(middle, (u - 1.0) / (u + 1.0), u)
+    z = v * v
+    series = 0.0805374449538 * z - 0.138776856032
+    series = (series * z + 0.199777106478) * z - 0.333329491539
+    y = v + v * z * series
+    y = tl.where(middle, 0.785398163397448 + y, y)
+    y = tl.where(far, 1.570796326794897 - y, y)
+    return tl.where(x < 0, -y, y)
+'''
+
+NEAREST = '''
+@triton.jit
+def nearest(x):
+    """The nearest whole number, the even one of two that are as near."""
+    near = tl.abs(x) < 8388608.0
+    u = tl.where(near, x, 0.0)
+    low = tl.floor(u)
+    rest = u - low
+    odd = low - 2.0 * tl.floor(low * 0.5)
+    up = (rest > 0.5) | ((rest == 0.5) & (odd == 1.0))
+    return tl.where(near, tl.where(up, low + 1.0, low), x)
+'''
+
 ELEMENTWISE: Mapping[str, str] = MappingProxyType(
     {
         "log1p": LOG1P.strip(),
@@ -88,6 +119,8 @@ ELEMENTWISE: Mapping[str, str] = MappingProxyType(
         "softplus": SOFTPLUS.strip(),
         "tanh": TANH.strip(),
         "silu": SILU.strip(),
+        "atan": ATAN.strip(),
+        "nearest": NEAREST.strip(),
     }
 )
 """Name -> source text, callees before callers."""

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 
 from seqc.graph import Node
 
-SAME = {"neg", "abs", "sign", "sqrt", "tanh", "expm1", "log1p", "sin", "erf", "stopgrad"}
-TAMED = {"sigmoid", "tanh", "sin", "cos", "erf"}
+SAME = {"neg", "abs", "sign", "sqrt", "tanh", "expm1", "log1p", "sin", "erf", "atan", "floor", "round",
+        "stopgrad"}
+TAMED = {"sigmoid", "tanh", "sin", "cos", "erf", "atan"}
 FINITE = {"add", "sub", "mul", "neg", "min", "max", "where", "abs", "sign", "stopgrad", "sum", "rename", "softplus",
-          "logsigmoid", "cumsum", "shift", "take", "affine_scan", "expand", "amax"} | TAMED
+          "floor", "round", "logsigmoid", "cumsum", "shift", "take", "affine_scan", "expand", "amax"} | TAMED
 
 
 class Padding:

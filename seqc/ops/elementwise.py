@@ -63,6 +63,10 @@ def _abs(i: Interval) -> Interval:
     return Interval(min(abs(i.lo), abs(i.hi)), i.magnitude)
 
 
+def _whole(round_off: Any) -> Any:
+    return lambda x: x if math.isinf(x) else float(round_off(x))
+
+
 def _mul_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
     if n.args[0] is n.args[1]:
         low = _abs(a[0])
@@ -197,6 +201,13 @@ ROWS: tuple[Op, ...] = (
            "tl.sin({0})", "std::sin({0})"),
     _unary("cos", np.cos, lambda n, d: -(d * op("sin", n.args[0])), lambda a: SIGNED_UNIT, "torch.cos({0})",
            "tl.cos({0})", "std::cos({0})"),
+    _unary("atan", np.arctan, lambda n, d: d / (n.args[0] * n.args[0] + 1.0), lambda a: a.map(math.atan), "torch.atan({0})",
+           "seqc_atan({0})", "std::atan({0})"),
+    # whole numbers: steps, with derivative 0; round goes to the even one of two that are as near
+    _unary("floor", np.floor, None, lambda a: a.map(_whole(math.floor)), "torch.floor({0})", "tl.floor({0})",
+           "std::floor({0})"),
+    _unary("round", np.round, None, lambda a: a.map(_whole(round)), "torch.round({0})", "seqc_nearest({0})",
+           "std::rint({0})"),
     # choice
     _compare("lt", np.less, "<"),
     _compare("le", np.less_equal, "<="),

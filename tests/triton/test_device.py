@@ -84,6 +84,10 @@ def elementwise_kernel(p_x, p_y, N: tl.constexpr, FUNCTION: tl.constexpr):
         y = softplus(x)
     elif FUNCTION == "tanh":
         y = tanh(x)
+    elif FUNCTION == "atan":
+        y = atan(x)
+    elif FUNCTION == "nearest":
+        y = nearest(x)
     else:
         y = silu(x)
     tl.store(p_y + o, y)
@@ -137,7 +141,7 @@ for backend, arch, width, precision in TARGETS:
     for rank, exclusive, reverse in [(1, True, True), (2, True, False), (2, False, True), (3, True, False)]:
         check("cumsum_kernel", xy, dict(RANK=rank, C=64, K=32, L=4, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
     check("scan_kernel", ["p_a", "p_b", "p_d", "p_h"], dict(RANK=2, C=64, K=32, REVERSE=True))
-    for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu"]:
+    for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu", "atan", "nearest"]:
         check("elementwise_kernel", xy, dict(N=128, FUNCTION=function))
 """
 
@@ -315,6 +319,8 @@ def test_elementwise(tmp_path: Path) -> None:
             "logsigmoid": np.minimum(wide, 0) - np.log1p(e),
             "softplus": np.maximum(wide, 0) + np.log1p(e),
             "tanh": np.tanh(wide),
+            "atan": np.arctan(wide),
+            "nearest": np.round(wide),
             "silu": np.where(wide == -np.inf, 0, wide * sigmoid),
         }
     inputs = dict.fromkeys(wants, x)
