@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from seqc.backends.torch_eager.contract import Product, product_of
 from seqc.backends.torch_eager.function import Function
@@ -229,7 +230,7 @@ class Values(Products):
         if (x.code, form) not in self._views:
             b = next(b for _, b, _ in form)
             if len(form) == 2:
-                y = self.turn(x, (*(d for d in x.axes if d not in (ROW, COL)), ROW, COL))
+                y = self.turn(x, self._turned(x, form))
                 call = f"{self.fn.helper('_pairs')}({y.code}, {b})"
                 wish = f"{x.code}_{b}"
             else:
@@ -241,7 +242,11 @@ class Values(Products):
                 wish = f"{x.code}_{side}{b}"
             view = Text(call, axes_in(y.axes, form))
             self._views[x.code, form] = self.fn.assign(wish, view) if x.code.isidentifier() else view
-        return self._views[x.code, form]
+        return replace(self._views[x.code, form], axes=axes_in(self._turned(x, form), form))  # its dims may have other names
+
+    def _turned(self, x: Text, form: Form) -> tuple[str, ...]:
+        """The axes of x, both times last where a form has both."""
+        return (*(d for d in x.axes if d not in (ROW, COL)), ROW, COL) if len(form) == 2 else x.axes
 
     def whole_of(
         self, dims: Sequence[str], whole: list[tuple[int, Text, bool]], parts: list[tuple[int, Text, Form]], wish: str
