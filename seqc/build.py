@@ -8,6 +8,7 @@ statements are read by the `build_*` modules. It proves nothing and chooses noth
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from seqc import syntax
@@ -20,6 +21,7 @@ from seqc.build_wishes import claims, direction, interval, refuse_the_rest, wish
 from seqc.diagnostics import Diagnostic, Label, raise_if_any
 from seqc.graph import Node, const
 from seqc.intervals import ANY
+from seqc.lint import warnings
 from seqc.parse import parse_with_errors
 from seqc.program import Program, TensorDecl
 from seqc.sources import read
@@ -80,10 +82,10 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
         definitions=work.definitions,
         source=spec.source.text,
         path=spec.source.name,
-        warnings=tuple(sorted((d for d in scope.found if d.kind == "warning"), key=Diagnostic.order)),
     )
     _sized(scope, one.told)
     raise_if_any(scope.found)
+    one = replace(one, warnings=warnings(spec, scope, one))
     return both_runs(one) if said[2] == "both" else one
 
 

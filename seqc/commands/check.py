@@ -6,19 +6,25 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from seqc.commands.options import SPEC, add_json, spec_path
+from seqc.commands.options import SPEC, add_json, add_strict, spec_path
 from seqc.commands.terminal import painted
+
+if TYPE_CHECKING:
+    from seqc.diagnostics import Diagnostic
+    from seqc.program import Program
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help=SPEC)
     add_json(parser)
+    add_strict(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check every spec; 1 if one is wrong."""
+    """Check every spec; 1 if one is wrong, or has warnings where these count."""
     from seqc.cli import as_json
     from seqc.diagnostics import Refusal
 
@@ -26,7 +32,10 @@ def run(args: argparse.Namespace) -> int:
     for path in args.specs:
         answer: dict[str, object] = {"file": path.as_posix(), "ok": True, "diagnostics": []}
         try:
-            answer |= findings(path)
+            program, found = findings(path)
+            answer |= found | {"ok": not (args.strict and program.warnings)}
+            if not args.json:
+                tell(program.warnings)
         except Refusal as refusal:
             answer |= {"ok": False, "diagnostics": [as_json(d) for d in refusal.diagnostics]}
             if not args.json:
@@ -39,17 +48,25 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(answer["ok"] for answer in answers) else 1
 
 
-def findings(path: Path) -> dict[str, object]:
-    """What is found of a spec that is right: its name, its components, its claims."""
+def tell(warnings: tuple[Diagnostic, ...]) -> None:
+    """Warnings, out of the way of what is piped on."""
+    for warning in warnings:
+        print(painted(warning.render(), sys.stderr), end="\n\n", file=sys.stderr)
+
+
+def findings(path: Path) -> tuple[Program, dict[str, object]]:
+    """A spec that is right, and what is found of it: its name, its components, its claims, its warnings."""
     from seqc.build import load
+    from seqc.cli import as_json
     from seqc.driver import check
 
     program = load(path)
     known = check(program)
     components, claims = known["components"], known["claims"]
     assert isinstance(components, tuple) and isinstance(claims, tuple)
-    return {
+    return program, {
         "spec": program.name,
+        "diagnostics": [as_json(warning) for warning in program.warnings],
         "components": [{"states": list(c.states), "class": c.kind, "why": c.why} for c in components],
         "claims": [{"state": r.subject, "text": r.text} for r in claims if r.topic == "claim"],
     }

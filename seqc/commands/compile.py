@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqc.commands.options import add_choices, add_json, add_spec, dim, dump_into, options, say
-from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.commands.check import tell
+from seqc.commands.options import add_choices, add_json, add_spec, add_strict, dim, dump_into, options, say
+from seqc.diagnostics import Diagnostic, SpecError, Unsupported
 
 if TYPE_CHECKING:
     from seqc.compiled import Compiled
@@ -26,10 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write the graph after each pass into DIR")
     add_json(parser)
+    add_strict(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compile, write, and say what was written."""
+    from seqc.cli import as_json
     from seqc.compiled import compile_spec
     from seqc.files import STDOUT, protect, put, write
 
@@ -37,6 +40,11 @@ def run(args: argparse.Namespace) -> int:
         protect(args.output, args.spec)
     watch = dump_into(args.dump, args.spec) if args.dump else None
     compiled = compile_spec(args.spec, options(args), watch)
+    warnings = compiled.program.warnings
+    if args.strict and warnings:
+        raise SpecError(warnings)
+    if not args.json:
+        tell(warnings)
     if args.prebuild and args.output == STDOUT:
         raise _refused("a library built ahead lies beside its file, and stdout is none", "give the file a name with -o")
     if args.output == STDOUT:
@@ -48,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     parts = {name: {"form": block.form, "rows": block.rows} for name, block in compiled.blocks.items()}
     if args.json:
         print(json.dumps({"ok": True, "file": path.as_posix(), "lines": compiled.text.count("\n"), "parts": parts,
-                          "prebuilt": built}))
+                          "prebuilt": built, "warnings": [as_json(warning) for warning in warnings]}))
         return 0
     forms = "; ".join(f"{name}: {part['form']}, {part['rows']} rows a block" for name, part in parts.items())
     say(f"{path}: {compiled.text.count(chr(10))} lines ({forms})")

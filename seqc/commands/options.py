@@ -25,6 +25,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="answer in JSON, for a machine to read")
 
 
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """`--strict`."""
+    parser.add_argument("--strict", action="store_true", help="fail where there are warnings")
+
+
 def add_choices(parser: argparse.ArgumentParser) -> None:
     """What a caller may wish of the compiler."""
     parser.add_argument("--backend", default="auto", metavar="NAME", help="auto (default), triton, cpu or torch")

@@ -59,6 +59,21 @@ def test_dump_can_be_read_back(seqc: Seqc, tmp_path: Path) -> None:
     assert set(parse(chosen.read_text())) == {"o", "S.next"}
 
 
+def test_warnings_are_told_and_count_where_they_are_to(seqc: Seqc, tmp_path: Path) -> None:
+    path, made = tmp_path / "a.seq", tmp_path / "a.py"
+    path.write_text("spec a\ninput x, y\noutput o = x\n")
+    code, out, err = seqc("check", path)
+    assert code == 0 and "ok" in out and err.startswith("warning[unused-input]")
+    assert seqc("check", "--strict", path)[0] == 1
+    (answer,) = json.loads(seqc("check", "--json", path)[1])
+    assert answer["ok"] and [(d["kind"], d["places"][0]["column"]) for d in answer["diagnostics"]] == [("warning", 10)]
+    code, out, err = seqc("compile", path, "--backend", "torch", "-o", made, "--strict")
+    assert code == 1 and not made.exists() and "unused-input" in err
+    assert "unused-input" in seqc("compile", path, "--backend", "torch", "-o", made)[2] and made.exists()
+    told = json.loads(seqc("compile", path, "--backend", "torch", "-o", made, "--json")[1])
+    assert [d["code"] for d in told["warnings"]] == ["unused-input"]
+
+
 def test_check_says_what_is_proved(seqc: Seqc) -> None:
     code, out, err = seqc("check", GLA)
     assert (code, err) == (0, "")
@@ -83,7 +98,7 @@ def test_every_wrong_spec_gets_its_diagnostics(seqc: Seqc, page: Path, tmp_path:
     path = tmp_path / "demo.seq"
     for spec, expected in CASE.findall(page.read_text(encoding="utf-8")):
         path.write_text(spec, encoding="utf-8")
-        code, _, err = seqc("compile", path, "-o", tmp_path / "out.py")
+        code, _, err = seqc("compile", path, "-o", tmp_path / "out.py", "--strict")
         assert code == 1
         assert err.replace(path.as_posix(), "demo.seq") == expected
         assert not (tmp_path / "out.py").exists()
