@@ -1,7 +1,7 @@
 """program -> its forward block: the form and number of rows with the least modelled time, and why no other was taken.
 
-Needs: classify, ranges. Gives: `Offers`, then the `Candidate` chosen among them. For every linear component both forms
-are tried (chunkwise, scan), for every number of rows that the spec's `schedule` allows; what cannot be lowered says
+Needs: classify, ranges. Gives: `Offers`, then the `Candidate` chosen among them. For every number of rows that the spec's
+`schedule` allows, each linear component takes the form (chunkwise, scan) that costs least; what cannot be lowered says
 why; what can is priced by `seqc.cost` at nominal extents. Step form is always possible, and the only one where a
 component is nonlinear, dense or coupled.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import product as combinations
 from math import inf
 
 from seqc.block import COL, LONGEST, PIECE, ROW, Reason, free_dims
@@ -19,6 +18,7 @@ from seqc.cost import NOMINAL, cost
 from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.graph import BATCH, Node, topological
 from seqc.intervals import Interval
+from seqc.passes.blocks.alone import FORMS, LINEAR, prices
 from seqc.passes.blocks.form import BlockForm, NotBlock
 from seqc.passes.blocks.joined import joined
 from seqc.passes.simplify import simplify_named
@@ -150,25 +150,64 @@ def _assigned(
     program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int | None,
     machine: Machine, refused: list[NotBlock],
 ) -> Iterable[Candidate]:
-    """Every choice of a form for each component."""
-    linear = [c for c in components if c.kind in ("diagonal", "low rank", "coupled")]
-    other = [c for c in components if c.kind not in ("diagonal", "low rank", "coupled", "taps", "maximum", "counter")]
+    """Blocks of every number of rows, with the forms that suit the components best at one of them.
+
+    Where a state cannot be a chunk beside the chunks of others, it is tried as a scan.
+    """
+    other = [c for c in components if c.kind not in (*LINEAR, "taps", "maximum", "counter")]
     if other:
         refused.append(NotBlock(other[0].states[0], other[0].why))
         return
-    for assignment in combinations(*([("chunkwise", "scan")] * len(linear))):
-        forms = {c.states[0]: f for c, f in zip(linear, assignment, strict=True)}
-        kind = "chunkwise" if "chunkwise" in assignment else "scan"
-        sizes = (rows,) if rows else (program.wishes.chunks or CHUNKS) if kind == "chunkwise" else SCAN_ROWS
-        for count in sizes:
+    first = {name: c.states[0] for c in components for name in c.states}
+    choices = _choices(program, components, ranges, rows, machine, refused)
+    for forms in choices:
+        for count in _counts(program, forms, rows):
             try:
                 lowered = BlockForm(program, components, ranges, count, forms)
             except NotBlock as stop:
                 refused.append(stop)
+                other = {**forms, first[stop.state]: "scan"}
+                if forms.get(first[stop.state]) == "chunkwise" and other not in choices:
+                    choices.append(other)
                 break
             forward, names = simplify_named(lowered.forward, lowered.names)
             time = _time(program, forward, count, machine)
-            yield Candidate(kind, count, forms, forward, tuple(lowered.reasons), time, names)
+            yield Candidate(_kind(forms), count, forms, forward, tuple(lowered.reasons), time, names)
+
+
+def _kind(forms: Mapping[str, str]) -> str:
+    return "chunkwise" if "chunkwise" in forms.values() else "scan"
+
+
+def _counts(program: Program, forms: Mapping[str, str], rows: int | None) -> tuple[int, ...]:
+    return (rows,) if rows else (program.wishes.chunks or CHUNKS) if _kind(forms) == "chunkwise" else SCAN_ROWS
+
+
+def _choices(
+    program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int | None,
+    machine: Machine, refused: list[NotBlock],
+) -> list[dict[str, str]]:
+    """The forms that are worth a lowering: with a chunk, the cheapest at each number of rows; and nothing but scans."""
+    linear = [c.states[0] for c in components if c.kind in LINEAR]
+    if len(linear) < 2:
+        return [dict.fromkeys(linear, form) for form in (FORMS if linear else FORMS[1:])]
+    found: list[dict[str, str]] = []
+    scans = False
+    for count in _counts(program, dict.fromkeys(linear, "chunkwise"), rows):
+
+        def price(forward: Mapping[str, Node], count: int = count) -> float:
+            return _time(program, forward, count, machine)
+
+        alone = prices(program, components, ranges, count, price, refused)
+        if not all(alone.values()):
+            break  # more rows would be refused too
+        scans = all("scan" in x for x in alone.values())
+        loss = {name: x["chunkwise"] - x.get("scan", inf) for name, x in alone.items() if "chunkwise" in x}
+        if loss:
+            least = min(loss, key=lambda name: loss[name])
+            forms = {n: "chunkwise" if n in loss and (n == least or not loss[n] > 0) else "scan" for n in linear}
+            found += [forms] if forms not in found else []
+    return [*found, *([dict.fromkeys(linear, "scan")] if scans else [])]
 
 
 def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Machine) -> float:

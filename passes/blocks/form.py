@@ -12,7 +12,8 @@ Needs: classify, ranges. Refuses with `NotBlock` and the reason: then the recurr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from seqc.affine import Affine, NotAffine, Product, affine, common_factors, product
 from seqc.block import VALID, Reason
@@ -45,18 +46,33 @@ class NotBlock(Exception):
         self.why = why
 
 
+@dataclass(frozen=True)
+class Alone:
+    """One component that is lowered alone, with the roots that read it. given: a name for the rows of a node that are a known
+    value, "" where they are not."""
+
+    component: Component
+    roots: Mapping[str, Node]
+    given: Callable[[Node], str]
+
+
 class BlockForm:
-    """Lowers one program to a block of `rows` rows; `forms` says "chunkwise" or "scan" per component."""
+    """Lowers one program to a block of `rows` rows; `forms` says "chunkwise" or "scan" per component.
+
+    alone: the component that is lowered, where the others are left out.
+    """
 
     def __init__(
         self, program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int,
-        forms: Mapping[str, str],
+        forms: Mapping[str, str], alone: Alone | None = None,
     ) -> None:
         self.program = program
         self.ranges = ranges
         self.rows = rows
         self.forms = forms
         self.memo: dict[Node, Node] = {}
+        self.known = alone.given if alone is not None else (lambda n: "")
+        self.atoms = {n: frozenset((n,)) for n in _values(program)}  # see `_below`
         self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
         # the same for coupled states, with the state's number
         self.systems: dict[Node, tuple[System | Turning | Parts, int, bool]] = {}
@@ -65,10 +81,13 @@ class BlockForm:
         self.open: list[Chunk] = []
         self.boundaries: dict[str, Boundary] = {}  # by the state that counts
         self.part: tuple[Node, bool] | None = None  # (rows after a boundary, whether these are lowered now)
-        for c in components:
-            self._component(c)
-        self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
-        self.forward.update({f"{name}.next": self.ends[name] for name in program.states})
+        if alone is None:
+            for c in components:
+                self._component(c)
+            self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
+        else:
+            self.forward = self._alone(components, alone)
+        self.forward.update({f"{name}.next": self.ends[name] for name in program.states if alone is None or name in self.ends})
         self.names = {self.memo[n]: name for n, name in program.definitions.items() if n in self.memo}
         for k in self.open:
             self.names |= {n: name for n, name in k.names.items() if n not in self.names}
@@ -79,6 +98,20 @@ class BlockForm:
         )
 
     # ---- components ----
+
+    def _alone(self, components: tuple[Component, ...], alone: Alone) -> dict[str, Node]:
+        """What reads the one component, on all rows."""
+        for c in components:
+            if c.kind == "counter":  # where a block's boundaries are
+                self._counter(c.states[0], self.program.states[c.states[0]].leaf())
+        self._component(alone.component)
+        out = {}
+        for name, n in alone.roots.items():
+            if alone.given(n):  # the new value of another state: what it is made of reads the component
+                out[name] = node(n.op, *(self.lift(a) for a in n.args), **dict(n.attrs))
+            else:
+                out[name] = self.lift(n)
+        return out
 
     def _component(self, c: Component) -> None:
         name = c.states[0]
@@ -303,6 +336,10 @@ class BlockForm:
             if x in self.memo:
                 stack.pop()
                 continue
+            if name := self.known(x):
+                self.memo[x] = leaf("value", name, (*x.dims, ROW), dtype=x.dtype)
+                stack.pop()
+                continue
             read = self._readout(x)
             if read is not None:
                 self.memo[x] = read
@@ -329,8 +366,8 @@ class BlockForm:
     def _readout(self, x: Node) -> Node | None:
         """x, an innermost sum over chunkwise states, as readouts; None for anything else."""
         every = (*self.chunks, *self.systems)
-        below = set(topological([x])) if every else set()
-        atoms = [a for a in every if a in below]
+        below = self._below(x) if every else frozenset()
+        atoms = [a for a in every if a in below] if below else []
         if not atoms:
             return None
         if x in atoms and self._narrow(x):
@@ -354,6 +391,24 @@ class BlockForm:
         for p in parts[1:]:
             out = out + p
         return out
+
+    def _below(self, x: Node) -> frozenset[Node]:
+        """The nearest values of states at or below a node."""
+        stack = [x]
+        while stack:
+            n = stack.pop()
+            if n in self.atoms:
+                continue
+            if self.known(n):
+                self.atoms[n] = frozenset()
+                continue
+            waiting = [a for a in n.args if a not in self.atoms]
+            if waiting:
+                stack += [n, *waiting]
+                continue
+            below = [self.atoms[a] for a in dict.fromkeys(n.args) if self.atoms[a]]
+            self.atoms[n] = below[0] if len(below) == 1 else frozenset().union(*below)
+        return self.atoms[x]
 
     def _narrow(self, atom: Node) -> bool:
         """Whether a state has none of the dims that its component contracts: then its rows are read as they are."""
@@ -388,3 +443,12 @@ class BlockForm:
                    for t in form.terms):
                 return form
         return None
+
+
+def _values(program: Program) -> list[Node]:
+    """What is read of the states: old values, and new ones (before a boundary replaces them)."""
+    out = []
+    for name, d in program.states.items():
+        hook = hook_of(program, name)
+        out += [d.leaf(), program.updates[name] if hook is None else hook.free]
+    return out

@@ -1,0 +1,92 @@
+"""Which form each of several linear states takes: the search decides them one by one, and finds what trying all would."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from seqc import build
+from seqc.passes.blocks import choose
+from seqc.passes.blocks.choose import EAGER, GPU, Machine
+from seqc.passes.classify import classify
+from seqc.program import Program
+from seqc.ranges import interval_of
+from seqc.two_runs import one_run
+
+ROOT = Path(__file__).parents[2]
+SEVERAL = {  # published recurrences of several linear states -> those that are no chunks on a GPU, and rows of its blocks
+    "aaren": ("c a", 64), "based": ("S0 n0", 16), "gsa": ("", 32), "linear_attention_normalized": ("", 64), "mlstm": ("", 64),
+    "rebased": ("", 16), "rwkv4": ("a b", 64),
+}
+TOGETHER = """spec squared
+dim K, V
+input q[K], k[K], v[V], g in [-inf, 0]
+state P[K, V] = 0, Q[K, V] = 0, n[K] = 0
+P = exp(g) * P[t-1] + k * v
+Q = Q[t-1] + k * v
+n = exp(g) * n[t-1] + k
+output o = sum[K](q * P) / (1 + abs(sum[K](q * n)))
+output e = sum[K](P * Q)
+"""
+
+
+def offers(program: Program, machine: Machine) -> choose.Offers:
+    return choose.block_forms(program, classify(program), interval_of(program), machine=machine)
+
+
+def all_tried(program: Program, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> choose.Offers:
+    """The offers where every form of every component is lowered together with every one of the others."""
+    linear = [c.states[0] for c in classify(program) if c.kind in choose.LINEAR]
+    every = [dict(zip(linear, forms, strict=True)) for forms in product(choose.FORMS, repeat=len(linear))]
+    with monkeypatch.context() as patched:
+        patched.setattr(choose, "_choices", lambda *args: list(every))
+        return offers(program, machine)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_published(name: str) -> None:
+    program = one_run(build.load(ROOT / "specs" / f"{name}.seq"))
+    best = choose.choose_form(program, offers(program, GPU))
+    scans, rows = SEVERAL[name]
+    assert {n for n, form in best.forms.items() if form == "scan"} == set(scans.split())
+    assert best.rows == rows
+
+
+@pytest.mark.parametrize("machine", [GPU, EAGER], ids=lambda m: m.name)
+@pytest.mark.parametrize("text", [ROOT / "specs/mlstm.seq", ROOT / "specs/gsa.seq", TOGETHER], ids=["mlstm", "gsa", "squared"])
+def test_same_as_trying_all(text: str | Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = one_run(build.load(text))
+    found, every = offers(program, machine), all_tried(program, machine, monkeypatch)
+    for form in ("chunkwise", "scan"):
+        times = [min((c.time for c in x.blocks if c.form == form), default=None) for x in (found, every)]
+        assert times[0] == times[1]
+    assert len(found.blocks) < len(every.blocks)
+
+
+def test_product_of_two_states_leaves_one_to_a_scan() -> None:
+    program = build.load(TOGETHER)
+    forms = [dict(c.forms) for c in offers(program, GPU).blocks if c.form == "chunkwise"]
+    assert forms and all("scan" in (f["P"], f["Q"]) for f in forms)
+
+
+def test_lowerings_grow_with_the_number_of_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lowered(count: int) -> int:
+        names = range(count)
+        text = "spec many\ndim D\ninput x[D], g[D] in [-inf, 0]\n"
+        text += "".join(f"state S{i}[D] = 0\nS{i} = exp(g) * S{i}[t-1] + x\n" for i in names)
+        program = build.load(text + "output o = " + " + ".join(f"S{i}" for i in names) + "\n")
+        calls = 0
+
+        class Counted(choose.BlockForm):
+            def __init__(self, *args: object) -> None:
+                nonlocal calls
+                calls += 1
+                super().__init__(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("seqc.passes.blocks.alone.BlockForm", Counted)
+        offers(program, GPU)
+        return calls
+
+    assert lowered(16) <= 2.5 * lowered(8)
