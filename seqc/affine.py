@@ -20,6 +20,7 @@ from seqc.ops.elementwise import where
 
 Product = tuple[Node, ...]
 LINEAR = frozenset(("add", "sub", "neg", "mul", "div", "where", "sum", "expand", "rename", "take"))  # in one value
+MOST = 4096  # products and terms of an affine form: put into each other, steps within a step double them each time
 WORDS = {"amax": "max", "surrogate": "withgrad"}  # operators that a spec calls otherwise
 
 
@@ -87,7 +88,9 @@ def affine(n: Node, states: Sequence[Node]) -> Affine:
             continue
         stack.pop()
         if x in active and x not in done:
-            done[x] = _rule(x, active, form)
+            done[x] = made = _rule(x, active, form)
+            if len(made.terms) + len(made.rest) > MOST:
+                raise NotAffine(x, f"written out, its linear form has more than {MOST} products")
     return form(n)
 
 
@@ -227,8 +230,12 @@ def _apart(term: Term, dims: set[str]) -> Term:
 
 
 def _called(term: Term, old: str, new: str, at: Node) -> Term:
-    """The term with its dim `old` called `new`."""
-    if old in term.state.dims:
+    """The term with its dim `old` called `new`. A dim that the state is summed over inside keeps its name there."""
+    if old in term.over:  # what is renamed is the outer factors' own
+        term = _apart(term, {new})
+        return replace(term, outer=tuple(renamed(f, old, new) for f in term.outer))
+    captured = new in term.over and any(old in f.dims for f in term.inner)
+    if old in term.state.dims or (captured and new in term.state.dims):
         raise NotAffine(at, "the state is mixed along a dim by a matrix")
     term = _apart(term, {old, new})
     outer, inner = (tuple(renamed(f, old, new) for f in p) for p in (term.outer, term.inner))
