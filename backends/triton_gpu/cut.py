@@ -130,8 +130,9 @@ class _Cutter:
     def leaf(self, n: Node, at: At) -> Node:
         kind, name = n.text("kind"), n.text("name")
         axes = n.names("shape")
-        key, dot, rest = name.partition(".") if kind == "cot" else (name, "", "")
-        called = self.tensor(key, self.declared(kind, key, bool(dot)), at) + dot + rest
+        carried = kind == "cot" and name not in self.block.program.output_decls
+        key = name.removesuffix(".next") if carried else name
+        called = self.tensor(key, self.declared(kind, key, carried), at) + (".next" if carried else "")
         return leaf(kind, called, [self.dim(d, at) for d in axes], n.number("offset"), n.dtype)
 
     def declared(self, kind: str, name: str, carried: bool) -> tuple[str, ...]:
@@ -161,11 +162,11 @@ class _Cutter:
     def named(self, key: str) -> tuple[str, str]:
         """A root's tensor, and what stands behind its name: `d.q@2` is (q, @2), `S.next` (S, .next)."""
         bare = key.removeprefix("d.")
-        for mark in ("@", ".next", ".prev"):
-            if mark in bare:
-                at = bare.index("@") if mark == "@" else len(bare) - len(mark)
-                return bare[:at], bare[at:]
-        return bare, ""
+        for mark in (".next", ".prev"):
+            if bare.endswith(mark):
+                return bare.removesuffix(mark), mark
+        name, at, offset = bare.partition("@")
+        return name, at + offset
 
     def cut_program(self) -> Program:
         """The program with a declaration for each piece."""
