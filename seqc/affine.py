@@ -19,7 +19,7 @@ from seqc.graph import Node, const, depends, node, renamed, topological, total
 from seqc.ops.elementwise import where
 
 Product = tuple[Node, ...]
-LINEAR = frozenset(("add", "sub", "neg", "mul", "div", "where", "sum", "expand", "rename", "take"))  # in one value
+LINEAR = frozenset(("add", "sub", "neg", "mul", "div", "where", "sum", "expand", "rename", "take", "shift"))  # in one value
 MOST = 4096  # products and terms of an affine form: put into each other, steps within a step double them each time
 WORDS = {"amax": "max", "surrogate": "withgrad"}  # operators that a spec calls otherwise
 
@@ -202,6 +202,8 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
         inner, old, new = form(x.args[0]), x.text("old"), x.text("new")
         terms = tuple(_called(t, old, new, x) for t in inner.terms)
         return Affine(terms, tuple(tuple(renamed(f, old, new) for f in p) for p in inner.rest))
+    if x.op == "shift":
+        raise NotAffine(x, "values that depend on the state are moved along a dim")
     raise NotAffine(x, "one position of a dim is read of a value that depends on the state")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from seqc import syntax
 from seqc.build_every import hooks
 from seqc.build_expr import Elaborator
+from seqc.build_lines import APART
 from seqc.build_names import axes
 from seqc.build_scope import Scope, gather, plain
 from seqc.build_value import Value, part_names, shown
@@ -35,12 +36,18 @@ def load(path_or_text: str | Path) -> Program:
     return build(parsed.spec, parsed.found, parsed.lost)
 
 
-def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset[str] = frozenset()) -> Program:
-    """The program of a tree. `found`: mistakes that parsing has left; `lost`: words of the lines that it gave up."""
+def build(
+    spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset[str] = frozenset(),
+    lines: Mapping[str, int] | None = None,
+) -> Program:
+    """The program of a tree. `found`: mistakes that parsing has left; `lost`: words of the lines that it gave up.
+
+    lines: names whose lags are one state, with the longest; None where that must be found first.
+    """
     scope = gather(spec, lost)
     scope.found.extend(found)
     title = _title(scope, spec)
-    work = Elaborator(scope)
+    work = Elaborator(scope, lines or {})
     for name in scope.consts:
         work.constant(name)
     for name in _ordered(scope):
@@ -60,6 +67,9 @@ def build(spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset
     said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
     refuse_the_rest(scope, spec)
     raise_if_any(scope.found)
+    long = {name: lag for name, lag in work.deepest.items() if lag > APART}
+    if long and lines is None:
+        return build(spec, found, lost, long)
     for name in work.deepest:
         for decl, newest in work.hidden(name, states):
             states[decl.name], updates[decl.name] = decl, newest

@@ -2,7 +2,8 @@
 
 In: a scope. Out: `Value`s, cached by name; cycles inside one step are reported. Every state leaf that is made stands
 for one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]` of a definition becomes the state
-`a.lag1`, zero before the first step. Expressions are elaborated by the class that derives from this one.
+`a.lag1`, zero before the first step. A name that is read more than APART steps back has all of these values in one state,
+`y.lags`, the oldest first (`seqc.build_lines`). Expressions are elaborated by the class that derives from this one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from seqc.build_calls import FUNCTIONS, NOT_LOWERED
+from seqc.build_lines import line
 from seqc.build_scope import Scope
 from seqc.build_value import Orders, Value, part_names, real, shown, within
 from seqc.diagnostics import Label, Span, listing
@@ -50,8 +52,10 @@ def _of(nodes: Sequence[Node], order: tuple[str, ...], written: Orders) -> Value
 class Names(ABC):
     """Values of names. Subclasses say how an expression is elaborated."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, lines: Mapping[str, int]) -> None:
+        """lines: of each name whose lags are one state, the longest."""
         self.scope = scope
+        self.lines = {word: line(scope, word, deepest) for word, deepest in lines.items()}
         self.spans: dict[Node, Span] = {}
         self.definitions: dict[Node, str] = {}
         self.deepest: dict[str, int] = {}  # name -> the longest lag that is read through extra states
@@ -245,7 +249,7 @@ class Names(ABC):
     def _past(self, name: Name, lag: int, e: Expr) -> Value | None:
         word = name.id
         if lag > MAX_STATES:
-            cause = f"each step back is a state of its own; at most {MAX_STATES} are kept (inputs may go further back)"
+            cause = f"every value in between is kept; at most {MAX_STATES} are (inputs may go further back)"
             self.scope.refuse("too-large", f"`{word}` is read {lag} steps back", e.span, cause)
             return None
         state, now = self.scope.states.get(word), None
@@ -272,6 +276,8 @@ class Names(ABC):
         self.deepest[word] = max(lag, self.deepest.get(word, 0))
         is_complex = now is not None and now.imag is not None if state is None else state.is_complex
         names = part_names(word, is_complex)
+        if word in self.lines:
+            return _of([self.lines[word].at(name, order, lag) for name in names], order, written)
         return _of([leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names], order, written)
 
     def _needs_state(self, word: str, e: Expr) -> Value | None:
@@ -306,6 +312,9 @@ class Names(ABC):
         out: list[tuple[TensorDecl, Node]] = []
         for name, newest in zip(part_names(word, now.imag is not None), real(now).parts, strict=True):
             init = states[name].init if state is not None else const(0.0)
+            if word in self.lines:
+                out.append(self.lines[word].state(name, now.order, newest, init))
+                continue
             for lag in range(first, self.deepest[word] + 1):
                 decl = TensorDecl(f"{name}.lag{lag}", "state", now.order, range=ANY, init=init, hidden=True)
                 out.append((decl, newest))

@@ -73,10 +73,21 @@ def notes(program: Program) -> dict[str, str]:
         program = one
     for s in program.states:
         base, lagged, lag = s.partition(".lag")
-        if lagged:
+        if lag == "s":
+            longest, shortest = _line(program, s)
+            found[f"{safe_name(s)}_0"] = f"`{base}[t-{longest}]` to `{base}[t-{shortest}]` at the first step, the oldest first"
+            found[f"{safe_name(s)}_T"] = f"`{base}[t-{longest}]` to `{base}[t-{shortest}]` at the step after the last"
+        elif lagged:
             found[f"{safe_name(s)}_0"] = f"`{base}[t-{lag}]` at the first step"
             found[f"{safe_name(s)}_T"] = f"`{base}[t-{lag}]` at the step after the last"
     return found
+
+
+def _line(program: Program, state: str) -> tuple[int, int]:
+    """The longest and the shortest lag that a delay line holds."""
+    length = program.dims[program.states[state].dims[0]].choices[0]
+    shortest = 2 if state.removesuffix(".lags") in program.states else 1
+    return length + shortest - 1, shortest
 
 
 def _dims(decl: TensorDecl) -> tuple[str, ...]:

@@ -166,9 +166,9 @@ def _assigned(
                 lowered = BlockForm(program, components, ranges, count, forms)
             except NotBlock as stop:
                 refused.append(stop)
-                other = {**forms, first[stop.state]: "scan"}
-                if forms.get(first[stop.state]) == "chunkwise" and other not in choices:
-                    choices.append(other)
+                changed = {**forms, first[stop.state]: "scan"}
+                if forms.get(first[stop.state]) == "chunkwise" and changed not in choices:
+                    choices.append(changed)
                 break
             forward, names = simplify_named(lowered.forward, lowered.names)
             time = _time(program, forward, count, machine)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from seqc.affine import Affine, NotAffine, Product, affine, common_factors, product
 from seqc.block import VALID, Reason
 from seqc.component import Component
-from seqc.graph import ROW, Node, const, leaf, node, topological
+from seqc.graph import ROW, Node, const, leaf, node
 from seqc.hook import Hook, counters, hook_of
 from seqc.intervals import Interval
 from seqc.maximum import running_maximum
