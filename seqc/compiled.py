@@ -125,7 +125,7 @@ def _part(
                 raise Unsupported(Diagnostic("no-native-form", message, help=help, kind="unsupported"))
             block = lower(program, "step")
             with blamed("the native CPU backend"):
-                return block, native_cpu.emit(block)
+                return block, native_cpu.emit(block, options.backend == "cpu")
     raise SeqcBug("the driver", f"no backend makes the part {part}")
 
 

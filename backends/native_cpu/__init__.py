@@ -22,12 +22,16 @@ from seqc.emit.signature import Kernels
 _RULE = "# ---- copied into emitted files from here on ----\n"
 
 
-def emit(block: Block) -> Kernels:
-    """The CPU part of an emitted file. Raises Unsupported where the block has no loop form."""
+def emit(block: Block, alone: bool = True) -> Kernels:
+    """The CPU part of an emitted file. Raises Unsupported where the block has no loop form.
+
+    alone: whether the caller has asked for this backend and no other: what cannot be built or loaded is then an error; else
+    the file says so once, and takes the plain torch form.
+    """
     source = native_source(block)
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
     constant = f'_NATIVE_SOURCE = r"""{_constant(source)}"""'
-    text = "\n\n\n".join([build, constant, launch_text(source)]) + "\n"
+    text = "\n\n\n".join([build, constant, launch_text(source, alone)]) + "\n"
     return Kernels(text, saved(source), infer=True, float64=True, packs=True)
 
 
@@ -43,7 +47,7 @@ def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
         message = f"a library is built for certain sizes, and there are none for {', '.join(missing)}"
         raise refused("native-prebuild", message, help)
     if loader._native_compiler() is None:
-        raise refused("native-prebuild", "there is no C++ compiler to build ahead with", "install one, or set CXX")
+        raise refused("native-prebuild", loader._native_search()[2], "a library is built ahead by a C++ compiler")
     defines = {**{f"SEQC_{ident(d)}": str(sizes[d]) for d in source.dims}, "SEQC_REAL": "float"}
     folder = file.with_suffix(".native")
     folder.mkdir(exist_ok=True)

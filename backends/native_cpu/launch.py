@@ -55,18 +55,32 @@ def _native_new(library, like, *shape):
     made = like.new_empty(0).set_(whole.untyped_storage(), -(whole.data_ptr() // size) % page, shape)
     library.seqc_large_pages(made.data_ptr(), made.nbytes)
     return made
+'''
+
+READY = {
+    True: '''
+def _native_ready(dtype, *sizes):
+    """Whether native code runs with dims of these sizes: not where one is 0. What cannot be built or loaded is an error."""
+    return 0 not in sizes
+''',
+    False: '''
+def _native_ready(dtype, *sizes):
+    """Whether native code runs with dims of these sizes: not where one is 0, nor where it cannot be built or loaded."""
+    return not all(type(size) is int for size in sizes) or _native_usable(dtype, *sizes)  # open in a trace: known at the call
 
 
 @_functools.cache
-def _native_found(dtype, *sizes):
-    """Whether kernels for dims of these sizes were built ahead, where there is no compiler to build them now."""
-    found = _native_prebuilt(_NATIVE_SOURCE, _native_defines(dtype, *sizes)) is not None
-    if not found:
+def _native_usable(dtype, *sizes):
+    """The same, tried once; told where it fails."""
+    try:
+        return 0 not in sizes and _native_kernel(dtype, *sizes) is not None
+    except (RuntimeError, OSError, AttributeError) as problem:
         words = ", ".join(f"{name}={size}" for name, size in zip(_NATIVE_DIMS, sizes, strict=True))
-        _native_tell(f"no C++ compiler found (set CXX), and nothing built ahead for {words} in {dtype}: "
-                     "CPU tensors take the plain torch form")
-    return found
-'''
+        _native_tell(f"no native kernels for {words or 'this spec'} in {dtype}: CPU tensors take the plain torch form, "
+                     f"for {problem}")
+        return False
+''',
+}
 
 ADDED = '''
 def _native_added(x, count):
@@ -83,8 +97,8 @@ def saved(source: NativeSource) -> tuple[Saved, ...]:
     return tuple(Saved(safe_name(a.name), tuple(_shape(plan, a)), packed=tuple(_shape(plan, a, True))) for a in kept)
 
 
-def launch_text(source: NativeSource) -> str:
-    """The functions of the emitted file, without the loader and the C++ text."""
+def launch_text(source: NativeSource, alone: bool) -> str:
+    """The functions of the emitted file, without the loader and the C++ text. alone: see `emit`."""
     functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
     run = RUN.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
     names = f'_NATIVE_DIMS = "{" ".join(_macro(d) for d in source.dims)}".split()'
@@ -92,7 +106,7 @@ def launch_text(source: NativeSource) -> str:
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_shifted": shifted_text("_native_shifted")}
     helpers = [helper for name, helper in known.items() if f"{name}(" in text]
-    return "\n\n\n".join([names, *(part.strip("\n") for part in (run, *helpers)), *parts])
+    return "\n\n\n".join([names, *(part.strip("\n") for part in (run, READY[alone], *helpers)), *parts])
 
 
 def _extent(plan: Plan, axis: str) -> str:
@@ -177,10 +191,8 @@ def _ready(source: NativeSource) -> str:
     return "\n".join([
         lay("def _ready_cpu(", arguments, "):"),
         docstring(["Whether native code can run on these: built now, or built ahead for their sizes."], 4),
-        "    if _native_compiler() is not None:",
-        "        return True",
         lay("double = torch.float64 in (", [f"{x}.dtype" for x in arguments], ")", 4),
-        lay("return _native_found(", ["torch.float64 if double else torch.float32", *sizes], ")", 4),
+        lay("return _native_ready(", ["torch.float64 if double else torch.float32", *sizes], ")", 4),
     ])
 
 

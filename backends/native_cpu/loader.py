@@ -5,8 +5,9 @@ the first rule is copied into emitted files, so every name in it begins with `_n
 A library's name is a digest of all that it depends on: text, definitions, flags, the compiler's version, the processor.
 It is built in a folder of its own and renamed when it is complete, under a lock: processes may build the same one at
 once, and an interrupted build leaves nothing that could be loaded. Beside it lies its note, which holds its checksum: what
-a full disk or a crash has cut short is built again. A text that does not compile is an error, never a reason for
-another path.
+a full disk or a crash has cut short is built again. A library is code that runs: the cache is a folder that belongs to
+the user and that nobody else may write, or it is not read at all; no link in it is followed (`SECURITY.md`).
+A text that does not compile, and a compiler that does not end, are errors; `_ready_cpu` decides what follows from them.
 """
 
 from __future__ import annotations
@@ -18,41 +19,87 @@ import ctypes as _ctypes
 import functools as _functools
 import hashlib as _hashlib
 import json as _json
-import logging as _logging
 import os as _os
 import platform as _platform
+import shlex as _shlex
 import shutil as _shutil
+import signal as _signal
+import stat as _stat
 import struct as _struct
 import subprocess as _subprocess
 import tempfile as _tempfile
 import threading as _threading
 import time as _time
+import warnings as _warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
 
 # Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
 NATIVE_CACHE: str | None = None
+# How long a call of the compiler may take, in seconds; and its answer to `--version`.
+NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
 
 _native_lock = _threading.Lock()
 _native_loaded: dict[str, _ctypes.CDLL] = {}
 
 
+def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
+    """Run a program: (exit status, stdout, stderr). RuntimeError if it takes longer: it is stopped, with all that it began."""
+    group = 0 if _os.name == "posix" else None
+    with _subprocess.Popen(words, stdin=_subprocess.DEVNULL, stdout=_subprocess.PIPE, stderr=_subprocess.PIPE, text=True,
+                           errors="replace", process_group=group) as running:
+        try:
+            out, err = running.communicate(timeout=seconds)
+        except BaseException as problem:
+            with _contextlib.suppress(ProcessLookupError):
+                running.kill() if group is None else _os.killpg(running.pid, _signal.SIGKILL)
+            if isinstance(problem, _subprocess.TimeoutExpired):
+                raise RuntimeError(f"`{_shlex.join(words)}` did not end within {seconds:g} seconds") from None
+            raise
+    return running.returncode, out, err
+
+
 @_functools.cache
-def _native_compiler() -> tuple[str, str] | None:
-    """The C++ compiler and what it says of itself: $CXX, else c++, g++ or clang++; None if there is none."""
-    for word in (_os.environ.get("CXX"), "c++", "g++", "clang++"):
-        path = _shutil.which(word) if word else None
-        if path:
-            told = _subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-            return path, told.stdout
-    return None
+def _native_search() -> tuple[tuple[str, ...], str, str]:
+    """(the words that call the C++ compiler, what it says of itself, why there is none: "" if there is one).
+
+    $CXX may hold flags, and a program that calls the compiler (`ccache g++ -O2`); if it is set, nothing else is tried.
+    """
+    wish = _os.environ.get("CXX", "").strip()
+    if not wish:
+        path = next(filter(None, map(_shutil.which, ("c++", "g++", "clang++"))), None)
+        if path is None:
+            return (), "", "no C++ compiler found: install one or set CXX"
+        words: tuple[str, ...] = (path,)
+    else:
+        try:
+            words = (wish,) if _shutil.which(wish) else tuple(_shlex.split(wish))
+        except ValueError as problem:
+            return (), "", f"CXX is `{wish}`, which is no command: {problem}"
+        path = _shutil.which(words[0]) if words else None
+        if path is None:
+            return (), "", f"CXX is `{wish}`, and there is no program `{words[0] if words else wish}`"
+        words = (path, *words[1:])
+    try:
+        status, told, err = _native_command([*words, "--version"], NATIVE_ANSWER)
+    except (OSError, RuntimeError) as problem:
+        return (), "", f"the C++ compiler cannot be used: {problem}"
+    if status:
+        return (), "", f"the C++ compiler cannot be used: `{_shlex.join([*words, '--version'])}` failed\n{err[:1000]}"
+    return words, told, ""
+
+
+def _native_compiler() -> tuple[tuple[str, ...], str] | None:
+    """The words that call the C++ compiler, and what it says of itself; None if there is none."""
+    words, told, problem = _native_search()
+    return None if problem else (words, told)
 
 
 @_functools.cache
 def _native_tell(words: str) -> None:
-    """Log a warning, once."""
-    _logging.getLogger("seqc").warning(words)
+    """Warn, once."""
+    _warnings.warn(words, stacklevel=2)
 
 
 @_functools.cache
@@ -101,14 +148,40 @@ def _native_cache() -> _Path | None:
         return None
 
 
-def _native_writable(cache: _Path | None) -> _Path:
-    """The folder to build in: the cache, or a temporary one that ends with the process if the cache cannot be written."""
-    if cache is not None:
-        with _contextlib.suppress(OSError):
-            cache.mkdir(parents=True, exist_ok=True)
-        if _os.access(cache, _os.W_OK | _os.X_OK):
-            return cache
-    _native_tell(f"cannot write {cache or 'a home folder'}: native kernels are built for this process only")
+def _native_distrust(path: _Path, folder: bool) -> str:
+    """Why what lies here must not be loaded; "" if it belongs to this user and nobody else may write it."""
+    if _os.name != "posix":
+        return ""
+    found = path.lstat()
+    if not (_stat.S_ISDIR if folder else _stat.S_ISREG)(found.st_mode):
+        return f"it is {'a link' if _stat.S_ISLNK(found.st_mode) else 'no folder' if folder else 'no file'}"
+    if found.st_uid != _os.geteuid():
+        return f"it belongs to another user ({found.st_uid})"
+    if found.st_mode & 0o022:
+        return f"others may write it (its mode is {_stat.S_IMODE(found.st_mode):o})"
+    own = path.parent.resolve()
+    for above in (own, *own.parents) if folder else ():
+        mode = above.stat().st_mode
+        if mode & 0o002 and not mode & _stat.S_ISVTX:
+            return f"others may replace it (the mode of {above} is {_stat.S_IMODE(mode):o})"
+    return ""
+
+
+def _native_trusted(cache: _Path | None) -> _Path:
+    """The folder to read and to build in: the cache, made if it is not there, or a temporary one if it cannot be used."""
+    if cache is None:
+        _native_tell("there is no home folder for a cache: native kernels are built for this process only")
+        return _native_private()
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with _contextlib.suppress(FileExistsError):
+            cache.mkdir(mode=0o700)
+        problem = _native_distrust(cache, folder=True)
+    except OSError as error:
+        problem = f"{error.strerror}"
+    if not problem:
+        return cache
+    _native_tell(f"the cache {cache} is not used, for {problem}: native kernels are built for this process only")
     return _native_private()
 
 
@@ -122,7 +195,7 @@ def _native_private() -> _Path:
 @_contextlib.contextmanager
 def _native_alone(path: _Path) -> Iterator[None]:
     """Hold a lock between processes; it ends with the process that holds it."""
-    with open(path, "w") as file:
+    with open(_os.open(path, _os.O_RDWR | _os.O_CREAT | getattr(_os, "O_NOFOLLOW", 0), 0o600), "w") as file:
         if _os.name == "posix":
             import fcntl
 
@@ -142,9 +215,11 @@ def _native_sum(library: _Path) -> str:
     return _hashlib.sha256(library.read_bytes()).hexdigest()
 
 
-def _native_note(library: _Path) -> dict[str, Any] | None:
-    """What is noted of a library; None if it is not there, or not whole."""
+def _native_note(library: _Path, own: bool = True) -> dict[str, Any] | None:
+    """What is noted of a library; None if it is not there, or not whole, or (own) not this user's alone."""
     try:
+        if own and any(_native_distrust(path, folder=False) for path in (library, library.with_suffix(".json"))):
+            return None
         note = _json.loads(library.with_suffix(".json").read_text())
         return note if note["sum"] == _native_sum(library) else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -153,16 +228,19 @@ def _native_note(library: _Path) -> dict[str, Any] | None:
 
 def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
     """The library's file, built if it is not in the cache. RuntimeError with the compiler's words if it does not compile."""
-    compiler = _native_compiler()
-    if compiler is None:
-        raise RuntimeError("no C++ compiler found: install one or set CXX")
+    words, told, problem = _native_search()
+    if problem:
+        raise RuntimeError(problem)
     flags, link = _native_flags()
-    parts = (text, *_native_macros(defines), *flags, *link, compiler[1], _native_processor())
+    parts = (text, *_native_macros(defines), *words[1:], *flags, *link, told, _native_processor())
     name = f"{_native_digest(*parts)}.so"
     cache = _native_cache()
-    if cache is not None and _native_note(cache / name) is not None:
-        return cache / name
-    folder = _native_writable(cache)
+    folder = _native_trusted(cache)
+    if _native_note(folder / name) is not None:
+        return folder / name
+    if not _os.access(folder, _os.W_OK | _os.X_OK):
+        _native_tell(f"cannot write {cache}: native kernels are built for this process only")
+        folder = _native_private()
     with _native_alone(folder / f"{name}.lock"):
         if _native_note(folder / name) is None:
             _native_make(text, defines, link, folder / name, {})
@@ -178,13 +256,15 @@ def _native_make(text: str, defines: Mapping[str, str], link: Sequence[str], tar
         source, part, built, told = (_Path(folder, f"kernel.{end}") for end in ("cpp", "o", "so", "json"))
         source.write_text(text)
         for command in (
-            [compiler[0], *_native_flags()[0], *_native_macros(defines), "-c", str(source), "-o", str(part)],
-            [compiler[0], *link, str(part), "-o", str(built)],
+            [*compiler[0], *_native_flags()[0], *_native_macros(defines), "-c", str(source), "-o", str(part)],
+            [*compiler[0], *link, str(part), "-o", str(built)],
         ):
-            done = _subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"the kernel does not compile: {' '.join(command)}\n{done.stderr[:4000]}")
+            status, _, err = _native_command(command, NATIVE_SECONDS)
+            if status or not _Path(command[-1]).is_file():
+                raise RuntimeError(f"the kernel does not compile: {_shlex.join(command)}\n{err[:4000]}")
+        built.chmod(0o755)
         told.write_text(_json.dumps({**note, "sum": _native_sum(built)}, indent=1))
+        told.chmod(0o644)
         _os.replace(built, target)
         _os.replace(told, target.with_suffix(".json"))
 
@@ -207,8 +287,15 @@ def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
     key = _native_digest(text, *_native_macros(defines))
     with _native_lock:
         if key not in _native_loaded:
-            path = _native_prebuilt(text, defines) or _native_build(text, defines)
-            _native_loaded[key] = _ctypes.CDLL(str(path))
+            ahead = _native_prebuilt(text, defines)
+            path = ahead or _native_build(text, defines)
+            try:
+                _native_loaded[key] = _ctypes.CDLL(str(path))
+            except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
+                if ahead:
+                    raise
+                path.unlink()
+                _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
         return _native_loaded[key]
 
 
@@ -250,7 +337,7 @@ def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
     It lies beside this file, in the folder `NAME.native`.
     """
     path = _native_ahead(_Path(__file__).with_suffix(".native"), text, defines)
-    note = _native_note(path)
+    note = _native_note(path, own=False)
     if note is None:
         if path.exists():
             _native_tell(f"{path} is damaged and not used")

@@ -128,5 +128,5 @@ def _call(*words: str, parse: bool = True) -> subprocess.CompletedProcess[str]:
     compiler = loader._native_compiler()
     assert compiler is not None, "no C++ compiler"
     kept = [f for f in loader._native_flags()[0] if not f.startswith(("-O", "-DSEQC_L1"))]
-    command = [compiler[0], *kept, *(["-fsyntax-only"] if parse else []), *words]
+    command = [*compiler[0], *kept, *(["-fsyntax-only"] if parse else []), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)

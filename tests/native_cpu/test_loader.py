@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,14 @@ print(loader._native_library(sys.argv[2], {"SEQC_MORE": "1"}).add(2, 3))
 """
 
 pytestmark = pytest.mark.skipif(loader._native_compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> Iterator[None]:
+    """What a process remembers of its compiler is of each test alone."""
+    loader._native_search.cache_clear()
+    yield
+    loader._native_search.cache_clear()
 
 
 @pytest.fixture
@@ -106,23 +114,25 @@ def test_a_library_that_is_not_whole_is_built_again(cache: Path, damage: str) ->
 
 
 def test_a_cache_that_cannot_be_written(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it holds is used; what it lacks is built for this process alone."""
     held = loader._native_build(ADD, {"SEQC_MORE": "6"})
     monkeypatch.setattr(loader._os, "access", lambda *_: False)
     loader._native_tell.cache_clear()
     assert loader._native_build(ADD, {"SEQC_MORE": "6"}) == held
-    with caplog.at_level(logging.WARNING, logger="seqc"):
+    with pytest.warns(UserWarning, match=f"cannot write {cache}: native kernels are built for this process only") as told:
         other = loader._native_build(ADD, {"SEQC_MORE": "7"})
+        assert loader._native_build(ADD, {"SEQC_MORE": "7"}) == other
     assert other.parent != cache and ctypes.CDLL(str(other)).add(1, 1) == 9
-    assert [r.message for r in caplog.records] == [f"cannot write {cache}: native kernels are built for this process only"]
+    assert len(told) == 1
 
 
 def test_a_file_where_the_cache_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(loader, "NATIVE_CACHE", str(tmp_path / "file" / "seqc"))
-    assert loader._native_build(ADD, {"SEQC_MORE": "8"}).parent == loader._native_private()
+    with pytest.warns(UserWarning, match="is not used, for File exists"):
+        assert loader._native_build(ADD, {"SEQC_MORE": "8"}).parent == loader._native_private()
 
 
 def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +142,9 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(loader._Path, "home", homeless)
     assert loader._native_cache() is None
-    assert loader._native_build(ADD, {"SEQC_MORE": "9"}).parent == loader._native_private()
+    loader._native_tell.cache_clear()
+    with pytest.warns(UserWarning, match="there is no home folder"):
+        assert loader._native_build(ADD, {"SEQC_MORE": "9"}).parent == loader._native_private()
 
 
 def test_a_text_that_does_not_compile_is_an_error(cache: Path) -> None:
@@ -143,10 +155,105 @@ def test_a_text_that_does_not_compile_is_an_error(cache: Path) -> None:
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader._shutil, "which", lambda _: None)
-    loader._native_compiler.cache_clear()
-    try:
-        assert loader._native_compiler() is None
-        with pytest.raises(RuntimeError, match="set CXX"):
-            loader._native_build(ADD, {})
-    finally:
-        loader._native_compiler.cache_clear()
+    assert loader._native_compiler() is None
+    with pytest.raises(RuntimeError, match="set CXX"):
+        loader._native_build(ADD, {})
+
+
+@pytest.mark.parametrize(("wish", "problem"), [
+    ("no-such-compiler -O2", "CXX is `no-such-compiler -O2`, and there is no program `no-such-compiler`"),
+    ("c++ 'a", "which is no command"),
+    ("false", "`.*false --version` failed"),
+])
+def test_a_wish_that_cannot_be_met(wish: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", wish)
+    assert loader._native_compiler() is None
+    with pytest.raises(RuntimeError, match=problem):
+        loader._native_build(ADD, {})
+
+
+def test_flags_and_a_wrapper(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler with flags, behind a program that calls it, in a folder whose name has a space."""
+    usual = loader._native_build(ADD, {"SEQC_MORE": "10"})
+    wrapper = cache / "a wrapper"
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {cache}/calls\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", f"'{wrapper}' c++ -DSEQC_MORE=11")
+    loader._native_search.cache_clear()
+    assert loader._native_build(ADD, {}) != usual
+    assert loader._native_library(ADD, {}).add(0, 0) == 11
+    assert "c++ -DSEQC_MORE=11 -std=c++17" in (cache / "calls").read_text()
+    plain = cache / "plain"
+    plain.symlink_to(wrapper)
+    monkeypatch.setenv("CXX", str(wrapper))
+    loader._native_search.cache_clear()
+    assert loader._native_search()[2].startswith("the C++ compiler cannot be used")  # it is one word: a path with a space
+
+
+@pytest.mark.parametrize("mark", ["--version", "-c"])
+def test_a_compiler_that_hangs(cache: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    """It is stopped with the programs that it has started, and the error says how long it was waited for."""
+    slow = cache / "slow"
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *{mark}*) sleep 61.7;; esac\nexec c++ "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setattr(loader, "NATIVE_ANSWER" if mark == "--version" else "NATIVE_SECONDS", 1.0)
+    loader._native_search.cache_clear()
+    with pytest.raises(RuntimeError, match="did not end within 1 seconds"):
+        loader._native_build(ADD, {"SEQC_MORE": "12"})
+    running = subprocess.run(["ps", "-A", "-o", "args"], capture_output=True, text=True).stdout
+    assert "sleep 61.7" not in running
+    assert not list(cache.glob("build-*"))
+
+
+@pytest.mark.parametrize("fault", ["mode 777", "mode 775", "a link", "another's", "a folder above"])
+def test_a_cache_that_others_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """It is neither read nor written; it is told once, and what is built lies in a folder of this process."""
+    cache = tmp_path / "above" / "seqc"
+    cache.mkdir(parents=True, mode=0o700)
+    monkeypatch.setattr(loader, "NATIVE_CACHE", str(cache))
+    held = loader._native_build(ADD, {"SEQC_MORE": "13"})
+    if fault.startswith("mode"):
+        cache.chmod(int(fault.split()[1], 8))
+    elif fault == "a link":
+        cache.rename(tmp_path / "elsewhere")
+        cache.symlink_to(tmp_path / "elsewhere")
+    elif fault == "another's":
+        monkeypatch.setattr(loader._os, "geteuid", lambda: os.getuid() + 1)
+    else:
+        cache.parent.chmod(0o777)
+    before = sorted(cache.iterdir())
+    loader._native_tell.cache_clear()
+    with pytest.warns(UserWarning, match=f"the cache {cache} is not used, for (it|others) .*: native kernels are") as told:
+        made = loader._native_build(ADD, {"SEQC_MORE": "13"})
+        loader._native_build(ADD, {"SEQC_MORE": "13"})
+    assert made.name == held.name and made.parent != cache and ctypes.CDLL(str(made)).add(1, 1) == 15
+    assert len(told) == 1 and sorted(cache.iterdir()) == before
+
+
+@pytest.mark.parametrize("fault", ["link", "writable", "no library"])
+def test_a_library_that_others_may_write_is_built_again(cache: Path, tmp_path: Path, fault: str) -> None:
+    held = loader._native_build(ADD, {"SEQC_MORE": "14"})
+    if fault == "link":
+        held.rename(tmp_path / "elsewhere.so")
+        held.symlink_to(tmp_path / "elsewhere.so")
+    elif fault == "writable":
+        held.chmod(0o777)
+    else:  # whole by its note, but nothing that can be loaded
+        held.write_bytes(b"no library")
+        held.with_suffix(".json").write_text(loader._json.dumps({"sum": loader._native_sum(held)}))
+    loader._native_loaded.clear()
+    assert loader._native_library(ADD, {"SEQC_MORE": "14"}).add(1, 1) == 16
+    assert not held.is_symlink() and not loader._native_distrust(held, folder=False)
+
+
+def test_a_lock_that_is_a_link_is_not_followed(cache: Path) -> None:
+    victim = cache / "victim"
+    victim.write_text("kept")
+    name = loader._native_build(ADD, {"SEQC_MORE": "15"})
+    name.unlink()
+    name.with_suffix(".so.lock").unlink()
+    name.with_suffix(".so.lock").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        loader._native_build(ADD, {"SEQC_MORE": "15"})
+    assert victim.read_text() == "kept"

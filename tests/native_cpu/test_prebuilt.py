@@ -16,8 +16,8 @@ from seqc.backends.native_cpu import loader
 ROOT = Path(__file__).parents[2]
 SIZES = "H=2,K=5,V=3"
 PROGRAM = """
-import importlib.util, logging, sys, torch
-logging.basicConfig(format="%(message)s", stream=sys.stdout)
+import importlib.util, sys, torch, warnings
+warnings.showwarning = lambda message, *_: print(message)
 spec = importlib.util.spec_from_file_location("made", sys.argv[1])
 made = importlib.util.module_from_spec(spec)
 sys.modules["made"] = made
@@ -45,9 +45,13 @@ pytestmark = pytest.mark.skipif(loader._native_compiler() is None, reason="no C+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A file with a library for SIZES beside it."""
+    return made(tmp_path, "auto")
+
+
+def made(tmp_path: Path, backend: str) -> Path:
     path = tmp_path / "made.py"
     spec = str(ROOT / "specs" / "gla.seq")
-    assert cli.main(["compile", spec, "--backend", "cpu", "-o", str(path), "--prebuild", SIZES]) == 0
+    assert cli.main(["compile", spec, "--backend", backend, "-o", str(path), "--prebuild", SIZES]) == 0
     return path
 
 
@@ -70,12 +74,19 @@ def test_found_without_a_compiler_and_torch_for_other_sizes(file: Path) -> None:
     seen = run(file, "5,6,6")
     assert seen == [
         "5 native",
-        "no C++ compiler found (set CXX), and nothing built ahead for H=2, K=6, V=3 in torch.float32: "
-        "CPU tensors take the plain torch form",
+        "no native kernels for H=2, K=6, V=3 in torch.float32: CPU tensors take the plain torch form, "
+        "for no C++ compiler found: install one or set CXX",
         "6 torch",
         "6 torch",
     ]
     assert not (file.parent / "cache").exists()
+
+
+def test_a_file_for_this_backend_alone_says_what_it_lacks(tmp_path: Path) -> None:
+    path = made(tmp_path, "cpu")
+    assert run(path) == ["5 native"]
+    with pytest.raises(AssertionError, match="found: install one or set CXX"):
+        run(path, "6")
 
 
 def test_with_a_compiler_it_is_used_all_the_same(file: Path) -> None:

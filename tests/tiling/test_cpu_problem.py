@@ -70,7 +70,7 @@ def test_the_build_chooses_the_same(spec: str, tmp_path: Path) -> None:
             source.write_text(text)
             kinds = [f"-U{p.macro}" for p in PROCESSORS if p.macro]
             macros = [f"-D{processor.macro}"] if processor.macro else []
-            command = [compiler[0], "-std=c++17", *kinds, "-DSEQC_REAL=float", f"-DVECTOR={processor.vector}", *macros]
+            command = [*compiler[0], "-std=c++17", *kinds, "-DSEQC_REAL=float", f"-DVECTOR={processor.vector}", *macros]
             subprocess.run([*command, str(source), "-o", str(made)], check=True)
             told = subprocess.run([str(made)], capture_output=True, text=True, check=True).stdout
             assert int(told) == answer[variable], (processor, extents)
