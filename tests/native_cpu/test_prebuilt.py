@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,17 +43,24 @@ for K in map(int, sys.argv[2].split(",")):
 pytestmark = pytest.mark.skipif(loader._native_compiler() is None, reason="no C++ compiler")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
+def made(folder: Path, backend: str) -> Path:
     """A file with a library for SIZES beside it."""
-    return made(tmp_path, "auto")
-
-
-def made(tmp_path: Path, backend: str) -> Path:
-    path = tmp_path / "made.py"
+    path = folder / "made.py"
     spec = str(ROOT / "specs" / "gla.seq")
     assert cli.main(["compile", spec, "--backend", backend, "-o", str(path), "--prebuild", SIZES]) == 0
     return path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("built"), "auto")
+
+
+@pytest.fixture
+def file(built: Path, tmp_path: Path) -> Path:
+    """A copy of the file and of its library, to be damaged."""
+    shutil.copytree(built.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / built.name
 
 
 def library(file: Path) -> Path:
