@@ -164,7 +164,10 @@ def _update(work: Elaborator, name: str) -> dict[str, Node]:
     if name not in scope.defines:
         if name not in scope.lost:
             label = Label(decl.span, "declared here")
-            help = f"add its new value: `{name} = ...`"
+            alike = (name.lower(), *(f"{name.lower()}_{word}" for word in ("t", "new", "next")))
+            meant = [define for define in scope.defines if define.lower() in alike]
+            there = f"`{meant[0]}` is defined: write `{name} = ...`" if meant else ""
+            help = there or f"add its new value: `{name} = ...`"
             scope.report("no-update", f"the state `{name}` is never given a new value", label, help=help)
         return {}
     value = work.current(name, decl.span)

@@ -287,20 +287,6 @@ NOT_LOWERED: dict[str, Missing] = {
     "uniform": _NOISE,
     "feedback": Missing("closed loops are not lowered yet", "feed the output of `step` back in the caller"),
 }
-_ORDER = "`softmax[N]` weighs all positions; what picks one must be known outside and passed as an input"
-_DENSE = "products with matrices are written with `@`; pass what decomposes them as a value"
-ELSEWHERE: dict[str, str] = {  # functions of other languages -> what to write here
-    **dict.fromkeys(("argmax", "argmin", "sort", "argsort", "topk"), _ORDER),
-    **dict.fromkeys(("det", "solve", "eig", "svd", "qr", "cholesky", "pinv"), _DENSE),
-    **dict.fromkeys(("einsum", "matmul", "dot", "outer"), "dims have names: `sum[K](a * b)` contracts, `a * b` spreads"),
-    **dict.fromkeys(("conv", "conv1d"), "over time, a sum of taps: `sum[L](w * x[t - index[L]])`"),
-    **dict.fromkeys(("cumsum", "cummax"), "over time, a state: `c = c[t-1] + x`, `m = max(m[t-1], x)`"),
-    **dict.fromkeys(("dropout", "randn", "rand"), "pass the mask or the noise as an input"),
-    "prod": "over a dim of fixed size, `fold[N](1, p -> p * x)`",
-    "pow": "write `x^y`",
-    "clip": "write `clamp(x, lo, hi)`",
-    "if": "write `where(c, a, b)`",
-}
 
 
 def prefix(op: str, x: Value) -> Value:

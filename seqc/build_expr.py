@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc import syntax
-from seqc.build_calls import ELSEWHERE, FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, prefix, total
+from seqc.build_calls import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, prefix, total
 from seqc.build_lags import index_dims, lag_of, mentions
 from seqc.build_names import Names
 from seqc.build_places import placed
@@ -21,6 +21,7 @@ from seqc.build_value import Misuse, Value, apply, at, matmul, number, of_pair, 
 from seqc.complex_pairs import ZERO
 from seqc.diagnostics import Label, listing
 from seqc.graph import const, index, size
+from seqc.idioms import TRANSPOSED, function_advice
 from seqc.syntax import Expr
 
 MAX_UNROLLED = 1024  # positions of a dim that a fold or a sum of taps writes out
@@ -58,6 +59,9 @@ class Elaborator(Names):
             case syntax.Unary(op=op, x=x):
                 value = self.expr(x, frame)
                 return None if value is None else self._expand(e, lambda: prefix(op, value))
+            case syntax.Binary(op="^", right=syntax.Name(id="T") as word) if "T" not in self.scope.names():
+                self.scope.unknown("name", word, [], TRANSPOSED)
+                return None
             case syntax.Binary(op=op, left=left, right=right):
                 a, b = self.expr(left, frame), self.expr(right, frame)
                 if a is None or b is None:
@@ -124,15 +128,18 @@ class Elaborator(Names):
                 Label(e.span, "not called"),
                 help=f"write `{name}[...](x)`",
             )
-        elif len(dims) == len(e.items) and all(dim.id in self.scope.dims for dim in dims):
+        elif name not in self.scope.names():
+            self.scope.unknown("name", e.name, self.scope.names())
+        elif any(mentions(item, axis) for item in e.items) or (
+            len(dims) == len(e.items) and all(dim.id in (*self.scope.dims, "B", "T") for dim in dims)
+        ):
+            time = next((item.span.text for item in e.items if mentions(item, axis)), axis)
             self.scope.report(
                 "dims-in-expression",
                 "dims are written where a name is declared, not where it is used",
                 Label(e.span, "the brackets of a value hold a time"),
-                help=f"write `{name}`",
+                help=f"write `{name}`" if time == axis else f"write `{name}[{time}]`",
             )
-        elif name not in self.scope.names():
-            self.scope.unknown("name", e.name, self.scope.names())
         elif len(dims) == 1 and dims[0].id in self.scope.inputs:
             cause = "gather and scatter on a state are not lowered yet"
             decl = self.scope.states.get(name)
@@ -141,7 +148,8 @@ class Elaborator(Names):
             self.scope.refuse("gather", f"`{name}` is indexed by an input", e.span, cause, help)
         elif not any(mentions(item, word) for item in e.items for word in self.scope.lost):
             label = Label(e.span, f"a lag reads `{name}[{axis}-1]`")
-            self.scope.report("bad-lag", f"the brackets of `{name}` hold no time", label)
+            help = f"one position of a dim is `{name}[K = {e.items[0].span.text}]`" if len(e.items) == 1 else ""
+            self.scope.report("bad-lag", f"the brackets of `{name}` hold no time", label, help=help)
         return None
 
     def _read_at(self, e: syntax.Subscript | syntax.Placed, frame: Frame) -> Value | None:
@@ -242,11 +250,8 @@ class Elaborator(Names):
             return None
         function = FUNCTIONS.get(name)
         if function is None:
-            declared = (
-                f"`{name}` is a value; a product is written `{name} * (...)`" if name in self.scope.names() else ""
-            )
-            known = [] if name in ELSEWHERE else [*FUNCTIONS, *NOT_LOWERED, "fold"]
-            self.scope.unknown("function", e.name, known, declared or ELSEWHERE.get(name, ""))
+            advice = self._called(e) or function_advice(name, self.scope.dims)
+            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *NOT_LOWERED, "fold"], advice)
             return None
         if not self._fits(e, function.least, function.most, function.over):
             return None
@@ -263,6 +268,15 @@ class Elaborator(Names):
                 self.scope.report("complex-value", f"`{name}` takes no complex value", label, help=help)
                 return None
         return self._expand(e, lambda: function.expand(values, dims))
+
+    def _called(self, e: syntax.Call) -> str:
+        """What is meant by a value that is called like a function."""
+        name, axis = e.name.id, self.scope.axis
+        if name not in self.scope.names():
+            return ""
+        if len(e.args) == 1 and mentions(e.args[0], axis):
+            return f"a time stands in square brackets: `{name}[{e.args[0].span.text}]`"
+        return f"`{name}` is a value; a product is written `{name} * (...)`"
 
     def _expand(self, e: Expr, make: Callable[[], Value]) -> Value | None:
         """What `make` makes, with the misuse that it may find reported at `e`."""

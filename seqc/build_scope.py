@@ -12,6 +12,7 @@ from seqc import syntax
 from seqc.build_value import part_names
 from seqc.diagnostics import Diagnostic, Label, Span, listing, near_miss
 from seqc.graph import RESERVED
+from seqc.idioms import name_advice
 from seqc.program import DimDecl
 from seqc.syntax import Decl, Define, Output
 
@@ -35,6 +36,7 @@ class Scope:
     places: dict[str, Span] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
     found: list[Diagnostic] = field(default_factory=list)
+    told: set[tuple[str, str]] = field(default_factory=set)  # what is unknown is told once
 
     def names(self) -> list[str]:
         """Every name that may stand in an expression."""
@@ -55,17 +57,33 @@ class Scope:
 
     def unknown(self, what: str, name: syntax.Name, known: list[str], help: str = "") -> None:
         """Note a name that nothing declares, unless the line that should have declared it could not be read."""
-        if name.id not in self.lost:
-            advice = near_miss(name.id, known) or help
+        if name.id not in self.lost and (what, name.id) not in self.told:
+            self.told.add((what, name.id))
+            told = name_advice(name.id, known, self.axis) if what == "name" and known else ""
+            advice = told or near_miss(name.id, known) or help
             self.report(f"unknown-{what}", f"unknown {what} `{name.id}`", Label(name.span, "not declared"), help=advice)
 
     def known_dims(self, names: tuple[syntax.Name, ...]) -> bool:
         """Whether every name is a dim, or one with primes; reports the others."""
         for name in names:
-            if plain(name.id) not in self.dims:
+            if name.id in (self.axis, "B", "T") and name.id not in self.dims:
+                self._not_a_dim(name)
+            elif plain(name.id) not in self.dims:
                 declared = f"declare it: `dim {plain(name.id)}`"
                 self.unknown("dim", name, list(self.dims), declared)
         return all(plain(name.id) in self.dims for name in names)
+
+    def _not_a_dim(self, name: syntax.Name) -> None:
+        """Note the batch or the time where a dim should stand."""
+        if name.id in self.lost or ("dim", name.id) in self.told:
+            return
+        self.told.add(("dim", name.id))
+        kind = "the batch" if name.id == "B" else "the time"
+        cause = "inputs and outputs have a batch and steps without saying so, and a spec says one step"
+        axis = self.axis
+        help = "leave it out" if name.id == "B" else (
+            f"leave it out; over time a state accumulates: `n = n[{axis}-1] + 1`, `m = max(m[{axis}-1], x)`")
+        self.report("time-as-dim", f"`{name.id}` is no dim", Label(name.span, kind), cause=cause, help=help)
 
     def fix_size(self, dim: str) -> int | None:
         """The one size of a dim that the spec fixes; from now on no other size is served. None where it is open."""
@@ -125,6 +143,7 @@ def _dim(scope: Scope, item: syntax.DimItem) -> None:
             cause=f"{listing(RESERVED)} are the compiler's own names for the batch and for time",
             help="choose another name",
         )
+        scope.lost |= {name}
         return
     if not _new(scope, item.name, "dim"):
         return

@@ -39,7 +39,8 @@ _DOC = '"""'
 _FIRST_WORD = re.compile(r"\s*([^\W\d]\w*)\s*(\S?)(\S?)")
 _DEFINES = re.compile(r"[^\W\d]\w*\s*(\[[^\[\]]*\])?\s*=(?!=)")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
-_OPERATORS = "+-*/^@<>=!,:.)]}|%"
+_OPERATORS = "+-*/^@<>=!,:.)]}|"
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # a byte order mark, spaces without width, a soft hyphen
 _TRAILING = "+-*/^@<>=,:"
 _ENDS_OPEN = re.compile(r"(?<!\w)(and|or|not)$")
 _BEGINS_JOINT = re.compile(r"(and|or)\b(?!\s*(\[[^\[\]]*\])?\s*=(?!=))")
@@ -121,7 +122,7 @@ def _pieces(source: Source) -> tuple[list[_Piece], list[Comment], list[Diagnosti
                 code += text[end : close + 3]
                 end = close + 3
             else:
-                code += text[end]
+                code += " " if text[end].isspace() or text[end] in _INVISIBLE else text[end]
                 end += 1
         stripped = code.strip()
         if stripped:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from seqc import grammar
 from seqc.diagnostics import Diagnostic, Label, Source, Span, SpecError, near_miss
+from seqc.idioms import first_words
 from seqc.lines import STATEMENTS, Line, split
 from seqc.parse_errors import explain
 from seqc.parse_tree import Reader
@@ -81,7 +82,8 @@ def parse_with_errors(source: Source | str) -> Parsed:
             found.append(result)
             broken.append(line)
     found.sort(key=Diagnostic.order)
-    lost = frozenset(word for line in broken for word in _WORD.findall(line.text))
+    words = {word for line in broken for word in _WORD.findall(line.text)}
+    lost = frozenset(words | {word.rpartition("_")[0] for word in words})  # S of S_{t-1} too
     return Parsed(Spec(source, tuple(statements), tuple(comments)), tuple(found), lost)
 
 
@@ -106,7 +108,7 @@ def _rule(line: Line) -> str | Diagnostic:
             "syntax",
             "a statement begins with a statement word or with the name that it defines",
             (Label(_part(line, 0, 1), "cannot begin a statement"),),
-            help=f"the statement words are {', '.join(STATEMENTS)}",
+            help=first_words(line.text) or f"the statement words are {', '.join(STATEMENTS)}",
         )
     word, rest = match.group(), line.text[match.end() :].lstrip()
     if time := _TIME_ON_LEFT.match(line.text):
@@ -125,7 +127,7 @@ def _rule(line: Line) -> str | Diagnostic:
         "unknown-statement",
         f"`{word}` does not begin a statement",
         (Label(_part(line, 0, match.end()), "neither a statement word nor the name of a definition `NAME = ...`"),),
-        help=near_miss(word, STATEMENTS) or f"the statement words are {', '.join(STATEMENTS)}",
+        help=first_words(line.text) or near_miss(word, STATEMENTS) or f"the statement words are {', '.join(STATEMENTS)}",
     )
 
 

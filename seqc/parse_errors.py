@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from seqc.diagnostics import Diagnostic, Label, Span
+from seqc.idioms import at_stop
 from seqc.lines import MARKS, Line
 
 # what a run of expected terminals is called; the first group whose terminals are all expected is named, and removed
@@ -44,20 +45,6 @@ _WORDS = {
     "__ANON_0": "`..`",
     "__ANON_1": "`->`",
 }
-# what people bring from other languages, and how it is said here
-_FOREIGN = (
-    (r"\*\*", "a power is written with `^`"),
-    (r"(if|else)\b", "a choice is written `where(condition, a, b)`"),
-    (r"(and\b|&&?)", "there is no `and` in expressions: multiply two `where(c, 1, 0)`, or nest `where`"),
-    (r"(or\b|\|\|?)", "there is no `or` in expressions: nest `where`"),
-    (r":=|\+=|-=|\*=", "a definition is written `NAME = ...`"),
-    (r"//", "comments begin with `#`, and a division is a single `/`"),
-    (r"=(?!=)", "a comparison is written `==`"),
-    (r"[<>]=?", "comparisons do not chain: write two, in nested `where`"),
-    (r"\"|'", 'a text is only possible as documentation, in `"""` after the name of the spec'),
-    (r"\.\w", "names have no attributes; functions are called as `f(x)`"),
-)
-
 
 def explain(line: Line, error: Any) -> Diagnostic:
     """The diagnostic for the first thing in a line that no rule allows."""
@@ -73,7 +60,7 @@ def explain(line: Line, error: Any) -> Diagnostic:
     start = line.span.start + at
     span = Span(line.span.source, start, start + max(len(found), 1))
     message = "the statement ends too early" if ended or not found else f"`{found}` cannot stand here"
-    return Diagnostic("syntax", message, (Label(span, f"expected {words}" if words else ""),), help=_foreign(line, at))
+    return Diagnostic("syntax", message, (Label(span, f"expected {words}" if words else ""),), help=at_stop(line.text, at))
 
 
 def _impossible(text: str, at: int, expected: set[str]) -> set[str]:
@@ -95,14 +82,6 @@ def _impossible(text: str, at: int, expected: set[str]) -> set[str]:
 def _found(rest: str) -> str:
     match = re.match(r"[^\W\d]\w*|[\d.]+\w*|\*\*|//|->|[<>=!:+*-]=|&&|\|\||\S", rest)
     return match.group() if match else ""
-
-
-def _foreign(line: Line, at: int) -> str:
-    for start in (at, at - 1):  # an operator of two characters may be refused at its second
-        for pattern, advice in _FOREIGN:
-            if start >= 0 and (match := re.match(pattern, line.text[start:])) and start + match.end() > at:
-                return advice
-    return ""
 
 
 def wanted(expected: set[str]) -> str:

@@ -8,12 +8,15 @@ Nothing here knows the parser generator itself.
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from typing import Any
 
 from seqc import syntax
 from seqc.diagnostics import Diagnostic, Label, Span
 from seqc.lines import Line
 
+MAX_DIGITS = 15
 MAX_DEPTH = 150  # of an expression; later stages walk it recursively
 
 
@@ -78,7 +81,7 @@ class Reader:
                 dims, expr = self._left(parts[1:])
                 return syntax.Output(span, self._name(parts[0]), dims, expr)
             case "every":
-                return syntax.Every(span, int(parts[0]), self._define(parts[1]))
+                return syntax.Every(span, self._int(parts[0]), self._define(parts[1]))
             case "claim":
                 return syntax.Claim(span, self._name(parts[0]), self._interval(parts[1]))
             case "sparse":
@@ -88,7 +91,7 @@ class Reader:
             case "tile":
                 return syntax.Tile(span, self._name(parts[0]), self._sizes(parts[1]))
             case "checkpoint":
-                return syntax.Checkpoint(span, int(parts[0]))
+                return syntax.Checkpoint(span, self._int(parts[0]))
             case other:
                 raise AssertionError(other)
 
@@ -111,16 +114,16 @@ class Reader:
         span, name, rest = self._span(tree), self._name(tree.children[0]), tree.children[1:]
         match str(tree.data):
             case "dim_default":
-                return syntax.DimItem(span, name, default=int(rest[0]))
+                return syntax.DimItem(span, name, default=self._int(rest[0]))
             case "dim_sizes":
                 return syntax.DimItem(span, name, sizes=self._sizes(rest[0]))
             case "dim_range":
-                return syntax.DimItem(span, name, lo=int(rest[0]), hi=int(rest[1]))
+                return syntax.DimItem(span, name, lo=self._int(rest[0]), hi=self._int(rest[1]))
             case _:
                 return syntax.DimItem(span, name)
 
     def _sizes(self, tree: Any) -> tuple[int, ...]:
-        return tuple(int(token) for token in tree.children)
+        return tuple(self._int(token) for token in tree.children)
 
     def _interval(self, tree: Any) -> syntax.Interval:
         lo, hi = tree.children
@@ -145,7 +148,7 @@ class Reader:
                 case "per_batch":
                     key, value = "per_batch", True
                 case "lag":
-                    key, value = "lag", int(part.children[0])
+                    key, value = "lag", self._int(part.children[0])
                 case other:
                     raise AssertionError(other)
             if key in given:
@@ -193,7 +196,7 @@ class Reader:
         span, parts = self._span(tree), tree.children
         match str(tree.data):
             case "number":
-                return syntax.Number(span, str(parts[0]))
+                return self._number(span, syntax.Number(span, str(parts[0])))
             case "name":
                 return self._name(parts[0])
             case "grouped":
@@ -227,6 +230,23 @@ class Reader:
                 return syntax.Bound(span, self._name(parts[0]), self._expr(parts[1]))
             case other:
                 raise AssertionError(other)
+
+    def _number(self, span: Span, number: syntax.Number) -> syntax.Number:
+        """The number, if a float64 holds it."""
+        if math.isinf(number.value):
+            message = f"`{number.text}` is larger than a number of 64 bits can be"
+            raise _Stop(Diagnostic("bad-number", message, (Label(span),), help="write `inf` where that is meant"))
+        if number.value == 0 and re.search("[1-9]", re.split("[eE]", number.text)[0]):
+            message = f"`{number.text}` is smaller than a number of 64 bits can be"
+            raise _Stop(Diagnostic("bad-number", message, (Label(span),), help="write `0` where that is meant"))
+        return number
+
+    def _int(self, token: Any) -> int:
+        """A whole number outside of expressions: a size, a number of steps."""
+        if len(token) > MAX_DIGITS:
+            message = f"a size or a number of steps has at most {MAX_DIGITS} digits"
+            raise _Stop(Diagnostic("bad-number", message, (Label(self._token_span(token)),)))
+        return int(token)
 
     def _arguments(self, parts: list[Any]) -> tuple[syntax.Expr, ...]:
         return tuple(self._expr(arg) for part in parts for arg in part.children)
