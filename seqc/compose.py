@@ -27,6 +27,15 @@ from seqc.program import Program
 
 BEFORE, CORE, AFTER = "_before_core", "_core", "_after_core"
 
+OWN = '''
+def _own(cu_seqlens, *tensors):
+    """Tensors with zeros at the steps that are behind the last sequence of a pack: products over all steps take them too."""
+    if cu_seqlens is None:
+        return tensors
+    steps = torch.arange(tensors[0].shape[1], device=tensors[0].device) < cu_seqlens[-1]
+    return [torch.where(steps.view(1, -1, *[1] * (x.dim() - 2)), x, 0.0) for x in tensors]
+'''
+
 STORED = '''
 def _stored(io, *tensors):
     """Tensors in the dtype of storage."""
@@ -88,7 +97,7 @@ class _Composer:
         if self.suffix == "cpu":
             made = [SHAPED.strip(), *made, self._ready()]
         if self.stored:
-            made.insert(0, STORED.strip())
+            made[:0] = [STORED.strip(), *([OWN.strip()] if self.packs else [])]
         dtype: Dtype = "io" if self.stored else "carry"
         saved = [Saved(self.called[x], self._shape(x), dtype, self._shape(x, "1")) for x in self.values]
         saved += [Saved(name, x.shape, dtype) for name, x in zip(self.own, self.kept, strict=True)]
@@ -128,6 +137,11 @@ class _Composer:
         lines = [lay(f"def _{name}_{self.suffix}(", taken, "):"), docstring([doc], 4)]
         return [*lines, f"    io = {self.main}.dtype"] if self.stored else lines
 
+    def _cleared(self, names: Sequence[str]) -> list[str]:
+        """Zeros behind the last sequence of a pack. Native code is called without these steps."""
+        names = list(names) if self.stored and self.packs else []
+        return lay(f"{unpack(names)} = _own(", ["cu_seqlens", *names], ")", 4).split("\n") if names else []
+
     def _results(self) -> list[str]:
         return [self.called[x] for x in self.program.outputs] + _ends(self.program)
 
@@ -135,6 +149,7 @@ class _Composer:
         save = name == "forward"
         doc = "Results, and what backward needs." if save else "Results only."
         lines = self._head(name, self.arguments, f"{doc} Products over all steps, and the recurrence between them.")
+        lines += self._cleared([self.called[x] for x in self.program.inputs])
         if self.before:
             made = [self.called[x] for x in self.values]
             results = [*made, *_ends(self.before), *self.own]
@@ -147,6 +162,7 @@ class _Composer:
                 lines += [f"    {self.called[x]} = {self.called[x]}.to(io)" for x in self.read]
             results = [self.called[x] for x in self.after.outputs]
             lines += self._call(results, AFTER, self._given(self.after), cast=True, shifts=_shifts(self.after))
+            lines += self._cleared(results)
         saved = [*(self.called[x] for x in self.values), *self.own]
         saved += [f"{self.called[x]}.clone()" if x in self.program.outputs else self.called[x] for x in self.read]
         return "\n".join([*lines, returned([*self._results(), *(saved if save else ()), *(self.inner if save else ())], 4)])
@@ -197,6 +213,7 @@ class _Composer:
         saved = [*(self.called[x] for x in self.values), *self.own, *(self.called[x] for x in self.read), *self.inner]
         ends = [f"d_{x}" for x in self._results()]
         lines = self._head("backward", [*self.arguments, *saved, *ends], "Gradients: the parts of forward, the last one first.")
+        lines += self._cleared([*(self.called[x] for x in program.inputs), *(f"d_{self.called[x]}" for x in program.outputs)])
         terms: dict[str, list[str]] = {x: [] for x in self.arguments}
         terms |= {self.called[x]: [] for x in (*self.values, *self.core.outputs)}
         for x in self.core.outputs:

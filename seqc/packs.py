@@ -35,10 +35,11 @@ def part(program: Program, arrays: Arrays, bounds: Sequence[int], i: int) -> dic
 def joined(
     program: Program, arrays: Arrays, cotangents: Arrays | None, bounds: Sequence[int], gradients: Gradients
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(results, gradients) of a pack, from those of its sequences. ValueError where the bounds are wrong."""
-    steps = {np.shape(x)[1] for name, x in arrays.items() if name in program.inputs}
-    if list(bounds) != sorted(bounds) or bounds[0] != 0 or {bounds[-1]} != steps:
-        raise ValueError(f"cu_seqlens is {list(bounds)}; it begins with 0, never decreases, and ends with T = {steps}")
+    """(results, gradients) of a pack, from those of its sequences; zeros at steps behind the last one. ValueError where the
+    bounds are wrong."""
+    steps = min((np.shape(x)[1] for name, x in arrays.items() if name in program.inputs), default=bounds[-1])
+    if list(bounds) != sorted(bounds) or bounds[0] != 0 or bounds[-1] > steps:
+        raise ValueError(f"cu_seqlens is {list(bounds)}; it begins with 0, never decreases, and ends with T = {steps} or less")
     if len(bounds) < 2:
         raise ValueError("cu_seqlens [0] has no sequence: the results of none have no shapes that the oracle could know")
     found = []
@@ -47,15 +48,19 @@ def joined(
         found.append(gradients(program, part(program, arrays, bounds, i), own))
     results = [results for results, _ in found]
     slopes = [slopes for _, slopes in found]
-    return _together(program, results), _together(program, slopes)
+    left = steps - bounds[-1]
+    return _together(program, results, left), _together(program, slopes, left)
 
 
-def _together(program: Program, parts: Sequence[Arrays]) -> dict[str, Any]:
+def _together(program: Program, parts: Sequence[Arrays], left: int) -> dict[str, Any]:
+    """left: steps that no sequence has."""
     out: dict[str, Any] = {}
     for name in parts[0]:
         pieces = [np.asarray(one[name]) for one in parts]
         if name in program.params and not program.params[name].per_batch:
             out[name] = sum(pieces[1:], pieces[0])
+        elif name in program.inputs or name in program.output_decls:
+            out[name] = np.concatenate([*pieces, np.zeros((1, left, *pieces[0].shape[2:]))], 1)
         else:
-            out[name] = np.concatenate(pieces, 1 if name in program.inputs or name in program.output_decls else 0)
+            out[name] = np.concatenate(pieces, 0)
     return out

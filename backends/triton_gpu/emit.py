@@ -55,9 +55,9 @@ def triton_kernels(
     if open_:
         blocks = {name: one.blocks for name, one in chosen.items()}
         lengths = {d: launcher.length_of_tile(d, printed.values()) for d in open_}
-        support.append(
-            room_text(block.program.name, summaries, blocks, open_, launcher.dims, launcher.blocks, lengths, [*plan.parts])
-        )
+        infer = ["infer", *plan.apart.get("infer", ()), *(["steps"] if plan.single is not None else [])]
+        names = launcher.dims, launcher.blocks, lengths
+        support.append(room_text(block.program.name, summaries, blocks, open_, *names, [*plan.parts], infer))
     texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
     text = "\n\n\n".join(t.strip() for t in texts) + "\n"
     limited = tuple(safe_name(d) for d in open_)

@@ -36,6 +36,11 @@ def by_block(array: Array) -> bool:
     return array.role == "grad" and BLOCKS in array.axes
 
 
+def by_step(array: Array) -> bool:
+    """Whether the array has an entry per step that a caller sees, or a sum takes: zero where a pack has no sequence."""
+    return array.role in ("output", "grad", "factor") and STEPS in array.axes
+
+
 class Extents:
     """The sizes of one schedule. printed: kernel name ("forward", ...) -> its text; open_: dims whose sizes at a call limit
     what fits a program (`room`)."""
@@ -103,12 +108,12 @@ class Extents:
         lines += ["N_BLOCKS = B * NT"] if saves or apart else []
         if any("N_STEPS" in k.runtime for k in kernels):
             lines.append("N_STEPS = B * T")
-        parts = any(map(by_block, (a for k in kernels for a in k.arrays)))
-        lines += ["empty = torch.empty"] if parts else []
+        gaps = any(by_block(a) or by_step(a) for k in kernels for a in k.arrays)
+        lines += ["empty = torch.empty"] if gaps else []
         lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", f"{TAB}B = cu_seqlens.shape[0] - 1"]
         lines += [f"{TAB}NT = -(-T // ({rows} * max(B, 1)))  # of a sequence of mean length"] if apart else []
         lines += [f"{TAB}N_BLOCKS = T // {rows} + B"] if saves or apart else []
-        lines += [f"{TAB}empty = torch.zeros  # some entries belong to no block, and count in sums"] if parts else []
+        lines += [f"{TAB}empty = torch.zeros  # some entries belong to no sequence"] if gaps else []
         lines.append(f"{TAB}cu_seqlens = cu_seqlens.contiguous()")
         backwards = self.program.direction == "backward"
         lines.append(f"STEP = {'1 if reverse else -1' if backwards else '-1 if reverse else 1'}")
@@ -145,7 +150,7 @@ class Extents:
         if array.role == "grad" and array.dtype == "io":
             source = array.source[2:].partition("@")[0]
             kind = f"{safe_name(source)}.dtype"
-        make = "" if by_block(array) else "torch."
+        make = "" if by_block(array) or by_step(array) else "torch."
         return f"{self.local(array.name)} = {make}empty(({shape}{',' if len(axes) == 1 else ''}), " \
             f"dtype={kind}, device={self.any}.device)"
 

@@ -41,18 +41,20 @@ def _stages(kernel, most, x, {sizes}):
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
 
 
-{fit}_READY = {{}}  # device, dtype and sizes -> whether the kernels fit
+{fit}_READY = {{}}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
 
 
-def _ready_triton(x, {sizes}):
-    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+def _ready_triton(x, {sizes}, alone=False):
+    """Whether the kernels' tiles fit the device at these sizes: all of them, or those that a call takes where no gradient
+    follows. It is asked at every call, and remembers."""
     {given} = {whole}
-    key = x.device, x.dtype, {sizes}
+    key = x.device, x.dtype, {sizes}, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), {sizes})
-        need = max({each})
+        kernels = {infer} if alone else {each}
+        need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room:
+        if need > room and not alone:
             warnings.warn(
                 f"{spec}: with {told} a program of the Triton kernels needs {{need}} bytes of shared memory, and may have "
                 f"{{room}} on {{x.device}}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -84,11 +86,11 @@ def open_dims(program: Program, summaries: Iterable[KernelSummary]) -> tuple[str
 def room_text(
     spec: str, summaries: Mapping[str, KernelSummary], blocks: Mapping[str, Mapping[str, int]],
     open_: Sequence[str], names: Mapping[str, str], tiles: Mapping[str, str], lengths: Mapping[str, str],
-    spare: Sequence[str] = (),
+    spare: Sequence[str] = (), infer: Sequence[str] = (),
 ) -> str:
     """The functions. blocks: by kernel, the elements of each cut dim that a program takes; names, tiles: dim -> variables of
     its size and of its tile's length; lengths: open dim -> that length, as an expression; spare: kernels that a call can do
-    without."""
+    without; infer: those that it takes where no gradient follows."""
     needs = []
     for name, summary in summaries.items():
         known = {d.name: str(d.size) for d in summary.dims} | {d: str(n) for d, n in blocks[name].items()}
@@ -107,7 +109,8 @@ def room_text(
         given=", ".join(sizes),
         whole=", ".join(f"int({x})" for x in sizes),
         lengths="\n    ".join(f"{tiles[d]} = {lengths[d]}" for d in open_),
-        each=f"sum(needs[k]) for k in needs if k not in {quoted(spare)}" if spare else "map(sum, needs.values())",
+        infer=quoted([name for name in summaries if name in infer]),
+        each=f"[k for k in needs if k not in {quoted(spare)}]" if spare else "needs",
         fit=_FIT.format(sizes=", ".join(sizes)).lstrip() if spare else "",
         stay=_STAY if any(one.kept for one in summaries.values()) else "",
         needs="\n        ".join(needs),

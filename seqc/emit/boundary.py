@@ -66,7 +66,24 @@ def _choice_text(sig: Signature) -> str:
         lines += [f"    if {test}:", "        return _TRITON"]
     if sig.cpu:
         lines += ['    if x.device.type == "cpu" and _ready_cpu(*tensors):', "        return _CPU"]
-    return "\n".join([*lines, "    return _TORCH"])
+    lines.append("    return _TORCH")
+    if sig.triton and sig.triton.limited:
+        lines += [
+            "",
+            "",
+            f"def {form_alone(sig)}(*tensors):",
+            '    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""',
+            f"    x = tensors[{sig.arguments.index(main_input(sig))}]",
+            f"    if {test.removesuffix(')')}, alone=True):",
+            "        return _TRITON",
+            "    return _form(*tensors)",
+        ]
+    return "\n".join(lines)
+
+
+def form_alone(sig: Signature) -> str:
+    """What chooses the form where no gradient follows."""
+    return "_form_alone" if sig.triton and sig.triton.limited else "_form"
 
 
 def _size(sig: Signature, dim: str) -> str:
@@ -105,6 +122,9 @@ def operators_text(sig: Signature) -> str:
         "result_list": ", ".join(sig.results),
         "outputs": len(sig.outputs),
         "total": len(sig.results),
+        "alone": form_alone(sig),
+        "kinds": "T" * len(sig.inputs) + "-" * (len(sig.params) + len(sig.states)),
+        "ends": "T" * len(sig.outputs) + "-" * len(sig.states),
     }
     parts = [
         layout_text(sig),
@@ -112,10 +132,11 @@ def operators_text(sig: Signature) -> str:
         sizes_text(sig),
         sizes_text(sig, time=False),
         _DTYPES,
+        _ON_DEVICE if sig.triton else _NO_DEVICE,
         "\n".join(fake_run),
         _OPERATORS.format(**names),
         _AUTOGRAD.format(**names),
-        step_operator(sig),
+        step_operator(sig, form_alone(sig)),
         _REGISTER.format(**names),
     ]
     return "\n\n\n".join(part.strip() for part in parts)
@@ -167,6 +188,9 @@ def _copy(x, dtype):
     return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
+'''
+
+_NO_DEVICE = '''
 def _autocast_off(function):
     """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
 
@@ -175,6 +199,26 @@ def _autocast_off(function):
         if not torch.is_autocast_enabled(device):
             return function(*tensors)
         with torch.autocast(device, enabled=False):
+            return function(*tensors)
+
+    return call
+'''
+
+_ON_DEVICE = '''
+def _autocast_off(function):
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own.
+
+    Triton launches on the device that is current: while an operator runs, that is its tensors' own.
+    """
+
+    def call(*tensors):
+        device = tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return call(*tensors)
+        if not torch.is_autocast_enabled(device.type):
+            return function(*tensors)
+        with torch.autocast(device.type, enabled=False):
             return function(*tensors)
 
     return call
@@ -198,8 +242,10 @@ def _run(*arguments):
     """Operator `run`: {result_list}."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[{main}]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = {alone}(*tensors), _carry(x), _steps(cu_seqlens, tensors[{main}])
+    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:{outputs}]), *results[{outputs}:]]
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:{outputs}], *(_copy(s, carry) for s in tensors[{given}:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -211,8 +257,12 @@ def _forward(*arguments):
     """Operator `forward`: {result_list}, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[{main}]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[{main}])
+    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:{outputs}], *results[{outputs}:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:{total}], results[{total}:]
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -226,7 +276,13 @@ def _backward(*arguments):
     tensors, (cu_seqlens, reverse, saved) = arguments[:{count}], arguments[{count}:{after}]
     cotangents = arguments[{after}:]
     x = tensors[{main}]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[{main}])
+    if steps < x.shape[1]:
+        own = _own_rows(tensors, "{kinds}", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "{ends}", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], cotangents[{outputs}:], strict=True)
         return [*_fake_backward(*tensors)[:{given}], *(_copy(d, s.dtype) for s, d in final)]

@@ -50,6 +50,9 @@ def NAME(total, part, by, cu_seqlens):
 '''
 
 _BOUNDS = '''
+CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checked too: a call then waits for it
+
+
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -65,14 +68,35 @@ def _sequences(cu_seqlens, x):
     return cu_seqlens.shape[0] - 1
 
 
-def _check_bounds(cu_seqlens, x):
-    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
-    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
-        return
-    steps, bounds = x.shape[1], cu_seqlens.tolist()
-    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
-        want = f"it begins with 0, never decreases, and ends with T = {{steps}}"
+def _steps(cu_seqlens, x):
+    """How many steps of the row T the sequences of a pack have; ValueError where its bounds are wrong.
+
+    The bounds of a GPU are not read, for it would have to be waited for: there the answer is T, and kernels leave zeros
+    behind the last sequence.
+    """
+    steps = x.shape[1]
+    if cu_seqlens is None or (cu_seqlens.device.type != "cpu" and not CHECK_BOUNDS):
+        return steps
+    bounds = cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] > steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {{steps}} or less"
         raise ValueError(f"{spec}: cu_seqlens is {{cu_seqlens}}; {{want}}")
+    return bounds[-1]
+
+
+def _resized(x, shape):
+    """x cut to a shape, or with zeros up to it."""
+    part = x[tuple(map(slice, shape))]
+    if part.shape == torch.Size(shape):
+        return part.contiguous()
+    whole = x.new_zeros(shape)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole
+
+
+def _own_rows(tensors, kinds, steps):
+    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
+    return [x[:, :steps].contiguous() if kind == "T" else x for x, kind in zip(tensors, kinds)]
 '''
 
 _ONE_BY_ONE = '''

@@ -11,8 +11,8 @@ from seqc.emit.sizes import dims, extent, layouts, main_input, tellers
 from seqc.emit.text import group, lay, returned
 
 
-def step_operator(sig: Signature) -> str:
-    """The kernel, the fake and the autograd kernel of the operator `step`."""
+def step_operator(sig: Signature, form: str) -> str:
+    """The kernel, the fake and the autograd kernel of the operator `step`. form: the function that chooses it."""
     main, axes = main_input(sig), layouts(sig)
     shapes = [f"{main}.new_empty({group(['B', *map(extent, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_empty({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
@@ -22,17 +22,18 @@ def step_operator(sig: Signature) -> str:
         lay(f"{', '.join(dims(sig, False))} = _step_sizes(", list(tellers(sig)), ")", 4),
         returned(shapes, 4),
     ]
-    names = {"main": sig.arguments.index(main), "outputs": len(sig.outputs), "results": ", ".join(sig.results)}
+    names = {"main": sig.arguments.index(main), "outputs": len(sig.outputs), "results": ", ".join(sig.results), "form": form}
     return "\n".join(fake) + "\n\n\n" + _STEP.format(**names).strip()
 
 
 _STEP = '''
+@_autocast_off
 def _step(*tensors):
     """Operator `step`: {results}."""
     x = tensors[{main}]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry = {form}(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:

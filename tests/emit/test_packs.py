@@ -87,9 +87,9 @@ def test_compiled_by_torch_without_a_break(cell: ModuleType) -> None:
         (torch.tensor([[0, 5]]), ValueError, r"cu_seqlens has shape \[1, 2\]; for N sequences it is \[N \+ 1\]"),
         (torch.tensor([], dtype=torch.int64), ValueError, r"cu_seqlens has shape \[0\]"),
         (torch.tensor([0, 5], device="meta"), ValueError, r"cu_seqlens is on meta, the inputs are on cpu"),
-        (torch.tensor([1, 5]), ValueError, r"begins with 0, never decreases, and ends with T = 5"),
-        (torch.tensor([0, 4]), ValueError, r"begins with 0, never decreases, and ends with T = 5"),
-        (torch.tensor([0, 4, 2, 5]), ValueError, r"begins with 0, never decreases, and ends with T = 5"),
+        (torch.tensor([1, 5]), ValueError, r"begins with 0, never decreases, and ends with T = 5 or less"),
+        (torch.tensor([0, 6]), ValueError, r"begins with 0, never decreases, and ends with T = 5 or less"),
+        (torch.tensor([0, 4, 2, 5]), ValueError, r"begins with 0, never decreases, and ends with T = 5 or less"),
     ],
 )
 def test_wrong_bounds(decay: ModuleType, bounds: torch.Tensor, error: type[Exception], message: str) -> None:

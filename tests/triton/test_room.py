@@ -1,0 +1,68 @@
+"""What an emitted file asks of a device before it launches: room for the kernels of a call, and the right current device."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from seqc.compiled import Options, compile_spec
+from seqc.load_emitted import load_emitted
+
+SPECS = Path(__file__).parents[2] / "specs"
+HOPPER = 227 * 1024  # bytes of shared memory that a program may have
+
+
+@pytest.fixture(scope="module")
+def lstm() -> ModuleType:
+    made = compile_spec(SPECS / "lstm.seq", Options("triton"))
+    return load_emitted(made.text, made.signature.spec)
+
+
+def ready(module: ModuleType, D: int, alone: bool) -> bool:
+    answer = module._ready_triton(torch.empty(1, 1, 2, D, dtype=torch.bfloat16), D, alone=alone)
+    return bool(answer)
+
+
+def test_kernels_of_inference_need_room_for_themselves_alone(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An LSTM of 128 units holds its matrices once forward, and four times backward, which a program has no room for."""
+    monkeypatch.setattr(lstm, "_room", lambda device: HOPPER)
+    needs = {k: sum(v) for k, v in lstm._needs_triton(2, 128).items()}
+    assert needs["infer"] < HOPPER < needs["backward"]
+    assert ready(lstm, 64, False) and ready(lstm, 64, True)
+    with pytest.warns(UserWarning, match="plain torch runs"):
+        assert not ready(lstm, 128, False)
+    assert ready(lstm, 128, True), "and nothing is said"
+    assert not ready(lstm, 256, True)
+
+
+def test_a_call_without_gradients_asks_for_its_own_kernels(lstm: ModuleType) -> None:
+    assert [_reads(lstm, name) for name in ("_run", "_step", "_forward", "_backward")] == [True, True, False, False]
+
+
+def _reads(module: ModuleType, operator: str) -> bool:
+    """Whether an operator chooses its form as a call without gradients does."""
+    call: Any = getattr(module, operator)
+    function = dict(zip(call.__code__.co_freevars, call.__closure__, strict=True))["function"].cell_contents
+    return "_form_alone" in function.__code__.co_names
+
+
+def test_operators_run_on_the_device_of_their_tensors(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [0]
+
+    @contextmanager
+    def device(wanted: Any) -> Any:
+        before, current[0] = current[0], wanted.index
+        yield
+        current[0] = before
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "device", device)
+    call = lstm._autocast_off(lambda *tensors: current[0])
+    assert [call(SimpleNamespace(device=torch.device("cuda", i))) for i in (0, 1, 0)] == [0, 1, 0] and current == [0]
+    for operator in ("_run", "_forward", "_backward", "_step"):
+        assert getattr(lstm, operator).__qualname__ == "_autocast_off.<locals>.call"
