@@ -126,9 +126,11 @@ def _softmax(args: list[Value], dims: Dims) -> Value:
 
 
 def _logsumexp(args: list[Value], dims: Dims) -> Value:
+    """Of nothing but -inf it is -inf, with derivative 0."""
     x = real(args[0])
     top = _anchor(x, dims)
-    return _add(top, apply("log", total(apply("exp", _sub(x, top)), dims)))
+    inside = _add(top, apply("log", total(apply("exp", _sub(x, top)), dims)))
+    return apply("where", apply("eq", top, number(-math.inf)), number(-math.inf), inside)
 
 
 def _scaled(x: Value, rest: list[Value]) -> Value:

@@ -97,22 +97,81 @@ def _f(low: float, high: float) -> Interval:
     return Interval(low, high)
 
 
-def _half_if_tied(strict: str) -> tuple[Any, Any]:
-    """Gradient of min/max: to the winner, half to each at a tie (what torch does)."""
+def _half_if_tied(strict: str, weak: str) -> tuple[Any, Any]:
+    """Gradient of min/max: to the winner, half to each at a tie (what torch does). The loser is not chosen: no factor of 0."""
 
     def share(first: bool) -> Any:
         def rule(n: Node, d: Node) -> Node:
             a, b = n.args if first else n.args[::-1]
-            return d * where(op(strict, a, b), 1.0, where(op("eq", a, b), 0.5, 0.0))
+            return where(op(weak, a, b), d * where(op(strict, a, b), 1.0, 0.5), 0.0)
 
         return rule
 
     return share(True), share(False)
 
 
+def nonnegative(n: Node) -> bool:
+    """Whether the way in which n is spelled shows that it is never negative."""
+    match n.op:
+        case "exp" | "sigmoid" | "softplus" | "abs" | "sqrt" | "size":
+            return True
+        case "const":
+            return constant(n) >= 0
+        case "mul" if n.args[0] is n.args[1]:
+            return True
+        case "add" | "mul" | "div" | "sum" | "expand" | "rename" | "min" | "stopgrad":
+            return all(nonnegative(a) for a in n.args)
+        case "max":
+            return any(nonnegative(a) for a in n.args)
+        case _:
+            return False
+
+
+def positive(n: Node) -> bool:
+    """Whether the way in which n is spelled keeps it away from zero: a square and a constant, or what `where` tests."""
+    match n.op:
+        case "const":
+            return constant(n) > 0
+        case "add":
+            return all(map(nonnegative, n.args)) and any(map(positive, n.args))
+        case "max":
+            return any(map(positive, n.args))
+        case "where" if n.args[0].op == "gt" and n.args[0].args[0] is n.args[1]:
+            bound = n.args[0].args[1]
+            return bound.op == "const" and constant(bound) >= 0 and positive(n.args[2])
+        case "expand" | "rename" | "stopgrad":
+            return positive(n.args[0])
+        case _:
+            return False
+
+
+def _sqrt_vjp(n: Node, d: Node) -> Node:
+    """d / (2 sqrt(x)): unbounded towards x = 0, where the derivative is taken to be 0 (it multiplies what vanishes there)."""
+    inside = d * 0.5 / n
+    return inside if positive(n.args[0]) else where(op("eq", n, const(0.0)), 0.0, inside)
+
+
+def _pow_vjp_base(n: Node, d: Node) -> Node:
+    """c x^(c - 1) d; 0 at x = 0 for c < 1, where it is unbounded, like that of a square root."""
+    x, c = n.args
+    inside = d * c * op("pow", x, c - 1.0)
+    at_zero = op("eq", x, const(0.0))
+    if c.op != "const":
+        low = op("and", op("ge", c, const(0.0)), op("lt", c, const(1.0)))
+        return where(op("and", at_zero, low), 0.0, inside)
+    return where(at_zero, 0.0, inside) if 0.0 <= constant(c) < 1.0 and not positive(x) else inside
+
+
+def _pow_vjp_exponent(n: Node, d: Node) -> Node:
+    """x^c log(x) d, which is 0 at x = 0 for c >= 0."""
+    x, c = n.args
+    hidden = op("and", op("eq", x, const(0.0)), op("ge", c, const(0.0)))
+    return where(hidden, 0.0, d * n * op("log", x))
+
+
 def _lae_vjp(i: int) -> Any:
     # exp(a - y) is 0/0 at a = y = -inf; the mass there is zero, so the gradient is defined as zero
-    return lambda n, d: d * where(op("eq", n.args[i], const(-math.inf)), 0.0, op("exp", n.args[i] - n))
+    return lambda n, d: where(op("eq", n.args[i], const(-math.inf)), 0.0, d * op("exp", n.args[i] - n))
 
 
 def _unary(name: str, ref: Any, vjp: Any, interval: Any, torch: str, triton: str, cpp: str, safe: str = "") -> Op:
@@ -159,13 +218,12 @@ ROWS: tuple[Op, ...] = (
     _binary("div", np.divide, (lambda n, d: d / n.args[1], lambda n, d: -(d * n) / n.args[1]),
             lambda n, a: a[0] * a[1].inverse(), "{0} / {1}", "{0} / {1}", "{0} / {1}"),
     _binary("pow", np.power,
-            (lambda n, d: d * n.args[1] * op("pow", n.args[0], n.args[1] - 1.0),
-             lambda n, d: d * n * op("log", n.args[0])), _pow_interval,
+            (_pow_vjp_base, _pow_vjp_exponent), _pow_interval,
             "torch.pow({0}, {1})", "seqc_pow({0}, {1})", "std::pow({0}, {1})"),
     _unary("neg", np.negative, lambda n, d: -d, lambda a: -a, "-{0}", "-{0}", "-{0}"),
-    _binary("min", np.minimum, _half_if_tied("lt"), lambda n, a: _f(min(a[0].lo, a[1].lo), min(a[0].hi, a[1].hi)),
+    _binary("min", np.minimum, _half_if_tied("lt", "le"), lambda n, a: _f(min(a[0].lo, a[1].lo), min(a[0].hi, a[1].hi)),
             "torch.minimum({0}, {1})", "tl.minimum({0}, {1})", "std::min({0}, {1})", "commutative associative"),
-    _binary("max", np.maximum, _half_if_tied("gt"), lambda n, a: _f(max(a[0].lo, a[1].lo), max(a[0].hi, a[1].hi)),
+    _binary("max", np.maximum, _half_if_tied("gt", "ge"), lambda n, a: _f(max(a[0].lo, a[1].lo), max(a[0].hi, a[1].hi)),
             "torch.maximum({0}, {1})", "tl.maximum({0}, {1})", "std::max({0}, {1})", "commutative associative"),
     _unary("abs", np.abs, lambda n, d: d * op("sign", n.args[0]), _abs, "torch.abs({0})", "tl.abs({0})",
            "std::abs({0})"),
@@ -180,7 +238,7 @@ ROWS: tuple[Op, ...] = (
            "std::log({0})"),
     _unary("log1p", np.log1p, lambda n, d: d / (n.args[0] + 1.0), lambda a: a.map(lambda x: _log(1 + x)),
            "torch.log1p({0})", "seqc_log1p({0})", "std::log1p({0})", "series near 0"),
-    _unary("sqrt", np.sqrt, lambda n, d: d * 0.5 / n, lambda a: a.map(_sqrt), "torch.sqrt({0})", "tl.sqrt({0})",
+    _unary("sqrt", np.sqrt, _sqrt_vjp, lambda a: a.map(_sqrt), "torch.sqrt({0})", "tl.sqrt({0})",
            "std::sqrt({0})"),
     _unary("sigmoid", _sigmoid, lambda n, d: d * n * (1.0 - n), lambda a: a.map(lambda x: float(_sigmoid(x))),
            "torch.sigmoid({0})", "seqc_sigmoid({0})", "seqc_sigmoid({0})", "split at 0: exp of -|x| only"),

@@ -197,11 +197,13 @@ def _max_scan_cotangent(n: Node, d: Node) -> Node:
 
 
 def _max_scan_vjp_a(n: Node, d: Node) -> Node:
-    return _max_scan_cotangent(n, d) * _max_scan_kept(n)
+    kept = _max_scan_kept(n)
+    return where(node("gt", kept, const(0.0)), _max_scan_cotangent(n, d) * kept, 0.0)
 
 
 def _max_scan_vjp_b(n: Node, d: Node) -> Node:
-    return _max_scan_cotangent(n, d) * (1.0 - _max_scan_kept(n))
+    kept = _max_scan_kept(n)
+    return where(node("lt", kept, const(1.0)), _max_scan_cotangent(n, d) * (1.0 - kept), 0.0)
 
 
 def _max_scan_vjp_start(n: Node, d: Node) -> Node:
@@ -219,8 +221,8 @@ def _tri_vjp(n: Node, d: Node) -> Node:
 
 
 def _amax_vjp(n: Node, d: Node) -> Node:
-    hit = where(node("eq", n.args[0], n), 1.0, 0.0)
-    return d * hit / total(hit, n.names("over"))
+    hit = node("eq", n.args[0], n)
+    return where(hit, d / total(where(hit, 1.0, 0.0), n.names("over")), 0.0)
 
 
 def _without(n: Node, dims: tuple[str, ...]) -> Dims:
