@@ -17,6 +17,7 @@ from seqc.build_activations import ACTIVATIONS, expanded_call
 from seqc.build_value import Misuse, Value, apply, constant_of, number, part, power, real, reduced, truth
 from seqc.complex_pairs import RULES, conj
 from seqc.graph import node, size
+from seqc.maximum import from_maximum
 
 EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
 EPS_UNIT = 1e-6  # l2norm: added to the sum of squares
@@ -123,6 +124,12 @@ def _softmax(args: list[Value], dims: Dims) -> Value:
     x = real(args[0])
     e = apply("exp", _sub(x, _anchor(x, dims)))
     return x.of([_div(e, total(e, dims)).node])
+
+
+def _exp(args: list[Value], dims: Dims) -> Value:
+    """The exponential; of a difference from a maximum it is 0 where both are -inf."""
+    x = real(args[0])
+    return apply("exp", x) if x.imag is not None else Value(node("exp", from_maximum(x.node)), x.order)
 
 
 def _logsumexp(args: list[Value], dims: Dims) -> Value:
@@ -242,12 +249,13 @@ def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
     return lambda args, dims: reduce(args[0], dims)
 
 
-_UNARY = ("exp", "expm1", "log", "log1p", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
+_UNARY = ("expm1", "log", "log1p", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
           "atan", "erf", "floor", "round", "stopgrad")
 
 FUNCTIONS: dict[str, Function] = {
     **{name: _op(name, 1) for name in _UNARY},
     **{name: _activation(name) for name in ACTIVATIONS},
+    "exp": Function(_exp, 1, 1, takes_complex=True),
     "logaddexp": _op("logaddexp", 2),
     "relu": Function(_relu, 1, 1),
     "silu": Function(_silu, 1, 1),

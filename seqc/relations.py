@@ -18,6 +18,7 @@ from math import isnan
 from seqc.algebra import Linear, bare, complement, factors, linear
 from seqc.graph import Dims, Node
 from seqc.intervals import ANY, INF, SIGNED_UNIT, UNIT, Interval
+from seqc.maximum import below
 from seqc.norms import Facts, divisor_norm, is_normaliser, magnitude, norm_over, regrouped, root
 
 SILU_LOW = -0.2784645427610738  # min of x sigmoid(x)
@@ -54,20 +55,6 @@ def _plain(form: Linear, facts: Facts) -> Interval:
     return out
 
 
-def _below(n: Node) -> list[Linear]:
-    """Values that are never larger than n."""
-    match n.op:
-        case "max" | "logaddexp":
-            return [x for a in n.args for x in (linear(a), *_below(bare(a)))][:8]
-        case "amax" | "softplus":
-            return [linear(n.args[0])]
-        case "abs":
-            x = linear(n.args[0])
-            return [x, Linear(0.0, {}).plus(x, -1.0)]
-        case _:
-            return []
-
-
 def _above(n: Node) -> list[Linear]:
     """Values that are never smaller than n."""
     match n.op:
@@ -84,7 +71,7 @@ def _combination(form: Linear, facts: Facts) -> Interval:
     found = _plain(form, facts)
     for atom, w in form.weights.items():
         rest = form.plus(Linear(0.0, {atom: w}), -1.0)
-        lower, upper = (_below(atom), _above(atom)) if w > 0 else (_above(atom), _below(atom))
+        lower, upper = (below(atom), _above(atom)) if w > 0 else (_above(atom), below(atom))
         for x in lower:  # w * atom >= w * x
             found = found.meet(Interval(_plain(rest.plus(x, w), facts).lo, INF))
         for x in upper:

@@ -151,6 +151,14 @@ def _sqrt_vjp(n: Node, d: Node) -> Node:
     return inside if positive(n.args[0]) else where(op("eq", n, const(0.0)), 0.0, inside)
 
 
+def _exp_vjp(n: Node, d: Node) -> Node:
+    """d exp(x); 0 where exp(-m) is infinite because the maximum m is -inf: there is nothing that it depends on."""
+    x, inside = n.args[0], d * n
+    if x.op != "neg" or x.args[0].op not in ("max", "amax", "max_scan"):
+        return inside
+    return where(op("eq", x.args[0], const(-math.inf)), 0.0, inside)
+
+
 def _pow_vjp_base(n: Node, d: Node) -> Node:
     """c x^(c - 1) d; 0 at x = 0 for c < 1, where it is unbounded, like that of a square root."""
     x, c = n.args
@@ -230,7 +238,7 @@ ROWS: tuple[Op, ...] = (
     _unary("sign", np.sign, None, lambda a: _f(-1.0 if a.lo < 0 else 0.0, 1.0 if a.hi > 0 else 0.0),
            "torch.sign({0})", "seqc_sign({0})", "seqc_sign({0})"),
     # exponentials
-    _unary("exp", np.exp, lambda n, d: d * n, lambda a: a.map(_exp), "torch.exp({0})", "tl.exp({0})",
+    _unary("exp", np.exp, _exp_vjp, lambda a: a.map(_exp), "torch.exp({0})", "tl.exp({0})",
            "std::exp({0})"),
     _unary("expm1", np.expm1, lambda n, d: d * (n + 1.0), lambda a: a.map(lambda x: _exp(x) - 1),
            "torch.expm1({0})", "seqc_expm1({0})", "std::expm1({0})", "series near 0"),
