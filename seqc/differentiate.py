@@ -125,7 +125,7 @@ class _Choices:
             if n.op == "leaf":
                 self.by_data[n] = n.text("kind") != "mask"
             else:
-                self.by_data[n] = any([self._depends(a) for a in n.args])
+                self.by_data[n] = any(self._depends(a) for a in n.args)
         return self.by_data[n]
 
     def _taken_off(self, d: Node) -> tuple[Node, Chosen]:
