@@ -6,6 +6,10 @@ Needs: the step graph. Gives: `Affine`, products kept as tuples of factors (each
 states), so that later passes can tell which factor carries which dims: an outer product `k * v` stays two factors.
 Criterion: additions, multiplication by state-free factors, sums, and choices by a state-free condition are followed;
 anything else that touches a state stops with `NotAffine`, which quotes the node.
+
+A choice is no number: 0 * NaN is NaN. What `where(c, x, ..)` keeps under c carries the factor `chosen(c)`, and `product` makes
+it a `where` around the other factors again. A coefficient under a choice between an update and the old value is itself a
+choice, `where(c, d, 1)`; one under a choice between the old value and none keeps its factor `chosen(c)`: a reset.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from seqc.algebra import linear
-from seqc.graph import Node, const, depends, node, renamed, topological, total
+from seqc.graph import Node, const, constant, depends, node, renamed, topological, total
 from seqc.ops.elementwise import where
 
 Product = tuple[Node, ...]
@@ -55,10 +59,33 @@ class Affine:
     rest: tuple[Product, ...] = ()
 
 
-def product(factors: Iterable[Node]) -> Node:
-    """The factors multiplied, left to right; the constant 1 for none."""
+def chosen(c: Node) -> Node:
+    """The factor of what is kept where c holds, and dropped elsewhere. Its negative zero tells it from a number of a spec."""
+    return node("where", c, const(1.0), const(-0.0))
+
+
+def condition(f: Node) -> Node | None:
+    """c, where the factor is `chosen(c)`; None for a number."""
+    return f.args[0] if f.op == "where" and f.args[1] is const(1.0) and f.args[2] is const(-0.0) else None
+
+
+def parted(factors: Iterable[Node]) -> tuple[Node | None, Product]:
+    """(the condition under which a product is kept, the other factors); None where it always is."""
     listed = list(factors)
-    return reduce(lambda a, b: a * b, listed) if listed else const(1.0)
+    conditions = dict.fromkeys(c for f in listed if (c := condition(f)) is not None)
+    kept = reduce(_and, conditions) if conditions else None
+    return kept, tuple(f for f in listed if condition(f) is None)
+
+
+def product(factors: Iterable[Node]) -> Node:
+    """The factors multiplied, left to right, where they are kept; the constant 1 for none."""
+    kept, others = parted(factors)
+    out = reduce(lambda a, b: a * b, others) if others else const(1.0)
+    return out if kept is None else where(kept, out, 0.0)
+
+
+def _and(a: Node, b: Node) -> Node:
+    return node("and", a, b)
 
 
 def value(form: Affine) -> Node:
@@ -188,10 +215,7 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
     if x.op == "div":
         return scaled(form(x.args[0]), (node("div", const(1.0), x.args[1]),))
     if x.op == "where":
-        cond, a, b = x.args
-        left = scaled(form(a), (where(cond, 1.0, 0.0),))
-        right = scaled(form(b), (where(cond, 0.0, 1.0),))
-        return Affine(left.terms + right.terms, left.rest + right.rest)
+        return _choice(x.args[0], form(x.args[1]), form(x.args[2]))
     if x.op == "sum":
         inner = form(x.args[0])
         over = x.names("over")
@@ -205,6 +229,37 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
     if x.op == "shift":
         raise NotAffine(x, "values that depend on the state are moved along a dim")
     raise NotAffine(x, "one position of a dim is read of a value that depends on the state")
+
+
+def _choice(c: Node, left: Affine, right: Affine) -> Affine:
+    """left where c holds, else right: elementwise terms in one state become one, with a coefficient that is chosen."""
+    sides = left, right
+    together = {t.state for t in left.terms if not t.over} & {t.state for t in right.terms if not t.over}
+    plain = [
+        Term(state, _either(c, *([t.outer for t in side.terms if t.state is state and not t.over] for side in sides)))
+        for state in dict.fromkeys(t.state for t in left.terms) if state in together
+    ]
+    rest: list[Product] = []
+    for side, here in zip(sides, (c, node("not", c)), strict=True):
+        others = Affine(tuple(t for t in side.terms if t.over or t.state not in together), side.rest)
+        kept = scaled(others, (chosen(here),))
+        plain += kept.terms
+        rest += [p for p in kept.rest if not any(f.op == "const" and constant(f) == 0.0 for f in p)]
+    return Affine(tuple(plain), tuple(rest))
+
+
+def _either(c: Node, left: Sequence[Product], right: Sequence[Product]) -> Product:
+    """Factors whose product is the sum of the products on the left where c holds, else that of those on the right."""
+    (keep_left, a), (keep_right, b) = parted(common_factors(left)), parted(common_factors(right))
+    common = tuple(f for f in a if f in b)
+    a, b = tuple(f for f in a if f not in common), tuple(f for f in b if f not in common)
+    out = list(common)
+    if a and b:
+        out.append(where(c, product(a), product(b)))
+    else:
+        out += [where(c, f, 1.0) for f in a] + [where(c, 1.0, f) for f in b]
+    resets = ((c, keep_left), (node("not", c), keep_right))
+    return (*out, *(chosen(node("or", node("not", here), keep)) for here, keep in resets if keep is not None))
 
 
 def scaled(form: Affine, factors: Product) -> Affine:

@@ -289,6 +289,7 @@ RULES: tuple[Rule, ...] = (
     law(op("where", op("not", C), X, Y), op("where", C, Y, X)),
     law(op("where", C, op("where", C, X, Y), Z), op("where", C, X, Z)),
     law(op("where", C, X, op("where", C, Y, Z)), op("where", C, X, Z)),
+    law(op("where", C, X, ZERO) + op("where", C, ZERO, Y), op("where", C, X, Y)),
     law(op("not", op("not", C)), C),
     law(op("and", C, C), C),
     law(op("or", C, C), C),

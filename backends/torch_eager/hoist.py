@@ -20,10 +20,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from seqc.graph import ROW, Node, const, depends, node, rebuild, renamed, topological, total
+from seqc.graph import ROW, Node, const, depends, leaves, node, rebuild, renamed, topological, total
 from seqc.ops import TABLE
 from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, take
+from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, resets, take
 
 ZERO, ONE = const(0.0), const(1.0)
 SCANS = ("affine_scan", "max_scan")
@@ -111,12 +111,23 @@ def _split(n: Node, late: Late) -> Node:
     if a in late or terms is None or dim in start.dims:
         return n
     carried, rest = terms
-    out = _as_sum(affine_scan(a, expanded(rest, n.dims), ZERO if start in late else start, dim, reverse))
+    out = _as_sum(affine_scan(a, expanded(rest, n.dims), ZERO if start in late else start, dim, reverse, resets(n)))
     if start in late:
-        out = _as_sum(affine_scan(_bare(a, dim), ZERO, const(1.0), dim, reverse)) * start + out
+        out = _unbroken(n, ZERO, const(1.0), _as_sum(affine_scan(_bare(a, dim), ZERO, const(1.0), dim, reverse)) * start) + out
     for coefficient, x in carried:
-        out = _as_sum(affine_scan(_bare(a, dim), expanded(coefficient, (dim,)), ZERO, dim, reverse)) * x + out
+        c = expanded(coefficient, (dim,))
+        out = _unbroken(n, c, ZERO, _as_sum(affine_scan(_bare(a, dim), c, ZERO, dim, reverse)) * x) + out
     return _made(out, late)
+
+
+def _unbroken(n: Node, given: Node, start: Node, part: Node) -> Node:
+    """What a carried value adds to the scan n; 0, whatever that value is, where a reset lies between."""
+    if not resets(n):
+        return part
+    dim, a = n.text("dim"), _bare(n.args[0], n.text("dim"))
+    keeps, reach = (where(node("ne", x, ZERO), 1.0, 0.0) for x in (a, given))
+    reached = affine_scan(keeps, reach, start, dim, bool(n.number("reverse")))
+    return where(node("gt", reached, ZERO), part, 0.0)
 
 
 def _as_sum(n: Node) -> Node:
@@ -187,8 +198,8 @@ def _linear(b: Node, dim: str, late: Late) -> Terms | None:
             inner = _linear(b.args[0], dim, late)
             return inner and ([(c / b.args[1], v) for c, v in inner[0]],
                               ZERO if inner[1] is ZERO else inner[1] / b.args[1])
-        case "where" if b.args[0] not in late:
-            c = b.args[0]
+        case "where" if b.args[0] not in late and not any(x.text("kind") != "mask" for x in leaves([b.args[0]])):
+            c = b.args[0]  # of rows alone: by values of a spec, 0 times what is dropped would be taken for nothing
             yes, no = (_linear(x, dim, late) for x in b.args[1:])
             if yes is None or no is None:
                 return None

@@ -96,7 +96,8 @@ class Printer(Values):
         own = s.op == "affine_scan" and not s.end and set(b.axes) == set(axes) and self.fresh(s.b)
         ready = [self.align(self.turn(self.full(x, (dim,)), axes), axes).code for x in (a, b)]
         ready += ["None" if s.from_zero else self.align(self.tensor(start), inner).code, str(axes.index(dim) - len(axes))]
-        ready += [f"{o}=True" for o, on in (("reverse", s.reverse), ("later", s.later), ("own", own), ("end", s.end)) if on]
+        options = ("reverse", s.reverse), ("later", s.later), ("own", own), ("end", s.end), ("resets", s.resets)
+        ready += [f"{o}=True" for o, on in options if on]
         return Text(f"{self.fn.helper(f'_{s.op}')}({', '.join(ready)})", inner if s.end else axes)
 
     def _before(self, n: Node) -> Text:

@@ -97,11 +97,11 @@ def _before(first, x, dim):
     return torch.cat([first.expand_as(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)], dim)
 ''',
     "_affine_scan": '''
-def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False):
+def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False, resets=False):
     """h[i] = a[i] h[i-1] + b[i] along `dim` (counted from the end), h[-1] = start; from the other end if reverse.
 
     start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
-    memory of b; end: only the last value is wanted.
+    memory of b; end: only the last value is wanted; resets: a coefficient of 0 drops what was before, whatever it is.
     """
     a_rows, b_rows = a.unbind(dim), b.unbind(dim)
     row = torch.broadcast_shapes(a_rows[0].shape, b_rows[0].shape, () if start is None else start.shape)
@@ -114,6 +114,8 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
             h = b_rows[i] if own or end else out_rows[i].copy_(b_rows[i])
         else:
             step = i if not later else i + 1 if reverse else i - 1
+            if resets:
+                h = torch.where(a_rows[step] == 0, 0.0, h)
             h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
     return h.expand(row) if end else out
 ''',

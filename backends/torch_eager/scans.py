@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seqc.graph import Node
+from seqc.ops.structure import resets
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Scan:
     reverse: bool
     later: bool
     end: bool
+    resets: bool = False
 
     @property
     def product(self) -> bool:
@@ -81,7 +83,7 @@ def _scan(n: Node, end: bool) -> Scan:
         n.op == "affine_scan" and a.op == "shift" and a.text("dim") == dim
         and a.number("by") == (-1 if reverse else 1) and _constant(start, 0.0)
     )
-    return Scan(n.op, a.args[0] if later else a, b, start, dim, reverse, later, end)
+    return Scan(n.op, a.args[0] if later else a, b, start, dim, reverse, later, end, resets(n))
 
 
 def _constant(n: Node, value: float) -> bool:

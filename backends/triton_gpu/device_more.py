@@ -44,6 +44,20 @@ def affine_scan_from(a, b, start, REVERSE: tl.constexpr):
     return offset + slope * start
 '''
 
+RESET_SCAN = '''
+@triton.jit
+def affine_after_resets(a_past, b_past, k_past, a_now, b_now, k_now):
+    """`affine_after`, where k_now is 0 if one of its steps drops what was before, else 1."""
+    return a_now * a_past, tl.where(k_now == 0, 0.0, a_now * b_past) + b_now, k_now * k_past
+
+
+@triton.jit
+def reset_scan_from(a, b, start, REVERSE: tl.constexpr):
+    """`affine_scan_from`, where a[t] = 0 drops what was before, whatever it is."""
+    slope, offset, kept = tl.associative_scan((a, b, (a != 0).to(a.dtype)), 0, affine_after_resets, reverse=REVERSE)
+    return offset + tl.where(kept == 0, 0.0, slope * start)
+'''
+
 MAX_SCAN = '''
 @triton.jit
 def max_after(a_past, b_past, a_now, b_now):
@@ -64,6 +78,7 @@ MORE: Mapping[str, str] = MappingProxyType(
         "pow": POW.strip(),
         "logaddexp": LOGADDEXP.strip(),
         "affine_scan_from": AFFINE_SCAN_FROM.strip(),
+        "reset_scan_from": RESET_SCAN.strip(),
         "max_scan": MAX_SCAN.strip(),
     }
 )

@@ -21,6 +21,7 @@ from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
 from seqc.graph import Node, leaves
 from seqc.ops import TABLE
+from seqc.ops.structure import resets
 from seqc.tiling.quarantine import TURNED_ROWS
 
 ATOM = 4
@@ -333,6 +334,8 @@ class Values:
         first = self.against(s, x.axes) if s.axes else s
         if n.op == "max_scan":
             code = f"max_scan({x.code}, {y.code}, {first.code})"
+        elif resets(n):
+            code = f"reset_scan_from({x.code}, {y.code}, {first.code}, {reverse})"
         elif (start.op == "const" and start.attr("value") == 0.0) or s.code == "0.0":
             code = f"affine_scan({x.code}, {y.code}, {reverse})[1]"
         else:

@@ -15,15 +15,17 @@ Source of the mathematics: docs/decisions/chunkwise.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from seqc.affine import Product, product
 from seqc.block import VALID
 from seqc.graph import BATCH, COL, ROW, Node, const, node, total
 from seqc.ops.elementwise import where
-from seqc.ops.structure import expanded
+from seqc.ops.structure import cumsum, expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
-from seqc.passes.blocks.solving import Reading, Source, Unknown, matmul, solved
+from seqc.passes.blocks.selecting import NAN, causal_sum, finite, kept, selected, spoilt, taken_off
+from seqc.passes.blocks.solving import Reading, Source, Unknown, solved
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
 
@@ -37,6 +39,7 @@ class Chunk:
     rows: int
     decays: tuple[Decay, ...]
     writes: tuple[Source, ...]
+    resets: Node | None = None  # [t]: 1 at a row that drops what the state was before, 0 at others; None: none does
     feedback: tuple[Source, ...] = ()  # a_r times the rows w_r, once solved
     names: dict[Node, str] = field(default_factory=dict)  # node -> a name for emitted code
     plans: dict[tuple[str, ...], str] = field(default_factory=dict)  # contracted dims -> numerical plan, in words
@@ -46,6 +49,24 @@ class Chunk:
         """All writes."""
         return self.writes + self.feedback
 
+    # ---- resets ----
+
+    def _alive(self, exclusive: bool) -> Node | None:
+        """[t, s]: whether no row after s, up to t (t itself left out if exclusive), is a reset."""
+        if self.resets is None:
+            return None
+        return node("eq", cumsum(self.resets, ROW, exclusive=exclusive), columns(cumsum(self.resets, ROW)))
+
+    def _alive_from_start(self, exclusive: bool) -> Node | None:
+        """[t]: whether no row so far is a reset."""
+        if self.resets is None:
+            return None
+        return node("eq", cumsum(self.resets, ROW, exclusive=exclusive), const(0.0))
+
+    def _among(self, mask: Node, exclusive: bool) -> Node:
+        alive = self._alive(exclusive)
+        return mask if alive is None else node("and", mask, alive)
+
     # ---- reading ----
 
     def read(self, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
@@ -54,14 +75,15 @@ class Chunk:
 
     def _read(self, q: Node, over: tuple[str, ...], exclusive: bool, sources: tuple[Source, ...]) -> Node:
         """The same of a state with these writes alone."""
+        condition, q = taken_off(q, over)
         on_state = q
         for decay in self.decays:
             on_state = on_state * self._named("from_start", decay.from_start(exclusive))
-        out = total(expanded(on_state, (ROW,)) * self.start, over)
+        out = kept(self._alive_from_start(exclusive), total(expanded(on_state, (ROW,)) * self.start, over))
         for source in sources:
             k, others = source.split(over)
             out = out + self._spread(q, k, others, over, exclusive)
-        return out
+        return kept(condition, out)
 
     def _spread(self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool) -> Node:
         """sum_s A[t, s] * (product of `others`)_s."""
@@ -74,15 +96,23 @@ class Chunk:
         if outside and not self._levelled(outside, over):  # then every index of theirs has a matrix of its own
             outside, along = [], frozenset().union(*(d.dims for d in outside))
         matrices = self.pair(q, k, over, exclusive, split=bool(outside), along=along)
+        alive = self._alive(exclusive)
         if not outside:
-            return matmul(matrices[0][1], v)
+            return causal_sum(matrices[0][1], v, exclusive, alive)
+        # of each level the rows are in another half than the columns: what is not finite is told for all of them at once
+        good = finite(expanded(v, (ROW,)))
+        for d in outside:
+            assert d.log is not None
+            good = node("and", good, node("lt", d.log, const(math.inf)))
         out: Node | None = None
         for block, matrix in matrices:
             row, column = self._outside_factors(outside, block, exclusive)
-            part = matmul(matrix, v * column) * row if row is not None else matmul(matrix, v)
+            x = v if row is None else v * column
+            part = total(matrix * columns(where(good if row is None else finite(x), x, 0.0)), (COL,))
+            part = part if row is None else part * row
             out = part if out is None else out + part
         assert out is not None
-        return out
+        return where(spoilt(good, exclusive, alive), NAN, out)
 
     def _outside_factors(self, outside: list[Decay], block: int, exclusive: bool) -> tuple[Node | None, Node]:
         if block == 0:
@@ -113,7 +143,7 @@ class Chunk:
             shared = one if shared is None else shared * one
 
         def masked(mask: Node, matrix: Node, name: str = "A") -> Node:
-            return self._named(name, where(mask, matrix if shared is None else matrix * shared, 0.0))
+            return self._named(name, where(self._among(mask, exclusive), matrix if shared is None else matrix * shared, 0.0))
 
         self.plans.setdefault(over, self._plan(inside, flat, split))
         if not inside and not split:
@@ -186,8 +216,6 @@ class Chunk:
     def _factored(
         self, q: Node, k: Node, inside: list[Decay], rows: int, over: tuple[str, ...], exclusive: bool
     ) -> Node:
-        from seqc.ops.structure import cumsum
-
         for d in inside:
             assert d.log is not None
             q = q * node("exp", cumsum(d.log, ROW, rows, exclusive=exclusive))
@@ -207,12 +235,15 @@ class Chunk:
         def matrix(read: Reading, into: int, a: Source) -> Node:
             k, others = a.split(read.over)
             along = varying - set(read.over)
-            return self.pair(read.by, product((*others, k)), read.over, True, along=along)[0][1]
+            condition, by = taken_off(read.by, read.over)
+            return kept(condition, self.pair(by, product((*others, k)), read.over, True, along=along)[0][1])
 
-        found = solved(unknowns, linear, matrix, self.rows if joint else 0, lambda n: self._named("inverse", n))
+        joined = self.rows if joint else 0
+        found = solved(unknowns, linear, matrix, joined, lambda n: self._named("inverse", n), self._alive(False))
         values = [self._named("solved", x) for x in found]
         self.feedback = tuple(
-            Source((*a.factors, value)) for row, value in zip(unknowns, values, strict=True) for _, a in row.written
+            Source((*a.factors, kept(a.kept, value)))
+            for row, value in zip(unknowns, values, strict=True) for _, a in row.written
         )
 
     def end(self) -> Node:
@@ -220,6 +251,11 @@ class Chunk:
         out = self.start
         for d in self.decays:
             out = d.whole() * out
+        alive = None
+        if self.resets is not None:
+            every = total(expanded(self.resets, (ROW,)), (ROW,))
+            out = where(node("eq", every, const(0.0)), out, 0.0)
+            alive = node("eq", cumsum(self.resets, ROW), every)
         for source in self.sources:
             factors = list(source.factors)
             for d in self.decays:  # each decay joins the narrowest factor that carries its dims
@@ -228,6 +264,8 @@ class Chunk:
                     key=lambda i: len(factors[i].dims),
                 )
                 factors[home] = factors[home] * self._named("to_end", d.to_end())
+            if alive is not None:
+                factors = selected(alive, factors)
             out = out + total(expanded(product(factors), (ROW,)), (ROW,))
         return out
 

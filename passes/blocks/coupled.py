@@ -13,7 +13,7 @@ other, exact for any sign and for zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from seqc.affine import product
@@ -21,7 +21,8 @@ from seqc.graph import BATCH, COL, ROW, Node, index, node, size, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import affine_scan, expanded, shift, take
 from seqc.passes.blocks.decay import causal, columns, first
-from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Source, Unknown, matmul, solved
+from seqc.passes.blocks.selecting import causal_sum, kept, taken_off
+from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Source, Unknown, solved
 
 
 @dataclass
@@ -130,6 +131,8 @@ class System:
 
     def _read(self, read: Reading, exclusive: bool, sources: list[tuple[int, Source]]) -> Node:
         """The same of states with these writes alone."""
+        condition, by = taken_off(read.by, read.over)
+        read = replace(read, by=by)
         parts = []
         for j, start in enumerate(self.starts):
             share = self.from_start(read.of, j, exclusive)
@@ -141,8 +144,8 @@ class System:
             folded = [f for f in others if set(f.dims) <= bare]
             matrix = self._matrix(read, j, product((*folded, k)), exclusive)
             if matrix is not None:
-                parts.append(matmul(matrix, product(f for f in others if f not in folded)))
-        return reduce(lambda a, b: a + b, parts)
+                parts.append(causal_sum(matrix, product(f for f in others if f not in folded), exclusive))
+        return kept(condition, reduce(lambda a, b: a + b, parts))
 
     def _matrix(self, read: Reading, j: int, k: Node, exclusive: bool) -> Node | None:
         """A[t, s]: how k at s, written to S_j, enters a reading at t; None where it never does."""
@@ -161,12 +164,14 @@ class System:
             return self._read(read, True, list(self.writes))
 
         def matrix(read: Reading, into: int, a: Source) -> Node | None:
-            return self._matrix(read, into, product(a.factors), True)
+            condition, by = taken_off(read.by, read.over)
+            found = self._matrix(replace(read, by=by), into, product(a.factors), True)
+            return None if found is None else kept(condition, found)
 
         joint = self.rows if len(unknowns) > 1 else 0
         values = solved(unknowns, linear, matrix, joint)
         self.feedback = [
-            (i, Source((*a.factors, value)))
+            (i, Source((*a.factors, kept(a.kept, value))))
             for row, value in zip(unknowns, values, strict=True) for i, a in row.written
         ]
 

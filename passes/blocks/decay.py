@@ -50,6 +50,10 @@ def log_of(d: Node, ranges: Mapping[Node, Interval]) -> Node | None:
     if d.op == "pow" and d.args[1].op == "const":
         inner = log_of(d.args[0], ranges)
         return None if inner is None else inner * d.args[1]
+    if d.op == "where":
+        a, b = (log_of(x, ranges) for x in d.args[1:])
+        if a is not None and b is not None:
+            return where(d.args[0], a, b)
     if d.op == "expand":
         inner = log_of(d.args[0], ranges)
         return None if inner is None else expanded(inner, d.dims)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
 
-from seqc.affine import Affine, NotAffine, Product, product
+from seqc.affine import Affine, NotAffine, Product, chosen, condition, parted, product
 from seqc.graph import Node, constant, total
 from seqc.intervals import ANY, Interval
 from seqc.ops.structure import at_position
+from seqc.passes.blocks.selecting import kept
 from seqc.passes.blocks.solving import NotChunkwise, Reading, Source, Unknown
 from seqc.rows import Read, Row, rows_of
 
@@ -38,9 +39,10 @@ class Lifting:
     """How a step's values stand on the rows of a block. sum: of products; source: factors that write."""
 
     sum: Callable[[Sequence[Product]], Node]
-    source: Callable[[Product], Product]
+    source: Callable[[Product], Source]
     sizes: Mapping[str, int]  # of the dims that have one size only
     ranges: Mapping[Node, Interval]
+    lift: Callable[[Node], Node]
 
 
 def feedback(
@@ -59,16 +61,28 @@ def feedback(
     out = []
     for row, place in every:
         _check(row.form, rows, over)
+        used = _used(row, rows, forms, lifting)
+        given = _given(row, place, lifting)
         out.append(Unknown(
-            tuple(_reading(read, place, olds, over, lifting) for read in row.reads),
-            {i: x for i, (other, there) in enumerate(every) if (x := _same(row, place, other, there, lifting)) is not None},
-            _given(row, place, lifting),
+            tuple(_reading(read, place, olds, over, lifting, used) for read in row.reads),
+            {i: kept(used, x) for i, (other, there) in enumerate(every)
+             if (x := _same(row, place, other, there, lifting)) is not None},
+            None if given is None else kept(used, given),
             tuple(
-                (i, Source(lifting.source(_at((*t.outer, *t.inner), place))))
+                (i, lifting.source(_at((*t.outer, *t.inner), place)))
                 for i, form in enumerate(forms) for t in form.terms if t.state is row.node
             ),
         ))
     return Feedback(forms, tuple(out), not (_micro_steps(out) or _one_sign(rows, forms, lifting.ranges)))
+
+
+def _used(row: Row, rows: Sequence[Row], forms: Sequence[Affine], lifting: Lifting) -> Node | None:
+    """The condition without which nothing uses the row: elsewhere it may be 0. None where it is always used."""
+    every = [t for form in (*forms, *(other.form for other in rows)) for t in form.terms if t.state is row.node]
+    each = [[c for f in t.outer if (c := condition(f)) is not None] for t in every]
+    common = [chosen(c) for c in (each[0] if each else ()) if all(c in other for other in each)]
+    used = parted(common)[0]
+    return None if used is None or set(used.dims) & set(row.rank) else lifting.lift(used)
 
 
 def _micro_steps(unknowns: Sequence[Unknown]) -> bool:
@@ -91,7 +105,7 @@ def _one_sign(rows: Sequence[Row], forms: Sequence[Affine], ranges: Mapping[Node
                 left.remove(f)
             else:
                 left.append(f)
-        for f in left:
+        for f in parted(left)[1]:
             if set(f.dims) & set(row.reads[0].over):
                 return False
             known = ranges.get(f, ANY) if f.op != "const" else Interval(constant(f), constant(f))
@@ -127,7 +141,9 @@ def _at(factors: Product, place: Place) -> Product:
     return out
 
 
-def _reading(read: Read, place: Place, olds: Sequence[Node], over: tuple[str, ...], lifting: Lifting) -> Reading:
+def _reading(
+    read: Read, place: Place, olds: Sequence[Node], over: tuple[str, ...], lifting: Lifting, used: Node | None
+) -> Reading:
     along = tuple(d for d in read.over if d in read.state.dims)
     extra = tuple(d for d in read.over if d not in along)
     wanted = tuple(sorted(d for d in over if d in read.state.dims))
@@ -135,7 +151,7 @@ def _reading(read: Read, place: Place, olds: Sequence[Node], over: tuple[str, ..
         raise NotChunkwise(f"its feedback contracts {', '.join(along)} and also {', '.join(wanted)}")
     products = [_at(p, place) for p in read.products]
     by = lifting.sum([(total(product(p), extra),) for p in products] if extra else products)
-    return Reading(list(olds).index(read.state), by, along, read.scale)
+    return Reading(list(olds).index(read.state), kept(used, by), along, read.scale)
 
 
 def _same(row: Row, place: Place, other: Row, there: Place, lifting: Lifting) -> Node | None:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from seqc.affine import Affine, NotAffine, Product, affine, common_factors, product
+from seqc.affine import Affine, NotAffine, Product, affine, common_factors, parted, product
 from seqc.block import VALID, Reason
 from seqc.component import Component
 from seqc.graph import ROW, Node, const, leaf, node
@@ -29,6 +29,7 @@ from seqc.passes.blocks.chunkwise import Chunk, masked
 from seqc.passes.blocks.coupled import System
 from seqc.passes.blocks.decay import first
 from seqc.passes.blocks.feedback import Feedback, Lifting, feedback, is_zero
+from seqc.passes.blocks.selecting import NAN, finite, selected
 from seqc.passes.blocks.solving import NotChunkwise, Source
 from seqc.passes.blocks.transition import transition
 from seqc.passes.blocks.turning import Frame, Turning, turned_scan
@@ -191,7 +192,7 @@ class BlockForm:
 
     def _held(self, now: Node, old: Node) -> Node:
         keep = where(VALID, 0.0, 1.0)
-        return affine_scan(keep, where(VALID, now, 0.0), old, ROW)
+        return affine_scan(keep, where(VALID, now, 0.0), old, ROW, resets=True)
 
     def _scan(self, name: str, form: Affine, old: Node, start: Node) -> Node:
         """[t, ...]: a state on all rows; `start`: what it begins with."""
@@ -201,7 +202,8 @@ class BlockForm:
         given = self._sum(form.rest)
         dims = (*old.dims, ROW)
         now = affine_scan(
-            expanded(self._masked(coefficient, 1.0), dims), expanded(self._masked(given, 0.0), dims), start, ROW
+            expanded(self._masked(coefficient, 1.0), dims), expanded(self._masked(given, 0.0), dims), start, ROW,
+            resets=bool(form.terms) and all(parted(t.outer)[0] is not None for t in form.terms),
         )
         self.reasons.append(Reason(
             "numerics", name, "products of coefficients are formed by the scan itself: any sign, and zero, are exact"
@@ -241,7 +243,10 @@ class BlockForm:
         if len(overs) > 1:
             raise NotBlock(name, f"its feedback contracts {' and also '.join(', '.join(over) for over in overs)}")
         found = self._feedback(name, [update], [old], *overs) if overs else Feedback((form,), (), False)
-        chunk = Chunk(name, start, self.rows, given.decays, self._writes(found.forms[0]))
+        if given.kept is not None and (mixed := set(given.kept.dims) & {d for over in overs for d in over}):
+            raise NotBlock(name, f"it is reset differently along {', '.join(sorted(mixed))}, which its feedback contracts")
+        writes = self._writes(found.forms[0])
+        chunk = Chunk(name, start, self.rows, given.decays, writes, resets=self._resets(given.kept))
         if found.unknowns:
             try:
                 chunk.solve(found.unknowns, found.joint)
@@ -250,24 +255,34 @@ class BlockForm:
         self.open.append(chunk)
         return chunk
 
+    def _resets(self, kept: Node | None) -> Node | None:
+        """[t]: 1 at rows that drop what a state was."""
+        return None if kept is None else expanded(self._masked(where(kept, 0.0, 1.0), 0.0), (ROW,))
+
     def _turning(self, c: Component, turned: Rotation) -> None:
         """A complex state: two real ones in a frame that turns with it."""
         name, (first_old, second_old) = c.states[0], (self.program.states[s].leaf() for s in c.states)
         olds = (first_old, second_old)
-        frame = Frame(self._masked(self.lift(turned.angle), 0.0))
+        angle, reset = self.lift(turned.angle), parted(turned.scale)[0]
+        frame = Frame(self._masked(angle if reset is None else where(finite(angle), angle, 0.0), 0.0))
         first_writes, second_writes = (self._writes(c.forms[s]) for s in c.states)
         writes, scale = (first_writes, second_writes), (const(turned.sign), *turned.scale)
         pair = ", ".join(c.states)
         plan = f"in a frame that turns with them, real coefficients; angles `{spell(turned.angle)}` add up in a block"
         self.reasons.append(Reason("numerics", pair, plan))
         if self.forms[name] != "chunkwise":
-            nows = turned_scan(frame, self._masked(self.lift(product(scale)), 1.0), writes, olds)
+            size = self.lift(product(scale))
+            if reset is not None:  # an angle that is no number counts up to the next reset
+                size = where(self.lift(reset), where(finite(angle), size, NAN), 0.0)
+            nows = turned_scan(frame, self._masked(size, 1.0), writes, olds, reset is not None)
             for state, old, now in zip(c.states, olds, nows, strict=True):
                 self.memo[self.program.updates[state]] = now
                 self.memo[old] = where(first(), old, shift(now, ROW, 1))
                 self.ends[state] = take(now, ROW, -1)
             return
         given = transition([scale], self.lift, self._masked, self.ranges)
+        if given.kept is not None:
+            raise NotBlock(name, "a reset of states that turn runs step by step, or as a scan")
         self.reasons += [Reason("numerics", pair, note) for note in given.notes]
         u, v = (Chunk(s, old, self.rows, given.decays, back)
                 for s, old, back in zip(c.states, olds, frame.turned_back(writes), strict=True))
@@ -282,7 +297,7 @@ class BlockForm:
         """The updates in the old states and the rows that each step reads of them and writes back."""
         sizes = {d.name: d.choices[0] for d in self.program.dims.values() if len(d.choices) == 1}
         try:
-            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.ranges))
+            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.ranges, self.lift))
         except NotChunkwise as stop:
             raise NotBlock(name, str(stop)) from None
 
@@ -298,6 +313,8 @@ class BlockForm:
             for j, old in enumerate(olds):
                 whole = [t.outer for t in form.terms if t.state is old]
                 factors = common_factors(whole) if whole else (const(0.0),)
+                if i == j and parted(factors)[0] is not None:
+                    raise NotBlock(c.states[i], "it is reset, beside states that it is coupled to: that runs step by step")
                 if not is_zero(factors):
                     coefficients[(i, j)] = self._masked(self._sum([factors]), 1.0 if i == j else 0.0)
             if (i, i) not in coefficients:  # its own past counts for nothing, but must pass through rows outside
@@ -317,14 +334,20 @@ class BlockForm:
         ))
 
     def _writes(self, form: Affine) -> tuple[Source, ...]:
-        return tuple(Source(self._source(p)) for p in form.rest if not is_zero(p))
+        return tuple(self._source(p) for p in form.rest if not is_zero(p))
 
-    def _source(self, factors: Product) -> Product:
-        """The factors on rows; rows outside the sequence write nothing."""
-        lifted = [self.lift(f) for f in factors] or [const(1.0)]
+    def _source(self, factors: Product) -> Source:
+        """The factors on rows; rows outside the sequence, or not in this part of the block, write nothing."""
+        reset, others = parted(factors)
+        kept = None if reset is None else self.lift(reset)
+        lifted = [self.lift(f) for f in others] or [const(1.0)]
+        if kept is not None:
+            lifted = selected(kept, lifted)
         at = min(range(len(lifted)), key=lambda i: (len(lifted[i].dims) == 0, len(lifted[i].dims), i))
-        lifted[at] = self._masked(lifted[at], 0.0)
-        return tuple(lifted)
+        every = range(len(lifted)) if self.part is not None else ()
+        for i in {at, *(i for i in every if ROW in lifted[i].dims)}:
+            lifted[i] = self._masked(lifted[i], 0.0)
+        return Source(tuple(lifted), kept)
 
     # ---- everything else ----
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from functools import reduce
 
 from seqc.affine import Product, product
-from seqc.graph import COL, ROW, Node, const, index, node, renamed, total
+from seqc.graph import COL, ROW, Node, const, index, node
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
 from seqc.passes.blocks.decay import columns, level_mask, levels
+from seqc.passes.blocks.selecting import NAN, causal_sum, clean_matrix
 
 Blocks = list[list[Node]]  # of matrices [t, s]: how each row of a step enters each
 MOST_JOINT = 64  # rows of a block that are solved jointly: the text grows as the square of those of a step, and more
@@ -40,6 +41,7 @@ class Source:
     """One rank-one family of writes: the product of `factors` (nodes with t) is added to the state at each row."""
 
     factors: Product
+    kept: Node | None = None  # where the source is written at all: its factors are 0 elsewhere
 
     def split(self, over: tuple[str, ...]) -> tuple[Node, Product]:
         """(the part that varies along the contracted dims, the other factors)."""
@@ -77,10 +79,11 @@ def solved(
     matrix: Callable[[Reading, int, Source], Node | None],
     joint: int = 0,
     seen: Callable[[Node], Node] = lambda n: n,
+    alive: Node | None = None,
 ) -> list[Node]:
     """The rows. linear: what a reading sees of the block's beginning and its given writes; matrix: [t, s], how a source of
     a state enters a reading, strictly later, None where it does not. joint: the rows of a block that are solved together,
-    0 to solve in turn. seen: told of each inverse."""
+    0 to solve in turn. seen: told of each inverse. alive: [t, s], whether a row s still counts at t; None: it does."""
     right, coupling = [], []
     for row in unknowns:
         seen_by = [_scaled(linear(read), read.scale) for read in row.reads]
@@ -93,7 +96,7 @@ def solved(
     if joint:
         inverse = _by_halves(coupling, same, joint)
         return [
-            reduce(_add, (matmul(x, rows) for x, rows in zip(line, right, strict=True) if x is not ZERO))
+            reduce(_add, (causal_sum(x, rows, alive=alive) for x, rows in zip(line, right, strict=True) if x is not ZERO))
             for line in inverse
         ]
     here = [[_where(HERE, x) for x in line] for line in same]
@@ -101,7 +104,7 @@ def solved(
         [expanded(_add(m, x), (ROW, COL)) for m, x in zip(*lines, strict=True)]
         for lines in zip(coupling, here, strict=True)
     ]
-    return eliminated(every, right, seen)
+    return eliminated(every, right, seen, alive)
 
 
 def _coupling(row: Unknown, other: Unknown, matrix: Callable[[Reading, int, Source], Node | None]) -> Node:
@@ -133,7 +136,7 @@ def _by_halves(later: Blocks, same: Blocks, rows: int) -> Blocks:
         if half == 1:  # the inverses are diagonal yet
             new = _product(_product(step, between, _times), [[columns(x) for x in line] for line in step], _times)
         else:
-            new = _product(_product(inverse, between, compose), inverse, compose)
+            new = _product(_product(inverse, between, causal_sum), inverse, causal_sum)
         inverse = [[_add(a, b) for a, b in zip(*lines, strict=True)] for lines in zip(inverse, new, strict=True)]
     return inverse
 
@@ -161,7 +164,7 @@ def _add(a: Node, b: Node) -> Node:
 
 
 def eliminated(
-    coupling: list[list[Node]], right: list[Node], seen: Callable[[Node], Node] = lambda n: n
+    coupling: list[list[Node]], right: list[Node], seen: Callable[[Node], Node] = lambda n: n, alive: Node | None = None
 ) -> list[Node]:
     """The x_r with x_r = right_r + sum_r' coupling[r][r'] x_r', every coupling strictly lower triangular in time.
 
@@ -169,29 +172,19 @@ def eliminated(
     """
     x, m, count = list(right), [list(line) for line in coupling], len(right)
     for r in range(count):
-        inverse = seen(node("tri_inv", -m[r][r], row=ROW, col=COL))
-        x[r] = matmul(inverse, x[r])
-        m[r] = [c if j <= r else compose(inverse, c) for j, c in enumerate(m[r])]
+        clean, spoilt_so_far = clean_matrix(m[r][r], alive)
+        inverse = seen(where(spoilt_so_far, NAN, node("tri_inv", -clean, row=ROW, col=COL)))
+        x[r] = causal_sum(inverse, x[r], alive=alive)
+        m[r] = [c if j <= r else causal_sum(inverse, c, alive=alive) for j, c in enumerate(m[r])]
         for i in range(r + 1, count):
             factor = m[i][r]
-            x[i] = x[i] + matmul(factor, x[r])
+            x[i] = x[i] + causal_sum(factor, x[r], alive=alive)
             for j in range(r + 1, count):
-                m[i][j] = m[i][j] + compose(factor, m[r][j])
+                m[i][j] = m[i][j] + causal_sum(factor, m[r][j], alive=alive)
     for r in reversed(range(count)):
         for j in range(r + 1, count):
-            x[r] = x[r] + matmul(m[r][j], x[j])
+            x[r] = x[r] + causal_sum(m[r][j], x[j], alive=alive)
     return x
-
-
-def matmul(matrix: Node, rows: Node) -> Node:
-    """[t, ...]: sum_s matrix[t, s] * rows_s."""
-    return total(matrix * columns(expanded(rows, (ROW,))), (COL,))
-
-
-def compose(left: Node, right: Node) -> Node:
-    """[t, s]: the product of two [t, s] matrices."""
-    inner = COL + "'"
-    return total(renamed(left, COL, inner) * renamed(right, ROW, inner), (inner,))
 
 
 def _scaled(x: Node, by: float) -> Node:

@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from seqc.affine import Product, common_factors
+from seqc.affine import Product, common_factors, parted
 from seqc.graph import BATCH, Node, const, topological
 from seqc.intervals import ANY, Interval
 from seqc.ops import TABLE
+from seqc.ops.elementwise import where
 from seqc.passes.blocks.decay import Decay, log_of
 
 
 @dataclass(frozen=True)
 class Transition:
-    """A diagonal coefficient as decays, and notes for `explain`."""
+    """A diagonal coefficient as decays, where it does not reset the state; and notes for `explain`.
+
+    kept: whether a row keeps what the state was, None where it always does.
+    """
 
     decays: tuple[Decay, ...]
     notes: tuple[str, ...]
+    kept: Node | None = None
 
 
 def transition(
@@ -32,7 +37,9 @@ def transition(
     if not diagonal:  # S = b: the old value counts only through feedback
         return Transition((Decay(None, masked(const(0.0), 1.0), Interval(0.0, 0.0)),), ())
     groups: dict[tuple[frozenset[str], bool], tuple[Node, Interval]] = {}
-    for f in common_factors(diagonal):
+    reset, listed = parted(common_factors(diagonal))
+    kept = None if reset is None else lift(reset)
+    for f in listed:
         if f.op == "const" and f.attr("value") == 1.0:
             continue
         log = log_of(f, ranges)
@@ -46,9 +53,9 @@ def transition(
             groups[kind] = (before[0] + x, before[1] + known)
         else:
             groups[kind] = (before[0] * x, ANY)
-    decays, notes = [], []
+    decays, notes = [], [] if kept is None else ["a reset drops what stands before it in a block, whatever that is"]
     for (dims, is_log), (x, known) in groups.items():
-        lifted = lift(x)
+        lifted = lift(x) if kept is None else where(kept, lift(x), 0.0 if is_log else 1.0)
         spread = ", ".join(sorted(dims - {BATCH})) or "no dim"
         if is_log:
             decays.append(Decay(masked(lifted, 0.0), None, known))
@@ -56,7 +63,7 @@ def transition(
         else:
             decays.append(Decay(None, masked(lifted, 1.0), known))
             notes.append(f"coefficient over {spread} may be zero or negative: exact products by a scan")
-    return Transition(tuple(decays), tuple(notes))
+    return Transition(tuple(decays), tuple(notes), kept)
 
 
 def _range(x: Node, ranges: Mapping[Node, Interval]) -> Interval:

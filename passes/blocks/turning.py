@@ -67,14 +67,15 @@ class Turning:
 
 
 def turned_scan(
-    frame: Frame, scale: Node, writes: tuple[tuple[Source, ...], tuple[Source, ...]], olds: tuple[Node, Node]
+    frame: Frame, scale: Node, writes: tuple[tuple[Source, ...], tuple[Source, ...]], olds: tuple[Node, Node],
+    resets: bool = False,
 ) -> tuple[Node, Node]:
-    """[t, ...]: both states on all rows. scale: m with rows outside the sequence at 1."""
+    """[t, ...]: both states on all rows. scale: m with rows outside the sequence at 1. resets: whether m = 0 is one."""
     dims = (*olds[0].dims, ROW)
     scans = []
     for sources, old in zip(frame.turned_back(writes), olds, strict=True):
         given = _sum(sources)
-        scans.append(affine_scan(expanded(scale, dims), expanded(given, dims), old, ROW))
+        scans.append(affine_scan(expanded(scale, dims), expanded(given, dims), old, ROW, resets=resets))
     u, v = scans
     cos, sin = frame.phase()
     return cos * u - sin * v, sin * u + cos * v

@@ -61,11 +61,21 @@ def shift(x: Node, dim: str, by: int) -> Node:
     return node("shift", x, dim=dim, by=by)
 
 
-def affine_scan(a: Node, b: Node, start: Node, dim: str, reverse: bool = False) -> Node:
-    """h[i] = a[i] h[i-1] + b[i] along `dim`, h[-1] = start (from the other end if reverse)."""
+def affine_scan(a: Node, b: Node, start: Node, dim: str, reverse: bool = False, resets: bool = False) -> Node:
+    """h[i] = a[i] h[i-1] + b[i] along `dim`, h[-1] = start (from the other end if reverse).
+
+    resets: where a[i] is 0, h[i] is b[i], whatever h[i-1] is (0 times an infinity is no number).
+    """
     dims = tuple(sorted(set(a.dims) | set(b.dims) | {dim}))
     a, b = expanded(a, dims), expanded(b, dims)
-    return node("affine_scan", a, b, expanded(start, tuple(d for d in dims if d != dim)), dim=dim, reverse=reverse)
+    start = expanded(start, tuple(d for d in dims if d != dim))
+    more: dict[str, bool] = {"resets": True} if resets else {}
+    return node("affine_scan", a, b, start, dim=dim, reverse=reverse, **more)
+
+
+def resets(n: Node) -> bool:
+    """Whether a coefficient of 0 of this scan drops what was before."""
+    return ("resets", True) in n.attrs
 
 
 def max_scan(a: Node, b: Node, start: Node, dim: str) -> Node:
@@ -120,7 +130,7 @@ def _np_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
     a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
     out, h = np.zeros_like(b), start
     for i in range(len(b))[:: -1 if n.number("reverse") else 1]:
-        h = a[i] * h + b[i]
+        h = np.where(a[i] == 0, 0.0, a[i] * h) + b[i] if resets(n) else a[i] * h + b[i]
         out[i] = h
     return np.moveaxis(out, 0, axis)
 
@@ -168,7 +178,7 @@ def _scan_cotangent(n: Node, d: Node) -> Node:
     """g[i] = d[i] + a[i+1] g[i+1]: the cotangent of b."""
     dim, reverse = n.text("dim"), bool(n.number("reverse"))
     later = shift(n.args[0], dim, 1 if reverse else -1)
-    return affine_scan(later, expanded(d, n.dims), const(0.0), dim, not reverse)
+    return affine_scan(later, expanded(d, n.dims), const(0.0), dim, not reverse, resets(n))
 
 
 def _scan_vjp_a(n: Node, d: Node) -> Node:

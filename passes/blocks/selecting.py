@@ -1,0 +1,118 @@
+"""Selections, and what is not finite, in products along the time of a block.
+
+Before: factors that are kept under a condition, or rows s that a matrix A[t, s], zero for s > t, adds up. After: the same with
+nothing that a product with 0 could turn into NaN:
+
+    where(c, k * v, 0)          ->  where(c, k, 0) * where(c, v, 0)
+    sum_s A[t, s] * v_s         ->  where(a row s <= t is not finite, NaN, sum_s A[t, s] * where(v_s is finite, v_s, 0))
+
+so that what is dropped leaves no trace, and what stands at a row reaches that row and later ones, as in a run step by step.
+Finite values are the same to the bit. See docs/decisions/selection.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from seqc.graph import BATCH, COL, ROW, Node, const, index, leaves, node, renamed, total
+from seqc.ops.elementwise import where
+from seqc.ops.structure import expanded
+
+NAN = const(math.nan)
+
+
+def finite(x: Node) -> Node:
+    """Whether x is a number, and no infinity."""
+    return node("lt", node("abs", x), const(math.inf))
+
+
+def taken_off(x: Node, over: Sequence[str]) -> tuple[Node | None, Node]:
+    """(c, y) where x is where(c, y, 0) with a condition that is the same along the dims `over`; (None, x) otherwise."""
+    if x.op == "where" and _is_zero(x.args[2]) and not set(x.args[0].dims) & set(over):
+        return x.args[0], x.args[1]
+    return None, x
+
+
+def kept(c: Node | None, x: Node) -> Node:
+    """x where c holds, else 0; x itself for None."""
+    return x if c is None else where(c, x, 0.0)
+
+
+def _is_zero(x: Node) -> bool:
+    return x.op == "const" and x.attr("value") == 0.0
+
+
+def selected(c: Node, factors: Sequence[Node]) -> list[Node]:
+    """Factors whose product is that of the given ones where c holds, and 0 elsewhere, whatever they hold there.
+
+    A factor that lacks dims of c (an outer product, chosen for some of its columns alone) is made finite; where it was not,
+    another factor, one with all dims of c, is NaN where c holds.
+    """
+    changing = {BATCH, ROW} & set(c.dims)
+    out: list[Node] = []
+    lacking: list[int] = []
+    home = -1
+    for i, f in enumerate(factors):
+        if f.op == "const" or not (leaves([f], "input") or leaves([f], "state") or leaves([f], "cot")):
+            out.append(f)  # no step of its own: it holds the same everywhere
+        elif set(c.dims) <= set(f.dims) | changing:
+            out.append(where(c, f, 0.0))
+            home = i if set(c.dims) <= set(f.dims) and home < 0 else home
+        else:
+            lacking.append(i)
+            out.append(f)
+    if home < 0:
+        out.append(where(c, 1.0, 0.0))
+        home = len(out) - 1
+    for i in lacking:
+        f = out[i]
+        good = finite(f)
+        own = tuple(d for d in f.dims if d not in out[home].dims)
+        bad = node("amax", where(good, 0.0, 1.0), over=own) if own else where(good, 0.0, 1.0)
+        inside = out[home].args[1]
+        out[home] = where(c, where(node("gt", bad, const(0.0)), NAN, inside), 0.0)
+        out[i] = where(good, f, 0.0)
+    return out
+
+
+def causal_sum(
+    matrix: Node, rows: Node, strict: bool = False, alive: Node | None = None, also: Node | None = None,
+) -> Node:
+    """[t, ...]: sum_s matrix[t, s] * rows_s, for a matrix that is zero where s > t (s >= t if strict).
+
+    alive: [t, s], whether a row s still counts at t (no reset lies between). also: rows that are to be taken for finite.
+    """
+    rows = expanded(rows, (ROW,))
+    if not leaves([rows]):
+        return _sum(matrix, rows)
+    good = finite(rows) if also is None else node("and", finite(rows), also)
+    out = _sum(matrix, where(good, rows, 0.0))
+    return where(spoilt(good, strict, alive), NAN, out)
+
+
+def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:
+    """[t, ...]: whether a row before t (t itself, unless strict) is not good."""
+    row = -index(ROW)
+    if alive is None:
+        first = node("amax", expanded(where(good, -math.inf, row), (ROW,)), over=(ROW,))  # minus the number of that row
+        return node("gt" if strict else "ge", first, row)
+    order = node("gt" if strict else "ge", index(ROW), index(COL))
+    return node("gt", _sum(where(node("and", order, alive), 1.0, 0.0), where(good, 0.0, 1.0)), const(0.0))
+
+
+def _sum(matrix: Node, rows: Node) -> Node:
+    """sum_s matrix[t, s] * rows_s; rows may have a time index s of their own, as a matrix has."""
+    inner = COL + "'" if COL in rows.dims else COL
+    moved = renamed(expanded(rows, (ROW,)), ROW, inner)
+    return total((renamed(matrix, COL, inner) if inner != COL else matrix) * moved, (inner,))
+
+
+def clean_matrix(m: Node, alive: Node | None = None) -> tuple[Node, Node]:
+    """(m [t, s] with 0 in place of what is not finite, [t]: whether a row so far had any of that)."""
+    good = finite(m)
+    if alive is None:
+        first = node("amax", where(good, -math.inf, -index(ROW)), over=(COL, ROW))
+        return where(good, m, 0.0), node("ge", first, -index(ROW))
+    row = node("amax", where(good, 0.0, 1.0), over=(COL,))
+    return where(good, m, 0.0), spoilt(node("eq", row, const(0.0)), False, alive)
