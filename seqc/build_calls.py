@@ -129,7 +129,7 @@ def _softmax(args: list[Value], dims: Dims) -> Value:
 def _exp(args: list[Value], dims: Dims) -> Value:
     """The exponential; of a difference from a maximum it is 0 where both are -inf."""
     x = real(args[0])
-    return apply("exp", x) if x.imag is not None else Value(node("exp", from_maximum(x.node)), x.order)
+    return apply("exp", x) if x.imag is not None else x.of([node("exp", from_maximum(x.node))])
 
 
 def _logsumexp(args: list[Value], dims: Dims) -> Value:

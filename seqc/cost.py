@@ -20,7 +20,7 @@ MATRIX_RATE = 16.0  # multiply-adds of a matrix product in the time of one eleme
 TRANSCENDENTAL = 4.0
 CHEAP = frozenset(
     ["add", "sub", "mul", "neg", "min", "max", "abs", "sign", "where", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"]
-) | {"stopgrad", "floor", "round"}
+) | {"stopgrad", "surrogate", "floor", "round"}
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ class Cotangent:
         """One contribution more."""
         if d.op == "const" and d.attr("value") == 0.0:
             return
-        if any(x not in self.of.dims for c in chosen for x in c.dims):
-            d, chosen = selected(d, chosen), ()
+        wide = tuple(c for c in chosen if not set(c.dims) <= set(self.of.dims))
+        d, chosen = selected(d, wide), tuple(c for c in chosen if c not in wide)
         d = fit(d, self.of)  # before it is added: a sum would repeat the others along a dim that d alone has
         self.parts[chosen] = self.parts[chosen] + d if chosen in self.parts else d
 
@@ -152,9 +152,10 @@ class _Choices:
         # an elementwise argument was broadcast along the dims that it lacks: sum over them, whether or not the cotangent
         # varies along them
         lost = [x for x in n.dims if x not in arg.dims]
-        if any(x in lost for c in chosen for x in c.dims):
-            part, chosen = _factors_selected(n, arg, d, part, chosen), ()
-        return total(part, lost), chosen
+        along = tuple(c for c in chosen if set(c.dims) & set(lost))
+        if along:
+            part = _factors_selected(n, arg, d, part, along)
+        return total(part, lost), tuple(c for c in chosen if c not in along)
 
 
 def _factors_selected(n: Node, arg: Node, d: Node, part: Node, chosen: Chosen) -> Node:

@@ -60,6 +60,8 @@ class Padding:
             return n.text("kind") != "mask" and (n, dim) not in self.dirty
         if n.op == "rename":
             return self.clean(n.args[0], n.text("old") if n.text("new") == dim else dim)
+        if n.op == "surrogate":
+            return self.clean(n.args[0], dim)
         if n.op in SAME or n.op in ("sum", "cumsum", "shift", "take"):
             return self.clean(n.args[0], dim)
         if n.op == "mul":
@@ -83,6 +85,8 @@ class Padding:
             return True
         if n.op == "rename":
             return self.bounded(n.args[0], n.text("old") if n.text("new") == dim else dim)
+        if n.op == "surrogate":
+            return self.bounded(n.args[0], dim)
         if n.op in FINITE:
             return all(self.bounded(a, dim) for a in n.args)
         if n.op == "exp":

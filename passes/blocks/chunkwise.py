@@ -24,7 +24,7 @@ from seqc.graph import BATCH, COL, ROW, Node, const, node, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import cumsum, expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
-from seqc.passes.blocks.selecting import NAN, causal_sum, finite, kept, selected, spoilt, taken_off
+from seqc.passes.blocks.selecting import NAN, causal_sum, cleaned, finite, instead, kept, selected, spoilt, taken_off
 from seqc.passes.blocks.solving import Reading, Source, Unknown, solved
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
@@ -108,11 +108,12 @@ class Chunk:
         for block, matrix in matrices:
             row, column = self._outside_factors(outside, block, exclusive)
             x = v if row is None else v * column
-            part = total(matrix * columns(where(good if row is None else finite(x), x, 0.0)), (COL,))
+            x = expanded(x, (ROW,))
+            part = total(matrix * columns(cleaned(x, good if row is None else finite(x))), (COL,))
             part = part if row is None else part * row
             out = part if out is None else out + part
         assert out is not None
-        return where(spoilt(good, exclusive, alive), NAN, out)
+        return instead(where(spoilt(good, exclusive, alive), NAN, out), out)
 
     def _outside_factors(self, outside: list[Decay], block: int, exclusive: bool) -> tuple[Node | None, Node]:
         if block == 0:

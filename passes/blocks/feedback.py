@@ -59,9 +59,11 @@ def feedback(
     for form in forms:
         _check(form, rows, over)
     out = []
+    uses = _uses(rows, forms)
     for row, place in every:
         _check(row.form, rows, over)
-        used = _used(row, rows, forms, lifting)
+        use = uses[row.node]
+        used = None if use is None else lifting.lift(use)
         given = _given(row, place, lifting)
         out.append(Unknown(
             tuple(_reading(read, place, olds, over, lifting, used) for read in row.reads),
@@ -76,13 +78,18 @@ def feedback(
     return Feedback(forms, tuple(out), not (_micro_steps(out) or _one_sign(rows, forms, lifting.ranges)))
 
 
-def _used(row: Row, rows: Sequence[Row], forms: Sequence[Affine], lifting: Lifting) -> Node | None:
-    """The condition without which nothing uses the row: elsewhere it may be 0. None where it is always used."""
-    every = [t for form in (*forms, *(other.form for other in rows)) for t in form.terms if t.state is row.node]
-    each = [[c for f in t.outer if (c := condition(f)) is not None] for t in every]
-    common = [chosen(c) for c in (each[0] if each else ()) if all(c in other for other in each)]
-    used = parted(common)[0]
-    return None if used is None or set(used.dims) & set(row.rank) else lifting.lift(used)
+def _uses(rows: Sequence[Row], forms: Sequence[Affine]) -> dict[Node, Node | None]:
+    """Of each row the condition without which nothing uses it: elsewhere it may be 0. None where it is always used."""
+    found: dict[Node, list[Node]] = {}
+    for row in reversed(rows):
+        each = [
+            [*(c for f in t.outer if (c := condition(f)) is not None), *after]
+            for form, after in (*((form, []) for form in forms), *((x.form, found[x.node]) for x in rows if x.node in found))
+            for t in form.terms if t.state is row.node
+        ]
+        common = [c for c in dict.fromkeys(each[0] if each else ()) if all(c in other for other in each)]
+        found[row.node] = [c for c in common if not set(c.dims) & set(row.rank)]
+    return {n: parted(map(chosen, conditions))[0] for n, conditions in found.items()}
 
 
 def _micro_steps(unknowns: Sequence[Unknown]) -> bool:

@@ -7,7 +7,7 @@ nothing that a product with 0 could turn into NaN:
     sum_s A[t, s] * v_s         ->  where(a row s <= t is not finite, NaN, sum_s A[t, s] * where(v_s is finite, v_s, 0))
 
 so that what is dropped leaves no trace, and what stands at a row reaches that row and later ones, as in a run step by step.
-Finite values are the same to the bit. See docs/decisions/selection.md.
+Finite values are the same to the bit, and so are gradients. See docs/decisions/selection.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ NAN = const(math.nan)
 def finite(x: Node) -> Node:
     """Whether x is a number, and no infinity."""
     return node("lt", node("abs", x), const(math.inf))
+
+
+def instead(value: Node, x: Node) -> Node:
+    """The value in place of x, with the derivative of x: nothing of it stands in the way of gradients."""
+    return node("surrogate", value, x, const(1.0))
+
+
+def cleaned(x: Node, good: Node) -> Node:
+    """x, 0 where it is not good."""
+    return instead(where(good, x, 0.0), x)
 
 
 def taken_off(x: Node, over: Sequence[str]) -> tuple[Node | None, Node]:
@@ -71,8 +81,8 @@ def selected(c: Node, factors: Sequence[Node]) -> list[Node]:
         own = tuple(d for d in f.dims if d not in out[home].dims)
         bad = node("amax", where(good, 0.0, 1.0), over=own) if own else where(good, 0.0, 1.0)
         inside = out[home].args[1]
-        out[home] = where(c, where(node("gt", bad, const(0.0)), NAN, inside), 0.0)
-        out[i] = where(good, f, 0.0)
+        out[home] = where(c, instead(where(node("gt", bad, const(0.0)), NAN, inside), inside), 0.0)
+        out[i] = cleaned(f, good)
     return out
 
 
@@ -87,8 +97,8 @@ def causal_sum(
     if not leaves([rows]):
         return _sum(matrix, rows)
     good = finite(rows) if also is None else node("and", finite(rows), also)
-    out = _sum(matrix, where(good, rows, 0.0))
-    return where(spoilt(good, strict, alive), NAN, out)
+    out = _sum(matrix, cleaned(rows, good))
+    return instead(where(spoilt(good, strict, alive), NAN, out), out)
 
 
 def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:
@@ -113,6 +123,6 @@ def clean_matrix(m: Node, alive: Node | None = None) -> tuple[Node, Node]:
     good = finite(m)
     if alive is None:
         first = node("amax", where(good, -math.inf, -index(ROW)), over=(COL, ROW))
-        return where(good, m, 0.0), node("ge", first, -index(ROW))
+        return cleaned(m, good), node("ge", first, -index(ROW))
     row = node("amax", where(good, 0.0, 1.0), over=(COL,))
-    return where(good, m, 0.0), spoilt(node("eq", row, const(0.0)), False, alive)
+    return cleaned(m, good), spoilt(node("eq", row, const(0.0)), False, alive)

@@ -24,7 +24,7 @@ from seqc.graph import COL, ROW, Node, const, index, node
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
 from seqc.passes.blocks.decay import columns, level_mask, levels
-from seqc.passes.blocks.selecting import NAN, causal_sum, clean_matrix
+from seqc.passes.blocks.selecting import NAN, causal_sum, clean_matrix, instead
 
 Blocks = list[list[Node]]  # of matrices [t, s]: how each row of a step enters each
 MOST_JOINT = 64  # rows of a block that are solved jointly: the text grows as the square of those of a step, and more
@@ -173,7 +173,8 @@ def eliminated(
     x, m, count = list(right), [list(line) for line in coupling], len(right)
     for r in range(count):
         clean, spoilt_so_far = clean_matrix(m[r][r], alive)
-        inverse = seen(where(spoilt_so_far, NAN, node("tri_inv", -clean, row=ROW, col=COL)))
+        finite_inverse = seen(node("tri_inv", -clean, row=ROW, col=COL))
+        inverse = instead(where(spoilt_so_far, NAN, finite_inverse), finite_inverse)
         x[r] = causal_sum(inverse, x[r], alive=alive)
         m[r] = [c if j <= r else causal_sum(inverse, c, alive=alive) for j, c in enumerate(m[r])]
         for i in range(r + 1, count):

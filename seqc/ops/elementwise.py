@@ -295,7 +295,7 @@ ROWS: tuple[Op, ...] = (
     Op("stopgrad", 1, lambda x: x, (None,), interval=lambda n, a: a[0], elementwise=True,
        spell={"torch": "{0}", "triton": "{0}", "cpp": "{0}"}),
     # surrogate(y, x, slope): the value of y (a truth value or a number) as a real; its derivative w.r.t. x is slope
-    Op("surrogate", 3, lambda y, x, slope: np.asarray(y, dtype=float) + 0 * x,
+    Op("surrogate", 3, lambda y, x, slope: np.asarray(y, dtype=float),
        (None, lambda n, d: d * n.args[2], None),
        interval=lambda n, a: UNIT if n.args[0].dtype == "bool" else a[0], elementwise=True,
        spell={"torch": "({0}).to({1}.dtype)", "triton": "({0}).to({1}.dtype)", "cpp": "real({0})"}),
