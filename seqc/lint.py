@@ -167,7 +167,7 @@ def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
                 pass
     bare = {plain(name) for name in used}
     for name in scope.dims:
-        if name not in bare:
+        if name not in bare and name in scope.places:  # else a dim of the compiler's own
             yield _warning("unused-dim", f"nothing has the dim `{name}`", Label(scope.places[name]), help="leave it out")
 
 
