@@ -367,7 +367,14 @@ def _sized(part: Program) -> bool:
 
 
 def _terms(n: Node) -> list[Node]:
-    return [x for a in n.args for x in _terms(a)] if n.op in ("add", "sub") else [n]
+    out, stack = [], [n]
+    while stack:
+        x = stack.pop()
+        if x.op in ("add", "sub"):
+            stack += reversed(x.args)
+        else:
+            out.append(x)
+    return out
 
 
 def _reached(roots: Iterable[Node], stops: set[Node]) -> set[Node]:

@@ -57,6 +57,21 @@ def factors(n: Node, whole: Callable[[Node], bool] = lambda n: False) -> tuple[f
     return coefficient, found
 
 
+def terms(n: Node) -> list[tuple[int, Node]]:
+    """n as a sum: (sign, term) of each, from left to right."""
+    out = []
+    stack = [(1, n)]
+    while stack:
+        sign, x = stack.pop()
+        if x.op in ("add", "sub"):
+            stack += [(sign if x.op == "add" else -sign, x.args[1]), (sign, x.args[0])]
+        elif x.op == "neg":
+            stack.append((-sign, x.args[0]))
+        else:
+            out.append((sign, x))
+    return out
+
+
 @dataclass(frozen=True)
 class Linear:
     """constant + sum of weight * atom; no weight is zero."""

@@ -121,25 +121,42 @@ def _expanded(x: Node, dims: list[str]) -> Node:
 
 def sum_blocks(x: Node) -> Node:
     """The sum of x over BLOCK; x may lack the dim (it is then the same for every block)."""
+    done: dict[Node, Node] = {}
+    stack = [x]
+    while stack:
+        n = stack[-1]
+        inside = _summed_inside(n) if n not in done else ()
+        if waiting := [a for a in inside if a not in done]:
+            stack += waiting
+            continue
+        if n not in done:
+            done[n] = _summed(n, inside, done)
+        stack.pop()
+    return done[x]
+
+
+def _summed_inside(x: Node) -> tuple[Node, ...]:
+    """The arguments whose sums over BLOCK make that of x."""
+    if BLOCK not in x.dims:
+        return ()
+    match x.op:
+        case "neg" | "rename" | "add" | "sub":
+            return x.args
+        case "mul" if BLOCK not in x.args[0].dims:
+            return x.args[1:]
+        case "mul" | "div" if BLOCK not in x.args[1].dims:
+            return x.args[:1]
+        case "expand" if BLOCK not in x.names("over"):
+            return x.args
+    return ()
+
+
+def _summed(x: Node, inside: tuple[Node, ...], done: Mapping[Node, Node]) -> Node:
     if BLOCK not in x.dims:
         return total(x, (BLOCK,))
-    match x.op:
-        case "sum":
-            return node("sum", x.args[0], over=tuple(sorted((*x.names("over"), BLOCK))))
-        case "neg" | "rename":
-            return rebuild(x, (sum_blocks(x.args[0]),))
-        case "add" | "sub":
-            return rebuild(x, (sum_blocks(x.args[0]), sum_blocks(x.args[1])))
-        case "mul" if BLOCK not in x.args[0].dims:
-            return x.args[0] * sum_blocks(x.args[1])
-        case "mul" if BLOCK not in x.args[1].dims:
-            return sum_blocks(x.args[0]) * x.args[1]
-        case "div" if BLOCK not in x.args[1].dims:
-            return sum_blocks(x.args[0]) / x.args[1]
-        case "expand" if BLOCK not in x.names("over"):
-            return rebuild(x, (sum_blocks(x.args[0]),))
-        case _:
-            return node("sum", x, over=(BLOCK,))
+    if x.op == "sum":
+        return node("sum", x.args[0], over=tuple(sorted((*x.names("over"), BLOCK))))
+    return rebuild(x, tuple(done[a] if a in inside else a for a in x.args)) if inside else node("sum", x, over=(BLOCK,))
 
 
 __all__ = ["BLOCK", "PER_BLOCK", "Phases", "Stage", "blocked_leaf", "over_blocks", "split", "stages", "sum_blocks"]

@@ -8,6 +8,7 @@ are scheduled one by one; buffers are shared by name. This file decides nothing 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from seqc.backends.native_cpu.nest import NestPrinter
 from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
-from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate, view
+from seqc.backends.native_cpu.schedule import REDUCTIONS, Index, Item, Nest, Region, immediate, view
 from seqc.graph import BATCH, Node, leaf, leaves, topological
 
 
@@ -44,6 +45,8 @@ class KernelWriter:
         """packs: whether parameters that would be read across memory are copied first, which many steps pay for."""
         self.plan, self.roles, self.title, self.packs = plan, plan.roles, title, packs
         self.stretches: dict[str, Stretch] = {}
+        # value -> where it is read: the vectors' dim there, and what indexes its axes
+        self.readers: dict[Node, list[tuple[str | None, dict[str, Index]]]] = defaultdict(list)
         self.given: dict[Node, Place] = {}  # leaves: where they lie
         self.home: dict[Node, tuple[str, ...]] = {}  # leaves: their axes in memory order, without programs
         self.targets: dict[str, Place] = {}
@@ -102,6 +105,10 @@ class KernelWriter:
         for s in self.stretches.values():
             for i, nest in enumerate(s.nests):
                 self.axis_of[s.name, i] = self._choose_axis(s, nest)
+        for s in self.stretches.values():
+            for i, nest in enumerate(s.nests):
+                for read in (read for item in nest.items for read in s.region.cone(item)[1]):
+                    self.readers[read.base].append((self.axis_of[s.name, i], dict(read.index)))
         for s in self.stretches.values():
             for i, nest in enumerate(s.nests):
                 for item in nest.items:
@@ -164,11 +171,7 @@ class KernelWriter:
         elif not dims and n not in self.slotted:
             self.kept[n] = ""
         else:
-            readers = [
-                (self.axis_of[t.name, i], dict(read.index))
-                for t in self.stretches.values() for i, nest in enumerate(t.nests)
-                for it in nest.items for read in t.region.cone(it)[1] if read.base is n
-            ]
+            readers = self.readers[n]
             last = dims[-1] if dims else ""
             wishes = [d for axis, index in readers for d, i in index.items() if i == axis and axis is not None]
             own = self.axis_of[s.name, number]

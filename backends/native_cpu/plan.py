@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from seqc.algebra import terms
 from seqc.backends.native_cpu.along import along
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.refusal import refused
@@ -195,12 +196,6 @@ def _kept(block: Block, names: Mapping[Node, str]) -> dict[str, Node]:
     return out
 
 
-def _terms(n: Node, sign: int = 1) -> list[tuple[int, Node]]:
-    if n.op in ("add", "sub"):
-        return _terms(n.args[0], sign) + _terms(n.args[1], sign if n.op == "add" else -sign)
-    return _terms(n.args[0], -sign) if n.op == "neg" else [(sign, n)]
-
-
 def _products(
     program: Program, backward: dict[str, Node], every: int
 ) -> tuple[dict[str, Node], dict[str, Node], list[Product]]:
@@ -215,7 +210,7 @@ def _products(
         if root is None or decl.per_batch:
             continue
         found = []
-        for sign, n in _terms(root):
+        for sign, n in terms(root):
             if n.op == "sum" and BATCH in n.names("over") and n.args[0].op == "mul" and set(n.dims) == set(decl.dims):
                 left, right = n.args[0].args
                 outer = all(BATCH in x.dims and not set(n.dims) <= set(x.dims) for x in (left, right))

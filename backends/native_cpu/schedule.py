@@ -126,6 +126,7 @@ class Region:
     given: frozenset[Node]
     carried: Mapping[Node, str] = field(default_factory=dict)
     name: str = ""
+    cones: dict[Item, tuple[list[Node], list[View]]] = field(default_factory=dict)
 
     def nests(self, stores: Iterable[Item], keep: Iterable[Node] = ()) -> list[Nest]:
         """The nests that perform `stores`, in order. keep: values to bring to buffers besides."""
@@ -156,31 +157,36 @@ class Region:
 
     def cone(self, item: Item, kept: Container[Node] = ()) -> tuple[list[Node], list[View]]:
         """(values computed at each point of the item, in order; values read from memory)."""
-        roots = [item.value.args[0]] if item.kind == "reduce" else [item.value]
+        if kept:
+            return self._cone(item, kept)
+        if item not in self.cones:
+            self.cones[item] = self._cone(item, kept)
+        return self.cones[item]
+
+    def _cone(self, item: Item, kept: Container[Node]) -> tuple[list[Node], list[View]]:
+        root = item.value.args[0] if item.kind == "reduce" else item.value
         inner: list[Node] = []
         reads: dict[View, None] = {}
         seen: set[Node] = set()
-
-        def visit(n: Node, top: bool) -> None:
+        stack = [(root, True, False)]  # a value, whether it is the item's, whether its arguments are done
+        while stack:
+            n, top, finished = stack.pop()
+            if finished:
+                inner.append(n)
+                continue
             v = view(n)
             if immediate(v.base):
-                return
+                continue
             stop = v.base in self.given or v.base.op in REDUCTIONS or not v.plain
             stop = stop or self.roles.local(v.base.dims) != item.space
             stop = stop or (v.base in kept and not (top and item.kind == "keep" and v.base is item.value))
             if stop:
                 reads[v] = None
-                return
-            if v.base in seen:
-                return
-            seen.add(v.base)
-            self._check(v.base)
-            for a in v.base.args:
-                visit(a, False)
-            inner.append(v.base)
-
-        for root in roots:
-            visit(root, True)
+            elif v.base not in seen:
+                seen.add(v.base)
+                self._check(v.base)
+                stack.append((v.base, top, True))
+                stack += ((a, False, False) for a in reversed(v.base.args))
         return inner, list(reads)
 
     def _check(self, n: Node) -> None:

@@ -43,7 +43,11 @@ def literal(x: float) -> str:
     return f"real({x!r})"
 
 
-@dataclass(frozen=True)
+def _key(v: View) -> object:
+    return v.base if v.plain else v
+
+
+@dataclass(frozen=True, eq=False)
 class Value:
     """One assignment. text: a format string over its arguments; deps: loop dims (the vector dim and the batch too)."""
 
@@ -80,13 +84,19 @@ class Values:
 
     def operand(self, n: Node) -> Operand:
         """The value of a node at the current point."""
-        v = view(n)
-        if v.plain and v.base in self.made:
-            return self.made[v.base]
-        key: object = v.base if v.plain else v
-        if key not in self.made:
-            self.made[key] = self._make(v)
-        return self.made[key]
+        stack = [n]
+        while stack:
+            v = view(stack[-1])
+            key = _key(v)
+            computed = key not in self.made and self.place(v.base) is None
+            waiting = [a for a in v.base.args if computed and _key(view(a)) not in self.made]
+            if waiting:
+                stack += reversed(waiting)
+                continue
+            if key not in self.made:
+                self.made[key] = self._make(v)
+            stack.pop()
+        return self.made[_key(view(n))]
 
     def assign(self, n: Node | None, text: str, args: tuple[Operand, ...], deps: frozenset[str], kind: str) -> Operand:
         """A new value."""

@@ -169,43 +169,65 @@ Terms = tuple[list[tuple[Node, Node]], Node]  # (coefficient, carried value) pai
 
 def _linear(b: Node, dim: str, late: Late) -> Terms | None:
     """b as sum_i c_i * x_i + rest (the x_i late and without `dim`), or None if it is not of this form."""
+    done: dict[Node, Terms | None] = {}
+    stack = [b]
+    while stack:
+        x = stack[-1]
+        waiting = [a for a in _parts(x, dim, late) if a not in done] if x not in done else []
+        if waiting:
+            stack += reversed(waiting)
+            continue
+        if x not in done:
+            done[x] = _terms(x, dim, late, done)
+        stack.pop()
+    return done[b]
+
+
+def _parts(b: Node, dim: str, late: Late) -> tuple[Node, ...]:
+    """The arguments whose linear form that of b is made of."""
+    if b not in late or dim not in b.dims:
+        return ()
+    match b.op:
+        case "add" | "sub" | "neg" | "expand":
+            return b.args
+        case "mul":
+            return next(((x,) for x, factor in (b.args, b.args[::-1]) if factor not in late), ())
+        case "div" if b.args[1] not in late:
+            return b.args[:1]
+        case "where" if b.args[0] not in late and not any(x.text("kind") != "mask" for x in leaves([b.args[0]])):
+            return b.args[1:]  # of rows alone: by values of a spec, 0 times what is dropped would be taken for nothing
+    return ()
+
+
+def _terms(b: Node, dim: str, late: Late, done: Mapping[Node, Terms | None]) -> Terms | None:
+    """The linear form of b, from those of its parts."""
     if b not in late:
         return [], b
     if dim not in b.dims:
         return [(const(1.0), b)], ZERO
+    parts = [done[x] for x in _parts(b, dim, late)]
+    forms = [x for x in parts if x is not None]
+    if not forms or len(forms) < len(parts):
+        return None
+    pairs, rest = forms[0]
     match b.op:
         case "add" | "sub":
-            parts = [_linear(x, dim, late) for x in b.args]
-            if parts[0] is None or parts[1] is None:
-                return None
+            q, s = forms[1]
             if b.op == "sub":
-                parts[1] = ([(-c, x) for c, x in parts[1][0]], -parts[1][1])
-            (p, r), (q, s) = parts[0], parts[1]
-            return p + q, r if s is ZERO else s if r is ZERO else r + s
+                q, s = [(-c, x) for c, x in q], -s
+            return pairs + q, rest if s is ZERO else s if rest is ZERO else rest + s
         case "neg":
-            inner = _linear(b.args[0], dim, late)
-            return None if inner is None else ([(-c, x) for c, x in inner[0]], -inner[1])
-        case "expand":
-            return _linear(b.args[0], dim, late)
+            return [(-c, x) for c, x in pairs], -rest
         case "mul":
-            for x, factor in (b.args, b.args[::-1]):
-                if factor not in late:
-                    inner = _linear(x, dim, late)
-                    return inner and ([(c * factor, v) for c, v in inner[0]],
-                                      ZERO if inner[1] is ZERO else inner[1] * factor)
-            return None
-        case "div" if b.args[1] not in late:
-            inner = _linear(b.args[0], dim, late)
-            return inner and ([(c / b.args[1], v) for c, v in inner[0]],
-                              ZERO if inner[1] is ZERO else inner[1] / b.args[1])
-        case "where" if b.args[0] not in late and not any(x.text("kind") != "mask" for x in leaves([b.args[0]])):
-            c = b.args[0]  # of rows alone: by values of a spec, 0 times what is dropped would be taken for nothing
-            yes, no = (_linear(x, dim, late) for x in b.args[1:])
-            if yes is None or no is None:
-                return None
-            pairs = [(where(c, k, 0.0), v) for k, v in yes[0]] + [(where(c, 0.0, k), v) for k, v in no[0]]
-            return pairs, where(c, yes[1], no[1]) if (yes[1], no[1]) != (ZERO, ZERO) else ZERO
-    return None
+            factor = b.args[1] if b.args[1] not in late else b.args[0]
+            return [(c * factor, v) for c, v in pairs], ZERO if rest is ZERO else rest * factor
+        case "div":
+            return [(c / b.args[1], v) for c, v in pairs], ZERO if rest is ZERO else rest / b.args[1]
+        case "where":
+            c, (others, other) = b.args[0], forms[1]
+            joined = [(where(c, k, 0.0), v) for k, v in pairs] + [(where(c, 0.0, k), v) for k, v in others]
+            return joined, where(c, rest, other) if (rest, other) != (ZERO, ZERO) else ZERO
+    return pairs, rest
 
 
 def _taken(x: Node, dim: str, at: int, rows: int, late: Late) -> Node:

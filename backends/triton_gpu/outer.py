@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqc.algebra import terms
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.block import BATCH
 from seqc.graph import Node, const, node
@@ -37,24 +38,13 @@ class Outer:
 def outer_terms(root: Node, axes: tuple[str, ...], roles: Roles) -> tuple[tuple[int, Node, Node], ...]:
     """(sign, factor, factor) of each term of `root`, or () where some term is no outer product."""
     found = []
-    for sign, term in _terms(root, 1):
+    for sign, term in terms(root):
         pair = _factors(term, axes, roles)
         if pair is None:
             return ()
         a, b = pair
         found.append((sign, a, b))
     return tuple(found)
-
-
-def _terms(n: Node, sign: int) -> list[tuple[int, Node]]:
-    match n.op:
-        case "add":
-            return _terms(n.args[0], sign) + _terms(n.args[1], sign)
-        case "sub":
-            return _terms(n.args[0], sign) + _terms(n.args[1], -sign)
-        case "neg":
-            return _terms(n.args[0], -sign)
-    return [(sign, n)]
 
 
 def _factors(n: Node, axes: tuple[str, ...], roles: Roles) -> tuple[Node, Node] | None:
