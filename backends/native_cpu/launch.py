@@ -191,7 +191,7 @@ def _ready(source: NativeSource) -> str:
     return "\n".join([
         lay("def _ready_cpu(", arguments, "):"),
         docstring(["Whether native code can run on these: built now, or built ahead for their sizes."], 4),
-        lay("double = torch.float64 in (", [f"{x}.dtype" for x in arguments], ")", 4),
+        lay("double = torch.float64 in [", [f"{x}.dtype" for x in arguments], "]", 4),
         lay("return _native_ready(", ["torch.float64 if double else torch.float32", *sizes], ")", 4),
     ])
 
