@@ -56,7 +56,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "direction": program.direction,
         "components": components,
         "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
-        "parts": {name: part(block, sizes) for name, block in compiled.blocks.items()},
+        "parts": {name: part(name, block, sizes) for name, block in compiled.blocks.items()},
         "cpu": on_cpus(compiled),
         "gpu": on_gpus(compiled, targets),
         "missing": dict(compiled.missing),
@@ -71,9 +71,21 @@ def shape(decl: TensorDecl) -> str:
     return f"{decl.name}[{', '.join(decl.dims)}]" if decl.dims else decl.name
 
 
-def part(block: Block, sizes: dict[str, int]) -> dict[str, Any]:
+def checkpoints(name: str, block: Block) -> list[str]:
+    """What a part of the file makes of the spec's `checkpoint`."""
+    steps = block.program.wishes.checkpoint
+    if steps is None or not block.program.states:
+        return []
+    if name in ("cpu", "triton") and block.form == "step":
+        return [f"checkpoint: states are kept every {steps} steps, and the backward pass computes those between again"]
+    each = "every step" if block.rows == 1 else f"each block of {block.rows} steps"
+    return [f"checkpoint: without effect here: states are kept as {each} begins, and none between is computed again"]
+
+
+def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     """One part of the file: its form, what was decided on the way, and what a token costs."""
     decided = {topic: [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
+    decided["memory"] += checkpoints(name, block)
     known = {**sizes, BATCH: 1, ROW: block.rows, COL: block.rows}
     forward, backward = (cost(g.values(), known) for g in (block.forward, block.backward))
     program = block.program

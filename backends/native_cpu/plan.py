@@ -102,7 +102,7 @@ def plan(block: Block) -> Plan:
     used = {n.text("name") for n in leaves(backward.values(), "value")}
     updates = substitute(program.updates, shadow)
     wanted = {n.text("name") for n in leaves(backward.values(), "state")}
-    if all(_is_vector(program, s) for s in program.states.values()):
+    if program.wishes.checkpoint is None and all(_is_vector(program, s) for s in program.states.values()):
         every = 1
         states = tuple(s for s in program.states if s in wanted)
     else:

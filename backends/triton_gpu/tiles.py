@@ -253,4 +253,10 @@ class _Chooser:
             sentences.append(f"the spec's `schedule chunk {{{', '.join(map(str, wishes.chunks))}}}` allows no other rows")
         message = f"no tiles for the kernel `{' and '.join(names)}` of `{self.program.name}` on {self.target.name}"
         labels = (Label(wishes.span, "asked for here"),) if wishes.span is not None else ()
-        return Diagnostic("no-tiles", message, labels, cause="; ".join(sentences), kind="unsupported")
+        sizes = next(iter(self.lowered.values())).sizes
+        largest = max(self.program.dims, key=lambda dim: sizes.get(dim, 0), default="")
+        taken = ", ".join(f"{dim} = {sizes[dim]}" for dim in self.program.dims if dim in sizes)
+        change = [f"the tiles are for {taken}: a smaller dim may help, as `--dim {largest}=64`"] if taken else []
+        change += ["other sizes in `schedule` or `tile`"] if wishes.chunks or wishes.tiles or wishes.form else []
+        help = "; or ".join([*change, "`--backend cpu` or `--backend torch`, which need no tiles"])
+        return Diagnostic("no-tiles", message, labels, cause="; ".join(sentences), help=help, kind="unsupported")

@@ -156,6 +156,11 @@ def test_new_gives_a_spec_that_compiles(seqc: Seqc, tmp_path: Path) -> None:
     assert code == 1 and "error[" in err
 
 
+def test_explain_says_what_a_checkpoint_does(seqc: Seqc) -> None:
+    out = seqc("explain", ROOT / "tests" / "recurrences" / "kept_apart.seq")[1]
+    assert out.count("states are kept every 3 steps") == 2 and out.count("checkpoint: without effect here") == 1
+
+
 def test_explain(seqc: Seqc, tmp_path: Path) -> None:
     code, out, _ = seqc("explain", GLA, "--dim", "H=4", "--dim", "K=64", "--dim", "V=64")
     assert code == 0

@@ -88,3 +88,10 @@ def test_text_is_deterministic() -> None:
 def test_other_forms_are_refused() -> None:
     with pytest.raises(Unsupported, match="loops over steps"):
         emit(lower(build.load(ROOT / "specs/gla.seq"), "chunkwise"))
+
+
+def test_a_checkpoint_counts_for_vectors_too() -> None:
+    path = ROOT / "tests" / "recurrences" / "kept_apart.seq"
+    made = plan(lower(build.load(path), "step"))
+    assert (made.every, made.recompute) == (3, True)
+    assert plan(lower(build.load(path.read_text().replace("checkpoint 3", "")), "step")).every == 1

@@ -69,6 +69,7 @@ def test_wishes_that_clash_with_the_target_are_told() -> None:
     with pytest.raises(Unsupported) as refused:
         chosen(text + "\nschedule chunk {128}\ntile V {64}\n", "gfx942")
     told = " ".join(refused.value.render().split())
+    assert "a smaller dim may help, as `--dim " in told and "other sizes in `schedule` or `tile`" in told
     assert "65536 bytes of shared memory" in told and "`schedule chunk {128}` allows no other rows" in told
     with pytest.raises(Unsupported, match="asks for blocks whose values a program cannot hold"):
         chosen(text + "\nschedule chunk {512}\n")
