@@ -30,8 +30,11 @@ COMMANDS = {
     "fmt": "print specs in the canonical layout",
     "tiles": "show the tiles of a spec's kernels and what the toolchain says of them",
     "report": "tell what a spec's kernels cost on a GPU that need not be there",
-    "bench": "time a spec's kernels",
+    "bench": "time specs: the eager step loop beside what seqc emits",
     "new": "write a commented spec to start from",
+    "list": "list the specs that ship with seqc",
+    "doctor": "tell what this machine offers seqc, and what is missing",
+    "completion": "print a script that completes words in a shell",
 }
 DONE, WRONG, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -1,21 +1,23 @@
-"""The table of `docs/specs.md`, written from the specs themselves: `python -m tests.peers.specs_table`.
+"""The table of `docs/specs.md` and the index that `seqc list` shows, written from the specs: `python -m tests.peers.specs_table`.
 
-In: `specs/*.seq`, the compiler's choice of form for each, and the mappings of peer cases. Out: the page's text.
+In: `specs/*.seq`, the compiler's choice of form for each, and the mappings of peer cases. Out: the texts of both.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 from seqc import build
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
+from seqc.driver import check, lower
 from seqc.program import Program
 from tests.peers.mapping import ROOT
 from tests.peers.mappings import PEERS
 
 PAGE = ROOT / "docs" / "specs.md"
+INDEX = ROOT / "specs" / "index.tsv"
 BEGIN = "<!-- the table below is written by tests/peers/specs_table.py -->\n"
 HEAD = "| spec | what it is | recurrence | source | forms | peer case |\n|---|---|---|---|---|---|\n"
 
@@ -27,13 +29,38 @@ def table() -> str:
 
 def row(path: Path) -> str:
     """Name, title, updates of the states, arXiv number or author, forms (the one chosen for a GPU in bold), cases."""
-    program = build.load(path)
-    chosen = lower(program).form
-    forms = ", ".join(f"**{form}**" if form == chosen else form for form in possible_forms(program))
+    program, chosen, possible = looked_at(path)
+    forms = ", ".join(f"**{form}**" if form == chosen else form for form in possible)
     cases = ", ".join(sorted(peer.case for peer in PEERS if peer.spec == path.stem))
-    title = program.doc.strip().splitlines()[0].rstrip(".")
-    cells = (path.stem, title, recurrence(program), source(program), forms, cases)
+    cells = (path.stem, title(program), recurrence(program), source(program), forms, cases)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def index() -> str:
+    """A line for every published spec: name, classes of its components, forms (a star at the one chosen for a GPU), title."""
+    return "".join(line(path) for path in sorted((ROOT / "specs").glob("*.seq")))
+
+
+def line(path: Path) -> str:
+    """The fields, parted by tabs."""
+    program, chosen, possible = looked_at(path)
+    components = check(program)["components"]
+    assert isinstance(components, tuple)
+    forms = " ".join(f"{form}*" if form == chosen else form for form in possible)
+    kinds = ", ".join(dict.fromkeys(one.kind for one in components)) or "no state"
+    return "\t".join((path.stem, kinds, forms, title(program))) + "\n"
+
+
+def title(program: Program) -> str:
+    """The first line of the documentation."""
+    return program.doc.strip().splitlines()[0].rstrip(".")
+
+
+@cache
+def looked_at(path: Path) -> tuple[Program, str, list[str]]:
+    """A spec's program, the form that is chosen for a GPU, and those that the recurrence can take."""
+    program = build.load(path)
+    return program, lower(program).form, possible_forms(program)
 
 
 def possible_forms(program: Program) -> list[str]:
@@ -66,3 +93,4 @@ def source(program: Program) -> str:
 if __name__ == "__main__":
     words = PAGE.read_text(encoding="utf-8").partition(BEGIN)[0]
     PAGE.write_text(words + BEGIN + table(), encoding="utf-8")
+    INDEX.write_text(index(), encoding="utf-8")

@@ -17,7 +17,7 @@ from tests.block_runner import run_block
 from tests.peers.mapping import CASES, Arrays, Peer
 from tests.peers.mappings import PEERS
 from tests.peers.running import compare, emitted
-from tests.peers.specs_table import PAGE, table
+from tests.peers.specs_table import INDEX, PAGE, index, table
 
 ROWS = 16
 # one of each kind: no decay, fixed, by rows and strong; feedback; micro-steps; scan; maximum; dense cells; boundaries; complex
@@ -74,9 +74,10 @@ def test_every_case_is_mapped() -> None:
 
 
 def test_table_is_true() -> None:
-    """`docs/specs.md` names every spec, its recurrence, the forms that it can take and its cases.
+    """`docs/specs.md` and `seqc list` name every spec, its recurrence, the forms that it can take and its cases.
 
     Which form is chosen (in bold there) is the cost model's, and not compared.
     """
     told = PAGE.read_text(encoding="utf-8").replace("**", "")
     assert told.endswith(table().replace("**", "")), "write it anew: python -m tests.peers.specs_table"
+    assert INDEX.read_text(encoding="utf-8").replace("*", "") == index().replace("*", ""), "the same"
