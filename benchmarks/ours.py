@@ -20,6 +20,7 @@ from benchmarks.tasks import Task, path_of
 from seqc.compiled import Compiled, Options, compile_spec
 from seqc.diagnostics import Refusal
 from seqc.load_emitted import load_emitted
+from seqc.races import stepped
 
 UNROLLED = 16  # steps in one compiled piece of the loop
 
@@ -104,16 +105,6 @@ def compiled_loop(task: Task) -> Contender:
     step = module_of(task, "torch")._step_torch
     piece = torch.compile(partial(stepped, step), dynamic=False)
     return _loop(task, f"torch.compile, {UNROLLED} steps", torch.float32, piece, UNROLLED)
-
-
-def stepped(step: Callable[..., Any], rows: list[list[Tensor]], params: list[Tensor], states: list[Tensor]) -> Any:
-    """Some steps: rows holds one list of inputs a step. (outputs of each step, states)."""
-    made = []
-    for row in rows:
-        results = step(*row, *params, *states)
-        made.append(results[: len(results) - len(states)])
-        states = list(results[len(results) - len(states) :])
-    return made, states
 
 
 def _loop(task: Task, name: str, dtype: torch.dtype, piece: Callable[..., Any], size: int) -> Contender:

@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.ceilings import Ceilings
 from benchmarks.entry import OURS, Row
 from benchmarks.plots import plot_sweeps
-from benchmarks.quiet import ALLOWED
 from benchmarks.report import HEAD, cells, sizes
+from seqc.quiet import ALLOWED
 
 LOOP = "eager loop"
 

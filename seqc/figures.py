@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from seqc.backends.triton_gpu.tiles import Chosen, ChosenKernel, Lowered, choose_tiles
@@ -19,9 +20,10 @@ from seqc.passes.blocks.choose import nominal_sizes
 from seqc.program import Program
 from seqc.targets import Occupancy, occupancy, target_named
 from seqc.tiling.kernel_summary import Workload
-from seqc.tiling.verdicts import Verdict, VerdictTable, family
+from seqc.tiling.verdicts import Verdict, VerdictTable, family, own_table
 
-__all__ = ["KIND", "Chosen", "Figures", "committed", "extents", "figures", "measured", "pruned", "refreshed", "tiles_of"]
+__all__ = ["KIND", "Asked", "Chosen", "Figures", "committed", "extents", "figures", "known", "measured", "pruned", "refreshed",
+           "tiles_of"]
 
 KIND = "bf16"  # the storage type that figures are told for
 ROUNDS = 12  # of asking the toolchain and choosing again, at most
@@ -89,8 +91,7 @@ def tiles_of(
     table: VerdictTable | None = None, workload: Workload | None = None,
 ) -> Chosen:
     """The solver's rows and tiles for a target, at the extents that costs are told for unless others are given."""
-    known = committed() if table is None else table
-    return choose_tiles(measured(blocks, sizes), target, known, workload)
+    return choose_tiles(measured(blocks, sizes), target, known() if table is None else table, workload)
 
 
 def measured(blocks: Sequence[Block], sizes: Mapping[str, int] | None = None) -> list[Lowered]:
@@ -109,6 +110,17 @@ def extents(program: Program) -> dict[str, int]:
 def committed() -> VerdictTable:
     """The committed table."""
     return VerdictTable.load()
+
+
+def known() -> VerdictTable:
+    """The committed table, and what a person's own has on kernels that the committed one knows nothing of."""
+    path = own_table()
+    return committed().beside(_own(path)) if path is not None and path.exists() else committed()
+
+
+@cache
+def _own(path: Path) -> VerdictTable:
+    return VerdictTable.load(path)
 
 
 Asked = tuple[Sequence[Lowered], str]

@@ -17,7 +17,7 @@ from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.summary import summarize
 from seqc.block import BATCH, free_dims
 from seqc.driver import fix_dims, lowerings
-from seqc.figures import Chosen, committed, extents, tiles_of
+from seqc.figures import Chosen, extents, known, tiles_of
 from seqc.passes.blocks.choose import lane
 from seqc.passes.split_parallel import split_parallel
 from seqc.program import Program
@@ -122,8 +122,8 @@ def costs(
         key = tuple(fixed.items())
         if key not in chosen:
             blocks = lowerings(fix_dims(program, fixed))
-            known = committed() if table is None else table
-            chosen[key] = tiles_of(blocks, target, extents(blocks[0].program), table=known)
+            verdicts = known() if table is None else table
+            chosen[key] = tiles_of(blocks, target, extents(blocks[0].program), table=verdicts)
         found.append(_costs(chosen[key], shape, sizes, fixed, target_named(target)))
     return found
 

@@ -79,8 +79,8 @@ def _native() -> tuple[bool, str]:
         return False, "no C++ compiler: install g++ or clang++, or set CXX; until then CPU tensors take the plain torch form"
     first = (found[1].splitlines() or ["a compiler that says nothing of itself"])[0]
     try:
-        command = [found[0], *loader._native_flags()[0], "-fsyntax-only", "-x", "c++", "-"]
-        done = subprocess.run(command, input="#include <cmath>\n#include <cstdint>\n", capture_output=True, text=True, timeout=60)
+        command, text = [found[0], *loader._native_flags()[0], "-fsyntax-only", "-x", "c++", "-"], "#include <cmath>\n"
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         return False, f"{found[0]}: {error}"
     if done.returncode:

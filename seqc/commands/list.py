@@ -1,5 +1,5 @@
-"""`seqc list`: the specs that ship with seqc. In: words to look for. Out: a line each: name, class of the recurrence, forms, what
-it is; or JSON. The lines come from `specs/index.tsv`, which is written with the table of `docs/specs.md`."""
+"""`seqc list`: the specs that ship with seqc. In: words to look for. Out: a line each (name, class of the recurrence, forms,
+what it is), or JSON. The lines come from `specs/index.tsv`, which is written with the table of `docs/specs.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`seqc new`: a commented spec to start from. In: a name, and what it should be like. Out: NAME.seq, which compiles as it is."""
+"""`seqc new`: a commented spec to start from. In: a name, and what it is to be like. Out: NAME.seq, which compiles as it is."""
 
 from __future__ import annotations
 

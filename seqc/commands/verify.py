@@ -46,21 +46,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def known_device(name: str) -> str:
-    """A device that there is. Raises Unsupported for any other."""
+def known_device(name: str, interpreter: bool = True) -> str:
+    """A device that there is. interpreter: whether Triton's own counts as one. Raises Unsupported for any other."""
     from seqc.check_emitted import INTERPRETER, gpus
     from seqc.diagnostics import Diagnostic, Unsupported, near_miss
 
     kind, colon, number = name.partition(":")
-    if name in ("cpu", INTERPRETER) or (kind == "cuda" and (number or "0").isdecimal() and int(number or 0) < gpus()):
+    numbered = kind == "cuda" and (number.isdecimal() if colon else True)
+    if name == "cpu" or (interpreter and name == INTERPRETER) or (numbered and int(number or 0) < gpus()):
         return name
-    if kind == "cuda" and (number.isdecimal() if colon else True):
+    if numbered:
         found = gpus()
         message = f"there is no GPU `{name}` here"
-        help = f"torch finds {found} of them" if found else "`--device interpreter` runs Triton's kernels on the CPU"
+        help = f"torch finds {found} of them" if found else "`seqc doctor` tells more"
+        help = "`--device interpreter` runs Triton's kernels on the CPU" if interpreter and not found else help
     else:
         message = f"there is no device `{name}`"
-        known = ("cpu", "cuda", INTERPRETER)
+        known = ("cpu", "cuda", *([INTERPRETER] if interpreter else []))
         help = "did you mean `cuda`?" if name.lower() in ("gpu", "nvidia") else near_miss(name, known)
         help = help or f"one of {', '.join(known)}"
     raise Unsupported(Diagnostic("no-such-device", message, help=help, kind="unsupported"))

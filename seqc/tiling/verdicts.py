@@ -1,8 +1,10 @@
-"""What the toolchain said of a kernel at given tiles: a frozen record, and the committed table of such records.
+"""What the toolchain said of a kernel at given tiles: a frozen record, and tables of such records.
 
 Comes in: a kernel's text, a target and a configuration. Goes out: the recorded `Verdict`, or None where the toolchain
-was never asked. Compiling a spec only reads this table, so that its output depends on nothing but spec, options and
-version; who asks the toolchain and adds to the table is `seqc.backends.triton_gpu.toolchain.refresh`.
+was never asked. The committed table has what was said of the specs that ship, and an installed package never changes it; a
+person's own table, in the cache folder, has what was said of other specs. Compiling a spec only reads them, so that its
+output depends on nothing but spec, options, version and, for a spec of one's own, what the toolchain was asked. Who asks
+the toolchain and adds to a table is `seqc.backends.triton_gpu.toolchain.refresh`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import token
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,10 +21,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TABLE", "Configuration", "Verdict", "VerdictTable", "digest", "family", "key"]
+from seqc.diagnostics import Diagnostic, Refusal
+from seqc.files import folder, write
+
+__all__ = ["TABLE", "Configuration", "Verdict", "VerdictTable", "digest", "family", "key", "own_table"]
 
 TABLE = Path(__file__).parent / "verdicts.json"
 """The committed table."""
+
+
+def own_table() -> Path | None:
+    """Where the verdicts of a person's own specs lie: `$XDG_CACHE_HOME/seqc` or `~/.cache/seqc`; None without a home."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return base / "seqc" / "verdicts.json"
 
 
 @dataclass(frozen=True)
@@ -142,17 +157,27 @@ class VerdictTable:
         kept = set(keys)
         return VerdictTable({name: verdict for name, verdict in self._entries.items() if name in kept})
 
+    def beside(self, other: VerdictTable) -> VerdictTable:
+        """This table, and of another what it has on kernels that this one knows nothing of."""
+        return self.with_verdicts((name, other[name]) for name in other if not self.knows(name.partition(": ")[0]))
+
     def save(self, path: Path = TABLE) -> None:
-        """Write as JSON, one record a line, in the order of the keys."""
+        """Write as JSON, one record a line, in the order of the keys. Raises Refusal where that fails."""
         lines = [f"{json.dumps(name)}: {json.dumps(_record(self._entries[name]))}" for name in sorted(self._entries)]
-        path.write_text("{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n", encoding="utf-8")
+        folder(path.parent)
+        write(path, "{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n")
 
     @staticmethod
     def load(path: Path = TABLE) -> VerdictTable:
-        """Read what `save` wrote; an absent file is an empty table."""
-        if not path.exists():
+        """Read what `save` wrote; an absent file is an empty table. Raises Refusal for a file that it did not write."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            return VerdictTable({name: _verdict(one) for name, one in json.loads(text).items()})
+        except (FileNotFoundError, NotADirectoryError):
             return VerdictTable()
-        return VerdictTable({name: _verdict(one) for name, one in json.loads(path.read_text(encoding="utf-8")).items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"`{path}` is no table of verdicts: {getattr(error, 'strerror', None) or error}"
+            raise Refusal(Diagnostic("no-verdicts", message, help="delete it, and ask the toolchain again")) from error
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:

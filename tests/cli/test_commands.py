@@ -219,6 +219,3 @@ def test_tiles(seqc: Seqc) -> None:
     assert code == 1 and "no target `sm_91`" in err
 
 
-def test_bench_takes_the_options_of_the_benchmarks(seqc: Seqc) -> None:
-    code, out, _ = seqc("bench", "--help")
-    assert code == 0 and "--quick" in out

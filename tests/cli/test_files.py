@@ -57,6 +57,7 @@ def left(folder: Path) -> list[str]:
         "new x -o /dev/full",
         "report DIR",
         "tiles /dev/null",
+        "bench DIR",
         "verify DIR",
         "verify SPEC --device gpu",
         "verify SPEC --device cuda:x",

@@ -1,4 +1,4 @@
-"""The table of `docs/specs.md` and the index that `seqc list` shows, written from the specs: `python -m tests.peers.specs_table`.
+"""The table of `docs/specs.md`, and the index that `seqc list` shows: `python -m tests.peers.specs_table` writes both.
 
 In: `specs/*.seq`, the compiler's choice of form for each, and the mappings of peer cases. Out: the texts of both.
 """
