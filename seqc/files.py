@@ -49,11 +49,11 @@ def protect(path: str | Path, *kept: str | Path) -> None:
             raise refused(path, "it is the spec itself", "give another name with -o")
 
 
-def folder(path: str | Path) -> Path:
-    """A folder, made with those above it where it is missing. Raises Refusal."""
+def folder(path: str | Path, mode: int = 0o777) -> Path:
+    """A folder, made with those above it where it is missing; mode: its own then, less the umask. Raises Refusal."""
     path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode, parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise failed(path, error) from error
     return path

@@ -6,9 +6,10 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -76,16 +77,20 @@ def _native() -> tuple[bool, str]:
 
     found = loader._native_compiler()
     if found is None:
-        return False, "no C++ compiler: install g++ or clang++, or set CXX; until then CPU tensors take the plain torch form"
+        return False, f"{loader._native_search()[2]}; until then CPU tensors take the plain torch form"
+    called = shlex.join(found[0])
     first = (found[1].splitlines() or ["a compiler that says nothing of itself"])[0]
     try:
-        command, text = [found[0], *loader._native_flags()[0], "-fsyntax-only", "-x", "c++", "-"], "#include <cmath>\n"
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        return False, f"{found[0]}: {error}"
-    if done.returncode:
-        return False, f"{found[0]} ({first}) fails: {(done.stderr.strip().splitlines() or ['without a word'])[0]}"
-    return True, f"builds with {found[0]} ({first})"
+        with tempfile.TemporaryDirectory(prefix="seqc-") as folder:
+            source = Path(folder, "empty.cpp")
+            source.write_text("#include <cmath>\n")
+            words = [*found[0], *loader._native_flags()[0], "-fsyntax-only", str(source)]
+            status, _, err = loader._native_command(words, loader.NATIVE_ANSWER)
+    except (OSError, RuntimeError) as error:
+        return False, f"{called}: {error}"
+    if status:
+        return False, f"{called} ({first}) fails: {(err.strip().splitlines() or ['without a word'])[0]}"
+    return True, f"builds with {called} ({first})"
 
 
 def _triton(gpus: int) -> tuple[bool, str]:
@@ -107,11 +112,8 @@ def _cache() -> tuple[bool, str]:
         return False, "no home folder: libraries are built for each process anew"
     if not folder.is_dir():
         return True, f"{folder} (made by the first native kernel)"
-    mode, own = folder.stat(), getattr(os, "getuid", lambda: -1)()
-    if own >= 0 and (mode.st_uid != own or mode.st_mode & 0o022):
-        return False, f"{folder} belongs to another user, or others may write it: chmod go-w, or set XDG_CACHE_HOME"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return False, f"{folder} cannot be written: libraries are built for each process anew"
+    if problem := loader._native_distrust(folder, folder=True):
+        return False, f"{folder} is not used, for {problem}: libraries are built for each process anew"
     built = [path.stat().st_size for path in folder.rglob("*.so")]
     return True, f"{folder}: {len(built)} libraries, {sum(built) / 1e6:.0f} MB; it may be deleted at any time"
 

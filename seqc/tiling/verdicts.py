@@ -164,7 +164,7 @@ class VerdictTable:
     def save(self, path: Path = TABLE) -> None:
         """Write as JSON, one record a line, in the order of the keys. Raises Refusal where that fails."""
         lines = [f"{json.dumps(name)}: {json.dumps(_record(self._entries[name]))}" for name in sorted(self._entries)]
-        folder(path.parent)
+        folder(path.parent, 0o700)  # it holds libraries too, which nobody else may write
         write(path, "{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n")
 
     @staticmethod
