@@ -303,7 +303,7 @@ def square_state(w: Writer) -> list[Expr]:
     del w.states[c]  # no family but this one reads primes
     x = w.input((d,))
     return [(f"{c} @ {x}", frozenset((d,))), (f"sum[{d}, {prime}]({c} * {x} * {x}[{d} -> {prime}])", frozenset()),
-            (f"sum[{d}]({c} * {x})[{prime} -> {d}]" if False else f"sum[{prime}]({c} * {x}[{d} -> {prime}])", frozenset((d,)))]
+            (f"({x} @ {c})[{prime} -> {d}]" if w.chance(30) else f"sum[{prime}]({c} * {x}[{d} -> {prime}])", frozenset((d,)))]
 
 
 def complex_state(w: Writer) -> list[Expr]:

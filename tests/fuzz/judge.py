@@ -19,7 +19,7 @@ from torch import Tensor
 
 from seqc import syntax
 from seqc.parse import parse
-from tests.fuzz.values import BATCH, ELEMENTWISE, ONE_OF_TWO, SIGNS, Value, each, matmul, number, over, power, real
+from tests.fuzz.values import BATCH, ELEMENTWISE, ONE_OF_TWO, SIGNS, Value, each, matmul, number, over, power, real, truth
 
 Tensors = Mapping[str, Tensor]
 
@@ -80,9 +80,14 @@ def read(text: str) -> Spec:
 
 
 def own_dims(decl: syntax.Decl) -> tuple[str, ...]:
-    """The dims of a declaration; a dim that is repeated is its square's column."""
+    """The dims of a declaration."""
+    return squared(decl.dims)
+
+
+def squared(dims: tuple[syntax.Name, ...]) -> tuple[str, ...]:
+    """Dims as they are written; one that is repeated is the column of a square."""
     seen: list[str] = []
-    for d in decl.dims:
+    for d in dims:
         name = d.id
         while name in seen:
             name += "'"
@@ -97,7 +102,7 @@ def deepest(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
         for e in syntax.walk(whole):
             if isinstance(e, syntax.Subscript) and e.name.id in (*spec.states, *spec.defined):
                 for item in e.items:
-                    if not isinstance(item, syntax.Renaming) and _mentions(item, spec.axis):
+                    if not isinstance(item, syntax.Renaming | syntax.Position) and _mentions(item, spec.axis):
                         long = max(_lags(item, spec.axis, sizes))
                         found[e.name.id] = max(long, found.get(e.name.id, 0))
     return found
@@ -152,8 +157,7 @@ class Step:
         """The value of a name, so many steps ago, at the positions that a fold holds."""
         value = self._named(name, lag)
         for dim, position in at.items():
-            if dim in value.dims:
-                value = Value(value.x.select(value.dims.index(dim), position), tuple(d for d in value.dims if d != dim))
+            value = _at(value, dim, position) if dim in value.dims else value
         return value
 
     def _named(self, name: str, lag: int) -> Value:
@@ -182,7 +186,7 @@ class Step:
             if name in self.spec.states:
                 value = run.spread(value, (BATCH, *own_dims(self.spec.states[name])))
             elif statement.dims is not None:
-                value = _ordered(value, tuple(d.id for d in statement.dims))
+                value = _ordered(value, squared(statement.dims), run.sizes)
             self.memo[name] = value
         return self.memo[name]
 
@@ -201,9 +205,11 @@ class Step:
                 if name in self.spec.dims:
                     return number(float(self.run.sizes[name]))
                 return self.named(name, 0, at)
-            case syntax.Unary(x=x):
+            case syntax.Unary(op=op, x=x):
                 inner = self.value(x, at, bound)
-                return Value(-real(inner.x), inner.dims)
+                return Value(~truth(inner.x) if op == "not" else -real(inner.x), inner.dims)
+            case syntax.Placed(x=x, items=items):
+                return self._placed(self.value(x, at, bound), items)
             case syntax.Binary():
                 return self._binary(e, self.value(e.left, at, bound), self.value(e.right, at, bound))
             case syntax.Subscript():
@@ -213,6 +219,9 @@ class Step:
         raise NotImplementedError(type(e).__name__)
 
     def _binary(self, e: syntax.Binary, a: Value, b: Value) -> Value:
+        if e.op in ("and", "or"):
+            both = torch.logical_and if e.op == "and" else torch.logical_or
+            return each(both, Value(truth(a.x), a.dims), Value(truth(b.x), b.dims))
         a, b = Value(real(a.x), a.dims), Value(real(b.x), b.dims)
         if e.op == "@":
             return matmul(a, b)
@@ -227,9 +236,18 @@ class Step:
             (item,) = e.items
             assert isinstance(item, syntax.Name)
             return self._index(name, item.id, at)
-        names = {i.old.id: i.new.id for i in e.items if isinstance(i, syntax.Renaming)}
-        times = [i for i in e.items if not isinstance(i, syntax.Renaming)]
+        places = (syntax.Renaming, syntax.Position)
+        times = [i for i in e.items if not isinstance(i, places)]
         value = self._read(name, times[0], at, bound) if times else self.value(e.name, at, bound)
+        return self._placed(value, tuple(i for i in e.items if isinstance(i, places)))
+
+    def _placed(self, value: Value, items: tuple[syntax.Expr, ...]) -> Value:
+        """The value with dims renamed, all at once, or at one position of them."""
+        for item in items:
+            if isinstance(item, syntax.Position):
+                dim, size = item.dim.id, self.run.sizes[item.dim.id.rstrip("'")]
+                value = _at(value, dim, _whole(item.at, self.run.sizes, {}) % size)
+        names = {i.old.id: i.new.id for i in items if isinstance(i, syntax.Renaming)}
         return Value(value.x, tuple(names.get(d, d) for d in value.dims))
 
     def _index(self, name: str, dim: str, at: Mapping[str, int]) -> Value:
@@ -265,8 +283,7 @@ class Step:
         args = [self.value(arg, at, bound) for arg in e.args]
         sheltered = self.run.sheltered
         if name == "where":
-            condition = args[0] if args[0].x.dtype == torch.bool else Value(args[0].x != 0, args[0].dims)
-            return each(torch.where, condition, *(Value(real(a.x), a.dims) for a in args[1:]))
+            return each(torch.where, Value(truth(args[0].x), args[0].dims), *(Value(real(a.x), a.dims) for a in args[1:]))
         args = [Value(real(a.x), a.dims) for a in args]
         if name == "stopgrad":
             return Value(args[0].x.detach(), args[0].dims)
@@ -310,10 +327,15 @@ class Step:
         return each(lambda c, d, s: real(c) + s.detach() * (d - d.detach()), truth, difference, slope)
 
 
-def _ordered(value: Value, dims: tuple[str, ...]) -> Value:
-    """The value with its dims in this order, the batch first if it has one."""
-    order = [d for d in (BATCH, *dims) if d in value.dims]
-    return Value(value.x.permute([value.dims.index(d) for d in order]), tuple(order))
+def _ordered(value: Value, dims: tuple[str, ...], sizes: dict[str, int]) -> Value:
+    """The value with just these dims, the batch first if it has one."""
+    order = (*(d for d in (BATCH,) if d in value.dims), *dims)
+    return Value(real(value.to(order, sizes)), order)
+
+
+def _at(value: Value, dim: str, position: int) -> Value:
+    """The value at one position of a dim."""
+    return Value(value.x.select(value.dims.index(dim), position), tuple(d for d in value.dims if d != dim))
 
 
 class Run:
@@ -410,15 +432,18 @@ class Run:
 
 
 def outputs_of(spec: Spec, run: Run, name: str, rows: Mapping[int, Value]) -> Tensor:
-    """An output as `[B, T, dims]`: dims as declared, as the state has them, or in the order of the `dim` statements."""
+    """An output as `[B, T, dims]`: dims as declared, as the state has them, or in the order of the `dim` statements.
+
+    Where no order is written, the language asks the declarations behind the value: a spec to be judged writes it.
+    """
     o = spec.outputs[name]
     found = {d for v in rows.values() for d in v.dims if d != BATCH}
     if o.dims is not None:
-        dims = tuple(d.id for d in o.dims)
+        dims = squared(o.dims)
     elif name in spec.states:
         dims = own_dims(spec.states[name])
     elif name in spec.defined and (written := spec.defined[name].dims) is not None:
-        dims = tuple(d.id for d in written)
+        dims = squared(written)
     else:
         places = list(spec.dims)
         dims = tuple(sorted(found, key=lambda d: (places.index(d.rstrip("'")), d)))

@@ -130,6 +130,11 @@ def _shorter(made: Program, wrong: Callable[[Program], bool], until: float) -> P
     return made
 
 
+def ordered(dims: frozenset[str]) -> str:
+    """The dims in brackets, where there are several."""
+    return shown(sorted(dims)) if len(dims) > 1 else ""
+
+
 def outputs(w: Writer, read: list[Expr]) -> None:
     """One to three outputs of what may be read."""
     for _ in range(1 + w.below(3)):
@@ -137,7 +142,7 @@ def outputs(w: Writer, read: list[Expr]) -> None:
         e, dims = w.pick(read)
         kind = w.below(10)
         if kind < 4:
-            w.lines.append(f"output {name} = {e}")
+            w.lines.append(f"output {name}{ordered(dims)} = {e}")
         elif kind < 5 and e in w.states and f"output {e}" not in w.lines:
             w.lines.append(f"output {e}")
         elif kind < 7:
@@ -145,10 +150,11 @@ def outputs(w: Writer, read: list[Expr]) -> None:
             w.lines.append(f"output {name}{shown(sorted(dims | other[1]))} = {bracketed(e)} * {bracketed(other[0])}")
         elif kind < 8:
             second = w.pick(read)
-            w.lines.append(f"output {name} = {bracketed(e)} + {bracketed(second[0])}")
+            w.lines.append(f"output {name}{ordered(dims | second[1])} = {bracketed(e)} + {bracketed(second[0])}")
         elif kind < 9:
             dim = w.pick(sorted(dims)) if dims else ""
-            w.lines.append(f"output {name} = sum[{dim}]({e})" if dim else f"output {name} = tanh({e})")
+            left = ordered(dims - {dim})
+            w.lines.append(f"output {name}{left} = sum[{dim}]({e})" if dim else f"output {name} = tanh({e})")
         else:
             x, own = w.expr(tuple(w.sizes)[:2], 1)
             w.features.add("output without a state")

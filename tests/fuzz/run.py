@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqc.diagnostics import Unsupported
 from seqc.fmt import format_text
 from tests.fuzz.programs import Program, drawn, smaller
 from tests.fuzz.trial import Problem, Wish, attempt
@@ -58,6 +60,34 @@ def wish_of(backend: str, number: int) -> Wish:
     if backend == "triton":
         return Wish(backend, rows=16)
     return Wish(backend, form=rng.choice([None, None, "step", "scan", "chunkwise"]), rows=rng.choice([None, 16, 16, 32]))
+
+
+def syntax(tally: Tally, start: int, count: int | None, minutes: float, tell: Callable[[str], None] = print) -> None:
+    """The native code of programs of numbers from `start` on, which the compiler only parses and types, many in one call."""
+    from tests.native_cpu import syntax as checker
+
+    until, number = time.monotonic() + 60 * minutes, start
+    while (count is None or number < start + count) and time.monotonic() < until:
+        sources, texts = [], []
+        for at in range(number, min(number + checker.BATCH, number + checker.BATCH if count is None else start + count)):
+            program, _ = drawn(at)
+            tally.programs += 1
+            tally.features.update(program.features)
+            try:
+                sources.append(checker.source_of(program.text))
+                texts.append((at, program.text))
+            except Unsupported as refusal:
+                tally.refusals["; ".join(d.message for d in refusal.diagnostics)] += 1
+            except Exception as crash:
+                words = f"{type(crash).__name__}: {crash}"
+                tally.problems[re.sub(r"[0-9]+", "#", words)] += 1
+                tell(f"{at}: {words}\n{program.text}")
+        for (at, text), words in zip(texts, checker.compiled(sources, ("float", "double")[number % 2]), strict=True):
+            if words:
+                tally.problems[re.sub(r"[0-9]+", "#", words.splitlines()[0])] += 1
+                tell(f"{at}: {words}\n{text}")
+        number += checker.BATCH
+    tally.numbers.append((start, number))
 
 
 def likeness(p: Problem) -> tuple[str, str, str]:
@@ -125,7 +155,7 @@ def quick_builds(folder: Path) -> None:
 def main(arguments: list[str]) -> int:
     """`python -m tests.fuzz`."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--backend", default="torch", choices=("torch", "cpu", "triton"))
+    parser.add_argument("--backend", default="torch", choices=("torch", "cpu", "triton", "syntax"))
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--programs", type=int)
@@ -142,7 +172,8 @@ def main(arguments: list[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     tally = Tally(args.backend)
     started = time.monotonic()
-    hunt(tally, args.seed, args.programs, args.minutes, lambda words: print(words, file=sys.stderr, flush=True))
+    how = syntax if args.backend == "syntax" else hunt
+    how(tally, args.seed, args.programs, args.minutes, lambda words: print(words, file=sys.stderr, flush=True))
     seconds = time.monotonic() - started
     print(f"{tally.programs} programs on {args.backend} in {seconds:.0f} s; numbers {tally.numbers}")
     tables = {"forms": tally.forms, "features": tally.features, "refusals": tally.refusals, "problems": tally.problems}

@@ -45,7 +45,8 @@ class Problem:
     @property
     def signature(self) -> str:
         """What makes two problems the same one, as far as can be told."""
-        words = re.sub(r"[0-9]+(\.[0-9e+-]+)?", "#", self.words)
+        words = re.sub(r"<?seqc[-_]\w*(\.py>)?", "<emitted>", self.words)
+        words = re.sub(r"[0-9]+(\.[0-9e+-]+)?", "#", words)
         return f"{self.backend}: {self.kind}: {words}"[:300]
 
 

@@ -85,6 +85,11 @@ def real(x: Tensor) -> Tensor:
     return x.to(torch.float64) if x.dtype == torch.bool else x
 
 
+def truth(x: Tensor) -> Tensor:
+    """A condition: a number holds where it is not 0."""
+    return x if x.dtype == torch.bool else x != 0
+
+
 def each(f: Callable[..., Tensor], *values: Value, sheltered: bool = False) -> Value:
     """f of every element."""
     tensors, dims = lined_up(values)
@@ -227,4 +232,4 @@ def power(a: Value, b: Value, sheltered: bool) -> Value:
 
 
 __all__ = ["BATCH", "ELEMENTWISE", "ONE_OF_TWO", "SIGNS", "Value", "each", "lined_up", "logaddexp", "matmul", "number", "over",
-           "power", "real"]
+           "power", "real", "truth"]

@@ -88,10 +88,10 @@ class Writer:
         self.lines.append(f"input {name}{shown(dims)}{' ' if marks else ''}{marks}")
         return name
 
-    def param(self, dims: Sequence[str], marks: str = "", square: bool = False) -> str:
-        """A param with these dims and marks; square: with its last dim again."""
+    def param(self, dims: Sequence[str], marks: str = "", square: bool = False, again: bool = True) -> str:
+        """A param with these dims and marks; square: with its last dim again. again: whether it may be one that there is."""
         same = [n for n, (own, m) in self.params.items() if own == frozenset(dims) and m == marks]
-        if same and not square and self.chance(40):
+        if same and not square and again and self.chance(40):
             return self.pick(same)
         name = self.fresh(self.pick(NAMES) if self.chance(6) else "p")
         batch = " per batch" if not square and self.chance(10) else ""
@@ -140,8 +140,11 @@ class Writer:
         if kind < 18 and fitting:
             name = self.pick(fitting)
             return name, self.definitions[name]
-        if kind < 19 and own and self.chance(50):
+        if kind < 19 and own and self.chance(40):
             return f"0.3 * index[{own[0]}]", frozenset(own[:1])
+        if kind < 19 and own and self.chance(50):
+            self.features.add("position")
+            return f"{self.input(own)}[{own[0]} = {self.pick(('0', '-1'))}]", frozenset(own[1:])
         return self.contraction(own)
 
     def contraction(self, dims: Sequence[str]) -> Expr:
@@ -165,7 +168,7 @@ class Writer:
             w = self.param(dims, square=True)
             return f"{w} @ {self.input(dims[-1:])}", frozenset(dims)
         other = self.pick([d for d in self.sizes if d not in dims] or [self.dim()])
-        w = self.param((*dims, other))
+        w = self.param((*dims, other), again=False)
         return f"{w} @ {self.input((other,))}", frozenset(dims)
 
     def expr(self, dims: Sequence[str], depth: int = 2, leaf: Callable[[Sequence[str]], Expr] | None = None) -> Expr:
@@ -188,8 +191,11 @@ class Writer:
         if kind == 9:
             c = self.expr(dims, depth - 1, leaf)
             self.features.add("where")
-            sign = self.pick(COMPARE)
-            return f"where({bracketed(a[0])} {sign} {bracketed(b[0])}, {c[0]}, {a[0]})", a[1] | b[1] | c[1]
+            condition = f"{bracketed(a[0])} {self.pick(COMPARE)} {bracketed(b[0])}"
+            if self.chance(15):
+                x, y = bracketed(a[0]), bracketed(b[0])
+                condition = self.pick((f"not {x} > {y}", f"{condition} and {x} < 1", f"{condition} or {y} > 2"))
+            return f"where({condition}, {c[0]}, {a[0]})", a[1] | b[1] | c[1]
         return self.pick(BINARY).format(bracketed(a[0]), bracketed(b[0])), a[1] | b[1]
 
     def reduction(self, dims: Sequence[str], depth: int, leaf: Callable[[Sequence[str]], Expr]) -> Expr:
