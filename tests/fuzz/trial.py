@@ -213,7 +213,7 @@ def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
                 own = {k: (x[:, piece.start] if single else x[:, piece]) if k in inputs else x for k, x in now.items()}
                 result = step(**own) if single else subject.function(**own, reverse=call.reverse)
                 now |= {f"{s}_0": getattr(result, f"{s}_T") for s in states}
-                made[piece.start] = result
+                made[piece.stop] = result
         bad = []
         for key in want:
             if key.endswith("_T"):

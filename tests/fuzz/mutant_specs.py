@@ -1,0 +1,176 @@
+"""Small specs that the seeded bugs are looked for with: each shows one thing, in a form and on a backend that a mutant names."""
+
+from __future__ import annotations
+
+SPECS: dict[str, str] = {
+    "functions": """spec s
+dim D
+input x[D], y[D], u[D] in [0, 1], w
+param p, r[D]
+state h[D] = 0
+h = 0.5 * h[t-1] + tanh(x)
+output a1[D] = x - y * x + sqrt(1 + x * x) + (1 + x * x)^1.5 + expm1(-x * x) + log1p(y * y)
+output a2[D] = y / (1 + x * x) + abs(x) * y + exp(-y * y) + sigmoid(x) + logsigmoid(y) + softplus(x) + erf(y) + sin(x) * cos(y)
+output a3[D] = where(x > y, x * x, sin(y)) + stopgrad(x) * y + withgrad(x >= y, 0.3) * y + withgrad(y < x, u) + relu(u)
+output a4[D] = layernorm[D](x, r) + rmsnorm[D](y) + l2norm[D](x) + softmax[D](y) + log(1 - sigmoid(y)) + x - (0 - y) * -p
+output a5 = sum[D](x * h / (1 + w * w)) + sum[D](p + x * y) + sum[D](exp(x)) + max[D](u) + logsumexp[D](y) + norm[D](x)
+output a6[D] = bilinear(-u, x, w) + zoh(-1 - u, w * w) + zoh(-1 - u, x, w * w) + -(x - y) * p + logaddexp(u, u * x)
+""",
+    "ties": """spec s
+dim D
+input x[D] in [0, 1], y[D] in [0, 1]
+state h[D] = 0
+h = 0.5 * h[t-1] + max(x, y)
+output a[D] = min(x, y) * h + relu(x) + abs(y) + logaddexp(x, y)
+output b = max[D](x) + min[D](y)
+""",
+    "decayed": """spec s
+dim K, V
+input q[K], k[K], v[V], g[K] in [-10, 0]
+state S[K, V] = 0
+S = exp(g) * S[t-1] + k * v
+output o = sum[K](q * S)
+output before = sum[K](k * S[t-1])
+""",
+    "gated": """spec s
+dim K, V
+input q[K], k[K], v[V], f[K], u in [0, 1], n[V] in [-inf, 0]
+state S[K, V] = 0
+S = (1 - sigmoid(f)) * sqrt(exp(n)) / (1 + u) * S[t-1] + k * v
+output o = sum[K](q * S)
+""",
+    "mild": """spec s
+dim K, V
+input q[K], k[K], v[V], g[K] in [-0.05, 0]
+state S[K, V] = 0
+S = exp(g) * S[t-1] + k * v
+output o = sum[K](q * S)
+output before = sum[K](q * S[t-1])
+""",
+    "signed": """spec s
+dim K, V
+input q[K], k[K], v[V], a[K] in [-1, 1]
+state S[K, V] = 0
+S = a * S[t-1] - k * v
+output o = sum[K](q * S)
+output before = sum[K](k * S[t-1])
+""",
+    "delta": """spec s
+dim K, V
+input q[K], k[K] unit[K], v[V], b in [0, 1], g in [-1, 0]
+state S[K, V] = 0
+S = exp(g) * S[t-1] + b * k * (v - sum[K](k * S[t-1]))
+output o = sum[K](q * S)
+""",
+    "momentum": """spec s
+dim K, V
+input q[K], k[K] unit[K], v[V], b in [0, 1], e in [0, 1]
+state S[K, V] = 0, P[K, V] = 0
+P = e * P[t-1] + b * k * (v - sum[K](k * S[t-1]))
+S = S[t-1] + 0.3 * P
+output o = sum[K](q * S)
+output before = sum[K](q * S[t-1])
+""",
+    "element": """spec s
+dim D
+input x[D], a[D] in [0, 1]
+param p[D], r
+state h[D] = p, last[D] = 0
+h = a * h[t-1] - r * x
+last = x
+output o = h + last[t-1]
+output before = h[t-1] * x[t-1]
+""",
+    "maximum": """spec s
+dim D
+input x[D] in [0, 1], a[D] in [-inf, 0]
+state m[D] = -inf
+m = max(m[t-1] + a, x)
+output o = m * x
+output before = exp(-m[t-1]^2)
+""",
+    "complex": """spec s
+dim D
+input u[D], turn[D]
+param rate[D]
+state z[D] complex = 0
+z = exp(-exp(rate) + 1i * turn) * z[t-1] + (1 + 0.5i) * u
+output y = re(z) + im(z) * u
+""",
+    "oscillators": """spec s
+dim K, V
+input q[K], k[K], v[V], turn
+param rate
+state z[K, V] complex = 0
+z = exp(-exp(rate) + 1i * turn) * z[t-1] + (1 + 0.5i) * k * v
+output y = re(sum[K](q * z))
+output w = im(sum[K](q * z))
+""",
+    "bounded": """spec s
+dim K, V
+input q[K], k[K], v[V], g in [-1, 0]
+state S[K, V] = 0
+S = exp(g) * S[t-1] + k * v
+output o = sum[K](q * S)
+every 16: S = 0.1 * S
+""",
+    "hooked": """spec s
+dim D
+input x[D]
+state h[D] = 0
+h = 0.5 * h[t-1] + x
+output h
+every 3: h = -h
+""",
+    "lagged": """spec s
+dim D, L = 3
+input x[D]
+param a[L, D]
+state y[D] = 0
+y = 0.4 * y[t-1] - 0.3 * y[t-3] + sum[L](a * x[t + 1 - index[L]])
+output o = y * x[t-2]
+""",
+    "cell": """spec s
+dim H, D
+input x[H, D], z[H, D]
+param R[H, D, D], U[D, D], b[D]
+state h[H, D] = 0, c[H, D] = 0
+f = sigmoid(z + R @ h[t-1] + b)
+c = f * c[t-1] + (1 - f) * tanh(x + U @ h[t-1])
+h = f * tanh(c)
+output h
+""",
+    "layer": """spec s
+dim D, M
+input x[M]
+param W[D, M], C[M, D], R[D, D]
+state h[D] = 0
+h = tanh(W @ x + R @ h[t-1])
+output o = C @ h
+""",
+    "both": """spec s
+dim D
+scan both
+input x[D]
+param r[D]
+state h[D] = 0
+h = sigmoid(r) * h[t-1] + x * x
+output h
+""",
+    "chosen": """spec s
+dim D
+input x[D], m in [0, 1], a[D] in [0, 1]
+state h[D] = 0
+h = where(m > 0.4, a * h[t-1] + x, 0.5 * h[t-1])
+output h
+""",
+    "folded": """spec s
+dim D, J = 3
+input x[J, D], a[J, D] in [0, 1]
+state h[D] = 0
+h = fold[J](h[t-1], r -> a * r + index[J] * x)
+output h
+""",
+}
+
+__all__ = ["SPECS"]

@@ -1,0 +1,195 @@
+"""Seeded bugs: one small change of the compiler each, and the quickest run that must tell it from the right one.
+
+A change is a file, a text that stands there once, and what it becomes. The run is a spec of `mutant_specs` on a backend, with a form
+and a number of rows where these matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ELEMENTWISE, STRUCTURE = "seqc/ops/elementwise.py", "seqc/ops/structure.py"
+DECAY, CHUNK, FORM = "passes/blocks/decay.py", "passes/blocks/chunkwise.py", "passes/blocks/form.py"
+COUPLED, TURNING, BOUNDARY = "passes/blocks/coupled.py", "passes/blocks/turning.py", "passes/blocks/boundary.py"
+LAWS, CALLS = "seqc/laws.py", "seqc/build_calls.py"
+PACKS, EAGER = "seqc/emit/packs.py", "backends/torch_eager/runtime.py"
+RUNTIME, MATH = "backends/native_cpu/runtime.py", "backends/native_cpu/vector_math.py"
+DEVICE, MORE, SMOOTH = (f"backends/triton_gpu/device{x}.py" for x in ("", "_more", "_elementwise"))
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change, and where it shows. rows: of a block, in the form `form`."""
+
+    path: str
+    old: str
+    new: str
+    spec: str
+    backend: str = "torch"
+    form: str | None = None
+    rows: int | None = None
+
+
+def _step(path: str, spec: str, *changes: tuple[str, str]) -> list[Mutant]:
+    return [Mutant(path, old, new, spec, form="step") for old, new in changes]
+
+
+def _block(path: str, spec: str, form: str, *changes: tuple[str, str]) -> list[Mutant]:
+    return [Mutant(path, old, new, spec, form=form, rows=16) for old, new in changes]
+
+
+def _native(path: str, spec: str, *changes: tuple[str, str]) -> list[Mutant]:
+    return [Mutant(path, old, new, spec, "cpu") for old, new in changes]
+
+
+def _triton(path: str, spec: str, *changes: tuple[str, str]) -> list[Mutant]:
+    return [Mutant(path, old, new, spec, "triton", rows=16) for old, new in changes]
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    # ---- derivatives of elementwise operators
+    *_step(ELEMENTWISE, "functions",
+        ("(lambda n, d: d, lambda n, d: -d)", "(lambda n, d: d, lambda n, d: d)"),
+        ("lambda n, d: -(d * n) / n.args[1]", "lambda n, d: (d * n) / n.args[1]"),
+        ('op("pow", n.args[0], n.args[1] - 1.0)', 'op("pow", n.args[0], n.args[1])'),
+        ('lambda n, d: d * op("sign", n.args[0])', "lambda n, d: d"),
+        ("lambda n, d: d * n, lambda a: a.map(_exp)", "lambda n, d: d * (n + 1.0), lambda a: a.map(_exp)"),
+        ("lambda n, d: d * (n + 1.0)", "lambda n, d: d * n"),
+        ("lambda n, d: d / (n.args[0] + 1.0)", "lambda n, d: d / n.args[0]"),
+        ("d * n * (1.0 - n)", "d * n * (1.0 + n)"),
+        ('d * op("sigmoid", -n.args[0])', 'd * op("sigmoid", n.args[0])'),
+        ("d * (1.0 - n * n)", "d * (1.0 - n)"),
+        ('op("exp", -(n.args[0] * n.args[0]))', 'op("exp", n.args[0] * n.args[0])'),
+        ('lambda n, d: -(d * op("sin", n.args[0]))', 'lambda n, d: d * op("sin", n.args[0])'),
+        ('Op("stopgrad", 1, lambda x: x, (None,)', 'Op("stopgrad", 1, lambda x: x, (lambda n, d: d,)'),
+        ("(None, lambda n, d: d * n.args[2], None)", "(None, lambda n, d: d, None)")),
+    *_step(ELEMENTWISE, "ties",
+        ('_half_if_tied("lt")', '_half_if_tied("le")'),
+        ('_half_if_tied("gt")', '_half_if_tied("ge")'),
+        ('where(op("eq", a, b), 0.5, 0.0)', 'where(op("eq", a, b), 1.0, 0.0)')),
+    *_step(STRUCTURE, "ties", ('d * hit / total(hit, n.names("over"))', "d * hit")),
+    *_step("seqc/differentiate.py", "functions",
+        ("total(part, [x for x in n.dims if x not in arg.dims]) if row.elementwise else part", "part")),
+    # ---- derivatives along time, inside a block
+    *_block(STRUCTURE, "element", "scan",
+        ("shift(n.args[0], dim, 1 if reverse else -1)", "shift(n.args[0], dim, -1 if reverse else 1)"),
+        ("shift(n, dim, -1 if reverse else 1)", "n"),
+        ("take(n.args[0] * _scan_cotangent(n, d), n.text(\"dim\"), at)", "take(_scan_cotangent(n, d), n.text(\"dim\"), at)"),
+        ('-n.number("by"))', 'n.number("by"))')),
+    *_block(STRUCTURE, "maximum", "scan",
+        ('where(node("eq", old, n.args[1]), 0.5, 0.0)', 'where(node("eq", old, n.args[1]), 1.0, 0.0)'),
+        ("_max_scan_cotangent(n, d) * (1.0 - _max_scan_kept(n))", "_max_scan_cotangent(n, d)")),
+    *_block(STRUCTURE, "decayed", "chunkwise",
+        ('n.number("block"), not n.number("reverse")', 'n.number("block"), bool(n.number("reverse"))')),
+    *_block(STRUCTURE, "delta", "chunkwise", ("-total(inner * right, (col2,))", "total(inner * right, (col2,))")),
+    *_block(STRUCTURE, "element", "scan", ("size(dim) + float(at)", "size(dim) + float(at) - 1.0")),
+    # ---- decays over spans
+    *_block(DECAY, "decayed", "chunkwise",
+        ('cumsum(self.log, ROW, reverse=True, exclusive=True))', 'cumsum(self.log, ROW, reverse=True))'),
+        ('up = node("exp", cumsum(self.log, ROW, block, exclusive=exclusive))',
+         'up = node("exp", cumsum(self.log, ROW, block, exclusive=True))'),
+        ('const(1.0) if exclusive else node("exp", self.log), const(1.0)', "const(1.0), const(1.0)"),
+        ("FACTORED_SPAN = 2.0", "FACTORED_SPAN = 2000.0")),
+    *_block(DECAY, "signed", "chunkwise",
+        ("return shift(run, ROW, 1) if exclusive else run", "return run"),
+        ("return where(last, 1.0, shift(run, ROW, -1))", "return run"),
+        ("return where(first(), 1.0, shift(run, ROW, 1)) if exclusive else run", "return run"),
+        ('"gt" if strict else "ge"', '"gt"')),
+    *_block(DECAY, "gated", "chunkwise",
+        ('node("logsigmoid", -d.args[1].args[0])', 'node("logsigmoid", d.args[1].args[0])'),
+        ('return a + b if d.op == "mul" else a - b', "return a + b"),
+        ("None if inner is None else inner * 0.5", "inner")),
+    *_block(CHUNK, "mild", "chunkwise",
+        ('node("exp", -cumsum(d.log, ROW, rows))', 'node("exp", -cumsum(d.log, ROW, rows, exclusive=True))')),
+    *_block(CHUNK, "decayed", "chunkwise",
+        ('self._named("to_end", d.to_end())', 'self._named("to_end", d.from_start(False))'),
+        ("out = d.whole() * out", "out = out")),
+    *_block(CHUNK, "delta", "chunkwise", ("return self._read(read.by, read.over, True, self.writes)",
+                                          "return self._read(read.by, read.over, False, self.writes)")),
+    *_block("passes/blocks/transition.py", "gated", "chunkwise", ("(before[0] + x, before[1] + known)", "(x, before[1] + known)")),
+    # ---- rows outside the sequence, and what a block begins with
+    *_block(FORM, "element", "scan",
+        ("self._masked(coefficient, 1.0)", "self._masked(coefficient, 0.0)"),
+        ("self._masked(given, 0.0)", "self._masked(given, 1.0)"),
+        ("keep = where(VALID, 0.0, 1.0)", "keep = where(VALID, 0.0, 0.0)")),
+    *_block(FORM, "maximum", "scan", ("self._masked(given, -math.inf)", "self._masked(given, 2.0)")),
+    *_block(BOUNDARY, "bounded", "chunkwise",
+        ('node("ge", start + index(ROW), const(period))', 'node("gt", start + index(ROW), const(period))'),
+        ('node("ge", start + rows, const(period))', 'node("gt", start + rows, const(period))'),
+        ("where(reached, since, start + rows)", "start + rows")),
+    *_step("seqc/hook.py", "hooked", ('node("ge", now, const(period))', 'node("gt", now, const(period))')),
+    *_step("seqc/build_every.py", "hooked", ('node("where", count.due, reset, free)', 'node("where", count.due, free, reset)')),
+    # ---- coupled and complex states
+    *_block(COUPLED, "momentum", "chunkwise",
+        ("_before(column[i], ONE if i == j else ZERO) if exclusive", "_before(column[i], ONE) if exclusive"),
+        ("return where(last, 1.0 if m == i else 0.0, shift(x, ROW, -1))", "return where(last, 1.0, shift(x, ROW, -1))"),
+        ("given = extra if i != j else given + extra", "given = extra")),
+    *_block(TURNING, "complex", "scan",
+        ("return cos * u - sin * v, sin * u + cos * v", "return cos * u + sin * v, sin * u + cos * v"),
+        ("_times(b, -sin)", "_times(b, sin)")),
+    *_block(TURNING, "oscillators", "chunkwise",
+        ("u.read(q * cos, over, exclusive) - v.read(q * sin, over, exclusive)",
+         "u.read(q * cos, over, exclusive) + v.read(q * sin, over, exclusive)"),
+        ("return cos * u - sin * v if i == 0 else sin * u + cos * v", "return cos * u - sin * v")),
+    *_block("seqc/affine.py", "signed", "chunkwise",
+        ("right = scaled(right, (const(-1.0),))", "right = scaled(right, (const(1.0),))")),
+    # ---- simplification, and what functions mean
+    *_step(LAWS, "functions",
+        ("law(X - (-Y), X + Y)", "law(X - (-Y), X - Y)"),
+        ("law(-(X - Y), Y - X)", "law(-(X - Y), X - Y)"),
+        ('law(op("log", ONE - op("sigmoid", X)), op("logsigmoid", -X))', 'law(op("log", ONE - op("sigmoid", X)), op("logsigmoid", X))'),
+        ("        out = out / f\n", "        out = out * f\n")),
+    *_step(CALLS, "functions",
+        ("EPS_NORM = 1e-5", "EPS_NORM = 1e-3"),
+        ("half = _mul(number(0.5), _mul(dt, a))", "half = _mul(dt, a)"),
+        ('y.node.op in ("gt", "ge") else', 'y.node.op in ("gt",) else')),
+    *_step(CALLS, "ties", ('apply("where", apply("le", x, number(0.0))', 'apply("where", apply("lt", x, number(0.0))')),
+    # ---- plain torch: packs, directions, helpers
+    *_step(PACKS, "cell",
+        ('whole.add_(x) if kind == "-" else whole.copy_(x)', "whole.copy_(x)"),
+        ("_turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)",
+         "_turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, False)"),
+        ("_turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)",
+         "_turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, False)")),
+    *_step(EAGER, "lagged", ("if by > 0:\n        return torch.cat([zeros", "if by >= 2:\n        return torch.cat([zeros")),
+    *_block(EAGER, "element", "scan",
+        ("step = i if not later else i + 1 if reverse else i - 1", "step = i"),
+        ("missing = blocks * rows - x.shape[1]", "missing = 0")),
+    *_block(EAGER, "decayed", "chunkwise",
+        ("if block:\n        x = x.unflatten(dim, (x.shape[dim] // block, block))", "if block > 4:\n        x = x.unflatten(dim, (x.shape[dim] // block, block))"),
+        ("out_i.zero_() if exclusive else out_i.copy_(x_i)", "out_i.copy_(x_i)"),
+        ("(2 * rows), 2, rows)).select(dim - 1, 1)", "(2 * rows), 2, rows)).select(dim - 1, 0)")),
+    *_step("seqc/compose_runs.py", "both",
+        ("""f"reverse={'not ' if back else ''}reverse\"""", """f"reverse={'' if back else 'not '}reverse\""""),
+        ("""f"d_{x} + {self.turned.format(f'd_{twin(x)}')}\"""", """f"d_{x} + d_{twin(x)}\"""")),
+    # ---- native code
+    *_native(RUNTIME, "cell", ("return bounds ? bounds[i] : i * T; }", "return bounds ? bounds[i] + (i > 0) : i * T; }")),
+    *_native(RUNTIME, "functions",
+        ("if (i >= left) x[i] = otherwise;", "if (i > left) x[i] = otherwise;"),
+        ("INLINE vec seqc_max(vec a, vec b) { return ((a > b)", "INLINE vec seqc_max(vec a, vec b) { return ((a < b)")),
+    *_native(MATH, "functions",
+        ("const vec positive = x < vec{} ? vec{} : x;", "const vec positive = x < vec{} ? x : vec{};"),
+        ("return x >= vec{} ? r : e * r;", "return x >= vec{} ? e * r : r;"),
+        ("return signed_as(e / (e + real(2)), x);", "return e / (e + real(2));"),
+        ("return {n, r + r * r * q};", "return {n, r};")),
+    *_native(MATH, "ties", ("a + real(0.693147180559945309417)", "a")),
+    *_native("backends/native_cpu/backward.py", "cell",
+        ("for (i64 slot = count - 1; slot >= 0; --slot)", "for (i64 slot = count - 1; slot > 0; --slot)")),
+    # ---- Triton
+    *_triton(DEVICE, "element", ("o_from = tl.arange(0, C) - BY", "o_from = tl.arange(0, C) + BY")),
+    *_triton(DEVICE, "decayed",
+        ("first = tl.arange(0, C) % BLOCK == 0\n", "first = tl.arange(0, C) % BLOCK == 1\n")),
+    *_triton(DEVICE, "delta", ("b_X -= b_column[:, :, None] * b_row[:, None, :]", "b_X += b_column[:, :, None] * b_row[:, None, :]")),
+    *_triton(DEVICE, "element", ("return a_now * a_past, a_now * b_past + b_now", "return a_now * a_past, b_past + b_now")),
+    *_triton(MORE, "element", ("return offset + slope * start", "return offset + start")),
+    *_triton(MORE, "maximum", ("return a_past + a_now, tl.maximum(b_past + a_now, b_now)", "return a_past + a_now, tl.maximum(b_past, b_now)")),
+    *_triton(SMOOTH, "functions",
+        ("tl.where(x >= 0, 1.0, e) / (1.0 + e)", "tl.where(x >= 0, e, 1.0) / (1.0 + e)"),
+        ("return tl.maximum(x, 0.0) + log1p(", "return tl.minimum(x, 0.0) + log1p("),
+        ("return tl.where(x < 0, -t, t)", "return t")),
+    *_triton("backends/triton_gpu/device_sequences.py", "element", ("first += T - 1", "first += T - 2")),
+    *_triton("backends/triton_gpu/launcher.py", "lagged", ("{offset} * STEP, cu_seqlens)", "{offset}, cu_seqlens)")),
+    *_triton(PACKS, "lagged", ("same = (own[here] == own[there])", "same = (own[here] >= 0)")),
+)
+
+__all__ = ["MUTANTS", "Mutant"]
