@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": "say what the compiler decides for a spec, and why",
     "graph": "draw the graph before and after each pass",
     "verify": "compare the emitted code with the oracle and with finite differences",
+    "prove": "show in exact arithmetic that a spec's blocks are its steps, and gradients derivatives",
     "fmt": "print specs in the canonical layout",
     "tiles": "show the tiles of a spec's kernels and what the toolchain says of them",
     "report": "tell what a spec's kernels cost on a GPU that need not be there",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAPPED = ("backends", "grammar", "passes", "specs")
 
 # Modules of the front: they may import everything. Every other module under seqc/ is core.
-_FRONT = "__main__ api check_emitted emitted_case cli commands compiled compose describe driver dump explanation figures"
+_FRONT = "__main__ api check_emitted emitted_case cli commands compiled compose describe driver dump explanation figures proof"
 FRONT = frozenset({"seqc", *(f"seqc.{name}" for name in (*_FRONT.split(), "performance", "pictures", "races"))})
 
 # layer -> the layers that its modules may import.

@@ -1,4 +1,4 @@
-"""Small specs that the seeded bugs are looked for with: each shows one thing, in a form and on a backend that a mutant names."""
+"""Small specs that the seeded bugs are looked for with: each shows one thing, in a form and on a backend of the mutant's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Seeded bugs: one small change of the compiler each, and the quickest run that must tell it from the right one.
 
-A change is a file, a text that stands there once, and what it becomes. The run is a spec of `mutant_specs` on a backend, with a form
-and a number of rows where these matter.
+A change is a file, a text that stands there once, and what it becomes. The run is a spec of `mutant_specs` on a backend, with a
+form and a number of rows where these matter.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("out = d.whole() * out", "out = out")),
     *_block(CHUNK, "delta", "chunkwise", ("return self._read(read.by, read.over, True, self.writes)",
                                           "return self._read(read.by, read.over, False, self.writes)")),
-    *_block("passes/blocks/transition.py", "gated", "chunkwise", ("(before[0] + x, before[1] + known)", "(x, before[1] + known)")),
+    *_block("passes/blocks/transition.py", "gated", "chunkwise",
+        ("(before[0] + x, before[1] + known)", "(x, before[1] + known)")),
     # ---- rows outside the sequence, and what a block begins with
     *_block(FORM, "element", "scan",
         ("self._masked(coefficient, 1.0)", "self._masked(coefficient, 0.0)"),
@@ -137,7 +138,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_step(LAWS, "functions",
         ("law(X - (-Y), X + Y)", "law(X - (-Y), X - Y)"),
         ("law(-(X - Y), Y - X)", "law(-(X - Y), X - Y)"),
-        ('law(op("log", ONE - op("sigmoid", X)), op("logsigmoid", -X))', 'law(op("log", ONE - op("sigmoid", X)), op("logsigmoid", X))'),
+        ('ONE - op("sigmoid", X)), op("logsigmoid", -X))', 'ONE - op("sigmoid", X)), op("logsigmoid", X))'),
         ("        out = out / f\n", "        out = out * f\n")),
     *_step(CALLS, "functions",
         ("EPS_NORM = 1e-5", "EPS_NORM = 1e-3"),
@@ -149,14 +150,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ('whole.add_(x) if kind == "-" else whole.copy_(x)', "whole.copy_(x)"),
         ("_turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)",
          "_turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, False)"),
-        ("_turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)",
-         "_turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, False)")),
+        ("reverse), _turned(cotangents, _RESULTS, reverse)", "reverse), _turned(cotangents, _RESULTS, False)")),
     *_step(EAGER, "lagged", ("if by > 0:\n        return torch.cat([zeros", "if by >= 2:\n        return torch.cat([zeros")),
     *_block(EAGER, "element", "scan",
         ("step = i if not later else i + 1 if reverse else i - 1", "step = i"),
         ("missing = blocks * rows - x.shape[1]", "missing = 0")),
     *_block(EAGER, "decayed", "chunkwise",
-        ("if block:\n        x = x.unflatten(dim, (x.shape[dim] // block, block))", "if block > 4:\n        x = x.unflatten(dim, (x.shape[dim] // block, block))"),
+        ("if block:\n        x = x.unflatten(dim", "if block > 4:\n        x = x.unflatten(dim"),
         ("out_i.zero_() if exclusive else out_i.copy_(x_i)", "out_i.copy_(x_i)"),
         ("(2 * rows), 2, rows)).select(dim - 1, 1)", "(2 * rows), 2, rows)).select(dim - 1, 0)")),
     *_step("seqc/compose_runs.py", "both",
@@ -179,15 +179,15 @@ MUTANTS: tuple[Mutant, ...] = (
     *_triton(DEVICE, "element", ("o_from = tl.arange(0, C) - BY", "o_from = tl.arange(0, C) + BY")),
     *_triton(DEVICE, "decayed",
         ("first = tl.arange(0, C) % BLOCK == 0\n", "first = tl.arange(0, C) % BLOCK == 1\n")),
-    *_triton(DEVICE, "delta", ("b_X -= b_column[:, :, None] * b_row[:, None, :]", "b_X += b_column[:, :, None] * b_row[:, None, :]")),
+    *_triton(DEVICE, "delta", ("b_X -= b_column[:, :, None] * b_row", "b_X += b_column[:, :, None] * b_row")),
     *_triton(DEVICE, "element", ("return a_now * a_past, a_now * b_past + b_now", "return a_now * a_past, b_past + b_now")),
     *_triton(MORE, "element", ("return offset + slope * start", "return offset + start")),
-    *_triton(MORE, "maximum", ("return a_past + a_now, tl.maximum(b_past + a_now, b_now)", "return a_past + a_now, tl.maximum(b_past, b_now)")),
+    *_triton(MORE, "maximum", ("tl.maximum(b_past + a_now, b_now)\n", "tl.maximum(b_past, b_now)\n")),
     *_triton(SMOOTH, "functions",
         ("tl.where(x >= 0, 1.0, e) / (1.0 + e)", "tl.where(x >= 0, e, 1.0) / (1.0 + e)"),
         ("return tl.maximum(x, 0.0) + log1p(", "return tl.minimum(x, 0.0) + log1p("),
         ("return tl.where(x < 0, -t, t)", "return t")),
-    *_triton("backends/triton_gpu/device_sequences.py", "element", ("first += T - 1", "first += T - 2")),
+    *_triton("backends/triton_gpu/device_sequences.py", "element", (".to(tl.int64) // BT + i_b\n", ".to(tl.int64) // BT\n")),
     *_triton("backends/triton_gpu/launcher.py", "lagged", ("{offset} * STEP, cu_seqlens)", "{offset}, cu_seqlens)")),
     *_triton(PACKS, "lagged", ("same = (own[here] == own[there])", "same = (own[here] >= 0)")),
 )

@@ -1,0 +1,29 @@
+"""Seeded bugs: each change still has a place in the code, and a few are told. All of them: `python -m tests.fuzz.mutants`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.fuzz.mutant_specs import SPECS
+from tests.fuzz.mutant_table import MUTANTS, Mutant
+from tests.fuzz.mutants import ROOT, changed
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.path}: {mutant.old[:40]}")
+def test_the_change_has_its_place(mutant: Mutant) -> None:
+    changed(mutant, (ROOT / mutant.path).read_text())
+    assert mutant.new != mutant.old and mutant.spec in SPECS
+
+
+def test_there_are_many_of_every_part() -> None:
+    assert len(MUTANTS) >= 60 and len({(m.path, m.old, m.new) for m in MUTANTS}) == len(MUTANTS)
+    assert {m.backend for m in MUTANTS} == {"torch", "cpu", "triton"} and {m.spec for m in MUTANTS} <= SPECS.keys()
+
+
+def test_a_few_are_told() -> None:
+    found = subprocess.run([sys.executable, "-m", "tests.fuzz.mutants", "build_every", "seqc/hook.py"], cwd=ROOT, text=True,
+                           capture_output=True, check=False)
+    assert found.returncode == 0 and "recall: 2 of 2, 100.0 %" in found.stdout, found.stdout + found.stderr
