@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from seqc.block import Block
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
-from seqc.emit.expressions import Text, aligned, filled, number
+from seqc.emit.expressions import ATOM, Text, aligned, filled, number
 from seqc.emit.names import dim_name
 from seqc.emit.numbers import number_spelling
 from seqc.evaluate import TWICE
@@ -50,7 +50,23 @@ def signature(
         header=header,
         renamed=renamed(program),
         notes=notes(program),
+        backwards=program.direction == "backward",
+        no_step=program.no_step,
+        unread=unread(program),
     )
+
+
+def unread(program: Program) -> tuple[str, ...]:
+    """The emitted names of the states that no output depends on, however many steps later."""
+    one = one_run(program)
+    read: set[Node] = set()
+    waiting = list(one.outputs.values())
+    while waiting:
+        new = [n for n in leaves(waiting, "state") if n not in read]
+        read.update(new)
+        waiting = [one.updates[n.text("name")] for n in new]
+    lost = [s for s, d in one.states.items() if d.leaf() not in read]
+    return tuple(safe_name(x) for s in lost for x in ((s, twin(s)) if program.direction == "both" else (s,)))
 
 
 def renamed(program: Program) -> dict[str, str]:
@@ -143,7 +159,9 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
             return Text(args[0].code, tuple(new if d == old else d for d in args[0].axes), args[0].level)
         case "expand":
             return args[0]
-    if TABLE[n.op].elementwise:
+    if n.op == "stopgrad":
+        return args[0] if args[0].scalar else Text(f"{args[0].at(ATOM)}.detach()", args[0].axes)
+    if TABLE[n.op].elementwise and n.op != "surrogate":
         spelling = TABLE[n.op].spell["torch"]
         if all(x.scalar for x in args):
             return filled(number_spelling(n), args)

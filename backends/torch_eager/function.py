@@ -41,6 +41,7 @@ class Function:
         self.fixed = fixed  # sizes of dims that no argument tells
         self.step = step
         self.packs = False  # whether the function also takes `cu_seqlens` and `reverse`
+        self.differentiated = False  # whether torch differentiates its text, which then says what the spec says of derivatives
         self.like = next(iter(arguments))
         self.used: set[str] = set()
         self.helpers: set[str] = set()

@@ -224,6 +224,7 @@ def step(block: Block) -> Function:
     program = block.program
     layout = step_layout(program)
     fn = function("_step_torch", "One step: outputs and new states.", block, arguments_of(program, time=False), time=False)
+    fn.differentiated = True
     if program.no_step:
         fn.say(f'raise NotImplementedError("{program.no_step}")')
         return fn

@@ -50,6 +50,8 @@ class Printer(Values):
                 rows = self.fn.arange(n.text("dim"))
                 block = n.number("block")
                 return Text(self.fn.once(f"{rows}_{block}", f"{rows} // {block}"), (n.text("dim"),))
+            case "stopgrad" if self.fn.differentiated and not args[0].scalar:
+                return Text(f"{args[0].at(ATOM)}.detach()", args[0].axes)
             case "expand" | "stopgrad":
                 return args[0]
             case "take":
@@ -127,10 +129,10 @@ class Printer(Values):
     # ---- elementwise ----
 
     def _elementwise(self, n: Node, args: list[Text]) -> Text:
-        if n.op == "surrogate" and not args[0].scalar:
-            return self._real(args[0]) if n.args[0].dtype == "bool" else args[0]
         if n.op == "surrogate":
-            return filled("float({0})", args[:1])
+            value = self._real(args[0]) if n.args[0].dtype == "bool" else args[0]
+            value = filled("float({0})", args[:1]) if args[0].scalar else value
+            return value if args[1].scalar or not self.fn.differentiated else self._decreed(value, *args[1:])
         if all(x.scalar for x in args):
             return filled(number_spelling(n), args)
         if n.op == "where":
@@ -143,6 +145,13 @@ class Printer(Values):
         if n.op == "pow" and args[1].scalar:
             return Text(f"{args[0].at(ATOM)} ** {args[1].at(ATOM)}", args[0].axes, SIGN)
         return self._spelled(n, args)
+
+    def _decreed(self, value: Text, x: Text, slope: Text) -> Text:
+        """value, whose derivative with respect to x is `slope`."""
+        value, x, slope = (self.tensor(part) for part in (value, x, slope))
+        axes = self.canonical((*value.axes, *x.axes, *slope.axes))
+        parts = ", ".join(self.align(part, axes).code for part in (value, x, slope))
+        return Text(f"{self.fn.helper('_with_slope')}({parts})", axes)
 
     def _real(self, x: Text) -> Text:
         return Text(f"{x.at(ATOM)}.to({self.fn.like}.dtype)", x.axes)

@@ -8,6 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 TEXTS: dict[str, str] = {
+    "_with_slope": '''
+def _with_slope(value, x, slope):
+    """value, whose derivative with respect to x is `slope`; in terms of operators of which torch knows all derivatives."""
+    x = torch.nan_to_num(x)  # an infinite x takes no part in what is zero
+    return value.detach() + slope.detach() * (x - x.detach())
+''',
     "_shift": '''
 def _shift(x, by, dim):
     """y[i] = x[i - by] along `dim`, zero where that is outside."""

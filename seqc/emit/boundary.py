@@ -7,11 +7,13 @@ that several files, versions of a file and imports of one file live in one proce
 
 from __future__ import annotations
 
+from seqc.emit.derivatives import autograd_text, plain_text
 from seqc.emit.packs import bounds_text, sequences_text
 from seqc.emit.signature import Kernels, Signature
 from seqc.emit.sizes import dims, extent, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
 from seqc.emit.text import group, lay, returned
+from seqc.emit.transforms import transforms_text
 
 DIGEST = "DIGEST_HERE_"  # stands in the text for the digest of the text; as long as it, and like nothing else there
 
@@ -125,6 +127,7 @@ def operators_text(sig: Signature) -> str:
         "alone": form_alone(sig),
         "kinds": "T" * len(sig.inputs) + "-" * (len(sig.params) + len(sig.states)),
         "ends": "T" * len(sig.outputs) + "-" * len(sig.states),
+        "watched": group([*map(str, range(len(sig.outputs))), *(str(sig.results.index(f"{x}_T")) for x in sig.unread)]),
     }
     parts = [
         layout_text(sig),
@@ -135,8 +138,11 @@ def operators_text(sig: Signature) -> str:
         _ON_DEVICE if sig.triton else _NO_DEVICE,
         "\n".join(fake_run),
         _OPERATORS.format(**names),
-        _AUTOGRAD.format(**names),
+        (_BACKWARD if sig.no_step else _WATCHED + _BACKWARD).format(**names, watch="" if sig.no_step else _WATCH),
         step_operator(sig, form_alone(sig)),
+        plain_text(sig),
+        autograd_text(sig, names),
+        transforms_text(sig, names),
         _REGISTER.format(**names),
     ]
     return "\n\n\n".join(part.strip() for part in parts)
@@ -173,6 +179,10 @@ def _infer_{suffix}(*tensors):
 '''
 
 _DTYPES = '''
+# kinds of devices that have autocast: asking another one for it is an error
+_AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, "cpu cuda hpu mps mtia xla xpu".split()))
+
+
 def _carry(x):
     """The dtype of states and sums, whatever the storage dtype of the inputs."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -196,7 +206,7 @@ def _autocast_off(function):
 
     def call(*tensors):
         device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
+        if device not in _AUTOCAST or not torch.is_autocast_enabled(device):
             return function(*tensors)
         with torch.autocast(device, enabled=False):
             return function(*tensors)
@@ -216,7 +226,7 @@ def _autocast_off(function):
         if device.type == "cuda" and device.index != torch.cuda.current_device():
             with torch.cuda.device(device):
                 return call(*tensors)
-        if not torch.is_autocast_enabled(device.type):
+        if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
             return function(*tensors)
         with torch.autocast(device.type, enabled=False):
             return function(*tensors)
@@ -268,13 +278,38 @@ def _forward(*arguments):
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     outputs, states, saved = results[:{outputs}], results[{outputs}:{total}], results[{total}:]
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+'''
 
+_WATCHED = '''
+_WATCHED = {watched}  # results without which a part of the recurrence has no cotangent
+
+
+def _spoilt(gradients, cotangents):
+    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
+    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+        return False
+    return not all(math.isfinite(d.sum()) for d in gradients)
+
+
+def _apart(tensors, cu_seqlens, reverse, cotangents):
+    """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
+    differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with differentiable, torch.enable_grad():
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+'''
+
+_WATCH = """    if _spoilt(gradients, cotangents):
+        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
+"""
+
+_BACKWARD = '''
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of {argument_list}."""
+    """Operator `backward`: the gradients of {argument_list}; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:{count}], arguments[{count}:{after}]
-    cotangents = arguments[{after}:]
+    cotangents = whole = arguments[{after}:]
     x = tensors[{main}]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[{main}])
     if steps < x.shape[1]:
@@ -283,62 +318,14 @@ def _backward(*arguments):
         cotangents = _own_rows(cotangents, "{ends}", steps)
         gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
         return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+    if any(d is None for d in cotangents):
+        whole = [z if d is None else d for d, z in zip(cotangents, _fake_run(*arguments[:{calls}]), strict=True)]
     if 0 in x.shape[:2]:
-        final = zip(tensors[{given}:], cotangents[{outputs}:], strict=True)
+        final = zip(tensors[{given}:], whole[{outputs}:], strict=True)
         return [*_fake_backward(*tensors)[:{given}], *(_copy(d, s.dtype) for s, d in final)]
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-'''
-
-_AUTOGRAD = '''
-class _Derivative(torch.autograd.Function):
-    """{spec} with its gradient; backward is an operator too, so autograd and compilers never look inside."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
-        *given, ctx.reverse = arguments
-        ctx.save_for_backward(*given, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:{given_count}], list(kept[{given_count}:])
-        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
-
-
-class _FirstDerivativeOnly(torch.autograd.Function):
-    """The gradient, refusing to be differentiated again."""
-
-    @staticmethod
-    def forward(ctx, count, *flat):
-        saved = list(flat[{calls} : {calls} + count])
-        return tuple(_OPS.backward.default(*flat[:{calls}], saved, *flat[{calls} + count :]))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        raise RuntimeError("{spec}: asked for a second derivative; there are first ones only")
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _differentiable_run(*arguments):
-    if _needs_gradient(arguments[:{count}]):
-        return list(_Derivative.apply(*arguments))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*arguments)
-
-
-def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:{calls}], arguments[{calls}], arguments[{after}:]
-    if _needs_gradient([*given[:{count}], *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.backward.default(*arguments)
+{watch}    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
 '''
 
 _REGISTER = '''
@@ -351,7 +338,7 @@ def _register():
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {{x}}" for x in "{arguments}".split()]
     results = [f"Tensor {{x}}" for x in "{results}".split()]
-    cotangents = [f"Tensor d_{{x}}" for x in "{results}".split()]
+    cotangents = [f"Tensor? d_{{x}}" for x in "{results}".split()]
     once, given = ", ".join(arguments), ", ".join(results)
     taken = f"{{once}}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({{taken}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
@@ -360,13 +347,19 @@ def _register():
     library.define(f"step({{once}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
     fakes = {{"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}}
     kernels = {{"run": _run, "forward": _forward, "backward": _backward, "step": _step}}
+    derivatives = {{
+        "run": _differentiable_run,
+        "forward": _differentiable_forward,
+        "backward": _differentiable_backward,
+        "step": _differentiable_step,
+    }}
+    rules = _rules()
     for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
+        library.impl(operator, derivatives[operator], "Autograd")
         torch.library.register_fake(f"{{name}}::{{operator}}", fakes[operator], lib=library)
-    library.impl("run", _differentiable_run, "Autograd")
-    library.impl("backward", _differentiable_backward, "Autograd")
-    library.impl("step", _differentiable_step, "Autograd")
+        torch.library.register_vmap(f"{{name}}::{{operator}}", rules[operator], lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 

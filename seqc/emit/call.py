@@ -70,7 +70,12 @@ def _body(sig: Signature, time: bool) -> list[str]:
             f"    elif {name}.shape != {group(list(axes[name]))}:",
             lay("raise _shape_error(", [str(time), "cu_seqlens" if time else "None", *known], ")", 8),
             f"    elif {name}.dtype != carry:",
-            f"        {name} = {name}.to(carry)",
+            f"        {name} = _to_carry(\"{name}\", {name}, carry)",
+        ]
+    if sig.params:
+        lines += [
+            either([f"{p.name}.dtype not in _FLOATS" for p in sig.params], 4),
+            lay("raise _dtype_error(", [f"{p.name}={p.name}" for p in sig.params], ")", 8),
         ]
     operator = "run" if time else "step"
     arguments = [f"_OPS.{operator}.default", *sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
@@ -114,8 +119,8 @@ def cast_text(sig: Signature) -> str:
         f"    main = {main}.dtype",
         either([
             *(f"{name}.dtype != main" for name in names if name != main),
-            "not main.is_floating_point",
-            f"torch.is_autocast_enabled({main}.device.type)",
+            "main not in _FLOATS",
+            f"({main}.device.type in _AUTOCAST and torch.is_autocast_enabled({main}.device.type))",
         ], 4),
         lay("return _fit(", names, ")", 8),
         f"    return {group(names) if len(names) == 1 else ', '.join(names)}",
@@ -131,17 +136,38 @@ def _fit(*inputs):
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
     device, main = inputs[{main}].device.type, inputs[{main}].dtype
-    if torch.is_autocast_enabled(device) and main != torch.float64:
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    if not main.is_floating_point:
-        raise TypeError(f"{spec}: {{_INPUTS[{main}]}} is {{main}}; inputs are floating-point numbers")
     for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"{spec}: {{name}} is {{x.dtype}}, {{_INPUTS[{main}]}} is {{main}}; inputs share a dtype")
     return inputs
 
 
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    return TypeError(f"{spec}: {{name}} is {{dtype}}; {{what}} are floating-point numbers of 64, 32 or 16 bits: {{help}}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{{name: x}})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 _INPUTS = tuple("{names}".split())
 _GATES = frozenset("{gates}".split())
 '''
@@ -150,6 +176,8 @@ _CALL = '''
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)

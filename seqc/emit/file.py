@@ -22,7 +22,7 @@ def emit(sig: Signature) -> str:
     check(sig)
     kernels = [part.text for part in sig.backends.values()]
     expressions = [s.init for s in sig.states] + [p.init or "" for p in sig.params]
-    uses_math = any("math." in text for text in kernels + expressions)
+    uses_math = not sig.no_step or any("math." in text for text in kernels + expressions)
     head = [f"# {sig.header}"] if sig.header else []
     imports = [
         "from __future__ import annotations",
@@ -34,6 +34,7 @@ def emit(sig: Signature) -> str:
         "",
         "import torch",
         "from torch import Tensor",
+        "from torch.autograd import forward_ad",
         "",
         f'__all__ = ["{sig.class_name}", "{sig.class_name}Result", "{sig.spec}", "{sig.spec}_step"]',
     ]

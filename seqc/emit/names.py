@@ -33,7 +33,8 @@ set_submodule share_memory state_dict step to to_empty train training type xpu z
 
 # Names that emitted files use: imports, and locals of generated functions.
 _FILE = """
-B NamedTuple T Tensor annotations carry ctx cu_seqlens device dtype form math reverse saved self tl torch triton warnings
+B NamedTuple T Tensor annotations carry ctx cu_seqlens device dtype form forward_ad math reverse saved self tl torch triton
+warnings
 """
 
 RESERVED: frozenset[str] = frozenset(

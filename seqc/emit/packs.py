@@ -96,7 +96,8 @@ def _resized(x, shape):
 
 def _own_rows(tensors, kinds, steps):
     """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
-    return [x[:, :steps].contiguous() if kind == "T" else x for x, kind in zip(tensors, kinds)]
+    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
+    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
 '''
 
 _ONE_BY_ONE = '''

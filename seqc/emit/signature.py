@@ -28,8 +28,8 @@ sequences of a pack one by one.
 
 They run below autograd with autocast off, on one device, with B > 0 and T > 0, and every cotangent dense (never None).
 They return fresh tensors: no result is an argument, and no two results share memory. `_step_torch` is the exception:
-autograd differentiates it where a gradient of a step is asked for, so it is made of ordinary torch operators and may
-return views.
+second derivatives and forward mode are taken of it, so it is made of ordinary torch operators, holds what the spec says of
+derivatives (`stopgrad`, `withgrad`), and may return views.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ class Signature:
     which serves every device and dtype; triton: the CUDA form, or None; cpu: the native form, or None. A longer lag is
     one more state: list it, so that a run can be continued from what a call returned. renamed: emitted name -> the
     spec's, of the arguments and results whose name could not stand; notes: name -> words for its line in docstrings.
+    backwards: the recurrence begins at the last step. no_step: why there is no single step, or "". unread: states that no
+    output depends on, however many steps later.
     """
 
     spec: str
@@ -148,6 +150,9 @@ class Signature:
     header: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    backwards: bool = False
+    no_step: str = ""
+    unread: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> tuple[str, ...]:

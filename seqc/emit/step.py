@@ -1,7 +1,7 @@
 """The operator for one step. In: a signature. Out: the text of its kernel, its shapes for tracing and its derivative.
 
 A step takes and gives what `run` does, without the time axis. Where no gradient is asked for it is one opaque call of
-the form that the device chooses; otherwise it is the plain torch step, which autograd and compilers see through.
+the form that the device chooses; otherwise it is a run of one step, and has the gradient of it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ def step_operator(sig: Signature, form: str) -> str:
         lay(f"{', '.join(dims(sig, False))} = _step_sizes(", list(tellers(sig)), ")", 4),
         returned(shapes, 4),
     ]
-    names = {"main": sig.arguments.index(main), "outputs": len(sig.outputs), "results": ", ".join(sig.results), "form": form}
-    return "\n".join(fake) + "\n\n\n" + _STEP.format(**names).strip()
+    names: dict[str, object] = {"main": sig.arguments.index(main), "results": ", ".join(sig.results)}
+    names |= {"inputs": len(sig.inputs), "outputs": len(sig.outputs), "count": len(sig.arguments), "form": form}
+    one = _NO_STEP if sig.no_step else _ONE_STEP
+    return "\n\n\n".join(part.strip() for part in ("\n".join(fake), _STEP.format(**names), one.format(**names)))
 
 
 _STEP = '''
@@ -57,11 +59,39 @@ def _plain_step(*tensors):
     x = tensors[{main}]
     results = _step_torch(*_prepare_torch(_carry(x), *tensors))
     return [*(o.to(x.dtype) for o in results[:{outputs}]), *results[{outputs}:]]
+'''
+
+_ONE_STEP = '''
+class _StepDerivative(torch.autograd.Function):
+    """One step with its gradient: that of a run of one step."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        run = [*(x[:, None] for x in tensors[:{inputs}]), *tensors[{inputs}:], None, False]
+        *results, saved = _OPS.forward.default(*run)
+        _Derivative.keep(ctx, (*tensors, None, False), saved)
+        return *(torch.squeeze_copy(o, 1) for o in results[:{outputs}]), *results[{outputs}:]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:{count}], list(kept[{count} + 1 :])
+        run = [*(x[:, None] for x in given[:{inputs}]), *given[{inputs}:], None, False]
+        ends = [*(d if d is None else d[:, None] for d in cotangents[:{outputs}]), *cotangents[{outputs}:]]
+        gradients = _backward_below(*run, saved, *ends)
+        return *(d[:, 0] for d in gradients[:{inputs}]), *gradients[{inputs}:]
 
 
 def _differentiable_step(*tensors):
-    if _needs_gradient(tensors):
+    if _needs_plain(tensors):
         return _plain_step(*tensors)
+    if _needs_gradient(tensors):
+        return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
+'''
+
+_NO_STEP = '''
+def _differentiable_step(*tensors):
+    return _plain_step(*tensors)
 '''

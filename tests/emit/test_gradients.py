@@ -92,12 +92,23 @@ def test_non_contiguous_inputs(decay: ModuleType) -> None:
     close(gradients(mine, [x, g, h_0]), gradients(truth, [x, g, h_0]))
 
 
-def test_second_derivative_is_refused_when_it_is_asked_for(decay: ModuleType) -> None:
-    args = decay_data(3)
-    (d_x,) = torch.autograd.grad(decay.decay(*args[:2]).y.square().sum(), args[0], create_graph=True)
-    assert d_x.shape == args[0].shape
-    with pytest.raises(RuntimeError, match="decay: asked for a second derivative"):
-        d_x.sum().backward()
+def test_second_derivatives(decay: ModuleType, cell: ModuleType) -> None:
+    """Those of the plain form, of every argument and of the cotangents; third ones are refused."""
+    for T in (0, 3):
+        x, g, h_0 = args = decay_data(T)
+        seconds = []
+        for results in (decay.decay(x, g, h_0=h_0), decay_reference(*args)):
+            first = torch.autograd.grad(loss(tuple(r.square() for r in results)), args, create_graph=True)
+            seconds.append(torch.autograd.grad(loss(tuple(d.sin() for d in first)), args, materialize_grads=True))
+        close(*seconds)
+    args = cell_data(3)
+    made = cell.cell(*args[:4], h_0=args[4], c_0=args[5])
+    (d_x,) = torch.autograd.grad(loss(tuple(r.square() for r in made)), args[0], create_graph=True)
+    (truth,) = torch.autograd.grad(loss(tuple(r.square() for r in cell_reference(*args))), args[0], create_graph=True)
+    mine, wanted = (torch.autograd.grad(d.sin().sum(), args, create_graph=True) for d in (d_x, truth))
+    close(mine, wanted)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        mine[0].sum().backward()
 
 
 def test_no_state_and_one_result(square: ModuleType) -> None:

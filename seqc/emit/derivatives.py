@@ -1,0 +1,224 @@
+"""Derivatives at the boundary of an emitted file. In: a signature. Out: the text of the plain form, all of whose derivatives
+torch knows, and of the operators' kernels for autograd, which take the derived gradient where a first derivative is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seqc.emit.signature import Signature
+
+
+def plain_text(sig: Signature) -> str:
+    """The recurrence as a loop of plain steps: what second derivatives and forward mode are taken of."""
+    if sig.no_step:
+        return _NO_PLAIN.format(spec=sig.spec).strip()
+    names = {
+        "spec": sig.spec, "inputs": len(sig.inputs), "given": len(sig.arguments) - len(sig.states), "outputs": len(sig.outputs),
+        "count": len(sig.arguments), "forwards": "reverse" if sig.backwards else "not reverse",
+    }  # fmt: skip
+    return _PLAIN.format(**names).strip()
+
+
+def batched_arguments(sig: Signature) -> list[bool]:
+    """Whether an argument has a batch axis, for each."""
+    return [True] * len(sig.inputs) + [p.per_batch for p in sig.params] + [True] * len(sig.states)
+
+
+def autograd_text(sig: Signature, names: Mapping[str, object]) -> str:
+    """The autograd kernels of `run`, `forward` and `backward`. names: what the texts of the boundary are filled with."""
+    return _AUTOGRAD.format(**names).strip()
+
+
+_NO_PLAIN = '''
+def _plain(*_):
+    raise NotImplementedError(
+        "{spec}: this derivative (a second one, or one in forward mode) is taken of single steps, which {spec} has not"
+    )
+'''
+
+_PLAIN = '''
+def _plain(*arguments):
+    """What `run` gives, by single steps in plain torch operators, all of whose derivatives torch knows."""
+    *tensors, cu_seqlens, reverse = arguments
+    if cu_seqlens is not None:
+        return _plain_pack(tensors, cu_seqlens, reverse)
+    if 0 in tensors[0].shape[:2]:
+        return [*_fake_run(*arguments)[:{outputs}], *(x.clone() for x in tensors[{given}:])]
+    inputs, params, states = tensors[:{inputs}], tensors[{inputs}:{given}], tensors[{given}:]
+    steps = [x.unbind(1) for x in inputs]
+    order = range(inputs[0].shape[1])
+    order = order if {forwards} else order[::-1]
+    rows = {{}}
+    for t in order:
+        results = _plain_step(*(x[t] for x in steps), *params, *states)
+        rows[t], states = results[:{outputs}], results[{outputs}:]
+    outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
+    return [*outputs, *states]
+
+
+def _plain_pack(tensors, cu_seqlens, reverse):
+    """The same of a pack, one sequence after the other."""
+    found, bounds = [], cu_seqlens.tolist()
+    for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        own = [x[:, start:end] for x in tensors[:{inputs}]]
+        own += [x[i : i + 1] if _OWN[k] == "B" else x for k, x in enumerate(tensors[{inputs}:], {inputs})]
+        found.append(_plain(*own, None, reverse))
+    nothing = _fake_run(*tensors, cu_seqlens, reverse)
+    if not found:
+        return list(nothing)
+    behind = [x[:, bounds[-1] :] if k < {outputs} else x[:0] for k, x in enumerate(nothing)]  # the last sequence
+    return [torch.cat(parts, int(k < {outputs})) for k, parts in enumerate(zip(*found, behind))]
+'''
+
+_AUTOGRAD = '''
+class _Derivative(torch.autograd.Function):
+    """{spec} with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _OPS.forward.default(*arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        return tuple(results)
+
+    @staticmethod
+    def keep(ctx, arguments, saved):
+        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
+        *given, ctx.reverse = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *saved)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:{given_count}], list(kept[{given_count}:])
+        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:{total}]), None, None
+
+
+class _DerivativeAndSaved(torch.autograd.Function):
+    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _OPS.forward.default(*arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
+
+    backward = _Derivative.backward
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """The gradient; its own gradient is that of the plain form."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved, cotangents = list(flat[{calls} : {calls} + count]), flat[{calls} + count :]
+        ctx.reverse = flat[{given_count}]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat[:{given_count}], *cotangents)
+        return tuple(_OPS.backward.default(*flat[:{calls}], saved, *cotangents))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *weights):
+        kept = ctx.saved_tensors
+        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:{count}], *kept[{given_count}:])]
+        tensors, cu_seqlens, cotangents = alike[:{count}], kept[{count}], alike[{count}:]
+        with torch.enable_grad():
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
+        left = [None if x is None else next(found) for x in alike]
+        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+        return None, *left[:{count}], None, None, *saved, *left[{count}:]
+
+
+def _backward_below(*arguments):
+    """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[{after}:]):
+        return _batched_backward(*arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _OPS.backward.default(*arguments)
+    return _differentiable_backward(*arguments)
+
+
+def _batched_backward(*arguments):
+    """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    cotangents = arguments[{after}:]
+    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
+    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
+    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
+    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
+    found = [_backward_below(*arguments[:{after}], *row) for row in rows]
+    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+
+
+def _pulled(results, cotangents, wrt, create_graph=False):
+    """The gradients of the results that have a cotangent; zeros where none of these depends on an argument."""
+    used = [(r, d) for r, d in zip(results, cotangents, strict=True) if d is not None and r.requires_grad]
+    if not used:
+        return [torch.zeros_like(x) for x in wrt]
+    ends, weights = zip(*used)
+    return torch.autograd.grad(ends, wrt, weights, create_graph=create_graph, materialize_grads=True)
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _needs_plain(tensors):
+    """Whether the plain form must run: for tangents (forward mode), or for torch.func's derivatives of derivatives."""
+    if not torch._C._are_functorch_transforms_active():
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    return "Jvp" in kinds or kinds.count("Grad") > 1
+
+
+def _no_tangent():
+    what = "a derivative in forward mode of a gradient that is recorded already"
+    return NotImplementedError(f"{spec}: {{what}} is not served; take it of the call: torch.func.jvp")
+
+
+def _applied(derivative, *arguments):
+    """`derivative.apply`, inside a level of torch.func too: this is where it differentiates."""
+    if not torch._C._are_functorch_transforms_active():
+        return derivative.apply(*arguments)
+    with torch._functorch.utils.enable_single_level_autograd_function():
+        return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _differentiable_run(*arguments):
+    tensors = arguments[:{count}]
+    if _needs_plain(tensors):
+        return _plain(*arguments)
+    if _needs_gradient(tensors):
+        return list(_applied(_Derivative, *arguments))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*arguments)
+
+
+def _differentiable_forward(*arguments):
+    tensors = arguments[:{count}]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        results = _applied(_DerivativeAndSaved, *arguments)
+        return *results[:{total}], list(results[{total}:])
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.forward.default(*arguments)
+
+
+def _differentiable_backward(*arguments):
+    given, saved, cotangents = arguments[:{calls}], arguments[{calls}], arguments[{after}:]
+    tensors = [*given[:{count}], *cotangents]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+'''
