@@ -30,6 +30,7 @@ from seqc.backends.triton_gpu.kernel import (
 )
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
+from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.roles import base
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
@@ -186,7 +187,7 @@ class _Printer:
                 return level[n]
         if n.op in ("const", "size", "index", "block_index") or self.values.is_host(n) or (
             n.op == "leaf" and n.text("kind") == "mask"
-        ):
+        ) or is_position(n):
             return self.values.text(n)
         if n.op == "mul":  # of a product that only sums use
             return self.values.text(n)

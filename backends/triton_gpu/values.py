@@ -15,6 +15,7 @@ from seqc.backends.triton_gpu.address import Addresses, Scope, spread
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.block import ROW
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
@@ -27,7 +28,6 @@ from seqc.tiling.quarantine import TURNED_ROWS
 ATOM = 4
 BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
 COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
-POSITION = ("index", "block_index", "size", "const")
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,17 @@ class Values:
         """By the spelling of the operator's row, arguments broadcast by name."""
         row = TABLE[n.op]
         args = [self.find(a) for a in n.args]
-        if n.op in COMPARE and all(_is_position(a) for a in n.args):
+        if n.op in COMPARE and all(is_position(a) for a in n.args):
             args = [self.position(a) for a in n.args]
         axes = self.roles.axes({a for x in args for a in x.axes})
         if n.op == "mul" and len(axes) > 3 and args[1].axes and axes[0] not in args[1].axes:
             args = args[::-1]  # the other way round Triton 3.6 and 3.7 take its sum for a matrix product, and fail
         spell = row.spell["triton"].replace("seqc_", "")
         ready = [self.against(x, axes) for x in args]
+        if n.op in ("and", "or") and axes and not all(x.axes for x in args):  # a condition of a program, and one of elements
+            one, each = ready if not args[0].axes else ready[::-1]
+            sides = (each.code, "False") if n.op == "and" else ("True", each.code)
+            return Text(f"tl.where({one.code}, {', '.join(sides)})", axes)
         binds = BINDS.get(n.op, ATOM)
         if n.op in BINDS and n.op != "neg":
             codes = [ready[0].within(binds), ready[1].within(binds + 1)]
@@ -346,7 +350,7 @@ class Values:
 
     def is_host(self, n: Node) -> bool:
         """Whether the value depends on constants and extents alone."""
-        return not n.dims and n.dtype == "real" and n.op != "leaf" and not leaves([n]) and not _has_positions(n)
+        return not n.dims and n.dtype == "real" and n.op != "leaf" and not leaves([n]) and not has_positions(n)
 
     def host(self, n: Node) -> Text:
         """A literal, an extent, or the name of a compile-time argument that the launcher computes."""
@@ -393,21 +397,3 @@ def host_code(n: Node, dims: Mapping[str, str]) -> str:
 
 def _number(code: str) -> bool:
     return code.lstrip("-").replace(".", "", 1).replace("e-", "", 1).isdigit() or code.startswith('float("')
-
-
-def _is_position(n: Node) -> bool:
-    if n.op == "const":
-        return float(n.attr("value")).is_integer()  # type: ignore[arg-type]
-    if n.op in ("add", "sub"):
-        return all(_is_position(a) for a in n.args)
-    return n.op in POSITION
-
-
-def _has_positions(n: Node) -> bool:
-    todo = [n]
-    while todo:
-        x = todo.pop()
-        if x.op in ("index", "block_index"):
-            return True
-        todo += x.args
-    return False

@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from seqc.graph import BATCH, COL, ROW, Node, const, index, leaves, node, renamed, total
+from seqc.graph import BATCH, COL, ROW, Node, const, index, leaves, node, renamed, size, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
 
 NAN = const(math.nan)
+LEFT = size(ROW) - index(ROW)  # rows from this one to the end of the block
 
 
 def finite(x: Node) -> Node:
@@ -103,10 +104,9 @@ def causal_sum(
 
 def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:
     """[t, ...]: whether a row before t (t itself, unless strict) is not good."""
-    row = -index(ROW)
     if alive is None:
-        first = node("amax", expanded(where(good, -math.inf, row), (ROW,)), over=(ROW,))  # minus the number of that row
-        return node("gt" if strict else "ge", first, row)
+        most = node("amax", expanded(where(good, 0.0, LEFT), (ROW,)), over=(ROW,))  # rows from the first bad one to the end
+        return node("gt" if strict else "ge", most, LEFT)
     order = node("gt" if strict else "ge", index(ROW), index(COL))
     return node("gt", _sum(where(node("and", order, alive), 1.0, 0.0), where(good, 0.0, 1.0)), const(0.0))
 
@@ -122,7 +122,7 @@ def clean_matrix(m: Node, alive: Node | None = None) -> tuple[Node, Node]:
     """(m [t, s] with 0 in place of what is not finite, [t]: whether a row so far had any of that)."""
     good = finite(m)
     if alive is None:
-        first = node("amax", where(good, -math.inf, -index(ROW)), over=(COL, ROW))
-        return cleaned(m, good), node("ge", first, -index(ROW))
+        most = node("amax", where(good, 0.0, LEFT), over=(COL, ROW))
+        return cleaned(m, good), node("ge", most, LEFT)
     row = node("amax", where(good, 0.0, 1.0), over=(COL,))
     return cleaned(m, good), spoilt(node("eq", row, const(0.0)), False, alive)
