@@ -127,7 +127,7 @@ def _support(n: Node, support: Mapping[Node, Form], rows: int) -> Form:
             return support.get(n.args[2], DENSE)
         case "mul":
             return max(forms, key=len, default=DENSE)
-        case "div" | "neg" | "stopgrad" | "expand":
+        case "div" | "neg" | "stopgrad" | "surrogate" | "expand":
             return support.get(n.args[0], DENSE)
         case "add" | "sub":
             return forms[0] if len(forms) == 2 and forms[0] == forms[1] else DENSE

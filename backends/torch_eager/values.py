@@ -246,7 +246,9 @@ class Values(Products):
 
     def _turned(self, x: Text, form: Form) -> tuple[str, ...]:
         """The axes of x, both times last where a form has both."""
-        return (*(d for d in x.axes if d not in (ROW, COL)), ROW, COL) if len(form) == 2 else x.axes
+        if len(form) != 2:
+            return x.axes
+        return (*(d for d in x.axes if d not in (ROW, COL)), *(d for d in (ROW, COL) if d in x.axes))
 
     def whole_of(
         self, dims: Sequence[str], whole: list[tuple[int, Text, bool]], parts: list[tuple[int, Text, Form]], wish: str

@@ -347,6 +347,10 @@ class BlockForm:
         every = range(len(lifted)) if self.part is not None else ()
         for i in {at, *(i for i in every if ROW in lifted[i].dims)}:
             lifted[i] = self._masked(lifted[i], 0.0)
+        if self.part is not None:
+            after, second = self.part
+            here = after if second else node("not", after)
+            kept = here if kept is None else node("and", kept, here)
         return Source(tuple(lifted), kept)
 
     # ---- everything else ----

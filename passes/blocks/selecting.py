@@ -13,7 +13,8 @@ Finite values are the same to the bit, and so are gradients. See docs/decisions/
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 from seqc.graph import BATCH, COL, ROW, Node, const, index, leaves, node, renamed, size, total
 from seqc.ops.elementwise import where
@@ -118,11 +119,13 @@ def _sum(matrix: Node, rows: Node) -> Node:
     return total((renamed(matrix, COL, inner) if inner != COL else matrix) * moved, (inner,))
 
 
-def clean_matrix(m: Node, alive: Node | None = None) -> tuple[Node, Node]:
-    """(m [t, s] with 0 in place of what is not finite, [t]: whether a row so far had any of that)."""
-    good = finite(m)
-    if alive is None:
-        most = node("amax", where(good, 0.0, LEFT), over=(COL, ROW))
-        return cleaned(m, good), node("ge", most, LEFT)
-    row = node("amax", where(good, 0.0, 1.0), over=(COL,))
-    return cleaned(m, good), spoilt(node("eq", row, const(0.0)), False, alive)
+def guarded(good: Sequence[Node], alive: Node | None = None) -> Callable[[Node], Node]:
+    """x -> x with NaN from the first row on at which one of the matrices [t, s], or values [t], is not good.
+
+    What comes of such a row is no number: the rows after it read what it has written.
+    """
+    if not good:
+        return lambda x: x
+    rows = [node("amax", where(g, 0.0, 1.0), over=(COL,)) if COL in g.dims else where(g, 0.0, 1.0) for g in good]
+    bad = spoilt(node("eq", reduce(lambda a, b: node("max", a, b), rows), const(0.0)), False, alive)
+    return lambda x: instead(where(bad, NAN, x), x)

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from functools import reduce
 
 from seqc.affine import Product, product
-from seqc.graph import COL, ROW, Node, const, index, node
+from seqc.graph import COL, ROW, Node, const, index, leaves, node, renamed, total
 from seqc.ops.elementwise import where
 from seqc.ops.structure import expanded
 from seqc.passes.blocks.decay import columns, level_mask, levels
-from seqc.passes.blocks.selecting import NAN, causal_sum, clean_matrix, instead
+from seqc.passes.blocks.selecting import causal_sum, cleaned, finite, guarded
 
 Blocks = list[list[Node]]  # of matrices [t, s]: how each row of a step enters each
 MOST_JOINT = 64  # rows of a block that are solved jointly: the text grows as the square of those of a step, and more
@@ -93,10 +93,15 @@ def solved(
     if joint * len(unknowns) > MOST_JOINT:
         each = f"{len(unknowns)} rows a step that are solved jointly"
         raise NotChunkwise(f"its feedback has {each}, {joint * len(unknowns)} in {joint} steps: at most {MOST_JOINT}")
+    coupling, good = _cleaned(coupling)
+    same, good_here = _cleaned(same)
+    guard = guarded([*good, *good_here], alive)
     if joint:
         inverse = _by_halves(coupling, same, joint)
         return [
-            reduce(_add, (causal_sum(x, rows, alive=alive) for x, rows in zip(line, right, strict=True) if x is not ZERO))
+            guard(reduce(_add, (
+                causal_sum(x, rows, alive=alive) for x, rows in zip(line, right, strict=True) if x is not ZERO
+            )))
             for line in inverse
         ]
     here = [[_where(HERE, x) for x in line] for line in same]
@@ -104,7 +109,7 @@ def solved(
         [expanded(_add(m, x), (ROW, COL)) for m, x in zip(*lines, strict=True)]
         for lines in zip(coupling, here, strict=True)
     ]
-    return eliminated(every, right, seen, alive)
+    return list(map(guard, eliminated(every, right, seen, alive)))
 
 
 def _coupling(row: Unknown, other: Unknown, matrix: Callable[[Reading, int, Source], Node | None]) -> Node:
@@ -136,7 +141,7 @@ def _by_halves(later: Blocks, same: Blocks, rows: int) -> Blocks:
         if half == 1:  # the inverses are diagonal yet
             new = _product(_product(step, between, _times), [[columns(x) for x in line] for line in step], _times)
         else:
-            new = _product(_product(inverse, between, causal_sum), inverse, causal_sum)
+            new = _product(_product(inverse, between, compose), inverse, compose)
         inverse = [[_add(a, b) for a, b in zip(*lines, strict=True)] for lines in zip(inverse, new, strict=True)]
     return inverse
 
@@ -172,20 +177,34 @@ def eliminated(
     """
     x, m, count = list(right), [list(line) for line in coupling], len(right)
     for r in range(count):
-        clean, spoilt_so_far = clean_matrix(m[r][r], alive)
-        finite_inverse = seen(node("tri_inv", -clean, row=ROW, col=COL))
-        inverse = instead(where(spoilt_so_far, NAN, finite_inverse), finite_inverse)
+        inverse = seen(node("tri_inv", -m[r][r], row=ROW, col=COL))
         x[r] = causal_sum(inverse, x[r], alive=alive)
-        m[r] = [c if j <= r else causal_sum(inverse, c, alive=alive) for j, c in enumerate(m[r])]
+        m[r] = [c if j <= r else compose(inverse, c) for j, c in enumerate(m[r])]
         for i in range(r + 1, count):
             factor = m[i][r]
             x[i] = x[i] + causal_sum(factor, x[r], alive=alive)
             for j in range(r + 1, count):
-                m[i][j] = m[i][j] + causal_sum(factor, m[r][j], alive=alive)
+                m[i][j] = m[i][j] + compose(factor, m[r][j])
     for r in reversed(range(count)):
         for j in range(r + 1, count):
             x[r] = x[r] + causal_sum(m[r][j], x[j], alive=alive)
     return x
+
+
+def compose(left: Node, right: Node) -> Node:
+    """[t, s]: the product of two [t, s] matrices."""
+    inner = COL + "'"
+    return total(renamed(left, COL, inner) * renamed(right, ROW, inner), (inner,))
+
+
+def _cleaned(blocks: Blocks) -> tuple[Blocks, list[Node]]:
+    """(the matrices with 0 in place of what is not finite, whether each is finite)."""
+    good = [[finite(x) if leaves([x]) else None for x in line] for line in blocks]
+    clean = [
+        [x if g is None else cleaned(x, g) for x, g in zip(*lines, strict=True)]
+        for lines in zip(blocks, good, strict=True)
+    ]
+    return clean, [g for line in good for g in line if g is not None]
 
 
 def _scaled(x: Node, by: float) -> Node:
