@@ -70,7 +70,7 @@ def sizes_of(source: NativeSource) -> Mapping[str, int]:
 def compiled(sources: Sequence[NativeSource], real: str) -> list[str]:
     """The compiler's words for each of some sources, which it gets as one translation unit."""
     folder = _header(real)
-    texts = [_program(source, i) for i, source in enumerate(sources)]
+    texts = [in_namespace(source, i) for i, source in enumerate(sources)]
     unit = folder / "programs.cpp"
     unit.write_text("\n".join(['#include "runtime.hpp"', *texts, ""]))
     done = _call("-fmax-errors=0", "-include", str(folder / "runtime.hpp"), str(unit))
@@ -82,14 +82,19 @@ def compiled(sources: Sequence[NativeSource], real: str) -> list[str]:
     return words
 
 
-def _program(source: NativeSource, number: int) -> str:
-    """One program in a namespace of its own, its dims defined before it."""
+def in_namespace(source: NativeSource, number: int, outside: str = "") -> str:
+    """One program in a namespace of its own, its dims defined before it. outside: what stands for `extern "C"`."""
     body = source.text.partition(MATH.strip())[2]
-    body = body.replace('extern "C" ', "")
+    body = body.replace('extern "C"', outside).lstrip("\n")
     sizes = {f"SEQC_{ident(d)}": n for d, n in sizes_of(source).items()}
     head = [f"#define {name} {n}" for name, n in sizes.items()]
     tail = [f"#undef {name}" for name in (*sizes, "SEQC_L1")]
     return "\n".join([*head, f"namespace program_{number} {{", f'#line 1 "program_{number}"', body, "}", *tail])
+
+
+def runtime(real: str) -> str:
+    """What stands before all programs."""
+    return f"#define SEQC_REAL {real}\n{RUNTIME.strip()}\n{MATH.strip()}\n"
 
 
 def _words(said: str, texts: Sequence[str]) -> list[str]:
@@ -117,7 +122,7 @@ def _header(real: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="seqc-syntax-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     header = folder / "runtime.hpp"
-    header.write_text(f"#pragma once\n#define SEQC_REAL {real}\n{RUNTIME.strip()}\n{MATH.strip()}\n")
+    header.write_text(f"#pragma once\n{runtime(real)}")
     done = _call("-x", "c++-header", str(header), "-o", f"{header}.gch", parse=False)
     if done.returncode:
         raise RuntimeError(f"the runtime does not compile:\n{done.stderr[:4000]}")

@@ -1,0 +1,56 @@
+"""The native kernels of many small programs in one library: one build without optimisation instead of one for each.
+
+In: programs. Out: for each the module of its emitted native part, whose kernels are those of the library. Extents are fixed
+(`syntax.sizes_of`), numbers are float64. What is compared so is the text's meaning, not what the optimiser makes of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+from seqc.backends import native_cpu
+from seqc.backends.native_cpu import loader
+from seqc.driver import lower
+from seqc.load_emitted import load_emitted
+from seqc.program import Program
+from tests.native_cpu import syntax
+
+HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
+FUNCTIONS = ("seqc_forward", "seqc_backward", "seqc_step", "seqc_panels", "seqc_large_pages")
+
+
+def modules(programs: Sequence[Program], folder: Path) -> list[ModuleType]:
+    """The native parts of some programs, in order. folder: for the library."""
+    blocks = [lower(program, "step") for program in programs]
+    sources = [native_cpu.native_source(block) for block in blocks]
+    words = loader._native_compiler()
+    assert words is not None
+    unit, library = folder / "many.cpp", folder / "many.so"
+    texts = [syntax.in_namespace(source, i, f'extern "C" NAME_{i}') for i, source in enumerate(sources)]
+    for i, text in enumerate(texts):
+        for name in FUNCTIONS:
+            text = text.replace(f"NAME_{i} int {name}", f"int {name}_{i}").replace(f"NAME_{i} void {name}", f"void {name}_{i}")
+        texts[i] = text
+    unit.write_text("\n".join([syntax.runtime("double"), *texts, ""]))
+    flags = [f for f in loader._native_flags()[0] if not f.startswith(("-O", "-DSEQC_L1"))]
+    command = [*words[0], *flags, "-O0", "-shared", str(unit), "-o", str(library)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not built.returncode, built.stderr[:4000]
+    loaded = ctypes.CDLL(str(library))
+    return [_module(native_cpu.emit(block).text, loaded, i) for i, block in enumerate(blocks)]
+
+
+def _module(text: str, loaded: ctypes.CDLL, number: int) -> ModuleType:
+    made = load_emitted(HEAD + text, f"many_{number}")
+    own = SimpleNamespace(**{f: getattr(loaded, f"{f}_{number}") for f in FUNCTIONS if hasattr(loaded, f"{f}_{number}")})
+    whole, pointer = ctypes.c_int64, ctypes.c_void_p
+    for name in FUNCTIONS[:3]:
+        if hasattr(own, name):
+            getattr(own, name).argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
+    own.seqc_large_pages.argtypes, own.seqc_large_pages.restype = [pointer, whole], None
+    setattr(made, "_native_kernel", lambda *_: (own, own.seqc_panels()))  # noqa: B010
+    return made
