@@ -34,6 +34,8 @@ def laid(line: str, indent: int) -> list[str]:
     if body.endswith(")"):
         opening = _opening(body)
         items = [x.strip(", ") for x in _pieces(body[opening + 1 : -1])]
+        if len(items) == 1 and not re.search(r"[\w\])]$", body[:opening]):  # no call: a comma would make it a tuple
+            return [f"{pad}{head}{body[:opening]}(", *laid(items[0], indent + 4), f"{pad})"]
         return lay(head + body[: opening + 1], items, ")", indent).splitlines()
     return [pad + line]
 
