@@ -6,7 +6,9 @@ states to go on from. `step` does the same for one character [B], which is how t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -86,12 +88,18 @@ class CharModel(nn.Module):
         return self.head(x), carried
 
     @torch.no_grad()
-    def continue_text(self, prompt: Tensor, count: int, generator: torch.Generator, heat: float = 0.7) -> Tensor:
-        """prompt [T] -> `count` more characters [count]: the prompt in one call, then one decoding step a character."""
+    def continue_text(
+        self, prompt: Tensor, count: int, generator: torch.Generator, heat: float = 0.7, seconds: float = math.inf
+    ) -> Tensor:
+        """prompt [T] -> `count` more characters [count], fewer where the seconds are over: the prompt in one call, then one
+        decoding step a character."""
+        start = perf_counter()
         logits, states = self.forward(prompt[None])
         logits, made = logits[:, -1], []
         for _ in range(count):
             chosen = torch.multinomial(torch.softmax(logits / heat, -1), 1, generator=generator)[:, 0]
             made.append(chosen)
+            if perf_counter() - start > seconds:
+                break
             logits, states = self.step(chosen, states)
         return torch.cat(made)

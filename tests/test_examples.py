@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import seqc
-from examples import corpus, demo, speed
+from examples import corpus, demo, speed, training
 from examples.char_model import CharModel
 from examples.training import train
 
@@ -24,6 +24,34 @@ def test_demo_runs_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     for words in ("seqc explain", "relative error", "T =    16", "bits per character before", "times as fast"):
         assert words in said
+
+
+def test_demo_keeps_its_results_when_it_is_slow_or_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time for more than one length; Ctrl-C ends the training as it begins."""
+    usual = training.bits
+
+    def bits(*given: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            raise KeyboardInterrupt
+        return usual(*given)
+
+    monkeypatch.setattr(training, "bits", bits)
+    monkeypatch.setattr(demo, "check", lambda module: None)
+    words = ["--updates", "500", "--lengths", "8", "400", "--seconds", "1", "--out", str(tmp_path)]
+    assert demo.main(words) == 130
+    said = capsys.readouterr().out
+    assert "T =   400   left out" in said and "0 updates (of 500: stopped)" in said and "load " in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gla_kernel.py", "loss.png", "speed.png"]
+
+
+def test_training_ends_with_its_time() -> None:
+    text = corpus.encode("for x in range(10):\n    print(x)\n" * 50)
+    losses = train(small_model(), text, updates=100_000, batch=2, steps=8, seconds=0.3)
+    assert 0 < len(losses) < 100_000
+    assert training.height(0, 0.0) < 0.1 and training.height(1000, 0.5) == pytest.approx(0.525)
+    assert training.height(1000, 1.0) == pytest.approx(0.05)
 
 
 def test_steps_equal_the_sequence() -> None:
