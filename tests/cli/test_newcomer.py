@@ -110,3 +110,20 @@ def test_sizes() -> None:
     assert sizes_of(load("hgrn"), {}, True) == {"B": 2, "T": 48, "D": 8}
     with pytest.raises(Unsupported, match="no size `k`"):
         sizes_of(program, {"k": 5}, False)
+
+
+def test_the_readme_trains(seqc: Seqc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands and the snippet under "Train with it", as they stand there; plain torch, which builds nothing."""
+    monkeypatch.chdir(tmp_path)
+    part = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").partition("## Train with it")[2]
+    shell, snippet = part.split("```")[1], part.partition("```python\n")[2].partition("```")[0]
+    commands = [line.partition("#")[0].split()[1:] for line in shell.strip().splitlines()]
+    assert [words[0] for words in commands] == ["new", "check", "compile", "bench"]
+    for words in commands[:3]:
+        assert seqc(*words, *(["--backend", "torch"] if words[0] == "compile" else []))[0] == 0
+    imported(tmp_path / "memory_kernel.py", monkeypatch)
+    torch.manual_seed(0)
+    made: dict[str, object] = {}
+    exec(snippet, made)
+    one = made["one"]
+    assert isinstance(one, tuple) and one[0].shape == (2, 4, 16) and torch.isfinite(one[0]).all()
