@@ -221,6 +221,39 @@ every 2: g = 0
     np.testing.assert_array_equal(results["every.3_T"], [T % 3] * B)
 
 
+def test_a_boundary_may_stop_gradients() -> None:
+    """Truncated backpropagation, against torch with the states detached at each boundary."""
+    import torch
+
+    text = """spec a
+dim D
+input x[D]
+param R[D, D], a[D]
+state h[D] = 0, c[D] = 0
+h = tanh(R @ h[t-1] + x)
+c = a * c[t-1] + h
+output y = c
+every 3: h = stopgrad(h)
+every 3: c = stopgrad(c)
+"""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (B, 8, 2), "R": (2, 2), "a": (2,), "h_0": (B, 2), "c_0": (B, 2)}
+    given = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    weights = {"y": rng.normal(size=(B, 8, 2)), "h_T": rng.normal(size=(B, 2))}
+    _, slopes = gradients(load(text), {**given, "every.3_0": np.zeros(B)}, weights)
+    x, R, a, h, c = leaves = [torch.tensor(v, requires_grad=True) for v in given.values()]
+    loss = torch.zeros((), dtype=torch.float64)
+    for t in range(8):
+        h = torch.tanh(h @ R.T + x[:, t])
+        c = a * c + h
+        loss = loss + (c * torch.tensor(weights["y"][:, t])).sum()
+        h, c = (h.detach(), c.detach()) if t % 3 == 2 else (h, c)
+    (loss + (h * torch.tensor(weights["h_T"])).sum()).backward()  # type: ignore[no-untyped-call]
+    for name, leaf in zip(given, leaves, strict=True):
+        assert leaf.grad is not None
+        np.testing.assert_allclose(slopes[name], leaf.grad.numpy(), rtol=1e-12, atol=1e-12, err_msg=name)
+
+
 def test_complex_values_are_pairs_of_real_ones() -> None:
     text = """spec a
 dim N, L = 3
