@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from seqc.graph import BATCH, COL, ROW, Node, leaf, leaves, topological
+from seqc.ops import TABLE
 from seqc.program import Program
 
 LONGEST = 256  # elements of a dim that a program of a GPU holds in one tile; a longer one it holds in pieces
@@ -83,7 +84,8 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
     """Dims that the block never mixes: never reduced, renamed, scanned over or taken from. Sorted.
 
     Each index of such a dim may be computed by its own program. Backward, which is linear in the cotangents, may then
-    reduce over the dim by adding up the programs' partial results.
+    reduce over the dim by adding up the programs' partial results; where an operator is not linear backward, the dims that its
+    value lacks are mixed, for its cotangent must be whole.
     """
     order = topological(forward.values())
     mixed = {ROW, COL}
@@ -95,6 +97,8 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
                 mixed.add(str(value))
     mixed |= {d.rstrip("'") for d in mixed}
     every = {d for n in leaves(forward.values()) for d in n.dims if "'" not in d}
+    for n in order:
+        mixed |= set() if TABLE[n.op].linear_backward else every - set(n.dims)
     return tuple(sorted(every - mixed))
 
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from seqc.build_activations import ACTIVATIONS, expanded_call
 from seqc.build_value import Misuse, Value, apply, constant_of, number, part, power, real, reduced, truth
 from seqc.complex_pairs import RULES, conj
-from seqc.graph import node, size
+from seqc.graph import BATCH, node, size
 from seqc.maximum import from_maximum
 
 EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
@@ -212,6 +212,19 @@ def _withgrad(args: list[Value], dims: Dims) -> Value:
     return Value(node("surrogate", y.node, difference, slope.node), order, None, y.written | slope.written)
 
 
+def _gradclip(args: list[Value], dims: Dims) -> Value:
+    """x, whose cotangent is cut to [-c, c], element by element and step by step."""
+    x, c = real(args[0]), real(args[1])
+    if not any(BATCH in n.dims for n in x.parts):
+        cause = "a param's gradient is a sum over all steps and sequences, which no step sees"
+        raise Misuse("`gradclip` takes what each sequence has its own of", cause, "clip the gradients of params in training")
+    constant = constant_of(c)
+    if set(c.order) - set(x.order) or (constant is not None and not constant > 0):
+        help = "write `gradclip(x, 1)`: its gradient stays in [-1, 1]"
+        raise Misuse("the bound of `gradclip` is a positive number", help=help)
+    return x.of([node("gradclip", x.node, c.node)])
+
+
 def _zoh(args: list[Value], dims: Dims) -> Value:
     """zoh(A, dt) = exp(dt A); zoh(A, B, dt) = (exp(dt A) - 1) / A * B, which is dt * B at A = 0."""
     a, dt = real(args[0]), real(args[-1])
@@ -264,6 +277,7 @@ FUNCTIONS: dict[str, Function] = {
     "re": Function(lambda args, dims: part(real(args[0]), 0), 1, 1, takes_complex=True),
     "im": Function(lambda args, dims: part(real(args[0]), 1), 1, 1, takes_complex=True),
     "conj": Function(_conj, 1, 1, takes_complex=True),
+    "gradclip": Function(_gradclip, 2, 2),
     "withgrad": Function(_withgrad, 2, 2),
     "max": Function(_largest, 1, 16, "maybe"),
     "min": Function(_smallest, 1, 16, "maybe"),

@@ -112,7 +112,7 @@ def _everywhere(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bound
             yield against_oracle, bounds[-1], dtype, hard, bounds, reverse
             if compiled.split.whole:  # else products over all steps, which a BLAS may sum in another order at another length
                 yield against_separate_calls, bounds[-1], dtype, hard, bounds, reverse
-    if not any(n.op in ("surrogate", "stopgrad") for n in topological(compiled.program.graph.values())):
+    if not any(n.op in ("surrogate", "stopgrad", "gradclip") for n in topological(compiled.program.graph.values())):
         yield against_differences, lengths(rows)[-2], "float64", False, None, False
     if compiled.program.direction == "forward":
         if not any(n.number("offset") for n in leaves(compiled.program.graph.values(), "input")):

@@ -240,7 +240,7 @@ def op(name: str, *args: Node) -> Node:
 
 
 FOLDED = tuple(name for name, row in TABLE.items() if row.elementwise and name != "surrogate")
-ELEMENTWISE = tuple(name for name, row in TABLE.items() if row.elementwise)
+ELEMENTWISE = tuple(name for name, row in TABLE.items() if row.elementwise and row.linear_backward)
 
 RULES: tuple[Rule, ...] = (
     Rule("an operator on constants -> its value", FOLDED, _fold),

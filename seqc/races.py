@@ -181,7 +181,7 @@ class Course:
 
     def _no_loop(self, part: str) -> str:
         """Why there is no eager loop; "" where there is one."""
-        own = any(n.op in ("surrogate", "stopgrad") for n in topological(self.program.graph.values()))
+        own = any(n.op in ("surrogate", "stopgrad", "gradclip") for n in topological(self.program.graph.values()))
         words = "the spec states a gradient of its own, which plain autograd of a step would miss"
         return self.program.no_step or (words if own and part == TRAIN else "")
 

@@ -117,7 +117,8 @@ class Spectra:
     def _elementwise(self, name: str, c: Component) -> Spectrum:
         state, update = self.program.states[name].leaf(), self.program.updates[name]
         active = depends([update], [state]) - {state}
-        if any(not TABLE[n.op].elementwise or n.dims != state.dims for n in active if n in set(topological([update]))):
+        own = active & set(topological([update]))
+        if any(n.dims != state.dims or not (TABLE[n.op].elementwise and TABLE[n.op].linear_backward) for n in own):
             return Spectrum(name, None, c.why)
         slope = vjp({name: update}, {name: const(1.0)}, [state])[state]
         found = self.survey([slope]).of(slope)

@@ -294,6 +294,11 @@ ROWS: tuple[Op, ...] = (
     # derivatives by decree
     Op("stopgrad", 1, lambda x: x, (None,), interval=lambda n, a: a[0], elementwise=True,
        spell={"torch": "{0}", "triton": "{0}", "cpp": "{0}"}),
+    # gradclip(x, c): the value x; its cotangent is cut to [-c, c]
+    Op("gradclip", 2, lambda x, c: x,
+       (lambda n, d: op("min", op("max", d, -n.args[1]), n.args[1]), None),
+       interval=lambda n, a: a[0], elementwise=True, linear_backward=False,
+       spell={"torch": "({0})", "triton": "({0})", "cpp": "({0})"}),
     # surrogate(y, x, slope): the value of y (a truth value or a number) as a real; its derivative w.r.t. x is slope
     Op("surrogate", 3, lambda y, x, slope: np.asarray(y, dtype=float),
        (None, lambda n, d: d * n.args[2], None),

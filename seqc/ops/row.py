@@ -53,4 +53,5 @@ class Op:
     elementwise: bool = False
     spell: Mapping[str, str] = field(default_factory=dict)
     laws: frozenset[str] = frozenset()  # "commutative", "associative", "linear"
+    linear_backward: bool = True  # whether the rules are linear in the cotangent: else it must be whole when a rule is applied
     safe: str = ""  # numerical form, where it is not the textbook one

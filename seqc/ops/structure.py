@@ -44,7 +44,7 @@ def at_position(x: Node, dim: str, at: int) -> Node:
         elif n.op == "expand":
             left = tuple(d for d in n.names("over") if d != dim)
             done[n] = node("expand", done[n.args[0]], over=left) if left else done[n.args[0]]
-        elif TABLE[n.op].elementwise or n.op in ("sum", "amax"):
+        elif (TABLE[n.op].elementwise and TABLE[n.op].linear_backward) or n.op in ("sum", "amax"):
             done[n] = rebuild(n, tuple(done[a] for a in n.args))
         else:
             done[n] = take(n, dim, at)

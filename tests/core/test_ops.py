@@ -20,7 +20,8 @@ DOMAIN = {
     "div": [(-2.0, 2.0), (0.5, 3.0)], "pow": [(0.3, 3.0), (-2.0, 2.0)], "abs": [(0.2, 2.0)], "sign": [(0.2, 2.0)],
 }
 # Derivatives that are not those of the value, by intent.
-BY_DECREE = {"stopgrad": "zero", "surrogate": "the slope that the spec gives"}
+BY_DECREE = {"stopgrad": "zero", "surrogate": "the slope that the spec gives",
+             "gradclip": "cut to the bound"}
 # Arguments for intervals; half-open, unbounded and point intervals on both sides of zero.
 INTERVALS = [
     (-np.inf, 0.0), (0.0, np.inf), (-2.0, 3.0), (0.5, 4.0), (-3.0, -0.25), (0.0, 0.0), (-np.inf, np.inf), (0.0, 1.0),
