@@ -21,7 +21,7 @@ from seqc.ops import TABLE
 ROOT_OF_PI = 2 / math.sqrt(math.pi)  # the derivative of erf at 0, in the digits of the operator table
 
 LINEAR = ("sum", "rename", "take", "shift", "cumsum")  # of a direction, the operator itself
-FLAT = ("const", "index", "block_index", "size", "sign", "stopgrad", "leaf")  # no derivative
+FLAT = ("const", "index", "block_index", "size", "sign", "floor", "round", "stopgrad", "leaf")  # no derivative
 
 def x_squared(x: Number) -> Number:
     """x x"""
@@ -43,6 +43,7 @@ _UNARY: dict[str, Callable[[Number, Number, Number], Number]] = {
     "cos": lambda x, y, d: exact.negative(exact.multiply(d, exact.cos_sin(x)[1])),
     "sin": lambda x, y, d: exact.multiply(d, exact.cos_sin(x)[0]),
     "erf": lambda x, y, d: exact.multiply(d, exact.multiply(constant(ROOT_OF_PI), exact.exp(exact.negative(x_squared(x))))),
+    "atan": lambda x, y, d: exact.divide(d, exact.add(constant(1.0), x_squared(x))),
     "abs": lambda x, y, d: exact.multiply(d, whole(np.sign(around(x)))),
 }
 

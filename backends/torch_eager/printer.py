@@ -133,6 +133,9 @@ class Printer(Values):
             value = self._real(args[0]) if n.args[0].dtype == "bool" else args[0]
             value = filled("float({0})", args[:1]) if args[0].scalar else value
             return value if args[1].scalar or not self.fn.differentiated else self._decreed(value, *args[1:])
+        if n.op == "gradclip":
+            watched = self.fn.differentiated and not args[0].scalar
+            return Text(f"{self.fn.helper('_uncut')}({args[0].code})", args[0].axes) if watched else args[0]
         if all(x.scalar for x in args):
             return filled(number_spelling(n), args)
         if n.op == "where":

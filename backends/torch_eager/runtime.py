@@ -14,6 +14,15 @@ def _with_slope(value, x, slope):
     x = torch.nan_to_num(x)  # an infinite x takes no part in what is zero
     return value.detach() + slope.detach() * (x - x.detach())
 ''',
+    "_uncut": '''
+def _uncut(x):
+    """x, where torch takes no derivative: the derived gradient alone is cut, and torch would take that of x as it is."""
+    forward = torch.autograd.forward_ad
+    tangent = forward._current_level >= 0 and forward.unpack_dual(x).tangent is not None
+    if tangent or torch._C._functorch.is_gradtrackingtensor(x) or (torch.is_grad_enabled() and x.requires_grad):
+        raise NotImplementedError("gradclip: no second derivative, and none in forward mode, where a gradient is cut")
+    return x
+''',
     "_shift": '''
 def _shift(x, by, dim):
     """y[i] = x[i - by] along `dim`, zero where that is outside."""
