@@ -14,7 +14,7 @@ from pathlib import Path
 from seqc import syntax
 from seqc.build_every import hooks
 from seqc.build_expr import Elaborator
-from seqc.build_lines import APART
+from seqc.build_lines import long
 from seqc.build_names import axes
 from seqc.build_scope import Scope, gather, plain
 from seqc.build_value import Value, part_names, shown
@@ -67,9 +67,8 @@ def build(
     said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
     refuse_the_rest(scope, spec)
     raise_if_any(scope.found)
-    long = {name: lag for name, lag in work.deepest.items() if lag > APART}
-    if long and lines is None:
-        return build(spec, found, lost, long)
+    if lines is None and (deep := long(scope, work.deepest)):
+        return build(spec, found, lost, deep)
     for name in work.deepest:
         for decl, newest in work.hidden(name, states):
             states[decl.name], updates[decl.name] = decl, newest

@@ -9,6 +9,7 @@ two steps ago, since one step ago is the state; that of a definition begins one 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.build_scope import Scope
@@ -18,7 +19,9 @@ from seqc.ops.elementwise import where
 from seqc.ops.structure import shift, take
 from seqc.program import DimDecl, TensorDecl
 
-APART = 8  # the longest lag whose steps are states of their own
+APART = 8  # the longest lag of a state whose steps are states of their own
+FED = 32  # that of a definition: taps of what needs no recurrence run in blocks of steps, a line does not
+MOST = 40  # states for lags in all: a call takes and gives each, and operators have a limit of arguments
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,13 @@ class Line:
         last = node("eq", index(self.dim), const(self.length - 1.0))
         decl = TensorDecl(f"{name}.lags", "state", (self.dim, *order), range=ANY, init=init, hidden=True)
         return decl, where(last, newest, moved)
+
+
+def long(scope: Scope, deepest: Mapping[str, int]) -> dict[str, int]:
+    """The names whose lags are one state, with the longest lag of each."""
+    found = {word: lag for word, lag in deepest.items() if lag > (APART if word in scope.states else FED)}
+    apart = sum(lag for word, lag in deepest.items() if word not in found)
+    return found if apart <= MOST else {word: lag for word, lag in deepest.items() if lag > 1}
 
 
 def line(scope: Scope, word: str, deepest: int) -> Line:

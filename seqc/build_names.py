@@ -2,7 +2,7 @@
 
 In: a scope. Out: `Value`s, cached by name; cycles inside one step are reported. Every state leaf that is made stands
 for one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]` of a definition becomes the state
-`a.lag1`, zero before the first step. A name that is read more than APART steps back has all of these values in one state,
+`a.lag1`, zero before the first step. A name that is read many steps back has all of these values in one state,
 `y.lags`, the oldest first (`seqc.build_lines`). Expressions are elaborated by the class that derives from this one.
 """
 

@@ -240,32 +240,33 @@ class Region:
         self, space: tuple[str, ...], pending: list[Item], done: set[Item], needs: dict[Item, set[Item]],
         readers: dict[str, set[Item]], items: Mapping[Item, tuple[list[Node], list[View]]],
     ) -> list[Item]:
-        group: list[Item] = []
+        group: dict[Item, None] = {}
+        ready = set(done)
         grown = True
         while grown:
             grown = False
             for i in pending:
-                same = {g for g in group if g.kind == "keep"}
-                if i.space != space or i in group or not needs[i] <= done | same:
+                if i.space != space or i in group or not needs[i] <= ready:
                     continue
                 if i.kind == "state":
                     others = {r for r in readers.get(i.target, set()) if r is not i and r not in done}
-                    if not others <= set(group):
+                    if not others <= group.keys():
                         continue
-                group.append(i)
+                group[i] = None
                 grown = True
+                if i.kind == "keep":
+                    ready.add(i)
         # states that read each other's old values are overwritten together
-        ready = done | {g for g in group if g.kind == "keep"}
-        group += [i for i in pending if i.kind == "state" and i.space == space and i not in group and needs[i] <= ready]
+        group |= {i: None for i in pending if i.kind == "state" and i.space == space and needs[i] <= ready}
         # the old value must be read at the very point at which it is overwritten
         while True:
             for i in group:
                 left = readers.get(i.target, set()) - done if i.kind == "state" else set()
-                if not left - {i} <= set(group) or any(not self._pointwise(r, i, items[r][1]) for r in left):
-                    group.remove(i)
+                if not left - {i} <= group.keys() or any(not self._pointwise(r, i, items[r][1]) for r in left):
+                    del group[i]
                     break
             else:
-                return group
+                return list(group)
 
     def _pointwise(self, reader: Item, writer: Item, reads: Iterable[View]) -> bool:
         """Whether the reader wants of the writer's old state the very element that is overwritten at each point."""

@@ -18,6 +18,7 @@ class Names:
 
     def __init__(self, dims: tuple[str, ...]) -> None:
         self.taken = set(FIXED)
+        self.numbers: dict[str, int] = {}  # wanted name -> a number up to which all are taken
         self.dims = {d: self.fresh(safe_name(d)) for d in dims}
         self.dims["B"], self.dims["t"] = "B", "BT"
         self.low = {d: self._low(d) for d in ("B", *dims)}
@@ -37,11 +38,12 @@ class Names:
     def fresh(self, wanted: str) -> str:
         """`wanted`, or with the least number that makes it new."""
         wanted = re.sub(rf"{MARK}[\d.]+", "", wanted)
-        name, number = wanted, 0
+        name, number = wanted, self.numbers.get(wanted, 0)  # the numbers below were taken when it was last asked for
         while name in self.taken:
             number += 1
             name = f"{wanted}_{number}"
         self.taken.add(name)
+        self.numbers[wanted] = max(number - 1, 0)
         return name
 
     def extent(self, dim: str) -> str:

@@ -17,7 +17,7 @@ import seqc
 from seqc import build
 from tests.triton.test_kernels import interpret
 
-B, T, D, LAG = 2, 31, 3, 12
+B, T, D, LAG, FAR = 2, 41, 3, 12, 36
 Found = dict[str, Tensor]
 STATE = f"""spec season
 dim D
@@ -32,7 +32,7 @@ dim D
 input x[D]
 param w[D]
 e = tanh(w * x)
-output y = e + e[t-{LAG}] * e[t-3]
+output y = e + e[t-{FAR}] * e[t-3]
 """
 COMPLEX = f"""spec comb
 dim D
@@ -43,7 +43,7 @@ z = 0.3 * a * z[t-1] + (0.2 + 0.4i) * z[t-{LAG}] + x
 output y = re(z)
 """
 TAPS = f"""spec tail
-dim D, L = {LAG}
+dim D, L = {FAR}
 input x[D]
 param w[L, D]
 e = tanh(x)
@@ -62,9 +62,9 @@ def echo(x: Tensor, w: Tensor, e_lags_0: Tensor) -> Found:
     past, rows = list(e_lags_0.unbind(1)), []
     for now in x.unbind(1):
         e = torch.tanh(w * now)
-        rows.append(e + past[-LAG] * past[-3])
+        rows.append(e + past[-FAR] * past[-3])
         past.append(e)
-    return {"y": torch.stack(rows, 1), "e_lags_T": torch.stack(past[-LAG:], 1)}
+    return {"y": torch.stack(rows, 1), "e_lags_T": torch.stack(past[-FAR:], 1)}
 
 
 def comb(
@@ -82,8 +82,8 @@ def tail(x: Tensor, w: Tensor, e_lags_0: Tensor) -> Found:
     past, rows = list(e_lags_0.unbind(1)), []
     for now in x.unbind(1):
         past.append(torch.tanh(now))
-        rows.append(sum((w[i] * past[-1 - i] for i in range(LAG)), torch.zeros_like(now)))
-    return {"y": torch.stack(rows, 1), "e_lags_T": torch.stack(past[1 - LAG:], 1)}
+        rows.append(sum((w[i] * past[-1 - i] for i in range(FAR)), torch.zeros_like(now)))
+    return {"y": torch.stack(rows, 1), "e_lags_T": torch.stack(past[1 - FAR:], 1)}
 
 
 CASES: dict[str, tuple[str, Callable[..., Found]]] = {
@@ -95,7 +95,7 @@ RUNS = [*((name, "torch") for name in CASES), ("state", "cpu"), ("taps", "cpu")]
 def arguments(text: str) -> Found:
     """Of every argument of a call, random values."""
     program = build.load(text)
-    sizes = {"D": D, "L": LAG} | {d.name: d.choices[0] for d in program.dims.values() if d.choices}
+    sizes = {"D": D, "L": FAR} | {d.name: d.choices[0] for d in program.dims.values() if d.choices}
     draw = torch.Generator().manual_seed(3)
 
     def normal(*axes: int) -> Tensor:
@@ -171,6 +171,20 @@ def test_a_lag_of_256_is_one_state() -> None:
     program = build.load("spec far\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + 0.1 * h[t-256] + x\noutput h\n")
     assert {name: d.dims for name, d in program.states.items()} == {"h": ("D",), "h.lags": ("h_lags", "D")}
     assert program.dims["h_lags"].choices == (255,)
+
+
+def test_which_lags_are_one_state() -> None:
+    def states(*lags: tuple[str, int]) -> list[str]:
+        reads = " + ".join(f"{name}[t-{lag}]" for name, lag in lags)
+        names = dict.fromkeys(name for name, _ in lags if name != "h")
+        text = "spec some\ninput x\nstate h = 0\n" + "".join(f"{n} = tanh({i + 2} * x)\n" for i, n in enumerate(names))
+        return [*build.load(f"{text}h = tanh(h[t-1] + x + {reads})\noutput h\n").states][1:]
+
+    assert states(("h", 3), ("a", 2)) == ["h.lag2", "h.lag3", "a.lag1", "a.lag2"]
+    assert states(("h", 9)) == ["h.lags"]
+    assert states(("a", 20)) == [f"a.lag{i}" for i in range(1, 21)]
+    assert states(("a", 33), ("b", 1)) == ["a.lags", "b.lag1"]
+    assert states(("a", 20), ("b", 21)) == ["a.lags", "b.lags"]
 
 
 def test_one_position_of_a_dim_of_a_state() -> None:
