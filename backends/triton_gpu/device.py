@@ -111,7 +111,7 @@ def unit_lower_inverse(M, C: tl.constexpr, PRECISION: tl.constexpr):
     b_M = tl.sum(tl.where(own, tl.reshape(M, (NB, 16, NB, 16)), 0.0), 2)
     eye = (o_r[:, None] == o_r[None, :]).to(tl.float32)
     b_X = tl.broadcast_to(eye[None, :, :], (NB, 16, 16))
-    for i in range(15):
+    for i in tl.static_range(15):
         b_column = tl.sum(tl.where(o_r[None, None, :] == i, b_M, 0.0), 2)
         b_row = tl.sum(tl.where(o_r[None, :, None] == i, b_X, 0.0), 1)
         b_X -= b_column[:, :, None] * b_row[:, None, :]

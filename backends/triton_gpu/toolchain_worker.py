@@ -20,11 +20,14 @@ from types import ModuleType
 from typing import Any
 
 SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
+SASS_TEXT = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][^;]*?)\s*;", re.MULTILINE)
 GCN_LINE = re.compile(r"^\s+([a-z][a-z0-9]*_[a-z0-9_]+)\s", re.MULTILINE)
 
 NVIDIA_KINDS = {
     "matrix": ("HMMA", "DMMA", "IMMA", "QMMA", "OMMA", "HGMMA", "QGMMA", "UTCHMMA", "UTCQMMA", "UTCOMMA"),
     "load": ("LDG", "LDGSTS", "UTMALDG"),
+    "async": ("LDGSTS", "UTMALDG"),
+    "shuffle": ("SHFL",),
     "store": ("STG", "UTMASTG"),
     "shared": ("LDS", "LDSM", "STS", "STSM"),
     "spill": ("LDL", "STL"),
@@ -35,6 +38,7 @@ NVIDIA_KINDS = {
 AMD_KINDS = {
     "matrix": ("v_mfma_", "v_smfmac_"),
     "load": ("global_load_", "buffer_load_"),
+    "shuffle": ("ds_bpermute", "ds_permute", "ds_swizzle"),
     "store": ("global_store_", "buffer_store_"),
     "shared": ("ds_read", "ds_write"),
     "spill": ("scratch_",),
@@ -122,11 +126,51 @@ def _read_nvidia(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
     counted = Counter(SASS_LINE.findall(sass))
     counts = {kind: sum(counted[name] for name in names) for kind, names in NVIDIA_KINDS.items()}
     counts["all"] = sum(counted.values()) - counted["NOP"]
+    written = overwritten(sass)
+    if written:
+        return {"error": f"ptxas has {written} instructions write to operands of a wgmma that may still read them"}
     return {
         "registers": int(found[1]),
         "spills": int(found[2]),
         "counts": sorted(counts.items()),
     }
+
+
+def overwritten(sass: str) -> int:
+    """How many instructions write to a register that a wgmma reads which has not been waited for.
+
+    ptxas before 13.3 may give the registers of an asynchronous product's left operand to other values too early. A product ends
+    at the next WARPGROUP.DEPBAR that leaves fewer groups under way than were begun after its own.
+    """
+    found, open_, groups = 0, set[int](), list[set[int]]()
+    for line in SASS_TEXT.findall(sass):
+        name, *operands = line.replace(",", " ").split()
+        if name.startswith("WARPGROUP.DEPBAR"):
+            left = int(operands[-1], 16)
+            groups = groups[len(groups) - left :] if left else []
+            continue
+        target = re.fullmatch(r"R(\d+)", operands[0]) if operands else None
+        if target and not name.startswith(("ST", "RED", "BAR")):
+            first = int(target[1])
+            wide = set(range(first, first + _width(name)))
+            found += any(wide & read for read in (open_, *groups))
+        if name.startswith(("HGMMA", "QGMMA", "IGMMA")):
+            left_operand = re.fullmatch(r"R(\d+)", operands[1])
+            if left_operand:
+                open_ |= set(range(int(left_operand[1]), int(left_operand[1]) + 4))
+            if any(x.startswith("gsb") for x in operands):
+                groups, open_ = [*groups, open_], set()
+    return found
+
+
+def _width(name: str) -> int:
+    """Registers that an instruction writes."""
+    product = re.match(r"[HQI]GMMA\.64x(\d+)x", name)
+    if product:
+        return int(product[1]) // 2
+    if name.startswith("HMMA") or ".128" in name or re.search(r"LDSM\S*\.4", name):
+        return 4
+    return 2 if ".64" in name or ".WIDE" in name or re.search(r"LDSM\S*\.2", name) else 1
 
 
 def _read_amd(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Values:
         self.roles, self.names, self.addresses, self.padding, self.find = roles, names, addresses, padding, find
         self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
         self.from_dot: set[Node] = set()
+        self.flipped: set[Node] = set()  # values that are another's tile, transposed
         self.in_dots: set[str] = set()
         self.turned: dict[Node, str] = {}  # products whose left operand is the transposed result of another -> rows
         self.scope: Scope | None = None
@@ -184,6 +185,7 @@ class Values:
         if now == want:
             return Text(x.code, want, x.binds)
         if len(now) == 2:
+            self.flipped.add(n)
             return Text(f"tl.trans({x.code})", want)
         order = ", ".join(str(now.index(a)) for a in want)
         return Text(f"tl.permute({x.code}, ({order}))", want)
@@ -239,27 +241,31 @@ class Values:
         turned_left, turned_right = self.axes(left) != (row, k), self.axes(right) != (k, column)
         self.from_dot.add(n)
         few = is_time(row) and self.addresses.kernel.rows < TURNED_ROWS
-        swap = not few and turned_left and self.derived(left) and (turned_right or not self.derived(right))
+        bad = self.transposed(left, turned_left)
+        swap = not few and bad and not self.transposed(right, not turned_right)
         if swap:  # the transposed product: of many rows, a transposed accumulator as left operand is miscompiled on Hopper
             left, right, left_code, right_code = right, left, right_code, left_code
             turned_left, turned_right = not turned_right, not turned_left
-        if turned_left and self.derived(left):
-            self.turned[n] = column if swap else row
+        elif bad:
+            self.turned[n] = row
         left_code = f"tl.trans({left_code})" if turned_left else left_code
         right_code = f"tl.trans({right_code})" if turned_right else right_code
         code = f"tl.dot({left_code}, {right_code}, input_precision=PRECISION)"
         return Text(f"tl.trans({code})" if swap else code, (row, column))
 
-    def derived(self, n: Node) -> bool:
-        """Whether n is computed from the result of a matrix product by elementwise operators."""
-        todo, seen = [n], set()
+    def transposed(self, n: Node, turned: bool) -> bool:
+        """Whether n is the transposed result of a matrix product, but for elementwise operators and triangular inverses, whose
+        tile has the layout of what they are given. turned: whether the product at hand transposes it once more."""
+        todo, seen = [(n, turned)], set()
         while todo:
-            x = todo.pop()
-            if x in self.from_dot:
+            x, odd = todo.pop()
+            if x in self.from_dot and odd:
                 return True
-            if x not in seen and (TABLE[x.op].elementwise or x.op in ("rename", "expand")):
-                seen.add(x)
-                todo += x.args
+            if x not in self.from_dot and (x, odd) not in seen and (
+                TABLE[x.op].elementwise or x.op in ("rename", "expand", "tri_inv")
+            ):
+                seen.add((x, odd))
+                todo += [(a, odd != (x in self.flipped)) for a in x.args]
         return False
 
     def operands(self, a: Node, b: Node, k: str) -> tuple[str, str]:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from types import MappingProxyType
 
+from seqc.graph import COL, ROW
 from seqc.targets import Target
 from seqc.tiling.expression import Chosen, Const, Expr, Name, Product, Sum, ceil_div, evaluate, lift, most
 from seqc.tiling.kernel_summary import Dim, KernelSummary, Tile, Workload
 from seqc.tiling.problem import Constraint, Variable
-from seqc.tiling.quarantine import Use, quarantined
+from seqc.tiling.quarantine import TURNED_ROWS, Use, quarantined
 from seqc.tiling.verdicts import Verdict
 
 __all__ = ["LOCAL_BYTES", "OVERHEAD_REGISTERS", "KernelModel"]
@@ -210,12 +211,15 @@ class KernelModel:
         found: dict[str, list[Expr]] = {}
         carries = bool(self.summary.carried) and self.summary.loops_over_time
         turned = [dot for dot in self.summary.dots if dot.turned]
-        cut = sorted({d for dot in turned for d in dot.m if self.dims[d].role == "block"})
+        tall = [dot for dot in self.summary.dots if self.summary.rows >= TURNED_ROWS and {*dot.m} & {ROW, COL}]
+        used = {*(d for dot in turned for d in dot.m), *(d for dot in tall for d in dot.n)}
+        cut = sorted(d for d in used if self.dims[d].role == "block")
         domains = [self.blocks(self.dims[d]) for d in cut]
         for w, s, *sizes in product(WARPS, self.stages(), *domains):
             blocks = {self.called_by(f"B{d}"): size for d, size in zip(cut, sizes, strict=True)}
             rows = max((int(evaluate(self.elements(dot.m), blocks)) for dot in turned), default=0)
-            for entry in quarantined(Use(self.target.name, w, s, carries, rows)):
+            columns = frozenset(int(evaluate(self.elements(dot.n), blocks)) for dot in tall)
+            for entry in quarantined(Use(self.target.name, w, s, carries, rows, columns)):
                 sentence = f"{entry.reason}: {entry.remedy} ({entry.source})"
                 chosen = Chosen(((self.called_by("warps"), w), (self.called_by("stages"), s), *blocks.items()))
                 found.setdefault(sentence, []).append(chosen)

@@ -35,6 +35,8 @@ class Refusal:
     """Whether more stages need more of what ran out (shared memory), or stages do not matter (registers)."""
     spills: bool = False
     """Whether the kernel was made, and is only slow."""
+    alone: bool = False
+    """Whether it says nothing of other blocks and warps."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def refusal(verdict: Verdict, assignment: Mapping[str, int], target: Target) -> 
     if verdict.spills:
         sentence = f"with {at} the kernel spills {verdict.spills} bytes of registers a thread"
         return Refusal(chosen, sentence, spills=True)
+    if assignment.get("stages", 1) > 1 and verdict.prefetches is False:
+        return Refusal(chosen, f"with {at} no load is on its way before its turn: stages hide nothing", True, alone=True)
     return None
 
 
@@ -229,6 +233,8 @@ class _OneKernel:
             match own:
                 case "stages":
                     values = [value for value in domain if value >= at or not one.by_stages]
+                case _ if one.alone:
+                    values = [at]
                 case "warps":
                     values = [value for value in domain if value <= at]
                 case _:

@@ -32,6 +32,8 @@ class Use:
     """A loop over time that carries tiles computed by `tl.dot`."""
     turned_rows: int = 0
     """The most rows of a `tl.dot(tl.trans(x), y)` where x is the cast result of another `tl.dot`; 0 where there is none."""
+    columns: frozenset[int] = frozenset()
+    """The columns of its products whose rows are `TURNED_ROWS` or more steps of a block."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Quarantine:
     needs_state: bool = False
     least_turned_rows: int = 0
     """The fault needs a product with a transposed, cast result of at least so many rows."""
+    columns: int | None = None
+    """The fault needs a product whose rows are `TURNED_ROWS` or more steps of a block, with so many columns."""
+    checked: bool = False
+    """The toolchain's worker looks for the fault in the machine code of each kernel, and refuses that one alone."""
 
     def forbids(self, use: Use, version: Version | None = None) -> bool:
         """Whether `use` may meet the fault, on that version of Triton or on any supported one."""
@@ -63,6 +69,8 @@ class Quarantine:
             and (self.most_stages is None or use.stages > self.most_stages)
             and (use.carries_state or not self.needs_state)
             and use.turned_rows >= self.least_turned_rows
+            and (self.columns is None or self.columns in use.columns)
+            and not self.checked
         )
 
 
@@ -96,6 +104,24 @@ QUARANTINE: tuple[Quarantine, ...] = (
         fixed=(3, 7, 1),
         most_warps=2,
         least_turned_rows=TURNED_ROWS,
+    ),
+    Quarantine(
+        reason="a product of a block of 64 rows or more with 32 columns reads outside of its shared memory on Hopper",
+        remedy="16 or 64 columns, or fewer rows",
+        source="triton-lang/triton issue 11366",
+        targets=("sm_90",),
+        first=(3, 6, 0),
+        fixed=(3, 8, 0),
+        columns=32,
+    ),
+    Quarantine(
+        reason="ptxas before 13.3 may overwrite register operands of an asynchronous product on Hopper",
+        remedy="other tiles: the machine code of each kernel that the toolchain is asked about is searched for it",
+        source="triton-lang/triton issues 9433 and 11781",
+        targets=("sm_90",),
+        first=(3, 0, 0),
+        fixed=None,
+        checked=True,
     ),
 )
 

@@ -81,6 +81,12 @@ class Verdict:
         """Whether the kernel was made and keeps all its registers."""
         return self.error is None and self.spills == 0
 
+    @property
+    def prefetches(self) -> bool | None:
+        """Whether some load is on its way before its turn, as stages ask for; None where it was not looked at."""
+        found = dict(self.counts).get("async")
+        return None if found is None else found > 0
+
     def count(self, kind: str) -> int:
         """Instructions of a kind, such as "matrix" (mma, wgmma, tcgen05 or mfma), "spill", or "all"."""
         return dict(self.counts).get(kind, 0)
@@ -181,13 +187,13 @@ class VerdictTable:
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as it is written: zeros are left out."""
+    """A verdict as it is written: zeros are left out, but for what is told from what was not looked at."""
     if verdict.error is not None:
         return {"error": verdict.error, "toolchain": verdict.toolchain}
     found: dict[str, Any] = {"registers": verdict.registers, "spills": verdict.spills, "shared": verdict.shared}
     if verdict.tensor_memory:
         found["tensor_memory"] = verdict.tensor_memory
-    return found | {"counts": {k: n for k, n in verdict.counts if n}, "toolchain": verdict.toolchain}
+    return found | {"counts": {k: n for k, n in verdict.counts if n or k == "async"}, "toolchain": verdict.toolchain}
 
 
 def _verdict(record: Mapping[str, Any]) -> Verdict:

@@ -243,7 +243,7 @@ def test_where_all_spill_the_fastest_is_taken_but_no_broken_kernel() -> None:
 
 def test_tiles_that_were_made_and_fit_are_taken_whatever_spills() -> None:
     """How many registers a kernel takes does not always grow with its tiles."""
-    target, kernel = target_named("sm_90"), {64: gated(64, 64)[64]}
+    target, kernel = target_named("sm_80"), {64: gated(64, 64)[64]}
     spill = replace(GOOD, registers=255, spills=4000)
     told = looking(kernel, {64: {16: spill, 32: GOOD, 64: spill}}, target)
     choice = choose("it", {"it": kernel}, target, lambda name, rows: told)
@@ -260,6 +260,34 @@ def test_shared_memory_rules_out_more_stages_too() -> None:
     smaller = solve(problem_of(kernel, target, ((tiles, large),)))
     assert isinstance(smaller, Solution)
     assert smaller["C"] < 64 or smaller["BV"] < 64 or smaller["stages"] < 2 or smaller["warps"] > 4
+
+
+def test_stages_that_hide_nothing_are_refused_where_they_were_seen() -> None:
+    """The other tiles stay: which loads are sent ahead depends on the kernel's products, whose shapes are others there."""
+    target, kernel = target_named("sm_90"), gated(64, 64)
+    free = choose("it", {"it": kernel}, target, nothing)
+    assert isinstance(free, Choice) and free.own("it", "stages") > 1
+    idle = replace(GOOD, counts=(*GOOD.counts, ("async", 0)))
+    told = ((free.tiles("it"), idle),)
+    found = choose("it", {"it": kernel}, target, lambda name, rows: tuple(x for x in told if x[0]["C"] == rows))
+    assert isinstance(found, Choice) and found.tiles("it") != free.tiles("it") and not found.spilling
+    same = all(found.own("it", x) == free.own("it", x) for x in ("C", "BV", "warps"))
+    assert not same or found.own("it", "stages") < free.own("it", "stages")
+    wanted = {"it": Kernel(kernel, told)}
+    assert found.solution == solve_by_enumeration(kernel_problem("it on sm_90", wanted, target))
+
+
+def test_blocks_of_many_rows_take_no_32_columns_on_hopper() -> None:
+    """Triton 3.7.1 reads outside of shared memory there."""
+    for kernel in (gated(64, 64), {64: gated(64, 64)[64]}):
+        found = solve(problem_of(kernel, target_named("sm_90")))
+        assert isinstance(found, Solution) and (found["C"] < 64 or found["BV"] != 32)
+    tall = {64: gated(64, 64)[64]}
+    constraints = problem_of(tall, target_named("sm_90")).constraints
+    known = [one for one in constraints if "outside of its shared memory" in one.sentence]
+    for width, fine in ((16, True), (32, False), (64, True)):
+        assert all(one.holds({"C": 64, "BV": width, "warps": 4, "stages": 2, "resident": 1}) == fine for one in known) and known
+    assert not any("outside of" in one.sentence for one in problem_of(tall, target_named("sm_80")).constraints)
 
 
 def turned(kernel: ByRows, which: Callable[[Dot], bool]) -> ByRows:

@@ -1,5 +1,6 @@
 """The solver's rows and tiles of real kernels: within what the roles allow, told why, bound by wishes and by verdicts."""
 
+import re
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +9,16 @@ from typing import Any
 import pytest
 
 from seqc.backends.triton_gpu.pacing import pacing
+from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.schedule import schedule
+from seqc.backends.triton_gpu.summary import summarize
 from seqc.backends.triton_gpu.tiles import Chosen, Lowered, choose_tiles
 from seqc.build import load
 from seqc.compiled import Options, compile_program
 from seqc.diagnostics import Unsupported
 from seqc.driver import lower, lowerings
 from seqc.figures import pruned
+from seqc.graph import topological
 from seqc.tiling.verdicts import Verdict, VerdictTable
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -93,6 +97,18 @@ def test_a_turned_result_is_seen() -> None:
     lengths |= {"V": found.tiles["backward"].blocks["V"]}
     tall = max(lengths[dot.m[0]] for dot in dots if dot.turned)
     assert found.tiles["backward"].warps <= 2 or tall < 64
+
+
+def test_a_transposed_inverse_is_seen() -> None:
+    """A triangular inverse has the layout of the product that it is made of, under whichever name it is transposed."""
+    plan = schedule(lower(load(SPECS / "delta_rule.seq"), "chunkwise", 64))
+    printed = print_kernel(plan, plan.kernel("backward"))
+    left = re.findall(r"(\w+) = tl\.dot\((?:tl\.trans\(b_inverse|b_rename_inverse)", printed.text)
+    assert "b_rename_inverse = tl.trans(b_inverse)" in printed.text and len(left) == 2
+    assert {*printed.turned.values()} == {"t", "s"} and len(printed.turned) == len(left)
+    assert all("tri_inv" in {x.op for x in topological(n.args)} for n in printed.turned)
+    dots = [dot for dot in summarize(plan, printed, SIZES, "bf16").dots if dot.turned]
+    assert {dot.m for dot in dots} == {("t",), ("s",)}
 
 
 def test_stale_records_are_dropped_and_others_kept() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.triton_gpu.toolchain import Job, available, judge, refresh
+from seqc.backends.triton_gpu.toolchain_worker import overwritten
 from seqc.targets import TARGETS, occupancy, target_named
+from seqc.tiling.kernel_problem import refusal
 from seqc.tiling.quarantine import QUARANTINE, Use, quarantined
 from seqc.tiling.verdicts import Configuration, Verdict, VerdictTable, digest, family, key
 
@@ -48,6 +50,38 @@ def test_every_target_answers() -> None:
         assert verdict.count("matrix") > 0 and verdict.count("all") > 50
         assert (verdict.tensor_memory > 0) == (job.target == "sm_100")
         assert occupancy(target, verdict.registers, verdict.shared, 4, verdict.tensor_memory).programs > 0
+
+
+@pytest.mark.skipif(available() is not None, reason=str(available()))
+def test_loads_ahead_of_their_turn_are_counted() -> None:
+    """Stages are worth their name where the machine code copies without waiting: in an innermost loop, for a product."""
+    loop = "    for i_t in range(T):"
+    nested = SOURCE.replace(loop, f"{loop}\n        for _ in range(3):\n            b_y += 1.0")
+    jobs = [_job("sm_90"), _job("sm_90", stages=1), replace(_job("sm_90"), source=nested)]
+    ahead, one, outer = judge(jobs)
+    assert ahead.prefetches and one.prefetches is False and outer.prefetches is False
+    assert Verdict(96, 0, 1024, 0, (("all", 10),), "an older table").prefetches is None
+    refused = refusal(outer, {"C": 64, "warps": 4, "stages": 2}, target_named("sm_90"))
+    assert refused is not None and refused.by_stages and "stages hide nothing" in refused.sentence
+    assert refusal(ahead, {"C": 64, "warps": 4, "stages": 2}, target_named("sm_90")) is None
+    assert refusal(one, {"C": 64, "warps": 4, "stages": 1}, target_named("sm_90")) is None
+
+
+def _machine_code(*lines: str) -> str:
+    return "".join(f"        /*{16 * i:04x}*/                   {line} ;        /* 0x0 */\n" for i, line in enumerate(lines))
+
+
+def test_operands_of_asynchronous_products_stay_until_these_end() -> None:
+    """R4 to R7 are the left operand of a wgmma until a wait leaves no group under way that was begun with it or before."""
+    product = "HGMMA.64x32x16.F32.BF16 R24, R4, gdesc[UR4].tnspB, R24, gsb0"
+    wait, kept = "WARPGROUP.DEPBAR.LE gsb0, 0x0", "WARPGROUP.DEPBAR.LE gsb0, 0x1"
+    assert overwritten(_machine_code("MOV R4, R8", product, "FMUL R8, R4, R4", "STS [R4], R7", wait, "MOV R4, R8")) == 0
+    assert overwritten(_machine_code(product, "@!P1 FMUL R6, R9, R9", wait)) == 1
+    assert overwritten(_machine_code(product, "LDS.128 R0, [R40]", "LDS.64 R2, [R40]", wait)) == 0
+    assert overwritten(_machine_code(product, "LDS.128 R1, [R40]", wait)) == 1
+    assert overwritten(_machine_code(product, product.replace("R4,", "R12,"), kept, "MOV R4, R8", "MOV R12, R8", wait)) == 1
+    assert overwritten(_machine_code(product.replace(" R4,", " gdesc[UR8],"), "MOV R4, R8", wait)) == 0
+    assert overwritten(_machine_code(product, "HGMMA.64x16x16.F32.BF16 R0, gdesc[UR8], gdesc[UR4], R0, gsb0", wait)) == 1
 
 
 @pytest.mark.skipif(available() is not None, reason=str(available()))
@@ -124,6 +158,9 @@ def test_quarantine() -> None:
     assert not list(quarantined(replace(chunk, stages=1))) and not list(quarantined(replace(chunk, target="sm_80")))
     assert not list(quarantined(chunk, version=(3, 8, 0))) and list(quarantined(chunk, version=(3, 7, 1)))
     assert list(quarantined(Use("sm_90", warps=8, stages=1, carries_state=True)))
+    wide = Use("sm_90", warps=4, stages=1, carries_state=False, columns=frozenset({16, 32}))
+    assert list(quarantined(wide)) and list(quarantined(wide, version=(3, 7, 1)))
+    assert not list(quarantined(wide, version=(3, 8, 0))) and not list(quarantined(replace(wide, columns=frozenset({64}))))
     turned = Use("sm_90", warps=4, stages=1, carries_state=True, turned_rows=64)
     assert list(quarantined(turned)) and not list(quarantined(turned, version=(3, 7, 1)))
     assert not list(quarantined(replace(turned, warps=2))) and not list(quarantined(replace(turned, turned_rows=32)))
