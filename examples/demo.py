@@ -26,7 +26,7 @@ from examples.training import evaluate, train
 SPEC = Path(__file__).resolve().parent.parent / "specs" / "gla.seq"
 WIDTH, HEADS, BLOCKS = 128, 4, 2
 BATCH, STEPS = 16, 256
-SECONDS, RACES = 105.0, 0.6  # for everything, and the share of them that is over when the races end
+SECONDS, RACES = 90.0, 0.6  # for everything, and the share of them that is over when the races end
 JUDGED, LAST = 32, 6.0  # windows of held-out text; seconds for the continuation and the pictures
 INTERRUPTED = 130
 PROMPT = "def read_lines(path):\n    "

@@ -6,25 +6,38 @@ loaded by the emitted file itself, when it is first called; what only writes or 
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from seqc.build import load
-from seqc.compiled import Compiled, Options, compile_spec
+from seqc.build import build, load
+from seqc.compiled import Compiled, Options, compile_program
+from seqc.diagnostics import Diagnostic, Source, Unsupported, near_miss
+from seqc.faces import OfTheInstance, Picture, Text, arguments, head_of, signature_of
 from seqc.load_emitted import load_emitted
+from seqc.parse import parse_with_errors
 from seqc.reference import run
+from seqc.sources import read
 
 __all__ = ["Recurrence", "compile", "explain", "oracle"]
 
 
+_ABOUT = "A compiled spec. Calling it runs the recurrence over a sequence, as the emitted file's function does."
+
+
 class Recurrence:
-    """A compiled spec. Calling it runs the recurrence over a sequence, as the emitted file's function does."""
+    """A compiled spec. Calling it runs the recurrence over a sequence, as the emitted file's function does.
+
+    `inspect.signature` and `help` of it show the arguments of the emitted function.
+    """
 
     def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
+        self.__name__ = self.__qualname__ = compiled.signature.spec
 
     @property
     def source(self) -> str:
@@ -42,11 +55,13 @@ class Recurrence:
         cu_seqlens: the bounds of a pack's sequences; reverse: from the last step to the first (`docs/calls.md`). Names are
         the spec's or, where those are words of Python, the emitted ones: `gla(**{"lambda": x})` or `gla(lambda_=x)`.
         """
-        return getattr(self.module, self._compiled.signature.spec)(*inputs, **self._emitted(states))
+        name = self._compiled.signature.spec
+        return getattr(self.module, name)(**arguments(name, self.__signature__, inputs, self._emitted(states)))
 
     def step(self, *inputs: Any, **states: Any) -> Any:
         """One step, without a time axis; states as `NAME_0`."""
-        return getattr(self.module, f"{self._compiled.signature.spec}_step")(*inputs, **self._emitted(states))
+        name = f"{self._compiled.signature.spec}_step"
+        return getattr(self.module, name)(**arguments(name, self._step_signature, inputs, self._emitted(states)))
 
     def _emitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by their emitted names."""
@@ -58,17 +73,61 @@ class Recurrence:
         """The torch Module that owns the parameters."""
         return getattr(self.module, self._compiled.signature.class_name)
 
+    @cached_property
+    def _head(self) -> ast.FunctionDef:
+        return head_of(self.source, self._compiled.signature.spec)
+
+    def _documentation(self) -> str:
+        """The spec's words, then those of the emitted function."""
+        words = ast.get_docstring(self._head) or ""
+        return "\n\n".join(part for part in (self._compiled.program.doc.strip(), words) if part)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return signature_of(self._head)
+
+    @cached_property
+    def _step_signature(self) -> inspect.Signature:
+        return signature_of(head_of(self.source, f"{self._compiled.signature.spec}_step"))
+
+    __signature__: Any = OfTheInstance(lambda self: self._signature)
+    __doc__: Any = OfTheInstance(lambda self: self._documentation(), _ABOUT)
+
     def explain(self) -> str:
-        """What was decided, and why; see `seqc.explain`."""
+        """What was decided, and why; see `seqc.explain`. A notebook shows it as it is laid out."""
         from seqc.explanation import explanation
 
-        return explanation(self._compiled)
+        return Text(explanation(self._compiled))
+
+    def graph(self, stage: str = "spec") -> str:
+        """The graph after a stage of the pipeline in the DOT language; "spec" is the step itself. A notebook draws it where
+        Graphviz is installed. Raises Unsupported for a stage that gives no graph."""
+        from seqc.driver import lower
+        from seqc.dump import graphs
+        from seqc.pictures import dot
+
+        program, options = self._compiled.program, self._compiled.options
+        found: dict[str, Mapping[str, Any]] = {}
+
+        def watch(name: str, value: object) -> None:
+            found.update({f"{name}: {title}" if name != "spec" else name: graph for title, graph in graphs(value).items()})
+
+        lower(program, options.form, options.rows, watch=watch)
+        wanted = [title for title in found if title.partition(":")[0] == stage or title == stage]
+        if not wanted:
+            help = near_miss(stage, found) or f"one of {', '.join(found)}"
+            raise Unsupported(Diagnostic("no-such-stage", f"there is no graph `{stage}`", help=help, kind="unsupported"))
+        return Picture(dot(f"{program.name} after {wanted[-1]}", found[wanted[-1]], program.definitions))
 
     def save(self, path: str | Path) -> Path:
         """Write the emitted file, whole or not at all, and never over its spec. Raises a diagnostic where that fails."""
         from seqc.files import write
 
         return write(path, self.source, self._compiled.program.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy elsewhere is the same text compiled with the same options."""
+        return _again, (self._compiled.program.source, self._compiled.options)
 
     def __repr__(self) -> str:
         sig = self._compiled.signature
@@ -85,13 +144,30 @@ def compile(
     form: str | None = None,
     rows: int | None = None,
 ) -> Recurrence:
-    """The recurrence of a `.seq` file, or of a spec given as a string.
+    """The recurrence of a `.seq` file, of a spec that ships with seqc by its name, or of a spec given as a string.
 
     backend: "auto" (every form that the spec can have, chosen by device at the call), "triton", "cpu" or "torch".
     target: the GPU that tiles are chosen for. dims: extents fixed at compile time. form ("step", "scan", "chunkwise")
-    and rows (steps per block) override the compiler's choice. Raises seqc.SpecError and seqc.Unsupported.
+    and rows (steps per block) override the compiler's choice. The same text with the same options is compiled once in a
+    process. Raises seqc.SpecError and seqc.Unsupported.
     """
-    return Recurrence(compile_spec(spec, Options(backend, target, dict(dims or {}), form, rows)))
+    return Recurrence(_compiled(read(spec), backend, target, tuple(sorted((dims or {}).items())), form, rows))
+
+
+def _again(text: str, options: Options) -> Recurrence:
+    """What `Recurrence.__reduce__` asks for."""
+    return Recurrence(_compiled(Source("<spec>", text), options.backend, options.target, tuple(sorted(options.dims.items())),
+                                options.form, options.rows))
+
+
+@lru_cache(maxsize=128)
+def _compiled(
+    source: Source, backend: str, target: str, dims: tuple[tuple[str, int], ...], form: str | None, rows: int | None
+) -> Compiled:
+    """The emitted file of a text; a file that has changed is another text."""
+    parsed = parse_with_errors(source)
+    program = build(parsed.spec, parsed.found, parsed.lost)
+    return compile_program(program, Options(backend, target, dict(dims), form, rows))
 
 
 def oracle(spec: str | Path, *, cu_seqlens: Any = None, reverse: bool = False, **arrays: Any) -> dict[str, Any]:

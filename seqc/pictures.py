@@ -63,6 +63,14 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
+def svg(text: str) -> str | None:
+    """The picture of a graph in the DOT language, where Graphviz is installed; None where it is not."""
+    program = shutil.which("dot")
+    if program is None:
+        return None
+    return subprocess.run([program, "-Tsvg"], input=text, capture_output=True, text=True, check=True).stdout
+
+
 def draw(path: Path) -> Path | None:
     """An SVG beside a DOT file, where Graphviz is installed; None where it is not. CalledProcessError if it fails."""
     program = shutil.which("dot")

@@ -1,0 +1,103 @@
+"""A compiled spec as Python sees it: signature, documentation, arguments by name, graphs, copies, one compile of one text."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import seqc
+
+LEAKY = """\
+spec leaky
+\"\"\"A leaky average.\"\"\"
+dim D
+input x[D], lambda[D] in [0, 1]
+param w[D]
+state h[D] = 0
+h = lambda * h[t-1] + w * x
+output y = h
+"""
+X = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def leaky() -> seqc.Recurrence:
+    return seqc.compile(LEAKY, backend="torch")
+
+
+def test_signature_and_documentation(leaky: seqc.Recurrence) -> None:
+    want = "(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False)"
+    found = inspect.signature(leaky)
+    assert str(found.replace(parameters=[p.replace(annotation=p.empty) for p in found.parameters.values()])).startswith(want)
+    assert str(found).replace("'", "") == str(inspect.signature(leaky.module.leaky)).replace("'", "")
+    assert leaky.__doc__.startswith("A leaky average.\n\nRun leaky over a sequence.") and "x: [B, T, D]" in leaky.__doc__
+    assert leaky.__name__ == "leaky" and seqc.Recurrence.__doc__.startswith("A compiled spec.")
+    assert "(compiled:" in str(inspect.signature(seqc.Recurrence))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda f: f(X, X.sigmoid()), "leaky: no `w` given: leaky(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False)"),
+        (lambda f: f(X), "leaky: no `lambda_` and no `w` given"),
+        (lambda f: f(X, X, X[0, 0], X[:, 0]), "leaky takes 3 arguments by position, and 4 were given"),
+        (lambda f: f(X, X, X[0, 0], x=X), "leaky: `x` is given by position and by name"),
+        (lambda f: f(X, X, X[0, 0], h0=X[:, 0]), "leaky has no argument `h0`; did you mean `h_0`?"),
+        (lambda f: f(X.numpy(), X, X[0, 0]), "leaky: x is a numpy array, and it takes a torch.Tensor: write torch.from_"),
+        (lambda f: f(X, [[1.0]], X[0, 0]), "leaky: lambda_ is a list, and it takes a torch.Tensor: write torch.t"),
+        (lambda f: f(X, X, 0.5), "leaky: w is a number, and it takes a torch.Tensor"),
+        (lambda f: f(X, X, None), "leaky: w is None, and it takes a torch.Tensor"),
+        (lambda f: f(X, X, X[0, 0], reverse="no"), "leaky: reverse is True or False, not a str"),
+        (lambda f: f(X, X, X[0, 0], cu_seqlens=[0, 1.5]), "leaky: cu_seqlens is a list"),
+        (lambda f: f.step(X[:, 0]), "leaky_step: no `lambda_` and no `w` given: leaky_step(x, lambda_, w, *, h_0=None)"),
+    ],
+)
+def test_wrong_arguments_are_named(leaky: seqc.Recurrence, call: Callable[[seqc.Recurrence], object], words: str) -> None:
+    with pytest.raises(TypeError) as told:
+        call(leaky)
+    assert str(told.value).startswith(words)
+
+
+def test_lists_are_bounds_of_packs(leaky: seqc.Recurrence) -> None:
+    told = leaky(X, X.sigmoid(), X[0, 0], cu_seqlens=[0, 4, 9])
+    want = leaky(X, X.sigmoid(), X[0, 0], cu_seqlens=torch.tensor([0, 4, 9]))
+    assert torch.equal(told.y, want.y) and told.h_T.shape == (2, 4)
+    assert torch.equal(leaky(X, w=X[0, 0], **{"lambda": X.sigmoid()}).y, leaky(X, X.sigmoid(), X[0, 0]).y)
+
+
+def test_one_text_is_compiled_once(leaky: seqc.Recurrence, tmp_path: Path) -> None:
+    assert seqc.compile(LEAKY, backend="torch").module is leaky.module
+    path = tmp_path / "leaky.seq"
+    path.write_text(LEAKY)
+    first = seqc.compile(path, backend="torch")
+    path.write_text(LEAKY.replace("w * x", "2 * w * x"))
+    second = seqc.compile(path, backend="torch")
+    assert first.source == leaky.source != second.source
+    assert seqc.compile(LEAKY, backend="torch", dims={"D": 4}).source != leaky.source
+
+
+def test_graph_and_explanation(leaky: seqc.Recurrence) -> None:
+    assert leaky.graph().startswith('digraph "leaky after spec"')
+    assert "leaky after assemble: backward" in leaky.graph("assemble")
+    picture = leaky.graph()._repr_svg_()  # type: ignore[attr-defined]
+    assert (picture is None) == (shutil.which("dot") is None)
+    assert leaky.explain()._repr_html_().startswith("<pre>leaky: ")  # type: ignore[attr-defined]
+    with pytest.raises(seqc.Unsupported, match="there is no graph `asemble`"):
+        leaky.graph("asemble")
+
+
+def test_a_copy_by_pickle(leaky: seqc.Recurrence) -> None:
+    other = pickle.loads(pickle.dumps(leaky))
+    assert other.source == leaky.source
+    assert torch.equal(other(X, X.sigmoid(), X[0, 0]).y, leaky(X, X.sigmoid(), X[0, 0]).y)
+
+
+def test_torch_compiles_the_object(leaky: seqc.Recurrence) -> None:
+    quick = torch.compile(lambda *given: leaky(*given).y, fullgraph=True, backend="eager")
+    assert torch.equal(quick(X, X.sigmoid(), X[0, 0]), leaky(X, X.sigmoid(), X[0, 0]).y)
