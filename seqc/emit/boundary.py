@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from seqc.emit.derivatives import autograd_text, plain_text
 from seqc.emit.packs import bounds_text, sequences_text
+from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
 from seqc.emit.sizes import dims, extent, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
@@ -143,7 +144,7 @@ def operators_text(sig: Signature) -> str:
         plain_text(sig),
         autograd_text(sig, names),
         transforms_text(sig, names),
-        _REGISTER.format(**names),
+        register_text(sig, names),
     ]
     return "\n\n\n".join(part.strip() for part in parts)
 
@@ -326,43 +327,4 @@ def _backward(*arguments):
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
 {watch}    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-'''
-
-_REGISTER = '''
-def _register():
-    """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_{spec}_{digest}", 0
-    while hasattr(getattr(torch.ops, name), "run"):
-        tries += 1
-        name = f"seqc_{spec}_{digest}_{{tries}}"
-    library = torch.library.Library(name, "DEF")
-    arguments = [f"Tensor {{x}}" for x in "{arguments}".split()]
-    results = [f"Tensor {{x}}" for x in "{results}".split()]
-    cotangents = [f"Tensor? d_{{x}}" for x in "{results}".split()]
-    once, given = ", ".join(arguments), ", ".join(results)
-    taken = f"{{once}}, Tensor? cu_seqlens, bool reverse"
-    library.define(f"run({{taken}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
-    library.define(f"forward({{taken}}) -> ({{given}}, Tensor[] saved)")
-    library.define(f"backward({{taken}}, Tensor[] saved, {{', '.join(cotangents)}}) -> Tensor[]")
-    library.define(f"step({{once}}) -> " + (f"({{given}})" if len(results) > 1 else "Tensor[]"))
-    fakes = {{"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}}
-    kernels = {{"run": _run, "forward": _forward, "backward": _backward, "step": _step}}
-    derivatives = {{
-        "run": _differentiable_run,
-        "forward": _differentiable_forward,
-        "backward": _differentiable_backward,
-        "step": _differentiable_step,
-    }}
-    rules = _rules()
-    for operator, kernel in kernels.items():
-        library.impl(operator, kernel, "CPU")
-        library.impl(operator, kernel, "CUDA")
-        library.impl(operator, derivatives[operator], "Autograd")
-        torch.library.register_fake(f"{{name}}::{{operator}}", fakes[operator], lib=library)
-        torch.library.register_vmap(f"{{name}}::{{operator}}", rules[operator], lib=library)
-    getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
-    return getattr(torch.ops, name)
-
-
-_OPS = _register()
 '''

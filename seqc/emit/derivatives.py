@@ -77,7 +77,7 @@ class _Derivative(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
+        *results, saved = _below(_OPS.forward.default, *arguments)
         _Derivative.keep(ctx, arguments, saved)
         return tuple(results)
 
@@ -100,7 +100,7 @@ class _DerivativeAndSaved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
+        *results, saved = _below(_OPS.forward.default, *arguments)
         _Derivative.keep(ctx, arguments, saved)
         ctx.mark_non_differentiable(*saved)
         return *results, *saved
@@ -117,7 +117,7 @@ class _SecondDerivative(torch.autograd.Function):
         ctx.reverse = flat[{given_count}]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:{given_count}], *cotangents)
-        return tuple(_OPS.backward.default(*flat[:{calls}], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:{calls}], saved, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -189,6 +189,15 @@ def _applied(derivative, *arguments):
         return derivative.apply(*arguments)
     with torch._functorch.utils.enable_single_level_autograd_function():
         return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _below(operator, *arguments):
+    """The operator without its derivative; inside a level of torch.func the next one may record it again."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator(*arguments)
+        with torch.enable_grad():
+            return operator(*arguments)
 
 
 def _differentiable_run(*arguments):

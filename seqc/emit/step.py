@@ -68,9 +68,9 @@ class _StepDerivative(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *tensors):
         run = [*(x[:, None] for x in tensors[:{inputs}]), *tensors[{inputs}:], None, False]
-        *results, saved = _OPS.forward.default(*run)
+        *results, saved = _below(_OPS.forward.default, *run)
         _Derivative.keep(ctx, (*tensors, None, False), saved)
-        return *(torch.squeeze_copy(o, 1) for o in results[:{outputs}]), *results[{outputs}:]
+        return *(o[:, 0].clone() for o in results[:{outputs}]), *results[{outputs}:]
 
     @staticmethod
     def backward(ctx, *cotangents):
