@@ -71,7 +71,8 @@ def _celu(x: Value, alpha: Value) -> Value:
 
 
 def _selu(x: Value) -> Value:
-    return scaled(_elu(x, number(SELU_ALPHA)), SELU_SCALE)
+    below = apply("expm1", _where(_above(x, 0.0), number(0.0), x))
+    return _where(_above(x, 0.0), scaled(x, SELU_SCALE), scaled(below, SELU_SCALE * SELU_ALPHA))
 
 
 def _leaky_relu(x: Value, slope: Value | None = None) -> Value:
@@ -110,10 +111,6 @@ def _cosh(x: Value) -> Value:
     return scaled(apply("add", apply("exp", x), apply("exp", apply("neg", x))), 0.5)
 
 
-def _logarithm(base: float) -> Callable[[Value], Value]:
-    return lambda x: apply("div", apply("log", x), number(math.log(base)))
-
-
 ACTIVATIONS: dict[str, Activation] = {
     "clamp": Activation(clamp, 3, 3),
     "hardtanh": Activation(_hardtanh, 1, 3),
@@ -128,8 +125,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "mish": Activation(_mish),
     "rsqrt": Activation(lambda x: apply("div", number(1.0), apply("sqrt", x))),
     "exp2": Activation(lambda x: apply("exp", scaled(x, math.log(2.0)))),
-    "log2": Activation(_logarithm(2.0)),
-    "log10": Activation(_logarithm(10.0)),
+    "log10": Activation(lambda x: scaled(apply("log2", x), math.log10(2.0))),
     "tan": Activation(lambda x: apply("div", apply("sin", x), apply("cos", x))),
     "sinh": Activation(_sinh),
     "cosh": Activation(_cosh),

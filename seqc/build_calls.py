@@ -262,7 +262,7 @@ def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
     return lambda args, dims: reduce(args[0], dims)
 
 
-_UNARY = ("expm1", "log", "log1p", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
+_UNARY = ("expm1", "log", "log1p", "log2", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
           "atan", "erf", "floor", "round", "stopgrad")
 
 FUNCTIONS: dict[str, Function] = {

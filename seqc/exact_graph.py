@@ -62,6 +62,7 @@ _UNARY: dict[str, Callable[[Number], Number]] = {
     "softplus": lambda a: exact.negative(exact.log(exact.sigmoid(exact.negative(a)))),
     "cos": lambda a: exact.cos_sin(a)[0], "sin": lambda a: exact.cos_sin(a)[1],
     "erf": lambda a: exact.symbol("erf", a), "atan": lambda a: exact.symbol("atan", a),
+    "log2": lambda a: exact.symbol("log2", a),
     "floor": lambda a: whole(np.floor(around(a))), "round": lambda a: whole(np.round(around(a))),
     "sign": lambda a: whole(np.sign(around(a))),
     "abs": lambda a: exact.choose(around(a) < 0, exact.negative(a), a),

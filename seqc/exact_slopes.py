@@ -43,6 +43,7 @@ _UNARY: dict[str, Callable[[Number, Number, Number], Number]] = {
     "cos": lambda x, y, d: exact.negative(exact.multiply(d, exact.cos_sin(x)[1])),
     "sin": lambda x, y, d: exact.multiply(d, exact.cos_sin(x)[0]),
     "erf": lambda x, y, d: exact.multiply(d, exact.multiply(constant(ROOT_OF_PI), exact.exp(exact.negative(x_squared(x))))),
+    "log2": lambda x, y, d: exact.divide(d, exact.multiply(x, constant(math.log(2.0)))),
     "atan": lambda x, y, d: exact.divide(d, exact.add(constant(1.0), x_squared(x))),
     "abs": lambda x, y, d: exact.multiply(d, whole(np.sign(around(x)))),
 }

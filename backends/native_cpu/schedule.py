@@ -27,7 +27,7 @@ from seqc.ops import TABLE
 
 DEAR = frozenset(
     ("exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "logsigmoid", "softplus", "logaddexp", "tanh", "erf", "sin", "cos",
-     "atan", "pow", "div")
+     "atan", "log2", "pow", "div")
 )
 REDUCTIONS = frozenset(("sum", "amax"))
 

@@ -244,6 +244,8 @@ ROWS: tuple[Op, ...] = (
            "torch.expm1({0})", "seqc_expm1({0})", "std::expm1({0})", "series near 0"),
     _unary("log", np.log, lambda n, d: d / n.args[0], lambda a: a.map(_log), "torch.log({0})", "tl.log({0})",
            "std::log({0})"),
+    _unary("log2", np.log2, lambda n, d: d / (n.args[0] * math.log(2.0)), lambda a: a.map(lambda x: _log(x) / math.log(2.0)),
+           "torch.log2({0})", "tl.log2({0})", "std::log2({0})", "exact at powers of 2"),
     _unary("log1p", np.log1p, lambda n, d: d / (n.args[0] + 1.0), lambda a: a.map(lambda x: _log(1 + x)),
            "torch.log1p({0})", "seqc_log1p({0})", "std::log1p({0})", "series near 0"),
     _unary("sqrt", np.sqrt, _sqrt_vjp, lambda a: a.map(_sqrt), "torch.sqrt({0})", "tl.sqrt({0})",

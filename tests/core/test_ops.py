@@ -16,7 +16,7 @@ STEP = 1e-6
 
 # Where an operator is smooth, per argument; anything not listed is smooth on [-2, 2].
 DOMAIN = {
-    "log": [(0.3, 3.0)], "log1p": [(-0.6, 3.0)], "sqrt": [(0.3, 3.0)],
+    "log": [(0.3, 3.0)], "log2": [(0.3, 3.0)], "log1p": [(-0.6, 3.0)], "sqrt": [(0.3, 3.0)],
     "div": [(-2.0, 2.0), (0.5, 3.0)], "pow": [(0.3, 3.0), (-2.0, 2.0)], "abs": [(0.2, 2.0)], "sign": [(0.2, 2.0)],
 }
 # Derivatives that are not those of the value, by intent.
