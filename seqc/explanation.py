@@ -56,6 +56,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "direction": program.direction,
         "components": components,
         "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
+        "derivatives": derivatives(compiled),
         "parts": {name: part(name, block, sizes) for name, block in compiled.blocks.items()},
         "cpu": on_cpus(compiled),
         "gpu": on_gpus(compiled, targets),
@@ -64,6 +65,18 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "extents": {d: sizes[d] for d in program.dims},
         "assumed": [d.name for d in program.dims.values() if d.default is None],
     }
+
+
+def derivatives(compiled: Compiled) -> list[str]:
+    """What runs for each derivative."""
+    if compiled.signature.no_step:
+        return ["first: derived; second ones and forward mode: refused, for there are no single steps to take them of"]
+    watched = ", ".join([o.name for o in compiled.signature.outputs] + [f"{s}_T" for s in compiled.signature.unread])
+    return [
+        "first: derived; second ones and forward mode: of single steps in plain torch",
+        f"where a loss leaves out one of {watched} and the gradients are not finite, they are taken from single steps in plain "
+        "torch, which leave out what it leads to (on CPUs)",
+    ]
 
 
 def shape(decl: TensorDecl) -> str:
@@ -172,6 +185,7 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
         lines += ["", "products with parameters, for all steps at once (plain torch: all that needs no state)"]
         lines += wrapped(f"one leaves the recurrence where that saves {RATIO:.0f} operations for each byte moved", 2)
         lines += [line for subject, text in told["parallel"].items() for line in wrapped(f"{subject}: {text}", 2)]
+    lines += ["", "derivatives", *(line for text in told["derivatives"] for line in wrapped(text, 2))]
     for name, one in told["parts"].items():
         rows = "step by step" if one["form"] == "step" else f"{one['form']}, {one['rows']} steps a block"
         lines += ["", f"{TITLES[name]}: {rows}"]
