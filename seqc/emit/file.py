@@ -20,7 +20,8 @@ from seqc.emit.triton_part import triton_text
 def emit(sig: Signature) -> str:
     """The file. Raises Unsupported where two names meet, or a dim's size could not be known."""
     check(sig)
-    kernels = [part.text for part in sig.backends.values()]
+    triton = triton_text(sig.triton.text) if sig.triton else ""
+    kernels = [triton, *(part.text for part in sig.backends.values())]
     expressions = [s.init for s in sig.states] + [p.init or "" for p in sig.params]
     uses_math = not sig.no_step or any("math." in text for text in kernels + expressions)
     head = [f"# {sig.header}"] if sig.header else []
@@ -41,7 +42,7 @@ def emit(sig: Signature) -> str:
     text = join(
         "\n".join([*head, docstring(sig.doc or (sig.spec,)), "", *imports]),
         section("the recurrence in plain torch: every device, every dtype", sig.torch.text),
-        section("the recurrence in Triton: CUDA devices", triton_text(sig.triton.text)) if sig.triton else "",
+        section("the recurrence in Triton: CUDA devices", triton) if triton else "",
         section("the recurrence in native code: CPUs", sig.cpu.text) if sig.cpu else "",
         section("the choice of a form", forms_text(sig)),
         section("the torch operators", operators_text(sig)),

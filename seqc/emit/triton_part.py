@@ -30,8 +30,19 @@ def _load_triton():
         import triton.language as tl
 '''
 
+# Some transposed operands are results of other products, and the quarantine of tiles knows of blocks of many rows only.
+_HOPPER = '''
+        hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+        if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
+            warnings.warn(
+                f"Triton {triton.__version__} may miscompile products with transposed operands here: take 3.7.1 or later",
+                stacklevel=2,
+            )
+'''
+
 
 def triton_text(text: str) -> str:
     """The loader, then the kernels and their launchers."""
     waiting = re.sub(r"^@triton\.jit\b", "@_jit", text.strip(), flags=re.MULTILINE)
-    return f"{_LOADER.strip()}\n\n\n{waiting}"
+    warning = _HOPPER.rstrip() if "tl.dot(tl.trans(" in text else ""
+    return f"{_LOADER.strip()}{warning}\n\n\n{waiting}"

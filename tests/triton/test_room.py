@@ -1,7 +1,9 @@
-"""What an emitted file asks of a device before it launches: room for the kernels of a call, and the right current device."""
+"""What an emitted file asks of a device before it launches: room for the kernels of a call, the right current device, and a
+Triton that does not miscompile what it holds."""
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from seqc.compiled import Options, compile_spec
+from seqc.emit.triton_part import triton_text
 from seqc.load_emitted import load_emitted
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -66,3 +69,22 @@ def test_operators_run_on_the_device_of_their_tensors(lstm: ModuleType, monkeypa
     assert [call(SimpleNamespace(device=torch.device("cuda", i))) for i in (0, 1, 0)] == [0, 1, 0] and current == [0]
     for operator in ("_run", "_forward", "_backward", "_step"):
         assert getattr(lstm, operator).__qualname__ == "_autocast_off.<locals>.call"
+
+
+@pytest.mark.parametrize(("version", "major", "warned"), [("3.6.0", 9, True), ("3.7.1", 9, False), ("3.6.0", 8, False)])
+def test_a_triton_that_miscompiles_on_hopper_is_named(
+    version: str, major: int, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton 3.4 to 3.7.0 and a product whose left operand is transposed; a file without one says nothing."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr("triton.__version__", version)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (major, 0))
+    for product, found in (("tl.dot(tl.trans(b_x), b_y)", warned), ("tl.dot(b_x, b_y)", False)):
+        made: dict[str, Any] = {"torch": torch, "warnings": warnings}
+        exec(triton_text(f"# {product}"), made)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            made["_load_triton"]()
+        assert [f"Triton {version}" in str(one.message) for one in said] == [True] * found
