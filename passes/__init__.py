@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from seqc.block import Block, Reason
 from seqc.component import Component
 from seqc.graph import Node
+from seqc.intervals import Interval
 from seqc.passes.blocks.choose import Candidate, Offers, block_forms, choose_form
 from seqc.passes.classify import classify
 from seqc.passes.derive_backward import derive_backward
 from seqc.passes.eigen import check_claims
 from seqc.passes.simplify import simplify
 from seqc.program import Program
-from seqc.ranges import interval_of
+from seqc.ranges import interval_of, steep_roots
+from seqc.spell import spell
 
 GIVEN = ("program", "form", "rows", "machine")
 
@@ -51,10 +53,13 @@ def assemble(
     offers: Offers,
     chosen: Candidate,
     backward: Mapping[str, Node],
+    ranges: Mapping[Node, Interval],
 ) -> Block:
     """The block: both graphs, and the reasons of every decision on the way."""
     classes = [Reason("class", ", ".join(c.states), f"{c.kind}: {c.why}") for c in components]
-    reasons = (*classes, *claims, *chosen.reasons)
+    steep = "may be 0, where its derivative is unbounded: the derivative counts as 0 there"
+    roots = [Reason("numerics", spell(n), steep) for n in steep_roots(program, ranges)]
+    reasons = (*classes, *claims, *chosen.reasons, *roots)
     single = Block(program, "step", 1, offers.step.forward, {}, names=offers.step.names) if chosen.rows > 1 else None
     return Block(program, chosen.form, chosen.rows, chosen.forward, backward, reasons, chosen.names, single)
 
@@ -67,7 +72,8 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("choose_form", choose_form, needs=("program", "offers", "form"), gives="chosen"),
     Stage("derive_backward", gradient, needs=("program", "chosen"), gives="gradient"),
     Stage("simplify", simplify, needs=("gradient",), gives="backward"),
-    Stage("assemble", assemble, needs=("program", "components", "claims", "offers", "chosen", "backward"), gives="block"),
+    Stage("assemble", assemble, needs=(
+        "program", "components", "claims", "offers", "chosen", "backward", "ranges"), gives="block"),
 )
 
 CHECKS = ("classify", "ranges", "claims")  # the stages that find what is wrong with a spec

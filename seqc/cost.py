@@ -20,7 +20,7 @@ MATRIX_RATE = 16.0  # multiply-adds of a matrix product in the time of one eleme
 TRANSCENDENTAL = 4.0
 CHEAP = frozenset(
     ["add", "sub", "mul", "neg", "min", "max", "abs", "sign", "where", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"]
-) | {"stopgrad", "surrogate", "floor", "round"}
+) | {"stopgrad", "floor", "round"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def weight(n: Node, sizes: Mapping[str, int]) -> float:
         return float(steps * (1 if n.op == "cumsum" else 3))
     if n.op == "tri_inv":
         return float(extent(n.text("row"), sizes)) / MATRIX_RATE * 4
-    if n.op in ("expand", "rename", "take", "shift"):
+    if n.op in ("expand", "rename", "take", "shift", "surrogate"):
         return 0.25
     return 1.0 if n.op in CHEAP else TRANSCENDENTAL
 

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from seqc.algebra import bare, number
-from seqc.graph import ROW, Node, node, topological
+from seqc.graph import ROW, Node, leaves, node, topological
 from seqc.intervals import ANY, INF, Interval
 from seqc.norms import Facts
 from seqc.ops import TABLE
+from seqc.ops.elementwise import positive
 from seqc.program import Program
 from seqc.relations import sharpen
 
@@ -100,6 +101,16 @@ def extents(program: Program, sizes: Mapping[str, int] | None = None) -> dict[st
         if decl.choices:
             found[name] = Interval(float(min(decl.choices)), float(max(decl.choices)))
     found.update({name: Interval(float(n), float(n)) for name, n in (sizes or {}).items()})
+    return found
+
+
+def steep_roots(program: Program, ranges: Mapping[Node, Interval]) -> list[Node]:
+    """The square roots, and powers below one, of values that may reach 0, where their derivatives are unbounded."""
+    found = []
+    for n in topological(program.graph.values()):
+        low = n.op == "pow" and (c := number(n.args[1])) is not None and 0.0 < c < 1.0
+        if (n.op == "sqrt" or low) and not positive(n.args[0]) and leaves([n]) and ranges.get(n.args[0], ANY).lo <= 0.0:
+            found.append(n)
     return found
 
 
