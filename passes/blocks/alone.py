@@ -17,7 +17,8 @@ from seqc.component import Component
 from seqc.graph import BATCH, Node, topological
 from seqc.hook import hook_of
 from seqc.intervals import Interval
-from seqc.passes.blocks.form import Alone, BlockForm, NotBlock
+from seqc.passes.blocks.form import Alone, BlockForm
+from seqc.passes.blocks.lift import NotBlock
 from seqc.passes.simplify import simplify
 from seqc.program import Program
 

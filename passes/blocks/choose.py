@@ -19,8 +19,9 @@ from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.graph import BATCH, Node, topological
 from seqc.intervals import Interval
 from seqc.passes.blocks.alone import FORMS, LINEAR, prices
-from seqc.passes.blocks.form import BlockForm, NotBlock
+from seqc.passes.blocks.form import BlockForm
 from seqc.passes.blocks.joined import joined
+from seqc.passes.blocks.lift import NotBlock
 from seqc.passes.simplify import simplify_named
 from seqc.program import Program
 

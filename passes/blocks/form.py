@@ -15,11 +15,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from seqc.affine import Affine, NotAffine, Product, affine, common_factors, parted, product
+from seqc.affine import Affine, Product, common_factors, parted, product
 from seqc.block import VALID, Reason
 from seqc.component import Component
-from seqc.graph import ROW, Node, const, leaf, node
-from seqc.hook import Hook, counters, hook_of
+from seqc.graph import ROW, Node, const, node
+from seqc.hook import Hook, counters
 from seqc.intervals import Interval
 from seqc.maximum import running_maximum
 from seqc.ops.elementwise import where
@@ -29,6 +29,7 @@ from seqc.passes.blocks.chunkwise import Chunk, masked
 from seqc.passes.blocks.coupled import System
 from seqc.passes.blocks.decay import first
 from seqc.passes.blocks.feedback import Feedback, Lifting, feedback, is_zero
+from seqc.passes.blocks.lift import Lifted, NotBlock, nothing
 from seqc.passes.blocks.selecting import NAN, finite, selected
 from seqc.passes.blocks.solving import NotChunkwise, Source
 from seqc.passes.blocks.transition import transition
@@ -36,15 +37,6 @@ from seqc.passes.blocks.turning import Frame, Turning, turned_scan
 from seqc.program import Program
 from seqc.rotation import Rotation, rotation
 from seqc.spell import spell
-
-
-class NotBlock(Exception):
-    """Why a component has no block form; `state` is the one that stands in the way."""
-
-    def __init__(self, state: str, why: str) -> None:
-        super().__init__(f"{state}: {why}")
-        self.state = state
-        self.why = why
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Alone:
     given: Callable[[Node], str]
 
 
-class BlockForm:
+class BlockForm(Lifted):
     """Lowers one program to a block of `rows` rows; `forms` says "chunkwise" or "scan" per component.
 
     alone: the component that is lowered, where the others are left out.
@@ -67,16 +59,10 @@ class BlockForm:
         self, program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int,
         forms: Mapping[str, str], alone: Alone | None = None,
     ) -> None:
-        self.program = program
+        super().__init__(program, alone.given if alone is not None else nothing)
         self.ranges = ranges
         self.rows = rows
         self.forms = forms
-        self.memo: dict[Node, Node] = {}
-        self.known = alone.given if alone is not None else (lambda n: "")
-        self.atoms = {n: frozenset((n,)) for n in _values(program)}  # see `_below`
-        self.chunks: dict[Node, tuple[Chunk, bool]] = {}  # step node (old or new value) -> its chunk, read before?
-        # the same for coupled states, with the state's number
-        self.systems: dict[Node, tuple[System | Turning | Parts, int, bool]] = {}
         self.reasons: list[Reason] = []
         self.ends: dict[str, Node] = {}
         self.open: list[Chunk] = []
@@ -352,130 +338,3 @@ class BlockForm:
             here = after if second else node("not", after)
             kept = here if kept is None else node("and", kept, here)
         return Source(tuple(lifted), kept)
-
-    # ---- everything else ----
-
-    def lift(self, n: Node) -> Node:
-        """The value of a step node on all rows of the block. Raises NotBlock."""
-        stack = [n]
-        while stack:
-            x = stack[-1]
-            if x in self.memo:
-                stack.pop()
-                continue
-            if name := self.known(x):
-                self.memo[x] = leaf("value", name, (*x.dims, ROW), dtype=x.dtype)
-                stack.pop()
-                continue
-            read = self._readout(x)
-            if read is not None:
-                self.memo[x] = read
-                stack.pop()
-                continue
-            pending = [a for a in x.args if a not in self.memo]
-            if pending:
-                stack += pending
-                continue
-            self.memo[x] = self._rows_of(x)
-            stack.pop()
-        return self.memo[n]
-
-    def _rows_of(self, x: Node) -> Node:
-        if x.op != "leaf":
-            return node(x.op, *(self.memo[a] for a in x.args), **dict(x.attrs))
-        if x.text("kind") == "state":
-            raise NotBlock(x.text("name"), "it is read before its own component could be lowered")
-        if x.text("kind") != "input":
-            return x
-        shape = x.names("shape")
-        return leaf("input", x.text("name"), (shape[0], ROW, *shape[1:]), x.number("offset"))
-
-    def _readout(self, x: Node) -> Node | None:
-        """x, an innermost sum over chunkwise states, as readouts; None for anything else."""
-        every = (*self.chunks, *self.systems)
-        below = self._below(x) if every else frozenset()
-        atoms = [a for a in every if a in below] if below else []
-        if not atoms:
-            return None
-        if x in atoms and self._narrow(x):
-            return self._read(x, const(1.0), ())
-        if x in atoms:
-            name = self._owner(x)
-            raise NotBlock(name, f"{name} is used whole, not through a contraction")
-        form = self._contraction(x, atoms) if x.op == "sum" else None
-        if form is None:
-            return None  # its arguments are looked at one by one
-        parts = []
-        for t in form.terms:
-            q = product(self.lift(f) for f in t.inner)
-            try:
-                read = self._read(t.state, q, t.over)
-            except NotChunkwise as stop:
-                raise NotBlock(self._owner(t.state), str(stop)) from None
-            parts.append(product((*(self.lift(f) for f in t.outer), read)))
-        parts += [product(self.lift(f) for f in p) for p in form.rest if not is_zero(p)]
-        out = parts[0]
-        for p in parts[1:]:
-            out = out + p
-        return out
-
-    def _below(self, x: Node) -> frozenset[Node]:
-        """The nearest values of states at or below a node."""
-        stack = [x]
-        while stack:
-            n = stack.pop()
-            if n in self.atoms:
-                continue
-            if self.known(n):
-                self.atoms[n] = frozenset()
-                continue
-            waiting = [a for a in n.args if a not in self.atoms]
-            if waiting:
-                stack += [n, *waiting]
-                continue
-            below = [self.atoms[a] for a in dict.fromkeys(n.args) if self.atoms[a]]
-            self.atoms[n] = below[0] if len(below) == 1 else frozenset().union(*below)
-        return self.atoms[x]
-
-    def _narrow(self, atom: Node) -> bool:
-        """Whether a state has none of the dims that its component contracts: then its rows are read as they are."""
-        found = self.systems.get(atom)
-        return found is not None and isinstance(found[0], System) and not found[0].contracted & set(atom.dims)
-
-    def _owner(self, atom: Node) -> str:
-        for d in self.program.states.values():
-            hook = hook_of(self.program, d.name)
-            if atom in (d.leaf(), self.program.updates[d.name]) or (hook is not None and atom is hook.free):
-                return d.name
-        raise AssertionError(atom)
-
-    def _read(self, atom: Node, q: Node, over: tuple[str, ...]) -> Node:
-        if atom in self.chunks:
-            chunk, before = self.chunks[atom]
-            return chunk.read(q, over, exclusive=before)
-        system, i, before = self.systems[atom]
-        return system.read(i, q, over, exclusive=before)
-
-    def _contraction(self, x: Node, atoms: list[Node]) -> Affine | None:
-        """The affine form of a sum that contracts states directly: in all of them, or in one (the others are factors)."""
-        owners = {a: id(self.chunks[a][0] if a in self.chunks else self.systems[a][0]) for a in atoms}
-        single = [[a for a in atoms if owners[a] == o] for o in dict.fromkeys(owners.values())]
-        for group in (atoms, *single):
-            try:
-                form = affine(x, group)
-            except NotAffine:
-                continue
-            summed = x.names("over")
-            if all(t.over and not t.across and set(t.over) == {d for d in summed if d in (*t.state.dims, *t.over)}
-                   for t in form.terms):
-                return form
-        return None
-
-
-def _values(program: Program) -> list[Node]:
-    """What is read of the states: old values, and new ones (before a boundary replaces them)."""
-    out = []
-    for name, d in program.states.items():
-        hook = hook_of(program, name)
-        out += [d.leaf(), program.updates[name] if hook is None else hook.free]
-    return out
