@@ -9,7 +9,7 @@ multiplications and divisions are those of the fields. The fields are chosen so 
 
 sigmoid, softplus, tanh and others are made of exp and log. What has no law here (erf, the residue of an exponential in TURN) is
 a number drawn for its argument: the same for the same argument. Comparisons order the residues of P around 0: small whole
-numbers, positions of rows among them, compare as they should, and the order is total. -inf is a mark of its own.
+numbers, positions of rows among them, compare as they should, and the order is total. infinities are marks.
 An identity of polynomials of degree d that does not hold is taken for one at a random point with a chance below d / P.
 """
 
@@ -30,11 +30,11 @@ NICE = 10**6  # denominators up to which a constant is taken for a rational numb
 
 @dataclass(frozen=True)
 class Number:
-    """Arrays of residues in each field, of signs that a logarithm lost, and of marks for -inf, all of one shape."""
+    """Arrays of residues in each field, of signs that a logarithm lost, and of marks for infinities, all of one shape."""
 
     residues: tuple[Any, ...]
     odd: Any  # for logarithms: whether the number was minus a square
-    low: Any  # -inf
+    far: Any  # -1: -inf, 1: inf, 0: a number
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,19 +43,19 @@ class Number:
 
     def each(self, change: Any) -> Number:
         """The same change of every array: of its axes or positions."""
-        return Number(tuple(change(x) for x in self.residues), change(self.odd), change(self.low))
+        return Number(tuple(change(x) for x in self.residues), change(self.odd), change(self.far))
 
 
-def number(residues: Any, odd: Any = None, low: Any = None) -> Number:
+def number(residues: Any, odd: Any = None, far: Any = None) -> Number:
     """A number of arrays that may be broadcast."""
-    given = (*residues, np.False_ if odd is None else odd, np.False_ if low is None else low)
+    given = (*residues, np.False_ if odd is None else odd, np.int8(0) if far is None else far)
     arrays = np.broadcast_arrays(*given)
     return Number(tuple(arrays[:4]), arrays[4], arrays[5])
 
 
 def drawn(rng: Any, shape: tuple[int, ...]) -> Number:
     """Random numbers."""
-    return Number(tuple(rng.integers(0, m, shape) for m in FIELDS), np.zeros(shape, bool), np.zeros(shape, bool))
+    return Number(tuple(rng.integers(0, m, shape) for m in FIELDS), np.zeros(shape, bool), np.zeros(shape, np.int8))
 
 
 # ---- constants ----
@@ -64,10 +64,10 @@ def drawn(rng: Any, shape: tuple[int, ...]) -> Number:
 @cache
 def constant(value: float) -> Number:
     """A constant: a rational number where one is near, the root or the logarithm of one; else drawn for its digits."""
-    if value == -math.inf:
-        return number((0, 0, 0, 0), low=np.True_)
-    if value == math.inf:
-        raise NotImplementedError("the constant inf")
+    if math.isnan(value):  # what no point should come to: equal to nothing but itself
+        return symbol("not a number", number((0, 0, 0, 0)))
+    if math.isinf(value):
+        return number((0, 0, 0, 0), far=np.int8(1 if value > 0 else -1))
     fraction = _nice(value)
     if fraction is not None:
         return number(tuple(fraction.numerator * pow(fraction.denominator, -1, m) % m for m in FIELDS))
@@ -76,7 +76,7 @@ def constant(value: float) -> Number:
         return root if value > 0 else negative(root)
     if abs(value) < 50 and (power := _nice(math.exp(value))) is not None:
         return log(constant(float(power)))
-    return _symbol("constant", number((hash(round(value, 12)) % P,) * 4))
+    return symbol("constant", number((np.int64(hash(round(value, 12)) % P),) * 4))
 
 
 def _nice(value: float) -> Fraction | None:
@@ -91,24 +91,23 @@ def _nice(value: float) -> Fraction | None:
 def add(a: Number, b: Number) -> Number:
     """a + b"""
     sums = ((x + y) % m for x, y, m in zip(a.residues, b.residues, FIELDS, strict=True))
-    return number(tuple(sums), a.odd ^ b.odd, a.low | b.low)
+    return number(tuple(sums), a.odd ^ b.odd, np.sign(a.far + b.far))
 
 
 def negative(a: Number) -> Number:
     """-a"""
-    return Number(tuple(-x % m for x, m in zip(a.residues, FIELDS, strict=True)), a.odd, a.low)
+    return Number(tuple(-x % m for x, m in zip(a.residues, FIELDS, strict=True)), a.odd, -a.far)
 
 
 def subtract(a: Number, b: Number) -> Number:
-    """a - b; two marks of -inf cancel"""
-    made = add(a, negative(b))
-    return Number(made.residues, made.odd, a.low & ~b.low)
+    """a - b; two marks of one infinity cancel"""
+    return add(a, negative(b))
 
 
 def multiply(a: Number, b: Number) -> Number:
     """a b. Of a logarithm whose sign was kept aside, whole multiples keep it."""
     products = tuple(x * y % m for x, y, m in zip(a.residues, b.residues, FIELDS, strict=True))
-    return number(products, _multiple(a, b) | _multiple(b, a), a.low | b.low)
+    return number(products, _multiple(a, b) | _multiple(b, a), np.where(a.far != 0, a.far, b.far))
 
 
 def _multiple(a: Number, b: Number) -> Any:
@@ -118,8 +117,8 @@ def _multiple(a: Number, b: Number) -> Any:
 
 
 def inverse(a: Number) -> Number:
-    """1 / a, and 0 for 0"""
-    return Number(tuple(_power(x, m - 2, m) for x, m in zip(a.residues, FIELDS, strict=True)), a.odd & False, a.low & False)
+    """1 / a, and 0 for 0 and infinities"""
+    return number(tuple(np.where(a.far != 0, 0, _power(x, m - 2, m)) for x, m in zip(a.residues, FIELDS, strict=True)))
 
 
 def divide(a: Number, b: Number) -> Number:
@@ -138,7 +137,7 @@ def _power(x: Any, n: int, m: int) -> Any:
 def total(a: Number, axes: tuple[int, ...]) -> Number:
     """The sum over axes."""
     sums = tuple(x.sum(axes) % m for x, m in zip(a.residues, FIELDS, strict=True))
-    return number(sums, np.bitwise_xor.reduce(a.odd, axes) if axes else a.odd, a.low.any(axes))
+    return number(sums, np.bitwise_xor.reduce(a.odd, axes) if axes else a.odd, np.sign(a.far.sum(axes)))
 
 
 # ---- functions ----
@@ -192,11 +191,6 @@ def _mixed(name: str, x: Any, modulus: int) -> Any:
     return ((z ^ (z >> np.uint64(31))) % np.uint64(modulus)).astype(np.int64)
 
 
-def _symbol(name: str, a: Number) -> Number:
-    """A function without laws."""
-    return number(tuple(_mixed(f"{name} {m}", a.residues[0], m) for m in FIELDS))
-
-
 def exp(a: Number) -> Number:
     """exp(a), 0 for -inf"""
     tables = _tables()
@@ -204,7 +198,7 @@ def exp(a: Number) -> Number:
     first = np.where(a.odd, -first % P, first)
     second = tables["Q"][0][a.residues[2]]
     made = (first, second, _mixed("exp R", first, R), _mixed("exp TURN", first, TURN))
-    return number(tuple(np.where(a.low, 0, x) for x in made))
+    return number(tuple(np.where(a.far < 0, 0, x) for x in made), far=np.maximum(a.far, 0))
 
 
 def log(a: Number) -> Number:
@@ -220,7 +214,7 @@ def log(a: Number) -> Number:
         return np.where(turned, -drawn_for % m, drawn_for)
 
     made = (symbol(P), logs[x] % Q, logs_of_q[a.residues[1]] % R, symbol(TURN))
-    return number(made, ~square[x] & (x != 0), x == 0)
+    return number(made, ~square[x] & (x != 0), np.where(x == 0, np.int8(-1), np.int8(0)))
 
 
 def cos_sin(a: Number) -> tuple[Number, Number]:
@@ -268,27 +262,27 @@ def power(a: Number, b: Number) -> Number:
 
 def symbol(name: str, a: Number) -> Number:
     """A function that has no law here."""
-    return _symbol(name, a)
+    return number(tuple(_mixed(f"{name} {m}", a.residues[0], m) for m in FIELDS))
 
 
 # ---- order ----
 
 
 def around(a: Number) -> Any:
-    """The residues of P as whole numbers around 0; -inf below all."""
+    """The residues of P as whole numbers around 0; infinities beyond all."""
     x = a.residues[0]
-    return np.where(a.low, -(2 * P), np.where(x > P // 2, x - P, x))
+    return np.where(a.far != 0, a.far.astype(np.int64) * (2 * P), np.where(x > P // 2, x - P, x))
 
 
 def choose(c: Any, a: Number, b: Number) -> Number:
     """a where c holds, else b"""
     made = tuple(np.where(c, x, y) for x, y in zip(a.residues, b.residues, strict=True))
-    return number(made, np.where(c, a.odd, b.odd), np.where(c, a.low, b.low))
+    return number(made, np.where(c, a.odd, b.odd), np.where(c, a.far, b.far))
 
 
 def same(a: Number, b: Number) -> Any:
     """Where two numbers are equal, in the field of P."""
-    return (around(a) == around(b)) & (a.low == b.low)
+    return around(a) == around(b)
 
 
 __all__ = [

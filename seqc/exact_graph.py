@@ -196,7 +196,7 @@ def stacked(rows: list[Number], axis: int) -> Number:
     shape = np.broadcast_shapes(*(r.shape for r in rows))
     rows = [r.each(lambda a: np.broadcast_to(a, shape)) for r in rows]
     residues = tuple(np.stack([r.residues[i] for r in rows], axis) for i in range(len(FIELDS)))
-    return Number(residues, np.stack([r.odd for r in rows], axis), np.stack([r.low for r in rows], axis))
+    return Number(residues, np.stack([r.odd for r in rows], axis), np.stack([r.far for r in rows], axis))
 
 
 def _tri_inv(n: Node, m: Number) -> Number:

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 SPECS: dict[str, str] = {
-    "functions": """spec s
+    "smooth": """spec s
 dim D
-input x[D], y[D], u[D] in [0, 1], w
-param p, r[D]
+input x[D], y[D]
 state h[D] = 0
 h = 0.5 * h[t-1] + tanh(x)
-output a1[D] = x - y * x + sqrt(1 + x * x) + (1 + x * x)^1.5 + expm1(-x * x) + log1p(y * y)
-output a2[D] = y / (1 + x * x) + abs(x) * y + exp(-y * y) + sigmoid(x) + logsigmoid(y) + softplus(x) + erf(y) + sin(x) * cos(y)
-output a3[D] = where(x > y, x * x, sin(y)) + stopgrad(x) * y + withgrad(x >= y, 0.3) * y + withgrad(y < x, u) + relu(u)
-output a4[D] = layernorm[D](x, r) + rmsnorm[D](y) + l2norm[D](x) + softmax[D](y) + log(1 - sigmoid(y)) + x - (0 - y) * -p
-output a5 = sum[D](x * h / (1 + w * w)) + sum[D](p + x * y) + sum[D](exp(x)) + max[D](u) + logsumexp[D](y) + norm[D](x)
-output a6[D] = bilinear(-u, x, w) + zoh(-1 - u, w * w) + zoh(-1 - u, x, w * w) + -(x - y) * p + logaddexp(u, u * x)
+output a[D] = h + x - y * x + (1 + x * x)^1.5 + expm1(-x * x) + y / (1 + x * x)
+output b[D] = abs(x) * y + sigmoid(x) + softplus(x)
+""",
+    "smooth too": """spec s
+dim D
+input x[D], y[D]
+state h[D] = 0
+h = 0.5 * h[t-1] + logsigmoid(y)
+output a[D] = h + log1p(y * y) + erf(y) + sin(x) * cos(y) + log(1 - sigmoid(y))
+""",
+    "decrees": """spec s
+dim D
+input x[D], y[D], u[D] in [0, 1]
+param p
+state h[D] = 0
+h = 0.5 * h[t-1] + stopgrad(x) * y
+output a[D] = h + withgrad(x >= y, 0.3) * y + withgrad(y < x, u) + x - (0 - y) * -p + -(x - y) * p
+""",
+    "sums": """spec s
+dim D
+input x[D], y[D], w
+param p, r[D]
+state h[D] = 0
+h = 0.5 * h[t-1] + x
+output a = sum[D](x * h / (1 + w * w)) + sum[D](p + x * y) + sum[D](exp(x)) + max[D](y)
+output b[D] = layernorm[D](x, r) + bilinear(-w * w, x, r)
 """,
     "ties": """spec s
 dim D

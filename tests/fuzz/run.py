@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ import torch
 from seqc.diagnostics import Unsupported
 from seqc.fmt import format_text
 from tests.fuzz.programs import Program, drawn, smaller
+from tests.fuzz.report import report
 from tests.fuzz.trial import Problem, Wish, attempt
 
 SHRINKING = 90.0  # seconds that making one problem smaller may take
@@ -138,9 +140,12 @@ def hunt(tally: Tally, start: int, count: int | None, minutes: float, tell: Call
     """The programs of numbers from `start` on, until there were enough or the time is over."""
     until = time.monotonic() + 60 * minutes
     number = start
-    while (count is None or number < start + count) and time.monotonic() < until:
-        one(tally, number, tell)
-        number += 1
+    try:
+        while (count is None or number < start + count) and time.monotonic() < until:
+            one(tally, number, tell)
+            number += 1
+    except KeyboardInterrupt:
+        tell("interrupted")
     tally.numbers.append((start, number))
 
 
@@ -160,9 +165,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--programs", type=int)
     parser.add_argument("--save", type=Path, help="write the tally as JSON")
+    parser.add_argument("--report", type=Path, help="run nothing: write a page about tallies that were saved")
+    parser.add_argument("tallies", nargs="*", type=Path, help="those tallies")
     parser.add_argument("--optimised", action="store_true", help="build native code as users do")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    if args.report:
+        args.report.write_text(report([json.loads(path.read_text()) for path in args.tallies]))
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: what was counted is told
     with tempfile.TemporaryDirectory(prefix="seqc-fuzz-") as folder:
         if args.backend == "cpu" and not args.optimised:
             quick_builds(Path(folder))

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from seqc.build import load
+from tests.fuzz.invariants import LAWS
 from tests.fuzz.programs import Program, chosen, drawn, programs, smaller
-from tests.fuzz.run import Tally, hunt
-from tests.fuzz.trial import Wish, attempt
+from tests.fuzz.report import report
+from tests.fuzz.run import Tally, hunt, quick_builds
+from tests.fuzz.trial import Call, Subject, Wish, attempt
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.seq"))
-BACKENDS = ("torch",)
+COUNTS = {"torch": (1, 12), "cpu": (200_000, 2), "triton": (100_000, 3)}  # the first number, and how many
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Native code is built without optimisation, in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CXX", "XDG_CACHE_HOME"):
+            patch.setenv(name, "")  # remembered, and restored
+        quick_builds(tmp_path_factory.mktemp("native"))
+        yield
+
+
+@settings(max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_specs_are_valid(program: Program) -> None:
     load(program.text)
 
 
-def test_random_programs_agree_with_the_judge() -> None:
-    tally = Tally("torch")
-    hunt(tally, 1, 10, 60.0, lambda words: None)
-    assert tally.programs == 10 and not tally.problems, tally.examples
+@pytest.mark.parametrize("backend", COUNTS)
+def test_random_programs_agree_with_the_judge(backend: str) -> None:
+    tally = Tally(backend)
+    first, count = COUNTS[backend]
+    hunt(tally, first, count, 60.0, lambda words: None)
+    assert tally.programs == count and not tally.problems, tally.examples
+    assert f"| {count} | {first} to {first + count - 1} | 0 |" in report([tally.saved()])
 
 
 def test_a_wrong_program_is_made_smaller() -> None:
@@ -36,12 +53,34 @@ def test_a_wrong_program_is_made_smaller() -> None:
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", COUNTS)
 def test_what_was_wrong_is_right(path: Path, backend: str) -> None:
     text = path.read_text()
-    for number in range(3):
-        problems, _ = attempt(text, Wish(backend), sizes_of(text), number)
+    for number in range(3 if backend == "torch" else 1):
+        problems, _ = attempt(text, Wish(backend, rows=None if backend == "cpu" else 16), sizes_of(text), number)
         assert not [p for p in problems if p.kind != "refused"], problems
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_laws_hold(law: object) -> None:
+    subject = Subject(FOUND[-1].read_text(), Wish("torch"))
+    sizes = {**sizes_of(subject.text), "B": 3, "T": 7}
+    for bounds in (None, (0, 3, 3, 7)):
+        assert list(law(subject, Call(sizes, bounds=bounds, seed=1))) == []  # type: ignore[operator]
+
+
+def test_a_law_that_does_not_hold_is_told() -> None:
+    subject = Subject(FOUND[-1].read_text(), Wish("torch"))
+    answer = subject.answer
+
+    def mixed(*given: object) -> object:
+        results, slopes = answer(*given)  # type: ignore[arg-type]
+        return {n: x + x.sum() for n, x in results.items()}, {n: x + np.float64(x.numel()) for n, x in slopes.items()}
+
+    subject.answer = mixed  # type: ignore[method-assign, assignment]
+    sizes = {**sizes_of(subject.text), "B": 3, "T": 7}
+    told = [sum(1 for _ in law(subject, Call(sizes, bounds=(0, 3, 3, 7), seed=1))) for law in LAWS]
+    assert told[0] and told[1] and told[3], told
 
 
 def sizes_of(text: str) -> dict[str, int]:

@@ -27,6 +27,7 @@ from seqc.program import Program
 from seqc.sampling import sample
 from tests.fuzz.judge import How, judge
 
+Arrays = dict[str, torch.Tensor]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 ROUNDINGS = 256  # of one element on one step's way to a result
 NUDGE = 1e-9  # relative change of the arguments by which the judge's own sensitivity is measured
@@ -247,7 +248,11 @@ def calls(subject: Subject, sizes: Mapping[str, int], rng: np.random.Generator, 
     second = Call({**sizes, "B": steps if steps < 6 else 1, "T": steps}, other, seed=seed + 2)
     short = Call({**sizes, "B": batch, "T": min(steps, 9)}, "float32" if few else "float64", seed=seed + 3)
     plans = [(against_judge, first), (against_judge, pack), (against_judge, second), (parts_and_steps, short)]
+    from tests.fuzz.invariants import LAWS
+
     yield from (plans[i] for i in sorted(rng.choice(4, 1 if few else 2, replace=False, p=(0.4, 0.25, 0.2, 0.15))))
+    if rng.random() < 0.5:
+        yield LAWS[rng.integers(len(LAWS))], pack if rng.random() < 0.3 else second
 
 
 def attempt(text: str, wish: Wish, sizes: Mapping[str, int], seed: int) -> tuple[list[Problem], Subject | None]:
@@ -276,4 +281,4 @@ def attempt(text: str, wish: Wish, sizes: Mapping[str, int], seed: int) -> tuple
     return found, subject
 
 
-__all__ = ["Call", "Problem", "Subject", "Wish", "against_judge", "attempt", "calls", "error", "parts_and_steps"]
+__all__ = ["Arrays", "Call", "Problem", "Subject", "Wish", "against_judge", "attempt", "calls", "error", "parts_and_steps"]

@@ -1,0 +1,66 @@
+"""The page about what random programs showed: `docs/reliability.md`. In: tallies as JSON. Out: its text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BACKENDS = {
+    "torch": "plain torch",
+    "syntax": "native code, parsed and typed by the compiler",
+    "cpu": "native code, built and run",
+    "triton": "Triton, run in its interpreter",
+}
+HEAD = """# What random programs show
+
+This page is written by the fuzzer: `python -m tests.fuzz --report docs/reliability.md TALLY.json ..`, from the tallies of runs
+(`python -m tests.fuzz --backend NAME --seed N --minutes M --save TALLY.json`).
+
+A program is a number: the spec that `tests/fuzz/programs.py` draws for it. It has one to three families of recurrences
+(elementwise, matrices with decays, low rank, coupled, complex, maxima, cells, lags, folds, boundaries, ..) with random
+expressions in every place, params without dims or one for each sequence, masks, resets, look-ahead, arguments that nothing
+reads, statements in any order. The judge (`tests/fuzz/judge.py`) computes what the spec means, step by step, from the
+language's page alone. Compared are all results and the gradients of all arguments, in two of these calls, drawn for each
+program: a batch of any size and length around blocks, forwards or backwards, with ordinary or extreme arguments; a pack;
+another dtype; a run in parts and step by step; and for half of them one law that needs no judge (`tests/fuzz/invariants.py`).
+Half of the programs on torch and Triton are compiled with another form or number of rows than the compiler would choose.
+"""
+
+
+def report(tallies: Sequence[Mapping[str, Any]]) -> str:
+    """The page."""
+    parts = [HEAD, "| backend | programs | numbers | with a problem |", "|---|---|---|---|"]
+    for backend, words in BACKENDS.items():
+        own = [t for t in tallies if t["backend"] == backend]
+        numbers = ", ".join(f"{a} to {b - 1}" for t in own for a, b in t["numbers"] if b > a)
+        wrong = sum(n for t in own for n in t["problems"].values())
+        parts.append(f"| {words} | {sum(t['programs'] for t in own)} | {numbers or '-'} | {wrong} |")
+    parts += ["", "## Forms", ""]
+    for backend in BACKENDS:
+        forms = _added(tallies, backend, "forms")
+        if forms:
+            parts.append(f"- {BACKENDS[backend]}: " + ", ".join(f"{form} {n}" for form, n in forms.most_common()))
+    every = sorted({f for t in tallies for f in t["features"]})
+    own = [b for b in BACKENDS if _added(tallies, b, "features")]
+    parts += ["", "## Features", "", f"| feature | {' | '.join(own)} |", "|---" * (len(own) + 1) + "|"]
+    counts = {b: _added(tallies, b, "features") for b in own}
+    parts += [f"| {f} | {' | '.join(str(counts[b][f]) for b in own)} |" for f in every]
+    parts += ["", "## Refused", "", "What a backend does not take, with its reason (the form was left open):", ""]
+    refusals = [(b, words, n) for b in BACKENDS for words, n in _added(tallies, b, "refusals").most_common()]
+    parts += [f"- {BACKENDS[b]}, {n}: {words}" for b, words, n in refusals] or ["- nothing"]
+    parts += ["", "## Disagreements left", ""]
+    problems = [(b, words, n) for b in BACKENDS for words, n in _added(tallies, b, "problems").most_common()]
+    parts += [f"- {n}: {words.splitlines()[0]}" for _, words, n in problems] or ["- none"]
+    return "\n".join(parts) + "\n"
+
+
+def _added(tallies: Sequence[Mapping[str, Any]], backend: str, key: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for t in tallies:
+        if t["backend"] == backend:
+            found.update(t[key])
+    return found
+
+
+__all__ = ["report"]
