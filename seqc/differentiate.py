@@ -164,6 +164,6 @@ def _factors_selected(n: Node, arg: Node, d: Node, part: Node, chosen: Chosen) -
         return selected(part, chosen)
     other = n.args[1] if n.args[0] is arg else n.args[0]
     if set(other.dims) <= set(d.dims) or set(d.dims) <= set(other.dims):
-        return selected(part, chosen) if {x for c in chosen for x in c.dims} <= set(part.dims) else part
+        return selected(part, chosen)
     mine = tuple(c for c in chosen if set(c.dims) <= set(other.dims))
     return selected(d, chosen) * selected(other, mine)
