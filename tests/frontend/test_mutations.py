@@ -1,4 +1,5 @@
-"""Specs with words lost, swapped and added at random: each is taken or answered with diagnostics, never with a failure.
+"""Specs with words lost, swapped and added at random: each is taken or answered with diagnostics, never with a failure; what is
+taken says the same when it is formatted.
 
 The mutations are the same on every run. What diagnostics say is tested on the pages of tests/errors; here only that they come.
 """
@@ -14,6 +15,7 @@ import pytest
 from seqc.build import load
 from seqc.diagnostics import Refusal
 from seqc.driver import check
+from seqc.fmt import format_text
 
 SPECS = Path(__file__).parents[2] / "specs"
 DOC = re.compile(r'"""(?:.|\n)*?"""')
@@ -21,6 +23,7 @@ WORD = re.compile(r"[^\W\d]\w*|\d+\.?\d*(?:[eE][+-]?\d+)?|->|<=|>=|==|!=|\.\.|\n
 WORDS = tuple(
     f"""0 1 - inf K H t [t-1] [K] sum[K] @ exp( ( ) [ ] softmax[V] 1i 0.5 * / ^ 1e400 2^1000 layernorm[K]( max( where( q S ->
     fold[J]( {'"' * 3} # in unit[K] state input = , é norm[K,V] index[H] eye[K] pi B s -1 1e-320 .. t+1 stopgrad( withgrad(
+    and or not [K=0] [K->K'] gradclip( clamp( floor( std[K]( every output T S_t init \ufeff × ² param' \\
     """.split()
 )
 SEEDS = range(12)
@@ -61,6 +64,10 @@ def test_taken_or_refused(seed: int) -> None:
     for _ in range(EACH):
         text = mutated(rng.choice(texts), rng)
         try:
-            check(load(text))
+            program = load(text)
+            check(program)
+            again = load(format_text(text))
+            assert again.graph == program.graph, text
+            assert [d.code for d in again.warnings] == [d.code for d in program.warnings], text
         except Refusal as refusal:
             assert re.match(r"(error|unsupported)\[[\w-]+\]: ", str(refusal)), text
