@@ -70,8 +70,8 @@ def failed(path: str | Path, error: Exception) -> Refusal:
     """A failure of the system while a file is written, as a diagnostic."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     parent = Path(path).parent
-    help = f"there is no folder `{parent}`: make it first" if isinstance(error, FileNotFoundError) else ""
-    return refused(path, words, help)
+    missing = isinstance(error, FileNotFoundError) and not parent.exists()
+    return refused(path, words, f"there is no folder `{parent}`: make it first" if missing else "")
 
 
 def refused(path: str | Path, reason: str, help: str = "") -> Refusal:

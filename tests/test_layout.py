@@ -17,7 +17,7 @@ MAPPED = ("backends", "grammar", "passes", "specs")
 
 # Modules of the front: they may import everything. Every other module under seqc/ is core.
 _FRONT = "__main__ api check_emitted emitted_case cli commands compiled compose describe driver dump explanation figures proof"
-FRONT = frozenset({"seqc", *(f"seqc.{name}" for name in (*_FRONT.split(), "performance", "pictures", "races"))})
+FRONT = frozenset({"seqc", *(f"seqc.{name}" for name in (*_FRONT.split(), "faces", "performance", "pictures", "races"))})
 
 # layer -> the layers that its modules may import.
 ALLOWED = {
@@ -34,7 +34,7 @@ OWNERS = {
     "lark": ("seqc.parse",),
     "z3": ("seqc.tiling",),
     "triton": ("seqc.backends.triton_gpu.toolchain_worker",),
-    "torch": ("seqc.check_emitted", "seqc.emitted_case", "seqc.races", "seqc.commands.bench", "seqc.commands.doctor"),
+    "torch": ("seqc.check_emitted", "seqc.emitted_case", "seqc.faces", "seqc.races", "seqc.commands.bench", "seqc.commands.doctor"),
 }
 
 

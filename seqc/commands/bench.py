@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from seqc.commands.options import SPEC, add_json, dim, spec_path
+from seqc.commands.options import SPEC, add_json, count, dim, spec_path
 
 if TYPE_CHECKING:
     from seqc.races import Row
@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", action="append", default=[], type=dim, metavar="NAME=N",
                         help="the size of a dim, of the batch (B=2) or of time (T=1024); may be repeated")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
-    parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="alternating rounds (default: 5)")
-    parser.add_argument("--threads", type=_count, metavar="N", help="threads for everyone (default: torch's)")
+    parser.add_argument("--rounds", type=count, default=5, metavar="N", help="alternating rounds (default: 5)")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads for everyone (default: torch's)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
     add_json(parser)
 
@@ -34,8 +34,12 @@ def run(args: argparse.Namespace) -> int:
 
     from seqc.commands.verify import known_device
     from seqc.compiled import compile_spec
+    from seqc.diagnostics import Diagnostic, Unsupported
     from seqc.races import rows, sizes_of, table
 
+    if empty := [f"{name}={size}" for name, size in args.size if not size]:
+        message = f"nothing is left to be timed with {', '.join(empty)}"
+        raise Unsupported(Diagnostic("no-work", message, help="sizes above 0", kind="unsupported"))
     device = known_device(args.device, interpreter=False)
     threads = set_threads(args.threads)
     told, good = [], True
@@ -75,8 +79,3 @@ def load() -> float:
     """How many processes wanted a core, on average over the last minute: beyond the number of cores times are too long."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else float("nan")
 
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 10_000:
-        raise argparse.ArgumentTypeError(f"`{text}` should be a number above 0")
-    return int(text)

@@ -45,12 +45,13 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(warnings)
     if not args.json:
         tell(warnings)
-    if args.prebuild and args.output == STDOUT:
-        raise _refused("a library built ahead lies beside its file, and stdout is none", "give the file a name with -o")
+    path = Path(args.output or f"{compiled.signature.spec}_kernel.py")
+    if args.prebuild and (args.output == STDOUT or (path.exists() and not path.is_file())):
+        place = "stdout" if args.output == STDOUT else f"`{path}`"
+        raise _refused(f"a library built ahead lies beside its file, and {place} is none", "give the file a name with -o")
     if args.output == STDOUT:
         put(compiled.text)
         return 0
-    path = Path(args.output or f"{compiled.signature.spec}_kernel.py")
     built = [prebuilt(compiled, sizes, path).as_posix() for sizes in args.prebuild]
     write(path, compiled.text, args.spec)
     parts = {name: {"form": block.form, "rows": block.rows} for name, block in compiled.blocks.items()}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from seqc.compiled import Options
 
 
+LARGEST = 1 << 31  # kernels count with 32 bits
 SPEC = "a .seq file, the name of a shipped spec (`seqc list`), or - for standard input"
 
 
@@ -60,7 +61,16 @@ def dim(text: str) -> tuple[str, int]:
     name, equals, size = text.partition("=")
     if not (equals and name.isidentifier() and size.isdecimal()):
         raise argparse.ArgumentTypeError(f"`{text}` should look like K=64")
+    if len(size) > 10 or int(size) >= LARGEST:
+        raise argparse.ArgumentTypeError(f"`{text}`: a size is below 2^31")
     return name, int(size)
+
+
+def count(text: str) -> int:
+    """A number above 0."""
+    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) < LARGEST:
+        raise argparse.ArgumentTypeError(f"`{text}` should be a number above 0 and below 2^31")
+    return int(text)
 
 
 def dump_into(folder: Path, spec: Path) -> Callable[[str, object], None]:

@@ -7,7 +7,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from seqc.commands.options import SPEC, add_json, dim, spec_path
+from seqc.commands.options import SPEC, add_json, count, dim, spec_path
 
 if TYPE_CHECKING:
     from seqc.performance import Costs, KernelCost, Shape
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="the size of a dim, whatever the shape says; one that a spec lacks is passed over")
     names = (("batch", "sequences"), ("steps", "steps of a sequence"), ("heads", "heads"), ("width", "size of a head"))
     for name, help in names:
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{help} (default: five usual shapes)")
+        parser.add_argument(f"--{name}", type=count, metavar="N", help=f"{help} (default: five usual shapes)")
     add_json(parser)
 
 

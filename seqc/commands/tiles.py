@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqc.commands.options import SPEC, add_json, dim, say, spec_path
+from seqc.commands.options import SPEC, add_json, count, dim, say, spec_path
 
 if TYPE_CHECKING:
     from seqc.backends.triton_gpu.tiles import Lowered
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refresh", action="store_true", help="ask the toolchain for what the table lacks")
     parser.add_argument("--prune", action="store_true",
                         help="drop records of the kernels and targets told of that their present text cannot find")
-    parser.add_argument("--rounds", type=int, metavar="N", help="with --refresh: ask and choose again at most so often")
+    parser.add_argument("--rounds", type=count, metavar="N", help="with --refresh: ask and choose again at most so often")
     add_json(parser)
 
 

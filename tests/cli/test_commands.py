@@ -121,7 +121,11 @@ def test_what_is_not_served_is_refused(seqc: Seqc, words: tuple[object, ...], ex
     assert (code, out) == (1, "") and expected in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("words", [(), ("compile",), ("compile", GLA, "--dim", "K"), ("fmt",), ("melt", GLA)])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("compile",), ("compile", GLA, "--dim", "K"), ("compile", GLA, "--dim", f"K={2**31}"), ("fmt",), ("melt", GLA),
+     ("report", GLA, "--batch", "-1"), ("bench", GLA, "--rounds", "0"), ("completion", "tcsh")],
+)
 def test_a_wrong_command_line_is_code_2(seqc: Seqc, words: tuple[object, ...]) -> None:
     assert seqc(*words)[0] == 2
 

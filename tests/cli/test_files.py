@@ -47,6 +47,8 @@ def left(folder: Path) -> list[str]:
         "compile DIR",
         "compile /dev/zero",
         "compile DIR/loop",
+        "compile SPEC --backend cpu -o /dev/null --prebuild D=4",
+        "bench SPEC --size T=0",
         "check DIR /dev/full",
         "explain DIR/none.seq",
         "graph SPEC -o /dev/null",
