@@ -20,7 +20,7 @@ import torch
 import seqc
 from examples import checks, corpus, plots, speed
 from examples.char_model import CharModel
-from examples.pace import Pace, load
+from examples.pace import Pace, busy, load
 from examples.training import evaluate, train
 
 SPEC = Path(__file__).resolve().parent.parent / "specs" / "gla.seq"
@@ -52,6 +52,8 @@ def tell(args: argparse.Namespace, pace: Pace) -> int:
     """All parts; a part that Ctrl-C has ended early is told as far as it went."""
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
+    if busy():
+        torch.set_num_threads(1)  # threads that wait for each other wait for other processes too
     module = compile_gla(args.out)
     check(module)
     times = race(module, args.lengths, args.out, pace)
@@ -115,7 +117,7 @@ def race_lengths(module: ModuleType, lengths: list[int], pace: Pace, times: plot
             print(f"T = {T:5d}   left out: about {each * T:.0f} s, and {max(pace.left(RACES), 0):.0f} s are left for this part")
             break
         start = perf_counter()
-        times[T] = speed.compare(lambda *x: module.gla(*x).o, T)
+        times[T] = speed.compare(lambda *x: module.gla(*x).o, T, pace.left(RACES) / 2)
         each = (perf_counter() - start) / T
         words = [
             f"{name}: eager {1e3 * eager:7.1f} ms, seqc {1e3 * ours:6.2f} ms ({eager / ours:4.1f}x)"

@@ -37,6 +37,11 @@ class Pace:
             self.interrupted = True
 
 
+def busy() -> bool:
+    """Whether other processes want all cores already."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 def load() -> str:
     """The load of the machine in words, to be printed beside times."""
     if not hasattr(os, "getloadavg"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
@@ -47,16 +48,20 @@ def seconds(run: Run, given: list[Tensor], backward: bool) -> float:
     return perf_counter() - start
 
 
-def compare(compiled: Run, steps: int) -> dict[str, tuple[float, float]]:
-    """"forward" and "forward+backward" -> (eager seconds, compiled seconds): medians of alternating runs.
+def compare(compiled: Run, steps: int, limit: float = math.inf) -> dict[str, tuple[float, float]]:
+    """"forward" and "forward+backward" -> (eager seconds, compiled seconds): medians of alternating runs, of fewer where
+    they would take longer than `limit` seconds.
 
     Raises if the two disagree.
     """
+    start = perf_counter()
     given = arguments(steps)
     torch.testing.assert_close(compiled(*given), eager_loop(*given), rtol=1e-3, atol=1e-3)
     out = {}
-    for name, backward in (("forward", False), ("forward+backward", True)):
-        pairs = [[seconds(run, given, backward) for run in (eager_loop, compiled)] for _ in range(ROUNDS)]
+    for name, backward, share in (("forward", False, 0.4), ("forward+backward", True, 1.0)):
+        pairs: list[list[float]] = []
+        while len(pairs) < ROUNDS and (not pairs or perf_counter() - start < share * limit):
+            pairs.append([seconds(run, given, backward) for run in (eager_loop, compiled)])
         eager, ours = (median(times) for times in zip(*pairs, strict=True))
         out[name] = eager, ours
     return out

@@ -34,7 +34,9 @@ OWNERS = {
     "lark": ("seqc.parse",),
     "z3": ("seqc.tiling",),
     "triton": ("seqc.backends.triton_gpu.toolchain_worker",),
-    "torch": ("seqc.check_emitted", "seqc.emitted_case", "seqc.faces", "seqc.races", "seqc.commands.bench", "seqc.commands.doctor"),
+    "torch": (
+        "seqc.check_emitted", "seqc.emitted_case", "seqc.faces", "seqc.races", "seqc.commands.bench", "seqc.commands.doctor",
+    ),
 }
 
 
