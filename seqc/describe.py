@@ -52,8 +52,19 @@ def signature(
         notes=notes(program),
         backwards=program.direction == "backward",
         no_step=program.no_step,
+        no_plain=no_plain(program),
         unread=unread(program),
     )
+
+
+def no_plain(program: Program) -> str:
+    """Why second derivatives and forward mode are refused, told to the caller; "" where they are served."""
+    name = safe_name(program.name)
+    if program.no_step:
+        return f"{name}: second derivatives and forward mode are taken of single steps, which {name} has not"
+    if any(n.op == "gradclip" for n in topological(program.graph.values())):
+        return f"{name}: there are no second derivatives and none in forward mode, for `gradclip` cuts gradients"
+    return ""
 
 
 def unread(program: Program) -> tuple[str, ...]:

@@ -69,8 +69,8 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
 
 def derivatives(compiled: Compiled) -> list[str]:
     """What runs for each derivative."""
-    if compiled.signature.no_step:
-        return ["first: derived; second ones and forward mode: refused, for there are no single steps to take them of"]
+    if compiled.signature.no_plain:
+        return ["first: derived", f"refused: {compiled.signature.no_plain}"]
     watched = ", ".join([o.name for o in compiled.signature.outputs] + [f"{s}_T" for s in compiled.signature.unread])
     return [
         "first: derived; second ones and forward mode: of single steps in plain torch",

@@ -139,7 +139,7 @@ def operators_text(sig: Signature) -> str:
         _ON_DEVICE if sig.triton else _NO_DEVICE,
         "\n".join(fake_run),
         _OPERATORS.format(**names),
-        (_BACKWARD if sig.no_step else _WATCHED + _BACKWARD).format(**names, watch="" if sig.no_step else _WATCH),
+        (_BACKWARD if sig.no_plain else _WATCHED + _BACKWARD).format(**names, watch="" if sig.no_plain else _WATCH),
         step_operator(sig, form_alone(sig)),
         plain_text(sig),
         autograd_text(sig, names),

@@ -11,8 +11,8 @@ from seqc.emit.signature import Signature
 
 def plain_text(sig: Signature) -> str:
     """The recurrence as a loop of plain steps: what second derivatives and forward mode are taken of."""
-    if sig.no_step:
-        return _NO_PLAIN.format(spec=sig.spec).strip()
+    if sig.no_plain:
+        return _NO_PLAIN.format(why=sig.no_plain).strip()
     names = {
         "spec": sig.spec, "inputs": len(sig.inputs), "given": len(sig.arguments) - len(sig.states), "outputs": len(sig.outputs),
         "count": len(sig.arguments), "forwards": "reverse" if sig.backwards else "not reverse",
@@ -32,9 +32,7 @@ def autograd_text(sig: Signature, names: Mapping[str, object]) -> str:
 
 _NO_PLAIN = '''
 def _plain(*_):
-    raise NotImplementedError(
-        "{spec}: this derivative (a second one, or one in forward mode) is taken of single steps, which {spec} has not"
-    )
+    raise NotImplementedError("{why}")
 '''
 
 _PLAIN = '''

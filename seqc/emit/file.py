@@ -23,7 +23,7 @@ def emit(sig: Signature) -> str:
     triton = triton_text(sig.triton.text) if sig.triton else ""
     kernels = [triton, *(part.text for part in sig.backends.values())]
     expressions = [s.init for s in sig.states] + [p.init or "" for p in sig.params]
-    uses_math = not sig.no_step or any("math." in text for text in kernels + expressions)
+    uses_math = not sig.no_plain or any("math." in text for text in kernels + expressions)
     head = [f"# {sig.header}"] if sig.header else []
     imports = [
         "from __future__ import annotations",

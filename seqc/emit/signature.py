@@ -132,8 +132,8 @@ class Signature:
     which serves every device and dtype; triton: the CUDA form, or None; cpu: the native form, or None. A longer lag is
     one more state: list it, so that a run can be continued from what a call returned. renamed: emitted name -> the
     spec's, of the arguments and results whose name could not stand; notes: name -> words for its line in docstrings.
-    backwards: the recurrence begins at the last step. no_step: why there is no single step, or "". unread: states that no
-    output depends on, however many steps later.
+    backwards: the recurrence begins at the last step. no_step: why there is no single step, or "". no_plain: why second
+    derivatives and forward mode are refused, or "". unread: states that no output depends on, however many steps later.
     """
 
     spec: str
@@ -152,6 +152,7 @@ class Signature:
     notes: Mapping[str, str] = field(default_factory=dict)
     backwards: bool = False
     no_step: str = ""
+    no_plain: str = ""
     unread: tuple[str, ...] = ()
 
     @property
