@@ -58,6 +58,15 @@ state S[H, K, V] = 0
 S = exp(a) * S[t-1] + (k + c) * v
 output o = sum[K](q * S) * w * u
 """
+LAGGED = """spec lagged_keys
+dim H, K, V
+input p[H, K], q[H, K], v[H, V]
+state S[H, K, V] = 0
+a = tanh(p)
+k = a + a[t-1] + 0.1 * q[t-2]
+S = 0.9 * S[t-1] + k * v
+output o = sum[K](q * S)
+"""
 SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 
@@ -120,6 +129,8 @@ def test_packs_in_phases(tmp_path: Path) -> None:
     interpret(cases, [(1, False, SMALL)], packs=[(lengths, False), (lengths, True)])
 
 
-def test_dims_longer_than_a_tile() -> None:
-    """K in three pieces, the last of them short."""
-    interpret([("simple_gla", "chunkwise")], [(ROWS + 2, False, {"H": 1, "K": 300, "V": 17})], K=300)
+def test_dims_longer_than_a_tile(tmp_path: Path) -> None:
+    """K in three pieces, the last of them short; lags of a definition and of an input are states and reads in pieces too."""
+    (tmp_path / "lagged_keys.seq").write_text(LAGGED)
+    cases: list[tuple[str, str | None]] = [("simple_gla", "chunkwise"), (str(tmp_path / "lagged_keys.seq"), "chunkwise")]
+    interpret(cases, [(ROWS + 2, False, {"H": 1, "K": 300, "V": 17})], K=300)
