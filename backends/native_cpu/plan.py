@@ -192,8 +192,16 @@ def _kept(block: Block, names: Mapping[Node, str]) -> dict[str, Node]:
         if n.op in REDUCTIONS and n in stateful and n not in backward and BATCH in n.dims and n.dtype == "real":
             dims = {d.rstrip("'") for d in n.dims} - {BATCH}
             if any(dims <= set(d.dims) for d in _tokens(program)):
-                out[f"kept_{len(out)}"] = n
+                out[_free("kept", len(out), program)] = n
     return out
+
+
+def _free(word: str, number: int, program: Program) -> str:
+    """A name for an array of the kernels' own, which no dim has."""
+    name = f"{word}_{number}"
+    while any(f"{mark}{name}" in program.dims for mark in ("", "out_", "grad_")):
+        name += "_"
+    return name
 
 
 def _products(
@@ -241,7 +249,7 @@ def _factor(program: Program, n: Node, every: int, stored: dict[Node, str], fact
             return Factor(base.text("name"), dims)
         if base.text("kind") == "state" and every == 1:
             return Factor(f"{base.text('name')}_kept", dims)
-    name = f"factor_{len(factors)}"
+    name = _free("factor", len(factors), program)
     factors[name] = n
     stored[n] = name
     return Factor(name, _axes(program, n)[1:])

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from seqc.backends.native_cpu.places import ident
 from seqc.block import Block
-from seqc.emit.names import safe_name
+from seqc.emit.names import dim_name, safe_name
 from seqc.graph import Node, leaf, substitute, topological
 from seqc.program import TensorDecl
 
@@ -25,8 +25,9 @@ AFTER = re.compile(r"(_0|_T|_kept|_[mp]\d+|_at_m?\d+)_*$")
 def spoken(block: Block) -> Block:
     """The block with names that may stand. The block itself, where all may."""
     program = block.program
-    own = _names([*program.inputs, *program.params, *program.states], {})
-    results = _names(program.output_decls, {**{own[x]: x for x in (*program.inputs, *program.params)}})
+    dims = {dim_name(d) for d in program.dims}
+    own = _names([*program.inputs, *program.params, *program.states], (), dims)
+    results = _names(program.output_decls, [own[x] for x in (*program.inputs, *program.params)], dims)
     if all(old == new for table in (own, results) for old, new in table.items()):
         return block
     roots = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()},
@@ -51,18 +52,24 @@ def spoken(block: Block) -> Block:
                    names={image[n]: x for n, x in block.names.items()})
 
 
-def _names(given: Iterable[str], taken: Mapping[str, str]) -> dict[str, str]:
-    """Name -> the name that it has in the kernels: no two alike in C++ or in Python, none of the kernels' own."""
+def _names(given: Iterable[str], taken: Iterable[str], dims: set[str]) -> dict[str, str]:
+    """Name -> the name that it has in the kernels: no two alike in C++ or in Python, none of the kernels' own, and none that
+    gives an array of the callers the name of a dim."""
     used = {word for x in taken for word in (ident(x), safe_name(x))}
     out: dict[str, str] = {}
     for old in given:
         new = f"own_{old}" if BEFORE.match(old) else old
         new = f"{new}_own" if AFTER.search(new) else new
-        while {ident(new), safe_name(new)} & used:
+        while {ident(new), safe_name(new)} & used or dims & _derived(safe_name(new)):
             new += "_own"
         used |= {ident(new), safe_name(new)}
         out[old] = new
     return out
+
+
+def _derived(name: str) -> set[str]:
+    """What the callers name after a tensor."""
+    return {f"{before}{name}{after}" for before in ("", "d_", "grad_", "out_") for after in ("", "_0", "_T", "_kept")}
 
 
 def _declared(table: Mapping[str, TensorDecl], names: Mapping[str, str]) -> dict[str, TensorDecl]:

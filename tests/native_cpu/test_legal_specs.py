@@ -50,6 +50,8 @@ SPECS = {
     "words": "dim real, W\ninput int[real], vec[W], seg_h[real]\nparam p_x[W, real], row[real], library[real], way\n"
              "state lanes[real] = 0, s_v[W] = 0\nlanes = row * lanes[t-1] + int * seg_h + sum[W](p_x * vec) * library\n"
              "s_v = way * s_v[t-1] + vec\noutput infinity = lanes\noutput load = s_v\n",
+    "dims' names": "dim kept_0, out_h, NT\ninput x[out_h], g[kept_0], BT[NT]\nparam p[kept_0, out_h], R[kept_0, kept_0]\n"
+                   "state h[kept_0] = 0\nh = tanh(g * h[t-1] + p @ x + R @ h[t-1])\noutput h\noutput y = sum[NT](BT)\n",
     # states
     "transposed": "dim K\ninput x[K], y[K]\nstate S[K, K'] = 0\n"
                   "S = 0.5 * S[t-1, K -> K', K' -> K] + x * y[K -> K']\noutput o = sum[K](x * S)\n",
