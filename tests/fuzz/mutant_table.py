@@ -69,7 +69,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ('_half_if_tied("gt", "ge")', '_half_if_tied("ge", "ge")'),
         ("where(op(strict, a, b), 1.0, 0.5), 0.0)", "where(op(strict, a, b), 1.0, 1.0), 0.0)")),
     *_step(STRUCTURE, "ties", ('d / total(where(hit, 1.0, 0.0), n.names("over"))', "d")),
-    *_step("seqc/differentiate.py", "sums", ("return total(d, extra) if extra else d", "return d")),
+    *_step("seqc/differentiate.py", "sums",
+        ("return total(part, lost), tuple", "return part, tuple"),
+        ("d = fit(d, self.of)  #", "d = d  #")),
     # ---- derivatives along time, inside a block
     *_block(STRUCTURE, "element", "scan",
         ("shift(n.args[0], dim, 1 if reverse else -1)", "shift(n.args[0], dim, -1 if reverse else 1)"),

@@ -182,8 +182,9 @@ class Writer:
             return self.pick(UNARY).format(bracketed(e)), own
         if kind == 7:
             e, own = self.expr(dims, depth - 1, leaf)
-            if own:
-                return self.pick(OVER).format(d=self.pick(sorted(own)), e=e), own
+            wide = sorted(d for d in own if self.sizes[d] > 1)  # of one element, they divide 0 by a root of almost 0
+            if wide:
+                return self.pick(OVER).format(d=self.pick(wide), e=e), own
             return e, own
         if kind == 8:
             return self.reduction(dims, depth, leaf)
