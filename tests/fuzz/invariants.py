@@ -80,8 +80,8 @@ def names_mean_nothing(subject: Subject, call: Call) -> Iterator[Problem]:
     table = {name: f"n{999 - i}" for i, name in enumerate(dict.fromkeys(names))}
     head, *lines = subject.text.strip().splitlines()
     lines = [re.sub(r"(?<![\w'])[^\W\d]\w*", lambda m: table.get(m[0], m[0]), line) for line in lines]
-    words = {"dim", "axis", "scan", "input", "param", "const", "state", "output", "every", "eigenvalues", "schedule", "in", "unit",
-             "init", "complex", "lag", "per", "batch", "and", "or", "not"}
+    words = set("""dim axis scan input param const state output every eigenvalues schedule in unit init complex lag per batch
+                and or not""".split())
     if any(name in words for name in names):
         return
     order = np.random.default_rng(call.seed).permutation(len(lines))
