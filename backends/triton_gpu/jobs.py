@@ -42,6 +42,7 @@ class Jobs:
             self.fixed.append((arg, number_at(n, extents)))
         # packs and reversed runs use the same tiles: they differ in addresses only
         self.fixed += [(name, value) for name, value in (("p_cu_seqlens", None), ("STEP", 1)) if name in names]
+        self.stages = "STAGES" in names
         if "PRECISION" in names:
             self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
         text = printed.text.replace(" DOT: tl.constexpr,", "")
@@ -52,6 +53,7 @@ class Jobs:
         """The kernel at these tiles."""
         constants = [*((arg, self.sizes[d]) for d, arg in self.printed.dims)]
         constants += [(arg, self.length(d, tiles)) for d, arg in self.printed.tiles]
+        constants += [("STAGES", tiles.stages)] if self.stages else []
         configuration = Configuration(self.signature, (*constants, *self.fixed), tiles.warps, tiles.stages)
         return Job(self.source, self.printed.name, self.target, configuration)
 

@@ -66,11 +66,12 @@ class Launcher(Extents):
         named += [f"{name}={rows if d == 't' else self.blocks[d]}" for d, name in printed.tiles]
         names = {**{d: self.dims[d] for d in self.program.dims}, "t": str(rows), "s": str(rows)}
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
-        named += [f"{x}={x}" for x in SETTINGS if f" {x}: tl.constexpr" in printed.text]
         stages = str(tile.stages)
         if self.open and tile.stages > 1 and printed.in_dots:
             sizes = ", ".join(self.dims[d] for d in self.open)
             stages = f'_stages("{printed.kernel.name}", {stages}, {self.main}, {sizes})'
+        values = {x: stages if x == "STAGES" else x for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
+        named += [f"{x}={value}" for x, value in values.items()]
         named += [f"num_warps={tile.warps}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]

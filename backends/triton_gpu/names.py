@@ -8,8 +8,8 @@ from seqc.backends.triton_gpu.roles import MARK, base, piece
 from seqc.emit.names import safe_name
 
 FIXED = (
-    "T", "NT", "BT", "B", "N_STEPS", "N_BLOCKS", "STEP", "DOT", "PRECISION", "tl", "triton", "i_p", "i_t", "i_n", "i_s", "i_0",
-    "o_t", "m_t", "o_r", "first", "first_block", "p_cu_seqlens",
+    "T", "NT", "BT", "B", "N_STEPS", "N_BLOCKS", "STEP", "STAGES", "DOT", "PRECISION", "tl", "triton",
+    "i_p", "i_t", "i_n", "i_s", "i_0", "o_t", "m_t", "o_r", "first", "first_block", "p_cu_seqlens",
 )  # fmt: skip
 
 

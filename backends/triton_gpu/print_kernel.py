@@ -32,7 +32,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.roles import base
-from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
 from seqc.backends.triton_gpu.values import Text, Values
 from seqc.block import BATCH
@@ -43,7 +43,7 @@ from seqc.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used
 TAB = "    "
-SETTINGS = ("STEP", "DOT", "PRECISION")  # compile-time arguments that the launcher has under the same names
+SETTINGS = ("STEP", "DOT", "PRECISION", "STAGES")  # compile-time arguments that the launcher has under the same names
 
 
 @dataclass(frozen=True)
@@ -305,15 +305,22 @@ class _Printer:
         self.texts.pop()
         self.scope = outer
         self.values.scope = outer
-        if item.over == "blocks":
-            head = "for i_n in range(NT - 1, -1, -1):" if item.reverse else "for i_n in range(0, NT):"
-        elif self.kernel.every > 1 and outer.rank:
+        index, low, high = ("i_n", "0", "NT") if item.over == "blocks" else ("i_t", "0", "T")
+        if item.over == "steps" and self.kernel.every > 1 and outer.rank:
             low, high = "i_n * BT", "tl.minimum(T, i_n * BT + BT)"
-            head = f"for i_t in range({high} - 1, {low} - 1, -1):" if item.reverse else f"for i_t in range({low}, {high}):"
-        else:
-            head = "for i_t in range(T - 1, -1, -1):" if item.reverse else "for i_t in range(0, T):"
+        span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"
+        ahead = self.is_staged(item)
+        head = f"for {index} in {f'tl.range({span}, num_stages=STAGES)' if ahead else f'range({span})'}:"
         if inner.lines:  # of a loop that stores nothing, nothing is left
             outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
+
+    def is_staged(self, item: Loop) -> bool:
+        """Whether loads are sent ahead only if the loop says so: outside of chunks, where they feed products and Triton sees
+        to it itself. Single steps instead of a block are too few for it."""
+        chunk = self.kernel.rows > 1 and bool(self.values.in_dots)
+        innermost = not any(isinstance(i, Loop) for i in item.body)
+        loads = any(isinstance(i, Load) for i in item.body)
+        return innermost and loads and not chunk and self.kernel.name != STEPS_KERNEL
 
     # ---- names ----
 

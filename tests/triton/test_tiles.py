@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from seqc.backends.triton_gpu.extents import Tiles
+from seqc.backends.triton_gpu.jobs import Jobs
 from seqc.backends.triton_gpu.pacing import pacing
 from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.schedule import schedule
@@ -109,6 +111,18 @@ def test_a_transposed_inverse_is_seen() -> None:
     assert all("tri_inv" in {x.op for x in topological(n.args)} for n in printed.turned)
     dots = [dot for dot in summarize(plan, printed, SIZES, "bf16").dots if dot.turned]
     assert {dot.m for dot in dots} == {("t",), ("s",)}
+
+
+@pytest.mark.parametrize(("spec", "form"), [("hgrn", "scan"), ("mamba", "step"), ("lstm", "step"), ("gla", "chunkwise")])
+def test_loops_whose_loads_feed_no_product_say_how_far_ahead_they_are_sent(spec: str, form: str) -> None:
+    plan = schedule(lower(load(SPECS / f"{spec}.seq"), form, 16 if form != "step" else None))
+    for name in ("forward", "infer", "backward"):
+        printed = print_kernel(plan, plan.kernel(name))
+        inner = re.findall(r"for i_[nt] in tl\.range\(.*num_stages=STAGES\):", printed.text)
+        assert bool(inner) == (form != "chunkwise") == ("STAGES: tl.constexpr" in printed.text), (name, printed.text)
+        jobs = Jobs(plan, printed, "sm_90", {**SIZES, "P": 64}, "bf16")
+        constants = dict(jobs.job(Tiles(dict.fromkeys(plan.roles.blocked, 32), 4, 3)).configuration.constants)
+        assert constants.get("STAGES") == (3 if inner else None)
 
 
 def test_stale_records_are_dropped_and_others_kept() -> None:
