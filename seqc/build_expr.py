@@ -41,10 +41,29 @@ class Elaborator(Names):
 
     def expr(self, e: Expr, frame: Frame) -> Value | None:
         """The value of an expression, or None after a report."""
-        value = self._expr(e, frame)
+        chain: list[syntax.Binary] = []
+        while isinstance(e, syntax.Binary) and not self._transposed(e):
+            chain.append(e)
+            e = e.left
+        value = self._noted(e, self._expr(e, frame))
+        for part in reversed(chain):
+            value = self._noted(part, self._binary(part, value, self.expr(part.right, frame)))
+        return value
+
+    def _noted(self, e: Expr, value: Value | None) -> Value | None:
+        """The value; where its nodes were written is noted."""
         for node in () if value is None else value.parts:
             self.spans.setdefault(node, e.span)
         return value
+
+    def _binary(self, e: syntax.Binary, a: Value | None, b: Value | None) -> Value | None:
+        if a is None or b is None:
+            return None
+        return self._matmul(e, a, b) if e.op == "@" else self._expand(e, lambda: infix(e.op, a, b))
+
+    def _transposed(self, e: syntax.Binary) -> bool:
+        """Whether an expression is `x^T`, where nothing is called T."""
+        return e.op == "^" and isinstance(e.right, syntax.Name) and e.right.id == "T" and "T" not in self.scope.names()
 
     def top(self, e: Expr, place: str) -> Value | None:
         """The value of a whole right-hand side."""
@@ -59,14 +78,9 @@ class Elaborator(Names):
             case syntax.Unary(op=op, x=x):
                 value = self.expr(x, frame)
                 return None if value is None else self._expand(e, lambda: prefix(op, value))
-            case syntax.Binary(op="^", right=syntax.Name(id="T") as word) if "T" not in self.scope.names():
+            case syntax.Binary(right=syntax.Name() as word):  # `x^T`
                 self.scope.unknown("name", word, [], TRANSPOSED)
                 return None
-            case syntax.Binary(op=op, left=left, right=right):
-                a, b = self.expr(left, frame), self.expr(right, frame)
-                if a is None or b is None:
-                    return None
-                return self._matmul(e, a, b) if op == "@" else self._expand(e, lambda: infix(op, a, b))
             case syntax.Subscript():
                 return self._subscript(e, frame)
             case syntax.Placed():

@@ -232,11 +232,8 @@ def _text(expr: Expr, tight: bool) -> tuple[str, int]:
             return f"-{_in(x, _UNARY, tight)}", _UNARY
         case syntax.Binary(op="^", left=left, right=right):
             return f"{_in(left, _ATOM, tight)}^{_in(right, _UNARY, tight)}", _LEVEL["^"]
-        case syntax.Binary(op=op, left=left, right=right):
-            own = _LEVEL[op]
-            sign = op if tight and own == _LEVEL["*"] else f" {op} "
-            low = own + 1 if own == _COMPARE else own
-            return f"{_in(left, low, tight)}{sign}{_in(right, own + 1, tight)}", own
+        case syntax.Binary():
+            return _chain(expr, tight)
         case syntax.Subscript(name=name, items=items):
             return f"{name.id}[{', '.join(_lag(item) for item in items)}]", _ATOM
         case syntax.Call(name=name, dims=dims, args=args):
@@ -253,6 +250,21 @@ def _text(expr: Expr, tight: bool) -> tuple[str, int]:
             return f"{name.id} -> {text(body)}", _ATOM
         case _:
             raise AssertionError(expr)
+
+
+def _chain(expr: Expr, tight: bool) -> tuple[str, int]:
+    """`a + b - c`: each operator takes what stands before it, however many there are."""
+    chain: list[syntax.Binary] = []
+    while isinstance(expr, syntax.Binary) and expr.op != "^":
+        chain.append(expr)
+        expr = expr.left
+    words, own = _text(expr, tight)
+    for part in reversed(chain):
+        level = _LEVEL[part.op]
+        sign = part.op if tight and level == _LEVEL["*"] else f" {part.op} "
+        left = words if own >= level + (level == _COMPARE) else f"({words})"
+        words, own = f"{left}{sign}{_in(part.right, level + 1, tight)}", level
+    return words, own
 
 
 def _lag(item: Expr) -> str:

@@ -192,6 +192,18 @@ class Reader:
         self._depth -= 1
         return expr
 
+    def _chain(self, tree: Any) -> syntax.Expr:
+        """`a + b - c`: each operator takes what stands before it; such a chain is no nesting, however long."""
+        chain = []
+        while str(tree.data) == "binary":
+            chain.append(tree)
+            tree = tree.children[0]
+        expr = self._expr(tree)
+        for part in reversed(chain):
+            _, sign, right = part.children
+            expr = syntax.Binary(self._span(part), str(sign), expr, self._expr(right), self._token_span(sign))
+        return expr
+
     def _flat(self, tree: Any) -> syntax.Expr:
         span, parts = self._span(tree), tree.children
         match str(tree.data):
@@ -206,8 +218,7 @@ class Reader:
             case "negative":
                 return syntax.Unary(span, "-", self._expr(parts[1]))
             case "binary":
-                left, sign, right = parts
-                return syntax.Binary(span, str(sign), self._expr(left), self._expr(right), self._token_span(sign))
+                return self._chain(tree)
             case "subscript":
                 items = tuple(self._expr(item) for item in parts[1].children)
                 return syntax.Subscript(span, self._name(parts[0]), items)
