@@ -16,7 +16,7 @@ import torch
 
 from seqc.graph import leaves
 from seqc.packs import part
-from tests.fuzz.judge import read
+from tests.fuzz.reading import read
 from tests.fuzz.trial import ROUNDINGS, UNIT, Arrays, Call, Problem, Subject, error
 
 WORDS = frozenset((

@@ -1,0 +1,216 @@
+"""One step of a recurrence, by the judge: what every expression of the language means. In: a run, the past. Out: values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from seqc import syntax
+from tests.fuzz.reading import indexed, mentions, own_dims, squared, whole
+from tests.fuzz.values import BATCH, ELEMENTWISE, ONE_OF_TWO, SIGNS, Value, each, matmul, number, over, power, real, truth
+
+if TYPE_CHECKING:
+    from tests.fuzz.judge import Run
+
+
+class Step:
+    """Everything that is computed at one step of one sequence (or before the first: `now` is None).
+
+    past: of states and lagged definitions, the values one, two, .. steps ago. sheltered: whether gradients of 0 stay 0.
+    """
+
+    def __init__(self, run: Run, now: int | None, past: Mapping[str, Callable[[int], Value | None]]) -> None:
+        self.run, self.spec, self.now, self.past = run, run.spec, now, past
+        self.memo: dict[str, Value] = {}
+
+    # ---- names
+
+    def named(self, name: str, lag: int, at: Mapping[str, int]) -> Value:
+        """The value of a name, so many steps ago, at the positions that a fold holds."""
+        value = self._named(name, lag)
+        for dim, position in at.items():
+            value = _at(value, dim, position) if dim in value.dims else value
+        return value
+
+    def _named(self, name: str, lag: int) -> Value:
+        run = self.run
+        if name in self.spec.inputs:
+            assert self.now is not None
+            return run.input_at(name, self.now - lag * run.ahead)
+        if name in self.spec.params:
+            return run.params[name]
+        if name in self.spec.consts:
+            if name not in self.memo:
+                decl = self.spec.consts[name]
+                assert decl.value is not None
+                self.memo[name] = run.spread(self.value(decl.value, {}, {}), own_dims(decl))
+            return self.memo[name]
+        if lag:
+            past = self.past[name](lag)
+            if past is None:  # a definition before the first step
+                now = self._named(name, 0)
+                past = Value(torch.zeros_like(real(now.x)), now.dims)
+            return past
+        if name not in self.memo:
+            statement = self.spec.defined.get(name) or self.spec.outputs[name]
+            assert statement.expr is not None
+            value = self.value(statement.expr, {}, {})
+            if name in self.spec.states:
+                value = run.spread(value, (BATCH, *own_dims(self.spec.states[name])))
+            elif statement.dims is not None:
+                value = _ordered(value, squared(statement.dims), run.sizes)
+            self.memo[name] = value
+        return self.memo[name]
+
+    # ---- expressions
+
+    def value(self, e: syntax.Expr, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
+        """The value of an expression. at: positions of dims that are held; bound: running values of folds."""
+        match e:
+            case syntax.Number():
+                return number(complex(0, e.value) if e.imaginary else e.value)
+            case syntax.Name(id=name):
+                if name in bound:
+                    return bound[name]
+                if name in ("pi", "inf"):
+                    return number(math.pi if name == "pi" else math.inf)
+                if name in self.spec.dims:
+                    return number(float(self.run.sizes[name]))
+                return self.named(name, 0, at)
+            case syntax.Unary(op=op, x=x):
+                inner = self.value(x, at, bound)
+                return Value(~truth(inner.x) if op == "not" else -real(inner.x), inner.dims)
+            case syntax.Placed(x=x, items=items):
+                return self._placed(self.value(x, at, bound), items)
+            case syntax.Binary():
+                return self._binary(e, self.value(e.left, at, bound), self.value(e.right, at, bound))
+            case syntax.Subscript():
+                return self._subscript(e, at, bound)
+            case syntax.Call():
+                return self._call(e, at, bound)
+        raise NotImplementedError(type(e).__name__)
+
+    def _binary(self, e: syntax.Binary, a: Value, b: Value) -> Value:
+        if e.op in ("and", "or"):
+            both = torch.logical_and if e.op == "and" else torch.logical_or
+            return each(both, Value(truth(a.x), a.dims), Value(truth(b.x), b.dims))
+        a, b = Value(real(a.x), a.dims), Value(real(b.x), b.dims)
+        if e.op == "@":
+            return matmul(a, b)
+        if e.op == "^":
+            return power(a, b, self.run.sheltered)
+        comparison = e.op in ("<", "<=", ">", ">=", "==", "!=")
+        return each(SIGNS[e.op], a, b, sheltered=self.run.sheltered and not comparison)
+
+    def _subscript(self, e: syntax.Subscript, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
+        name = e.name.id
+        if name in ("index", "eye"):
+            (item,) = e.items
+            assert isinstance(item, syntax.Name)
+            return self._index(name, item.id, at)
+        places = (syntax.Renaming, syntax.Position)
+        times = [i for i in e.items if not isinstance(i, places)]
+        value = self._read(name, times[0], at, bound) if times else self.value(e.name, at, bound)
+        return self._placed(value, tuple(i for i in e.items if isinstance(i, places)))
+
+    def _placed(self, value: Value, items: tuple[syntax.Expr, ...]) -> Value:
+        """The value with dims renamed, all at once, or at one position of them."""
+        for item in items:
+            if isinstance(item, syntax.Position):
+                dim, size = item.dim.id, self.run.sizes[item.dim.id.rstrip("'")]
+                value = _at(value, dim, whole(item.at, self.run.sizes, {}) % size)
+        names = {i.old.id: i.new.id for i in items if isinstance(i, syntax.Renaming)}
+        return Value(value.x, tuple(names.get(d, d) for d in value.dims))
+
+    def _index(self, name: str, dim: str, at: Mapping[str, int]) -> Value:
+        size = self.run.sizes[dim.rstrip("'")]
+        if name == "eye":
+            return Value(torch.eye(size, dtype=torch.float64), (dim, dim + "'"))
+        if dim in at:
+            return number(float(at[dim]))
+        return Value(torch.arange(size, dtype=torch.float64), (dim,))
+
+    def _read(self, name: str, time: syntax.Expr, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
+        """`x[t - 2]`, or `x[t - index[L]]`, one value for each position of L."""
+        free = [d for d in dict.fromkeys(indexed(time)) if d not in at]
+        if free:
+            taps = [self._read(name, time, {**at, free[0]: j}, bound) for j in range(self.run.sizes[free[0]])]
+            return Value(torch.stack([tap.x for tap in taps]), (free[0], *taps[0].dims))
+        lag = -whole(time, {**self.run.sizes, self.spec.axis: 0}, at)
+        return self.named(name, lag, at)
+
+    def _call(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
+        name, dims = e.name.id, tuple(d.id for d in e.dims or ())
+        if name == "fold":
+            start, body = e.args
+            assert isinstance(body, syntax.Bound)
+            value = self.value(start, at, bound)
+            for j in range(self.run.sizes[dims[0]]):
+                value = self.value(body.body, {**at, dims[0]: j}, {**bound, body.name.id: value})
+            return value
+        if name == "withgrad":
+            return self._withgrad(e, at, bound)
+        if name == "sum" and len(e.args) == 1 and (taps := [d for d in dims if d in self._tap_dims(e.args[0], at)]):
+            return self._sum_of_taps(e, taps[0], tuple(d for d in dims if d != taps[0]), at, bound)
+        args = [self.value(arg, at, bound) for arg in e.args]
+        sheltered = self.run.sheltered
+        if name == "where":
+            return each(torch.where, Value(truth(args[0].x), args[0].dims), *(Value(real(a.x), a.dims) for a in args[1:]))
+        args = [Value(real(a.x), a.dims) for a in args]
+        if name == "stopgrad":
+            return Value(args[0].x.detach(), args[0].dims)
+        if name in ("max", "min") and not dims:
+            f = torch.maximum if name == "max" else torch.minimum
+            value = args[0]
+            for other in args[1:]:
+                value = each(f, value, other, sheltered=sheltered)
+            return value
+        if dims:
+            return over(name, args, dims)
+        f = ONE_OF_TWO.get((name, len(args))) or ELEMENTWISE[name]  # type: ignore[assignment]
+        return each(f, *args, sheltered=sheltered and not any(a.x.is_complex() for a in args))
+
+    def _tap_dims(self, e: syntax.Expr, at: Mapping[str, int]) -> set[str]:
+        places = [p for p in syntax.walk(e) if isinstance(p, syntax.Subscript) and p.name.id not in ("index", "eye")]
+        times = [item for p in places for item in p.items if mentions(item, self.spec.axis)]
+        return {dim for time in times for dim in indexed(time) if dim not in at}
+
+    def _sum_of_taps(
+        self, e: syntax.Call, taps: str, rest: tuple[str, ...], at: Mapping[str, int], bound: Mapping[str, Value]
+    ) -> Value:
+        """A sum over taps, with everything at one position of them after the other."""
+        total: Value | None = None
+        for j in range(self.run.sizes[taps]):
+            term = self.value(e.args[0], {**at, taps: j}, bound)
+            term = over("sum", [term], rest) if rest else term
+            total = term if total is None else each(torch.add, total, term)
+        assert total is not None
+        return total
+
+    def _withgrad(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
+        """A truth value whose derivative with respect to a - b of `a > b` is the slope."""
+        comparison = e.args[0]
+        assert isinstance(comparison, syntax.Binary)
+        a, b = self.value(comparison.left, at, bound), self.value(comparison.right, at, bound)
+        slope = self.value(e.args[1], at, bound)
+        signed = 1.0 if comparison.op in (">", ">=") else -1.0
+        difference = each(lambda x, y: signed * (real(x) - real(y)), a, b)
+        truth = each(SIGNS[comparison.op], a, b)
+        return each(lambda c, d, s: real(c) + s.detach() * (d - d.detach()), truth, difference, slope)
+
+
+def _ordered(value: Value, dims: tuple[str, ...], sizes: dict[str, int]) -> Value:
+    """The value with just these dims, the batch first if it has one."""
+    order = (*(d for d in (BATCH,) if d in value.dims), *dims)
+    return Value(real(value.to(order, sizes)), order)
+
+
+def _at(value: Value, dim: str, position: int) -> Value:
+    """The value at one position of a dim."""
+    return Value(value.x.select(value.dims.index(dim), position), tuple(d for d in value.dims if d != dim))
+
+
+__all__ = ["Step"]

@@ -1,0 +1,130 @@
+"""What a text declares, sorted: the judge's own reading of the syntax tree. In: the text of a valid spec. Out: a `Spec`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from seqc import syntax
+from seqc.parse import parse
+
+
+@dataclass
+class Spec:
+    """The statements of a text, sorted by what they declare."""
+
+    dims: dict[str, syntax.DimItem] = field(default_factory=dict)
+    inputs: dict[str, syntax.Decl] = field(default_factory=dict)
+    params: dict[str, syntax.Decl] = field(default_factory=dict)
+    consts: dict[str, syntax.Decl] = field(default_factory=dict)
+    states: dict[str, syntax.Decl] = field(default_factory=dict)
+    defined: dict[str, syntax.Define] = field(default_factory=dict)
+    outputs: dict[str, syntax.Output] = field(default_factory=dict)
+    every: dict[str, syntax.Every] = field(default_factory=dict)
+    axis: str = "t"
+    scan: str = "forward"
+    name: str = "spec"
+
+    def fixed(self) -> dict[str, int]:
+        """The sizes that the text gives."""
+        return {n: d.default if d.default is not None else (d.sizes or (d.lo,))[0]  # type: ignore[misc]
+                for n, d in self.dims.items() if d.default is not None or d.sizes or d.lo is not None}
+
+    def every_expression(self) -> list[syntax.Expr]:
+        """All that is computed in a step."""
+        found = [d.expr for d in self.defined.values()] + [o.expr for o in self.outputs.values() if o.expr is not None]
+        return found + [e.body.expr for e in self.every.values()]
+
+
+@lru_cache(maxsize=8)
+def read(text: str) -> Spec:
+    """The spec of a text."""
+    spec = Spec()
+    kinds = {"input": spec.inputs, "param": spec.params, "const": spec.consts, "state": spec.states}
+    for s in parse(text).statements:
+        match s:
+            case syntax.SpecName():
+                spec.name = s.name.id
+            case syntax.Dims():
+                spec.dims |= {d.name.id: d for d in s.items}
+            case syntax.Axes():
+                spec.axis = s.names[0].id
+            case syntax.Scan():
+                spec.scan = s.direction.id
+            case syntax.Declare():
+                kinds[s.kind].update({d.name.id: d for d in s.items})
+            case syntax.Define():
+                spec.defined[s.name.id] = s
+            case syntax.Output():
+                spec.outputs[s.name.id] = s
+            case syntax.Every():
+                spec.every[s.body.name.id] = s
+            case _:  # claims and wishes change no number
+                pass
+    return spec
+
+
+def own_dims(decl: syntax.Decl) -> tuple[str, ...]:
+    """The dims of a declaration."""
+    return squared(decl.dims)
+
+
+def squared(dims: tuple[syntax.Name, ...]) -> tuple[str, ...]:
+    """Dims as they are written; one that is repeated is the column of a square."""
+    seen: list[str] = []
+    for d in dims:
+        name = d.id
+        while name in seen:
+            name += "'"
+        seen.append(name)
+    return tuple(seen)
+
+
+def deepest(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The longest lag of each state and definition that is read at one."""
+    found: dict[str, int] = {}
+    for whole in spec.every_expression():
+        for e in syntax.walk(whole):
+            if isinstance(e, syntax.Subscript) and e.name.id in (*spec.states, *spec.defined):
+                for item in e.items:
+                    if not isinstance(item, syntax.Renaming | syntax.Position) and mentions(item, spec.axis):
+                        long = max(_lags(item, spec.axis, sizes))
+                        found[e.name.id] = max(long, found.get(e.name.id, 0))
+    return found
+
+
+def mentions(e: syntax.Expr, name: str) -> bool:
+    return any(isinstance(part, syntax.Name) and part.id == name for part in syntax.walk(e))
+
+
+def _lags(e: syntax.Expr, axis: str, sizes: Mapping[str, int]) -> list[int]:
+    """Every lag that `t - index[L]` stands for."""
+    dims = indexed(e)
+    ends = [dict.fromkeys(dims, 0), {d: sizes[d] - 1 for d in dims}]
+    return [-whole(e, {**sizes, axis: 0}, at) for at in ends]
+
+
+def indexed(e: syntax.Expr) -> list[str]:
+    """The dims L of every `index[L]` in an expression."""
+    places = [p for p in syntax.walk(e) if isinstance(p, syntax.Subscript)]
+    return [i.id for p in places for i in p.items if isinstance(i, syntax.Name)]
+
+
+def whole(e: syntax.Expr, names: Mapping[str, int], at: Mapping[str, int]) -> int:
+    match e:
+        case syntax.Number(text=text):
+            return int(text)
+        case syntax.Name(id=name):
+            return names[name]
+        case syntax.Unary(x=x):
+            return -whole(x, names, at)
+        case syntax.Subscript(items=(syntax.Name(id=dim),)):
+            return at[dim]
+        case syntax.Binary(op=op, left=left, right=right):
+            a, b = whole(left, names, at), whole(right, names, at)
+            return {"+": a + b, "-": a - b, "*": a * b, "^": a**b if op == "^" else 0}[op]
+    raise NotImplementedError(e)
+
+
+__all__ = ["Spec", "deepest", "indexed", "mentions", "own_dims", "read", "squared", "whole"]
