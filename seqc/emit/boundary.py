@@ -139,7 +139,8 @@ def operators_text(sig: Signature) -> str:
         _ON_DEVICE if sig.triton else _NO_DEVICE,
         "\n".join(fake_run),
         _OPERATORS.format(**names),
-        (_BACKWARD if sig.no_plain else _WATCHED + _BACKWARD).format(**names, watch="" if sig.no_plain else _WATCH),
+        *([] if sig.no_plain else [_WATCHED.format(**names)]),
+        _BACKWARD.format(**names, watch="" if sig.no_plain else _WATCH),
         step_operator(sig, form_alone(sig)),
         plain_text(sig),
         autograd_text(sig, names),
@@ -305,6 +306,14 @@ _WATCH = """    if _spoilt(gradients, cotangents):
 """
 
 _BACKWARD = '''
+def _filled(cotangents, carry, *arguments):
+    """The cotangents, with zeros for those that are not there."""
+    outputs, states = cotangents[:{outputs}], cotangents[{outputs}:]
+    if any(d is None for d in outputs):
+        outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
+    starts = zip(states, arguments[{given}:{count}], strict=True)
+    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+
 
 @_autocast_off
 def _backward(*arguments):
@@ -320,7 +329,7 @@ def _backward(*arguments):
         gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
         return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
     if any(d is None for d in cotangents):
-        whole = [z if d is None else d for d, z in zip(cotangents, _fake_run(*arguments[:{calls}]), strict=True)]
+        whole = _filled(cotangents, carry, *arguments[:{calls}])
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], whole[{outputs}:], strict=True)
         return [*_fake_backward(*tensors)[:{given}], *(_copy(d, s.dtype) for s, d in final)]
