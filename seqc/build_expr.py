@@ -169,7 +169,7 @@ class Elaborator(Names):
     def _read_at(self, e: syntax.Subscript | syntax.Placed, frame: Frame) -> Value | None:
         """`k[K -> K']`, `k[t-1, G = 2]`, `(a * b)[N -> N']`: a value with renamed dims, or at one position of a dim."""
         items = tuple(item for item in e.items if isinstance(item, syntax.Renaming | syntax.Position))
-        rest = tuple(item for item in e.items if item not in items)
+        rest = tuple(item for item in e.items if not isinstance(item, syntax.Renaming | syntax.Position))
         if isinstance(e, syntax.Placed):
             if rest:
                 what = "a time belongs to a name" if mentions(rest[0], self.scope.axis) else "this says nothing of the dims"

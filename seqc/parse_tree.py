@@ -127,7 +127,7 @@ class Reader:
 
     def _interval(self, tree: Any) -> syntax.Interval:
         lo, hi = tree.children
-        return syntax.Interval(self._span(tree), self._expr(lo), self._expr(hi))
+        return syntax.Interval(self._span(tree), self._short(lo), self._short(hi))
 
     def _decl(self, tree: Any) -> syntax.Decl:
         given: dict[str, Any] = {}
@@ -220,10 +220,10 @@ class Reader:
             case "binary":
                 return self._chain(tree)
             case "subscript":
-                items = tuple(self._expr(item) for item in parts[1].children)
+                items = tuple(self._short(item) for item in parts[1].children)
                 return syntax.Subscript(span, self._name(parts[0]), items)
             case "placed":
-                value, items = self._expr(parts[0]), tuple(self._expr(item) for item in parts[1].children)
+                value, items = self._expr(parts[0]), tuple(self._short(item) for item in parts[1].children)
                 if isinstance(value, syntax.Name):
                     return syntax.Subscript(span, value, items)
                 return syntax.Placed(span, value, items)
@@ -241,6 +241,14 @@ class Reader:
                 return syntax.Bound(span, self._name(parts[0]), self._expr(parts[1]))
             case other:
                 raise AssertionError(other)
+
+    def _short(self, tree: Any) -> syntax.Expr:
+        """What stands in brackets: a number, a time, a place. Numbers are read from it level by level."""
+        expr = self._expr(tree)
+        if syntax.levels(expr) > MAX_DEPTH:
+            message = f"what stands in brackets is nested more than {MAX_DEPTH} levels deep"
+            raise _Stop(Diagnostic("too-deep", message, (Label(self._span(tree)),), help="write the number that it means"))
+        return expr
 
     def _number(self, span: Span, number: syntax.Number) -> syntax.Number:
         """The number, if a float64 holds it."""

@@ -318,6 +318,16 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return ()
 
 
+def levels(expr: Expr) -> int:
+    """How deep an expression is nested."""
+    deepest, stack = 0, [(expr, 1)]
+    while stack:
+        here, level = stack.pop()
+        deepest = max(deepest, level)
+        stack.extend((part, level + 1) for part in children(here))
+    return deepest
+
+
 def walk(expr: Expr) -> Iterator[Expr]:
     """The expression and everything below it, parents first, left to right."""
     stack = [expr]

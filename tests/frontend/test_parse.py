@@ -149,6 +149,14 @@ def test_the_parser_generator_is_imported_late() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("line", ["x[t - 1{}]", "x[K = 1{}]", "(x + x)[K = 1{}]", "x\ninput g in [0, 1{}]"])
+def test_long_numbers_in_brackets_are_read_or_refused(line: str) -> None:
+    head = "spec a\ndim K = 3\ninput x[K]\noutput y = "
+    load(head + line.format(" - 1 + 1" * 20) + "\n")
+    with pytest.raises(SpecError, match="too-deep"):
+        load(head + line.format(" - 1 + 1" * 5000) + "\n")
+
+
 def test_deep_nesting_is_refused_where_it_gets_too_deep() -> None:
     with pytest.raises(SpecError, match="too-deep"):
         load("spec a\noutput y = " + "(" * 400 + "1" + ")" * 400 + "\n")
