@@ -100,7 +100,7 @@ def check(module: ModuleType) -> None:
 
 def race(module: ModuleType, lengths: list[int], out: Path, pace: Pace) -> plots.Times:
     """The compiled form beside the eager loop, at as many lengths as a share of the time allows."""
-    headline(f"speed on {torch.get_num_threads()} threads, float32, {speed.SHAPE}; {load()}")
+    headline(f"speed on {torch.get_num_threads()} thread(s), float32, {speed.SHAPE}; {load()}")
     times: plots.Times = {}
     with pace.stoppable():
         race_lengths(module, sorted(lengths), pace, times)
