@@ -34,6 +34,7 @@ state h[D] = 0
 h = 0.5 * h[t-1] + x
 output a = sum[D](x * h / (1 + w * w)) + sum[D](p + x * y) + sum[D](exp(x)) + max[D](y)
 output b[D] = layernorm[D](x, r) + bilinear(-w * w, x, r)
+output c[D] = r
 """,
     "ties": """spec s
 dim D

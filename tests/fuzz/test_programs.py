@@ -17,7 +17,7 @@ from tests.fuzz.run import Tally, hunt, quick_builds
 from tests.fuzz.trial import Call, Subject, Wish, attempt
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.seq"))
-COUNTS = {"torch": (1, 8), "cpu": (200_037, 1), "triton": (100_001, 2)}  # the first number, and how many
+COUNTS = {"torch": (1, 6), "cpu": (200_037, 1), "triton": (100_001, 2)}  # the first number, and how many
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +30,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@settings(max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_specs_are_valid(program: Program) -> None:
     load(program.text)
