@@ -68,7 +68,8 @@ def no_plain(program: Program) -> str:
 
 
 def unread(program: Program) -> tuple[str, ...]:
-    """The emitted names of the states that no output depends on, however many steps later."""
+    """The emitted names of the states that no output depends on, however many steps later, and of those whose new value no
+    output of the same step depends on: after the last step such a value is its caller's alone."""
     one = one_run(program)
     read: set[Node] = set()
     waiting = list(one.outputs.values())
@@ -76,7 +77,9 @@ def unread(program: Program) -> tuple[str, ...]:
         new = [n for n in leaves(waiting, "state") if n not in read]
         read.update(new)
         waiting = [one.updates[n.text("name")] for n in new]
-    lost = [s for s, d in one.states.items() if d.leaf() not in read]
+    same = set(topological(one.outputs.values()))
+    late = {s for s, update in one.updates.items() if update not in same and update.op != "leaf"}  # a leaf is moved, no more
+    lost = [s for s, d in one.states.items() if d.leaf() not in read or s in late]
     return tuple(safe_name(x) for s in lost for x in ((s, twin(s)) if program.direction == "both" else (s,)))
 
 

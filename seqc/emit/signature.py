@@ -133,7 +133,8 @@ class Signature:
     one more state: list it, so that a run can be continued from what a call returned. renamed: emitted name -> the
     spec's, of the arguments and results whose name could not stand; notes: name -> words for its line in docstrings.
     backwards: the recurrence begins at the last step. no_step: why there is no single step, or "". no_plain: why second
-    derivatives and forward mode are refused, or "". unread: states that no output depends on, however many steps later.
+    derivatives and forward mode are refused, or "". unread: states whose value after the last step may be
+    without any cotangent: no output depends on the state, or none on its value in the same step.
     """
 
     spec: str

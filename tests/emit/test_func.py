@@ -180,6 +180,20 @@ def test_what_the_loss_does_not_use_does_not_spoil_the_gradient(backend: str) ->
             close(mine, torch.autograd.grad(total, (x, w), retain_graph=True))  # type: ignore[arg-type]
 
 
+def test_a_last_state_that_nothing_reads_does_not_spoil_the_gradient() -> None:
+    """The last update overflows, and no output of its step reads it."""
+    text = "spec late\ndim D\ninput x[D]\nstate n[D] = 1\noutput o = n[t-1] * x\nn = exp(n[t-1] * n[t-1] + x)\n"
+    f = seqc.compile(text, backend="torch")
+    x = torch.full((1, 3, 2), 0.5, dtype=torch.float64, requires_grad=True)
+    result = f(x)
+    assert result.n_T.isinf().all() and result.o.isfinite().all()
+    n, total = torch.ones(1, 2, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for v in x.unbind(1):
+        total = total + (n * v).sum()
+        n = torch.exp(n * n + v)
+    close(torch.autograd.grad(result.o.sum(), x), torch.autograd.grad(total, x))
+
+
 # ---- devices and dtypes ----
 
 
