@@ -134,7 +134,7 @@ class NestPrinter(SumPrinter):
     def _write(self, item: Item, o: Operand) -> None:
         place = self.scene.places[item.value] if item.kind == "keep" else self.scene.targets[item.target]
         value = self.use(o)
-        if item.value.dtype == "bool":
+        if item.value.dtype == "bool" or (o.value and o.value.type in ("mask", "bool")):  # a renamed truth value is real
             value = f"as_real({value})"
         if place.scalar:
             self.put(f"{place.base} = {value};")

@@ -60,6 +60,8 @@ class SumPrinter(NestBody):
     def accumulate(self, s: Sum) -> None:
         """Add the value at the present position."""
         value = self.use(s.operand)
+        if s.operand.value and s.operand.value.type in ("mask", "bool"):
+            value = f"as_real({value})"
         if self.axis:
             value = value if s.operand.value and s.operand.value.type == "vec" else f"splat({value})"
         if s.across:

@@ -123,11 +123,23 @@ class Values:
         place = self.place(n)
         if place is not None:
             return self._load(n, place, v)
-        args = tuple(self.operand(a) for a in n.args)
+        asks = n.op in ("and", "or", "not")  # a truth value stays one where it is asked for; a renamed one is a real number
+        args = tuple(self.operand(a) if asks or (n.op == "where" and not i) else self._number(a, self.operand(a))
+                     for i, a in enumerate(n.args))
         deps = frozenset(d for a in args if a.value for d in a.value.deps)
         vector = any(a.value is not None and a.value.type in ("vec", "mask") for a in args)
         kind = ("mask" if vector else "bool") if n.dtype == "bool" else ("vec" if vector else "real")
         return self.assign(n, spelled(n.op), args, deps, kind)
+
+    def _number(self, n: Node, o: Operand) -> Operand:
+        """A number: of a truth value that stands for one, 1 or 0."""
+        if n.dtype == "bool" or o.value is None or o.value.type not in ("mask", "bool"):
+            return o
+        key = ("number", o.value.name)
+        if key not in self.made:
+            kind = "vec" if o.value.type == "mask" else "real"
+            self.made[key] = self.assign(None, "as_real({0})", (o,), o.value.deps, kind)
+        return self.made[key]
 
     def _index(self, dim: str, d: Index) -> Operand:
         if not isinstance(d, str):

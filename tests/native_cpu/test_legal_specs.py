@@ -137,6 +137,12 @@ def test_float32_is_well_formed_too() -> None:
     assert not {name: said for name, said in words.items() if said}
 
 
+@pytest.mark.skipif(loader._native_compiler() is None, reason="no C++ compiler")
+def test_a_renamed_truth_value_is_a_number() -> None:
+    text = "spec z\ndim D\ninput x[D], y[D]\nparam R[D, D]\nstate h[D] = 0\nm = x > y\nh = 0.5 * h[t-1] + R @ m\n"
+    assert syntax.check(text + "output o[D'] = m[D -> D']\noutput n = sum[D'](m[D -> D'])\n") == ""
+
+
 def test_a_scan_along_a_dim_is_refused() -> None:
     """It is no bug of the compiler: the choice `auto` takes plain torch."""
     from seqc.diagnostics import Unsupported
