@@ -19,8 +19,8 @@ from benchmarks.entry import Entry, Row
 from benchmarks.entry import measure as measure_entry
 from benchmarks.machine import machine, pin
 from benchmarks.peers import peers
+from seqc.check.quiet import wait
 from seqc.diagnostics import Refusal
-from seqc.quiet import wait
 
 LOOP_LIMIT = 4096  # steps beyond which a sweep leaves out the loop, and peers, some of which keep every state
 SWEEPS = {

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from benchmarks.ceilings import Ceilings, Work
 from benchmarks.contender import Absent, Contender, error, numbers
 from benchmarks.timing import quartiles, ratio
-from seqc.check_emitted import tolerance
-from seqc.timing import race
+from seqc.check.timing import race
+from seqc.check.verify_emitted import tolerance
 
 OURS = ("seqc cpu", "seqc torch")  # the first that is there is what `auto` runs, and what ratios refer to
 

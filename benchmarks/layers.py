@@ -20,9 +20,9 @@ from benchmarks.contender import FORWARD, TRAIN, Absent, Contender, Results
 from benchmarks.entry import Entry
 from benchmarks.ours import calls, module_of
 from benchmarks.tasks import Task, task
-from seqc.compiled import Options, compile_spec
 from seqc.diagnostics import Refusal
-from seqc.load_emitted import load_emitted
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Call, Contender, Results
 from benchmarks.tasks import Task, path_of
-from seqc.compiled import Compiled, Options, compile_spec
+from seqc.check.races import stepped
 from seqc.diagnostics import Refusal
-from seqc.load_emitted import load_emitted
-from seqc.races import stepped
+from seqc.driver.compile import Compiled, Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 
 UNROLLED = 16  # steps in one compiled piece of the loop
 

@@ -15,7 +15,7 @@ from benchmarks.ceilings import Ceilings
 from benchmarks.entry import OURS, Row
 from benchmarks.plots import plot_sweeps
 from benchmarks.report import HEAD, cells, sizes
-from seqc.quiet import ALLOWED
+from seqc.check.quiet import ALLOWED
 
 LOOP = "eager loop"
 

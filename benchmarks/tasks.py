@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqc.build import load
+from seqc.check.sampling import sample
 from seqc.emit.names import safe_name
-from seqc.program import Program
-from seqc.sampling import sample
+from seqc.frontend.elaborate import load
+from seqc.ir.program import Program
 
 SPECS = Path(__file__).resolve().parent.parent / "specs"
 DEFAULT = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
@@ -67,7 +67,7 @@ class Task:
     @property
     def zeros(self) -> dict[str, Tensor]:
         """Initial states by emitted NAME_0, as the spec has them where that is a number."""
-        from seqc.reference import initial_states
+        from seqc.oracle.reference import initial_states
 
         arrays = {**{k: x.numpy() for k, x in zip(self.program.params, self.params.values(), strict=True)}}
         states = initial_states(self.program, arrays, dict(self.sizes))

@@ -12,9 +12,9 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from seqc.build import load
-from seqc.reference import gradients
-from seqc.sampling import sample
+from seqc.check.sampling import sample
+from seqc.frontend.elaborate import load
+from seqc.oracle.reference import gradients
 
 SIZES = {"B": 2, "H": 2, "K": 16, "V": 12}
 

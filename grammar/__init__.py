@@ -1,4 +1,4 @@
-"""The grammar file of the spec language, as text. Only `seqc.parse` gives it to a parser generator."""
+"""The grammar file of the spec language, as text. Only `seqc.frontend.parse` gives it to a parser generator."""
 
 from pathlib import Path
 

@@ -2,7 +2,7 @@
 
 In: a program, a wished form and number of rows, and the machine that the form is chosen for: the names in GIVEN. Out:
 "block". A stage is a pure function of what earlier stages gave; that every need is given before is checked when this
-module is imported. `seqc.driver` runs the stages, with the verifier after each.
+module is imported. `seqc.driver.pipeline` runs the stages, with the verifier after each.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from seqc.block import Block, Reason
-from seqc.component import Component
-from seqc.graph import Node
-from seqc.intervals import Interval
+from seqc.analysis.component import Component
+from seqc.analysis.ranges import interval_of, steep_roots
+from seqc.ir.block import Block, Reason
+from seqc.ir.formula import spell
+from seqc.ir.graph import Node
+from seqc.ir.intervals import Interval
+from seqc.ir.program import Program
 from seqc.passes.blocks.choose import Candidate, Offers, block_forms, choose_form
+from seqc.passes.claims import check_claims
 from seqc.passes.classify import classify
 from seqc.passes.derive_backward import derive_backward
-from seqc.passes.eigen import check_claims
-from seqc.passes.simplify import simplify
-from seqc.program import Program
-from seqc.ranges import interval_of, steep_roots
-from seqc.spell import spell
+from seqc.passes.simplify.simplify import simplify
 
 GIVEN = ("program", "form", "rows", "machine")
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.affine import Affine, NotAffine, affine, nonlinear
-from seqc.component import Component
-from seqc.graph import Node, depends, leaves, topological
-from seqc.hook import counters, hook_of
-from seqc.maximum import running_maximum
-from seqc.program import Program
-from seqc.rotation import rotation
+from seqc.analysis.affine import Affine, NotAffine, affine, nonlinear
+from seqc.analysis.boundaries import counters, hook_of
+from seqc.analysis.component import Component
+from seqc.analysis.rotation import rotation
+from seqc.analysis.running_maximum import running_maximum
+from seqc.ir.graph import Node, depends, leaves, topological
+from seqc.ir.program import Program
 
 
 def classify(program: Program) -> tuple[Component, ...]:

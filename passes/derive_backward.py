@@ -1,21 +1,21 @@
 """forward block -> the same block with its gradient, always.
 
 Needs: a forward block in any form. Gives: `backward`, the vector-Jacobian product of (states in, inputs) -> (states out,
-outputs), under the keys of `seqc.block`.
+outputs), under the keys of `seqc.ir.block`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqc.block import cotangent_leaves, gradient_key
-from seqc.differentiate import vjp
-from seqc.graph import Node, leaves
-from seqc.program import Program
+from seqc.analysis.derivative import vjp
+from seqc.ir.block import cotangent_leaves, gradient_key
+from seqc.ir.graph import Node, leaves
+from seqc.ir.program import Program
 
 
 def derive_backward(program: Program, form: str, forward: Mapping[str, Node]) -> dict[str, Node]:
-    """The backward graph of a block; see `seqc.block` for its keys."""
+    """The backward graph of a block; see `seqc.ir.block` for its keys."""
     given = cotangent_leaves(program, form)
     wrt = [n for n in leaves(forward.values()) if n.text("kind") in ("input", "param")]
     wrt += [d.leaf() for d in program.states.values()]

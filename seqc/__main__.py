@@ -2,6 +2,6 @@
 
 import sys
 
-from seqc.cli import main
+from seqc.cli.main import main
 
 sys.exit(main())

@@ -14,14 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from seqc.build import build, load
-from seqc.compiled import Compiled, Options, compile_program
 from seqc.diagnostics import Diagnostic, Source, Unsupported, near_miss
-from seqc.faces import OfTheInstance, Picture, Text, arguments, head_of, signature_of
-from seqc.load_emitted import load_emitted
-from seqc.parse import parse_with_errors
-from seqc.reference import run
-from seqc.sources import read
+from seqc.driver.compile import Compiled, Options, compile_program
+from seqc.driver.faces import OfTheInstance, Picture, Text, arguments, head_of, signature_of
+from seqc.driver.load_emitted import load_emitted
+from seqc.frontend.elaborate import build, load
+from seqc.frontend.parse import parse_with_errors
+from seqc.frontend.sources import read
+from seqc.oracle.reference import run
 
 __all__ = ["Recurrence", "compile", "explain", "oracle"]
 
@@ -95,16 +95,16 @@ class Recurrence:
 
     def explain(self) -> str:
         """What was decided, and why; see `seqc.explain`. A notebook shows it as it is laid out."""
-        from seqc.explanation import explanation
+        from seqc.driver.explain import explanation
 
         return Text(explanation(self._compiled))
 
     def graph(self, stage: str = "spec") -> str:
         """The graph after a stage of the pipeline in the DOT language; "spec" is the step itself. A notebook draws it where
         Graphviz is installed. Raises Unsupported for a stage that gives no graph."""
-        from seqc.driver import lower
-        from seqc.dump import graphs
-        from seqc.pictures import dot
+        from seqc.driver.dump import graphs
+        from seqc.driver.pipeline import lower
+        from seqc.ir.dot import dot
 
         program, options = self._compiled.program, self._compiled.options
         found: dict[str, Mapping[str, Any]] = {}

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqc.graph import Node, constant, leaves, topological
-from seqc.packs import part
-from seqc.program import Program
-from seqc.two_runs import one_run, twins
+from seqc.ir.both_ways import one_run, twins
+from seqc.ir.graph import Node, constant, leaves, topological
+from seqc.ir.program import Program
+from seqc.oracle.packed_arrays import part
 
 Given = Mapping[str, Tensor]
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqc import reference
-from seqc.hook import counters
-from seqc.program import Program, TensorDecl
+from seqc.analysis.boundaries import counters
+from seqc.ir.program import Program, TensorDecl
+from seqc.oracle import reference
 
 Call = Callable[..., Any]
 SIZES = {"B": 2, "H": 2, "K": 5, "V": 3, "D": 4, "N": 3, "J": 3, "M": 4, "P": 3}

@@ -17,7 +17,7 @@ from benchmarks.gpu import measure as gpu_measure
 from benchmarks.gpu import shapes
 from benchmarks.gpu.peers import peers as gpu_peers
 from benchmarks.timing import quartiles, ratio
-from seqc.timing import race
+from seqc.check.timing import race
 
 ROOT = Path(__file__).parents[1]
 CEILINGS = Ceilings(flops=1e9, bytes=1e9)

@@ -16,8 +16,8 @@ from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.source import NativeSource, native_source
-from seqc.block import Block
 from seqc.emit.signature import Kernels
+from seqc.ir.block import Block
 
 _RULE = "# ---- copied into emitted files from here on ----\n"
 

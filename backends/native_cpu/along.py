@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seqc.backends.native_cpu.schedule import view
-from seqc.graph import Node, const, index, node, renamed, size, total, transform
-from seqc.ops.elementwise import where
+from seqc.ir.graph import Node, const, index, node, renamed, size, total, transform
+from seqc.ir.ops.elementwise import where
 
 
 def along(outputs: Mapping[str, Node]) -> dict[str, Node]:

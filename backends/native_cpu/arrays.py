@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from seqc.backends.native_cpu.places import Place, ident, plus, product
 from seqc.backends.native_cpu.roles import Roles
-from seqc.graph import BATCH
+from seqc.ir.graph import BATCH
 
 SEGMENTS = "<segments>"  # no dim of a spec has such a name
 PANELS = "<panels>"

@@ -14,7 +14,7 @@ from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.roles import Roles
 from seqc.backends.native_cpu.tiles import tiles_text
-from seqc.graph import BATCH
+from seqc.ir.graph import BATCH
 
 PARALLEL = "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed)"
 

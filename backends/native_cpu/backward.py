@@ -28,7 +28,7 @@ from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
-from seqc.graph import BATCH, Node, const, depends, leaf, leaves
+from seqc.ir.graph import BATCH, Node, const, depends, leaf, leaves
 
 
 def input_gradients(plan: Plan) -> dict[str, tuple[str, str, int]]:

@@ -12,7 +12,7 @@ from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
 from seqc.backends.native_cpu.together import may_be_together, together
-from seqc.graph import BATCH, Node, leaf, leaves
+from seqc.ir.graph import BATCH, Node, leaf, leaves
 
 TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
 LARGE = 1 << 20  # bytes of results from which on they are streamed past the caches

@@ -19,7 +19,7 @@ from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import REDUCTIONS, Index, Item, Nest, Region, immediate, view
-from seqc.graph import BATCH, Node, leaf, leaves, topological
+from seqc.ir.graph import BATCH, Node, leaf, leaves, topological
 
 
 @dataclass

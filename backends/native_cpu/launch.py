@@ -17,7 +17,7 @@ from seqc.emit.names import dim_name, safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
 from seqc.emit.text import docstring, lay, returned
-from seqc.graph import BATCH
+from seqc.ir.graph import BATCH
 
 RUN = '''
 def _native_defines(dtype, *sizes):

@@ -17,7 +17,7 @@ from seqc.backends.native_cpu.nest_sums import SumPrinter
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.schedule import DEAR, Item
 from seqc.backends.native_cpu.values import Operand, Value
-from seqc.graph import BATCH
+from seqc.ir.graph import BATCH
 
 
 class NestPrinter(SumPrinter):

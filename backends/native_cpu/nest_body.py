@@ -12,7 +12,7 @@ from itertools import permutations
 from seqc.backends.native_cpu.places import Place, ident
 from seqc.backends.native_cpu.schedule import Item, Nest
 from seqc.backends.native_cpu.values import Operand, Value, Values
-from seqc.graph import BATCH, Node
+from seqc.ir.graph import BATCH, Node
 
 
 @dataclass(frozen=True)

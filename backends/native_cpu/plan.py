@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from seqc.algebra import terms
+from seqc.analysis.normal_forms import terms
 from seqc.backends.native_cpu.along import along
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.refusal import refused
@@ -23,9 +23,9 @@ from seqc.backends.native_cpu.regroup import regroup
 from seqc.backends.native_cpu.roles import Roles, roles_of
 from seqc.backends.native_cpu.schedule import REDUCTIONS, view
 from seqc.backends.native_cpu.spoken import spoken
-from seqc.block import Block
-from seqc.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
-from seqc.program import Program, TensorDecl
+from seqc.ir.block import Block
+from seqc.ir.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
+from seqc.ir.program import Program, TensorDecl
 
 CHECKPOINT = 32  # steps between saved matrix states: a segment of them fits the second-level cache
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import reduce
 
 from seqc.backends.native_cpu.roles import Roles
-from seqc.graph import Node, node, rebuild, topological
+from seqc.ir.graph import Node, node, rebuild, topological
 
 
 def regroup(outputs: Mapping[str, Node], roles: Roles) -> tuple[dict[str, Node], dict[Node, Node]]:

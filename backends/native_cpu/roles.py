@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from seqc.block import free_dims
-from seqc.graph import BATCH, Node
-from seqc.program import Program
+from seqc.ir.block import free_dims
+from seqc.ir.graph import BATCH, Node
+from seqc.ir.program import Program
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def roles_of(program: Program, forward: Mapping[str, Node], backward: Mapping[st
 
 def _sized(program: Program, graph: Mapping[str, Node], order: tuple[str, ...]) -> tuple[str, ...]:
     """Dims that are no loop's: of arrays that no value reads, and such whose size is a number of the spec."""
-    from seqc.graph import topological
+    from seqc.ir.graph import topological
 
     found = {d for x in (*program.inputs.values(), *program.params.values()) for d in x.dims}
     found |= {n.text("dim") for n in topological(graph.values()) if n.op == "size"}
@@ -70,6 +70,6 @@ def _sized(program: Program, graph: Mapping[str, Node], order: tuple[str, ...]) 
 
 
 def _all(forward: Mapping[str, Node]) -> list[tuple[str, ...]]:
-    from seqc.graph import topological
+    from seqc.ir.graph import topological
 
     return [n.dims for n in topological(forward.values())]

@@ -22,8 +22,8 @@ from typing import TypeAlias
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.roles import Roles
 from seqc.diagnostics import SeqcBug
-from seqc.graph import Node, const, node
-from seqc.ops import TABLE
+from seqc.ir.graph import Node, const, node
+from seqc.ir.ops import TABLE
 
 DEAR = frozenset(
     ("exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "logsigmoid", "softplus", "logaddexp", "tanh", "erf", "sin", "cos",

@@ -13,7 +13,7 @@ from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.step import step_arrays, step_text
 from seqc.backends.native_cpu.tiles import processor_text
 from seqc.backends.native_cpu.vector_math import MATH, MORE
-from seqc.block import Block
+from seqc.ir.block import Block
 
 LARGE_PAGES = """
 // Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from seqc.backends.native_cpu.places import ident
-from seqc.block import Block
 from seqc.emit.names import dim_name, safe_name
-from seqc.graph import Node, leaf, substitute, topological
-from seqc.program import TensorDecl
+from seqc.ir.block import Block
+from seqc.ir.graph import Node, leaf, substitute, topological
+from seqc.ir.program import TensorDecl
 
 BEFORE = re.compile(r"(d|s|seg|grad|out)_.|(kept|factor)_\d+$")
 AFTER = re.compile(r"(_0|_T|_kept|_[mp]\d+|_at_m?\d+)_*$")

@@ -12,7 +12,7 @@ from seqc.backends.native_cpu.forward import open_program, param_pointers, scrat
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
-from seqc.graph import BATCH
+from seqc.ir.graph import BATCH
 
 
 def step_arrays(plan: Plan) -> tuple[Array, ...]:

@@ -14,14 +14,14 @@ from math import ceil
 
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan, plan
+from seqc.backends.native_cpu.processors import PROCESSORS, Processor
 from seqc.backends.native_cpu.schedule import REDUCTIONS
-from seqc.block import Block
 from seqc.diagnostics import SeqcBug
-from seqc.graph import BATCH, Node, leaves, topological
-from seqc.processors import PROCESSORS, Processor
-from seqc.tiling.expression import CeilDiv, Const, Expr, Most, Name, Product, Sum, ceil_div, most
-from seqc.tiling.problem import Clash, Constraint, Problem, Variable
-from seqc.tiling.solve import solve
+from seqc.ir.block import Block
+from seqc.ir.graph import BATCH, Node, leaves, topological
+from seqc.solver.expression import CeilDiv, Const, Expr, Most, Name, Product, Sum, ceil_div, most
+from seqc.solver.problem import Clash, Constraint, Problem, Variable
+from seqc.solver.solve import solve
 
 # panels that a dim may be cut into
 COUNTS = (*range(1, 13), 14, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 16384, 65536, 1048576)

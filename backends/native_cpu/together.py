@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.backends.native_cpu.plan import Plan
-from seqc.graph import Node, leaf, leaves, substitute, topological
+from seqc.ir.graph import Node, leaf, leaves, substitute, topological
 
 
 @dataclass(frozen=True)

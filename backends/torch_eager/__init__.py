@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from seqc.backends.torch_eager.functions import backward, forward, saved_states, step
 from seqc.backends.torch_eager.layout import layout_of
 from seqc.backends.torch_eager.runtime import helper_texts
-from seqc.block import Block
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Kernels, Saved
 from seqc.emit.text import join
+from seqc.ir.block import Block
 
 
 def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None) -> Kernels:

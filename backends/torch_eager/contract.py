@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from seqc.graph import Node
+from seqc.ir.graph import Node
 
 
 @dataclass(frozen=True)

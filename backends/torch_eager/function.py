@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.lines import laid
 from seqc.emit.expressions import Names, Text
 from seqc.emit.names import dim_name
 from seqc.emit.text import lay
-from seqc.graph import BATCH, COL, ROW
-from seqc.phases import BLOCK
+from seqc.ir.graph import BATCH, COL, ROW
 
 LETTERS = "bnts" + "hkvdecfgijlmopqruwxyza" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from seqc.analysis.phases import BLOCK, split, sum_blocks
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.layout import Layout, layout_of, quotes_of, step_layout
 from seqc.backends.torch_eager.lines import laid
 from seqc.backends.torch_eager.printer import Printer
 from seqc.backends.torch_eager.sequence import Sequence, all_blocks
 from seqc.backends.torch_eager.values import VIEWS
-from seqc.block import Block, cotangent_leaves, gradient_key
 from seqc.emit.expressions import ATOM, Text, reordered
 from seqc.emit.names import safe_name
-from seqc.graph import BATCH, ROW, Node, leaves, topological
-from seqc.phases import BLOCK, split, sum_blocks
-from seqc.program import Program, TensorDecl
+from seqc.ir.block import Block, cotangent_leaves, gradient_key
+from seqc.ir.graph import BATCH, ROW, Node, leaves, topological
+from seqc.ir.program import Program, TensorDecl
 
 
 def arguments_of(program: Program, time: bool = True) -> dict[str, tuple[str, ...]]:

@@ -20,10 +20,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from seqc.graph import ROW, Node, const, depends, leaves, node, rebuild, renamed, topological, total
-from seqc.ops import TABLE
-from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, resets, take
+from seqc.ir.graph import ROW, Node, const, depends, leaves, node, rebuild, renamed, topological, total
+from seqc.ir.ops import TABLE
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, resets, take
 
 ZERO, ONE = const(0.0), const(1.0)
 SCANS = ("affine_scan", "max_scan")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seqc.block import Block, free_dims
-from seqc.graph import BATCH, COL, ROW, Node
-from seqc.phases import BLOCK, stages
-from seqc.program import Program
+from seqc.analysis.phases import BLOCK, stages
+from seqc.ir.block import Block, free_dims
+from seqc.ir.graph import BATCH, COL, ROW, Node
+from seqc.ir.program import Program
 
 TYPICAL = {BATCH: 4, BLOCK: 32}
 

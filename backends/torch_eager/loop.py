@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.lines import laid
 from seqc.backends.torch_eager.pack import Join, joins
@@ -18,8 +19,7 @@ from seqc.backends.torch_eager.products import common
 from seqc.backends.torch_eager.values import LONG, below
 from seqc.emit.expressions import ATOM, Text, aligned, reordered
 from seqc.emit.text import WIDTH, lay
-from seqc.graph import Node
-from seqc.phases import BLOCK
+from seqc.ir.graph import Node
 
 
 class LoopPrinter(Printer):

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.contract import Product
-from seqc.graph import BATCH, Dims, Node
-from seqc.phases import BLOCK
+from seqc.ir.graph import BATCH, Dims, Node
 
 
 @dataclass(frozen=True)

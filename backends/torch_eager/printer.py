@@ -6,15 +6,15 @@ a value is constant along is left out of its axes for as long as possible.
 
 from __future__ import annotations
 
+from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.contract import Product
 from seqc.backends.torch_eager.scans import Scan
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, within
 from seqc.backends.torch_eager.values import Values
 from seqc.emit.expressions import ATOM, PRODUCT, SIGN, Text, filled, number
 from seqc.emit.numbers import number_spelling
-from seqc.graph import ROW, Node
-from seqc.ops import TABLE
-from seqc.phases import BLOCK
+from seqc.ir.graph import ROW, Node
+from seqc.ir.ops import TABLE
 
 
 class Printer(Values):

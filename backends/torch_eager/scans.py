@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from seqc.graph import Node
-from seqc.ops.structure import resets
+from seqc.ir.graph import Node
+from seqc.ir.ops.structure import resets
 
 
 @dataclass(frozen=True)

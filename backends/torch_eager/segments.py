@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from seqc.graph import COL, ROW, Node
-from seqc.ops import TABLE
+from seqc.ir.graph import COL, ROW, Node
+from seqc.ir.ops import TABLE
 
 # (dim, b, "u" | "l"): the dim is confined to this half of every 2b rows; (dim, i, "@"): to row i
 Form = frozenset[tuple[str, int, str]]

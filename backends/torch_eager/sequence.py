@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from seqc.analysis.phases import BLOCK, Stage, over_blocks, split, stages
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.hoist import hoist
 from seqc.backends.torch_eager.layout import Layout
@@ -19,8 +20,7 @@ from seqc.backends.torch_eager.values import FREE
 from seqc.emit.expressions import Text
 from seqc.emit.names import safe_name
 from seqc.emit.text import WIDTH
-from seqc.graph import BATCH, Node, leaf, topological
-from seqc.phases import BLOCK, Stage, over_blocks, split, stages
+from seqc.ir.graph import BATCH, Node, leaf, topological
 
 
 def all_blocks(n: Node, which: str) -> Node:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.contract import Product, product_of
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.pack import Fan, fans
@@ -17,8 +18,7 @@ from seqc.backends.torch_eager.products import Products
 from seqc.backends.torch_eager.scans import befores_of, scans_of
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, row_of, within
 from seqc.emit.expressions import ATOM, SIGN, Text
-from seqc.graph import BATCH, COL, ROW, Node
-from seqc.phases import BLOCK
+from seqc.ir.graph import BATCH, COL, ROW, Node
 
 LONG = 64  # characters of an expression that is used once and still gets a line of its own
 FREE = ("rename", "expand", "stopgrad")  # the text of their argument

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.function import Function
 from seqc.emit.expressions import ATOM, Text, aligned, filled, reordered, subscript
-from seqc.graph import ROW
-from seqc.phases import BLOCK
+from seqc.ir.graph import ROW
 
 
 class Views:

@@ -16,7 +16,7 @@ from itertools import accumulate
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
-from seqc.block import BATCH, ROW
+from seqc.ir.block import BATCH, ROW
 
 
 @dataclass

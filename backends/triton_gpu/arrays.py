@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.roles import Roles, is_time
-from seqc.block import BATCH, COL, ROW, Block
 from seqc.diagnostics import SeqcBug
-from seqc.graph import Node, leaves
+from seqc.ir.block import BATCH, COL, ROW, Block
+from seqc.ir.graph import Node, leaves
 
 EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
 

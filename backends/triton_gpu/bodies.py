@@ -16,9 +16,9 @@ from seqc.backends.triton_gpu.order import order, tile_bytes
 from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
 from seqc.backends.triton_gpu.roles import MARK, Roles
 from seqc.backends.triton_gpu.uses import Uses
-from seqc.block import COL, Block
 from seqc.emit.names import safe_name
-from seqc.graph import Node, depends, leaves, topological
+from seqc.ir.block import COL, Block
+from seqc.ir.graph import Node, depends, leaves, topological
 
 
 def moving(roots: Iterable[Node]) -> set[Node]:

@@ -16,10 +16,10 @@ from functools import reduce
 from itertools import product
 
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time
-from seqc.block import LONGEST, PIECE, Block
-from seqc.graph import Node, leaf, node, topological
-from seqc.ops import TABLE
-from seqc.program import Program, TensorDecl
+from seqc.ir.block import LONGEST, PIECE, Block
+from seqc.ir.graph import Node, leaf, node, topological
+from seqc.ir.ops import TABLE
+from seqc.ir.program import Program, TensorDecl
 
 At = Mapping[str, int]
 """Which piece of each dim that is cut."""

@@ -15,15 +15,15 @@ from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.launcher import OF_EACH, SUPPORT, Launcher
 from seqc.backends.triton_gpu.order import WHOLE
-from seqc.backends.triton_gpu.pace import Pacing
 from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
-from seqc.backends.triton_gpu.room import open_dims, room_text
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
-from seqc.backends.triton_gpu.summary import summarize
-from seqc.block import BATCH, Block
+from seqc.backends.triton_gpu.tuning.pace import Pacing
+from seqc.backends.triton_gpu.tuning.room import open_dims, room_text
+from seqc.backends.triton_gpu.tuning.summary import summarize
 from seqc.emit.names import safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Kernels
+from seqc.ir.block import BATCH, Block
 
 __all__ = ["Tiles", "default_tiles", "triton_kernels"]
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import base, is_time
-from seqc.backends.triton_gpu.room import quoted
 from seqc.backends.triton_gpu.schedule import Schedule
-from seqc.block import BATCH, LONGEST, PIECE
+from seqc.backends.triton_gpu.tuning.room import quoted
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
-from seqc.intervals import ANY
+from seqc.ir.block import BATCH, LONGEST, PIECE
+from seqc.ir.intervals import ANY
 
 TAB = "    "
 

@@ -15,7 +15,7 @@ from seqc.backends.triton_gpu.kernel import Array, Item, Load, Note, Store
 from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
 from seqc.backends.triton_gpu.sharing import Part
 from seqc.emit.names import safe_name
-from seqc.graph import Node, leaves
+from seqc.ir.graph import Node, leaves
 
 GRADIENTS = "gradients"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from seqc.graph import Node
+from seqc.ir.graph import Node
 
 # Axes of arrays that are no dims of the graph.
 STEPS = "T"  # the sequence

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqc.block import Block
 from seqc.emit.names import safe_name
-from seqc.graph import Node
+from seqc.ir.block import Block
+from seqc.ir.graph import Node
 
 
 def spec_lines(block: Block) -> dict[Node, str]:

@@ -16,12 +16,12 @@ from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
 from seqc.backends.triton_gpu.print_kernel import SETTINGS, Printed
 from seqc.backends.triton_gpu.values import host_code
-from seqc.block import BATCH
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
 from seqc.emit.text import lay
-from seqc.graph import Node
-from seqc.program import TensorDecl
+from seqc.ir.block import BATCH
+from seqc.ir.graph import Node
+from seqc.ir.program import TensorDecl
 
 OF_EACH = '''
 def _of_each(parts, B, cu_seqlens, rows):

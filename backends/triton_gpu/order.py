@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.roles import Roles, is_time
-from seqc.backends.triton_gpu.search import Task, Value, enlist, sparing
+from seqc.backends.triton_gpu.tuning.search import Task, Value, enlist, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
-from seqc.graph import Node, node, rebuild
+from seqc.ir.graph import Node, node, rebuild
 
 WHOLE, PIECE = 64, 32  # extents that stand for any: of a whole dim, and of a piece
 WARPS = 4  # of a program

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqc.algebra import terms
+from seqc.analysis.normal_forms import terms
 from seqc.backends.triton_gpu.roles import Roles
-from seqc.block import BATCH
-from seqc.graph import Node, const, node
+from seqc.ir.block import BATCH
+from seqc.ir.graph import Node, const, node
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqc.graph import Node
+from seqc.ir.graph import Node
 
 SAME = {"neg", "abs", "sign", "sqrt", "tanh", "expm1", "log1p", "sin", "erf", "atan", "floor", "round",
         "stopgrad"}

@@ -15,7 +15,7 @@ from functools import cache
 from itertools import combinations
 
 from seqc.backends.triton_gpu.roles import Roles
-from seqc.graph import Node, const, node, rebuild, topological, total
+from seqc.ir.graph import Node, const, node, rebuild, topological, total
 
 SIDE = 64  # the extent that stands for any dim when pairings are compared
 GREEDY_ABOVE = 7  # factors; fewer are searched exhaustively

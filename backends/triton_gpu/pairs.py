@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from seqc.backends.triton_gpu.roles import Roles, is_time
-from seqc.block import BATCH, COL, ROW
-from seqc.graph import Node, depends, leaves, topological
+from seqc.ir.block import BATCH, COL, ROW
+from seqc.ir.graph import Node, depends, leaves, topological
 
 CONTRACTIONS = ("sum", "tri_inv")
 

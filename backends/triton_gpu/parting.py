@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from seqc.backends.triton_gpu.roles import base
-from seqc.graph import Node, const, depends, index, node, topological, total
-from seqc.ops import TABLE
+from seqc.ir.graph import Node, const, depends, index, node, topological, total
+from seqc.ir.ops import TABLE
 
 KNOWN, PART, UNKNOWN = "whole", "part", "unknown"
 LINEAR = {name for name, row in TABLE.items() if "linear" in row.laws} | {"mul", "div", "neg", "where", "affine_scan"}

@@ -5,7 +5,7 @@ In: nodes. Out: truth values. They are printed as integers where they are compar
 
 from __future__ import annotations
 
-from seqc.graph import Node
+from seqc.ir.graph import Node
 
 POSITION = ("index", "block_index", "size", "const")
 

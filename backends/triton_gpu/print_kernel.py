@@ -35,11 +35,11 @@ from seqc.backends.triton_gpu.roles import base
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
 from seqc.backends.triton_gpu.values import Text, Values
-from seqc.block import BATCH
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
-from seqc.graph import Node
-from seqc.ops import TABLE
+from seqc.ir.block import BATCH
+from seqc.ir.graph import Node
+from seqc.ir.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used
 TAB = "    "

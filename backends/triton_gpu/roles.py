@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from seqc.block import BATCH, COL, ROW, Block, free_dims
-from seqc.graph import Node, depends, leaves, topological
+from seqc.ir.block import BATCH, COL, ROW, Block, free_dims
+from seqc.ir.graph import Node, depends, leaves, topological
 
 TIME = (ROW, COL)
 MARK = "~"  # `K~2` is the third piece of K, where a program holds a long dim in pieces (`cut`)

@@ -41,9 +41,9 @@ from seqc.backends.triton_gpu.pairs import pairs
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
 from seqc.backends.triton_gpu.sharing import Part, parted
 from seqc.backends.triton_gpu.uses import multiplied
-from seqc.block import BATCH, Block
-from seqc.graph import Node, leaf, leaves
-from seqc.program import Program
+from seqc.ir.block import BATCH, Block
+from seqc.ir.graph import Node, leaf, leaves
+from seqc.ir.program import Program
 
 STEPS_KERNEL, PAIRS_KERNEL = "steps", "pairs"
 NONE: Mapping[str, Any] = MappingProxyType({})

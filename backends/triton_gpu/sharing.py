@@ -14,8 +14,8 @@ from seqc.backends.triton_gpu.order import ALIAS, PIECE, WHOLE
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.parting import KNOWN, UNKNOWN, can_cut, cheapest_cut, held
 from seqc.backends.triton_gpu.roles import Roles, is_time
-from seqc.block import BATCH, Block
-from seqc.graph import Node, depends, leaves, topological
+from seqc.ir.block import BATCH, Block
+from seqc.ir.graph import Node, depends, leaves, topological
 
 PARTIAL = 64  # operations that an element of a result in parts stands for: it is written and read again
 READ = 4  # those that an element of what is given stands for: there is a kernel to which it is new

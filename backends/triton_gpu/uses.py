@@ -12,9 +12,9 @@ from functools import cached_property
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Note, Store
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
-from seqc.graph import Node
-from seqc.ops import TABLE
-from seqc.tiling.quarantine import TURNED_ROWS
+from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
+from seqc.ir.graph import Node
+from seqc.ir.ops import TABLE
 
 QUIET = ("rename", "expand", "index", "block_index", "size", "const")  # no work, or as good as none
 

@@ -17,13 +17,13 @@ from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.roles import Roles, is_time
-from seqc.block import ROW
+from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
-from seqc.graph import Node, leaves
-from seqc.ops import TABLE
-from seqc.ops.structure import resets
-from seqc.tiling.quarantine import TURNED_ROWS
+from seqc.ir.block import ROW
+from seqc.ir.graph import Node, leaves
+from seqc.ir.ops import TABLE
+from seqc.ir.ops.structure import resets
 
 ATOM = 4
 BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}

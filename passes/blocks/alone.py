@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from seqc.component import Component
-from seqc.graph import BATCH, Node, topological
-from seqc.hook import hook_of
-from seqc.intervals import Interval
+from seqc.analysis.boundaries import hook_of
+from seqc.analysis.component import Component
+from seqc.ir.graph import BATCH, Node, topological
+from seqc.ir.intervals import Interval
+from seqc.ir.program import Program
 from seqc.passes.blocks.form import Alone, BlockForm
 from seqc.passes.blocks.lift import NotBlock
-from seqc.passes.simplify import simplify
-from seqc.program import Program
+from seqc.passes.simplify.simplify import simplify
 
 FORMS = ("chunkwise", "scan")
 LINEAR = ("diagonal", "low rank", "coupled")

@@ -6,18 +6,18 @@
 
 A block of at most N rows holds at most one boundary. Where it lies, a carried count tells at run time and for each batch
 element, so a run may be split anywhere; rows that belong to the other part are neutral, like rows outside the sequence.
-Needs: `seqc.hook`. Gives: `Boundary`, and `Parts`, which answers readouts like `seqc.passes.blocks.coupled.System`.
+Needs: `seqc.analysis.boundaries`. Gives: `Boundary`, and `Parts`, which answers readouts like `seqc.passes.blocks.coupled.System`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqc.block import VALID
-from seqc.graph import ROW, Node, const, index, leaves, node, substitute, total
-from seqc.hook import Hook
-from seqc.ops.elementwise import where
-from seqc.ops.structure import expanded
+from seqc.analysis.boundaries import Hook
+from seqc.ir.block import VALID
+from seqc.ir.graph import ROW, Node, const, index, leaves, node, substitute, total
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import expanded
 from seqc.passes.blocks.chunkwise import Chunk
 
 

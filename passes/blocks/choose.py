@@ -2,7 +2,7 @@
 
 Needs: classify, ranges. Gives: `Offers`, then the `Candidate` chosen among them. For every number of rows that the spec's
 `schedule` allows, each linear component takes the form (chunkwise, scan) that costs least; what cannot be lowered says
-why; what can is priced by `seqc.cost` at nominal extents. Step form is always possible, and the only one where a
+why; what can is priced by `seqc.analysis.cost` at nominal extents. Step form is always possible, and the only one where a
 component is nonlinear, dense or coupled.
 """
 
@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
-from seqc.block import COL, LONGEST, PIECE, ROW, Reason, free_dims
-from seqc.component import Component
-from seqc.cost import NOMINAL, cost
+from seqc.analysis.component import Component
+from seqc.analysis.cost import NOMINAL, cost
 from seqc.diagnostics import Diagnostic, Label, Unsupported
-from seqc.graph import BATCH, Node, topological
-from seqc.intervals import Interval
+from seqc.ir.block import COL, LONGEST, PIECE, ROW, Reason, free_dims
+from seqc.ir.graph import BATCH, Node, topological
+from seqc.ir.intervals import Interval
+from seqc.ir.program import Program
 from seqc.passes.blocks.alone import FORMS, LINEAR, prices
 from seqc.passes.blocks.form import BlockForm
 from seqc.passes.blocks.joined import joined
 from seqc.passes.blocks.lift import NotBlock
-from seqc.passes.simplify import simplify_named
-from seqc.program import Program
+from seqc.passes.simplify.simplify import simplify_named
 
 HEADS = 8  # the same for a dim that nothing mixes, beside the innermost such dim
 BATCHES = 2

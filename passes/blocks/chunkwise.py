@@ -3,7 +3,7 @@
     S = d * S[t-1] + sum_r a_r * sum[X](b_r * S[t-1]) + sum_j k_j * v_j,   readouts sum[X](q * S)
     ->
     w_r = the unknown rows v_r + sum[X](b_r * S[t-1]):  (I + M) w = v_r + rows of (b_r, S_in) + rows of (k_j, v_j)
-    (seqc.rows finds them, seqc.passes.blocks.solving solves; M is lower triangular in time)
+    (seqc.passes.blocks.rows finds them, seqc.passes.blocks.solving solves; M is lower triangular in time)
     readout at t = sum[X](q e^G S_in) + sum_s A[t, s] v_s,  A[t, s] = sum[X](q_t * decay(t, s) * k_s)
     S_out = decay * S_in + sum_s (decay to the end * k_s) * v_s     with sources (k_j, v_j) and (a_r, u_r)
 
@@ -18,11 +18,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from seqc.affine import Product, product
-from seqc.block import VALID
-from seqc.graph import BATCH, COL, ROW, Node, const, node, total
-from seqc.ops.elementwise import where
-from seqc.ops.structure import cumsum, expanded
+from seqc.analysis.affine import Product, product
+from seqc.ir.block import VALID
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, node, total
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import cumsum, expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
 from seqc.passes.blocks.selecting import NAN, causal_sum, cleaned, finite, instead, kept, selected, spoilt, taken_off
 from seqc.passes.blocks.solving import Reading, Source, Unknown, solved

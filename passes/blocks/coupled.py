@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from seqc.affine import product
-from seqc.graph import BATCH, COL, ROW, Node, index, node, size, total
-from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, expanded, shift, take
+from seqc.analysis.affine import product
+from seqc.ir.graph import BATCH, COL, ROW, Node, index, node, size, total
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import affine_scan, expanded, shift, take
 from seqc.passes.blocks.decay import causal, columns, first
 from seqc.passes.blocks.selecting import causal_sum, kept, taken_off
 from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Source, Unknown, solved

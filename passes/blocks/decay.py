@@ -20,10 +20,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seqc.graph import COL, ROW, Node, const, constant, index, node, renamed, total
-from seqc.intervals import ANY, Interval
-from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, cumsum, expanded, shift, take
+from seqc.ir.graph import COL, ROW, Node, const, constant, index, node, renamed, total
+from seqc.ir.intervals import ANY, Interval
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, shift, take
 
 FACTORED_SPAN = 2.0  # largest |log d| * rows for which one anchor serves a whole sub-block: costs e^2 in rounding
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
 
-from seqc.affine import Affine, NotAffine, Product, chosen, condition, parted, product
-from seqc.graph import Node, constant, total
-from seqc.intervals import ANY, Interval
-from seqc.ops.structure import at_position
+from seqc.analysis.affine import Affine, NotAffine, Product, chosen, condition, parted, product
+from seqc.ir.graph import Node, constant, total
+from seqc.ir.intervals import ANY, Interval
+from seqc.ir.ops.structure import at_position
+from seqc.passes.blocks.rows import Read, Row, rows_of
 from seqc.passes.blocks.selecting import kept
 from seqc.passes.blocks.solving import NotChunkwise, Reading, Source, Unknown
-from seqc.rows import Read, Row, rows_of
 
 MOST_ROWS = 16  # rows a step that are solved together: the system's text grows as their square
 Place = Mapping[str, int]  # an index of each dim of a row's rank

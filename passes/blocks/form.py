@@ -15,15 +15,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from seqc.affine import Affine, Product, common_factors, parted, product
-from seqc.block import VALID, Reason
-from seqc.component import Component
-from seqc.graph import ROW, Node, const, node
-from seqc.hook import Hook, counters
-from seqc.intervals import Interval
-from seqc.maximum import running_maximum
-from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, expanded, max_scan, shift, take
+from seqc.analysis.affine import Affine, Product, common_factors, parted, product
+from seqc.analysis.boundaries import Hook, counters
+from seqc.analysis.component import Component
+from seqc.analysis.rotation import Rotation, rotation
+from seqc.analysis.running_maximum import running_maximum
+from seqc.ir.block import VALID, Reason
+from seqc.ir.formula import spell
+from seqc.ir.graph import ROW, Node, const, node
+from seqc.ir.intervals import Interval
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import affine_scan, expanded, max_scan, shift, take
+from seqc.ir.program import Program
 from seqc.passes.blocks.boundary import Boundary, Parts, boundary, replaced
 from seqc.passes.blocks.chunkwise import Chunk, masked
 from seqc.passes.blocks.coupled import System
@@ -34,9 +37,6 @@ from seqc.passes.blocks.selecting import NAN, finite, selected
 from seqc.passes.blocks.solving import NotChunkwise, Source
 from seqc.passes.blocks.transition import transition
 from seqc.passes.blocks.turning import Frame, Turning, turned_scan
-from seqc.program import Program
-from seqc.rotation import Rotation, rotation
-from seqc.spell import spell
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.affine import Affine, NotAffine, affine
-from seqc.component import Component
-from seqc.graph import Node
-from seqc.program import Program
+from seqc.analysis.affine import Affine, NotAffine, affine
+from seqc.analysis.component import Component
+from seqc.ir.graph import Node
+from seqc.ir.program import Program
 
 LINEAR = ("diagonal", "low rank", "coupled")
 

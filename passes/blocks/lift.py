@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from seqc.affine import Affine, NotAffine, affine, product
-from seqc.graph import ROW, Node, const, leaf, node
-from seqc.hook import hook_of
+from seqc.analysis.affine import Affine, NotAffine, affine, product
+from seqc.analysis.boundaries import hook_of
+from seqc.ir.graph import ROW, Node, const, leaf, node
+from seqc.ir.program import Program
 from seqc.passes.blocks.boundary import Parts
 from seqc.passes.blocks.chunkwise import Chunk
 from seqc.passes.blocks.coupled import System
 from seqc.passes.blocks.feedback import is_zero
 from seqc.passes.blocks.solving import NotChunkwise
 from seqc.passes.blocks.turning import Turning
-from seqc.program import Program
 
 
 class NotBlock(Exception):

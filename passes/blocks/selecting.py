@@ -16,9 +16,9 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 
-from seqc.graph import BATCH, COL, ROW, Node, const, index, leaves, node, renamed, size, total
-from seqc.ops.elementwise import where
-from seqc.ops.structure import expanded
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaves, node, renamed, size, total
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import expanded
 
 NAN = const(math.nan)
 LEFT = size(ROW) - index(ROW)  # rows from this one to the end of the block

@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from seqc.affine import Product, product
-from seqc.graph import COL, ROW, Node, const, index, leaves, node, renamed, total
-from seqc.ops.elementwise import where
-from seqc.ops.structure import expanded
+from seqc.analysis.affine import Product, product
+from seqc.ir.graph import COL, ROW, Node, const, index, leaves, node, renamed, total
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import expanded
 from seqc.passes.blocks.decay import columns, level_mask, levels
 from seqc.passes.blocks.selecting import causal_sum, cleaned, finite, guarded
 

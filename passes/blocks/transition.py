@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from seqc.affine import Product, common_factors, parted
-from seqc.graph import BATCH, Node, const, topological
-from seqc.intervals import ANY, Interval
-from seqc.ops import TABLE
-from seqc.ops.elementwise import where
+from seqc.analysis.affine import Product, common_factors, parted
+from seqc.ir.graph import BATCH, Node, const, topological
+from seqc.ir.intervals import ANY, Interval
+from seqc.ir.ops import TABLE
+from seqc.ir.ops.elementwise import where
 from seqc.passes.blocks.decay import Decay, log_of
 
 

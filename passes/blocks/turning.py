@@ -5,7 +5,7 @@
     p_t = a_1 + .. + a_t over the rows so far;  (x, y)_t = R(p_t) (u, v)_t,  u = m u[t-1] + (R(-p) (b, c))_1, v likewise
 
 In the frame that turns along, the states have the real coefficient m: each is a scan, or a chunk, of its own, started with
-the state as the block begins, and |R| = 1: nothing grows. Needs: `seqc.rotation`. Gives: `Turning`, which answers readouts of
+the state as the block begins, and |R| = 1: nothing grows. Needs: `seqc.analysis.rotation`. Gives: `Turning`, which answers readouts of
 each state like `seqc.passes.blocks.coupled.System`, and `turned_scan`, the states on all rows.
 """
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqc.affine import product
-from seqc.graph import ROW, Node, const, node
-from seqc.ops.structure import affine_scan, cumsum, expanded, take
+from seqc.analysis.affine import product
+from seqc.ir.graph import ROW, Node, const, node
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, take
 from seqc.passes.blocks.chunkwise import Chunk
 from seqc.passes.blocks.solving import Source
 

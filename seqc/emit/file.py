@@ -10,11 +10,11 @@ import hashlib
 
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
 from seqc.emit.call import cast_text, function_text, result_text, step_text
+from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import check
 from seqc.emit.text import docstring, join, section
-from seqc.emit.triton_part import triton_text
 
 
 def emit(sig: Signature) -> str:

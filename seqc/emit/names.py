@@ -7,7 +7,7 @@ from __future__ import annotations
 import builtins
 import keyword
 
-from seqc.graph import BATCH
+from seqc.ir.graph import BATCH
 
 TIME = "T"
 

@@ -10,9 +10,9 @@ import math
 import re
 from collections.abc import Mapping
 
-from seqc.graph import Node, constant, topological
-from seqc.intervals import ANY, POSITIVE, Interval
-from seqc.ops import TABLE
+from seqc.ir.graph import Node, constant, topological
+from seqc.ir.intervals import ANY, POSITIVE, Interval
+from seqc.ir.ops import TABLE
 
 PYTHON = {  # operators on numbers of Python
     "sqrt": "math.sqrt({0})", "exp": "math.exp({0})", "log": "math.log({0})", "log1p": "math.log1p({0})",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from seqc.cli import main
+from seqc.cli.main import main
 
 Answer = tuple[int, str, str]
 

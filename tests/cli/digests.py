@@ -11,9 +11,9 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from seqc.build import load
-from seqc.compiled import Options, compile_spec
-from seqc.driver import lower
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "golden" / "digests.txt"

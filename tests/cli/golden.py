@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from seqc.compiled import Compiled, Options, compile_spec
+from seqc.driver.compile import Compiled, Options, compile_spec
 from tests.cli import digests
 
 ROOT = Path(__file__).parents[2]

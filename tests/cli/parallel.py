@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from seqc.compiled import Compiled, Options, compile_spec
+from seqc.driver.compile import Compiled, Options, compile_spec
 from tests.triton import interpreter
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def run_triton(name: str) -> None:
     """Compare the Triton part, whose kernels run in the interpreter."""
     import torch
 
-    from seqc.load_emitted import load_emitted
+    from seqc.driver.load_emitted import load_emitted
     from tests.harness import compare, draw
 
     made = compiled(name, "triton")

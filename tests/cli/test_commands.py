@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from seqc.cli import COMMANDS
-from seqc.fmt import format_text
-from seqc.load_emitted import load_emitted
-from seqc.text import parse
+from seqc.cli.main import COMMANDS
+from seqc.driver.load_emitted import load_emitted
+from seqc.frontend.format import format_text
+from seqc.ir.graph_text import parse
 
 ROOT = Path(__file__).parents[2]
 GLA = ROOT / "specs" / "gla.seq"

@@ -146,7 +146,7 @@ def test_line_ends_of_other_systems_are_read(seqc: Seqc, spec: Path, tmp_path: P
 
 def started(*words: str, before: str = "", **streams: Any) -> subprocess.Popen[bytes]:
     """`seqc` in a process of its own. before: a statement that runs first."""
-    program = f"from seqc.cli import main\n{before}\nraise SystemExit(main({list(words)}))"
+    program = f"from seqc.cli.main import main\n{before}\nraise SystemExit(main({list(words)}))"
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **(pipes | streams))
 

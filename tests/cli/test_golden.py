@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from seqc.check_emitted import Case, against_oracle, lengths
-from seqc.load_emitted import load_emitted
-from seqc.sampling import sample_sizes
+from seqc.check.sampling import sample_sizes
+from seqc.check.verify_emitted import Case, against_oracle, lengths
+from seqc.driver.load_emitted import load_emitted
 from tests.cli import digests
 from tests.cli.golden import CASES, FOLDER, emitted, path
 

@@ -12,11 +12,11 @@ from types import ModuleType
 import pytest
 import torch
 
-from seqc import races
-from seqc.build import load
-from seqc.compiled import Options, compile_spec
+from seqc.check import races
+from seqc.check.races import sizes_of
 from seqc.diagnostics import Unsupported
-from seqc.races import sizes_of
+from seqc.driver.compile import Options, compile_spec
+from seqc.frontend.elaborate import load
 
 Seqc = Callable[..., tuple[int, str, str]]
 LEAKY = "spec leaky\ndim D\ninput x[D], a[D] in [0, 1]\nstate h[D] = 0\nh = a * h[t-1] + x\noutput h\n"

@@ -15,10 +15,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from seqc.compiled import Compiled
-from seqc.explanation import explanation, facts
-from seqc.graph import leaves
-from seqc.load_emitted import load_emitted
+from seqc.driver.compile import Compiled
+from seqc.driver.explain import explanation, facts
+from seqc.driver.load_emitted import load_emitted
+from seqc.ir.graph import leaves
 from tests.cli.parallel import FOLDERS, ROOT, compiled
 from tests.harness import Case, check_causality, compare, compare_split, compare_steps, draw, tensors
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import seqc as library
-from seqc import figures
-from seqc.cli import COMMANDS
-from seqc.commands.terminal import painted
-from seqc.sources import shipped
-from seqc.tiling.verdicts import TABLE, Verdict, VerdictTable, family
+from seqc.backends.triton_gpu.report import figures
+from seqc.backends.triton_gpu.tuning.verdicts import TABLE, Verdict, VerdictTable, family
+from seqc.cli.commands.terminal import painted
+from seqc.cli.main import COMMANDS
+from seqc.frontend.sources import shipped
 
 ROOT = Path(__file__).parents[2]
 LEAKY = "spec leaky\ndim D\ninput x[D], a[D] in [0, 1]\nstate h[D] = 0\nh = a * h[t-1] + x\noutput h\n"

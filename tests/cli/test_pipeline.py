@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from seqc.build import load
 from seqc.diagnostics import SeqcBug
-from seqc.driver import fix_dims, lower, run
-from seqc.graph import Node, node
+from seqc.driver.pipeline import fix_dims, lower, run
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import Node, node
 from seqc.passes import CHECKS, GIVEN, PIPELINE, Stage, ordered
 from seqc.passes.blocks.choose import GPU
 

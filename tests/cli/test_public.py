@@ -1,6 +1,6 @@
 """Every spec through the public API: against the oracle, split, stepped, causal to the bit; and as torch operators.
 
-The plain torch form is taken: it is the one that every machine has. Its tolerance is `seqc.check_emitted.tolerance`.
+The plain torch form is taken: it is the one that every machine has. Its tolerance is `seqc.check.verify_emitted.tolerance`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import seqc
-from seqc.check_emitted import Case, against_oracle, causality, emitted_name, parts_and_steps, tolerance
-from seqc.compiled import Compiled, Options, compile_spec
-from seqc.load_emitted import load_emitted
-from seqc.sampling import sample, sample_sizes
+from seqc.check.sampling import sample, sample_sizes
+from seqc.check.verify_emitted import Case, against_oracle, causality, emitted_name, parts_and_steps, tolerance
+from seqc.driver.compile import Compiled, Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 from tests.cli import digests
 
 ROOT = Path(__file__).parents[2]

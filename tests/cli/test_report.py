@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from seqc.backends.triton_gpu.tiles import choose_tiles
-from seqc.build import load
-from seqc.cli import main
-from seqc.commands.report import text
-from seqc.driver import fix_dims, lowerings
-from seqc.figures import extents, measured, tiles_of
-from seqc.performance import LAUNCH, SHAPES, Shape, costs, sizes_of, why_spilling
-from seqc.targets import target_named
-from seqc.tiling.verdicts import Verdict, VerdictTable
+from seqc.backends.triton_gpu.report.figures import extents, measured, tiles_of
+from seqc.backends.triton_gpu.tuning.targets import target_named
+from seqc.backends.triton_gpu.tuning.tiles import choose_tiles
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
+from seqc.cli.commands.report import text
+from seqc.cli.main import main
+from seqc.driver.gpu_costs import LAUNCH, SHAPES, Shape, costs, sizes_of, why_spilling
+from seqc.driver.pipeline import fix_dims, lowerings
+from seqc.frontend.elaborate import load
 
 SPECS = Path(__file__).parents[2] / "specs"
 SHAPE = Shape(8, 1024, 16, 64)

@@ -7,13 +7,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from seqc.check_emitted import Case, against_differences, check
-from seqc.check_emitted import _direction as direction
-from seqc.compiled import Options, compile_spec
-from seqc.emitted_case import nudged, relative, tolerance, undefined
-from seqc.intervals import Interval
-from seqc.load_emitted import load_emitted
-from seqc.sampling import domains, sample, sample_sizes, state_domains
+from seqc.check.emitted_case import nudged, relative, tolerance, undefined
+from seqc.check.sampling import domains, sample, sample_sizes, state_domains
+from seqc.check.verify_emitted import Case, against_differences, check
+from seqc.check.verify_emitted import _direction as direction
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
+from seqc.ir.intervals import Interval
 
 VARIANCE = """spec scaled
 dim D
@@ -78,7 +78,7 @@ def test_differences_find_a_wrong_gradient(dtype: str) -> None:
 
 
 def test_triton_is_compared_with_its_own_differences() -> None:
-    from seqc.check_emitted import INTERPRETER, _plan
+    from seqc.check.verify_emitted import INTERPRETER, _plan
 
     text = "spec held\ndim D\ninput x[D], a[D] in [0, 1]\nstate h[D] = 0\nh = a * h[t-1] + x\noutput h\n"
     plans = list(_plan(compile_spec(text, Options("triton", rows=16)), INTERPRETER))

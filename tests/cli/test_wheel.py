@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("seqc", "backends", "grammar", "passes", "specs", "pyproject.toml", "README.md", "LICENSE")
 HOUR = """
 import sys
-from seqc.cli import main
+from seqc.cli.main import main
 import seqc
 assert seqc.__file__.startswith(sys.argv[1]), seqc.__file__
 for words in ("list --names", "new mine --like hgrn", "check mine.seq", "compile gla -o gla_kernel.py --backend torch",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from seqc.graph import Node, leaves
+from seqc.ir.graph import Node, leaves
 
 Values = dict[Node, np.ndarray]
 SIZES = {"B": 2, "H": 2, "K": 3, "V": 4, "D": 3, "t": 4, "s": 4}

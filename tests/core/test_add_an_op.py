@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqc.build import load
-from seqc.build_calls import FUNCTIONS
-from seqc.graph import Node, node
-from seqc.intervals import Interval
-from seqc.ops import TABLE
-from seqc.ranges import interval_of
-from seqc.reference import gradients, run
-from seqc.rewrite import rewrite
-from seqc.text import parse, show
-from seqc.verifier import verify_program
+from seqc.analysis.ranges import interval_of
+from seqc.frontend.elaborate import load
+from seqc.frontend.functions import FUNCTIONS
+from seqc.ir.graph import Node, node
+from seqc.ir.graph_text import parse, show
+from seqc.ir.intervals import Interval
+from seqc.ir.ops import TABLE
+from seqc.ir.rewrite import rewrite
+from seqc.ir.verify import verify_program
+from seqc.oracle.reference import gradients, run
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-an-op.md"
 

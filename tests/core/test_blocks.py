@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqc import build, reference
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
-from seqc.program import Program
-from seqc.two_runs import one_run
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.both_ways import one_run
+from seqc.ir.program import Program
+from seqc.oracle import reference
 from tests.block_runner import run_block
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def sample(program: Program, steps: int, hard: bool, seed: int = 0) -> tuple[dic
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("form", ["step", "scan", "chunkwise"])
 def test_form(path: Path, form: str) -> None:
-    program = one_run(build.load(path))
+    program = one_run(elaborate.load(path))
     try:
         block = lower(program, form, ROWS if form != "step" else None)
     except Unsupported as refusal:
@@ -82,7 +83,7 @@ def test_form(path: Path, form: str) -> None:
 
 def test_what_is_chosen() -> None:
     """The forms that the cost model takes on its own."""
-    chosen = {p.stem: lower(build.load(p)).form for p in PATHS}
+    chosen = {p.stem: lower(elaborate.load(p)).form for p in PATHS}
     assert {chosen[n] for n in ("gla", "delta_rule", "retention", "linear_attention", "kda", "mlstm")} == {"chunkwise"}
     assert chosen["hgrn"] == "scan"
     assert {chosen[n] for n in ("lstm", "gru", "lif")} == {"step"}
@@ -90,4 +91,4 @@ def test_what_is_chosen() -> None:
 
 def test_refusal_quotes_the_term() -> None:
     with pytest.raises(Unsupported, match="is applied to a value that depends on the state: `u >= 1`"):
-        lower(build.load(ROOT / "specs/lif.seq"), "scan")
+        lower(elaborate.load(ROOT / "specs/lif.seq"), "scan")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from seqc import build
+from seqc.analysis.ranges import interval_of
+from seqc.frontend import elaborate
+from seqc.ir.both_ways import one_run
+from seqc.ir.program import Program
 from seqc.passes.blocks import choose
 from seqc.passes.blocks.choose import EAGER, GPU, Machine
 from seqc.passes.classify import classify
-from seqc.program import Program
-from seqc.ranges import interval_of
-from seqc.two_runs import one_run
 
 ROOT = Path(__file__).parents[2]
 SEVERAL = {  # published recurrences of several linear states -> those that are no chunks on a GPU, and rows of its blocks
@@ -47,7 +47,7 @@ def all_tried(program: Program, machine: Machine, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_published(name: str) -> None:
-    program = one_run(build.load(ROOT / "specs" / f"{name}.seq"))
+    program = one_run(elaborate.load(ROOT / "specs" / f"{name}.seq"))
     best = choose.choose_form(program, offers(program, GPU))
     scans, rows = SEVERAL[name]
     assert {n for n, form in best.forms.items() if form == "scan"} == set(scans.split())
@@ -57,7 +57,7 @@ def test_published(name: str) -> None:
 @pytest.mark.parametrize("machine", [GPU, EAGER], ids=lambda m: m.name)
 @pytest.mark.parametrize("text", [ROOT / "specs/mlstm.seq", ROOT / "specs/gsa.seq", TOGETHER], ids=["mlstm", "gsa", "squared"])
 def test_same_as_trying_all(text: str | Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = one_run(build.load(text))
+    program = one_run(elaborate.load(text))
     found, every = offers(program, machine), all_tried(program, machine, monkeypatch)
     for form in ("chunkwise", "scan"):
         times = [min((c.time for c in x.blocks if c.form == form), default=None) for x in (found, every)]
@@ -66,7 +66,7 @@ def test_same_as_trying_all(text: str | Path, machine: Machine, monkeypatch: pyt
 
 
 def test_product_of_two_states_leaves_one_to_a_scan() -> None:
-    program = build.load(TOGETHER)
+    program = elaborate.load(TOGETHER)
     forms = [dict(c.forms) for c in offers(program, GPU).blocks if c.form == "chunkwise"]
     assert forms and all("scan" in (f["P"], f["Q"]) for f in forms)
 
@@ -76,7 +76,7 @@ def test_lowerings_grow_with_the_number_of_states(monkeypatch: pytest.MonkeyPatc
         names = range(count)
         text = "spec many\ndim D\ninput x[D], g[D] in [-inf, 0]\n"
         text += "".join(f"state S{i}[D] = 0\nS{i} = exp(g) * S{i}[t-1] + x\n" for i in names)
-        program = build.load(text + "output o = " + " + ".join(f"S{i}" for i in names) + "\n")
+        program = elaborate.load(text + "output o = " + " + ".join(f"S{i}" for i in names) + "\n")
         calls = 0
 
         class Counted(choose.BlockForm):

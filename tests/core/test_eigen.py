@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from seqc.build import load
 from seqc.diagnostics import SpecError
-from seqc.evaluate import evaluate, to_order
-from seqc.graph import BATCH, leaves
-from seqc.intervals import INF, Interval
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import BATCH, leaves
+from seqc.ir.intervals import INF, Interval
+from seqc.oracle.evaluate import evaluate, to_order
+from seqc.passes.claims import check_claims
+from seqc.passes.claims.spectra import Spectra
 from seqc.passes.classify import classify
-from seqc.passes.eigen import check_claims
-from seqc.passes.eigen.spectra import Spectra
-from seqc.passes.simplify import simplify_program
+from seqc.passes.simplify.simplify import simplify_program
 
 HEAD = """spec demo
 dim K, V

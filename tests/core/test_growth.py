@@ -14,9 +14,9 @@ from types import FrameType
 
 import pytest
 
-from seqc.build import load
-from seqc.compiled import Options, compile_program, compile_spec
-from seqc.fmt import format_text
+from seqc.driver.compile import Options, compile_program, compile_spec
+from seqc.frontend.elaborate import load
+from seqc.frontend.format import format_text
 
 HEAD = "dim D\ninput x[D], g[D] in [-inf, 0]\nstate S[D] = 0\nS = exp(g) * S[t-1] + x\n"
 SPECS: dict[str, Callable[[int], str]] = {

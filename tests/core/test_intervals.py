@@ -6,7 +6,7 @@ import operator
 import numpy as np
 import pytest
 
-from seqc.intervals import ANY, INF, Interval
+from seqc.ir.intervals import ANY, INF, Interval
 
 SOME = [Interval(-2.0, 3.0), Interval(0.0, 1.0), Interval(-INF, 0.0), Interval(0.5, INF), Interval(-4.0, -1.0), ANY,
         Interval(0.0, 0.0)]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from seqc.differentiate import vjp
-from seqc.evaluate import evaluate, to_order
-from seqc.graph import Node, const, index, leaf, leaves, node, size
-from seqc.intervals import Interval
-from seqc.ops import TABLE
-from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
+from seqc.analysis.derivative import vjp
+from seqc.ir.graph import Node, const, index, leaf, leaves, node, size
+from seqc.ir.intervals import Interval
+from seqc.ir.ops import TABLE
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
+from seqc.oracle.evaluate import evaluate, to_order
 
 PRINTERS = ("torch", "triton", "cpp")
 SIZES = {"K": 3, "V": 2, "t": 8, "s": 8}

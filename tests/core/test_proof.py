@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seqc import exact
-from seqc.block import Block
-from seqc.build import load
-from seqc.driver import lower
-from seqc.graph import Node, const, node, substitute, topological
-from seqc.proof import Fact, prove
-from seqc.sampling import sample_sizes
+from seqc.check.proof import Fact, prove
+from seqc.check.sampling import sample_sizes
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.ir.block import Block
+from seqc.ir.graph import Node, const, node, substitute, topological
+from seqc.oracle import exact
 
 GATED = """spec gated
 dim K, V

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from seqc.build import load
-from seqc.evaluate import evaluate
-from seqc.graph import BATCH, leaves, topological
-from seqc.intervals import INF, Interval
-from seqc.ranges import graph_intervals, interval_of, log_range
+from seqc.analysis.ranges import graph_intervals, interval_of, log_range
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import BATCH, leaves, topological
+from seqc.ir.intervals import INF, Interval
+from seqc.oracle.evaluate import evaluate
 
 LSTM = """spec cell
 dim D

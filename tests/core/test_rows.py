@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from seqc import build, reference
 from seqc.backends import torch_eager
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
-from seqc.program import Program
-from seqc.rows import rows_of
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.program import Program
+from seqc.oracle import reference
+from seqc.passes.blocks.rows import rows_of
 from tests.block_runner import run_block
 from tests.harness import compare, draw
 
@@ -38,7 +39,7 @@ SPELLINGS = {
 
 def program(update: str) -> Program:
     """The recurrence with one spelling of its update."""
-    return build.load(HEAD + update + "\n")
+    return elaborate.load(HEAD + update + "\n")
 
 
 @pytest.mark.parametrize("update", SPELLINGS)
@@ -93,7 +94,7 @@ TOGETHER = {
 
 @pytest.mark.parametrize("how", TOGETHER)
 def test_rows_of_one_step_do_not_see_each_other(how: str) -> None:
-    agrees_with_the_oracle(build.load(SEVERAL + TOGETHER[how]))
+    agrees_with_the_oracle(elaborate.load(SEVERAL + TOGETHER[how]))
 
 
 def agrees_with_the_oracle(made: Program) -> None:
@@ -110,14 +111,14 @@ def agrees_with_the_oracle(made: Program) -> None:
 
 
 def test_a_rank_of_open_size_is_refused_with_what_to_write() -> None:
-    made = build.load(SEVERAL.replace("R {2}", "R") + TOGETHER["in turn"])
+    made = elaborate.load(SEVERAL.replace("R {2}", "R") + TOGETHER["in turn"])
     with pytest.raises(Unsupported, match=r"a row for each index of R, which needs one fixed size \(`dim R \{4\}`"):
         lower(made, "chunkwise", 8)
 
 
 def test_micro_steps_of_states_that_feed_each_other_do_not_grow() -> None:
     """Two reflections with one key, and momentum: the first alone would grow by 1.6 a step."""
-    made = build.load("""spec pair
+    made = elaborate.load("""spec pair
 dim K, V, J = 2
 input k[J, K] unit[K], v[J, V], eta in [0, 1]
 state S[K, V] = 0, M[K, V] = 0
@@ -134,7 +135,7 @@ output o = sum[J, K](k * S)
 
 
 def test_a_state_that_another_reads_whole_runs_in_blocks_with_it() -> None:
-    made = build.load("""spec averaged
+    made = elaborate.load("""spec averaged
 dim K, V
 input q[K], k[K] unit[K], v[V], c in [0, 1], g[K] in [-inf, 0]
 state S[K, V] = 0, A[K, V] = 0

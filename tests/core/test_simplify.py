@@ -5,16 +5,16 @@ import time
 import numpy as np
 import pytest
 
-from seqc.build import load
+from seqc.analysis.derivative import vjp
 from seqc.diagnostics import SeqcBug
-from seqc.differentiate import vjp
-from seqc.evaluate import evaluate, to_order
-from seqc.graph import BATCH, Node, const, leaf, leaves, node, topological
-from seqc.laws import RULES
-from seqc.passes.simplify import simplify, simplify_program
-from seqc.rewrite import law, rewrite, var
-from seqc.text import parse, show
-from seqc.verifier import verify, verify_program
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import BATCH, Node, const, leaf, leaves, node, topological
+from seqc.ir.graph_text import parse, show
+from seqc.ir.rewrite import law, rewrite, var
+from seqc.ir.verify import verify, verify_program
+from seqc.oracle.evaluate import evaluate, to_order
+from seqc.passes.simplify.laws import RULES
+from seqc.passes.simplify.simplify import simplify, simplify_program
 
 HEAD = "%x = input x [B, K]\n%y = input y [B, K]\n%z = input z [B, V]\n%c = input c [B]\n%m = mask m [K] bool\n"
 

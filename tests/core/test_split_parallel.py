@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqc import reference
-from seqc.build import load
-from seqc.passes.split_parallel import Split, split_parallel
-from seqc.text import show
-from seqc.two_runs import one_run
-from seqc.verifier import verify_program
+from seqc.frontend.elaborate import load
+from seqc.ir.both_ways import one_run
+from seqc.ir.graph_text import show
+from seqc.ir.verify import verify_program
+from seqc.oracle import reference
+from seqc.passes.plan.products_outside import Split, split_parallel
 from tests.harness import draw
 
 ROOT = Path(__file__).parents[2]

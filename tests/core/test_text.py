@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from seqc.build import load
-from seqc.graph import Node, const, index, leaf, node, size
-from seqc.ops.structure import cumsum, shift, take
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import Node, const, index, leaf, node, size
+from seqc.ir.graph_text import IrError, parse, show
+from seqc.ir.ops.structure import cumsum, shift, take
 from seqc.passes.derive_backward import derive_backward
-from seqc.text import IrError, parse, show
 
 SPEC = """spec demo
 dim H, K, V

@@ -4,8 +4,8 @@ from types import ModuleType
 
 import pytest
 
+from seqc.driver.load_emitted import load_emitted
 from seqc.emit import emit
-from seqc.load_emitted import load_emitted
 from tests.emit import bodies
 
 

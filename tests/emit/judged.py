@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqc.compiled import Compiled, Options, compile_spec
 from seqc.diagnostics import Unsupported
-from seqc.load_emitted import load_emitted
+from seqc.driver.compile import Compiled, Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 from tests import autograd_loop
 from tests.harness import draw
 

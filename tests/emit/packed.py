@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from seqc.check_emitted import Case, Finding, against_oracle, against_separate_calls, in_phases, pack
-from seqc.compiled import Compiled, Options, compile_spec
-from seqc.load_emitted import load_emitted
-from seqc.sampling import sample_sizes
+from seqc.check.sampling import sample_sizes
+from seqc.check.verify_emitted import Case, Finding, against_oracle, against_separate_calls, in_phases, pack
+from seqc.driver.compile import Compiled, Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 from tests.harness import usual_sizes
 from tests.triton import interpreter
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import seqc
-from seqc.check_emitted import Case, tolerance
-from seqc.packs import part
+from seqc.check.verify_emitted import Case, tolerance
+from seqc.oracle.packed_arrays import part
 from tests.emit import packed
 
 SPECS = ("gla", "delta_rule", "hgrn", "lstm", "mamba", "mlstm", "gsa", "lagged", "sampled")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from seqc.diagnostics import Unsupported
+from seqc.driver.load_emitted import load_emitted
 from seqc.emit import Input, Saved, State, class_name, emit, safe_name
 from seqc.emit.names import RESERVED
-from seqc.load_emitted import load_emitted
 from tests.emit import bodies
 from tests.emit.data import decay_data
 
@@ -44,7 +44,7 @@ def test_text_is_stable() -> None:
 
 
 def test_emission_needs_no_torch() -> None:
-    program = "import sys; import seqc.emit, seqc.load_emitted; sys.exit('torch' in sys.modules)"
+    program = "import sys; import seqc.emit, seqc.driver.load_emitted; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
@@ -78,7 +78,7 @@ def test_triton_part_waits_and_then_runs_in_the_interpreter() -> None:
 import sys, torch
 sys.path.insert(0, ".")
 from tests.emit.data import decay_data, decay_reference
-from seqc.load_emitted import load_emitted
+from seqc.driver.load_emitted import load_emitted
 m = load_emitted({FILES["decay"]!r}, "decay")
 x, g, h_0 = decay_data(5, torch.float32, grad=False)
 m.decay(x, g, h_0=h_0)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from seqc.emit.numbers import number_at, number_spelling
-from seqc.graph import Node, const, node, size
-from seqc.ops import TABLE
+from seqc.ir.graph import Node, const, node, size
+from seqc.ir.ops import TABLE
 
 CONSTANTS = (-math.inf, -2.0, -1.0, -0.5, 0.0, 0.5, 3.0, 1000.0, math.inf)
 UNARY = [name for name, row in TABLE.items() if row.elementwise and row.arity == 1 and name not in ("not", "stopgrad")]

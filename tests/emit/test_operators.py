@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from seqc.compiled import Options, compile_spec
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 from seqc.emit import emit
-from seqc.load_emitted import load_emitted
 from tests.emit import bodies
 from tests.emit.data import cell_data, decay_data
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from seqc import reference
-from seqc.build import load
 from seqc.diagnostics import Unsupported
+from seqc.frontend.elaborate import load
+from seqc.oracle import reference
 from tests import autograd_loop
 from tests.emit.judged import ROOTS, check, module
 from tests.emit.packed import ROOT

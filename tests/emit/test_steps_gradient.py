@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqc.compiled import Compiled, Options, compile_spec
-from seqc.load_emitted import load_emitted
+from seqc.driver.compile import Compiled, Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 from tests import autograd_loop
 from tests.emit import packed
 from tests.emit.judged import close, slopes

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import seqc
-from seqc.load_emitted import load_emitted
-from seqc.sampling import sample, sample_sizes
+from seqc.check.sampling import sample, sample_sizes
+from seqc.driver.load_emitted import load_emitted
 from tests.emit import packed
 
 ROOT = Path(__file__).parents[2]

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqc.build import load
-from seqc.evaluate import evaluate
-from seqc.fmt import format_text
-from seqc.graph import leaves
-from seqc.intervals import Interval
-from seqc.program import Program
-from seqc.reference import gradients, run
+from seqc.frontend.elaborate import load
+from seqc.frontend.format import format_text
+from seqc.ir.graph import leaves
+from seqc.ir.intervals import Interval
+from seqc.ir.program import Program
+from seqc.oracle.evaluate import evaluate
+from seqc.oracle.reference import gradients, run
 
 FOLDER = Path(__file__).parent / "specs"
 SERVED = sorted(path for path in FOLDER.glob("*.seq") if path.stem != "syntax_only")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import seqc.build
-from seqc.build import build
+import seqc.frontend.elaborate
 from seqc.diagnostics import Refusal, Source
-from seqc.driver import lower
-from seqc.parse import parse_with_errors
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import build
+from seqc.frontend.parse import parse_with_errors
 
 PAGES = sorted((Path(__file__).parents[1] / "errors").glob("*.md"))
 CASE = re.compile(r"```seq\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
@@ -43,7 +43,7 @@ def test_diagnostics_come_in_source_order() -> None:
 
 def test_every_code_has_a_page() -> None:
     """The codes that the front end can answer with, found in its text, are all shown on some page."""
-    core = Path(seqc.build.__file__).parent
+    core = Path(seqc.frontend.elaborate.__file__).parent
     modules = [*core.glob("build*.py"), *core.glob("parse*.py"), core / "lines.py", core / "lint.py"]
     text = "".join(module.read_text(encoding="utf-8") for module in modules)
     codes = set(re.findall(r'(?:report|refuse|warn|_warning|Diagnostic)\(\s*"([a-z-]+)"', text))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from seqc.diagnostics import SpecError
-from seqc.fmt import WIDTH, format_text
-from seqc.parse import parse
+from seqc.frontend.format import WIDTH, format_text
+from seqc.frontend.parse import parse
 
 SPECS = sorted((Path(__file__).parent / "specs").glob("*.seq"))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import seqc
-from seqc.build import load
 from seqc.diagnostics import SpecError
-from seqc.driver import check
-from seqc.reference import gradients
+from seqc.driver.pipeline import check
+from seqc.frontend.elaborate import load
+from seqc.oracle.reference import gradients
 
 CELL = """spec cell
 dim D

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from seqc import idioms
-from seqc.build import load
-from seqc.build_calls import FUNCTIONS, NOT_LOWERED
 from seqc.diagnostics import SpecError
-from seqc.idioms_functions import ELSEWHERE
-from seqc.parse import parse_with_errors
+from seqc.frontend import idioms
+from seqc.frontend.elaborate import load
+from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED
+from seqc.frontend.idioms_functions import ELSEWHERE
+from seqc.frontend.parse import parse_with_errors
 
 HEAD = "spec a\ndim K\ninput x[K], y[K]\nparam W[K, K]\nstate h[K] = 0\nh = 0.5 * h[t-1] + x\noutput h\n"
 ADVICE = {**ELSEWHERE, **idioms._OF_VALUES, **idioms._NAMES, **idioms.CHARACTERS, **idioms.STATEMENTS_ELSEWHERE}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seqc.build import load
+from seqc.frontend.elaborate import load
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").rglob("*.seq"))
 HEAD = "spec a\ndim D\ninput x[D]\nparam p[D] init 0, q[D] init 0\nstate h[D] = 0\n"

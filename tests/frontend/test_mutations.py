@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from seqc.build import load
 from seqc.diagnostics import Refusal
-from seqc.driver import check
-from seqc.fmt import format_text
+from seqc.driver.pipeline import check
+from seqc.frontend.elaborate import load
+from seqc.frontend.format import format_text
 
 SPECS = Path(__file__).parents[2] / "specs"
 DOC = re.compile(r'"""(?:.|\n)*?"""')

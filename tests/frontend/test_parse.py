@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from seqc import syntax
-from seqc.build import build, load
 from seqc.diagnostics import Refusal, SpecError, Unsupported
-from seqc.parse import parse, parse_with_errors
+from seqc.frontend import syntax
+from seqc.frontend.elaborate import build, load
+from seqc.frontend.parse import parse, parse_with_errors
 
 SPECS = sorted((Path(__file__).parent / "specs").glob("*.seq"))
 
@@ -145,7 +145,7 @@ def test_plain_strings_can_be_refusals() -> None:
 
 
 def test_the_parser_generator_is_imported_late() -> None:
-    code = "import sys, seqc.build; assert 'lark' not in sys.modules; seqc.build.load('spec a\\ninput x\\noutput y = x\\n')"
+    code = "import sys, seqc.frontend.elaborate; assert 'lark' not in sys.modules; seqc.frontend.elaborate.load('spec a\\ninput x\\noutput y = x\\n')"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

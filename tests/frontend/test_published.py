@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqc import reference
-from seqc.build import load
+from seqc.frontend.elaborate import load
+from seqc.oracle import reference
 
 SPECS = Path(__file__).parents[2] / "specs"
 B, T, H, P, N = 2, 53, 2, 3, 4

@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from seqc.graph import leaves
-from seqc.packs import part
+from seqc.ir.graph import leaves
+from seqc.oracle.packed_arrays import part
 from tests.fuzz.reading import read
 from tests.fuzz.trial import ROUNDINGS, UNIT, Arrays, Call, Problem, Subject, error
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqc import syntax
+from seqc.frontend import syntax
 from tests.fuzz.one_step import Step
 from tests.fuzz.reading import Spec, deepest, own_dims, read, squared
 from tests.fuzz.values import BATCH, Value, each, number, real

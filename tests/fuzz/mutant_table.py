@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ELEMENTWISE, STRUCTURE = "seqc/ops/elementwise.py", "seqc/ops/structure.py"
+ELEMENTWISE, STRUCTURE = "seqc/ir/ops/elementwise.py", "seqc/ir/ops/structure.py"
 DECAY, CHUNK, FORM = "passes/blocks/decay.py", "passes/blocks/chunkwise.py", "passes/blocks/form.py"
 COUPLED, TURNING, BOUNDARY = "passes/blocks/coupled.py", "passes/blocks/turning.py", "passes/blocks/boundary.py"
-LAWS, CALLS = "seqc/laws.py", "seqc/build_calls.py"
+LAWS, CALLS = "passes/simplify/laws.py", "seqc/frontend/functions.py"
 PACKS, EAGER = "seqc/emit/packs.py", "backends/torch_eager/runtime.py"
 RUNTIME, MATH = "backends/native_cpu/runtime.py", "backends/native_cpu/vector_math.py"
 DEVICE, MORE, SMOOTH = (f"backends/triton_gpu/device{x}.py" for x in ("", "_more", "_elementwise"))
@@ -69,7 +69,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('_half_if_tied("gt", "ge")', '_half_if_tied("ge", "ge")'),
         ("where(op(strict, a, b), 1.0, 0.5), 0.0)", "where(op(strict, a, b), 1.0, 1.0), 0.0)")),
     *_step(STRUCTURE, "ties", ('d / total(where(hit, 1.0, 0.0), n.names("over"))', "d")),
-    *_step("seqc/differentiate.py", "sums",
+    *_step("seqc/analysis/derivative.py", "sums",
         ("return total(part, lost), tuple", "return part, tuple"),
         ("d = fit(d, self.of)  #", "d = d  #")),
     # ---- derivatives along time, inside a block
@@ -120,8 +120,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ('node("ge", start + index(ROW), const(period))', 'node("gt", start + index(ROW), const(period))'),
         ('node("ge", start + rows, const(period))', 'node("gt", start + rows, const(period))'),
         ("where(reached, since, start + rows)", "start + rows")),
-    *_step("seqc/hook.py", "hooked", ('node("ge", now, const(period))', 'node("gt", now, const(period))')),
-    *_step("seqc/build_every.py", "hooked", ('node("where", count.due, reset, free)', 'node("where", count.due, free, reset)')),
+    *_step("seqc/analysis/boundaries.py", "hooked", ('node("ge", now, const(period))', 'node("gt", now, const(period))')),
+    *_step("seqc/frontend/boundaries.py", "hooked", ('node("where", count.due, reset, free)', 'node("where", count.due, free, reset)')),
     # ---- coupled and complex states
     *_block(COUPLED, "momentum", "chunkwise",
         ("_before(column[i], ONE if i == j else ZERO) if exclusive", "_before(column[i], ONE) if exclusive"),
@@ -134,7 +134,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("u.read(q * cos, over, exclusive) - v.read(q * sin, over, exclusive)",
          "u.read(q * cos, over, exclusive) + v.read(q * sin, over, exclusive)"),
         ("return cos * u - sin * v if i == 0 else sin * u + cos * v", "return cos * u - sin * v")),
-    *_block("seqc/affine.py", "signed", "chunkwise",
+    *_block("seqc/analysis/affine.py", "signed", "chunkwise",
         ("right = scaled(right, (const(-1.0),))", "right = scaled(right, (const(1.0),))")),
     # ---- simplification, and what functions mean
     *_step(LAWS, "decrees",
@@ -162,7 +162,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if block:\n        x = x.unflatten(dim", "if block > 4:\n        x = x.unflatten(dim"),
         ("out_i.zero_() if exclusive else out_i.copy_(x_i)", "out_i.copy_(x_i)"),
         ("(2 * rows), 2, rows)).select(dim - 1, 1)", "(2 * rows), 2, rows)).select(dim - 1, 0)")),
-    *_step("seqc/compose_runs.py", "both",
+    *_step("seqc/driver/compose_runs.py", "both",
         ("""f"reverse={'not ' if back else ''}reverse\"""", """f"reverse={'' if back else 'not '}reverse\""""),
         ("""f"d_{x} + {self.turned.format(f'd_{twin(x)}')}\"""", """f"d_{x} + d_{twin(x)}\"""")),
     # ---- native code

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from seqc import syntax
+from seqc.frontend import syntax
 from tests.fuzz.reading import indexed, mentions, own_dims, squared, whole
 from tests.fuzz.values import BATCH, ELEMENTWISE, ONE_OF_TWO, SIGNS, Value, each, matmul, number, over, power, real, truth
 

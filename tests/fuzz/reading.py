@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from seqc import syntax
-from seqc.parse import parse
+from seqc.frontend import syntax
+from seqc.frontend.parse import parse
 
 
 @dataclass

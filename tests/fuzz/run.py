@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from seqc.diagnostics import Unsupported
-from seqc.fmt import format_text
+from seqc.frontend.format import format_text
 from tests.fuzz.programs import Program, drawn, smaller
 from tests.fuzz.report import report
 from tests.fuzz.trial import Problem, Wish, attempt

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from seqc.build import load
+from seqc.frontend.elaborate import load
 from tests.fuzz.invariants import LAWS
 from tests.fuzz.programs import Program, chosen, drawn, programs, smaller
 from tests.fuzz.report import report

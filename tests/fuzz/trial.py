@@ -19,12 +19,12 @@ os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels r
 import numpy as np
 import torch
 
-from seqc.compiled import Compiled, Options, compile_spec
+from seqc.check.sampling import sample
 from seqc.diagnostics import SpecError, Unsupported
+from seqc.driver.compile import Compiled, Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
-from seqc.load_emitted import load_emitted
-from seqc.program import Program
-from seqc.sampling import sample
+from seqc.ir.program import Program
 from tests.fuzz.judge import How, judge
 
 Arrays = dict[str, torch.Tensor]

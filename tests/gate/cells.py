@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from seqc.block import Block
-from seqc.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, node, size, substitute, total
-from seqc.ops import TABLE
-from seqc.ops.elementwise import where
-from seqc.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
+from seqc.ir.block import Block
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, node, size, substitute, total
+from seqc.ir.ops import TABLE
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
+from seqc.ir.program import DimDecl, Program, TensorDecl
 from seqc.passes.derive_backward import derive_backward
-from seqc.program import DimDecl, Program, TensorDecl
 from tests.core.test_ops import DOMAIN
 
 PLACES = ("step", "loop", "block", "time")

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqc.block import Block
 from seqc.diagnostics import Refusal, SeqcBug
-from seqc.driver import lower
-from seqc.graph import Node
-from seqc.program import Program
+from seqc.driver.pipeline import lower
+from seqc.ir.block import Block
+from seqc.ir.graph import Node
+from seqc.ir.program import Program
 from tests.block_runner import run_block
 from tests.gate.cells import NODES, PLACES, ROWS, SIZES, arrays, block_along_time, program
 from tests.harness import Case, close, compare
@@ -64,7 +64,7 @@ def functions(backend: str, source: str, folder: Path) -> dict[str, Any]:
         from tests.triton.interpret import functions as from_file
 
         return from_file(source, folder, f"gate_{len(list(folder.iterdir()))}")
-    from seqc.load_emitted import load_emitted
+    from seqc.driver.load_emitted import load_emitted
 
     return vars(load_emitted(HEAD + source, "gate"))
 

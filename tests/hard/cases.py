@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqc import reference
-from seqc.program import Program, TensorDecl
+from seqc.ir.program import Program, TensorDecl
+from seqc.oracle import reference
 from tests.harness import EXTREMES, Case, draw
 
 Call = Callable[..., Any]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from seqc import build, reference
-from seqc.program import Program
+from seqc.frontend import elaborate
+from seqc.ir.program import Program
+from seqc.oracle import reference
 from tests.harness import Case, draw
 
 STEPS, ROWS = 40, 16
@@ -66,7 +67,7 @@ RESET: dict[str, tuple[str, str]] = {
 def load(table: Mapping[str, tuple[str, str]], name: str) -> tuple[Program, Case, str]:
     """The program, a call without anything that is not finite, and the inputs that may hold that."""
     text, hidden = table[name]
-    program = build.load("spec s\n" + text)
+    program = elaborate.load("spec s\n" + text)
     case = draw(program, STEPS)
     arrays, rng = case.arrays, np.random.default_rng(0)
     if "m" in arrays:

@@ -20,7 +20,7 @@ def main() -> None:
     import torch
 
     from seqc.backends.triton_gpu.emit import triton_kernels
-    from seqc.driver import lower
+    from seqc.driver.pipeline import lower
     from tests.hard.selection_cases import MASKED, RESET, ROWS, judged, load
     from tests.triton.interpret import functions
 

@@ -19,13 +19,13 @@ def main() -> None:
 
     import torch
 
-    from seqc import build
     from seqc.backends.triton_gpu.emit import triton_kernels
-    from seqc.driver import lower
+    from seqc.driver.pipeline import lower
+    from seqc.frontend import elaborate
     from tests.hard.cases import drawn, errors
     from tests.triton.interpret import functions
 
-    program = build.load(Path(sys.argv[1]))
+    program = elaborate.load(Path(sys.argv[1]))
     block = lower(program, sys.argv[2], 16)
     with tempfile.TemporaryDirectory() as folder:
         made = functions(triton_kernels(block).text, Path(folder), "steep")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import seqc
-from seqc import build
-from seqc.sampling import sample
+from seqc.check.sampling import sample
+from seqc.frontend import elaborate
 
 STEPS, TOLERANCE = 37, 1e-10
 BUILT = ("gates_between_micro_steps", "oscillator", "adaptive_neuron", "filter")  # as native code too
@@ -363,7 +363,7 @@ def _(g: Given) -> Given:
 )
 def test_equals_the_loop_written_by_hand(name: str, backend: str) -> None:
     spec, hand = HAND[name]
-    program, made = build.load(spec), seqc.compile(spec, backend=backend)
+    program, made = elaborate.load(spec), seqc.compile(spec, backend=backend)
     arrays, weights = sample(program, SIZES, STEPS, seed=1)
     if name == "filter":
         arrays["p_0"] = abs(arrays["p_0"])  # a variance

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 import seqc
-from seqc import build
 from seqc.backends import native_cpu, torch_eager
-from seqc.driver import lower
-from seqc.load_emitted import load_emitted
+from seqc.driver.load_emitted import load_emitted
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
 
 ROOT = Path(__file__).parents[2]
 HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
@@ -33,7 +33,7 @@ Call = Callable[..., Any]
 @cache
 def infer(name: str, backend: str) -> Call:
     """A spec's results, given its arguments by name: native code, or blocks of 64 rows in plain torch."""
-    program = build.load(ROOT / "specs" / f"{name}.seq")
+    program = elaborate.load(ROOT / "specs" / f"{name}.seq")
     if backend == "native":
         function = load_emitted(HEAD + native_cpu.emit(lower(program, "step")).text, name)._infer_cpu
     else:

@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqc import build
 from seqc.backends import native_cpu, torch_eager
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
-from seqc.load_emitted import load_emitted
-from seqc.program import Program
+from seqc.driver.load_emitted import load_emitted
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.program import Program
 from tests.hard.cases import Call, drawn, errors, is_coefficient, is_log_decay
 from tests.harness import EXTREMES
 
@@ -39,7 +39,7 @@ def matrix_states() -> dict[str, Program]:
     """The specs with a state of two dims or more and a chunk form."""
     out = {}
     for path in sorted((ROOT / "specs").rglob("*.seq")):
-        program = build.load(path)
+        program = elaborate.load(path)
         if max((len(s.dims) for s in program.states.values()), default=0) > 1:
             try:
                 lower(program, "chunkwise", ROWS)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import seqc
-from seqc import build
+from seqc.frontend import elaborate
 from tests.triton.test_kernels import interpret
 
 B, T, D, LAG, FAR = 2, 41, 3, 12, 36
@@ -94,7 +94,7 @@ RUNS = [*((name, "torch") for name in CASES), ("state", "cpu"), ("taps", "cpu")]
 
 def arguments(text: str) -> Found:
     """Of every argument of a call, random values."""
-    program = build.load(text)
+    program = elaborate.load(text)
     sizes = {"D": D, "L": FAR} | {d.name: d.choices[0] for d in program.dims.values() if d.choices}
     draw = torch.Generator().manual_seed(3)
 
@@ -168,7 +168,7 @@ def test_what_is_not_passed_is_the_initial_value() -> None:
 
 
 def test_a_lag_of_256_is_one_state() -> None:
-    program = build.load("spec far\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + 0.1 * h[t-256] + x\noutput h\n")
+    program = elaborate.load("spec far\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + 0.1 * h[t-256] + x\noutput h\n")
     assert {name: d.dims for name, d in program.states.items()} == {"h": ("D",), "h.lags": ("h_lags", "D")}
     assert program.dims["h_lags"].choices == (255,)
 
@@ -178,7 +178,7 @@ def test_which_lags_are_one_state() -> None:
         reads = " + ".join(f"{name}[t-{lag}]" for name, lag in lags)
         names = dict.fromkeys(name for name, _ in lags if name != "h")
         text = "spec some\ninput x\nstate h = 0\n" + "".join(f"{n} = tanh({i + 2} * x)\n" for i, n in enumerate(names))
-        return [*build.load(f"{text}h = tanh(h[t-1] + x + {reads})\noutput h\n").states][1:]
+        return [*elaborate.load(f"{text}h = tanh(h[t-1] + x + {reads})\noutput h\n").states][1:]
 
     assert states(("h", 3), ("a", 2)) == ["h.lag2", "h.lag3", "a.lag1", "a.lag2"]
     assert states(("h", 9)) == ["h.lags"]

@@ -21,16 +21,17 @@ import pytest
 import torch
 
 import seqc
-from seqc import build, reference
-from seqc.affine import affine, parted, product
+from seqc.analysis.affine import affine, parted, product
+from seqc.analysis.derivative import vjp
 from seqc.backends import native_cpu, torch_eager
 from seqc.diagnostics import Unsupported
-from seqc.differentiate import vjp
-from seqc.driver import lower
-from seqc.evaluate import evaluate
-from seqc.graph import const, leaf, node
-from seqc.load_emitted import load_emitted
-from seqc.ops.elementwise import where
+from seqc.driver.load_emitted import load_emitted
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.graph import const, leaf, node
+from seqc.ir.ops.elementwise import where
+from seqc.oracle import reference
+from seqc.oracle.evaluate import evaluate
 from tests.hard.selection_cases import BAD, MASKED, RESET, ROWS, called, judged, load
 from tests.harness import draw
 
@@ -104,7 +105,7 @@ LATER = ["specs/gla", "specs/delta_rule", "specs/mamba2", "specs/rwkv7", "tests/
 
 @pytest.mark.parametrize("path", LATER)
 def test_what_stands_at_a_step_reaches_no_earlier_one(path: str) -> None:
-    program = build.load(ROOT / f"{path}.seq")
+    program = elaborate.load(ROOT / f"{path}.seq")
     both, case, at = in_torch(program, "chunkwise"), draw(program, 37), 21
     plain = called(program, case, case.arrays, both, torch.float64)
     for name, bad in [(name, bad) for name in program.inputs for bad in BAD]:
@@ -151,7 +152,7 @@ def test_a_branch_that_is_not_chosen_has_no_derivative(backend: str) -> None:
 
 
 def test_the_oracle_has_no_derivative_of_a_branch_that_is_not_chosen() -> None:
-    program = build.load("spec s\ndim D\ninput x[D]\noutput y = where(x > 0, log(x), x)\n")
+    program = elaborate.load("spec s\ndim D\ninput x[D]\noutput y = where(x > 0, log(x), x)\n")
     _, slopes = reference.gradients(program, {"x": np.array([[[0.0, 2.0]]])}, {"y": np.ones((1, 1, 2))})
     assert slopes["x"].tolist() == [[[1.0, 0.5]]]
 
@@ -170,7 +171,7 @@ output o = c / max(n, 1)
 
 @pytest.mark.parametrize(("spec", "gate"), [("mlstm", "i"), ("rwkv4", "k"), ("slstm", "x_i"), (IDIOM, "s")])
 def test_a_running_maximum_of_nothing(spec: str, gate: str) -> None:
-    program = build.load(spec if "\n" in spec else ROOT / f"specs/{spec}.seq")
+    program = elaborate.load(spec if "\n" in spec else ROOT / f"specs/{spec}.seq")
     case, pad = draw(program, 23), 5
     for name, d in program.states.items():  # from nothing
         case.arrays[f"{name}_0"][:] = -np.inf if d.range.lo == -np.inf and name == "m" else 0.0
@@ -229,9 +230,9 @@ def test_a_root_at_the_end_of_its_range(backend: str) -> None:
 
 
 def test_explain_tells_of_the_root() -> None:
-    block = lower(build.load(ROOT / "specs/rglru.seq"))
+    block = lower(elaborate.load(ROOT / "specs/rglru.seq"))
     assert any("sqrt(" in r.subject and "unbounded" in r.text for r in block.reasons)
-    assert not any("unbounded" in r.text for r in lower(build.load(ROOT / "specs/gla.seq")).reasons)
+    assert not any("unbounded" in r.text for r in lower(elaborate.load(ROOT / "specs/gla.seq")).reasons)
 
 
 def test_a_choice_is_a_coefficient() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import seqc
-from seqc import build
+from seqc.frontend import elaborate
 from tests.triton.test_kernels import interpret
 
 B, T, D, H = 2, 6, 4, 2
@@ -93,8 +93,8 @@ def test_a_renamed_outer_factor_keeps_the_rank() -> None:
     from seqc.passes.classify import classify
 
     for name in ("outer", "outer_away"):
-        assert [c.kind for c in classify(build.load(text(name)))] == ["low rank"]
-    assert [c.kind for c in classify(build.load(text("right_linear")))] == ["dense"]
+        assert [c.kind for c in classify(elaborate.load(text(name)))] == ["low rank"]
+    assert [c.kind for c in classify(elaborate.load(text("right_linear")))] == ["dense"]
 
 
 def test_triton(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from types import ModuleType, SimpleNamespace
 
 from seqc.backends import native_cpu
 from seqc.backends.native_cpu import loader
-from seqc.driver import lower
-from seqc.load_emitted import load_emitted
-from seqc.program import Program
+from seqc.driver.load_emitted import load_emitted
+from seqc.driver.pipeline import lower
+from seqc.ir.program import Program
 from tests.native_cpu import syntax
 
 HEAD = "from __future__ import annotations\nimport math\nimport torch\n"

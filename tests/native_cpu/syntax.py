@@ -20,12 +20,12 @@ from seqc.backends.native_cpu import NativeSource, loader, native_source
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.vector_math import MATH
-from seqc.build import load
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
-from seqc.passes.split_parallel import split_parallel
-from seqc.program import Program
-from seqc.two_runs import one_run
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.ir.both_ways import one_run
+from seqc.ir.program import Program
+from seqc.passes.plan.products_outside import split_parallel
 
 REFUSED = "refused: "  # what an answer begins with where the native backend does not take the program
 BATCH = 64  # programs a translation unit

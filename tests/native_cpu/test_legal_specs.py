@@ -16,13 +16,13 @@ import pytest
 
 from seqc.backends import torch_eager
 from seqc.backends.native_cpu import loader, native_source
-from seqc.build import load
-from seqc.driver import lower
-from seqc.graph import Node, const, index, node, renamed, total
-from seqc.load_emitted import load_emitted
-from seqc.ops.elementwise import where
-from seqc.ops.structure import cumsum, expanded, shift, take
-from seqc.program import Program
+from seqc.driver.load_emitted import load_emitted
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import Node, const, index, node, renamed, total
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import cumsum, expanded, shift, take
+from seqc.ir.program import Program
 from tests.harness import compare, compare_steps, draw
 from tests.native_cpu import many, syntax
 
@@ -146,7 +146,7 @@ def test_a_renamed_truth_value_is_a_number() -> None:
 def test_a_scan_along_a_dim_is_refused() -> None:
     """It is no bug of the compiler: the choice `auto` takes plain torch."""
     from seqc.diagnostics import Unsupported
-    from seqc.ops.structure import affine_scan
+    from seqc.ir.ops.structure import affine_scan
 
     program = load("spec z\ndim D\ninput x[D]\nparam a[D]\noutput o[D] = x * a\n")
     x, a = program.inputs["x"].leaf(), program.params["a"].leaf()

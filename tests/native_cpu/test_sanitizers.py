@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from seqc import build
 from seqc.backends.native_cpu import NativeSource, native_source
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.loader import _native_compiler
-from seqc.driver import lower
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"H": 2, "K": 19, "V": 37, "D": 21, "N": 3, "B": 3}
@@ -59,7 +59,7 @@ def program(source: NativeSource) -> str:
 def test_clean(name: str, tmp_path: Path) -> None:
     compiler = _native_compiler()
     assert compiler is not None
-    source = native_source(lower(build.load(ROOT / "specs" / f"{name}.seq"), "step"))
+    source = native_source(lower(elaborate.load(ROOT / "specs" / f"{name}.seq"), "step"))
     main = tmp_path / "main.cpp"
     main.write_text(program(source))
     macros = [f"-DSEQC_{d}={SIZES[d]}" for d in source.dims]

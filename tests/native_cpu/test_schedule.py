@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from seqc import build
 from seqc.backends.native_cpu import emit, native_source
 from seqc.backends.native_cpu.plan import plan
-from seqc.block import Block
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.block import Block
 
 ROOT = Path(__file__).parents[2]
 
 
 def step_block(name: str) -> Block:
-    return lower(build.load(ROOT / "specs" / f"{name}.seq"), "step")
+    return lower(elaborate.load(ROOT / "specs" / f"{name}.seq"), "step")
 
 
 def step_of(name: str, loop: str = "for (; step < T; ++step)") -> str:
@@ -75,7 +75,7 @@ output h = tanh(sum[G](a * (R @ h[t-1]) + x))
 
 
 def test_what_every_thread_of_a_team_sums_it_sums_in_variables_of_its_own() -> None:
-    text = native_source(lower(build.load(SCALED), "step")).text
+    text = native_source(lower(elaborate.load(SCALED), "step")).text
     backward = text[text.index("int backward_program") :]
     rows = re.findall(r"= total<false>\(load\((.*?)\)\);", backward)
     assert rows and all(f"alignas(64) real {row}[W];" in backward for row in rows)
@@ -87,11 +87,11 @@ def test_text_is_deterministic() -> None:
 
 def test_other_forms_are_refused() -> None:
     with pytest.raises(Unsupported, match="loops over steps"):
-        emit(lower(build.load(ROOT / "specs/gla.seq"), "chunkwise"))
+        emit(lower(elaborate.load(ROOT / "specs/gla.seq"), "chunkwise"))
 
 
 def test_a_checkpoint_counts_for_vectors_too() -> None:
     path = ROOT / "tests" / "recurrences" / "kept_apart.seq"
-    made = plan(lower(build.load(path), "step"))
+    made = plan(lower(elaborate.load(path), "step"))
     assert (made.every, made.recompute) == (3, True)
-    assert plan(lower(build.load(path.read_text().replace("checkpoint 3", "")), "step")).every == 1
+    assert plan(lower(elaborate.load(path.read_text().replace("checkpoint 3", "")), "step")).every == 1

@@ -17,13 +17,13 @@ from types import ModuleType
 import pytest
 import torch
 
-from seqc import build
 from seqc.backends import native_cpu
-from seqc.driver import lower
-from seqc.graph import leaves
-from seqc.load_emitted import load_emitted
-from seqc.program import Program
-from seqc.two_runs import one_run
+from seqc.driver.load_emitted import load_emitted
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.both_ways import one_run
+from seqc.ir.graph import leaves
+from seqc.ir.program import Program
 from tests.cli import digests
 from tests.harness import check_causality, compare, compare_split, compare_steps, draw, tensors
 
@@ -41,13 +41,13 @@ main_specs = pytest.mark.parametrize("name", MAIN)
 @cache
 def compiled(name: str) -> tuple[Program, ModuleType]:
     """A spec and the module of its native part."""
-    return one_run(build.load(PATHS[name])), load_emitted(HEAD + text(name), name)
+    return one_run(elaborate.load(PATHS[name])), load_emitted(HEAD + text(name), name)
 
 
 @cache
 def text(name: str) -> str:
     """The native part of a spec."""
-    return native_cpu.emit(lower(build.load(PATHS[name]), "step")).text
+    return native_cpu.emit(lower(elaborate.load(PATHS[name]), "step")).text
 
 
 def contiguous(function: Call) -> Call:

@@ -9,10 +9,10 @@ import re
 from functools import cache
 from pathlib import Path
 
-from seqc import build
 from seqc.diagnostics import Unsupported
-from seqc.driver import check, lower
-from seqc.program import Program
+from seqc.driver.pipeline import check, lower
+from seqc.frontend import elaborate
+from seqc.ir.program import Program
 from tests.peers.mapping import ROOT
 from tests.peers.mappings import PEERS
 
@@ -59,7 +59,7 @@ def title(program: Program) -> str:
 @cache
 def looked_at(path: Path) -> tuple[Program, str, list[str]]:
     """A spec's program, the form that is chosen for a GPU, and those that the recurrence can take."""
-    program = build.load(path)
+    program = elaborate.load(path)
     return program, lower(program).form, possible_forms(program)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqc import build, reference
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
-from seqc.evaluate import extent
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.oracle import reference
+from seqc.oracle.evaluate import extent
 from tests.block_runner import run_block
 from tests.peers.mapping import CASES, Arrays, Peer
 from tests.peers.mappings import PEERS
@@ -29,14 +30,14 @@ each = pytest.mark.parametrize("peer", PEERS, ids=lambda p: f"{p.case}-{p.spec}"
 
 @each
 def test_oracle(peer: Peer) -> None:
-    program = build.load(peer.path)
+    program = elaborate.load(peer.path)
     compare(peer, lambda arrays, cotangents: reference.gradients(program, arrays, cotangents))
 
 
 @each
 @pytest.mark.parametrize("form", ["step", "scan", "chunkwise"])
 def test_block(peer: Peer, form: str) -> None:
-    program = build.load(peer.path)
+    program = elaborate.load(peer.path)
     try:
         block = lower(program, form, ROWS if form != "step" else None)
     except Unsupported as refusal:

@@ -9,13 +9,13 @@ import pytest
 
 from seqc.api import explain
 from seqc.backends.native_cpu import loader, native_source
+from seqc.backends.native_cpu.processors import PROCESSORS, Processor
 from seqc.backends.native_cpu.tiles import processor_text, tile_problem, tiles_text
-from seqc.build import load
-from seqc.driver import lower
-from seqc.processors import PROCESSORS, Processor
-from seqc.tiling.enumerate import solve_by_enumeration
-from seqc.tiling.problem import Solution
-from seqc.tiling.solve import solve
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.solver.enumerate import solve_by_enumeration
+from seqc.solver.problem import Solution
+from seqc.solver.solve import solve
 
 ROOT = Path(__file__).parents[2]
 SPECS = ("gla", "mamba", "hgrn", "lstm")

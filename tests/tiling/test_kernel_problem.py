@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from seqc.targets import TARGETS, Target, target_named
-from seqc.tiling.choose import Choice, choose
-from seqc.tiling.enumerate import solve_by_enumeration
-from seqc.tiling.kernel_problem import Kernel, Told, kernel_problem, refusal, tile_choices
-from seqc.tiling.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work, Workload
-from seqc.tiling.problem import Clash, Problem, Solution
-from seqc.tiling.solve import solve
-from seqc.tiling.verdicts import Verdict
+from seqc.backends.triton_gpu.tuning.choose import Choice, choose
+from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, refusal, tile_choices
+from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work, Workload
+from seqc.backends.triton_gpu.tuning.targets import TARGETS, Target, target_named
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict
+from seqc.solver.enumerate import solve_by_enumeration
+from seqc.solver.problem import Clash, Problem, Solution
+from seqc.solver.solve import solve
 
 ByRows = Mapping[int, KernelSummary]
 GOOD = Verdict(128, 0, 50_000, 0, (("all", 100), ("matrix", 4)), "by hand")

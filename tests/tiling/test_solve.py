@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from seqc.tiling.enumerate import solve_by_enumeration
-from seqc.tiling.expression import Const, Expr, Name, ceil_div, evaluate, most, names
-from seqc.tiling.problem import Clash, Constraint, Problem, Solution, Variable
-from seqc.tiling.solve import solve
+from seqc.solver.enumerate import solve_by_enumeration
+from seqc.solver.expression import Const, Expr, Name, ceil_div, evaluate, most, names
+from seqc.solver.problem import Clash, Constraint, Problem, Solution, Variable
+from seqc.solver.solve import solve
 
 
 def _random_expr(rng: random.Random, variables: list[str], depth: int) -> Expr:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from seqc import build
 from seqc.backends.torch_eager import emit
-from seqc.driver import lower
-from seqc.program import Program
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.program import Program
 from tests.harness import check_causality, compare, compare_split, compare_steps, draw
 
 ROWS = 8
@@ -101,7 +101,7 @@ output y = sum[N](k * b)
 
 
 def compiled(text: str, form: str | None) -> tuple[Program, dict[str, Any], str]:
-    program = build.load(text)
+    program = elaborate.load(text)
     block = lower(program, form, ROWS if form not in (None, "step") else None)
     source = emit(block).text
     namespace: dict[str, Any] = {}
@@ -170,7 +170,7 @@ def test_levels_are_computed_on_their_rows() -> None:
 
 def test_text_does_not_depend_on_hashes() -> None:
     code = (
-        "from seqc.build import load; from seqc.driver import lower; from seqc.backends.torch_eager import emit\n"
+        "from seqc.frontend.elaborate import load; from seqc.driver.pipeline import lower; from seqc.backends.torch_eager import emit\n"
         "for s in ('gla', 'delta_rule', 'mamba', 'lstm'): print(emit(lower(load(f'specs/{s}.seq'))).text)"
     )
     texts = [

@@ -13,10 +13,10 @@ from seqc.backends.torch_eager.layout import Layout
 from seqc.backends.torch_eager.printer import Printer
 from seqc.backends.torch_eager.runtime import helper_texts
 from seqc.emit.expressions import Text
-from seqc.evaluate import evaluate, to_order
-from seqc.graph import Node, leaf, leaves, node
-from seqc.ops import TABLE
-from seqc.ops.structure import affine_scan, cumsum, max_scan
+from seqc.ir.graph import Node, leaf, leaves, node
+from seqc.ir.ops import TABLE
+from seqc.ir.ops.structure import affine_scan, cumsum, max_scan
+from seqc.oracle.evaluate import evaluate, to_order
 from tests.core.test_ops import SAMPLES, SIZES, values_for
 
 LAYOUT = Layout(("t", "s", "H", "K", "V"), {"t": SIZES["t"]}, (), ())

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from seqc import build
 from seqc.backends.torch_eager import emit
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower
-from seqc.program import Program
-from seqc.two_runs import one_run
+from seqc.driver.pipeline import lower
+from seqc.frontend import elaborate
+from seqc.ir.both_ways import one_run
+from seqc.ir.program import Program
 from tests.harness import check_causality, compare, compare_split, compare_steps, draw
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ TOLERANCE = 1e-10
 @cache
 def compiled(name: str, form: str) -> tuple[Program, dict[str, Any]]:
     """A spec and the functions emitted for it; skips where the spec cannot take the form."""
-    program = one_run(build.load(PATHS[name]))
+    program = one_run(elaborate.load(PATHS[name]))
     try:
         block = lower(program, form, ROWS if form != "step" else None)
     except Unsupported as refusal:
@@ -68,6 +68,6 @@ def test_split_runs_steps_and_causality(name: str, form: str) -> None:
 
 
 def _inputs(program: Program) -> list[Any]:
-    from seqc.graph import leaves
+    from seqc.ir.graph import leaves
 
     return leaves(program.graph.values(), "input")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tests.triton import interpreter
 
 if TYPE_CHECKING:
-    from seqc.program import Program
+    from seqc.ir.program import Program
     from tests.harness import Case
 
 EASY, HARD = 2e-5, 1e-4
@@ -60,10 +60,10 @@ def main() -> None:
     import torch
 
     from seqc.backends.triton_gpu.emit import triton_kernels
-    from seqc.build import load
     from seqc.diagnostics import Unsupported
-    from seqc.driver import fix_dims, lower
-    from seqc.two_runs import one_run
+    from seqc.driver.pipeline import fix_dims, lower
+    from seqc.frontend.elaborate import load
+    from seqc.ir.both_ways import one_run
     from tests.cli import digests
     from tests.harness import compare, compare_steps, draw
 

@@ -11,10 +11,10 @@ import pytest
 
 from seqc.backends.triton_gpu.parting import KNOWN, PART, UNKNOWN, can_cut, cheapest_cut, counted_once, held
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
-from seqc.build import load
-from seqc.driver import fix_dims, lower
-from seqc.evaluate import evaluate
-from seqc.graph import index, leaf, node, total
+from seqc.driver.pipeline import fix_dims, lower
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import index, leaf, node, total
+from seqc.oracle.evaluate import evaluate
 
 SPECS = Path(__file__).parents[2] / "specs"
 X, Y, V = leaf("input", "x", ("B", "t", "K")), leaf("input", "y", ("B", "t")), leaf("input", "v", ("B", "t", "V"))

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from seqc.build import load
-from seqc.driver import lower
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]

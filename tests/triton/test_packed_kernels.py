@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.triton_gpu.emit import default_tiles, print_all
-from seqc.backends.triton_gpu.jobs import Jobs
 from seqc.backends.triton_gpu.schedule import schedule
-from seqc.backends.triton_gpu.toolchain import Job, available, judge
-from seqc.build import load
-from seqc.driver import lower
+from seqc.backends.triton_gpu.tuning.jobs import Jobs
+from seqc.backends.triton_gpu.tuning.toolchain import Job, available, judge
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
 
 ROOT = Path(__file__).parents[2]
 ALL = ((None, -1), ("*i32", 1), ("*i64", -1))

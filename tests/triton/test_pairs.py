@@ -13,9 +13,9 @@ from seqc.backends.triton_gpu.kernel import Let, Store
 from seqc.backends.triton_gpu.pairs import CONTRACTIONS
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.backends.triton_gpu.uses import walk
-from seqc.build import load
-from seqc.driver import lower
-from seqc.graph import COL, ROW, leaves
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import COL, ROW, leaves
 
 SPECS = Path(__file__).parents[2] / "specs"
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from seqc.compiled import Options, compile_spec
-from seqc.emit.triton_part import triton_text
-from seqc.load_emitted import load_emitted
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
+from seqc.emit.late_import import triton_text
 
 SPECS = Path(__file__).parents[2] / "specs"
 HOPPER = 227 * 1024  # bytes of shared memory that a program may have

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from seqc.backends.triton_gpu.extents import Tiles
-from seqc.backends.triton_gpu.jobs import Jobs
-from seqc.backends.triton_gpu.pacing import pacing
 from seqc.backends.triton_gpu.print_kernel import print_kernel
+from seqc.backends.triton_gpu.report.figures import pruned
 from seqc.backends.triton_gpu.schedule import schedule
-from seqc.backends.triton_gpu.summary import summarize
-from seqc.backends.triton_gpu.tiles import Chosen, Lowered, choose_tiles
-from seqc.build import load
-from seqc.compiled import Options, compile_program
+from seqc.backends.triton_gpu.tuning.jobs import Jobs
+from seqc.backends.triton_gpu.tuning.pacing import pacing
+from seqc.backends.triton_gpu.tuning.summary import summarize
+from seqc.backends.triton_gpu.tuning.tiles import Chosen, Lowered, choose_tiles
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.diagnostics import Unsupported
-from seqc.driver import lower, lowerings
-from seqc.figures import pruned
-from seqc.graph import topological
-from seqc.tiling.verdicts import Verdict, VerdictTable
+from seqc.driver.compile import Options, compile_program
+from seqc.driver.pipeline import lower, lowerings
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import topological
 
 SPECS = Path(__file__).parents[2] / "specs"
 SIZES = {"H": 8, "K": 64, "V": 64, "D": 64, "N": 16}

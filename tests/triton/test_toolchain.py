@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from seqc.backends.triton_gpu.toolchain import Job, available, judge, refresh
-from seqc.backends.triton_gpu.toolchain_worker import overwritten
-from seqc.targets import TARGETS, occupancy, target_named
-from seqc.tiling.kernel_problem import refusal
-from seqc.tiling.quarantine import QUARANTINE, Use, quarantined
-from seqc.tiling.verdicts import Configuration, Verdict, VerdictTable, digest, family, key
+from seqc.backends.triton_gpu.tuning.kernel_problem import refusal
+from seqc.backends.triton_gpu.tuning.quarantine import QUARANTINE, Use, quarantined
+from seqc.backends.triton_gpu.tuning.targets import TARGETS, occupancy, target_named
+from seqc.backends.triton_gpu.tuning.toolchain import Job, available, judge, refresh
+from seqc.backends.triton_gpu.tuning.toolchain_worker import overwritten
+from seqc.backends.triton_gpu.tuning.verdicts import Configuration, Verdict, VerdictTable, digest, family, key
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCE = '''

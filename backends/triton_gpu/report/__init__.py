@@ -1,0 +1,1 @@
+"""What is told of Triton kernels: figures of each for each target."""

@@ -1,0 +1,178 @@
+"""The kernels of a recurrence on a GPU: rows, tiles, and what the toolchain has said of them in the committed table.
+
+In: a program, a target, extents. Out: `Chosen` of the Triton backend, and `Figures`, one per kernel; `refreshed` asks the
+toolchain for what the table lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from seqc.backends.triton_gpu.tuning.kernel_summary import Workload
+from seqc.backends.triton_gpu.tuning.targets import Occupancy, occupancy, target_named
+from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, Lowered, choose_tiles
+from seqc.backends.triton_gpu.tuning.toolchain import Job, available, refresh
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family, own_table
+from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.ir.block import Block
+from seqc.ir.program import Program
+from seqc.passes.blocks.choose import nominal_sizes
+
+__all__ = ["KIND", "Asked", "Chosen", "Figures", "committed", "extents", "figures", "known", "measured", "pruned", "refreshed",
+           "tiles_of"]
+
+KIND = "bf16"  # the storage type that figures are told for
+ROUNDS = 12  # of asking the toolchain and choosing again, at most
+BATCH = 8  # kernels between two versions of a growing table
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One kernel on one target. verdict, resident: None where the toolchain was never asked, or refused."""
+
+    chosen: ChosenKernel
+    target: str
+    resident: Occupancy | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the toolchain said."""
+        return self.chosen.verdict
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name in the emitted file."""
+        return self.chosen.job.kernel
+
+    def tiles(self) -> str:
+        """The tiles, warps and stages in words."""
+        config = self.chosen.job.configuration
+        sizes = ", ".join(f"{name} {value}" for name, value in config.constants if isinstance(value, int))
+        return f"{sizes}, {config.warps} warps, {config.stages} stage{'' if config.stages == 1 else 's'}"
+
+    def words(self) -> str:
+        """One line about what the kernel needs."""
+        if self.verdict is None:
+            return f"no verdict recorded: `seqc tiles SPEC --target {self.target} --refresh` asks the toolchain"
+        if self.verdict.error is not None:
+            return f"refused by {self.verdict.toolchain}: {self.verdict.error}"
+        v = self.verdict
+        spills = f"{v.spills} bytes spilled" if v.spills else "no spills"
+        text = f"{v.registers} registers, {spills}, {v.shared / 1024:.1f} KiB shared"
+        if self.resident is not None:
+            text += f", occupancy {self.resident.percent}% (limit: {self.resident.limit})"
+        return text
+
+    def data(self) -> dict[str, Any]:
+        """The same for a machine to read."""
+        config = self.chosen.job.configuration
+        found: dict[str, Any] = {"kernel": self.kernel, "target": self.target, "constants": dict(config.constants)}
+        found |= {"warps": config.warps, "stages": config.stages, "binds": self.chosen.why}
+        if self.verdict is not None:
+            v = self.verdict
+            found |= {"registers": v.registers, "spills": v.spills, "shared": v.shared, "error": v.error}
+            found |= {"matrix instructions": v.count("matrix"), "toolchain": v.toolchain}
+        if self.resident is not None:
+            found |= {"occupancy": self.resident.percent, "limit": self.resident.limit}
+        return found
+
+
+def figures(chosen: Chosen) -> tuple[Figures, ...]:
+    """The kernels of a choice, in the order of the emitted file."""
+    return tuple(_figures(one, chosen.target) for one in chosen.kernels.values())
+
+
+def tiles_of(
+    blocks: Sequence[Block], target: str, sizes: Mapping[str, int] | None = None, *,
+    table: VerdictTable | None = None, workload: Workload | None = None,
+) -> Chosen:
+    """The solver's rows and tiles for a target, at the extents that costs are told for unless others are given."""
+    return choose_tiles(measured(blocks, sizes), target, known() if table is None else table, workload)
+
+
+def measured(blocks: Sequence[Block], sizes: Mapping[str, int] | None = None) -> list[Lowered]:
+    """Blocks at the extents that costs are told for, unless others are given."""
+    given = extents(blocks[0].program) if sizes is None else sizes
+    return [Lowered(block, given, KIND) for block in blocks]
+
+
+def extents(program: Program) -> dict[str, int]:
+    """The extents that costs are told for: defaults, and the model's for what is left open."""
+    sizes = nominal_sizes(program)
+    return {d: sizes[d] for d in program.dims}
+
+
+@cache
+def committed() -> VerdictTable:
+    """The committed table."""
+    return VerdictTable.load()
+
+
+def known() -> VerdictTable:
+    """The committed table, and what a person's own has on kernels that the committed one knows nothing of."""
+    path = own_table()
+    return committed().beside(_own(path)) if path is not None and path.exists() else committed()
+
+
+@cache
+def _own(path: Path) -> VerdictTable:
+    return VerdictTable.load(path)
+
+
+Asked = tuple[Sequence[Lowered], str]
+"""The blocks of a program, and a target."""
+
+
+def refreshed(
+    asked: Iterable[Asked], table: VerdictTable, progress: Callable[[int, int], None], rounds: int = ROUNDS
+) -> Iterator[VerdictTable]:
+    """The table, growing until the toolchain has spoken of every choice. Raises Unsupported where there is no toolchain."""
+    missing = available()
+    if missing is not None:
+        message = f"the toolchain cannot be asked: {missing}"
+        raise Unsupported(Diagnostic("no-toolchain", message, help="pip install triton", kind="unsupported"))
+    open_ = list(asked)
+    for _ in range(rounds):
+        wanted: dict[str, Job] = {}
+        still = []
+        for one in open_:
+            lowered, target = one
+            jobs = choose_tiles(lowered, target, table).missing()
+            wanted |= {job.key: job for job in jobs}
+            still += [one] if jobs else []
+        if not wanted:
+            break
+        left = list(wanted.values())
+        for at in range(0, len(left), BATCH):
+            table = refresh(left[at : at + BATCH], table, progress=progress)
+            yield table
+        open_ = still
+
+
+def pruned(table: VerdictTable, asked: Iterable[Asked]) -> VerdictTable:
+    """The table without records of the kernels and targets asked for that their present text cannot find."""
+    current: set[str] = set()
+    known: set[tuple[str, str]] = set()
+    for lowered, target in asked:
+        for one in lowered:
+            found = {(jobs.printed.name, jobs.source) for (_, at), jobs in one.asked.items() if at == target}
+            current |= {family(source, name, target) for name, source in found}
+            known |= {(name, target) for name, _ in found}
+
+    def stale(key: str) -> bool:
+        kind = key.partition(": ")[0]
+        name, _, target = kind.split()
+        return (name, target) in known and kind not in current
+
+    return table.only(key for key in table if not stale(key))
+
+
+def _figures(one: ChosenKernel, target: str) -> Figures:
+    resident, said = None, one.verdict
+    if said is not None and said.error is None:
+        resident = occupancy(target_named(target), said.registers, said.shared, one.tiles.warps, said.tensor_memory)
+    return Figures(one, target, resident)

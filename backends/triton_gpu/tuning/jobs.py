@@ -1,0 +1,70 @@
+"""Kernels at given sizes -> jobs for the toolchain, so that every kernel is compiled for every target without a GPU.
+
+In: a schedule, one of its kernels as printed, extents of all dims, a storage type. Out: `Jobs`, which makes the `Job` of
+the kernel for any tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seqc.backends.triton_gpu.emit import device_texts
+from seqc.backends.triton_gpu.extents import Tiles
+from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.tuning.targets import target_named
+from seqc.backends.triton_gpu.tuning.toolchain import Job
+from seqc.backends.triton_gpu.tuning.verdicts import Configuration
+from seqc.emit.numbers import number_at
+from seqc.ir.block import BATCH, PIECE
+
+TYPES = {"fp32": "tl.float32", "bf16": "tl.bfloat16", "fp16": "tl.float16"}
+
+
+class Jobs:
+    """The jobs of one kernel. kind: "fp32", "bf16" or "fp16", the type of inputs and outputs.
+
+    The type of operands, an argument in emitted files, is a global of the job's module.
+    """
+
+    def __init__(self, plan: Schedule, printed: Printed, target: str, sizes: Mapping[str, int], kind: str) -> None:
+        self.plan, self.printed, self.target, self.sizes = plan, printed, target, sizes
+        kinds = {"io": f"*{kind}", "carry": "*fp32"}
+        arguments = printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")
+        names = [a.strip().removesuffix(": tl.constexpr") for a in arguments if a.strip()]
+        arrays = dict(zip(names, printed.arrays, strict=False))
+        signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items()]
+        self.signature = (*signature, *((n, "i32") for n in printed.runtime))
+        self.rows = plan.block.rows if plan.block.rows > 1 else plan.every
+        extents = {**{d: sizes[d] for d in plan.block.program.dims}, "t": self.rows, "s": self.rows}
+        self.fixed: list[tuple[str, int | float | bool | str | None]] = []
+        for arg, n in printed.scalars:
+            self.fixed.append((arg, number_at(n, extents)))
+        # packs and reversed runs use the same tiles: they differ in addresses only
+        self.fixed += [(name, value) for name, value in (("p_cu_seqlens", None), ("STEP", 1)) if name in names]
+        self.stages = "STAGES" in names
+        if "PRECISION" in names:
+            self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
+        text = printed.text.replace(" DOT: tl.constexpr,", "")
+        head = f"import triton\nimport triton.language as tl\n\nDOT = tl.constexpr({TYPES[kind]})\n\n\n"
+        self.source = head + "\n\n\n".join([*device_texts(text), text])
+
+    def job(self, tiles: Tiles) -> Job:
+        """The kernel at these tiles."""
+        constants = [*((arg, self.sizes[d]) for d, arg in self.printed.dims)]
+        constants += [(arg, self.length(d, tiles)) for d, arg in self.printed.tiles]
+        constants += [("STAGES", tiles.stages)] if self.stages else []
+        configuration = Configuration(self.signature, (*constants, *self.fixed), tiles.warps, tiles.stages)
+        return Job(self.source, self.printed.name, self.target, configuration)
+
+    def length(self, dim: str, tiles: Tiles) -> int:
+        """Elements of a tile along a dim, as the launcher sets it."""
+        if dim == "t":
+            return self.rows
+        if dim in self.plan.pieces:
+            return PIECE
+        least = 16 if dim in self.printed.in_dots else 1
+        if dim == BATCH:
+            return max(tiles.blocks[dim], least)
+        whole = max(least, 1 << max(self.sizes[dim] - 1, 0).bit_length())
+        return min(whole, max(tiles.blocks[dim], least)) if dim in self.plan.roles.blocked else whole

@@ -1,0 +1,75 @@
+"""A choice of rows and tiles -> when a call takes which kernels, by the model that made the choice.
+
+In: `Chosen`. Out: `Pacing`. A block of `rows` rows costs the same however few of them lie in the sequence; single steps cost
+little each, but each waits for its loads, and in neither do earlier turns hide them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
+from seqc.backends.triton_gpu.tuning.kernel_model import OVERHEAD_REGISTERS, KernelModel
+from seqc.backends.triton_gpu.tuning.kernel_summary import Workload
+from seqc.backends.triton_gpu.tuning.pace import Pace, Pacing
+from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, occupancy, target_named
+from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict
+from seqc.solver.expression import evaluate
+
+__all__ = ["few_steps", "pacing", "sharing"]
+
+
+def pacing(chosen: Chosen) -> Pacing:
+    """What the launchers of a choice are told."""
+    target = target_named(chosen.target)
+    sizes = ", ".join(f"{d} = {n}" for d, n in chosen.sizes.items())
+    kernels = {name: _pace(one, target) for name, one in chosen.kernels.items()}
+    words = f"{chosen.target}, bf16, {sizes}"
+    return Pacing(few_steps(chosen), kernels, chosen.plan.apart, target.bytes_per_ns, words)
+
+
+def few_steps(chosen: Chosen) -> int:
+    """The most steps, of those that fit a block, for which single steps are modelled no slower than a block; at least one."""
+    if STEPS_KERNEL not in chosen.kernels:
+        return 1
+    target = target_named(chosen.target)
+    steps, block = chosen.kernels[STEPS_KERNEL], _time(chosen.kernels["infer"], target, 1)
+    return max([1, *(t for t in range(2, chosen.block.rows + 1) if _time(steps, target, t) <= block)])
+
+
+def sharing(
+    model: KernelModel, tiles: Mapping[str, int], said: Verdict | None, target: Target
+) -> tuple[Occupancy, int]:
+    """(how programs share a unit, nanoseconds a block that spills take): by the toolchain's word, or else the model's."""
+    warps = tiles["warps"]
+    threads = warps * target.warp
+    if said is not None and said.error is None:
+        room = occupancy(target, said.registers, said.shared, warps, said.tensor_memory)
+        return room, model.spill_time(said, threads)
+    held = OVERHEAD_REGISTERS + -(-int(evaluate(model.words(), tiles)) // threads)
+    shared = int(evaluate(model.shared(), tiles))
+    return occupancy(target, min(held, target.registers_per_thread), shared, warps), 0
+
+
+def _shared(kernel: ChosenKernel, model: KernelModel, target: Target) -> tuple[dict[str, int], int]:
+    """(a kernel's tiles and the programs that share a unit, nanoseconds a block that spills take)."""
+    tiles = kernel.choice.tiles(kernel.name)
+    room, spilled = sharing(model, tiles, kernel.verdict, target)
+    return {**tiles, "resident": max(room.programs, 1)}, spilled
+
+
+def _pace(kernel: ChosenKernel, target: Target) -> Pace:
+    model = KernelModel(kernel.summary, target)
+    at, spilled = _shared(kernel, model, target)
+    told = {name: int(evaluate(expr, at)) for name, expr in model.time(spilled)[1]}
+    busy = told["ns at the units"] // (told["waves"] * told["turns a program"])
+    moved = int(evaluate(model.traffic(), at)) // (told["programs"] * told["turns a program"])
+    return Pace(at["resident"], busy, moved, kernel.summary.loops_over_time, 1 + kernel.afterwards)
+
+
+def _time(kernel: ChosenKernel, target: Target, length: int) -> int:
+    """Modelled nanoseconds of a kernel for short sequences, of the batch that tiles are chosen for."""
+    model = KernelModel(kernel.summary, target, Workload(length=length))
+    at, spilled = _shared(kernel, model, target)
+    return int(evaluate(model.time(spilled)[0], {**at, "stages": 1}))

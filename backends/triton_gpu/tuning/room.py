@@ -1,0 +1,151 @@
+"""How much of a program's shared memory the tiles of a kernel need, as Python that an emitted file runs at a call.
+
+In: the tile model's summaries of a block's kernels. Out: text. `_needs_triton` counts bytes from the sizes of the dims that
+programs hold whole and that only a call knows; `_stages` lets no more loads be in flight than there is room for;
+`_ready_triton` says whether there is room at all. The count is the tile model's: it errs on the safe side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from seqc.backends.triton_gpu.roles import base
+from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Tile
+from seqc.backends.triton_gpu.tuning.targets import target_named
+from seqc.ir.block import ROW
+from seqc.ir.program import Program
+
+NOMINAL = "sm_90"  # whose limit counts where there is no device to ask
+IO = 2  # bytes of an element of the storage type that summaries are made for; in the text it is a variable
+
+_ROOM = '''
+def _room(device):
+    """Bytes of shared memory that a program may have on a device; on {machine} where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return {bytes}
+    told = torch.cuda.get_device_properties(device)
+    return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
+
+
+def _needs_triton(io, {sizes}):
+    """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
+    {lengths}{stay}
+    return {{
+        {needs}
+    }}
+
+
+def _stages(kernel, most, x, {sizes}):
+    """How many turns' loads a kernel may have in flight: as many as fit beside what it keeps."""
+    kept, loads = _needs_triton(x.element_size(), {sizes})[kernel]
+    return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
+
+
+{fit}_READY = {{}}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
+
+
+def _ready_triton(x, {sizes}, alone=False):
+    """Whether the kernels' tiles fit the device at these sizes: all of them, or those that a call takes where no gradient
+    follows. It is asked at every call, and remembers."""
+    {given} = {whole}
+    key = x.device, x.dtype, {sizes}, alone
+    if key not in _READY:
+        room, needs = _room(x.device), _needs_triton(x.element_size(), {sizes})
+        kernels = {infer} if alone else {each}
+        need = max((sum(needs[k]) for k in kernels), default=0)
+        _READY[key] = need <= room
+        if need > room and not alone:
+            warnings.warn(
+                f"{spec}: with {told} a program of the Triton kernels needs {{need}} bytes of shared memory, and may have "
+                f"{{room}} on {{x.device}}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
+                f"seqc compile SPEC {fixed}",
+                stacklevel=2,
+            )
+    return _READY[key]
+'''
+_FIT = '''
+def _room_for(kernels, x, {sizes}):
+    """Whether the tiles of kernels that a call can do without fit the device."""
+    needs = _needs_triton(x.element_size(), {sizes})
+    return all(sum(needs[k]) <= _room(x.device) for k in kernels)
+
+
+'''
+_STAY = "\n    stays = 0 if torch.version.hip else 1  # what is kept from turn to turn: registers hold it on AMD"
+
+
+def open_dims(program: Program, summaries: Iterable[KernelSummary]) -> tuple[str, ...]:
+    """Dims of any size that tiles in shared memory hold whole, in declared order."""
+    held: set[str] = set()
+    for one in summaries:
+        whole = {d.name for d in one.dims if d.role == "whole"}
+        held |= {base(d) for tile in (*one.scratch, *one.kept, *_staged(one)) for d in tile.dims if d in whole}
+    return tuple(name for name, dim in program.dims.items() if name in held and len(dim.choices) != 1)
+
+
+def room_text(
+    spec: str, summaries: Mapping[str, KernelSummary], blocks: Mapping[str, Mapping[str, int]],
+    open_: Sequence[str], names: Mapping[str, str], tiles: Mapping[str, str], lengths: Mapping[str, str],
+    spare: Sequence[str] = (), infer: Sequence[str] = (),
+) -> str:
+    """The functions. blocks: by kernel, the elements of each cut dim that a program takes; names, tiles: dim -> variables of
+    its size and of its tile's length; lengths: open dim -> that length, as an expression; spare: kernels that a call can do
+    without; infer: those that it takes where no gradient follows."""
+    needs = []
+    for name, summary in summaries.items():
+        known = {d.name: str(d.size) for d in summary.dims} | {d: str(n) for d, n in blocks[name].items()}
+        known |= {d: tiles[base(d)] for d in known if base(d) in open_ and d not in blocks[name]}
+        known |= {d: str(summary.rows) for d in known if base(d) == ROW}
+        scratch, kept, staged = (_bytes(tiles, known) for tiles in (summary.scratch, summary.kept, _staged(summary)))
+        stays = [f"stays * {term}" for term in kept]
+        needs.append(f'"{name}": ({" + ".join([*scratch, *stays]) or "0"}, {" + ".join(staged) or "0"}),')
+    sizes = [names[d] for d in open_]
+    machine = target_named(NOMINAL)
+    return _ROOM.format(
+        spec=spec,
+        machine=f"an {machine.machine}",
+        bytes=machine.shared_per_program,
+        sizes=", ".join(sizes),
+        given=", ".join(sizes),
+        whole=", ".join(f"int({x})" for x in sizes),
+        lengths="\n    ".join(f"{tiles[d]} = {lengths[d]}" for d in open_),
+        infer=quoted([name for name in summaries if name in infer]),
+        each=f"[k for k in needs if k not in {quoted(spare)}]" if spare else "needs",
+        fit=_FIT.format(sizes=", ".join(sizes)).lstrip() if spare else "",
+        stay=_STAY if any(one.kept for one in summaries.values()) else "",
+        needs="\n        ".join(needs),
+        told=", ".join(f"{d} = {{{names[d]}}}" for d in open_),
+        fixed=" ".join(f"--dim {d}={{{names[d]}}}" for d in open_),
+    ).strip()
+
+
+def quoted(names: Sequence[str]) -> str:
+    """A tuple of strings."""
+    listed = ", ".join(f'"{x}"' for x in names)
+    return f"({listed}{',' if len(names) == 1 else ''})"
+
+
+def _staged(summary: KernelSummary) -> tuple[Tile, ...]:
+    """Loads that wait in shared memory: where there is no matrix product, they go to registers."""
+    return summary.staged if summary.dots else ()
+
+
+def _bytes(tiles: Iterable[Tile], lengths: Mapping[str, str]) -> list[str]:
+    """Terms such as `512 * BK * (2 * io + 8)`: tiles of the same lengths together."""
+    found: dict[tuple[int, tuple[str, ...]], tuple[int, int]] = {}
+    for tile in tiles:
+        fixed, factors = 1, []
+        for code in (lengths[d] for d in tile.dims):
+            if code.isdigit():
+                fixed *= int(code)
+            else:
+                factors.append(code)
+        key = (fixed, tuple(sorted(factors)))
+        narrow, wide = found.get(key, (0, 0))
+        found[key] = (narrow + 1, wide) if tile.bytes == IO else (narrow, wide + tile.bytes)
+    terms = []
+    for (fixed, names), (narrow, wide) in found.items():
+        io = "io" if narrow == 1 else f"{narrow} * io"
+        each = f"({io} + {wide})" if narrow and wide else io if narrow else str(wide)
+        terms.append(" * ".join([*([str(fixed)] if fixed > 1 else []), *names, each]))
+    return terms

@@ -1,0 +1,235 @@
+"""A kernel's loop tree -> what the tile solver needs to know of it.
+
+In: a `Schedule`, one of its kernels as printed, extents of the dims, the storage type. Out: a `KernelSummary`: dims with
+their roles, the tiles that are live at once where most are, matrix products, elementwise work, traffic. It counts tiles by
+their axes and never looks at text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from seqc.analysis.cost import weight
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Store
+from seqc.backends.triton_gpu.order import WARPS
+from seqc.backends.triton_gpu.pairing import is_product
+from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.roles import MARK, base, is_time
+from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
+from seqc.backends.triton_gpu.uses import Uses
+from seqc.ir.block import BATCH, COL, PIECE, ROW
+from seqc.ir.graph import Node
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+ADDRESS = 2.0  # operations for the address of each element that is loaded or stored
+LANES = 32  # neighbouring elements that one warp should read at once
+BATCHES = 16  # the batch that tiles are chosen for where it is a tile axis
+
+
+def summarize(
+    plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str] = ()
+) -> KernelSummary:
+    """The summary of one kernel. kind: "fp32", "bf16" or "fp16"; lean: arrays in that type, whatever they say."""
+    return _Summary(plan, printed, sizes, kind, lean).make()
+
+
+class _Summary:
+    def __init__(
+        self, plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str, lean: Collection[str]
+    ) -> None:
+        self.plan, self.printed, self.sizes, self.kind, self.lean = plan, printed, sizes, kind, lean
+        self.roles, self.kernel = plan.roles, printed.kernel
+        self.uses = Uses(self.kernel.body, self.roles)
+
+    def make(self) -> KernelSummary:
+        items = list(_innermost(self.kernel.body))
+        states = [d.leaf() for d in self.plan.program.states.values()]
+        dots = tuple(self.dots(items))
+        kept = self.kept(items)
+        sides = [side for dot in dots for side in ((*dot.m, *dot.k), (*dot.k, *dot.n))]
+        operands = [Tile(side, BYTES[self.kind]) for side in sides]
+        operands = [tile for tile in operands if all(set(tile.dims) != set(one.dims) for one in kept)]
+        loads = [i for i in items if isinstance(i, Load)]
+        stores = [i for i in items if isinstance(i, Store)]
+        carried = () if self.kernel.block_in_grid else tuple(self.tile(n) for n in states)
+        return KernelSummary(
+            name=self.kernel.name,
+            dims=tuple(self.dims()),
+            live=tuple(self.live(items, set(states))),
+            carried=carried,
+            staged=tuple(self.stored(i) for i in loads if len(self.axes(i.node)) == 2),
+            scratch=tuple(sorted(operands, key=self.volume)[-2:]),
+            kept=tuple(kept),
+            dots=dots,
+            work=tuple(self.work(items)),
+            read=tuple(self.stored(i) for i in loads),
+            written=tuple(self.stored(i) for i in stores),
+            rows=self.plan.block.rows,
+            loops_over_time=not self.kernel.block_in_grid,
+            limits=tuple(self.limits()),
+        )
+
+    def axes(self, n: Node) -> tuple[str, ...]:
+        return self.roles.axes(n.dims)
+
+    def tile(self, n: Node) -> Tile:
+        return Tile(self.axes(n))
+
+    def stored(self, item: Load | Store) -> Tile:
+        narrow = item.array.dtype == "io" or item.array.name in self.lean
+        return Tile(self.axes(item.node), BYTES[self.kind] if narrow else 4)
+
+    def volume(self, tile: Tile) -> int:
+        out = tile.bytes
+        for d in tile.dims:
+            out *= self.length(d)
+        return out
+
+    def length(self, dim: str) -> int:
+        if is_time(dim):
+            return self.plan.block.rows
+        return BATCHES if dim == BATCH else PIECE if MARK in dim else self.sizes[base(dim)]
+
+    def dims(self) -> Iterable[Dim]:
+        for d in self.roles.grid:
+            if d != BATCH:
+                yield Dim(d, "grid", self.sizes[d])
+        for d in self.roles.order:
+            yield Dim(d, "block" if d in self.roles.blocked else "whole", self.length(d))
+
+    def limits(self) -> Iterable[Limit]:
+        for d in self.roles.blocked:
+            if d != BATCH:
+                least = min(16 if d in self.printed.in_dots else LANES, 1 << max(self.sizes[d] - 1, 0).bit_length())
+                yield Limit(f"the lanes of a warp read {least} neighbours along {d}", f"B{d}", ">=", least)
+        for d, allowed in self.plan.block.program.wishes.tiles.items():
+            if d in self.roles.blocked:
+                words = "{" + ", ".join(map(str, allowed)) + "}"
+                dot = ", and a matrix product takes at least 16" if d in self.printed.in_dots and max(allowed) < 16 else ""
+                most = f"the spec's `tile {d} {words}` allows at most {max(allowed)}{dot}"
+                yield Limit(most, f"B{d}", "<=", max(allowed))
+                yield Limit(f"the spec's `tile {d} {words}` allows at least {min(allowed)}", f"B{d}", ">=", min(allowed))
+
+    def dots(self, items: list[Item]) -> Iterable[Dot]:
+        for item in items:
+            if not isinstance(item, Let) or item.node.op != "sum" or item.node.args[0].op != "mul":
+                continue
+            a, b = (frozenset(self.axes(x)) for x in item.node.args[0].args)
+            result = frozenset(self.axes(item.node))
+            if is_product(a, b, result):
+                (k,), (m,), (n,) = (a & b) - result, a & result, b & result
+                turned = self.printed.turned.get(item.node)
+                m, n = (n, m) if turned == n else (m, n)
+                yield Dot((m,), (n,), (k,), self.kind if self.kind != "fp32" else "tf32", turned=turned is not None)
+
+    def kept(self, items: list[Item]) -> list[Tile]:
+        """Operands of products that the loop does not change: they stay, once for each way they lie."""
+        inside = {i.node for i in items if isinstance(i, Load | Let)}
+        found: dict[tuple[Node, str], Tile] = {}
+        for item in items:
+            if not isinstance(item, Let) or item.node.op != "sum" or item.node.args[0].op != "mul":
+                continue
+            factors = item.node.args[0].args
+            a, b = (frozenset(self.axes(x)) for x in factors)
+            if not is_product(a, b, frozenset(self.axes(item.node))):
+                continue
+            (k,) = (a & b) - frozenset(self.axes(item.node))
+            for n in factors:
+                across = k
+                while n.op == "rename":
+                    across = n.text("old") if across == n.text("new") else across
+                    n = n.args[0]
+                if n not in inside and not (n.op == "leaf" and n.text("kind") in ("state", "cot")):
+                    found[n, across] = Tile(self.axes(n), BYTES[self.kind])
+        return list(found.values())
+
+    def work(self, items: list[Item]) -> Iterable[Work]:
+        """Elementwise work and sums that are no matrix products, tiles of the same axes counted together."""
+        pieces = dict.fromkeys((d for d in self.plan.program.dims if MARK in d), PIECE)
+        sizes = {**self.sizes, **pieces, ROW: self.plan.block.rows, COL: self.plan.block.rows, BATCH: BATCHES}
+        total: dict[tuple[str, ...], float] = {}
+        fused = _summed(items)
+        for item in items:
+            if isinstance(item, Load | Store):
+                axes, each = self.axes(item.node), ADDRESS
+            elif isinstance(item, Let) and item.node.op == "sum":
+                n = item.node.args[0]
+                factors = n.args if n.op == "mul" else (n,)
+                if n.op == "mul" and is_product(*(frozenset(self.axes(x)) for x in (*factors, item.node))):
+                    continue
+                axes, each = self.roles.axes({d for f in factors for d in f.dims}), 1.0
+            elif isinstance(item, Let) and item.node not in fused and item.node.args:
+                axes, each = self.axes(item.node), weight(item.node, sizes)
+            else:
+                continue
+            total[axes] = total.get(axes, 0.0) + each
+        return (Work(axes, round(much)) for axes, much in total.items() if axes and much >= 0.5)
+
+    def held(self, n: Node) -> Tile:
+        """A value in registers, in fp32; an operand that every warp of four holds whole takes four times its narrow type."""
+        everywhere = self.uses.in_every_warp(n, self.plan.block.rows)
+        return Tile(self.axes(n), WARPS * BYTES[self.kind] if everywhere else 4)
+
+    def live(self, items: list[Item], carried: set[Node]) -> list[Tile]:
+        """The tiles alive at once where they hold most. A product that is summed as it is made never exists."""
+        nodes = [i.node if isinstance(i, Load | Let) else None for i in items]
+        fused = _summed(items)
+        free = {n for n in nodes if n is not None and (n in fused or n.op in ("rename", "expand", "index", "const", "size"))}
+        last: dict[Node, int] = {}
+        for at, item in enumerate(items):
+            for used in _used(item):
+                for real in self.real(used, free):
+                    last[real] = at
+        ends: dict[int, list[Node]] = {}
+        alive: dict[Node, None] = {}
+        held = most = 0
+        best: list[Node] = []
+        for at, n in enumerate(nodes):
+            if n is not None and n not in free and n not in carried and n not in alive and self.axes(n):
+                alive[n] = None
+                held += self.volume(self.held(n))
+                ends.setdefault(last.get(n, at), []).append(n)
+            if held > most:
+                most, best = held, list(alive)
+            for x in ends.pop(at, ()):
+                del alive[x]
+                held -= self.volume(self.held(x))
+        return [self.held(n) for n in best]
+
+    def real(self, n: Node, free: set[Node]) -> list[Node]:
+        """The values that stand behind one that is not held itself."""
+        out, stack = [], [n]
+        while stack:
+            x = stack.pop()
+            if x in free or x.op in ("rename", "expand"):
+                stack += x.args
+            else:
+                out.append(x)
+        return out
+
+
+def _innermost(items: Iterable[Item]) -> Iterable[Item]:
+    """The items of the body that is run most often: what stands outside loops counts only where there is none."""
+    listed = list(items)
+    loops = [i for i in listed if isinstance(i, Loop)]
+    if not loops:
+        return listed
+    return max((list(_innermost(loop.body)) for loop in loops), key=len)
+
+
+def _summed(items: Iterable[Item]) -> set[Node]:
+    """Products that are summed as they are made."""
+    sums = (i.node for i in items if isinstance(i, Let) and i.node.op == "sum")
+    return {n.args[0] for n in sums if n.args[0].op == "mul"}
+
+
+def _used(item: Item) -> list[Node]:
+    match item:
+        case Let(node):
+            return list(node.args)
+        case Store(node, _, _) | Add(_, node):
+            return [node]
+        case Advance(pairs):
+            return [b for _, b in pairs]
+    return []

@@ -1,0 +1,262 @@
+"""A recurrence's blocks of several numbers of rows, on a target -> the rows and tiles that the solver chooses, and why.
+
+In: `Block`s that differ in their rows alone, the target's name, extents, the storage type, and what the toolchain has
+said: the committed table. Out: `Chosen`: the block, and for each of its kernels tiles, verdict, and what bound them. Rows
+are chosen for training, forward and backward together, each in one kernel or in phases, whichever is faster: the fastest
+by the model that keep all registers, if any do. With them tiles are chosen kernel by kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from seqc.backends.triton_gpu.emit import default_tiles
+from seqc.backends.triton_gpu.extents import Tiles
+from seqc.backends.triton_gpu.kernel import BLOCKS
+from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
+from seqc.backends.triton_gpu.schedule import PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
+from seqc.backends.triton_gpu.tuning.choose import Choice, choose
+from seqc.backends.triton_gpu.tuning.jobs import Jobs
+from seqc.backends.triton_gpu.tuning.kernel_problem import Told, tile_choices
+from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
+from seqc.backends.triton_gpu.tuning.summary import summarize
+from seqc.backends.triton_gpu.tuning.targets import target_named
+from seqc.backends.triton_gpu.tuning.toolchain import Job
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family
+from seqc.diagnostics import Diagnostic, Label, Unsupported
+from seqc.ir.block import Block
+from seqc.solver.enumerate import solve_by_enumeration
+from seqc.solver.problem import Clash, Problem, Solution
+from seqc.solver.solve import solve
+
+TRAINED = ("forward", "backward")
+
+
+def following(plan: Schedule) -> tuple[tuple[str, ...], ...]:
+    """Kernels whose tiles are chosen once the rows are. Two phases of one job cut dims alike, for they share partial results;
+    not where other kernels take pieces of other dims: there these results are added up between the phases."""
+    backward = tuple(name for name in plan.apart.get("backward", ()) if name != PAIRS_KERNEL)
+    apart = tuple((name,) for name in backward) if plan.parts else (backward,)
+    groups = (("infer",), (PAIRS_KERNEL,), ("states", "outputs"), *apart, (STEPS_KERNEL,))
+    return tuple(names for names in groups if names and all(name in plan.kernels for name in names))
+
+
+@dataclass(frozen=True)
+class ChosenKernel:
+    """One kernel of a choice. name: "forward", "backward", and so on; programs: of the workload that tiles are for."""
+
+    name: str
+    tiles: Tiles
+    job: Job
+    verdict: Verdict | None
+    why: str
+    summary: KernelSummary
+    nanoseconds: int
+    spills_everywhere: bool
+    choice: Choice
+    afterwards: int
+    """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The block whose rows were chosen, and its kernels in the order of the emitted file."""
+
+    block: Block
+    plan: Schedule
+    target: str
+    sizes: Mapping[str, int]
+    kernels: Mapping[str, ChosenKernel]
+    trained: int
+    """Modelled nanoseconds of forward and backward."""
+    others: Callable[[], Mapping[int, str]]
+    """Rows that were not chosen, and what they would cost or what clashes: worked out when it is called."""
+    missing: Callable[[], tuple[Job, ...]]
+    """What the toolchain should be asked before the choice is one that it knows: worked out when it is called."""
+
+    @property
+    def tiles(self) -> dict[str, Tiles]:
+        """Tiles by kernel."""
+        return {name: one.tiles for name, one in self.kernels.items()}
+
+
+def choose_tiles(
+    lowered: Sequence[Lowered], target: str, table: VerdictTable, workload: Workload | None = None
+) -> Chosen:
+    """Rows and tiles of blocks that differ in their rows alone.
+
+    Raises Unsupported where the constraints of a kernel clash.
+    """
+    return _Chooser(lowered, target, table, workload).choose()
+
+
+class Lowered:
+    """One block at given extents, its kernels printed and measured when they are asked for, once for all targets."""
+
+    def __init__(self, block: Block, sizes: Mapping[str, int], kind: str) -> None:
+        self.block, self.sizes, self.kind = block, sizes, kind
+        self.plan = schedule(block)
+        self.made: dict[str, tuple[Printed, KernelSummary]] = {}
+        self.asked: dict[tuple[str, str], Jobs] = {}
+
+    def kernel(self, name: str) -> tuple[Printed, KernelSummary]:
+        """A kernel as it is printed, and what the solver needs to know of it."""
+        if name not in self.made:
+            plan = self.plan.of(name)
+            printed = print_kernel(plan, self.plan.kernel(name))
+            self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
+        return self.made[name]
+
+    def jobs(self, name: str, target: str) -> Jobs:
+        """What the toolchain can be asked of a kernel."""
+        if (name, target) not in self.asked:
+            self.asked[name, target] = Jobs(self.plan.of(name), self.kernel(name)[0], target, self.sizes, self.kind)
+        return self.asked[name, target]
+
+    def tiles(self, name: str, chosen: Mapping[str, int]) -> Tiles:
+        """A choice of the solver for a kernel as the launcher takes it."""
+        start = default_tiles(self.plan.of(name)).blocks
+        blocks = {d: chosen.get(f"B{d}", size) for d, size in start.items()}
+        return Tiles(blocks, chosen["warps"], chosen["stages"])
+
+    def told(self, name: str, target: str, table: VerdictTable) -> Told:
+        """What the table holds of a kernel at any tiles."""
+        printed, summary = self.kernel(name)
+        jobs = self.jobs(name, target)
+        if not table.knows(family(jobs.source, printed.name, target)):
+            return ()
+        found = []
+        for tiles in tile_choices(summary, target_named(target)):
+            verdict = table.get(jobs.job(self.tiles(name, tiles)).key)
+            if verdict is not None:
+                found.append(({"C": self.block.rows, **tiles}, verdict))
+        return tuple(found)
+
+
+class _Chooser:
+    def __init__(
+        self, lowered: Sequence[Lowered], target: str, table: VerdictTable, workload: Workload | None
+    ) -> None:
+        self.program, self.target, self.table = lowered[0].block.program, target_named(target), table
+        self.workload = workload
+        self.lowered = {one.block.rows: one for one in lowered}
+        self.known: dict[tuple[tuple[str, ...], int], Choice | Clash] = {}
+
+    def choose(self) -> Chosen:
+        spent = {rows: ns for rows in self.lowered if (ns := self.spent(rows)) is not None}
+        if not spent:
+            clash = self.answer(TRAINED, self.lowered)
+            assert isinstance(clash, Clash)
+            raise Unsupported(self.clash(TRAINED, clash))
+        rows = min(spent, key=lambda c: (bool(self.spilling(c)), spent[c], -c))
+        best = self.lowered[rows]
+        choices: dict[str, Choice] = {}
+        for names in (*((name,) for name in TRAINED), *following(best.plan)):
+            choices |= dict.fromkeys(names, self.solved(names, rows))
+        kernels = {name: self.kernel(best, name, choices[name]) for name in best.plan.kernels}
+
+        def others() -> dict[int, str]:
+            return {c: self.instead(c) for c in self.lowered if c != rows}
+
+        def asked() -> tuple[Job, ...]:
+            return tuple(self.asks(choices))
+
+        return Chosen(best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked)
+
+    def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
+        for name, choice in choices.items():
+            tiles = choice.asks(name)
+            if tiles is not None:
+                lowered = self.lowered[tiles["C"]]
+                yield lowered.jobs(name, self.target.name).job(lowered.tiles(name, tiles))
+
+    def kernel(self, best: Lowered, name: str, choice: Choice) -> ChosenKernel:
+        tiles = best.tiles(name, choice.tiles(name))
+        printed, summary = best.kernel(name)
+        job = best.jobs(name, self.target.name).job(tiles)
+        partial = [a for a in printed.arrays if a.role == "grad" and (a.partial or BLOCKS in a.axes)]
+        partial += [a for a in printed.arrays if a.role == "scratch" and a.partial and best.plan.parts]
+        stored = [a for a in printed.arrays if a.role == "grad"]
+        afterwards = len(partial) + (sum(map(len, best.plan.outer.values())) if stored else 0)
+        why = "; ".join(choice.binds(name)) or "nothing binds"
+        spills = name in choice.spilling
+        spent = choice.part(name, "ns")
+        return ChosenKernel(
+            name, tiles, job, choice.verdict(name), why, summary, spent, spills, choice, afterwards
+        )
+
+    def spent(self, rows: int) -> int | None:
+        """Modelled nanoseconds of forward and backward with so many rows; None where no tiles do."""
+        whole = {name: self.tried((name,), rows) for name in TRAINED}
+        if any(isinstance(one, Clash) for one in whole.values()):
+            return None
+        return sum(self.faster(name, rows)[1] for name in TRAINED)
+
+    def spilling(self, rows: int) -> list[str]:
+        """The kernels of forward and backward for which no tiles with so many rows keep all registers."""
+        return [k for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling)]
+
+    def faster(self, whole: str, rows: int) -> tuple[list[Choice], int]:
+        """(the choices of a direction's one kernel or of its phases, whichever is faster by the model, its nanoseconds)."""
+        plan = self.lowered[rows].plan
+        one = self.tried((whole,), rows)
+        assert isinstance(one, Choice)
+        phases = plan.apart.get(whole, ())
+        groups = {names: self.tried(names, rows) for names in following(plan) if set(names) & set(phases)}
+        found = [x for x in groups.values() if isinstance(x, Choice)]
+        if found and len(found) == len(groups):
+            apart = sum(x.part(name, "ns") for names, x in zip(groups, found, strict=True) for name in names)
+            if apart < one.part(whole, "ns"):
+                return found, apart
+        return [one], one.part(whole, "ns")
+
+    def solved(self, names: Sequence[str], rows: int) -> Choice:
+        found = self.answer(names, [rows])
+        if isinstance(found, Clash):
+            raise Unsupported(self.clash(names, found))
+        return found
+
+    def tried(self, names: Sequence[str], rows: int) -> Choice | Clash:
+        """The same answer by trying every assignment, which is sooner had; it does not tell what binds."""
+        if (tuple(names), rows) not in self.known:
+            self.known[tuple(names), rows] = self.answer(names, [rows], partial(solve_by_enumeration, why=False))
+        return self.known[tuple(names), rows]
+
+    def answer(
+        self, names: Sequence[str], rows: Iterable[int], solver: Callable[[Problem], Solution | Clash] = solve
+    ) -> Choice | Clash:
+        rows = list(rows)
+        summaries = {name: {c: self.lowered[c].kernel(name)[1] for c in rows} for name in names}
+        shared = self.lowered[rows[0]].plan.roles.blocked if len(names) > 1 and names != TRAINED else ()
+        return choose(
+            " and ".join(names), summaries, self.target,
+            lambda name, c: self.lowered[c].told(name, self.target.name, self.table),
+            shared=shared, workload=self.workload, solver=solver,
+        )
+
+    def instead(self, rows: int) -> str:
+        """What another number of rows would mean."""
+        spent = self.spent(rows)
+        if spent is None:
+            found = self.answer(TRAINED, [rows])
+            assert isinstance(found, Clash)
+            return f"no tiles: {'; '.join(found.sentences)}"
+        text = f"{spent / 1000:.0f} us"
+        return f"{text}, {' and '.join(self.spilling(rows))} spilling" if self.spilling(rows) else text
+
+    def clash(self, names: Sequence[str], found: Clash) -> Diagnostic:
+        wishes = self.program.wishes
+        sentences = list(found.sentences)
+        if wishes.chunks:
+            sentences.append(f"the spec's `schedule chunk {{{', '.join(map(str, wishes.chunks))}}}` allows no other rows")
+        message = f"no tiles for the kernel `{' and '.join(names)}` of `{self.program.name}` on {self.target.name}"
+        labels = (Label(wishes.span, "asked for here"),) if wishes.span is not None else ()
+        sizes = next(iter(self.lowered.values())).sizes
+        largest = max(self.program.dims, key=lambda dim: sizes.get(dim, 0), default="")
+        taken = ", ".join(f"{dim} = {sizes[dim]}" for dim in self.program.dims if dim in sizes)
+        change = [f"the tiles are for {taken}: a smaller dim may help, as `--dim {largest}=64`"] if taken else []
+        change += ["other sizes in `schedule` or `tile`"] if wishes.chunks or wishes.tiles or wishes.form else []
+        help = "; or ".join([*change, "`--backend cpu` or `--backend torch`, which need no tiles"])
+        return Diagnostic("no-tiles", message, labels, cause="; ".join(sentences), help=help, kind="unsupported")

@@ -1,0 +1,407 @@
+"""program -> three programs: before (parallel over time), core (the recurrence), after (parallel over time).
+
+    h = tanh(W @ x + R @ h[t-1])            before    Wx = W @ x
+    output y = C @ h                  ->    core      h = tanh(Wx + R @ h[t-1]);  output h
+                                            after     y = C @ h
+
+when the matrix products with parameters that see no state, or that only outputs see, are worth the memory traffic.
+
+Needs: the step graph. Gives: `Split`. Products over all steps run at the rate of a matrix product, in the recurrence at that of
+a matrix times a vector; but their results are written to memory once and read again. **The rule:** a product
+`sum[X](W * v)`, W of parameters alone and v varying in time, leaves the recurrence where it saves at least RATIO operations
+per byte of the traffic that this adds: v read once, the result written and read. So a matrix product pays from about 24 columns
+on; elementwise gates, readouts of a matrix state and products with a vector stay, for they are free or no larger there.
+- **Before** also takes the states that are nothing but earlier values of what needs no recurrence (`last = x`), where a product
+  reads them; sums of products that nothing else reads are taken as one value.
+- **After** takes an output whole, from its products on; the core gives what they read instead of it.
+- The core has the states, in the same order, and new inputs and outputs; its claims are checked on the whole program.
+Every result is what it was, up to the order of sums.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from seqc.analysis.cost import NOMINAL, volume
+from seqc.analysis.ranges import interval_of
+from seqc.diagnostics import Span
+from seqc.ir.block import Reason
+from seqc.ir.graph import BATCH, RESERVED, Node, depends, leaf, leaves, node, rebuild, substitute, topological
+from seqc.ir.intervals import Interval
+from seqc.ir.program import Program, TensorDecl, Wishes
+
+RATIO = 4.0  # operations saved for each byte of traffic
+WORD = 4.0  # bytes of a number
+
+
+@dataclass(frozen=True)
+class Split:
+    """See the file's docstring. A part that has nothing to do is None; the core is then the program itself, or nearly.
+
+    Names: an input of `core` or `after` is one of the program, an output of `before`, or (of `after`) an output of `core`.
+    """
+
+    before: Program | None
+    core: Program
+    after: Program | None
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing left the recurrence."""
+        return self.before is None and self.after is None
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A sum over `over` of parameters times what varies in time."""
+
+    fixed: tuple[Node, ...]
+    varying: tuple[Node, ...]
+    operations: float
+    read: float  # elements of what varies
+    written: float  # elements of the result
+
+    @property
+    def traffic(self) -> float:
+        """Bytes that it adds when it leaves."""
+        return WORD * (self.read + 2 * self.written)
+
+    @property
+    def pays(self) -> bool:
+        """Whether it saves enough on its own."""
+        return self.operations >= RATIO * self.traffic
+
+
+def split_parallel(program: Program) -> Split:
+    """The program in three; see the file's docstring."""
+    return _Splitter(program).split()
+
+
+class _Splitter:
+    """The graph of one program, and what has been decided about it so far."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.sizes = {d.name: d.default or NOMINAL for d in program.dims.values()} | {BATCH: 1}
+        self.order = topological(program.graph.values())
+        self.streams = _streams(program)
+        recurrent = [d.leaf() for name, d in program.states.items() if name not in self.streams]
+        moving = [*leaves(self.order, "input"), *(d.leaf() for d in program.states.values())]
+        self.late = depends(self.order, recurrent)
+        self.varying = depends(self.order, moving)
+        self.products = {n: p for n in self.order if n.op == "sum" and (p := self._product(n)) is not None}
+        self.needed = set(topological(program.updates.values()))
+        self.taken = {*program.inputs, *program.params, *program.states, *program.outputs, *program.dims, *RESERVED}
+        self.taken |= {f"{name}_0" for name in program.states} | {f"{name}_T" for name in program.states}
+
+    @cached_property
+    def ranges(self) -> Mapping[Node, Interval]:
+        """The interval of every node."""
+        return interval_of(self.program)
+
+    def split(self) -> Split:
+        """The three programs."""
+        program = self.program
+        if len(self.streams) == len(program.states):
+            return Split(None, program, None)  # no recurrence: every step is by itself
+        hoisted = self._hoisted()
+        after = {}
+        for name, y in program.outputs.items():
+            chosen = self._after(y) if y in self.late else []
+            if chosen or (y not in self.late and not set(hoisted).isdisjoint(topological([y]))):
+                after[name] = chosen
+        return self._assemble(hoisted, after)
+
+    # ---- what pays ----
+
+    def _product(self, n: Node) -> _Product | None:
+        found, todo = list[Node](), [n.args[0]]
+        while todo:
+            x = todo.pop()
+            if x.op == "mul":
+                todo += reversed(x.args)
+            else:
+                found.append(x)
+        fixed = tuple(f for f in found if f not in self.varying)
+        varying = tuple(f for f in found if f in self.varying)
+        over = set(n.names("over"))
+        if n not in self.varying or not over & {d for f in fixed for d in f.dims} & {d for f in varying for d in f.dims}:
+            return None
+        read = volume({d for f in varying for d in f.dims}, self.sizes)
+        operations = 2 * volume({d for f in found for d in f.dims}, self.sizes)
+        return _Product(fixed, varying, operations, read, volume(n.dims, self.sizes))
+
+    def _hoisted(self) -> list[Node]:
+        """Values that leave the recurrence for the front; which of them are read is not known yet."""
+        chosen = dict.fromkeys(n for n, p in self.products.items() if n not in self.late and p.pays and _plain(n))
+        users: Counter[Node] = Counter(self.program.graph.values())
+        for n in self.order:
+            users.update(n.args)
+        for n in self.order:
+            own = n.op in ("add", "sub") and all(a in chosen and users[a] == 1 and a.dims == n.dims for a in n.args)
+            if own and n.args[0] is not n.args[1]:
+                chosen[n] = None
+        return list(chosen)
+
+    def _after(self, y: Node) -> list[Node]:
+        """The products from which on an output leaves the recurrence for the back; none if that does not pay."""
+        chosen: list[Node] = []
+        operations = 0.0
+        for n in topological([y]):
+            p = self.products.get(n)
+            if p is None or n not in self.late or n in self.needed or not p.pays:
+                continue
+            operations += p.operations
+            if not any(f in depends([f], chosen) for f in p.varying):  # else it is behind one that leaves
+                chosen.append(n)
+        cuts = self._cuts(y, chosen)
+        traffic = 2 * sum(volume(n.dims, self.sizes) for n in cuts) + volume(y.dims, self.sizes)
+        pays = operations >= RATIO * WORD * traffic and all(map(_plain, cuts))
+        return chosen if pays else []
+
+    def _read(self, p: _Product) -> tuple[Node, ...]:
+        """What a product reads of the recurrence: one value where its factors can be joined, else each that is late."""
+        if any(f.op in ("rename", "expand") for f in p.varying):
+            return tuple(_bare(f) for f in p.varying if f in self.late)
+        return (_times(p.varying),)
+
+    def _cuts(self, y: Node, chosen: list[Node]) -> list[Node]:
+        """What the core must give so that the rest of y can be computed from it."""
+        above = depends([y], chosen)
+        found = dict.fromkeys(x for n in chosen for x in self._read(self.products[n]))
+        for n in topological([y]):
+            if n in above and n not in chosen:
+                found |= dict.fromkeys(_bare(a) for a in n.args if a in self.late and a not in above)
+        return list(found)
+
+    # ---- the programs ----
+
+    def _assemble(self, hoisted: list[Node], after: Mapping[str, list[Node]]) -> Split:
+        program = self.program
+        chosen = [c for found in after.values() for c in found]
+        moved = {c: node("sum", _times(p.fixed) * _times(p.varying), over=c.names("over"))
+                 for c in chosen if (p := self.products[c])}
+        back = substitute({name: program.outputs[name] for name in after}, moved)
+        cuts = dict.fromkeys(x for name, found in after.items() if found for x in self._cuts(program.outputs[name], found))
+        kept = {name: y for name, y in program.outputs.items() if name not in after}
+        front, states = self._front(hoisted, [*kept.values(), *cuts], back.values(), cuts)
+        ready = [name for name, y in kept.items() if y not in self.late and _reached([y], set(front)) & set(front)]
+        if ready:  # made of what the front computes: the core has nothing to do with it
+            return self._assemble(hoisted, {**after, **{name: [] for name in ready}})
+        if not front and not back:
+            return Split(None, program, None, self._reasons([], []))
+        values = {n: self._value(n) for n in front}
+        given = {x: self._given(x, kept) for x in cuts}
+        inside = {n: d.leaf() for n, d in values.items()}
+        read = inside | {x: replace(d, kind="input").leaf() for x, d in given.items()}
+        outputs = kept | {d.name: x for x, d in given.items()}
+        updates = {name: x for name, x in program.updates.items() if name not in states}
+        core = self._part("", outputs, updates, inside, [*program.inputs.values(), *values.values()],
+                          {**program.output_decls, **{d.name: d for d in given.values()}})
+        if not core.inputs:  # the length of the sequence is told by an input
+            core = replace(core, inputs=dict(list(program.inputs.items())[:1]))
+        before = self._part("before", {d.name: n for n, d in values.items()}, {name: program.updates[name] for name in states},
+                            {}, program.inputs.values(), {d.name: replace(d, kind="output") for d in values.values()})
+        handed = [*program.inputs.values(), *values.values(), *(replace(d, kind="input") for d in given.values())]
+        behind = self._part("after", back, {}, read, handed, program.output_decls)
+        core = replace(core, wishes=program.wishes, name=program.name)
+        parts = [part for part, used in ((before, front), (core, True), (behind, back)) if used]
+        if not all(map(_sized, parts)):
+            return Split(None, program, None)
+        return Split(before if front else None, core, behind if back else None, self._reasons(front, chosen))
+
+    def _front(
+        self, hoisted: list[Node], ends: list[Node], back: Iterable[Node], cuts: Iterable[Node]
+    ) -> tuple[list[Node], list[str]]:
+        """The values that the front computes for others, and the states that it has: see the file's docstring."""
+        program, back, cuts = self.program, list(back), set(cuts)
+        states: dict[str, None] = {}
+        shared: set[Node] = set()
+        while True:
+            roots = [*ends, *(x for name, x in program.updates.items() if name not in states)]
+            stops = {*hoisted, *shared}
+            seen, seen_back = _reached(roots, stops), _reached(back, {*stops, *cuts})
+            front = [n for n in self.order if n in stops and n in seen | seen_back]
+            behind = [n for n in self.order if n.op == "leaf" and n in seen_back - cuts]
+            wanted = [n.text("name") for n in leaves([*front, *behind], "state")]
+            more = [name for name in wanted if name not in states]
+            moving = {program.states[name].leaf() for name in (*states, *more)}
+            again = {n for n in seen | seen_back if n in moving}
+            if not more and again <= shared:
+                return front, [name for name in program.states if name in states]
+            shared |= again
+            states |= dict.fromkeys(more)
+            for name in more:
+                states |= dict.fromkeys(n.text("name") for n in leaves([program.updates[name]], "state"))
+
+    def _part(
+        self, name: str, outputs: Mapping[str, Node], updates: Mapping[str, Node], table: Mapping[Node, Node],
+        inputs: Iterable[TensorDecl], output_decls: Mapping[str, TensorDecl],
+    ) -> Program:
+        """A program of some of the roots, with the nodes in `table` replaced; it declares what it reads."""
+        program = self.program
+        mirrored = program.direction == "backward" and name != "" and not updates
+        graph, image = _replaced({**outputs, **{f"{n}.next": x for n, x in updates.items()}}, table, mirrored)
+        states = {n: d for n, d in program.states.items() if n in updates}
+        used = leaves([*graph.values(), *(d.init for d in states.values() if d.init is not None)])
+        read = {(n.text("kind"), n.text("name")) for n in used}
+        definitions: dict[Node, str] = {}
+        spans: dict[Node, Span] = {}
+        order = topological(graph.values())
+        present = {n for n in order if n.op != "leaf"}
+        for old, new in image.items():
+            if new in present and old in program.definitions:
+                definitions.setdefault(new, program.definitions[old])
+            if new in present and old in program.spans:
+                spans.setdefault(new, program.spans[old])
+        dims = {d.rstrip("'") for n in order for d in n.dims} | {n.text("dim") for n in order if n.op == "size"}
+        return replace(
+            program,
+            name=f"{program.name}_{name}", claims=(), wishes=Wishes(), spans=spans, definitions=definitions,
+            dims={n: d for n, d in program.dims.items() if n in dims},
+            inputs={d.name: d for d in inputs if ("input", d.name) in read},
+            params={n: d for n, d in program.params.items() if ("param", n) in read},
+            states=states, updates={n: graph[f"{n}.next"] for n in updates}, outputs={n: graph[n] for n in outputs},
+            output_decls={n: output_decls[n] for n in outputs}, direction="forward" if mirrored else program.direction,
+        )
+
+    # ---- names and words ----
+
+    def _value(self, n: Node) -> TensorDecl:
+        """A value of the front as an input of what reads it."""
+        dims = n.names("shape")[1:] if n.op == "leaf" else self._axes(n)
+        return TensorDecl(self._fresh(self._wish(n)), "input", dims, self.ranges[n])
+
+    def _given(self, x: Node, kept: Mapping[str, Node]) -> TensorDecl:
+        """What the core gives, as an output of it: one that it has already, or a new one."""
+        for name, y in kept.items():
+            decl = self.program.output_decls[name]
+            if y is x and set(decl.axes) == set(x.dims):
+                return decl
+        name = self._wish(x)
+        own = self.program.updates.get(name) is x and name not in self.program.outputs  # as `output h = ..` of a state h
+        return TensorDecl(name if own else self._fresh(name), "output", self._axes(x))
+
+    def _axes(self, n: Node) -> tuple[str, ...]:
+        return tuple(d for d in self.program.dims if d in n.dims)
+
+    def _wish(self, n: Node) -> str:
+        if n in self.program.definitions:
+            return self.program.definitions[n]
+        if n.op == "leaf":
+            return f"{n.text('name')}_before"
+        p = self.products.get(n)
+        read = [f.text("name") for f in map(_bare, (*p.fixed, *p.varying)) if f.op == "leaf"] if p else []
+        if p and len(read) == len(p.fixed) + len(p.varying):
+            return "_".join(read)
+        return f"{read[0]}_product" if read else "product" if p else self._wish(n.args[0]) if n.op in ("add", "sub") else "read"
+
+    def _fresh(self, wish: str) -> str:
+        name, i = wish, 1
+        while name in self.taken:
+            i += 1
+            name = f"{wish}_{i}"
+        self.taken.add(name)
+        return name
+
+    def _reasons(self, front: list[Node], back: list[Node]) -> tuple[Reason, ...]:
+        """For every product with parameters that could leave the recurrence, what it would save and whether it does."""
+        out = []
+        for n in self.order:
+            parts = [p for x in _terms(n) if (p := self.products.get(x))]
+            where = "before" if n in front else "after" if n in back else ""
+            could = n in self.products and (n not in self.late or n not in self.needed) and _plain(n)
+            inside = any(n is not x and n in topological([x]) for x in front)
+            if not parts or inside or not (where or could):
+                continue
+            span = self.program.spans.get(n)
+            subject = " ".join(span.text.split()) if span else self._wish(n)
+            place = f"{where} the recurrence, saves" if where else "inside the recurrence, would save"
+            saved, moved = (sum(x) for x in zip(*((p.operations, p.traffic) for p in parts), strict=True))
+            text = f"{place} {saved:.0f} operations there for {moved:.0f} bytes moved, a token"
+            out.append(Reason("parallel", subject, text))
+        return tuple(out)
+
+
+def _streams(program: Program) -> set[str]:
+    """States that are earlier values of what needs no recurrence."""
+    found: set[str] = set()
+    while True:
+        more = {
+            name for name, x in program.updates.items()
+            if name not in found and {n.text("name") for n in leaves([x], "state")} <= found
+        }
+        if not more:
+            return found
+        found |= more
+
+
+def _times(values: Iterable[Node]) -> Node:
+    first, *rest = values
+    for x in rest:
+        first = first * x
+    return first
+
+
+def _bare(n: Node) -> Node:
+    """n under the names and the repetition of its dims."""
+    while n.op in ("rename", "expand"):
+        n = n.args[0]
+    return n
+
+
+def _plain(n: Node) -> bool:
+    """Whether a tensor can be declared for n."""
+    return n.dtype == "real" and BATCH in n.dims and not any(d.endswith("'") for d in n.dims)
+
+
+def _sized(part: Program) -> bool:
+    """Whether each dim of a part has a size: a default, or a tensor that has the dim."""
+    tensors = (*part.inputs.values(), *part.params.values())
+    told = {d.rstrip("'") for tensor in tensors for d in tensor.dims}
+    return all(d.default is not None or name in told for name, d in part.dims.items())
+
+
+def _terms(n: Node) -> list[Node]:
+    out, stack = [], [n]
+    while stack:
+        x = stack.pop()
+        if x.op in ("add", "sub"):
+            stack += reversed(x.args)
+        else:
+            out.append(x)
+    return out
+
+
+def _reached(roots: Iterable[Node], stops: set[Node]) -> set[Node]:
+    """Everything below the roots, but nothing below `stops`."""
+    seen: set[Node] = set()
+    todo = list(roots)
+    while todo:
+        n = todo.pop()
+        if n not in seen:
+            seen.add(n)
+            todo += () if n in stops else n.args
+    return seen
+
+
+def _replaced(
+    outputs: Mapping[str, Node], table: Mapping[Node, Node], mirrored: bool
+) -> tuple[dict[str, Node], dict[Node, Node]]:
+    """(the roots, node -> what it has become). mirrored: what was a step ago is a step ahead."""
+    done: dict[Node, Node] = {}
+    for n in topological(outputs.values()):
+        if n in table:
+            done[n] = table[n]
+        elif mirrored and n.op == "leaf" and n.text("kind") == "input":
+            done[n] = leaf("input", n.text("name"), n.names("shape"), -n.number("offset"))
+        else:
+            done[n] = rebuild(n, tuple(done[a] for a in n.args))
+    return {name: done[n] for name, n in outputs.items()}, done
+
+
+__all__ = ["Split", "split_parallel"]

@@ -1,0 +1,1 @@
+"""Simplification: algebraic laws, and the pass that applies them until nothing changes."""

@@ -1,0 +1,169 @@
+"""graph (outputs, cotangents) -> graph of the cotangents of leaves: the vector-Jacobian product, as nodes.
+
+Needs: nothing. Gives: for each leaf asked for, the sum over all uses of (cotangent of the user) times (local derivative),
+rules from the operator table. It works on any graph, a step, a scan block or a chunk alike: time inside a block is one
+more named dim. An operator without a rule is refused; it never contributes zero silently. Where an argument was
+broadcast, its cotangent is summed over the dims that it lacks; and so is the cotangent of a root that is stored to an array
+with more dims (an output made of params alone has neither batch nor rows), before any other contribution is added to it.
+The result is linear in the cotangents, which is why a backward kernel may split any dim that the forward never mixes.
+
+A branch that `where` (or max, or min) does not choose has derivative 0, also where its own derivative is infinite: a
+selection is no factor, it is carried along the branch (`Cotangent.chosen`) and applied behind the local derivatives:
+
+    where(c, sqrt(x), x):   d/dx = where(c, d / (2 sqrt(x)), d),   and not   where(c, d, 0) / (2 sqrt(x)) + ..
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import reduce
+
+from seqc.diagnostics import Unsupported
+from seqc.ir.graph import Node, const, depends, node, renamed, topological, total
+from seqc.ir.ops import TABLE
+from seqc.ir.ops.elementwise import where
+
+Chosen = tuple[Node, ...]  # conditions that all hold where a cotangent counts; elsewhere it is zero, whatever stands there
+ALONG = ("sum", "amax", "expand", "rename")  # operators on dims whose rules a selection along other dims may follow
+ZERO = const(0.0)
+
+
+def vjp(outputs: Mapping[str, Node], cotangents: Mapping[str, Node], wrt: Iterable[Node]) -> dict[Node, Node]:
+    """Cotangent of every node in `wrt` (leaves, or inner nodes), given those of some `outputs`.
+
+    A cotangent may lack dims of its node: it is then constant along them. A leaf that no output depends on gets the
+    constant 0. Raises Unsupported for an operator that has no derivative rule.
+    """
+    wanted = list(wrt)
+    roots = [outputs[name] for name in cotangents]
+    active = depends(roots, wanted)
+    choices = _Choices(roots)
+    found: dict[Node, Cotangent] = {}
+    for name, d in cotangents.items():
+        found.setdefault(outputs[name], Cotangent(outputs[name])).add(d, ())
+    for n in reversed(topological(roots)):
+        if n not in active or n not in found:
+            continue
+        row = TABLE[n.op]
+        if row.vjp is None:
+            raise Unsupported(f"operator '{n.op}' has no derivative rule, so no gradient can be derived through it")
+        d, chosen = found[n].joined()
+        for arg, rule in zip(n.args, row.vjp, strict=True):
+            if rule is not None and arg in active:
+                found.setdefault(arg, Cotangent(arg)).add(*choices.through(n, arg, rule, d, chosen))
+    return {n: selected(*found[n].joined()) if n in found else ZERO for n in wanted}
+
+
+def fit(d: Node, n: Node) -> Node:
+    """The cotangent d summed over the dims that n lacks."""
+    extra = [x for x in d.dims if x not in n.dims]
+    return total(d, extra) if extra else d
+
+
+def selected(d: Node, chosen: Chosen) -> Node:
+    """d where all of `chosen` hold, else zero."""
+    return where(reduce(lambda a, b: node("and", a, b), chosen), d, 0.0) if chosen and d is not ZERO else d
+
+
+class Cotangent:
+    """The cotangent of a node, in parts that count under different choices."""
+
+    def __init__(self, of: Node) -> None:
+        self.of = of
+        self.parts: dict[Chosen, Node] = {}
+
+    def add(self, d: Node, chosen: Chosen) -> None:
+        """One contribution more."""
+        if d.op == "const" and d.attr("value") == 0.0:
+            return
+        wide = tuple(c for c in chosen if not set(c.dims) <= set(self.of.dims))
+        d, chosen = selected(d, wide), tuple(c for c in chosen if c not in wide)
+        d = fit(d, self.of)  # before it is added: a sum would repeat the others along a dim that d alone has
+        self.parts[chosen] = self.parts[chosen] + d if chosen in self.parts else d
+
+    def joined(self) -> tuple[Node, Chosen]:
+        """(d, chosen): the sum of all parts, and what all of it is chosen by."""
+        if len(self.parts) < 2:
+            return next(((d, chosen) for chosen, d in self.parts.items()), (ZERO, ()))
+        every = [chosen for chosen in self.parts if chosen]
+        common = tuple(c for c in every[0] if all(c in other for other in every)) if len(every) == len(self.parts) else ()
+        rest = {tuple(c for c in chosen if c not in common): d for chosen, d in self.parts.items()}
+        if len(rest) == 2 and (pair := _opposite(*rest)) is not None:
+            return where(pair, *rest.values()), common
+        out = reduce(lambda a, b: a + b, (selected(d, chosen) for chosen, d in rest.items()))
+        either = () if () in rest else (reduce(lambda a, b: node("or", a, b), map(_both, rest)),)
+        return out, common + either
+
+
+def _both(chosen: Chosen) -> Node:
+    return reduce(lambda a, b: node("and", a, b), chosen)
+
+
+def _opposite(a: Chosen, b: Chosen) -> Node | None:
+    """The condition of a, where b is that it does not hold; or None."""
+    if len(a) == len(b) == 1 and (a[0] is _not(b[0]) or b[0] is _not(a[0])):
+        return a[0]
+    return None
+
+
+def _not(c: Node) -> Node:
+    return c.args[0] if c.op == "not" else node("not", c)
+
+
+class _Choices:
+    """How selections go through derivative rules. A condition on rows alone (of a block, of a sequence) is applied at once:
+    what it hides lies in the same arrays as what it shows."""
+
+    def __init__(self, roots: Iterable[Node]) -> None:
+        self.by_data: dict[Node, bool] = {}
+        for n in topological(roots):
+            self._depends(n)
+
+    def _depends(self, n: Node) -> bool:
+        """Whether n depends on more than positions and the ends of sequences."""
+        if n not in self.by_data:
+            if n.op == "leaf":
+                self.by_data[n] = n.text("kind") != "mask"
+            else:
+                self.by_data[n] = any(self._depends(a) for a in n.args)
+        return self.by_data[n]
+
+    def _taken_off(self, d: Node) -> tuple[Node, Chosen]:
+        """A selected cotangent as (it without the selection, the conditions)."""
+        chosen: Chosen = ()
+        while d.op == "where" and ZERO in d.args[1:] and self._depends(d.args[0]):
+            c, a, b = d.args
+            d, c = (a, c) if b is ZERO else (b, _not(c))
+            chosen = (*chosen, c)
+        return d, chosen
+
+    def through(self, n: Node, arg: Node, rule: object, d: Node, chosen: Chosen) -> tuple[Node, Chosen]:
+        """The contribution of n to the cotangent of one argument, and the choices under which it counts."""
+        row = TABLE[n.op]
+        dims = {x for c in chosen for x in c.dims}
+        if not row.elementwise and (n.op not in ALONG or (n.op == "expand" and dims & set(n.names("over")))):
+            d, chosen = selected(d, chosen), ()
+        part, more = self._taken_off(rule(n, d))  # type: ignore[operator]
+        if n.op == "rename":
+            chosen = tuple(renamed(c, n.text("new"), n.text("old")) for c in chosen)
+        chosen = tuple(dict.fromkeys((*chosen, *more)))
+        if not row.elementwise:
+            return part, chosen
+        # an elementwise argument was broadcast along the dims that it lacks: sum over them, whether or not the cotangent
+        # varies along them
+        lost = [x for x in n.dims if x not in arg.dims]
+        along = tuple(c for c in chosen if set(c.dims) & set(lost))
+        if along:
+            part = _factors_selected(n, arg, d, part, along)
+        return total(part, lost), tuple(c for c in chosen if c not in along)
+
+
+def _factors_selected(n: Node, arg: Node, d: Node, part: Node, chosen: Chosen) -> Node:
+    """`part`, selected before it is summed: an outer product stays one, its factors selected."""
+    if n.op != "mul" or n.args[0] is n.args[1]:
+        return selected(part, chosen)
+    other = n.args[1] if n.args[0] is arg else n.args[0]
+    if set(other.dims) <= set(d.dims) or set(d.dims) <= set(other.dims):
+        return selected(part, chosen)
+    mine = tuple(c for c in chosen if set(c.dims) <= set(other.dims))
+    return selected(d, chosen) * selected(other, mine)

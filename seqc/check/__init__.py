@@ -1,0 +1,1 @@
+"""Emitted files against the oracle: cases drawn, results compared, finite differences taken."""

@@ -1,0 +1,29 @@
+"""`seqc explain`: what the compiler decides for a spec, and why. In: a spec and wishes. Out: text, or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from seqc.cli.commands.options import add_choices, add_json, add_spec, options
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    add_spec(parser)
+    add_choices(parser)
+    parser.add_argument("--also", action="append", default=[], metavar="NAME",
+                        help="tell of another GPU too; `all` for all. May be repeated")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile, and tell."""
+    from seqc.cli.commands.tiles import known_targets
+    from seqc.driver.compile import compile_spec
+    from seqc.driver.explain import explanation, facts
+
+    also = known_targets([] if "all" in args.also else args.also) if args.also else []
+    compiled = compile_spec(args.spec, options(args))
+    print(json.dumps(facts(compiled, also), indent=2) + "\n" if args.json else explanation(compiled, also), end="")
+    return 0

@@ -1,0 +1,108 @@
+"""`seqc report`: what a spec's kernels cost on a GPU that need not be there. In: specs, a target, shapes. Out: a table: every
+kernel's registers, spills, shared memory, occupancy, matrix instructions, bytes, operations, modelled time; or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from seqc.cli.commands.options import SPEC, add_json, count, dim, spec_path
+
+if TYPE_CHECKING:
+    from seqc.driver.gpu_costs import Costs, KernelCost, Shape
+
+HEAD = ("kernel", "tiles", "regs", "spill", "KiB", "occ %", "mma", "MB", "Gop", "model us", "mem us", "math us", "bound by")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("specs", metavar="SPEC", nargs="+", type=spec_path, help=SPEC)
+    parser.add_argument("--target", default="sm_90", metavar="NAME", help="the GPU (default: sm_90)")
+    parser.add_argument("--dim", dest="dims", action="append", default=[], type=dim, metavar="NAME=SIZE",
+                        help="the size of a dim, whatever the shape says; one that a spec lacks is passed over")
+    names = (("batch", "sequences"), ("steps", "steps of a sequence"), ("heads", "heads"), ("width", "size of a head"))
+    for name, help in names:
+        parser.add_argument(f"--{name}", type=count, metavar="N", help=f"{help} (default: five usual shapes)")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Report every spec at every shape."""
+    from seqc.cli.commands.tiles import known_targets
+    from seqc.driver.gpu_costs import costs
+    from seqc.frontend.elaborate import load
+
+    (target,) = known_targets([args.target])
+    found = [one for path in args.specs for one in costs(load(path), target, shapes(args), dict(args.dims))]
+    if args.json:
+        print(json.dumps([one.data() for one in found], indent=2))
+    else:
+        print("\n\n".join(text(one) for one in found))
+    return 0
+
+
+def shapes(args: argparse.Namespace) -> tuple[Shape, ...]:
+    """The shape that was asked for, or the usual ones."""
+    from seqc.driver.gpu_costs import SHAPES, Shape
+
+    given = (args.batch, args.steps, args.heads, args.width)
+    if all(n is None for n in given):
+        return SHAPES
+    return (Shape(args.batch or 8, args.steps or 2048, args.heads or 16, args.width or 128),)
+
+
+def text(costs: Costs) -> str:
+    """The report of one shape as a table, with notes below it."""
+    from seqc.driver.explain import wrapped
+
+    rows = "step by step" if costs.rows == 1 else f"{costs.rows} rows a block"
+    lines = [f"{costs.program} on {costs.target}, {costs.shape}, bf16, {rows}"]
+    notes: list[str] = []
+    table: list[tuple[str, ...]] = [HEAD]
+    parts = (("forward", costs.forward), ("forward and backward", costs.training))
+    for title, listed in parts:
+        table += [cells(one, costs) for one in listed]
+        count = costs.launches(listed)
+        total = f"{costs.nanoseconds(listed) / 1000:.0f}"
+        table.append((f"= {title}, {count} launch{'' if count == 1 else 'es'}", *[""] * 8, total, "", "", ""))
+    widths = [max(len(row[i]) for row in table if i or not row[0].startswith("=")) for i in range(len(HEAD))]
+    for row in table:
+        if row[0].startswith("="):
+            until = sum(widths[:9]) + 18
+            lines.append(f"  {row[0]:<{until}}{row[9]:>{widths[9]}}")
+        else:
+            left, right = 2, len(HEAD) - 1
+            at = list(zip(range(len(HEAD)), row, widths, strict=True))
+            placed = [x.ljust(w) if i < left or i == right else x.rjust(w) for i, x, w in at]
+            lines.append(("  " + "  ".join(placed)).rstrip())
+    kernels = list({one.kernel: one for one in (*costs.forward, *costs.training)}.values())
+    untold = [short(one, costs) for one in kernels if one.verdict is None]
+    if untold:
+        dims = "".join(f" --dim {name}={size}" for name, size in costs.fixed.items())
+        notes.append(f"no verdict recorded for {', '.join(untold)}: occupancy is the model's; "
+                     f"`seqc tiles SPEC --target {costs.target}{dims} --refresh` asks the toolchain")
+    for one in kernels:
+        if one.spills:
+            notes.append(f"{short(one, costs)} spills: {one.spills}")
+        if one.verdict is not None and one.verdict.error is not None:
+            notes.append(f"{short(one, costs)}: {one.verdict.toolchain} refuses it: {one.verdict.error}")
+    return "\n".join([*lines, *(line for note in notes for line in wrapped(note, 2))])
+
+
+def short(one: KernelCost, costs: Costs) -> str:
+    """A kernel's name without that of its spec."""
+    return one.kernel.removeprefix(f"{costs.program}_").removesuffix("_kernel")
+
+
+def cells(one: KernelCost, costs: Costs) -> tuple[str, ...]:
+    """One kernel as a row of the table."""
+    said = one.verdict
+    code = ("?", "?", "?", "?") if said is None else (
+        str(said.registers), str(said.spills), f"{said.shared / 1024:.0f}", str(said.count("matrix")))
+    registers, spills, shared, matrix = code
+    return (
+        short(one, costs), one.tiles, registers, spills, shared,
+        str(one.resident.percent), matrix, f"{one.bytes / 1e6:.0f}", f"{(one.products + one.elementwise) / 1e9:.1f}",
+        f"{one.nanoseconds / 1000:.0f}", f"{one.memory / 1000:.0f}", f"{one.arithmetic / 1000:.0f}", one.bound,
+    )

@@ -1,0 +1,159 @@
+"""Program -> the text of the emitted file: lowered once per backend, for what suits one need not suit another.
+
+In: a program and options. Out: `Compiled`, the text and the block behind each of its parts. It loads nothing that runs:
+torch, Triton and a C++ compiler are needed by who uses the file, not by who writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seqc.backends.triton_gpu.tuning.targets import TARGETS
+from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
+from seqc.driver.compose import compose
+from seqc.driver.compose_runs import compose_runs
+from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
+from seqc.driver.signature_of import signature
+from seqc.emit import Kernels, Signature, emit
+from seqc.frontend.elaborate import load
+from seqc.ir.block import Block
+from seqc.ir.both_ways import one_run
+from seqc.ir.program import Program
+from seqc.passes.blocks.choose import EAGER
+from seqc.passes.plan.products_outside import Split, split_parallel
+
+if TYPE_CHECKING:
+    from seqc.backends.triton_gpu.report.figures import Chosen
+
+BACKENDS = ("auto", "triton", "cpu", "torch")
+PARTS = {"auto": ("torch", "cpu", "triton"), "triton": ("torch", "triton"), "cpu": ("torch", "cpu"), "torch": ("torch",)}
+DOCS = {
+    "before_core": "What the recurrence reads of products, for all steps at once.",
+    "after_core": "Outputs, from what the recurrence gave, for all steps at once.",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may wish; None leaves a choice to the compiler. dims: extents that are fixed at compile time."""
+
+    backend: str = "auto"
+    target: str = "sm_90"
+    dims: Mapping[str, int] = field(default_factory=dict)
+    form: str | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An emitted file: its text, its signature, the block behind each part ("torch", "cpu", "triton"), and why the
+    parts that it could have had are missing."""
+
+    program: Program
+    options: Options
+    text: str
+    signature: Signature
+    blocks: Mapping[str, Block]
+    missing: Mapping[str, str]
+    gpu: Chosen | None
+    """Rows and tiles of the Triton part, where there is one."""
+    split: Split
+    """What native code and Triton leave to torch; their blocks are of its core."""
+
+
+def compile_spec(path_or_text: str | Path, options: Options = Options(), watch: Watch | None = None) -> Compiled:
+    """The emitted file of a spec. Raises SpecError and Unsupported."""
+    return compile_program(load(path_or_text), options, watch)
+
+
+def compile_program(program: Program, options: Options = Options(), watch: Watch | None = None) -> Compiled:
+    """The emitted file of a program. watch: sees each stage on the way to the first part, plain torch."""
+    if options.backend not in BACKENDS:
+        help = near_miss(options.backend, BACKENDS) or f"one of {', '.join(BACKENDS)}"
+        message = f"there is no backend `{options.backend}`"
+        raise Unsupported(Diagnostic("no-such-backend", message, help=help, kind="unsupported"))
+    if options.target not in TARGETS:
+        help = near_miss(options.target, TARGETS) or f"one of {', '.join(TARGETS)}"
+        message = f"there is no target `{options.target}`"
+        raise Unsupported(Diagnostic("no-such-target", message, help=help, kind="unsupported"))
+    program = fix_dims(program, options.dims)
+    blocks: dict[str, Block] = {}
+    kernels: dict[str, Kernels] = {}
+    missing: dict[str, str] = {}
+    gpu: Chosen | None = None
+    one = one_run(program)
+    split = split_parallel(one)
+    beside = parallel_blocks(split) if options.backend != "torch" else {}
+    for part in PARTS[options.backend]:
+        try:
+            if part == "triton":
+                gpu, made = _triton_part(split.core, options)
+                blocks[part] = gpu.block
+            else:
+                own = one if part == "torch" else split.core
+                blocks[part], made = _part(part, own, beside, options, watch if part == "torch" else None)
+            made = made if part == "torch" or not beside else _joined(part, one, split, beside, made)
+            kernels[part] = made if one is program else compose_runs(program, made, part)
+        except Unsupported as refusal:
+            if part in ("torch", options.backend):
+                raise
+            missing[part] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
+    sig = signature(program, split, blocks, kernels, header(program, options))
+    return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split)
+
+
+def _part(
+    part: str, program: Program, beside: Mapping[str, Block], options: Options, watch: Watch | None
+) -> tuple[Block, Kernels]:
+    """The block of one part of the file, and its text. beside: what plain torch holds for the other parts."""
+    match part:
+        case "torch":
+            from seqc.backends import torch_eager
+
+            block = lower(program, options.form, options.rows, EAGER, watch)
+            with blamed("the torch backend"):
+                return block, torch_eager.emit(block, {name: (one, DOCS[name]) for name, one in beside.items()})
+        case "cpu":
+            from seqc.backends import native_cpu
+
+            if options.form not in (None, "step"):
+                help = "leave the form open, or use another backend"
+                message = f"the native form runs step by step, not as {options.form}"
+                raise Unsupported(Diagnostic("no-native-form", message, help=help, kind="unsupported"))
+            block = lower(program, "step")
+            with blamed("the native CPU backend"):
+                return block, native_cpu.emit(block, options.backend == "cpu")
+    raise SeqcBug("the driver", f"no backend makes the part {part}")
+
+
+def parallel_blocks(split: Split) -> dict[str, Block]:
+    """The blocks of what runs before and after the core, for all steps at once."""
+    return {name: lower(p, "step") for name, p in (("before_core", split.before), ("after_core", split.after)) if p is not None}
+
+
+def _joined(part: str, program: Program, split: Split, beside: Mapping[str, Block], core: Kernels) -> Kernels:
+    """The kernels of the whole program, from those of the core."""
+    from seqc.backends.torch_eager import saved
+
+    return compose(program, split, core, saved(beside["before_core"]) if "before_core" in beside else (), part)
+
+
+def _triton_part(program: Program, options: Options) -> tuple[Chosen, Kernels]:
+    """The GPU's block with its tiles, and the text of its kernels."""
+    from seqc.backends.triton_gpu.emit import triton_kernels
+    from seqc.backends.triton_gpu.report.figures import tiles_of
+    from seqc.backends.triton_gpu.tuning.pacing import pacing
+
+    lowered = lowerings(program, options.form, options.rows)
+    with blamed("the Triton backend"):
+        chosen = tiles_of(lowered, options.target)
+        return chosen, triton_kernels(chosen.block, chosen.tiles, chosen.plan, pacing(chosen))
+
+
+def header(program: Program, options: Options) -> str:
+    """The words of the comment line at the top of the file."""
+    sizes = "".join(f", {name} = {size}" for name, size in sorted(options.dims.items()))
+    return f"Made by seqc from the spec `{program.name}`{sizes}. Edit the spec, not this file."

@@ -1,0 +1,114 @@
+"""Kernels of both runs of `scan both`, made of those of one.
+
+In: the program of both runs, and the kernels that a backend made of one. Out: `Kernels` whose functions call those twice:
+once as they are, once with the arrays of the other run and in the other direction. Outputs are put side by side in their
+last dim, cotangents are cut there, gradients of inputs are added. There is no step: the second run begins at the last step.
+Functions that know whole batches and one direction only get arrays whose steps are turned around.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from seqc.emit import Kernels, safe_name
+from seqc.emit.expressions import Names
+from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.ir.both_ways import one_run, twin
+from seqc.ir.program import Program
+
+RUNS = (False, True)  # from the first step on, and from the last step back
+
+
+def compose_runs(program: Program, kernels: Kernels, suffix: str) -> Kernels:
+    """The kernels of `program`, from those of one run."""
+    return _Runs(program, kernels, suffix).kernels()
+
+
+class _Runs:
+    """Writes the functions of one part of the file."""
+
+    def __init__(self, program: Program, kernels: Kernels, suffix: str) -> None:
+        self.one, self.run, self.suffix, self.why = one_run(program), kernels, suffix, program.no_step
+        one = self.one
+        self.inputs = [safe_name(x) for x in one.inputs]
+        self.params = [[safe_name(twin(x) if back else x) for x in one.params] for back in RUNS]
+        self.states = [[safe_name(twin(x) if back else x) for x in one.states] for back in RUNS]
+        self.own = [*self.params[0], *self.params[1], *(f"{x}_0" for run in self.states for x in run)]
+        self.arguments = [*self.inputs, *self.own]
+        self.ends = [f"{x}_T" for run in self.states for x in run]
+        names = Names((*self.arguments, *self.ends, "part", "cu_seqlens", "reverse"))
+        self.outputs = [[names.fresh(twin(x) if back else x) for x in one.outputs] for back in RUNS]
+        self.saved = [[names.fresh(twin(x.name) if back else x.name) for x in kernels.saved] for back in RUNS]
+        self.joins = ["cat" if d.dims else "stack" for d in one.output_decls.values()]
+        self.turned = "{}" if kernels.packs else "{}.flip(1)"  # what has a time axis, on its way in and out of the run back
+
+    def kernels(self) -> Kernels:
+        """All functions of the part, and what they save."""
+        names = "forward|infer|backward" + ("|ready" if self.suffix == "cpu" else "")
+        steps = tuple(f"def {place}_step_{self.suffix}(" for place in ("", "_core"))
+        text = "\n\n\n".join(part for part in self.run.text.strip().split("\n\n\n") if not part.startswith(steps))
+        text = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_one_run_\1_{self.suffix}", text)
+        made = [text, self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
+        made += [self._step(), self._backward()]
+        if self.suffix == "cpu":
+            made.append(self._ready())
+        kept = [*zip(self.saved[0], self.run.saved, strict=True), *zip(self.saved[1], self.run.saved, strict=True)]
+        return replace(self.run, text="\n\n\n".join(made) + "\n", saved=tuple(replace(x, name=name) for name, x in kept))
+
+    # ---- lines ----
+
+    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
+        taken = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if self.run.packs else [])]
+        return [lay(f"def _{name}_{self.suffix}(", taken, "):"), docstring([doc], 4)]
+
+    def _given(self, back: bool) -> list[str]:
+        """The arguments of one run."""
+        inputs = [self.turned.format(x) for x in self.inputs] if back else self.inputs
+        return [*inputs, *self.params[back], *(f"{x}_0" for x in self.states[back])]
+
+    def _call(self, results: Sequence[str], function: str, arguments: Sequence[str], back: bool) -> list[str]:
+        """`results = function(arguments)`, of one run."""
+        keywords = ["cu_seqlens=cu_seqlens", f"reverse={'not ' if back else ''}reverse"] if self.run.packs else []
+        *above, left = lay("(", results, ")", 4).split("\n") if len(unpack(results)) > 80 else [unpack(results)]
+        return [*above, lay(f"{left.strip()} = _one_run_{function}_{self.suffix}(", [*arguments, *keywords], ")", 4)]
+
+    def _forward(self, name: str) -> str:
+        save = name == "forward"
+        lines = self._head(name, self.arguments, f"Both runs: results{', and what backward needs' if save else ''}.")
+        for back in RUNS:
+            results = [*self.outputs[back], *(f"{x}_T" for x in self.states[back]), *(self.saved[back] if save else ())]
+            lines += self._call(results, name, self._given(back), back)
+        outputs = zip(*self.outputs, self.joins, strict=True)
+        joined = [f"torch.{join}(({x}, {self.turned.format(y)}), -1)" for x, y, join in outputs]
+        return "\n".join([*lines, returned([*joined, *self.ends, *(x for run in self.saved if save for x in run)], 4)])
+
+    def _backward(self) -> str:
+        cotangents = [f"d_{x}" for x in (*self.outputs[0], *self.ends)]
+        doc = "Gradients of both runs; those of the inputs are added."
+        lines = self._head("backward", [*self.arguments, *self.saved[0], *self.saved[1], *cotangents], doc)
+        for x, y, join in zip(*self.outputs, self.joins, strict=True):
+            parts = f"d_{x}.chunk(2, -1)" if join == "cat" else f"d_{x}.unbind(-1)"
+            lines.append(f"    d_{x}, d_{y} = (part.contiguous() for part in {parts})")
+        for back in RUNS:
+            weights = [f"d_{x}" for x in self.outputs[back]]
+            weights = [self.turned.format(x) for x in weights] if back else weights
+            weights += [f"d_{x}_T" for x in self.states[back]]
+            made = [f"d_{twin(x) if back else x}" for x in self.inputs]
+            made += [f"d_{x}" for x in (*self.params[back], *(f"{x}_0" for x in self.states[back]))]
+            lines += self._call(made, "backward", [*self._given(back), *self.saved[back], *weights], back)
+        sums = [f"d_{x} + {self.turned.format(f'd_{twin(x)}')}" for x in self.inputs]
+        return "\n".join([*lines, returned([*sums, *(f"d_{x}" for x in self.own)], 4)])
+
+    def _step(self) -> str:
+        lines = [lay(f"def _step_{self.suffix}(", self.arguments, "):"), docstring(["Refused."], 4)]
+        return "\n".join([*lines, f'    raise NotImplementedError("{self.why}")'])
+
+    def _ready(self) -> str:
+        lines = [lay("def _ready_cpu(", self.arguments, "):"), docstring(["Whether native code can do both runs."], 4)]
+        calls = [lay("_one_run_ready_cpu(", [*self.inputs, *self._given(back)[len(self.inputs) :]], ")") for back in RUNS]
+        return "\n".join([*lines, f"    return {' and '.join(calls)}"])
+
+
+__all__ = ["compose_runs"]

@@ -1,0 +1,63 @@
+"""What a stage of the pipeline gave, as text: graphs in the text form of `seqc.ir.graph_text`, everything else as comments.
+
+In: a value of the pipeline and the program. Out: text that `seqc.ir.graph_text.parse` reads, graph by graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seqc.analysis.component import Component
+from seqc.ir.block import Block, Reason
+from seqc.ir.graph import Node
+from seqc.ir.graph_text import show
+from seqc.ir.intervals import Interval
+from seqc.ir.program import Program
+from seqc.passes.blocks.choose import Candidate, Offers
+
+
+def graphs(value: object) -> dict[str, Mapping[str, Node]]:
+    """The graphs in a value, each by a title: of a program, a candidate or a block, or the value itself."""
+    match value:
+        case Program():
+            return {"step": value.graph}
+        case Candidate():
+            return {"forward": value.forward}
+        case Block():
+            return {"forward": value.forward, "backward": value.backward}
+        case Mapping() if value and all(isinstance(n, Node) for n in value.values()):
+            return {"graph": {str(key): n for key, n in value.items()}}
+    return {}
+
+
+def facts(value: object, program: Program) -> list[str]:
+    """What a value says beside its graphs, a line each."""
+    match value:
+        case Program():
+            return [f"{program.path}: {len(program.states)} states, {len(program.outputs)} outputs"]
+        case Component():
+            return [f"{', '.join(value.states)}: {value.kind}: {value.why}"]
+        case Reason():
+            return [f"{value.topic} {value.subject}: {value.text}"]
+        case Candidate():
+            head = f"{value.form} form, {value.rows} rows a block: modelled time {value.time:.4g} a token"
+            return [head, *(f"    {line}" for line in facts(value.reasons, program))]
+        case Offers():
+            refused = [f"refused: {why}" for why in value.refused]
+            return [*facts((value.step, *value.blocks), program), *refused]
+        case Block():
+            return [f"{value.form} form, {value.rows} rows a block", *facts(value.reasons, program)]
+        case tuple():
+            return [line for part in value for line in facts(part, program)]
+        case Mapping() if value and all(isinstance(x, Interval) for x in value.values()):
+            named = {n: f"{name}.next" for name, n in program.updates.items()} | dict(program.definitions)
+            return [f"{name} in {value[n]}" for n, name in named.items() if n in value]
+    return []
+
+
+def text_of(stage: str, value: object, program: Program) -> str:
+    """The dump of one stage."""
+    lines = [f"# {program.name} after {stage}", *(f"# {line}" for line in facts(value, program))]
+    parts = ["\n".join(lines) + "\n"]
+    parts += [f"# {title}\n{show(graph, program.definitions)}" for title, graph in graphs(value).items()]
+    return "\n".join(parts)

@@ -1,0 +1,249 @@
+"""What the compiler decided for a spec, and why: as data for a machine, and as text for a person.
+
+In: a compiled spec. Out: `facts`, plain dicts and lists; `explanation`, the same as text. Costs are those of the model
+that chose the forms, for one token at the extents that it assumed; figures of the toolchain come from the committed
+table, never from the machine at hand.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from seqc.analysis.cost import cost, volume
+from seqc.diagnostics import Unsupported
+from seqc.driver.compile import Compiled
+from seqc.driver.signature_of import TITLES, gate_inputs
+from seqc.ir.block import Block
+from seqc.ir.graph import BATCH, COL, ROW
+from seqc.ir.program import TensorDecl
+from seqc.passes.plan.products_outside import RATIO
+
+if TYPE_CHECKING:
+    from seqc.backends.triton_gpu.report.figures import Chosen
+
+WIDTH = 110
+DECIDED = ("form", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
+
+
+def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
+    """Everything that is told, as data. targets: GPUs to tell of beside the one that the file is for."""
+    program = compiled.program
+    from seqc.backends.triton_gpu.report.figures import extents
+
+    sizes = extents(program)
+    reasons = compiled.blocks["torch"].reasons
+    told = {r.subject: r.text for r in reasons if r.topic == "eigenvalues"}
+    claims = {r.subject: r.text for r in reasons if r.topic == "claim"}
+    components = []
+    for reason in reasons:
+        if reason.topic == "class":
+            states = [shape(program.states[name]) for name in reason.subject.split(", ")]
+            names = reason.subject.split(", ")
+            components.append(
+                {
+                    "states": states,
+                    "class": reason.text,
+                    "transition": {name: told[name] for name in names if name in told},
+                    "claims": {name: claims[name] for name in names if name in claims},
+                }
+            )
+    return {
+        "spec": program.name,
+        "file": program.path,
+        "about": textwrap.dedent(program.doc).strip().split("\n")[0],
+        "direction": program.direction,
+        "components": components,
+        "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
+        "derivatives": derivatives(compiled),
+        "parts": {name: part(name, block, sizes) for name, block in compiled.blocks.items()},
+        "cpu": on_cpus(compiled),
+        "gpu": on_gpus(compiled, targets),
+        "missing": dict(compiled.missing),
+        "gates": sorted(gate_inputs(program, compiled.split.core)),
+        "extents": {d: sizes[d] for d in program.dims},
+        "assumed": [d.name for d in program.dims.values() if d.default is None],
+    }
+
+
+def derivatives(compiled: Compiled) -> list[str]:
+    """What runs for each derivative."""
+    if compiled.signature.no_plain:
+        return ["first: derived", f"refused: {compiled.signature.no_plain}"]
+    watched = ", ".join([o.name for o in compiled.signature.outputs] + [f"{s}_T" for s in compiled.signature.unread])
+    return [
+        "first: derived; second ones and forward mode: of single steps in plain torch",
+        f"where a loss leaves out one of {watched} and the gradients are not finite, they are taken from single steps in plain "
+        "torch, which leave out what it leads to (on CPUs)",
+    ]
+
+
+def shape(decl: TensorDecl) -> str:
+    """`S[H, K, V]`."""
+    return f"{decl.name}[{', '.join(decl.dims)}]" if decl.dims else decl.name
+
+
+def checkpoints(name: str, block: Block) -> list[str]:
+    """What a part of the file makes of the spec's `checkpoint`."""
+    steps = block.program.wishes.checkpoint
+    if steps is None or not block.program.states:
+        return []
+    if name in ("cpu", "triton") and block.form == "step":
+        return [f"checkpoint: states are kept every {steps} steps, and the backward pass computes those between again"]
+    each = "every step" if block.rows == 1 else f"each block of {block.rows} steps"
+    return [f"checkpoint: without effect here: states are kept as {each} begins, and none between is computed again"]
+
+
+def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
+    """One part of the file: its form, what was decided on the way, and what a token costs."""
+    decided = {topic: [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
+    decided["memory"] += checkpoints(name, block)
+    known = {**sizes, BATCH: 1, ROW: block.rows, COL: block.rows}
+    forward, backward = (cost(g.values(), known) for g in (block.forward, block.backward))
+    program = block.program
+    moved = sum(volume((BATCH, *d.dims), known) for d in (*program.inputs.values(), *program.output_decls.values()))
+    state = sum(volume(d.axes, known) for d in program.states.values())
+    return {
+        "form": block.form,
+        "rows": block.rows,
+        "decisions": {topic: lines for topic, lines in decided.items() if lines},
+        "token": {
+            "operations forward": round(forward.flops / block.rows),
+            "operations backward": round(backward.flops / block.rows),
+            "share in matrix products": round(forward.matrix / forward.flops, 2) if forward.flops else 0.0,
+            "bytes in and out": round(4 * moved),
+            "bytes of state": round(4 * state),
+        },
+    }
+
+
+def on_cpus(compiled: Compiled) -> dict[str, str]:
+    """What builds of the native part choose, by kind of processor."""
+    if "cpu" not in compiled.blocks:
+        return {}
+    from seqc.backends.native_cpu.tiles import choices
+    from seqc.backends.triton_gpu.report.figures import extents
+
+    block = compiled.blocks["cpu"]
+    return choices(block, extents(block.program))
+
+
+def on_gpus(compiled: Compiled, targets: Iterable[str]) -> dict[str, Any]:
+    """Rows, tiles and the toolchain's figures by target: that of the compiled file first, then the others asked for."""
+    if compiled.gpu is None:
+        return {}
+    from seqc.backends.triton_gpu.report.figures import tiles_of
+    from seqc.driver.pipeline import lowerings
+
+    told = {compiled.options.target: on_gpu(compiled.gpu)}
+    for name in targets:
+        if name not in told:
+            try:
+                lowered = lowerings(compiled.split.core, compiled.options.form, compiled.options.rows)
+                told[name] = on_gpu(tiles_of(lowered, name))
+            except Unsupported as clash:
+                told[name] = {"clash": "; ".join(d.cause or d.message for d in clash.diagnostics)}
+    return told
+
+
+def on_gpu(chosen: Chosen) -> dict[str, Any]:
+    """What was chosen for one target."""
+    from seqc.backends.triton_gpu.report.figures import figures
+    from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
+    from seqc.backends.triton_gpu.tuning.pacing import few_steps
+
+    kernels = [{**one.data(), "tiles": one.tiles(), "words": one.words()} for one in figures(chosen)]
+    spent = f"{chosen.block.rows} rows: {microseconds(chosen.trained)} us forward and backward by the model"
+    others = [f"{rows} rows: {told}" for rows, told in chosen.others().items()]
+    told = {"rows": chosen.block.rows, "why": "; ".join([spent, *others]), "kernels": kernels}
+    return told | ({"one by one": few_steps(chosen)} if STEPS_KERNEL in chosen.kernels else {})
+
+
+def microseconds(nanoseconds: int) -> str:
+    """`118`, or `4.2` where that is short."""
+    return f"{nanoseconds / 1000:.0f}" if nanoseconds >= 10_000 else f"{nanoseconds / 1000:.1f}"
+
+
+def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
+    """The facts as text."""
+    told = facts(compiled, targets)
+    lines = [f"{told['spec']}: {told['about']}" if told["about"] else told["spec"], "", "recurrence"]
+    if told["direction"] == "both":
+        lines.append("  two runs, from the first step on and from the last step back; what follows is of each")
+    for component in told["components"]:
+        lines += wrapped(f"{', '.join(component['states'])}: {component['class']}", 2)
+        for name, text in component["transition"].items():
+            lines += wrapped(f"transition of {name}: {text}", 6)
+        for name, text in component["claims"].items():
+            lines += wrapped(f"claim on {name}: {text}", 6)
+    carried = "states and sums are carried in fp32 whatever the inputs' dtype (in fp64 for fp64 inputs)"
+    lines.append(f"  {carried}" if told["components"] else "  no state: every step is by itself")
+    if told["gates"]:
+        lines += wrapped(f"gates, kept in fp32 beside half-precision inputs: {', '.join(told['gates'])}", 2)
+    if told["parallel"]:
+        lines += ["", "products with parameters, for all steps at once (plain torch: all that needs no state)"]
+        lines += wrapped(f"one leaves the recurrence where that saves {RATIO:.0f} operations for each byte moved", 2)
+        lines += [line for subject, text in told["parallel"].items() for line in wrapped(f"{subject}: {text}", 2)]
+    lines += ["", "derivatives", *(line for text in told["derivatives"] for line in wrapped(text, 2))]
+    for name, one in told["parts"].items():
+        rows = "step by step" if one["form"] == "step" else f"{one['form']}, {one['rows']} steps a block"
+        lines += ["", f"{TITLES[name]}: {rows}"]
+        for topic, decisions in one["decisions"].items():
+            for text in decisions:
+                lines += wrapped(f"{topic}: {text}", 2)
+        token = one["token"]
+        at = ", ".join(f"{d} = {n}" for d, n in told["extents"].items())
+        assumed = " (assumed)" if told["assumed"] else ""
+        lines += wrapped(
+            f"one token at {at}{assumed}: {amount(token['operations forward'])} operations forward "
+            f"({100 * token['share in matrix products']:.0f}% in matrix products), "
+            f"{amount(token['operations backward'])} backward; {amount(token['bytes in and out'])}B of inputs and outputs "
+            f"and {amount(token['bytes of state'])}B of state, in fp32",
+            2,
+        )
+        if name == "cpu" and told["cpu"]:
+            lines.append("  tiles, float32, chosen by the build for its dims and processor:")
+            lines += [line for kind, words in told["cpu"].items() for line in wrapped(f"{kind}: {words}", 4)]
+        if name == "triton":
+            lines += _gpu_lines(told["gpu"])
+    for name, why in told["missing"].items():
+        lines += ["", f"{TITLES[name]}: none", *wrapped(why, 2)]
+    return "\n".join(lines) + "\n"
+
+
+def _gpu_lines(told: Mapping[str, Any]) -> list[str]:
+    """Rows and tiles for each target; a sentence that binds several kernels is told in full once."""
+    lines: list[str] = []
+    for target, one in told.items():
+        if "clash" in one:
+            lines += wrapped(f"no tiles for {target}: {one['clash']}", 2)
+            continue
+        lines += [f"  tiles for {target}, bf16:", *wrapped(one["why"], 4)]
+        if "one by one" in one:
+            few, rows = one["one by one"], one["rows"]
+            count = "a single step is" if few == 1 else f"sequences of up to {few} steps are"
+            lines += wrapped(f"{count} run step by step: modelled no slower than a block of {rows} rows", 4)
+        seen: dict[str, str] = {}
+        for kernel in one["kernels"]:
+            before = seen.setdefault(kernel["binds"], kernel["kernel"])
+            binds = kernel["binds"] if before == kernel["kernel"] else f"as {before}"
+            lines += wrapped(f"{kernel['kernel']}: {kernel['tiles']}", 4)
+            lines += wrapped(f"binds: {binds}", 8) if kernel["binds"] != "nothing binds" else []
+            lines += wrapped(kernel["words"], 8)
+    return lines
+
+
+def wrapped(text: str, indent: int) -> list[str]:
+    """Lines of text, those after the first further in."""
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+
+
+def amount(n: int) -> str:
+    """`1.2 million`-like numbers, short."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if n >= 10 * size:
+            return f"{n / size:.0f} {unit}"
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return str(n)

@@ -1,0 +1,274 @@
+"""What a recurrence's kernels cost on a GPU that need not be there: the static performance report.
+
+In: a program, a target, shapes. Out: `Costs` of each shape: by kernel, what the toolchain says of its machine code, what it
+moves and computes against the target's ceilings, and its modelled time. Tiles are those of an emitted file: they are chosen
+for the dims and the target, never for the batch or the length. Modelled times rank; they predict no benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from seqc.backends.triton_gpu.print_kernel import print_kernel
+from seqc.backends.triton_gpu.report.figures import Chosen, extents, known, tiles_of
+from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
+from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
+from seqc.backends.triton_gpu.tuning.pace import LAUNCH
+from seqc.backends.triton_gpu.tuning.pacing import pacing, sharing
+from seqc.backends.triton_gpu.tuning.summary import summarize
+from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, target_named
+from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
+from seqc.driver.pipeline import fix_dims, lowerings
+from seqc.ir.block import BATCH, free_dims
+from seqc.ir.program import Program
+from seqc.passes.blocks.choose import lane
+from seqc.passes.plan.products_outside import split_parallel
+from seqc.solver.expression import evaluate
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Batch, steps, heads, and the size of a head's keys and values."""
+
+    batch: int
+    steps: int
+    heads: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"B{self.batch} T{self.steps} H{self.heads} D{self.width}"
+
+
+SHAPES = (
+    Shape(1, 8192, 96, 128), Shape(2, 16384, 16, 128), Shape(4, 2048, 16, 128), Shape(8, 1024, 8, 64), Shape(8, 2048, 32, 256),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """One launch. bytes: read and written by all programs; operations: a multiply-add is two; times in nanoseconds."""
+
+    kernel: str
+    tiles: str
+    verdict: Verdict | None
+    resident: Occupancy
+    programs: int
+    bytes: int
+    products: int
+    """Operations in matrix products."""
+    elementwise: int
+    nanoseconds: int
+    memory: int
+    """What the bytes take at the target's bandwidth."""
+    arithmetic: int
+    """What the operations take at the target's rates."""
+    spills: str
+    """Why a choice was taken that spills; empty where it does not."""
+    afterwards: int
+    """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
+
+    @property
+    def bound(self) -> str:
+        """What the modelled time is nearest to."""
+        near = {"memory": self.memory, "arithmetic": self.arithmetic}
+        name = max(near, key=lambda one: near[one])
+        return name if 2 * near[name] >= self.nanoseconds else "latency"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A shape's kernels: those of a forward pass, and of a forward and backward pass."""
+
+    program: str
+    target: str
+    shape: str
+    rows: int
+    fixed: Mapping[str, int]
+    """Extents that the kernels are made for."""
+    forward: tuple[KernelCost, ...]
+    training: tuple[KernelCost, ...]
+
+    def launches(self, kernels: Iterable[KernelCost]) -> int:
+        """Kernels, and what follows each of them."""
+        return sum(1 + one.afterwards for one in kernels)
+
+    def nanoseconds(self, kernels: Iterable[KernelCost]) -> int:
+        """Modelled time with launches."""
+        kernels = list(kernels)
+        return sum(one.nanoseconds for one in kernels) + LAUNCH * self.launches(kernels)
+
+    def data(self) -> dict[str, Any]:
+        """For a machine to read."""
+        found: dict[str, Any] = {"spec": self.program, "target": self.target, "shape": self.shape, "rows": self.rows}
+        for name, kernels in (("forward", self.forward), ("forward+backward", self.training)):
+            listed = [_data(one) for one in kernels]
+            found[name] = {"ns": self.nanoseconds(kernels), "launches": self.launches(kernels), "kernels": listed}
+        return found
+
+
+def costs(
+    program: Program, target: str, shapes: Iterable[Shape], dims: Mapping[str, int], table: VerdictTable | None = None
+) -> list[Costs]:
+    """The report of a program. dims: extents that are given, whatever a shape says. Raises Unsupported."""
+    program = split_parallel(program).core  # torch's own products before and after it are not reported
+    found = []
+    chosen: dict[tuple[tuple[str, int], ...], Chosen] = {}
+    for shape in shapes:
+        sizes = sizes_of(program, shape) | {d: n for d, n in dims.items() if d in program.dims}
+        run = {*_heads(program), *_channels(program)}  # programs share these out, and tiles do not depend on them
+        fixed = {d: n for d, n in sizes.items() if d not in run}
+        key = tuple(fixed.items())
+        if key not in chosen:
+            blocks = lowerings(fix_dims(program, fixed))
+            verdicts = known() if table is None else table
+            chosen[key] = tiles_of(blocks, target, extents(blocks[0].program), table=verdicts)
+        found.append(_costs(chosen[key], shape, sizes, fixed, target_named(target)))
+    return found
+
+
+def sizes_of(program: Program, shape: Shape) -> dict[str, int]:
+    """Extents of all dims: heads for the dim that stands for them, the width for others, defaults where there are any."""
+    heads = _heads(program)
+    sizes = {d.name: d.default or shape.width for d in program.dims.values()}
+    for name in heads:
+        sizes[name] = program.dims[name].default or (shape.heads if name == heads[-1] else 1)
+    for name in _channels(program):
+        sizes[name] = shape.heads * shape.width
+    return sizes
+
+
+def _heads(program: Program) -> list[str]:
+    """Dims that nothing mixes, but for a lane at the end of a state: the last stands for heads, others are 1."""
+    one = lane(program)
+    ends = any(state.dims and state.dims[-1] == one for state in program.states.values())
+    return [d for d in program.dims if d in free_dims(program.graph) and not (d == one and ends)]
+
+
+def _channels(program: Program) -> list[str]:
+    """The dim that stands for heads and width together: the one open dim that nothing mixes, where it is the only open one."""
+    open_ = [d.name for d in program.dims.values() if d.default is None]
+    return [d for d in open_ if d in free_dims(program.graph)] if len(open_) == 1 else []
+
+
+def _costs(
+    chosen: Chosen, shape: Shape, sizes: Mapping[str, int], fixed: Mapping[str, int], target: Target
+) -> Costs:
+    pace = pacing(chosen)
+    priced = {name: _priced(chosen, name, shape, sizes, target) for name in chosen.kernels}
+    lean = _lean(chosen)
+
+    def launched(whole: str) -> list[KernelCost]:
+        blocks = -(-shape.steps // chosen.block.rows)
+        phases = chosen.plan.apart.get(whole, ())
+        one = priced[whole]
+        if phases and blocks > 1:  # as the launcher decides
+            each = {name: priced[name].programs // (1 if pace.pace(name).walks else blocks) for name in phases}
+            if pace.in_phases(whole, one.programs, blocks, target.units, each):
+                return [_priced(lean, name, shape, sizes, target) if whole == "infer" else priced[name] for name in phases]
+            if one.spills:
+                apart = sum(priced[name].nanoseconds for name in phases) + pace.more(whole)
+                kept = "spill too" if any(priced[name].spills for name in phases) else "keep all registers"
+                told = f"in phases, which {kept}, this shape takes {apart / 1000:.0f} us by the model"
+                return [replace(one, spills=f"{one.spills}; {told}")]
+        return [one]
+
+    infer, forward, back = map(launched, ("infer", "forward", "backward"))
+    name = chosen.block.program.name
+    return Costs(name, target.name, str(shape), chosen.block.rows, fixed, tuple(infer), (*forward, *back))
+
+
+def _lean(chosen: Chosen) -> Chosen:
+    """The choice, what the phases of `infer` move counted as it is kept where no gradient follows."""
+    kernels, plan, arrays = dict(chosen.kernels), chosen.plan, chosen.plan.lean
+    for name in plan.apart.get("infer", ()) if arrays else ():
+        printed = print_kernel(plan.of(name), plan.kernel(name))
+        kernels[name] = replace(kernels[name], summary=summarize(plan.of(name), printed, chosen.sizes, "bf16", arrays))
+    return replace(chosen, kernels=kernels)
+
+
+def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], target: Target) -> KernelCost:
+    one = chosen.kernels[name]
+    summary = _at_shape(one.summary, shape, sizes)
+    model = KernelModel(summary, target, Workload(shape.batch, shape.steps))
+    tiles, said = one.choice.tiles(name), one.verdict
+    resident, spill = sharing(model, tiles, said, target)
+    tiles["resident"] = max(resident.programs, 1)
+    time, parts = model.time(spill)
+    told = {part: int(evaluate(expr, tiles)) for part, expr in parts}
+    turns = told["programs"] * told["turns a program"]
+    moved = int(evaluate(model.traffic(), tiles))
+    each = [2 * dot.times * int(evaluate(model.elements((*dot.m, *dot.n, *dot.k)), tiles)) for dot in summary.dots]
+    products = turns * sum(each)
+    other = turns * sum(work.operations * int(evaluate(model.elements(work.dims), tiles)) for work in summary.work)
+    rate = max((target.matrix_gops[dot.rate] for dot in summary.dots), default=target.vector_gops)
+    arithmetic = products // rate + 2 * other // target.vector_gops
+    config = one.job.configuration
+    lengths = [f"{n} {v}" for n, v in config.constants if n.startswith("B") and isinstance(v, int)]
+    words_ = ", ".join([*lengths, f"{config.warps} warps", f"{config.stages} stage{'s' * (config.stages > 1)}"])
+    return KernelCost(
+        one.job.kernel, words_, said, resident, told["programs"], moved, products, other, int(evaluate(time, tiles)),
+        moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards,
+    )
+
+
+def _at_shape(summary: KernelSummary, shape: Shape, sizes: Mapping[str, int]) -> KernelSummary:
+    """The kernel's summary with the extents of a shape, where programs share a dim out."""
+    there = {**sizes, BATCH: shape.batch}
+    dims = tuple(replace(d, size=there[d.name]) if d.role != "whole" and d.name in there else d for d in summary.dims)
+    return replace(summary, dims=dims)
+
+
+def why_spilling(chosen: Chosen, name: str) -> str:
+    """Why the tiles of a kernel spill: beside the best that was made and keeps all registers, or that there is none."""
+    one = chosen.kernels[name]
+    if one.verdict is None or not one.verdict.spills:
+        return ""
+    mine = one.choice.tiles(name)
+    asked = one.choice.kernels[name]
+    made = sorted(
+        ((_nominal(asked.at[tiles["C"]], tiles, said, one.choice.target), tiles, said)
+         for tiles, said in asked.told if said.error is None),
+        key=lambda found: found[0],
+    )
+    own = next(time for time, tiles, _ in made if dict(tiles) == mine)
+    these = f"these are modelled at {own / 1000:.0f} us with their spills, for the shape that tiles are chosen for"
+    kept = [(time, tiles) for time, tiles, said in made if said.fits]
+    if kept:
+        time, tiles = kept[0]
+        reason = "what it shares with other kernels keeps it from them"
+        return f"{these}; without spills the best that was made, {_named(tiles)}, at {time / 1000:.0f} us: {reason}"
+    text = (
+        f"no choice within the search keeps all registers with {mine['C']} rows: {len(made)} made, all spill, and by the model "
+        f"the others need no fewer registers; {these}"
+    )
+    others = [found for found in made if dict(found[1]) != mine]
+    if others:
+        time, tiles, said = others[0]
+        text += f"; next: {_named(tiles)}, {said.spills} bytes spilled, {time / 1000:.0f} us"
+    elsewhere = "; ".join(f"{rows} rows: {told}" for rows, told in chosen.others().items())
+    return f"{text}; rows are those of least time of forward and backward: {elsewhere}" if elsewhere else text
+
+
+def _nominal(summary: KernelSummary, tiles: Mapping[str, int], said: Verdict, target: Target) -> int:
+    """Modelled nanoseconds of tiles that were made, with their spills, for the shape that tiles are chosen for."""
+    model = KernelModel(summary, target)
+    resident, spill = sharing(model, tiles, said, target)
+    return int(evaluate(model.time(spill)[0], {**tiles, "resident": max(resident.programs, 1)}))
+
+
+def _named(tiles: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {v}" for n, v in tiles.items())
+
+
+def _data(one: KernelCost) -> dict[str, Any]:
+    found: dict[str, Any] = {"kernel": one.kernel, "tiles": one.tiles, "programs": one.programs}
+    if one.verdict is not None:
+        v = one.verdict
+        found |= {"registers": v.registers, "spills": v.spills, "shared": v.shared, "error": v.error}
+        found |= {"matrix instructions": v.count("matrix"), "instructions": v.count("all"), "toolchain": v.toolchain}
+    found |= {"occupancy": one.resident.percent, "limit": one.resident.limit, "bytes": one.bytes}
+    found |= {"operations in products": one.products, "other operations": one.elementwise, "ns": one.nanoseconds}
+    found |= {"ns at the memory's rate": one.memory, "ns at the arithmetic rates": one.arithmetic, "bound by": one.bound}
+    return found | ({"why it spills": one.spills} if one.spills else {})

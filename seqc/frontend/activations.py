@@ -1,0 +1,140 @@
+"""The functions of cells and neurons that are made of other operators, each in the form whose derivative is finite everywhere.
+
+In: values. Out: values. A row says how many arguments a function takes at least and at most. Derivatives at a corner are those
+of torch's function of that name. Reductions and matrix products are elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from seqc.frontend.values import Value, apply, number, real
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
+
+
+@dataclass(frozen=True)
+class Activation:
+    """`make` from the arguments, of which there are `least` to `most`."""
+
+    make: Callable[..., Value]
+    least: int = 1
+    most: int = 1
+
+
+def _where(test: Value, a: Value, b: Value) -> Value:
+    return apply("where", test, a, b)
+
+
+def _above(x: Value, bound: float) -> Value:
+    return apply("gt", x, number(bound))
+
+
+def scaled(x: Value, by: float, plus: float = 0.0) -> Value:
+    """x * by + plus."""
+    product = apply("mul", x, number(by))
+    return apply("add", product, number(plus)) if plus else product
+
+
+def clamp(x: Value, low: Value, high: Value) -> Value:
+    """low below low, high above high, else x; high where low is above high. NaN stays NaN."""
+    raised = _where(apply("lt", x, low), low, x)
+    return _where(apply("gt", raised, high), high, raised)
+
+
+def _cut(x: Value, low: Value, high: Value) -> Value:
+    """`clamp` with derivative 0 at the ends, as `relu` has."""
+    raised = _where(apply("le", x, low), low, x)
+    return _where(apply("ge", raised, high), high, raised)
+
+
+def _hardtanh(x: Value, low: Value | None = None, high: Value | None = None) -> Value:
+    return _cut(x, low or number(-1.0), high or number(1.0))
+
+
+def _hardsigmoid(x: Value) -> Value:
+    """Between 0 at -3 and 1 at 3."""
+    return _cut(scaled(x, 1 / 6, 0.5), number(0.0), number(1.0))
+
+
+def _elu(x: Value, alpha: Value | None = None) -> Value:
+    """x above 0, else alpha (exp(x) - 1); the exponential never sees a positive argument."""
+    below = apply("expm1", _where(_above(x, 0.0), number(0.0), x))
+    return _where(_above(x, 0.0), x, below if alpha is None else apply("mul", alpha, below))
+
+
+def _celu(x: Value, alpha: Value) -> Value:
+    below = apply("expm1", apply("div", _where(_above(x, 0.0), number(0.0), x), alpha))
+    return _where(_above(x, 0.0), x, apply("mul", alpha, below))
+
+
+def _selu(x: Value) -> Value:
+    below = apply("expm1", _where(_above(x, 0.0), number(0.0), x))
+    return _where(_above(x, 0.0), scaled(x, SELU_SCALE), scaled(below, SELU_SCALE * SELU_ALPHA))
+
+
+def _leaky_relu(x: Value, slope: Value | None = None) -> Value:
+    return _where(_above(x, 0.0), x, apply("mul", slope or number(0.01), x))
+
+
+def _softsign(x: Value) -> Value:
+    return apply("div", x, apply("add", number(1.0), apply("abs", x)))
+
+
+def _mish(x: Value) -> Value:
+    return apply("mul", x, apply("tanh", apply("softplus", x)))
+
+
+def _ceil(x: Value) -> Value:
+    return apply("neg", apply("floor", apply("neg", x)))
+
+
+def _trunc(x: Value) -> Value:
+    return _where(apply("lt", x, number(0.0)), _ceil(x), apply("floor", x))
+
+
+def _mod(a: Value, b: Value) -> Value:
+    """a - floor(a / b) b, with the sign of b: a quotient that is rounded up to a whole number is corrected."""
+    rest = apply("sub", a, apply("mul", apply("floor", apply("div", a, b)), b))
+    other_side = apply("lt", apply("mul", rest, b), number(0.0))
+    return _where(other_side, apply("add", rest, b), rest)
+
+
+def _sinh(x: Value) -> Value:
+    """(exp(x) - exp(-x)) / 2 without cancellation near 0."""
+    return scaled(apply("sub", apply("expm1", x), apply("expm1", apply("neg", x))), 0.5)
+
+
+def _cosh(x: Value) -> Value:
+    return scaled(apply("add", apply("exp", x), apply("exp", apply("neg", x))), 0.5)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "clamp": Activation(clamp, 3, 3),
+    "hardtanh": Activation(_hardtanh, 1, 3),
+    "hardsigmoid": Activation(_hardsigmoid),
+    "hardswish": Activation(lambda x: apply("mul", x, _hardsigmoid(x))),
+    "relu6": Activation(lambda x: _cut(x, number(0.0), number(6.0))),
+    "elu": Activation(_elu, 1, 2),
+    "celu": Activation(_celu, 2, 2),
+    "selu": Activation(_selu),
+    "leaky_relu": Activation(_leaky_relu, 1, 2),
+    "softsign": Activation(_softsign),
+    "mish": Activation(_mish),
+    "rsqrt": Activation(lambda x: apply("div", number(1.0), apply("sqrt", x))),
+    "exp2": Activation(lambda x: apply("exp", scaled(x, math.log(2.0)))),
+    "log10": Activation(lambda x: scaled(apply("log2", x), math.log10(2.0))),
+    "tan": Activation(lambda x: apply("div", apply("sin", x), apply("cos", x))),
+    "sinh": Activation(_sinh),
+    "cosh": Activation(_cosh),
+    "ceil": Activation(_ceil),
+    "trunc": Activation(_trunc),
+    "mod": Activation(_mod, 2, 2),
+}
+
+
+def expanded_call(name: str, args: list[Value]) -> Value:
+    """The function of that name applied to the arguments."""
+    return ACTIVATIONS[name].make(*map(real, args))

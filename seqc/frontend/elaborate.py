@@ -1,0 +1,215 @@
+"""From syntax tree to program: the step graph of one time step, with everything that the spec declares.
+
+In: a path, a text or a tree. Out: a `Program`, or `SpecError` with every mistake in source order (`Unsupported` where
+the spec is right but asks for what no later stage serves). This module puts the parts together; names, expressions and
+statements are read by the `build_*` modules. It proves nothing and chooses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from seqc.diagnostics import Diagnostic, Label, raise_if_any
+from seqc.frontend import syntax
+from seqc.frontend.boundaries import hooks
+from seqc.frontend.delay_lines import long
+from seqc.frontend.expressions import Elaborator
+from seqc.frontend.lint import warnings
+from seqc.frontend.names import axes
+from seqc.frontend.parse import parse_with_errors
+from seqc.frontend.scope import Scope, gather, plain
+from seqc.frontend.sources import read
+from seqc.frontend.statements import claims, direction, interval, refuse_the_rest, wishes
+from seqc.frontend.syntax import Decl
+from seqc.frontend.values import Value, part_names, shown
+from seqc.ir.both_ways import both_runs
+from seqc.ir.graph import Node, const
+from seqc.ir.intervals import ANY
+from seqc.ir.program import Program, TensorDecl
+
+
+def load(path_or_text: str | Path) -> Program:
+    """The program of a `.seq` file, of a shipped spec by its name, or of a text. Raises SpecError or Unsupported."""
+    parsed = parse_with_errors(read(path_or_text))
+    return build(parsed.spec, parsed.found, parsed.lost)
+
+
+def build(
+    spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset[str] = frozenset(),
+    lines: Mapping[str, int] | None = None,
+) -> Program:
+    """The program of a tree. `found`: mistakes that parsing has left; `lost`: words of the lines that it gave up.
+
+    lines: names whose lags are one state, with the longest; None where that must be found first.
+    """
+    scope = gather(spec, lost)
+    scope.found.extend(found)
+    title = _title(scope, spec)
+    work = Elaborator(scope, lines or {})
+    for name in scope.consts:
+        work.constant(name)
+    for name in _ordered(scope):
+        work.current(name, scope.defines[name].span)
+    inputs = _tensors(work, "input", scope.inputs)
+    params = _tensors(work, "param", scope.params)
+    states = _tensors(work, "state", scope.states)
+    updates = {part: node for name in scope.states for part, node in _update(work, name).items()}
+    counting = hooks(work, spec)
+    updates |= work.replaced
+    output_decls, outputs = _outputs(work)
+    wrong = any(diagnostic.kind != "warning" for diagnostic in scope.found)
+    if not outputs and not states and not wrong:
+        scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
+    if not inputs and not wrong:
+        scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
+    said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
+    refuse_the_rest(scope, spec)
+    raise_if_any(scope.found)
+    if lines is None and (deep := long(scope, work.deepest)):
+        return build(spec, found, lost, deep)
+    for name in work.deepest:
+        for decl, newest in work.hidden(name, states):
+            states[decl.name], updates[decl.name] = decl, newest
+    for decl, newest in counting.values():
+        states[decl.name], updates[decl.name] = decl, newest
+    one = Program(
+        name=title.name.id if title else "",
+        doc=(title.doc or "") if title else "",
+        dims=scope.dims,
+        inputs=inputs,
+        params=params,
+        states=states,
+        output_decls=output_decls,
+        updates=updates,
+        outputs=outputs,
+        claims=said[0],
+        wishes=said[1],
+        direction="forward" if said[2] == "both" else said[2],
+        spans=work.spans,
+        definitions=work.definitions,
+        source=spec.source.text,
+        path=spec.source.name,
+    )
+    _sized(scope, one.told)
+    raise_if_any(scope.found)
+    one = replace(one, warnings=warnings(spec, scope, one))
+    return both_runs(one) if said[2] == "both" else one
+
+
+def _sized(scope: Scope, told: Container[str]) -> None:
+    """Report the open dims whose size no call tells."""
+    for name, decl in scope.dims.items():
+        if name not in told and decl.default is None:
+            message = f"nothing tells the size of the dim `{name}`"
+            cause = "a call reads sizes from inputs and params, and none has this dim"
+            label = Label(scope.places[name], "open")
+            scope.report("unsized-dim", message, label, cause=cause, help=f"give it a size: `dim {name} = 64`")
+
+
+def _ordered(scope: Scope) -> list[str]:
+    """The definitions, each after those that it reads as far as there are no cycles: elaboration stays shallow."""
+    order: dict[str, None] = {}
+    seen: set[str] = set()
+    stack = [(name, False) for name in reversed(scope.defines)]
+    while stack:
+        name, finished = stack.pop()
+        if finished:
+            order[name] = None
+        elif name not in seen:
+            seen.add(name)
+            stack.append((name, True))
+            expr = scope.defines[name].expr
+            reads = [part.id for part in syntax.walk(expr) if isinstance(part, syntax.Name)] if expr else []
+            stack += [(read, False) for read in reversed(reads) if read in scope.defines]
+    return list(order)
+
+
+def _title(scope: Scope, spec: syntax.Spec) -> syntax.SpecName | None:
+    titles = [statement for statement in spec.statements if isinstance(statement, syntax.SpecName)]
+    if not titles and "spec" not in scope.lost:
+        scope.report("no-name", "the spec has no name", help='begin with `spec NAME`, and its mathematics in `"""`')
+    if len(titles) > 1:
+        first = Label(titles[0].name.span, "first named here")
+        scope.report("said-twice", "a file holds one spec", Label(titles[1].name.span, "named again"), first)
+    return titles[0] if titles else None
+
+
+def _tensors(work: Elaborator, kind: str, decls: Mapping[str, Decl]) -> dict[str, TensorDecl]:
+    """The declarations as the program keeps them: a complex one is two."""
+    return {found.name: found for decl in decls.values() for found in _tensor(work, kind, decl)}
+
+
+def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
+    """A declaration with its range and its initial value."""
+    bounds = interval(work.scope, decl.interval) if decl.interval is not None else None
+    inits: tuple[Node | None, ...] = (const(0.0),) * 2 if kind == "state" else (None, None)
+    if decl.value is not None:
+        value = work.top(decl.value, "init")
+        if value is not None and work.fits(decl, value, decl.value):
+            value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
+        inits = value.pair if value is not None else (None, None)
+    unit = tuple(dim.id for dim in decl.unit or ())
+    return [
+        TensorDecl(name, kind, axes(decl), range=bounds or ANY, unit=unit, init=init, per_batch=decl.per_batch)
+        for name, init in zip(part_names(decl.name.id, decl.is_complex), inits, strict=False)
+    ]
+
+
+def _update(work: Elaborator, name: str) -> dict[str, Node]:
+    """The new value of a state, part by part; reports a state that gets none."""
+    scope, decl = work.scope, work.scope.states[name]
+    if name not in scope.defines:
+        if name not in scope.lost:
+            label = Label(decl.span, "declared here")
+            alike = (name.lower(), *(f"{name.lower()}_{word}" for word in ("t", "new", "next")))
+            meant = [define for define in scope.defines if define.lower() in alike]
+            there = f"`{meant[0]}` is defined: write `{name} = ...`" if meant else ""
+            help = there or f"add its new value: `{name} = ...`"
+            scope.report("no-update", f"the state `{name}` is never given a new value", label, help=help)
+        return {}
+    value = work.current(name, decl.span)
+    return {} if value is None else dict(zip(part_names(name, decl.is_complex), value.pair, strict=False))
+
+
+def _outputs(work: Elaborator) -> tuple[dict[str, TensorDecl], dict[str, Node]]:
+    """Outputs in source order: dims as declared, as the state of that name has them, or in the order of the value."""
+    scope = work.scope
+    decls: dict[str, TensorDecl] = {}
+    nodes: dict[str, Node] = {}
+    for name, output in scope.outputs.items():
+        if name not in scope.defines:
+            if name in scope.inputs or name in scope.params or name in scope.consts:
+                label = Label(output.name.span, "not computed in the step")
+                scope.report("not-an-output", f"`{name}` is declared, not defined", label, help="output a definition")
+            elif name not in scope.states:
+                scope.unknown("name", output.name, [*scope.defines, *scope.states])
+            continue
+        value = work.current(name, output.span)
+        if value is None:
+            continue
+        order = _order(scope, output, value)
+        for part, node in zip(part_names(name, value.imag is not None), value.parts, strict=True):
+            if part != name and (part in decls or part in scope.outputs):
+                label = Label(output.name.span, f"has the parts {name}_re and {name}_im")
+                scope.report("reserved-name", f"two results would be called `{part}`", label, help="rename one of the two")
+            decls[part] = TensorDecl(part, "output", order)
+            nodes[part] = node
+    return decls, nodes
+
+
+def _order(scope: Scope, output: syntax.Output, value: Value) -> tuple[str, ...]:
+    """The order of an output's dims: as written, as its value has them, else, with a warning, that of the `dim` statements."""
+    declared = value.declared_order()
+    if declared is not None:
+        return declared
+    places = {dim: i for i, dim in enumerate(scope.dims)}
+    order = tuple(sorted(value.order, key=lambda dim: (places[plain(dim)], dim)))
+    if order != value.order:
+        message = f"`{output.name.id}` has its dims in the order of the `dim` statements: {shown(order)}"
+        cause = f"no declaration says how these dims follow each other; read from left to right they are {value.shown()}"
+        label = Label(output.name.span, "no order is written")
+        help = f"write it: `output {output.name.id}{shown(order)}`"
+        scope.warn("output-order", message, label, cause=cause, help=help)
+    return order

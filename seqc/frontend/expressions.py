@@ -1,0 +1,385 @@
+"""Turns expressions into values: resolves names, lags, dims and functions, and reports what does not fit.
+
+In: a scope and expressions of the tree. Out: `Value`s, or None after a mistake has been noted in the scope (None is
+passed up in silence, so that one mistake is told once). On the way it records where each node was written, which nodes
+have names, and which longer lags are read. It never decides an order of statements: names are elaborated on demand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from seqc.diagnostics import Label, listing
+from seqc.frontend import syntax
+from seqc.frontend.complex_pairs import ZERO
+from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, prefix, total
+from seqc.frontend.idioms import TRANSPOSED, function_advice
+from seqc.frontend.lags import index_dims, lag_of, mentions
+from seqc.frontend.names import Names
+from seqc.frontend.positions import placed
+from seqc.frontend.scope import CONSTANTS
+from seqc.frontend.syntax import Expr
+from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
+from seqc.ir.graph import const, index, size
+
+MAX_UNROLLED = 1024  # positions of a dim that a fold or a sum of taps writes out
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an expression stands: what it may read, dims that are held at one position, names bound by a fold."""
+
+    place: str = "step"  # "step" | "init" (params and constants only) | "const" (constants only)
+    at: Mapping[str, int] = field(default_factory=dict)
+    bound: Mapping[str, Value | None] = field(default_factory=dict)
+
+
+class Elaborator(Names):
+    """Values of expressions; `Names` below it holds the values of names."""
+
+    def expr(self, e: Expr, frame: Frame) -> Value | None:
+        """The value of an expression, or None after a report."""
+        chain: list[syntax.Binary] = []
+        while isinstance(e, syntax.Binary) and not self._transposed(e):
+            chain.append(e)
+            e = e.left
+        value = self._noted(e, self._expr(e, frame))
+        for part in reversed(chain):
+            value = self._noted(part, self._binary(part, value, self.expr(part.right, frame)))
+        return value
+
+    def _noted(self, e: Expr, value: Value | None) -> Value | None:
+        """The value; where its nodes were written is noted."""
+        for node in () if value is None else value.parts:
+            self.spans.setdefault(node, e.span)
+        return value
+
+    def _binary(self, e: syntax.Binary, a: Value | None, b: Value | None) -> Value | None:
+        if a is None or b is None:
+            return None
+        return self._matmul(e, a, b) if e.op == "@" else self._expand(e, lambda: infix(e.op, a, b))
+
+    def _transposed(self, e: syntax.Binary) -> bool:
+        """Whether an expression is `x^T`, where nothing is called T."""
+        return e.op == "^" and isinstance(e.right, syntax.Name) and e.right.id == "T" and "T" not in self.scope.names()
+
+    def top(self, e: Expr, place: str) -> Value | None:
+        """The value of a whole right-hand side."""
+        return self.expr(e, Frame(place))
+
+    def _expr(self, e: Expr, frame: Frame) -> Value | None:
+        match e:
+            case syntax.Number():
+                return of_pair((ZERO, const(e.value)), ()) if e.imaginary else number(e.value)
+            case syntax.Name():
+                return self._name(e, frame)
+            case syntax.Unary(op=op, x=x):
+                value = self.expr(x, frame)
+                return None if value is None else self._expand(e, lambda: prefix(op, value))
+            case syntax.Binary(right=syntax.Name() as word):  # `x^T`
+                self.scope.unknown("name", word, [], TRANSPOSED)
+                return None
+            case syntax.Subscript():
+                return self._subscript(e, frame)
+            case syntax.Placed():
+                return self._read_at(e, frame)
+            case syntax.Call():
+                return self._call(e, frame)
+            case _:
+                self.scope.report(
+                    "syntax",
+                    "`->` belongs into a fold",
+                    Label(e.span),
+                    help="write `fold[J](S0, S -> EXPR)`",
+                )
+                return None
+
+    # ---- names
+
+    def _name(self, e: syntax.Name, frame: Frame) -> Value | None:
+        if e.id in frame.bound:
+            return frame.bound[e.id]
+        if e.id in CONSTANTS:
+            return number(math.pi if e.id == "pi" else math.inf)
+        if e.id == self.scope.axis:
+            self.scope.report(
+                "time-as-value",
+                f"`{e.id}` has no value of its own",
+                Label(e.span, "the time axis"),
+                help=f"time stands only in brackets: `x[{e.id}-1]`; a position is passed as an input",
+            )
+            return None
+        if e.id in self.scope.dims:
+            return Value(size(e.id))
+        return self._placed(self.read(e, 0, frame.place, e), frame)
+
+    def _placed(self, value: Value | None, frame: Frame) -> Value | None:
+        """The value at the positions that the frame holds."""
+        for dim, position in frame.at.items():
+            value = None if value is None else at(value, dim, position)
+        return value
+
+    # ---- brackets
+
+    def _subscript(self, e: syntax.Subscript, frame: Frame) -> Value | None:
+        name, axis = e.name.id, self.scope.axis
+        if any(isinstance(item, syntax.Renaming | syntax.Position) for item in e.items):
+            return self._read_at(e, frame)
+        dims = tuple(item for item in e.items if isinstance(item, syntax.Name))
+        if name in ("index", "eye"):
+            if len(e.items) != 1 or len(dims) != 1:
+                self.scope.report("syntax", f"`{name}` takes one dim", Label(e.span), help=f"write `{name}[N]`")
+                return None
+            return self._index(name, dims[0], frame) if self.scope.known_dims(dims) else None
+        if len(e.items) == 1 and mentions(e.items[0], axis):
+            return self._lagged(e, e.items[0], frame)
+        if name in NOT_LOWERED or name in FUNCTIONS:
+            self.scope.report(
+                "not-called",
+                f"`{name}` is a function",
+                Label(e.span, "not called"),
+                help=f"write `{name}[...](x)`",
+            )
+        elif name not in self.scope.names():
+            self.scope.unknown("name", e.name, self.scope.names())
+        elif any(mentions(item, axis) for item in e.items) or (
+            len(dims) == len(e.items) and all(dim.id in (*self.scope.dims, "B", "T") for dim in dims)
+        ):
+            time = next((item.span.text for item in e.items if mentions(item, axis)), axis)
+            self.scope.report(
+                "dims-in-expression",
+                "dims are written where a name is declared, not where it is used",
+                Label(e.span, "the brackets of a value hold a time"),
+                help=f"write `{name}`" if time == axis else f"write `{name}[{time}]`",
+            )
+        elif len(dims) == 1 and dims[0].id in self.scope.inputs:
+            cause = "gather and scatter on a state are not lowered yet"
+            decl = self.scope.states.get(name)
+            d = decl.dims[0].id if decl is not None and decl.dims else "N"
+            help = f"pass the place one-hot, as `input place[{d}]`: `sum[{d}](place * {name})` reads, `place * x` writes"
+            self.scope.refuse("gather", f"`{name}` is indexed by an input", e.span, cause, help)
+        elif not any(mentions(item, word) for item in e.items for word in self.scope.lost):
+            label = Label(e.span, f"a lag reads `{name}[{axis}-1]`")
+            help = f"one position of a dim is `{name}[K = {e.items[0].span.text}]`" if len(e.items) == 1 else ""
+            self.scope.report("bad-lag", f"the brackets of `{name}` hold no time", label, help=help)
+        return None
+
+    def _read_at(self, e: syntax.Subscript | syntax.Placed, frame: Frame) -> Value | None:
+        """`k[K -> K']`, `k[t-1, G = 2]`, `(a * b)[N -> N']`: a value with renamed dims, or at one position of a dim."""
+        items = tuple(item for item in e.items if isinstance(item, syntax.Renaming | syntax.Position))
+        rest = tuple(item for item in e.items if not isinstance(item, syntax.Renaming | syntax.Position))
+        if isinstance(e, syntax.Placed):
+            if rest:
+                what = "a time belongs to a name" if mentions(rest[0], self.scope.axis) else "this says nothing of the dims"
+                help = f"give it a name, `y = {e.x.span.text}`, and read `y[{rest[0].span.text}]`"
+                self.scope.report("bad-lag", "an expression has no brackets of its own", Label(rest[0].span, what), help=help)
+                return None
+            value, where = self.expr(e.x, frame), e.x.span
+        else:
+            value, where = self.expr(replace(e, items=rest) if rest else e.name, frame), e.name.span
+        value = None if value is None else placed(self.scope, value, items, where)
+        return self._placed(value, frame)
+
+    def _index(self, name: str, dim: syntax.Name, frame: Frame) -> Value:
+        if name == "eye":
+            column = f"{dim.id}'"
+            same = apply("eq", Value(index(dim.id), (dim.id,)), Value(index(column), (column,)))
+            return apply("where", same, number(1.0), number(0.0))
+        if dim.id in frame.at:
+            return number(float(frame.at[dim.id]))
+        return Value(index(dim.id), (dim.id,))
+
+    def _lagged(self, e: syntax.Subscript, item: Expr, frame: Frame) -> Value | None:
+        """`x[t - 1]`, or `x[t - 2*index[L]]`: one tap for every position of L."""
+        free = tuple(dim for dim in index_dims(item) if dim not in frame.at and dim in self.scope.dims)
+        if free:
+            positions = self._positions(free[0], item)
+            taps = None if positions is None else [self._tap(e, item, frame, free[0], j) for j in positions]
+            if taps is None or any(tap is None for tap in taps):
+                return None
+            return _stacked(free[0], [tap for tap in taps if tap is not None])
+        sizes = {}
+        for dim in self.scope.dims:
+            if mentions(item, dim) and (fixed := self.scope.fix_size(dim)) is not None:
+                sizes[dim] = fixed
+        lag = lag_of(item, self.scope.axis, sizes, frame.at)
+        if lag is None:
+            self.scope.report(
+                "bad-lag",
+                "a lag is a whole number of steps that is known when the spec is compiled",
+                Label(item.span, f"not of the form `{self.scope.axis} - 2` or `{self.scope.axis} - 2*index[L]`"),
+            )
+            return None
+        if e.name.id in frame.bound:
+            message = f"`{e.name.id}` is the running value of a fold: it has no past"
+            self.scope.report("bad-lag", message, Label(e.span))
+            return None
+        return self._placed(self.read(e.name, lag, frame.place, e), frame)
+
+    def _tap(self, e: syntax.Subscript, item: Expr, frame: Frame, dim: str, j: int) -> Value | None:
+        return self._lagged(e, item, replace(frame, at={**frame.at, dim: j}))
+
+    def _positions(self, dim: str, e: Expr) -> range | None:
+        """The positions of a dim that is unrolled; reports a dim of open size."""
+        fixed = self.scope.fix_size(dim)
+        if fixed is None:
+            self.scope.report(
+                "open-size",
+                f"the size of `{dim}` must be known here",
+                Label(e.span, f"written out once for every position of `{dim}`"),
+                help=f"give it where it is declared: `dim {dim} = 4`",
+            )
+        elif fixed > MAX_UNROLLED:
+            cause = f"at most {MAX_UNROLLED} positions are written out"
+            self.scope.refuse("too-large", f"`{dim}` has {fixed} positions", e.span, cause)
+        return None if fixed is None or fixed > MAX_UNROLLED else range(fixed)
+
+    # ---- operators and functions
+
+    def _matmul(self, e: syntax.Binary, a: Value, b: Value) -> Value | None:
+        product = matmul(a, b)
+        if product is None:
+            last = a.order[-1].rstrip("'") if a.order else ""
+            cause = "`@` contracts the last dim of its left side with the like-named dim of its right side"
+            self.scope.report(
+                "missing-dim",
+                f"`@` finds no dim `{last}` on its right side" if last else "the left side of `@` is a scalar",
+                Label(e.op_span, "nothing to contract"),
+                Label(e.left.span, a.shown()),
+                Label(e.right.span, b.shown()),
+                cause=cause,
+            )
+        return product
+
+    def _call(self, e: syntax.Call, frame: Frame) -> Value | None:
+        name = e.name.id
+        if name == "fold":
+            return self._fold(e, frame)
+        if name in NOT_LOWERED:
+            drawn = name in RANDOM and frame.place != "step"
+            missing = RANDOM_START if drawn else NOT_LOWERED[name]
+            self.scope.refuse("not-lowered", f"`{name}` is not served yet", e.span, missing.cause, missing.help)
+            return None
+        function = FUNCTIONS.get(name)
+        if function is None:
+            advice = self._called(e) or function_advice(name, self.scope.dims)
+            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *NOT_LOWERED, "fold"], advice)
+            return None
+        if not self._fits(e, function.least, function.most, function.over):
+            return None
+        dims = tuple(dim.id for dim in e.dims or ())
+        if name == "sum" and any(dim in self._tap_dims(e.args[0], frame) for dim in dims):
+            return self._sum_of_taps(e, dims, frame)
+        args = [self.expr(arg, frame) for arg in e.args]
+        values = [arg for arg in args if arg is not None]
+        if len(values) < len(args) or not self._has_dims(e, values[0], dims):
+            return None
+        for arg, value in zip(e.args, values, strict=True):
+            if value.imag is not None and not function.takes_complex:
+                label, help = Label(arg.span, "is complex"), "take `re`, `im` or `abs` of it"
+                self.scope.report("complex-value", f"`{name}` takes no complex value", label, help=help)
+                return None
+        return self._expand(e, lambda: function.expand(values, dims))
+
+    def _called(self, e: syntax.Call) -> str:
+        """What is meant by a value that is called like a function."""
+        name, axis = e.name.id, self.scope.axis
+        if name not in self.scope.names():
+            return ""
+        if len(e.args) == 1 and mentions(e.args[0], axis):
+            return f"a time stands in square brackets: `{name}[{e.args[0].span.text}]`"
+        return f"`{name}` is a value; a product is written `{name} * (...)`"
+
+    def _expand(self, e: Expr, make: Callable[[], Value]) -> Value | None:
+        """What `make` makes, with the misuse that it may find reported at `e`."""
+        try:
+            return make()
+        except Misuse as misuse:
+            self.scope.report("misuse", misuse.message, Label(e.span), cause=misuse.cause, help=misuse.help)
+            return None
+
+    def _fits(self, e: syntax.Call, least: int, most: int, over: str) -> bool:
+        name = e.name.id
+        if e.dims is not None and not self.scope.known_dims(e.dims):
+            return False
+        if e.dims is None and over == "yes":
+            label = Label(e.name.span, "over which dims?")
+            self.scope.report("missing-dims", f"`{name}` needs dims", label, help=f"write `{name}[K](...)`")
+            return False
+        if e.dims is not None and over == "no":
+            label = Label(e.dims[0].span.to(e.dims[-1].span), "not needed")
+            self.scope.report("misuse", f"`{name}` works on every element", label, help=f"write `{name}(...)`")
+            return False
+        most = 1 if over == "maybe" and e.dims is not None else most
+        if least <= len(e.args) <= most:
+            return True
+        count = f"{least}" if least == most else f"{least} to {most}"
+        plural = "argument" if count == "1" else "arguments"
+        self.scope.report("argument-count", f"`{name}` takes {count} {plural}, not {len(e.args)}", Label(e.span))
+        return False
+
+    def _has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...]) -> bool:
+        missing = [dim for dim in dims if dim not in value.order]
+        if missing:
+            self.scope.report(
+                "missing-dim",
+                f"`{e.name.id}{shown(dims)}` over {listing(missing)}, which the value does not have",
+                Label(e.args[0].span, f"has the dims {value.shown()}"),
+            )
+        return not missing
+
+    def _tap_dims(self, e: Expr, frame: Frame) -> set[str]:
+        """The dims L of every `x[t - index[L]]` in an expression that are not held yet."""
+        found: set[str] = set()
+        for part in syntax.walk(e):
+            for item in part.items if isinstance(part, syntax.Subscript) else ():
+                if mentions(item, self.scope.axis):
+                    found |= {dim for dim in index_dims(item) if dim not in frame.at}
+        return found
+
+    def _sum_of_taps(self, e: syntax.Call, dims: tuple[str, ...], frame: Frame) -> Value | None:
+        """A sum over taps, written out: no array of all taps is ever made."""
+        taps = next(dim for dim in dims if dim in self._tap_dims(e.args[0], frame))
+        positions = self._positions(taps, e)
+        if positions is None:
+            return None
+        rest = tuple(dim for dim in dims if dim != taps)
+        whole: Value | None = None
+        for j in positions:
+            value = self.expr(e.args[0], replace(frame, at={**frame.at, taps: j}))
+            if value is None or not self._has_dims(e, value, rest):
+                return None
+            term = total(value, rest) if rest else value
+            whole = term if whole is None else infix("+", whole, term)
+        return whole
+
+    def _fold(self, e: syntax.Call, frame: Frame) -> Value | None:
+        """J steps inside a step, written out: at step j every value that has the dim J is read at j."""
+        match e.dims, e.args:
+            case (dim,), (start, syntax.Bound(name=name, body=body)):
+                if not self.scope.known_dims((dim,)):
+                    return None
+                positions = self._positions(dim.id, e)
+                value = self.expr(start, frame)
+                for j in positions or ():
+                    if value is None:
+                        break
+                    inner = {**frame.bound, name.id: value}
+                    value = self.expr(body, replace(frame, at={**frame.at, dim.id: j}, bound=inner))
+                return None if positions is None else value
+            case _:
+                label = Label(e.span)
+                help = "write `fold[J](S[t-1], S -> EXPR)`: a dim, the first value, and the step"
+                self.scope.report("misuse", "`fold` needs one dim, a first value and a step", label, help=help)
+                return None
+
+
+def _stacked(dim: str, taps: list[Value]) -> Value:
+    """One value with the dim, from one value for each of its positions."""
+    here = Value(index(dim), (dim,))
+    result = number(0.0)
+    for j, tap in enumerate(taps):
+        result = apply("where", apply("eq", here, number(float(j))), tap, result)
+    return result

@@ -1,0 +1,275 @@
+"""The formatter: a spec printed in one canonical way, comments kept, stable under a second run.
+
+In: a spec's text. Out: text. What is printed comes from the syntax tree alone, so redundant brackets and spaces go, and
+the meaning cannot change; comments and single empty lines stay where they were. A comment inside a continued line moves
+in front of its statement. Text with syntax mistakes is refused (SpecError), never half formatted.
+"""
+
+from __future__ import annotations
+
+from seqc.diagnostics import Source
+from seqc.frontend import syntax
+from seqc.frontend.parse import parse
+from seqc.frontend.syntax import Comment, Expr, Spec, Statement
+
+WIDTH = 100
+_COMPARE = 4
+_LEVEL = {"or": 1, "and": 2, **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), _COMPARE)}
+_LEVEL |= {"+": 5, "-": 5, "*": 6, "/": 6, "@": 6, "^": 8}
+_NOT = 3
+_UNARY = 7
+_ATOM = 9
+
+
+def format_text(source: Source | str) -> str:
+    """The canonical text of a spec. Raises SpecError on syntax mistakes."""
+    return format_spec(parse(source))
+
+
+def format_spec(spec: Spec) -> str:
+    """The canonical text of a tree, with the comments and empty lines of its source."""
+    place = spec.source.place
+    lines: list[str] = []
+    tails: list[tuple[int, str]] = []  # which of `lines` ends with which comment
+    last = 0
+    comments = list(spec.comments)
+
+    def own_line(comment: Comment, start: int) -> None:
+        nonlocal last
+        if lines and start > last + 1:
+            lines.append("")
+        lines.append(comment.text)
+        last = start
+
+    for statement in spec.statements:
+        first, end = place(statement.span.start)[0], place(statement.span.end - 1)[0]
+        while comments and comments[0].span.start < statement.span.start:
+            comment = comments.pop(0)
+            own_line(comment, comment.span.line)
+        inside = [comment for comment in comments if comment.span.start < statement.span.end]
+        for comment in inside:
+            comments.remove(comment)
+            own_line(comment, first if comment is inside[0] else last)
+            last = first - 1
+        if lines and first > last + 1:
+            lines.append("")
+        lines += show(statement).split("\n")
+        last = end
+        if comments and not comments[0].own_line and comments[0].span.line == end:
+            tails.append((len(lines) - 1, comments.pop(0).text))
+    for comment in comments:
+        own_line(comment, comment.span.line)
+    _append(lines, tails)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _append(lines: list[str], tails: list[tuple[int, str]]) -> None:
+    """Put comments behind their lines, aligned where the lines follow each other."""
+    run: list[tuple[int, str]] = []
+    for i, (at, text) in enumerate(tails):
+        run.append((at, text))
+        if i + 1 == len(tails) or tails[i + 1][0] != at + 1:
+            column = max(len(lines[k]) for k, _ in run) + 2
+            for k, words in run:
+                lines[k] = lines[k].ljust(column) + words
+            run = []
+
+
+# ---------------------------------------------------------------------------------------------------- statements
+
+
+def show(statement: Statement) -> str:
+    """A statement as text, on several lines where one would be too long."""
+    match statement:
+        case syntax.SpecName(name=name, doc=doc):
+            return f"spec {name.id}" + ("" if doc is None else f"\n{_documentation(doc)}")
+        case syntax.Dims():
+            return _list("dim", [_dim(item) for item in statement.items])
+        case syntax.Axes(names=names):
+            return f"axis {_comma(names)}"
+        case syntax.Scan(direction=word):
+            return f"scan {word.id}"
+        case syntax.Declare():
+            return _list(statement.kind, [_decl(statement.kind, item) for item in statement.items])
+        case syntax.Define():
+            return _definition("", statement.name, statement.dims, statement.expr)
+        case syntax.Output():
+            return _definition("output ", statement.name, statement.dims, statement.expr)
+        case syntax.Claim(name=name, interval=interval):
+            return f"eigenvalues {name.id} {_interval(interval)}"
+        case syntax.Sparse():
+            return _sparse(statement)
+        case syntax.Schedule(form=form, sizes=sizes):
+            return f"schedule {form.id}" + (f" {_sizes(sizes)}" if sizes is not None else "")
+        case syntax.Tile(dim=dim, sizes=sizes):
+            return f"tile {dim.id} {_sizes(sizes)}"
+        case syntax.Checkpoint(steps=steps):
+            return f"checkpoint {steps}"
+        case syntax.Every(steps=steps, body=body):
+            return f"every {steps}: {show(body)}"
+        case _:
+            raise AssertionError(statement)
+
+
+def _documentation(doc: str) -> str:
+    return f'"""{doc}\n"""' if "\n" in doc else f'"""{doc}"""'
+
+
+def _comma(names: tuple[syntax.Name, ...]) -> str:
+    return ", ".join(name.id for name in names)
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return "{" + ", ".join(map(str, sizes)) + "}"
+
+
+def _bracketed(dims: tuple[syntax.Name, ...] | None) -> str:
+    return f"[{_comma(dims)}]" if dims else ""
+
+
+def _interval(interval: syntax.Interval) -> str:
+    return f"in [{text(interval.lo)}, {text(interval.hi)}]"
+
+
+def _list(word: str, items: list[str]) -> str:
+    """`word a, b, c`, broken after commas, continued under the first item."""
+    lines = [word]
+    for i, item in enumerate(items):
+        comma = "," if i + 1 < len(items) else ""
+        if i and len(lines[-1]) + len(item) + 2 > WIDTH:
+            lines.append(" " * len(word))
+        lines[-1] += f" {item}{comma}"
+    return "\n".join(lines)
+
+
+def _dim(item: syntax.DimItem) -> str:
+    if item.default is not None:
+        return f"{item.name.id} = {item.default}"
+    if item.sizes is not None:
+        return f"{item.name.id} {_sizes(item.sizes)}"
+    return item.name.id if item.lo is None else f"{item.name.id} in {item.lo}..{item.hi}"
+
+
+def _decl(kind: str, decl: syntax.Decl) -> str:
+    parts = [decl.name.id + _bracketed(decl.dims)]
+    if decl.lag is not None:
+        parts.append(f"lag {decl.lag}")
+    if decl.is_complex:
+        parts.append("complex")
+    if decl.value is not None:
+        parts.append(f"{'init' if kind == 'param' else '='} {text(decl.value)}")
+    if decl.interval is not None:
+        parts.append(_interval(decl.interval))
+    if decl.unit is not None:
+        parts.append(f"unit[{_comma(decl.unit)}]")
+    if decl.per_batch:
+        parts.append("per batch")
+    return " ".join(parts)
+
+
+def _definition(word: str, name: syntax.Name, dims: tuple[syntax.Name, ...] | None, expr: Expr | None) -> str:
+    head = f"{word}{name.id}{_bracketed(dims)}"
+    if expr is None:
+        return head
+    line = f"{head} = {text(expr)}"
+    if len(line) <= WIDTH:
+        return line
+    lines = [f"{head} ="]
+    for sign, term in _terms(expr):
+        if len(lines) > 1 or len(lines[-1]) > len(head) + 2:
+            lines.append(f"    {sign} {term}")
+        else:
+            lines[-1] += f" {term}"
+    return "\n".join(lines)
+
+
+def _terms(expr: Expr) -> list[tuple[str, str]]:
+    """The terms of a sum, each with the sign in front of it."""
+    terms: list[tuple[str, str]] = []
+    while isinstance(expr, syntax.Binary) and expr.op in ("+", "-"):
+        terms.append((expr.op, _in(expr.right, _LEVEL[expr.op] + 1)))
+        expr = expr.left
+    level = _LEVEL["+"] if terms else 1
+    return [("", _in(expr, level)), *reversed(terms)]
+
+
+def _sparse(statement: syntax.Sparse) -> str:
+    parts = [f"sparse {statement.name.id} by {statement.method.id}"]
+    if statement.graph is not None:
+        given = ", ".join(f"{o.name.id}={text(o.value)}" for o in statement.graph_args if o.value is not None)
+        parts.append(f"{statement.graph.id}({given})")
+    for option in statement.options:
+        assert option.value is not None
+        parts.append(f"{option.name.id} {text(option.value)}{'%' if option.percent else ''}")
+    return " ".join(parts)
+
+
+# --------------------------------------------------------------------------------------------------- expressions
+
+
+def text(expr: Expr) -> str:
+    """An expression with the fewest brackets that keep its tree."""
+    return _in(expr, 1)
+
+
+def _in(expr: Expr, level: int, tight: bool = False) -> str:
+    """The expression where at least this level of binding is needed."""
+    words, own = _text(expr, tight)
+    return words if own >= level else f"({words})"
+
+
+def _text(expr: Expr, tight: bool) -> tuple[str, int]:
+    """The text and its level of binding; `tight`: no spaces around products (inside the brackets of a lag)."""
+    match expr:
+        case syntax.Number(text=words):
+            return words, _ATOM
+        case syntax.Name(id=words):
+            return words, _ATOM
+        case syntax.Unary(op="not", x=x):
+            inner = _in(x, _NOT, tight)
+            return f"not ({inner})" if inner.startswith("-") else f"not {inner}", _NOT
+        case syntax.Unary(x=x):
+            return f"-{_in(x, _UNARY, tight)}", _UNARY
+        case syntax.Binary(op="^", left=left, right=right):
+            return f"{_in(left, _ATOM, tight)}^{_in(right, _UNARY, tight)}", _LEVEL["^"]
+        case syntax.Binary():
+            return _chain(expr, tight)
+        case syntax.Subscript(name=name, items=items):
+            return f"{name.id}[{', '.join(_lag(item) for item in items)}]", _ATOM
+        case syntax.Call(name=name, dims=dims, args=args):
+            inside = ", ".join(text(arg) for arg in args)
+            return f"{name.id}{_bracketed(dims)}({inside})", _ATOM
+        case syntax.Placed(x=x, items=items):
+            inner = _in(x, _ATOM + isinstance(x, syntax.Number))
+            return f"{inner}[{', '.join(_lag(item) for item in items)}]", _ATOM
+        case syntax.Position(dim=dim, at=at):
+            return f"{dim.id} = {_in(at, 1, tight=True)}", _ATOM
+        case syntax.Renaming(old=old, new=new):
+            return f"{old.id} -> {new.id}", _ATOM
+        case syntax.Bound(name=name, body=body):
+            return f"{name.id} -> {text(body)}", _ATOM
+        case _:
+            raise AssertionError(expr)
+
+
+def _chain(expr: Expr, tight: bool) -> tuple[str, int]:
+    """`a + b - c`: each operator takes what stands before it, however many there are."""
+    chain: list[syntax.Binary] = []
+    while isinstance(expr, syntax.Binary) and expr.op != "^":
+        chain.append(expr)
+        expr = expr.left
+    words, own = _text(expr, tight)
+    for part in reversed(chain):
+        level = _LEVEL[part.op]
+        sign = part.op if tight and level == _LEVEL["*"] else f" {part.op} "
+        left = words if own >= level + (level == _COMPARE) else f"({words})"
+        words, own = f"{left}{sign}{_in(part.right, level + 1, tight)}", level
+    return words, own
+
+
+def _lag(item: Expr) -> str:
+    match item:
+        case syntax.Binary(op="+" | "-" as op, left=syntax.Name(id=axis), right=syntax.Number(text=steps)):
+            return f"{axis}{op}{steps}"
+        case _:
+            return _in(item, 1, tight=True)

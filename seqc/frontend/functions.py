@@ -1,0 +1,359 @@
+"""The functions of the language: how many arguments and dims each takes, and what it means in operators.
+
+In: values. Out: values. A row whose name is an operator applies it; the others are expanded here into forms that hold
+at every argument (`softmax` subtracts its maximum, `zoh` goes through expm1). Names that are understood but not lowered
+yet are listed with the reason. Looking names up and reporting mistakes is the elaborator's work.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from seqc.analysis.running_maximum import from_maximum
+from seqc.frontend.activations import ACTIVATIONS, expanded_call
+from seqc.frontend.complex_pairs import RULES, conj
+from seqc.frontend.values import Misuse, Value, apply, constant_of, number, part, power, real, reduced, truth
+from seqc.ir.graph import BATCH, node, size
+
+EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
+EPS_UNIT = 1e-6  # l2norm: added to the sum of squares
+
+Dims: TypeAlias = tuple[str, ...]
+Expand: TypeAlias = Callable[[list[Value], Dims], Value]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why something that is understood is not served, and what to do instead."""
+
+    cause: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Function:
+    """`least` to `most` arguments; `over`: whether dims in brackets are required ("yes"), or not taken ("no").
+
+    takes_complex: whether arguments may be complex.
+    """
+
+    expand: Expand
+    least: int
+    most: int
+    over: str = "no"
+    takes_complex: bool = False
+
+
+def _op(name: str, arity: int) -> Function:
+    def expand(args: list[Value], dims: Dims) -> Value:
+        return apply(name, *map(real, args))
+
+    return Function(expand, arity, arity, takes_complex=name in RULES)
+
+
+def _sub(a: Value, b: Value) -> Value:
+    return apply("sub", a, b)
+
+
+def _mul(a: Value, b: Value) -> Value:
+    return apply("mul", a, b)
+
+
+def _add(a: Value, b: Value) -> Value:
+    return apply("add", a, b)
+
+
+def _div(a: Value, b: Value) -> Value:
+    return apply("div", a, b)
+
+
+def total(x: Value, dims: Dims) -> Value:
+    """sum[dims](x)"""
+    return reduced("sum", real(x), dims)
+
+
+def mean(x: Value, dims: Dims) -> Value:
+    """sum[dims](x) / (their extents)"""
+    count = Value(size(dims[0]))
+    for dim in dims[1:]:
+        count = _mul(count, Value(size(dim)))
+    return _div(total(x, dims), count)
+
+
+def _variance(x: Value, dims: Dims) -> Value:
+    """The mean of the squared distances from the mean (divided by the extent, not by one less)."""
+    centred = _sub(x, mean(x, dims))
+    return mean(_mul(centred, centred), dims)
+
+
+def _root(square: Value) -> Value:
+    """The square root of a sum of squares, with derivative 0 (not 0/0) at zero."""
+    positive = apply("gt", square, number(0.0))
+    return apply("where", positive, apply("sqrt", apply("where", positive, square, number(1.0))), number(0.0))
+
+
+def _largest(args: list[Value], dims: Dims) -> Value:
+    return _fold_max("max", args) if not dims else reduced("amax", real(args[0]), dims)
+
+
+def _smallest(args: list[Value], dims: Dims) -> Value:
+    if not dims:
+        return _fold_max("min", args)
+    return apply("neg", reduced("amax", apply("neg", real(args[0])), dims))
+
+
+def _fold_max(op: str, args: list[Value]) -> Value:
+    if len(args) < 2:
+        hint = f"write `{op}(a, b)`, or `{op}[K](x)` for the {op} over a dim"
+        raise Misuse(f"`{op}` of one value needs the dims to run over", help=hint)
+    result = real(args[0])
+    for arg in args[1:]:
+        result = apply(op, result, real(arg))
+    return result
+
+
+def _anchor(x: Value, dims: Dims) -> Value:
+    return apply("stopgrad", reduced("amax", x, dims))
+
+
+def _softmax(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    e = apply("exp", _sub(x, _anchor(x, dims)))
+    return x.of([_div(e, total(e, dims)).node])
+
+
+def _exp(args: list[Value], dims: Dims) -> Value:
+    """The exponential; of a difference from a maximum it is 0 where both are -inf."""
+    x = real(args[0])
+    return apply("exp", x) if x.imag is not None else x.of([node("exp", from_maximum(x.node))])
+
+
+def _logsumexp(args: list[Value], dims: Dims) -> Value:
+    """Of nothing but -inf it is -inf, with derivative 0."""
+    x = real(args[0])
+    top = _anchor(x, dims)
+    inside = _add(top, apply("log", total(apply("exp", _sub(x, top)), dims)))
+    return apply("where", apply("eq", top, number(-math.inf)), number(-math.inf), inside)
+
+
+def _scaled(x: Value, rest: list[Value]) -> Value:
+    """x * gain + bias, as far as given."""
+    result = x
+    for op, arg in zip(("mul", "add"), rest, strict=False):
+        result = apply(op, result, real(arg))
+    return result
+
+
+def _layernorm(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    centred = _sub(x, mean(x, dims))
+    spread = apply("sqrt", _add(mean(_mul(centred, centred), dims), number(EPS_NORM)))
+    return _scaled(x.of([_div(centred, spread).node]), args[1:])
+
+
+def _rmsnorm(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    spread = apply("sqrt", _add(mean(_mul(x, x), dims), number(EPS_NORM)))
+    return _scaled(x.of([_div(x, spread).node]), args[1:])
+
+
+def _l2norm(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    size = apply("sqrt", _add(total(_square(x), dims), number(EPS_UNIT)))
+    return x.of(_div(x, size).pair)
+
+
+def _square(x: Value) -> Value:
+    """x^2, or the square of the size of a complex value."""
+    if x.imag is None:
+        return _mul(x, x)
+    real_part, imag_part = part(x, 0), part(x, 1)
+    return _add(_mul(real_part, real_part), _mul(imag_part, imag_part))
+
+
+def _norm(args: list[Value], dims: Dims) -> Value:
+    """The 2-norm, with derivative 0 (not 0/0) at zero."""
+    return _root(total(_square(real(args[0])), dims))
+
+
+def _relu(args: list[Value], dims: Dims) -> Value:
+    """0 for x <= 0, else x: the derivative at 0 is 0, and a NaN stays a NaN."""
+    x = real(args[0])
+    return apply("where", apply("le", x, number(0.0)), number(0.0), x)
+
+
+def _silu(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    return _mul(x, apply("sigmoid", x))
+
+
+def _gelu(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    return _mul(_mul(number(0.5), x), _add(number(1.0), apply("erf", _mul(x, number(math.sqrt(0.5))))))
+
+
+def _where(args: list[Value], dims: Dims) -> Value:
+    return apply("where", truth(args[0]), real(args[1]), real(args[2]))
+
+
+def _withgrad(args: list[Value], dims: Dims) -> Value:
+    """The truth value as 0 or 1; its derivative with respect to (a - b) of `a > b` is the slope."""
+    y, slope = args[0], real(args[1])
+    if y.node.op not in ("gt", "ge", "lt", "le"):
+        cause = "the slope is the derivative with respect to a - b, so the first argument must be a comparison a > b"
+        raise Misuse("`withgrad` needs a comparison", cause, "write `withgrad(u > 1, slope)`")
+    a, b = y.node.args
+    difference = node("sub", a, b) if y.node.op in ("gt", "ge") else node("sub", b, a)
+    order = (*y.order, *(d for d in slope.order if d not in y.order))
+    return Value(node("surrogate", y.node, difference, slope.node), order, None, y.written | slope.written)
+
+
+def _gradclip(args: list[Value], dims: Dims) -> Value:
+    """x, whose cotangent is cut to [-c, c], element by element and step by step."""
+    x, c = real(args[0]), real(args[1])
+    if not any(BATCH in n.dims for n in x.parts):
+        cause = "a param's gradient is a sum over all steps and sequences, which no step sees"
+        raise Misuse("`gradclip` takes what each sequence has its own of", cause, "clip the gradients of params in training")
+    constant = constant_of(c)
+    if set(c.order) - set(x.order) or (constant is not None and not constant > 0):
+        help = "write `gradclip(x, 1)`: its gradient stays in [-1, 1]"
+        raise Misuse("the bound of `gradclip` is a positive number", help=help)
+    return x.of([node("gradclip", x.node, c.node)])
+
+
+def _zoh(args: list[Value], dims: Dims) -> Value:
+    """zoh(A, dt) = exp(dt A); zoh(A, B, dt) = (exp(dt A) - 1) / A * B, which is dt * B at A = 0."""
+    a, dt = real(args[0]), real(args[-1])
+    x = _mul(dt, a)
+    if len(args) == 2:
+        return apply("exp", x)
+    small = apply("lt", apply("abs", x) if x.imag is None else _square(x), number(1e-6 if x.imag is None else 1e-12))
+    safe = apply("where", small, number(1.0), x)
+    series = _add(number(1.0), _mul(number(0.5), x))
+    gain = apply("where", small, series, _div(apply("expm1", safe), safe))
+    return _mul(_mul(dt, gain), real(args[1]))
+
+
+def _bilinear(args: list[Value], dims: Dims) -> Value:
+    """bilinear(A, dt) = (1 + dt A / 2) / (1 - dt A / 2); bilinear(A, B, dt) = dt B / (1 - dt A / 2)."""
+    a, dt = real(args[0]), real(args[-1])
+    half = _mul(number(0.5), _mul(dt, a))
+    below = _sub(number(1.0), half)
+    if len(args) == 2:
+        return _div(_add(number(1.0), half), below)
+    return _div(_mul(dt, real(args[1])), below)
+
+
+def _conj(args: list[Value], dims: Dims) -> Value:
+    x = real(args[0])
+    return x.of(conj(x.pair))
+
+
+def _activation(name: str) -> Function:
+    row = ACTIVATIONS[name]
+    return Function(lambda args, dims: expanded_call(name, args), row.least, row.most)
+
+
+def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
+    return lambda args, dims: reduce(args[0], dims)
+
+
+_UNARY = ("expm1", "log", "log1p", "log2", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
+          "atan", "erf", "floor", "round", "stopgrad")
+
+FUNCTIONS: dict[str, Function] = {
+    **{name: _op(name, 1) for name in _UNARY},
+    **{name: _activation(name) for name in ACTIVATIONS},
+    "exp": Function(_exp, 1, 1, takes_complex=True),
+    "logaddexp": _op("logaddexp", 2),
+    "relu": Function(_relu, 1, 1),
+    "silu": Function(_silu, 1, 1),
+    "gelu": Function(_gelu, 1, 1),
+    "where": Function(_where, 3, 3, takes_complex=True),
+    "re": Function(lambda args, dims: part(real(args[0]), 0), 1, 1, takes_complex=True),
+    "im": Function(lambda args, dims: part(real(args[0]), 1), 1, 1, takes_complex=True),
+    "conj": Function(_conj, 1, 1, takes_complex=True),
+    "gradclip": Function(_gradclip, 2, 2),
+    "withgrad": Function(_withgrad, 2, 2),
+    "max": Function(_largest, 1, 16, "maybe"),
+    "min": Function(_smallest, 1, 16, "maybe"),
+    "sum": Function(_over(total), 1, 1, "yes", takes_complex=True),
+    "mean": Function(_over(mean), 1, 1, "yes", takes_complex=True),
+    "var": Function(lambda args, dims: _variance(real(args[0]), dims), 1, 1, "yes"),
+    "std": Function(lambda args, dims: _root(_variance(real(args[0]), dims)), 1, 1, "yes"),
+    "softmax": Function(_softmax, 1, 1, "yes"),
+    "logsumexp": Function(_logsumexp, 1, 1, "yes"),
+    "layernorm": Function(_layernorm, 1, 3, "yes"),
+    "rmsnorm": Function(_rmsnorm, 1, 2, "yes"),
+    "l2norm": Function(_l2norm, 1, 1, "yes", takes_complex=True),
+    "norm": Function(_norm, 1, 1, "yes", takes_complex=True),
+    "zoh": Function(_zoh, 2, 3, takes_complex=True),
+    "bilinear": Function(_bilinear, 2, 3, takes_complex=True),
+}
+
+RANDOM = ("normal", "uniform")
+RANDOM_START = Missing(
+    "random initial values are not lowered yet", "leave `init` out, and fill the parameter where it is used"
+)
+_NOISE = Missing("noise drawn inside the loop is not lowered yet", "pass it as an input")
+NOT_LOWERED: dict[str, Missing] = {
+    "expm": Missing(
+        "a dense exponential is not lowered", "use `zoh` or `bilinear` with a diagonal A, or pass exp(dt A) as a value"
+    ),
+    "inv": Missing(
+        "a dense inverse is not lowered", "pass it as a value, or write the steps of an iteration with `fold[J](..)`"
+    ),
+    "normal": _NOISE,
+    "uniform": _NOISE,
+    "feedback": Missing("closed loops are not lowered yet", "feed the output of `step` back in the caller"),
+}
+
+
+def prefix(op: str, x: Value) -> Value:
+    """-x, as a constant where x is one; `not x` of a condition."""
+    if op == "not":
+        return apply("not", truth(x))
+    constant = constant_of(x)
+    return number(-constant) if constant is not None else apply("neg", real(x))
+
+
+_BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+ARITHMETIC: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "^": math.pow,
+}
+_COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
+
+
+def infix(op: str, a: Value, b: Value) -> Value:
+    """a op b for every sign of the language but `@`; arithmetic of two constants is done at once."""
+    if op in ("and", "or"):
+        return apply(op, truth(a), truth(b))
+    a, b = real(a), real(b)
+    if op in _COMPARE and (a.imag is not None or b.imag is not None):
+        raise Misuse(f"`{op}` compares no complex values", "complex numbers have no order", "compare `re`, `im` or `abs`")
+    if op in _COMPARE:
+        return apply(_COMPARE[op], a, b)
+    x, y = constant_of(a), constant_of(b)
+    if x is not None and y is not None:
+        folded = arithmetic(op, x, y)
+        if folded is None:
+            raise Misuse(f"`{x:g} {op} {y:g}` is no number")
+        return number(folded)
+    return power(a, b) if op == "^" else apply(_BINARY[op], a, b)
+
+
+def arithmetic(op: str, a: float, b: float) -> float | None:
+    """a op b for a sign of arithmetic, or None where that is no real number."""
+    try:
+        result = ARITHMETIC[op](a, b)
+    except (ZeroDivisionError, OverflowError, ValueError):
+        return None
+    return None if math.isnan(result) else result

@@ -1,0 +1,322 @@
+"""The value of a name, now or some steps ago: declared leaves, definitions on demand, and states for longer lags.
+
+In: a scope. Out: `Value`s, cached by name; cycles inside one step are reported. Every state leaf that is made stands
+for one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]` of a definition becomes the state
+`a.lag1`, zero before the first step. A name that is read many steps back has all of these values in one state,
+`y.lags`, the oldest first (`seqc.frontend.delay_lines`). Expressions are elaborated by the class that derives from this one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from seqc.diagnostics import Label, Span, listing
+from seqc.frontend.delay_lines import line
+from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED
+from seqc.frontend.scope import Scope
+from seqc.frontend.syntax import Decl, Define, Expr, Name
+from seqc.frontend.values import Orders, Value, part_names, real, shown, within
+from seqc.ir.graph import BATCH, Node, const, leaf, leaves
+from seqc.ir.intervals import ANY
+from seqc.ir.ops.structure import expanded
+from seqc.ir.program import TensorDecl
+
+MAX_STATES = 256  # steps back at which a state or a definition may be read
+MAX_LAG = 1 << 20  # steps back or ahead at which an input may be read
+
+_WHY = {
+    "const": "a constant is computed when the spec is compiled, from numbers, dims and other constants",
+    "init": "an initial value is computed before the first step, from params and constants",
+}
+
+
+def axes(decl: Decl) -> tuple[str, ...]:
+    """The declared dims; the second of two equal ones is primed."""
+    return square(decl.dims)
+
+
+def square(dims: Sequence[Name]) -> tuple[str, ...]:
+    """Dims as they are written; the second of two equal ones is primed."""
+    out: list[str] = []
+    for dim in dims:
+        out.append(dim.id if dim.id not in out else f"{dim.id}'")
+    return tuple(out)
+
+
+def _of(nodes: Sequence[Node], order: tuple[str, ...], written: Orders) -> Value:
+    return Value(nodes[0], order, nodes[1] if len(nodes) > 1 else None, written)
+
+
+class Names(ABC):
+    """Values of names. Subclasses say how an expression is elaborated."""
+
+    def __init__(self, scope: Scope, lines: Mapping[str, int]) -> None:
+        """lines: of each name whose lags are one state, the longest."""
+        self.scope = scope
+        self.lines = {word: line(scope, word, deepest) for word, deepest in lines.items()}
+        self.spans: dict[Node, Span] = {}
+        self.definitions: dict[Node, str] = {}
+        self.deepest: dict[str, int] = {}  # name -> the longest lag that is read through extra states
+        self.replaced: dict[str, Node] = {}  # state -> what is carried, where boundaries change it
+        self._done: dict[str, Value | None] = {}
+        self._active: dict[str, Span] = {}
+        self._loops: set[frozenset[str]] = set()
+
+    @abstractmethod
+    def top(self, e: Expr, place: str) -> Value | None:
+        """The value of a whole right-hand side that stands in a "step", an "init" or a "const"."""
+
+    def read(self, name: Name, lag: int, place: str, e: Expr) -> Value | None:
+        """The value of a name `lag` steps ago, as read by the expression `e`; None after a report."""
+        scope, word = self.scope, name.id
+        if word in scope.consts or word in scope.params or word in scope.dims:
+            if e is not name:
+                what = "constant" if word in scope.consts else "dim" if word in scope.dims else "param"
+                message = f"the {what} `{word}` does not change over time"
+                scope.report("bad-lag", message, Label(e.span), help=f"write `{word}`")
+                return None
+            if word in scope.consts:
+                return self.constant(word)
+            return self._leaf("param", scope.params[word], 0) if place != "const" else self._misplaced(name, place)
+        known = word in scope.inputs or word in scope.states or word in scope.defines
+        if known and place != "step":
+            return self._misplaced(name, place)
+        if word in scope.inputs and abs(lag) > MAX_LAG:
+            scope.refuse(
+                "too-large", f"`{word}` is read {abs(lag)} steps away", e.span, f"at most {MAX_LAG} are served"
+            )
+            return None
+        if word in scope.inputs:
+            return self._leaf("input", scope.inputs[word], lag)
+        if not known:
+            if word in FUNCTIONS or word in NOT_LOWERED:
+                label = Label(name.span, "not called")
+                scope.report("not-called", f"`{word}` is a function", label, help=f"write `{word}(...)`")
+            else:
+                scope.unknown("name", name, scope.names())
+            return None
+        if lag == 0:
+            return self.current(word, e.span)
+        return self._future(name, lag, e) if lag < 0 else self._past(name, lag, e)
+
+    def _misplaced(self, name: Name, place: str) -> Value | None:
+        kept = "an initial value" if place == "init" else "a constant"
+        message = f"{kept} cannot depend on `{name.id}`"
+        there = Label(self.scope.places[name.id], "declared here")
+        self.scope.report("not-constant", message, Label(name.span, "known only in a step"), there, cause=_WHY[place])
+        return None
+
+    def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
+        batch = (BATCH,) if kind != "param" or decl.per_batch else ()
+        names = part_names(decl.name.id, decl.is_complex)
+        dims = axes(decl)
+        return _of([leaf(kind, name, (*batch, *dims), offset) for name in names], dims, within([dims], dims))
+
+    # ---- now
+
+    def current(self, word: str, span: Span) -> Value | None:
+        """The value of a definition or state in this step."""
+        if word in self._done:
+            return self._done[word]
+        if word in self._active:
+            return self._loop(word, span)
+        define = self.scope.defines.get(word)
+        if define is None or define.expr is None:
+            return None  # a state without a new value: told when the program is put together
+        self._active[word] = span
+        value = self.top(define.expr, "step")
+        del self._active[word]
+        if value is not None:
+            carried = word in self.scope.states or word in self.scope.outputs
+            value = self._declared(word, real(value) if carried else value, define.expr)
+        if value is not None:
+            for name, found in zip(part_names(word, value.imag is not None), value.parts, strict=True):
+                if found.op not in ("leaf", "const"):
+                    self.definitions.setdefault(found, name)
+        self._done[word] = value
+        return value
+
+    def replacement(self, define: Define) -> Value | None:
+        """What a boundary makes of a state."""
+        value = self.top(define.expr, "step")
+        written = define.dims
+        if value is not None and written is not None and not self.scope.known_dims(written):
+            return None
+        state = self.scope.states[define.name.id]
+        if value is None or not self.fits(state, value, define.expr):
+            return None
+        return self.checked(define.name.id, axes(state), real(value), define.expr, exact=False)
+
+    def constant(self, word: str) -> Value | None:
+        """The value of a constant, as an expression of numbers, dims and indices."""
+        if word in self._done:
+            return self._done[word]
+        decl = self.scope.consts[word]
+        if word in self._active:
+            return self._loop(word, decl.name.span)
+        assert decl.value is not None
+        self._active[word] = decl.name.span
+        value = self.top(decl.value, "const")
+        del self._active[word]
+        if value is not None:
+            value = self.checked(word, axes(decl), real(value), decl.value, exact=False)
+        self._done[word] = value
+        return value
+
+    def _declared(self, word: str, value: Value, e: Expr) -> Value | None:
+        """The value with its dims checked against the definition's own and the state's or output's."""
+        scope = self.scope
+        state = scope.states.get(word)
+        if state is not None and not self.fits(state, value, e):
+            return None
+        for source in (scope.defines.get(word), scope.outputs.get(word), state):
+            written = source.dims if source is not None else None
+            if written is not None:
+                if not self.scope.known_dims(written):
+                    return None
+                dims = self._written(word, written)
+                checked = None if dims is None else self.checked(word, dims, value, e)
+                if checked is None:
+                    return None
+                value = checked
+        return value
+
+    def _written(self, word: str, dims: Sequence[Name]) -> tuple[str, ...] | None:
+        """The dims of a left side; reports one that is written once too often."""
+        found = square(dims)
+        if len(set(found)) == len(found):
+            return found
+        twice = next(dim for i, dim in enumerate(dims) if found[i] in found[:i])
+        message = f"`{word}` repeats the dim `{twice.id}`"
+        cause = f"a square value has the dims {twice.id} and {twice.id}', written `[{twice.id}, {twice.id}]`, and no third"
+        help = f"a further dim of the same size is written `{twice.id}''`"
+        self.scope.report("repeated-dim", message, Label(twice.span, "once too often"), cause=cause, help=help)
+        return None
+
+    def fits(self, decl: Decl, value: Value, e: Expr) -> bool:
+        """Whether the value is real where the declaration is; reports it."""
+        if value.imag is None or decl.is_complex:
+            return True
+        label, there = Label(e.span, "is complex"), Label(decl.span, "declared real")
+        help = f"declare `{decl.name.id}` complex, or take `re`, `im` or `abs` of the value"
+        self.scope.report("complex-value", f"the value of `{decl.name.id}` is complex", label, there, help=help)
+        return False
+
+    def checked(self, word: str, dims: tuple[str, ...], value: Value, e: Expr, exact: bool = True) -> Value | None:
+        """The value in the order of the declared dims; reports dims that are missing or too many."""
+        extra = [dim for dim in value.order if dim not in dims]
+        missing = [dim for dim in dims if dim not in value.order] if exact else []
+        if missing and not extra and not leaves(value.parts):  # a constant is the same along every dim
+            value, missing = value.of(expanded(part, (*part.dims, *dims)) for part in value.parts), []
+        if not extra and not missing:
+            return replace(value, order=dims, written=within([dims], dims))
+        if any(dim.endswith("'") for dim in extra):
+            help = "a square param keeps its column dim unless it is multiplied with `@`"
+        elif extra:
+            help = (
+                f"contract what is too much, as in `sum[{', '.join(extra)}](...)`, or declare `{word}{value.shown()}`"
+            )
+        else:
+            help = f"declare `{word}{value.shown()}`" if value.order else f"declare `{word}` without dims"
+        there = Label(self.scope.places.get(word, e.span), f"`{word}` has the dims {shown(dims)}")
+        wrong = f"the value of `{word}` " + ("has too many dims" if extra else f"lacks {listing(missing)}")
+        self.scope.report("dim-mismatch", wrong, Label(e.span, f"has the dims {value.shown()}"), there, help=help)
+        return None
+
+    def _loop(self, word: str, span: Span, lag: int = 0) -> Value | None:
+        chain = [*self._active]
+        chain = chain[chain.index(word) :]
+        if frozenset(chain) in self._loops:
+            return None
+        self._loops.add(frozenset(chain))
+        labels = [Label(span, f"needs `{word}` in the same step")]
+        labels += [Label(self._active[name], f"needs `{name}`") for name in chain[1:]]
+        if len(chain) == 1:
+            message = f"`{word}` is defined by itself in the same step"
+        else:
+            message = f"{listing(chain)} define each other in the same step"
+        axis = self.scope.axis
+        help = f"read the value of one step ago: `{word}[{axis}-1]`"
+        if word not in self.scope.states:
+            help += f", and declare it: `state {word} = 0`"
+        self.scope.report("instant-cycle", message, *labels, help=help)
+        return None
+
+    # ---- the past and the future
+
+    def _past(self, name: Name, lag: int, e: Expr) -> Value | None:
+        word = name.id
+        if lag > MAX_STATES:
+            cause = f"every value in between is kept; at most {MAX_STATES} are (inputs may go further back)"
+            self.scope.refuse("too-large", f"`{word}` is read {lag} steps back", e.span, cause)
+            return None
+        state, now = self.scope.states.get(word), None
+        if state is not None:
+            if state.lag is not None and lag > state.lag:
+                self.scope.report(
+                    "lag-not-kept",
+                    f"`{word}` is read {lag} steps back and keeps {state.lag}",
+                    Label(e.span),
+                    Label(state.span, f"declared with `lag {state.lag}`"),
+                    help=f"declare it with `lag {lag}`",
+                )
+                return None
+            if lag == 1:
+                return self._leaf("state", state, 0)
+            order, written = axes(state), within([axes(state)], axes(state))
+        else:
+            if word in self._active:
+                return self._needs_state(word, e)
+            now = self.current(word, e.span)
+            if now is None:
+                return None
+            order, written = now.order, now.written
+        self.deepest[word] = max(lag, self.deepest.get(word, 0))
+        is_complex = now is not None and now.imag is not None if state is None else state.is_complex
+        names = part_names(word, is_complex)
+        if word in self.lines:
+            return _of([self.lines[word].at(name, order, lag) for name in names], order, written)
+        return _of([leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names], order, written)
+
+    def _needs_state(self, word: str, e: Expr) -> Value | None:
+        if word in self.scope.lost or frozenset([word]) in self._loops:
+            return None
+        self._loops.add(frozenset([word]))
+        where = self.scope.places[word]
+        message = f"`{word}` is read in the past and depends on its own past, but it is not a state"
+        labels = (Label(e.span, "its value before the first step is not given"), Label(where, "defined here"))
+        self.scope.report("not-a-state", message, *labels, help=f"declare it with its dims: `state {word} = 0`")
+        return None
+
+    def _future(self, name: Name, lag: int, e: Expr) -> Value | None:
+        word = name.id
+        steps = "1 step" if lag == -1 else f"{-lag} steps"
+        if word in self.scope.states:
+            message = f"the state `{word}` cannot be read {steps} ahead"
+            cause = "a state is known from the past up to now; only inputs may be read ahead"
+            self.scope.report("future-state", message, Label(e.span), cause=cause)
+        else:
+            cause = "look-ahead is lowered for inputs only"
+            message = f"the definition `{word}` is read {steps} ahead"
+            self.scope.refuse("look-ahead", message, e.span, cause, "read the inputs that it is made of ahead")
+        return None
+
+    def hidden(self, word: str, states: Mapping[str, TensorDecl]) -> list[tuple[TensorDecl, Node]]:
+        """The extra states of a name that is read further back, each with its new value."""
+        state = self.scope.states.get(word)
+        first = 2 if state is not None else 1
+        now = self._leaf("state", state, 0) if state is not None else self._done[word]
+        assert now is not None
+        out: list[tuple[TensorDecl, Node]] = []
+        for name, newest in zip(part_names(word, now.imag is not None), real(now).parts, strict=True):
+            init = states[name].init if state is not None else const(0.0)
+            if word in self.lines:
+                out.append(self.lines[word].state(name, now.order, newest, init))
+                continue
+            for lag in range(first, self.deepest[word] + 1):
+                decl = TensorDecl(f"{name}.lag{lag}", "state", now.order, range=ANY, init=init, hidden=True)
+                out.append((decl, newest))
+                newest = decl.leaf()
+        return out

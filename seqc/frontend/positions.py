@@ -1,0 +1,99 @@
+"""What brackets behind a value say other than a time: `K -> K'` calls a dim by another name, `G = 2` takes one position.
+
+In: a value and the items of its brackets. Out: the value read so, or None after a report in the scope. Positions are
+taken first, then dims are renamed. Times are not read here: they belong to names alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from seqc.diagnostics import Label, Span
+from seqc.frontend import syntax
+from seqc.frontend.scope import Scope, plain
+from seqc.frontend.syntax import Expr
+from seqc.frontend.values import Value, renamed_dims
+from seqc.ir.ops.structure import at_position
+
+
+def placed(scope: Scope, value: Value, items: Iterable[Expr], where: Span) -> Value | None:
+    """The value with positions taken and dims renamed; `where`: what the brackets stand behind."""
+    given = tuple(items)
+    for item in given:
+        if isinstance(item, syntax.Position):
+            taken = _taken(scope, value, item, where)
+            if taken is None:
+                return None
+            value = taken
+    return _renamed(scope, value, [item for item in given if isinstance(item, syntax.Renaming)], where)
+
+
+def _renamed(scope: Scope, value: Value, pairs: list[syntax.Renaming], where: Span) -> Value | None:
+    """The value with some dims under other names of the same size."""
+    if not scope.known_dims(tuple(dim for pair in pairs for dim in (pair.old, pair.new))):
+        return None
+    kept = [dim for dim in value.order if dim not in {pair.old.id for pair in pairs}]
+    for pair in pairs:
+        old, new = pair.old.id, pair.new.id
+        if plain(old) != plain(new):
+            cause = f"`{plain(old)}` and `{plain(new)}` may be of different sizes"
+            help = f"a further dim of the size of `{plain(old)}` is called `{plain(old)}'`"
+            scope.report("bad-renaming", f"`{old}` cannot be called `{new}`", Label(pair.span), cause=cause, help=help)
+            return None
+        if old not in value.order or new in kept:
+            wrong = "repeats a dim" if old in value.order else f"finds no dim `{old}`"
+            label = Label(where, f"has the dims {value.shown()}")
+            scope.report("bad-renaming", f"`{old} -> {new}` {wrong}", Label(pair.span), label)
+            return None
+        kept.append(new)
+    return renamed_dims(value, {pair.old.id: pair.new.id for pair in pairs})
+
+
+def _taken(scope: Scope, value: Value, item: syntax.Position, where: Span) -> Value | None:
+    """The value at one position of a dim; negative positions count from the end."""
+    dim = item.dim.id
+    if not scope.known_dims((item.dim,)):
+        return None
+    if dim not in value.order:
+        label = Label(where, f"has the dims {value.shown()}")
+        scope.report("missing-dim", f"there is no dim `{dim}` to take a position of", Label(item.dim.span), label)
+        return None
+    at = _whole(scope, item.at)
+    if at is None:
+        cause = "a position is a whole number that is known when the spec is compiled"
+        help = f"to choose by a value, weigh all positions: `sum[{dim}](where(index[{dim}] == place, x, 0))`"
+        scope.report("bad-position", f"this is no position of `{dim}`", Label(item.at.span), cause=cause, help=help)
+        return None
+    if at not in (0, -1) and not _inside(scope, dim, at, item):
+        return None
+    return value.over((dim,)).of(at_position(part, dim, at) if dim in part.dims else part for part in value.pair)
+
+
+def _inside(scope: Scope, dim: str, at: int, item: syntax.Position) -> bool:
+    """Whether every size that is served has the position; a dim with a default is fixed to it. Reports where it has not."""
+    sizes = scope.dims[plain(dim)].choices or (scope.fix_size(dim),)
+    least = min((size for size in sizes if size is not None), default=None)
+    if least is None:
+        help = f"give it where it is declared: `dim {plain(dim)} = {max(abs(at) + 1, 2)}`"
+        scope.report("open-size", f"the size of `{plain(dim)}` must be known here", Label(item.span), help=help)
+    elif not -least <= at < least:
+        help = f"its positions are 0 to {least - 1}"
+        scope.report("bad-position", f"`{dim}` of size {least} has no position {at}", Label(item.at.span), help=help)
+    return least is not None and -least <= at < least
+
+
+def _whole(scope: Scope, e: Expr) -> int | None:
+    """A whole number made of numbers and dims of fixed size."""
+    match e:
+        case syntax.Number(text=text):
+            return int(text) if text.isdecimal() and len(text) < 10 else None
+        case syntax.Name(id=name) if name in scope.dims:
+            return scope.fix_size(name)
+        case syntax.Unary(op="-", x=x):
+            inside = _whole(scope, x)
+            return None if inside is None else -inside
+        case syntax.Binary(op=op, left=left, right=right):
+            a, b = _whole(scope, left), _whole(scope, right)
+            return None if a is None or b is None else {"+": a + b, "-": a - b, "*": a * b}.get(op)
+        case _:
+            return None

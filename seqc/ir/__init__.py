@@ -1,0 +1,1 @@
+"""The intermediate representation: named-dim graphs, programs, blocks, their text and their verifier."""

@@ -1,0 +1,65 @@
+"""A node as the formula that a reader of the spec would write, on one line.
+
+In: a node, and names for some nodes (what the spec calls them). Out: text such as `1 - beta * sum[K](k * k)`. For
+messages and `explain` only: it is never parsed, and brackets are as few as the operators' precedence allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seqc.ir.graph import Node
+
+INFIX: Mapping[str, tuple[str, int]] = {
+    "or": ("or", 1), "and": ("and", 2),
+    "lt": ("<", 3), "le": ("<=", 3), "gt": (">", 3), "ge": (">=", 3), "eq": ("==", 3), "ne": ("!=", 3),
+    "add": ("+", 4), "sub": ("-", 4), "mul": ("*", 5), "div": ("/", 5), "pow": ("^", 7),
+}
+NEGATION = 6
+ATOM = 9
+
+
+def spell(n: Node, names: Mapping[Node, str] | None = None) -> str:
+    """The formula of n; a node with a name is spelled by it, unless it is n itself."""
+    done: dict[Node, tuple[str, int]] = {}
+    stack = [n]
+    while stack:
+        x = stack[-1]
+        if names and x in names and x is not n:
+            done[x] = (names[x], ATOM)
+        pending = [a for a in x.args if a not in done] if x not in done else []
+        if pending:
+            stack += pending
+            continue
+        stack.pop()
+        if x not in done:
+            done[x] = _spelled(x, [done[a] for a in x.args])
+    return done[n][0]
+
+
+def _wrapped(text: str, level: int, needed: int) -> str:
+    return text if level >= needed else f"({text})"
+
+
+def _spelled(n: Node, args: list[tuple[str, int]]) -> tuple[str, int]:
+    if n.op == "leaf":
+        offset = n.number("offset")
+        kind = n.text("kind")
+        time = "[t-1]" if kind == "state" else f"[t{-offset:+d}]" if offset else ""
+        return n.text("name") + time, ATOM
+    if n.op == "const":
+        value = n.attr("value")
+        return f"{value:g}", NEGATION if float(f"{value}") < 0 else ATOM
+    if n.op in ("size", "index"):
+        return (n.text("dim") if n.op == "size" else f"index[{n.text('dim')}]"), ATOM
+    if n.op in ("expand", "rename", "stopgrad"):
+        return args[0] if n.op != "stopgrad" else (f"stopgrad({args[0][0]})", ATOM)
+    if n.op in INFIX:
+        symbol, level = INFIX[n.op]
+        (a, la), (b, lb) = args
+        return f"{_wrapped(a, la, level)} {symbol} {_wrapped(b, lb, level + (n.op in ('sub', 'div', 'pow')))}", level
+    if n.op == "neg":
+        return f"-{_wrapped(args[0][0], args[0][1], NEGATION)}", NEGATION
+    over = f"[{', '.join(n.names('over'))}]" if n.op in ("sum", "amax") else ""
+    name = {"amax": "max", "surrogate": "withgrad"}.get(n.op, n.op)
+    return f"{name}{over}({', '.join(text for text, _ in args)})", ATOM

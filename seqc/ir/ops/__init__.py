@@ -1,0 +1,10 @@
+"""The operator table: one row per operator, everything that the compiler knows of it. See `docs/add-an-op.md`."""
+
+from __future__ import annotations
+
+from seqc.ir.ops import elementwise, structure
+from seqc.ir.ops.row import Op
+
+TABLE: dict[str, Op] = {row.name: row for row in (*structure.ROWS, *elementwise.ROWS)}
+
+__all__ = ["TABLE", "Op"]

@@ -1,0 +1,295 @@
+"""Operators that are not elementwise: leaves, constants, reductions, renaming, and the time operators of a block.
+
+The time operators act along one dim of a block (usually `t`): `cumsum` (restarted every `block` rows; 0 is never),
+`shift`, `take`, `affine_scan` and `tri_inv`. Each is exact on infinities: no implementation may subtract to undo a sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from seqc.ir.graph import Dims, Node, const, constant, index, node, rebuild, renamed, size, topological, total
+from seqc.ir.intervals import POSITIVE, Interval
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.row import Op
+
+
+def _axis(n: Node, dim: str) -> int:
+    return n.dims.index(dim)
+
+
+def expanded(x: Node, dims: Dims) -> Node:
+    """x made constant along the dims that it lacks."""
+    missing = tuple(d for d in dims if d not in x.dims)
+    return node("expand", x, over=missing) if missing else x
+
+
+def take(x: Node, dim: str, at: int) -> Node:
+    """x at one position of a dim; negative counts from the end."""
+    return node("take", x, dim=dim, at=at)
+
+
+def at_position(x: Node, dim: str, at: int) -> Node:
+    """x at one position of a dim, computed from that position of its leaves where that is possible."""
+    from seqc.ir.ops import TABLE
+
+    done: dict[Node, Node] = {}
+    for n in topological([x]):
+        if dim not in n.dims:
+            done[n] = n  # what has no such dim, any more or at all, stays
+        elif n.op == "index":
+            done[n] = const(float(at))
+        elif n.op == "expand":
+            left = tuple(d for d in n.names("over") if d != dim)
+            done[n] = node("expand", done[n.args[0]], over=left) if left else done[n.args[0]]
+        elif (TABLE[n.op].elementwise and TABLE[n.op].linear_backward) or n.op in ("sum", "amax"):
+            done[n] = rebuild(n, tuple(done[a] for a in n.args))
+        else:
+            done[n] = take(n, dim, at)
+    return done[x]
+
+
+def cumsum(x: Node, dim: str, block: int = 0, reverse: bool = False, exclusive: bool = False) -> Node:
+    """Running sum along `dim`, restarted every `block` rows (0: never)."""
+    return node("cumsum", expanded(x, (dim,)), dim=dim, block=block, reverse=reverse, exclusive=exclusive)
+
+
+def shift(x: Node, dim: str, by: int) -> Node:
+    """y[i] = x[i - by], zero where that is outside."""
+    return node("shift", x, dim=dim, by=by)
+
+
+def affine_scan(a: Node, b: Node, start: Node, dim: str, reverse: bool = False, resets: bool = False) -> Node:
+    """h[i] = a[i] h[i-1] + b[i] along `dim`, h[-1] = start (from the other end if reverse).
+
+    resets: where a[i] is 0, h[i] is b[i], whatever h[i-1] is (0 times an infinity is no number).
+    """
+    dims = tuple(sorted(set(a.dims) | set(b.dims) | {dim}))
+    a, b = expanded(a, dims), expanded(b, dims)
+    start = expanded(start, tuple(d for d in dims if d != dim))
+    more: dict[str, bool] = {"resets": True} if resets else {}
+    return node("affine_scan", a, b, start, dim=dim, reverse=reverse, **more)
+
+
+def resets(n: Node) -> bool:
+    """Whether a coefficient of 0 of this scan drops what was before."""
+    return ("resets", True) in n.attrs
+
+
+def max_scan(a: Node, b: Node, start: Node, dim: str) -> Node:
+    """m[i] = max(m[i-1] + a[i], b[i]) along `dim`, m[-1] = start."""
+    dims = tuple(sorted(set(a.dims) | set(b.dims) | {dim}))
+    a, b = expanded(a, dims), expanded(b, dims)
+    return node("max_scan", a, b, expanded(start, tuple(d for d in dims if d != dim)), dim=dim)
+
+
+# ---- float64 references: arrays come with each argument's sorted dims ----
+
+
+def _leaf_ref(n: Node) -> Any:
+    raise LookupError(f"no value given for leaf {n.text('kind')} {n.text('name')}")
+
+
+def _np_take(n: Node, x: Any) -> Any:
+    return np.take(x, n.number("at"), axis=_axis(n.args[0], n.text("dim")))
+
+
+def _np_shift(n: Node, x: Any) -> Any:
+    axis, by = _axis(n.args[0], n.text("dim")), n.number("by")
+    out = np.zeros_like(x)
+    length = x.shape[axis]
+    if abs(by) < length:
+        source = [slice(None)] * x.ndim
+        target = [slice(None)] * x.ndim
+        target[axis] = slice(max(by, 0), length + min(by, 0))
+        source[axis] = slice(max(-by, 0), length - max(by, 0))
+        out[tuple(target)] = x[tuple(source)]
+    return out
+
+
+def _np_cumsum(n: Node, x: Any) -> Any:
+    axis = _axis(n, n.text("dim"))
+    x = np.moveaxis(x, axis, 0)
+    step = n.number("block") or max(len(x), 1)
+    out = np.zeros_like(x)
+    for start in range(0, len(x), step):
+        part = x[start : start + step]
+        if n.number("reverse"):
+            part = part[::-1]
+        run = np.cumsum(part, axis=0)
+        if n.number("exclusive"):
+            run = np.concatenate([np.zeros_like(run[:1]), run[:-1]])
+        out[start : start + step] = run[::-1] if n.number("reverse") else run
+    return np.moveaxis(out, 0, axis)
+
+
+def _np_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
+    axis = _axis(n, n.text("dim"))
+    a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
+    out, h = np.zeros_like(b), start
+    for i in range(len(b))[:: -1 if n.number("reverse") else 1]:
+        h = np.where(a[i] == 0, 0.0, a[i] * h) + b[i] if resets(n) else a[i] * h + b[i]
+        out[i] = h
+    return np.moveaxis(out, 0, axis)
+
+
+def _np_max_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
+    axis = _axis(n, n.text("dim"))
+    a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
+    out, m = np.zeros_like(b), start
+    for i in range(len(b)):
+        m = np.maximum(m + a[i], b[i])
+        out[i] = m
+    return np.moveaxis(out, 0, axis)
+
+
+def _np_tri_inv(n: Node, m: Any) -> Any:
+    row, col = _axis(n, n.text("row")), _axis(n, n.text("col"))
+    m = np.moveaxis(m, (row, col), (-2, -1))
+    out = np.linalg.inv(np.eye(m.shape[-1]) + np.tril(m, -1))
+    return np.moveaxis(np.tril(out), (-2, -1), (row, col))
+
+
+def _np_rename(n: Node, x: Any) -> Any:
+    now = [n.text("new") if d == n.text("old") else d for d in n.args[0].dims]
+    return np.transpose(x, [now.index(d) for d in n.dims])
+
+
+def _np_reduce(how: Any) -> Any:
+    return lambda n, x: how(x, axis=tuple(_axis(n.args[0], d) for d in n.names("over")))
+
+
+# ---- derivatives ----
+
+
+def _cumsum_vjp(n: Node, d: Node) -> Node:
+    return cumsum(d, n.text("dim"), n.number("block"), not n.number("reverse"), bool(n.number("exclusive")))
+
+
+def _take_vjp(n: Node, d: Node) -> Node:
+    dim, at = n.text("dim"), n.number("at")
+    place = const(float(at)) if at >= 0 else size(dim) + float(at)
+    return where(node("eq", index(dim), place), d, 0.0)
+
+
+def _scan_cotangent(n: Node, d: Node) -> Node:
+    """g[i] = d[i] + a[i+1] g[i+1]: the cotangent of b."""
+    dim, reverse = n.text("dim"), bool(n.number("reverse"))
+    later = shift(n.args[0], dim, 1 if reverse else -1)
+    return affine_scan(later, expanded(d, n.dims), const(0.0), dim, not reverse, resets(n))
+
+
+def _scan_vjp_a(n: Node, d: Node) -> Node:
+    dim, reverse = n.text("dim"), bool(n.number("reverse"))
+    first = size(dim) - 1.0 if reverse else const(0.0)
+    before = where(node("eq", index(dim), first), n.args[2], shift(n, dim, -1 if reverse else 1))
+    return _scan_cotangent(n, d) * before
+
+
+def _scan_vjp_start(n: Node, d: Node) -> Node:
+    at = -1 if n.number("reverse") else 0
+    return take(n.args[0] * _scan_cotangent(n, d), n.text("dim"), at)
+
+
+def _max_scan_kept(n: Node) -> Node:
+    """1 where m[i] came from m[i-1], 0 where from b[i], a half at a tie."""
+    before = where(node("eq", index(n.text("dim")), const(0.0)), n.args[2], shift(n, n.text("dim"), 1))
+    old = before + n.args[0]
+    return where(node("gt", old, n.args[1]), 1.0, where(node("eq", old, n.args[1]), 0.5, 0.0))
+
+
+def _max_scan_cotangent(n: Node, d: Node) -> Node:
+    """g[i] = d[i] + kept[i+1] g[i+1]: the cotangent of m[i] as a whole."""
+    later = shift(_max_scan_kept(n), n.text("dim"), -1)
+    return affine_scan(later, expanded(d, n.dims), const(0.0), n.text("dim"), reverse=True)
+
+
+def _max_scan_vjp_a(n: Node, d: Node) -> Node:
+    kept = _max_scan_kept(n)
+    return where(node("gt", kept, const(0.0)), _max_scan_cotangent(n, d) * kept, 0.0)
+
+
+def _max_scan_vjp_b(n: Node, d: Node) -> Node:
+    kept = _max_scan_kept(n)
+    return where(node("lt", kept, const(1.0)), _max_scan_cotangent(n, d) * (1.0 - kept), 0.0)
+
+
+def _max_scan_vjp_start(n: Node, d: Node) -> Node:
+    return take(_max_scan_vjp_a(n, d), n.text("dim"), 0)
+
+
+def _tri_vjp(n: Node, d: Node) -> Node:
+    """dM = -strictly_lower(T^T dT T^T)."""
+    row, col = n.text("row"), n.text("col")
+    row2, col2 = row + "'", col + "'"
+    left = renamed(renamed(n, row, row2), col, row)  # T[row', row]
+    right = renamed(renamed(n, col, col2), row, col)  # T[col, col']
+    inner = total(left * renamed(renamed(d, row, row2), col, col2), (row2,))
+    return where(node("gt", index(row), index(col)), -total(inner * right, (col2,)), 0.0)
+
+
+def _amax_vjp(n: Node, d: Node) -> Node:
+    hit = node("eq", n.args[0], n)
+    return where(hit, d / total(where(hit, 1.0, 0.0), n.names("over")), 0.0)
+
+
+def _without(n: Node, dims: tuple[str, ...]) -> Dims:
+    missing = [d for d in dims if d not in n.args[0].dims]
+    assert not missing, f"{n.op} over {missing}, which {n.args[0]!r} lacks"
+    return tuple(d for d in n.args[0].dims if d not in dims)
+
+
+def _leaf_dtype(n: Node) -> str:
+    return n.text("type")
+
+
+def _rename_dims(n: Node) -> Dims:
+    assert n.text("new") not in n.args[0].dims, (n.text("new"), n.args[0])
+    return tuple(n.text("new") if d == n.text("old") else d for d in n.args[0].dims)
+
+
+def _same(n: Node, a: tuple[Interval, ...]) -> Interval:
+    return a[0]
+
+
+def _sum_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
+    low = 0.0 if a[0].lo >= 0 else -np.inf  # extents are symbolic: only signs survive
+    high = 0.0 if a[0].hi <= 0 else np.inf
+    return Interval(low, high)
+
+
+def _cumsum_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
+    rows = n.number("block")
+    if not rows:
+        return _sum_interval(n, a)
+    return a[0] * Interval(0.0 if n.number("exclusive") else 1.0, float(rows))
+
+
+ROWS: tuple[Op, ...] = (
+    Op("leaf", 0, _leaf_ref, (), dims=lambda n: n.names("shape"), dtype=_leaf_dtype),
+    Op("const", 0, lambda n: np.float64(n.attr("value")), (), dims=lambda n: (),
+       interval=lambda n, a: Interval(constant(n), constant(n))),
+    Op("size", 0, lambda n: None, (), dims=lambda n: (), interval=lambda n, a: Interval(1.0, np.inf)),
+    Op("index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE),
+    # block_index(dim, block): index(dim) // block, the number of the segment that a row lies in
+    Op("block_index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE),
+    Op("sum", 1, _np_reduce(np.sum), (lambda n, d: d,), _sum_interval, lambda n: _without(n, n.names("over")),
+       laws=frozenset({"linear"})),
+    Op("amax", 1, _np_reduce(np.max), (_amax_vjp,), _same, lambda n: _without(n, n.names("over"))),
+    Op("expand", 1, lambda n, x: None, (lambda n, d: total(d, n.names("over")),), _same,
+       lambda n: n.args[0].dims + n.names("over"), laws=frozenset({"linear"})),
+    Op("rename", 1, _np_rename, (lambda n, d: renamed(d, n.text("new"), n.text("old")),), _same, _rename_dims,
+       laws=frozenset({"linear"})),
+    Op("take", 1, _np_take, (_take_vjp,), _same, lambda n: _without(n, (n.text("dim"),)), laws=frozenset({"linear"})),
+    Op("cumsum", 1, _np_cumsum, (_cumsum_vjp,), _cumsum_interval, lambda n: n.args[0].dims,
+       laws=frozenset({"linear"})),
+    Op("shift", 1, _np_shift, (lambda n, d: shift(expanded(d, n.dims), n.text("dim"), -n.number("by")),),
+       lambda n, a: a[0].union(Interval(0.0, 0.0)), lambda n: n.args[0].dims, laws=frozenset({"linear"})),
+    Op("affine_scan", 3, _np_scan, (_scan_vjp_a, _scan_cotangent, _scan_vjp_start), dims=lambda n: n.args[1].dims),
+    # max_scan(a, b, start): m[i] = max(m[i-1] + a[i], b[i]): the same scan over the semiring (max, +)
+    Op("max_scan", 3, _np_max_scan, (_max_scan_vjp_a, _max_scan_vjp_b, _max_scan_vjp_start),
+       dims=lambda n: n.args[1].dims),
+    Op("tri_inv", 1, _np_tri_inv, (_tri_vjp,), dims=lambda n: n.args[0].dims),
+)

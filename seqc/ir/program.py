@@ -1,0 +1,132 @@
+"""A spec after the front end: declarations, and the step graph of one time step.
+
+The step graph's leaves are `input` (with an offset: positive is the past), `param` and `state` (the value at t-1). Inputs
+and states carry the batch dim "B"; parameters do not, unless declared `per batch`. Every state is read at lag 1: longer
+lags have become extra states. A parameter that repeats a dim (`R[D, D]`) has dims ("D", "D'"), row first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from seqc.diagnostics import Diagnostic, Span
+from seqc.ir.graph import BATCH, Node, leaf, leaves
+from seqc.ir.intervals import ANY, Interval
+
+
+@dataclass(frozen=True)
+class DimDecl:
+    """A named dim. `default` is None when only a call knows its size; `choices` are the sizes one kernel family serves."""
+
+    name: str
+    default: int | None = None
+    choices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorDecl:
+    """An input, parameter, state or output.
+
+    dims: declared order, without the batch and time axes. `range` and `unit` (dims over which the 2-norm is 1) are what
+    the user promises. `init`: a parameter's initial value or a state's value before the first step (a graph over
+    params, constants and indices). `hidden`: made by the compiler: `y.lag2` holds y[t-2]. A caller passes and gets it as
+    any other, so that a run can be cut anywhere.
+    """
+
+    name: str
+    kind: str  # "input" | "param" | "state" | "output"
+    dims: tuple[str, ...]
+    range: Interval = ANY
+    unit: tuple[str, ...] = ()
+    init: Node | None = None
+    per_batch: bool = False
+    hidden: bool = False
+
+    @property
+    def batched(self) -> bool:
+        """Whether the array has a batch axis."""
+        return self.kind != "param" or self.per_batch
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The leaf's dims: the batch axis first, then the declared order."""
+        return ((BATCH,) if self.batched else ()) + self.dims
+
+    def leaf(self, offset: int = 0) -> Node:
+        """The leaf node of this declaration."""
+        assert self.kind != "output"
+        return leaf(self.kind, self.name, self.axes, offset)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`eigenvalues S in [lo, hi]`: what the user says of the transition of a state."""
+
+    state: str
+    range: Interval
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The `schedule`, `tile` and `checkpoint` statements; None or empty where the spec leaves the choice."""
+
+    form: str | None = None  # "step" | "scan" | "chunkwise"
+    chunks: tuple[int, ...] = ()
+    tiles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    checkpoint: int | None = None
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """One spec: see the file's docstring. Mappings keep the order of the source.
+
+    updates: state name -> its new value; outputs: name -> value (declarations in `output_decls`).
+    spans: node -> where it was written first; definitions: node -> the name that the spec gives it (for readable output).
+    """
+
+    name: str
+    doc: str
+    dims: Mapping[str, DimDecl]
+    inputs: Mapping[str, TensorDecl]
+    params: Mapping[str, TensorDecl]
+    states: Mapping[str, TensorDecl]
+    output_decls: Mapping[str, TensorDecl]
+    updates: Mapping[str, Node]
+    outputs: Mapping[str, Node]
+    claims: tuple[Claim, ...] = ()
+    wishes: Wishes = Wishes()
+    direction: str = "forward"  # "forward" | "backward" | "both": see `seqc.ir.both_ways`
+    half: bool = False  # one of the two runs of `scan both`
+    spans: Mapping[Node, Span] = field(default_factory=dict)
+    definitions: Mapping[Node, str] = field(default_factory=dict)
+    source: str = ""
+    path: str = "<spec>"
+    warnings: tuple[Diagnostic, ...] = ()  # what the spec may say and probably does not mean
+
+    def declared(self, leaf_node: Node) -> TensorDecl:
+        """The declaration behind an input, param or state leaf."""
+        table = {"input": self.inputs, "param": self.params, "state": self.states}[leaf_node.text("kind")]
+        return table[leaf_node.text("name")]
+
+    @property
+    def told(self) -> frozenset[str]:
+        """The dims whose sizes a call tells: those of inputs and params. States may be left to their initial values."""
+        return frozenset(d.rstrip("'") for x in (*self.inputs.values(), *self.params.values()) for d in x.dims)
+
+    @property
+    def no_step(self) -> str:
+        """Why one step alone says too little to be computed, told to the caller; "" where it says enough."""
+        if self.half or self.direction == "both":
+            return f"{self.name} has no step, for one of its runs begins at the last: call {self.name} on the sequence"
+        read = sorted({n.text("name") for n in leaves(self.graph.values(), "input") if n.number("offset")})
+        if not read:
+            return ""
+        return f"one step of {self.name} reads other steps of {', '.join(read)}: call {self.name} on the sequence"
+
+    @property
+    def graph(self) -> dict[str, Node]:
+        """All roots of the step graph: "NAME" for outputs, "NAME.next" for states."""
+        return {**self.outputs, **{f"{name}.next": n for name, n in self.updates.items()}}

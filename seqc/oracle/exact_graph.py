@@ -1,0 +1,221 @@
+"""The meaning of a graph in exact arithmetic: every operator on the numbers of `seqc.oracle.exact`.
+
+In: outputs, a value per leaf (axes in the leaf's declared order), extents of the dims. Out: values with axes in the node's
+sorted dims. An operator that has no exact meaning is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from seqc.ir.graph import Node, topological
+from seqc.oracle import exact
+from seqc.oracle.evaluate import align, extent
+from seqc.oracle.exact import FIELDS, Number, around, constant, number
+
+
+class NotExact(Exception):
+    """An operator without an exact meaning."""
+
+
+def values_of(outputs: Mapping[str, Node], given: Mapping[Node, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Exact values of the outputs; truth values are arrays of bools."""
+    done = values_below(outputs.values(), given, sizes)
+    return {name: done[n] for name, n in outputs.items()}
+
+
+def values_below(roots: Iterable[Node], given: Mapping[Node, Any], sizes: Mapping[str, int]) -> dict[Node, Any]:
+    """Exact values of every node below some roots."""
+    done: dict[Node, Any] = {}
+    for n in topological(roots):
+        if n.op == "log" and n.args[0].op == "exp":  # one undoes the other, in every field
+            done[n] = done[n.args[0].args[0]]
+        else:
+            done[n] = _value(n, [done[a] for a in n.args], given, sizes)
+    return done
+
+
+def shaped(x: Any, have: tuple[str, ...], want: tuple[str, ...], sizes: Mapping[str, int]) -> Any:
+    """A value with axes `have`, transposed and spread to exactly the axes `want`."""
+    shape = tuple(extent(d, sizes) for d in want)
+    return _each(x, lambda a: np.broadcast_to(align(a, have, want), shape))
+
+
+def _each(x: Any, change: Callable[[Any], Any]) -> Any:
+    return x.each(change) if isinstance(x, Number) else change(x)
+
+
+def whole(x: Any) -> Number:
+    """Small whole numbers."""
+    return number(tuple(np.asarray(x, np.int64) % m for m in FIELDS))
+
+
+_UNARY: dict[str, Callable[[Number], Number]] = {
+    "neg": exact.negative, "exp": exact.exp, "log": exact.log, "sqrt": exact.sqrt, "sigmoid": exact.sigmoid,
+    "tanh": exact.tanh, "stopgrad": lambda a: a,
+    "expm1": lambda a: exact.subtract(exact.exp(a), constant(1.0)),
+    "log1p": lambda a: exact.log(exact.add(a, constant(1.0))),
+    "logsigmoid": lambda a: exact.log(exact.sigmoid(a)),
+    "softplus": lambda a: exact.negative(exact.log(exact.sigmoid(exact.negative(a)))),
+    "cos": lambda a: exact.cos_sin(a)[0], "sin": lambda a: exact.cos_sin(a)[1],
+    "erf": lambda a: exact.symbol("erf", a), "atan": lambda a: exact.symbol("atan", a),
+    "log2": lambda a: exact.symbol("log2", a),
+    "floor": lambda a: whole(np.floor(around(a))), "round": lambda a: whole(np.round(around(a))),
+    "sign": lambda a: whole(np.sign(around(a))),
+    "abs": lambda a: exact.choose(around(a) < 0, exact.negative(a), a),
+}
+_BINARY: dict[str, Callable[[Number, Number], Any]] = {
+    "add": exact.add, "sub": exact.subtract, "mul": exact.multiply, "div": exact.divide, "pow": exact.power,
+    "max": lambda a, b: exact.choose(around(a) >= around(b), a, b),
+    "min": lambda a, b: exact.choose(around(a) <= around(b), a, b),
+    "logaddexp": lambda a, b: exact.log(exact.add(exact.exp(a), exact.exp(b))),
+    "lt": lambda a, b: around(a) < around(b), "le": lambda a, b: around(a) <= around(b),
+    "gt": lambda a, b: around(a) > around(b), "ge": lambda a, b: around(a) >= around(b),
+    "gradclip": lambda a, c: a,
+    "eq": exact.same, "ne": lambda a, b: ~exact.same(a, b),
+}
+
+
+def _value(n: Node, args: list[Any], given: Mapping[Node, Any], sizes: Mapping[str, int]) -> Any:
+    if n in given:
+        declared = n.names("shape")
+        return _each(given[n], lambda a: np.transpose(a, [declared.index(d) for d in n.dims]))
+    match n.op:
+        case "const":
+            value = n.attr("value")
+            assert isinstance(value, float)
+            return constant(value)
+        case "index":
+            return whole(np.arange(extent(n.text("dim"), sizes)))
+        case "block_index":
+            return whole(np.arange(extent(n.text("dim"), sizes)) // n.number("block"))
+        case "size":
+            return whole(extent(n.text("dim"), sizes))
+        case "expand":
+            return shaped(args[0], n.args[0].dims, n.dims, sizes)
+    spread = [shaped(x, a.dims, n.dims, sizes) for x, a in zip(args, n.args, strict=True)] if _elementwise(n) else args
+    return applied(n, spread)
+
+
+def _elementwise(n: Node) -> bool:
+    from seqc.ir.ops import TABLE
+
+    return TABLE[n.op].elementwise
+
+
+def applied(n: Node, args: list[Any]) -> Any:
+    """The operator on values: spread over the node's dims where it works element by element."""
+    if n.op in _UNARY:
+        return _UNARY[n.op](*args)
+    if n.op in _BINARY:
+        return _BINARY[n.op](*args)
+    match n.op:
+        case "and" | "or":
+            return args[0] & args[1] if n.op == "and" else args[0] | args[1]
+        case "not":
+            return ~args[0]
+        case "where":
+            c, a, b = args
+            return np.where(c, a, b) if n.dtype == "bool" else exact.choose(c, a, b)
+        case "surrogate":
+            return args[0] if isinstance(args[0], Number) else whole(args[0])
+        case "sum":
+            return exact.total(args[0], axes_of(n))
+        case "amax":
+            return _amax(args[0], axes_of(n))
+        case "rename":
+            now = [n.text("new") if d == n.text("old") else d for d in n.args[0].dims]
+            return _each(args[0], lambda a: np.transpose(a, [now.index(d) for d in n.dims]))
+        case "take":
+            return _each(args[0], lambda a: np.take(a, n.number("at"), axis=n.args[0].dims.index(n.text("dim"))))
+        case "shift" | "cumsum" | "affine_scan" | "max_scan" | "tri_inv":
+            return _along_time(n, args)
+    raise NotExact(f"`{n.op}` has no exact meaning")
+
+
+def axes_of(n: Node) -> tuple[int, ...]:
+    return tuple(n.args[0].dims.index(d) for d in n.names("over"))
+
+
+def _amax(x: Number, axes: tuple[int, ...]) -> Number:
+    return largest(x, x, axes)
+
+
+def largest(x: Number, y: Number, axes: tuple[int, ...]) -> Number:
+    """y where x is largest over axes."""
+
+    def flat(a: Any) -> Any:
+        moved = np.moveaxis(a, axes, range(-len(axes), 0))
+        return moved.reshape(*moved.shape[: -len(axes)], -1)
+
+    at = around(x.each(flat)).argmax(-1)[..., None]
+    return y.each(lambda a: np.take_along_axis(flat(a), at, -1)[..., 0])
+
+
+def _along_time(n: Node, args: list[Any]) -> Any:
+    if n.op == "tri_inv":
+        return _tri_inv(n, args[0])
+    axis = n.dims.index(n.text("dim"))
+    rows = [rows_of(x, axis) for x in args[:2]]
+    zero = rows[0][0].each(np.zeros_like)
+    if n.op == "shift":
+        by, count = n.number("by"), len(rows[0])
+        made = [rows[0][i - by] if 0 <= i - by < count else zero for i in range(count)]
+    elif n.op == "cumsum":
+        made = _cumsum(n, rows[0], zero)
+    else:
+        made, h = [zero] * len(rows[0]), args[2]
+        backwards = n.op == "affine_scan" and bool(n.number("reverse"))
+        for i in reversed(range(len(made))) if backwards else range(len(made)):
+            a, b = rows[0][i], rows[1][i]
+            h = exact.add(exact.multiply(a, h), b) if n.op == "affine_scan" else _BINARY["max"](exact.add(h, a), b)
+            made[i] = h
+    return stacked(made, axis)
+
+
+def _cumsum(n: Node, rows: list[Number], zero: Number) -> list[Number]:
+    count, step = len(rows), n.number("block") or len(rows)
+    made = [zero] * count
+    for start in range(0, count, step):
+        places = list(range(start, min(start + step, count)))
+        h = zero
+        for i in reversed(places) if n.number("reverse") else places:
+            made[i] = h if n.number("exclusive") else exact.add(h, rows[i])
+            h = exact.add(h, rows[i])
+    return made
+
+
+def rows_of(x: Number, axis: int) -> list[Number]:
+    return [x.each(lambda a, i=i: np.take(a, i, axis)) for i in range(x.shape[axis])]
+
+
+def stacked(rows: list[Number], axis: int) -> Number:
+    shape = np.broadcast_shapes(*(r.shape for r in rows))
+    rows = [r.each(lambda a: np.broadcast_to(a, shape)) for r in rows]
+    residues = tuple(np.stack([r.residues[i] for r in rows], axis) for i in range(len(FIELDS)))
+    return Number(residues, np.stack([r.odd for r in rows], axis), np.stack([r.far for r in rows], axis))
+
+
+def _tri_inv(n: Node, m: Number) -> Number:
+    """The inverse of the identity and the strictly lower part of m, by substitution."""
+    row, col = n.dims.index(n.text("row")), n.dims.index(n.text("col"))
+    x = m.each(lambda a: np.moveaxis(a, (row, col), (-2, -1)))
+    count = x.shape[-1]
+    out = [[whole(np.full(x.shape[:-2], int(i == j))) for j in range(count)] for i in range(count)]
+    for i in range(count):
+        for j in range(i):
+            total = x.each(lambda a, i=i, j=j: a[..., i, j])
+            for k in range(j + 1, i):
+                entry = x.each(lambda a, i=i, k=k: a[..., i, k])
+                total = exact.add(total, exact.multiply(entry, out[k][j]))
+            out[i][j] = exact.negative(total)
+    whole_matrix = stacked([stacked(line, len(x.shape) - 2) for line in out], len(x.shape) - 2)
+    return whole_matrix.each(lambda a: np.moveaxis(a, (-2, -1), (row, col)))
+
+
+__all__ = [
+    "NotExact", "applied", "axes_of", "largest", "rows_of", "shaped", "stacked", "values_below", "values_of", "whole",
+]
