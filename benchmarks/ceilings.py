@@ -1,8 +1,8 @@
 """What the machine can do, measured in the same run, and what a task needs at least.
 
 The bound of a task is the larger of two times: its operations at the rate of a large matrix product, and the bytes of its
-arguments and results at the rate of a large copy or sum. Operations are those of the step graph as `seqc.analysis.cost` counts them
-(a transcendental function is 4), one evaluation a step, whatever form a contender takes; backward counts twice the
+arguments and results at the rate of a large copy or sum. Operations are those of the step graph as `seqc.analysis.cost` counts
+them (a transcendental function is 4), one evaluation a step, whatever form a contender takes; backward counts twice the
 forward. Bytes: each input read and each output written once; backward reads inputs and cotangents and writes gradients.
 A task whose arrays fit the caches may run faster than the memory bound; one of transcendental functions never comes near.
 """

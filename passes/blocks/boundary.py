@@ -6,7 +6,7 @@
 
 A block of at most N rows holds at most one boundary. Where it lies, a carried count tells at run time and for each batch
 element, so a run may be split anywhere; rows that belong to the other part are neutral, like rows outside the sequence.
-Needs: `seqc.analysis.boundaries`. Gives: `Boundary`, and `Parts`, which answers readouts like `seqc.passes.blocks.coupled.System`.
+Needs: `seqc.analysis.boundaries`. Gives: `Boundary`, and `Parts`, which answers readouts like `coupled.System`.
 """
 
 from __future__ import annotations

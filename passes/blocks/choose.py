@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from seqc.analysis.component import Component
-from seqc.analysis.cost import NOMINAL, cost
+from seqc.analysis.cost import cost
+from seqc.analysis.workload import lane, nominal_sizes
 from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.ir.block import COL, LONGEST, PIECE, ROW, Reason, free_dims
 from seqc.ir.graph import BATCH, Node, topological
@@ -25,8 +26,6 @@ from seqc.passes.blocks.joined import joined
 from seqc.passes.blocks.lift import NotBlock
 from seqc.passes.simplify.simplify import simplify_named
 
-HEADS = 8  # the same for a dim that nothing mixes, beside the innermost such dim
-BATCHES = 2
 LANES = 64  # indices of the lane that a program holds at most
 CHUNKS = (16, 32, 64)  # 128 rows spill on every target asked; a spec may still wish for them
 SCAN_ROWS = (64,)
@@ -243,30 +242,6 @@ def _in_turn(forward: Mapping[str, Node]) -> int:
 def _in_pieces(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
     """The extents of tiles: a program of a GPU holds a long dim, where its extent is known, in pieces."""
     return {d: PIECE if n > LONGEST and d in program.dims and program.dims[d].choices == (n,) else n for d, n in sizes.items()}
-
-
-def lane(program: Program) -> str:
-    """The last dim of the widest state that nothing mixes: the one that a program holds many indices of; "" if none.
-
-    Not the heads of a state of which a program holds a matrix: the first of three dims, or one before two that are mixed.
-    """
-    free = free_dims(program.graph)
-    places = [
-        (i, d) for state in program.states.values() for i, d in enumerate(state.dims)
-        if d in free and (i > 0 or len(state.dims) <= 2) and sum(x not in free for x in state.dims[i + 1:]) <= 1
-    ]
-    return max(places, key=lambda p: p[0], default=(0, ""))[1]
-
-
-def nominal_sizes(program: Program) -> dict[str, int]:
-    """Extents to count with: defaults where the spec has them, or the largest of its choices, else NOMINAL, or HEADS for
-    dims beside the lane."""
-    free = free_dims(program.graph)
-    sizes = {}
-    for d in program.dims.values():
-        beside = d.name in free and d.name != lane(program)
-        sizes[d.name] = d.default or (d.choices[-1] if d.choices else HEADS if beside else NOMINAL)
-    return sizes | {BATCH: BATCHES}
 
 
 def _why(best: Candidate, offers: Offers) -> Reason:

@@ -5,8 +5,8 @@
     p_t = a_1 + .. + a_t over the rows so far;  (x, y)_t = R(p_t) (u, v)_t,  u = m u[t-1] + (R(-p) (b, c))_1, v likewise
 
 In the frame that turns along, the states have the real coefficient m: each is a scan, or a chunk, of its own, started with
-the state as the block begins, and |R| = 1: nothing grows. Needs: `seqc.analysis.rotation`. Gives: `Turning`, which answers readouts of
-each state like `seqc.passes.blocks.coupled.System`, and `turned_scan`, the states on all rows.
+the state as the block begins, and |R| = 1: nothing grows. Needs: `seqc.analysis.rotation`. Gives: `Turning`, which answers
+readouts of each state like `coupled.System`, and `turned_scan`, the states on all rows.
 """
 
 from __future__ import annotations

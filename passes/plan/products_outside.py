@@ -25,8 +25,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from seqc.analysis.cost import NOMINAL, volume
+from seqc.analysis.cost import volume
 from seqc.analysis.ranges import interval_of
+from seqc.analysis.workload import NOMINAL
 from seqc.diagnostics import Span
 from seqc.ir.block import Reason
 from seqc.ir.graph import BATCH, RESERVED, Node, depends, leaf, leaves, node, rebuild, substitute, topological

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from seqc.ir.dims import extent
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.ops import TABLE
-from seqc.oracle.evaluate import extent
 
-NOMINAL = 64  # extent assumed for a dim that has no default
 MATRIX_RATE = 16.0  # multiply-adds of a matrix product in the time of one elementwise operation
 TRANSCENDENTAL = 4.0
 CHEAP = frozenset(

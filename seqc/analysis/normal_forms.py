@@ -1,8 +1,8 @@
 """Two normal forms of a value: a product of factors, and a linear combination of atoms.
 
 In: a node. Out: the nodes that it is a product (or a weighted sum) of. Both describe the *value* in exact arithmetic:
-they look through `stopgrad` and reassociate, so analyses (`seqc.analysis.ranges`, `seqc.passes.claims.bounds`) may use them; a rewrite may
-not.
+they look through `stopgrad` and reassociate, so analyses (`seqc.analysis.ranges`,
+`seqc.passes.claims.bounds`) may use them; a rewrite may not.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ import numpy as np
 
 from seqc.analysis.ranges import interval_of
 from seqc.ir.both_ways import one_run
+from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH
 from seqc.ir.intervals import ANY, Interval
 from seqc.ir.program import Program, TensorDecl
-from seqc.oracle.evaluate import extent
 
 ODD = (3, 5, 2, 7)  # extents of dims that the spec leaves open, in the order of the dims
 EXTREMES = (0.0, -1e-8, -20.0, -np.inf)  # drawn for a range that ends at 0 and has no other end

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seqc.analysis.workload import lane
 from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.report.figures import Chosen, extents, known, tiles_of
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
@@ -23,7 +24,6 @@ from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.driver.pipeline import fix_dims, lowerings
 from seqc.ir.block import BATCH, free_dims
 from seqc.ir.program import Program
-from seqc.passes.blocks.choose import lane
 from seqc.passes.plan.products_outside import split_parallel
 from seqc.solver.expression import evaluate
 

@@ -17,11 +17,11 @@ from seqc.emit.names import dim_name
 from seqc.emit.numbers import number_spelling
 from seqc.ir.block import Block
 from seqc.ir.both_ways import one_run, twin
+from seqc.ir.dims import TWICE
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program, TensorDecl
-from seqc.oracle.evaluate import TWICE
 from seqc.passes.classify import classify
 from seqc.passes.plan.products_outside import Split
 

@@ -1,7 +1,7 @@
 """The syntax tree of a spec: what was written, with the place of every part, and nothing derived.
 
-In: nothing (only data is defined here). Out: frozen dataclasses made by `seqc.frontend.parse`, printed by `seqc.frontend.format` and read by
-`seqc.frontend.elaborate`. Spans do not take part in comparisons, so two trees are equal when they say the same thing.
+In: nothing (only data is defined here). Out: frozen dataclasses made by `parse`, printed by `format` and read by `elaborate`.
+Spans do not take part in comparisons, so two trees are equal when they say the same thing.
 A tree never resolves names: `S[t-1]`, `index[N]` and `memory[node]` are all `Subscript` here.
 """
 

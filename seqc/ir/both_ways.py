@@ -1,25 +1,18 @@
 """`scan both`: a recurrence that runs twice over the same inputs, from the first step on and from the last step back.
 
 In: the program of one run. Out: the program that a caller sees: params and states once for each run, outputs twice as
-wide, and still the step graph of one run, which is all that is ever lowered. `joined` says what it means: the results
-and gradients of both runs, from those of one. What belongs to the run from the last step back is called `NAME_reverse`.
+wide, and still the step graph of one run, which is all that is ever lowered. `seqc.oracle.both_ways` says what it means in
+numbers. What belongs to the run from the last step back is called `NAME_reverse`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
-
+from seqc.ir.dims import TWICE
 from seqc.ir.graph import Node, substitute
 from seqc.ir.program import Program, TensorDecl
-from seqc.oracle.evaluate import TWICE
-
-Arrays = Mapping[str, Any]
-Answer = tuple[dict[str, Any], dict[str, Any]]
-Run = Callable[[Program, Arrays, "Arrays | None", bool], Answer]
 
 
 def twin(name: str) -> str:
@@ -54,44 +47,8 @@ def twins(one: Program) -> dict[str, str]:
     return names | {f"{s}{end}": f"{twin(s)}{end}" for end in ("_0", "_T") for s in one.states}
 
 
-def joined(program: Program, arrays: Arrays, cotangents: Arrays | None, run: Run) -> Answer:
-    """(results, gradients) of both runs. run: those of one; told whether it goes from the last step back."""
-    one = one_run(program)
-    names = twins(one)
-    answers = []
-    for back in (False, True):
-        given = _of_run(one, names, arrays, back)
-        weights = None if cotangents is None else _of_run(one, names, cotangents, back)
-        answers.append(run(one, given, weights, back))
-    (first, d_first), (second, d_second) = answers
-    results: dict[str, Any] = {n: _beside(one, n, first[n], second[n]) for n in one.outputs}
-    slopes: dict[str, Any] = {n: d_first[n] + d_second[n] for n in d_first if n in one.inputs}
-    for whole, here, there in ((results, first, second), (slopes, d_first, d_second)):
-        whole |= {n: here[n] for n in names if n in here} | {names[n]: there[n] for n in names if n in there}
-    return results, slopes
-
-
-def _of_run(one: Program, names: Mapping[str, str], arrays: Arrays, back: bool) -> dict[str, Any]:
-    """What one run has of arrays, by the names of the first."""
-    own = {n: arrays.get(names[n] if back else n) for n in names}
-    shared = {n: arrays.get(n) for n in one.inputs}
-    parts = {n: _half(one, n, arrays[n], back) for n in one.outputs if arrays.get(n) is not None}
-    return {n: x for n, x in {**shared, **own, **parts}.items() if x is not None}
-
-
-def _half(one: Program, name: str, x: Any, back: bool) -> Any:
-    """One run's part of an output."""
-    x = np.asarray(x)
-    return np.split(x, 2, -1)[back] if one.output_decls[name].dims else x[..., int(back)]
-
-
-def _beside(one: Program, name: str, first: Any, second: Any) -> Any:
-    """An output of both runs: one after the other in the last dim."""
-    return np.concatenate((first, second), -1) if one.output_decls[name].dims else np.stack((first, second), -1)
-
-
 def _replaced(init: Node | None, table: Mapping[Node, Node]) -> Node | None:
     return None if init is None else substitute({"init": init}, table)["init"]
 
 
-__all__ = ["both_runs", "joined", "one_run", "twin", "twins"]
+__all__ = ["both_runs", "one_run", "twin", "twins"]

@@ -11,17 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from seqc.ir.dims import extent
 from seqc.ir.graph import Dims, Node, topological
 from seqc.ir.ops import TABLE
-
-TWICE = "2"  # before the last dim of an output of `scan both`, which holds the values of both runs
-
-
-def extent(dim: str, sizes: Mapping[str, int]) -> int:
-    """The size of a dim; a primed dim has the size of the one it was renamed from, `2D` has twice that of `D`."""
-    if dim.startswith(TWICE):
-        return 2 * (extent(dim[1:], sizes) if dim != TWICE else 1)
-    return sizes[dim] if dim in sizes else sizes[dim.rstrip("'")]
 
 
 def align(x: Any, have: Dims, want: Dims) -> Any:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from seqc.ir import both_ways
+from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.program import Program
-from seqc.oracle import packed_arrays
-from seqc.oracle.evaluate import evaluate, extent, to_order
+from seqc.oracle import both_ways, packed_arrays
+from seqc.oracle.evaluate import evaluate, to_order
 
 Arrays = Mapping[str, Any]
 

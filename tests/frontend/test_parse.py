@@ -145,7 +145,10 @@ def test_plain_strings_can_be_refusals() -> None:
 
 
 def test_the_parser_generator_is_imported_late() -> None:
-    code = "import sys, seqc.frontend.elaborate; assert 'lark' not in sys.modules; seqc.frontend.elaborate.load('spec a\\ninput x\\noutput y = x\\n')"
+    code = (
+        "import sys; from seqc.frontend.elaborate import load; assert 'lark' not in sys.modules; "
+        "load('spec a\\ninput x\\noutput y = x\\n')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

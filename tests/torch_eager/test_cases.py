@@ -170,7 +170,9 @@ def test_levels_are_computed_on_their_rows() -> None:
 
 def test_text_does_not_depend_on_hashes() -> None:
     code = (
-        "from seqc.frontend.elaborate import load; from seqc.driver.pipeline import lower; from seqc.backends.torch_eager import emit\n"
+        "from seqc.backends.torch_eager import emit\n"
+        "from seqc.driver.pipeline import lower\n"
+        "from seqc.frontend.elaborate import load\n"
         "for s in ('gla', 'delta_rule', 'mamba', 'lstm'): print(emit(lower(load(f'specs/{s}.seq'))).text)"
     )
     texts = [

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from seqc.analysis.workload import nominal_sizes
 from seqc.backends.triton_gpu.tuning.kernel_summary import Workload
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, occupancy, target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, Lowered, choose_tiles
@@ -20,7 +21,6 @@ from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, fami
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.ir.block import Block
 from seqc.ir.program import Program
-from seqc.passes.blocks.choose import nominal_sizes
 
 __all__ = ["KIND", "Asked", "Chosen", "Figures", "committed", "extents", "figures", "known", "measured", "pruned", "refreshed",
            "tiles_of"]

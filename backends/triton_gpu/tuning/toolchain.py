@@ -2,7 +2,7 @@
 
 Comes in: jobs, each a module's text, a kernel in it, a target and a configuration. Goes out: a frozen `Verdict` per
 job, refusals and crashes included as data. `refresh` asks for what a table does not hold yet and returns the grown
-table. Nothing here runs when a spec is compiled: that only reads the committed one (`seqc.backends.triton_gpu.tuning.verdicts`).
+table. Nothing here runs when a spec is compiled: that only reads the committed one (`verdicts`).
 """
 
 from __future__ import annotations
