@@ -13,7 +13,8 @@ import numpy as np
 
 from seqc.ir.graph import Node, topological
 from seqc.oracle import exact
-from seqc.oracle.evaluate import align, extent
+from seqc.ir.dims import extent
+from seqc.oracle.evaluate import align
 from seqc.oracle.exact import FIELDS, Number, around, constant, number
 
 

@@ -121,7 +121,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ('node("ge", start + rows, const(period))', 'node("gt", start + rows, const(period))'),
         ("where(reached, since, start + rows)", "start + rows")),
     *_step("seqc/analysis/boundaries.py", "hooked", ('node("ge", now, const(period))', 'node("gt", now, const(period))')),
-    *_step("seqc/frontend/boundaries.py", "hooked", ('node("where", count.due, reset, free)', 'node("where", count.due, free, reset)')),
+    *_step("seqc/frontend/boundaries.py", "hooked",
+           ('node("where", count.due, reset, free)', 'node("where", count.due, free, reset)')),
     # ---- coupled and complex states
     *_block(COUPLED, "momentum", "chunkwise",
         ("_before(column[i], ONE if i == j else ZERO) if exclusive", "_before(column[i], ONE) if exclusive"),
