@@ -18,10 +18,10 @@ import numpy as np
 
 from seqc.analysis.boundaries import counters
 from seqc.ir.block import VALID, Block, cotangent_leaves, gradient_key
+from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH, COL, ROW, Node, leaves
 from seqc.ir.program import Program
 from seqc.oracle import exact
-from seqc.ir.dims import extent
 from seqc.oracle.exact import Number, constant, drawn
 from seqc.oracle.exact_graph import NotExact, shaped, values_of
 from seqc.oracle.exact_slopes import slopes_of

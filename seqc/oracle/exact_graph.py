@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from seqc.ir.dims import extent
 from seqc.ir.graph import Node, topological
 from seqc.oracle import exact
-from seqc.ir.dims import extent
 from seqc.oracle.evaluate import align
 from seqc.oracle.exact import FIELDS, Number, around, constant, number
 
