@@ -25,10 +25,10 @@ How it is computed:
     S: low rank: 1 term(s) read S[t-1] contracted over K and write it back
     S: eigenvalues in [-1, 1]: `1` and `1 - beta` (one rank-one term on a multiple of the identity)
     in plain torch:
-        chunkwise: 16 rows a block: modelled time 0.03 of the step form
+        chunkwise: 16 rows a block: modelled time 0.04 of the step form
         S: read over K: no decay between the rows of a block: plain products
     in Triton:
-        chunkwise: 32 rows a block: modelled time 0.15 of the step form
+        chunkwise: 16 rows a block: modelled time 0.26 of the step form
         S: read over K: no decay between the rows of a block: plain products
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
@@ -43,6 +43,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["DeltaRule", "DeltaRuleResult", "delta_rule", "delta_rule_step"]
 
@@ -85,44 +86,62 @@ def _unit_lower_inverse(x):
 def _forward_torch(q, v, k, beta, S_0):
     """Outputs, final states, and the states as the blocks begin."""
     _, T, _, K = q.shape
-    BT = 16  # steps per block
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    BT_ = 16  # steps per block
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    beta = _blocks(beta, BT, repeat=True).mT.contiguous()
-    x = _inside(beta, T, 0.0, -1)[..., None] * k
-    A = torch.where((row[:, None] > row), k @ x.mT, 0.0)
-    inverse = _unit_lower_inverse(A)
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    beta = _blocks(beta, BT_, repeat=True).mT.contiguous()
+    x = BT_ - row
+    x2 = _inside(beta, T, 0.0, -1)[..., None] * k
+    A = torch.where((row[:, None] > row), k @ x2.mT, 0.0)
+    x3 = torch.abs(A) < math.inf
+    x4 = -A
+    inverse = _unit_lower_inverse(-torch.where(x3, x4, 0.0))
+    x5 = torch.where(((~x3).to(q.dtype).amax(-1) == 0.0), 0.0, x).amax(-1)
+    m = x5[..., None] >= x
 
     # the recurrence itself: one step or block after the other
     S = S_0
     S_all = [S]
-    for k_n, v_n, inverse_n, x_n2 in zip(k, v, inverse, x.mT):
-        solved = inverse_n @ (v_n - k_n @ S)
-        S = S + x_n2 @ solved
+    x8 = x[:, None]
+    for k_n, v_n, inverse_n, m_n2, x2_n2 in zip(k, v, inverse, m[..., None], x2.mT):
+        x6 = v_n - k_n @ S
+        x7 = torch.abs(x6) < math.inf
+        p = inverse_n @ torch.where(x7, x6, 0.0)
+        w = torch.where((torch.where(x7, 0.0, x8).amax(-2)[:, :, None] >= x8), math.nan, p)
+        solved = torch.where(m_n2, math.nan, w)
+        S = S + x2_n2 @ solved
         S_all.append(S)
 
     S_all = torch.stack(S_all)
-    A2 = torch.where((row[:, None] >= row), q @ x.mT, 0.0)
-    solved2 = inverse @ (v - k @ S_all[:-1])
+    x9 = v - k @ S_all[:-1]
+    x10 = torch.abs(x9) < math.inf
+    m2 = torch.where(x10, 0.0, x[:, None]).amax(-2)[..., None, :] >= x[:, None]
+    p2 = inverse @ torch.where(x10, x9, 0.0)
+    x11 = torch.where(m2, math.nan, p2)
+    solved2 = torch.where(m[..., None], math.nan, x11)
+    x12 = torch.abs(solved2) < math.inf
+    m3 = torch.where(x12, 0.0, x[:, None]).amax(-2)[..., None, :] >= x[:, None]
+    A2 = torch.where((row[:, None] >= row), q @ x2.mT, 0.0)
+    p3 = A2 @ torch.where(x12, solved2, 0.0)
     # output o = sum[K](q * S) / sqrt(K)
-    o = (q @ S_all[:-1] + A2 @ solved2) / math.sqrt(K)
+    o = (q @ S_all[:-1] + torch.where(m3, math.nan, p3)) / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
 def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
-    BT = 16  # steps per block
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    BT_ = 16  # steps per block
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    beta = _blocks(beta, BT, repeat=True).mT.contiguous()
-    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    beta = _blocks(beta, BT_, repeat=True).mT.contiguous()
+    d_o = _blocks(d_o, BT_, repeat=False).transpose(2, 3).contiguous()
     w = _inside(beta, T, 0.0, -1)
     x = d_o / math.sqrt(K)
     m = row[:, None] >= row
@@ -131,7 +150,9 @@ def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
     x3 = A.mT @ x
     m2 = row[:, None] > row
     A2 = torch.where(m2, k @ x2.mT, 0.0)
-    inverse = _unit_lower_inverse(A2)
+    x4 = torch.abs(A2) < math.inf
+    x5 = -A2
+    inverse = _unit_lower_inverse(-torch.where(x4, x5, 0.0))
     x_q = q.mT @ x
 
     # the recurrence itself: one step or block after the other
@@ -143,17 +164,24 @@ def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
         d_S_all.append(d_S)
 
     d_S_all = torch.stack(d_S_all[::-1])
-    x4 = v - k @ S_all[:-1]
-    solved = inverse @ x4
-    w2 = torch.where(m, x @ solved.mT, 0.0)
+    x6 = BT_ - row
+    x7 = torch.where(((~x4).to(q.dtype).amax(-1) == 0.0), 0.0, x6).amax(-1)
+    x8 = v - k @ S_all[:-1]
+    x9 = torch.abs(x8) < math.inf
+    m3 = torch.where(x9, 0.0, x6[:, None]).amax(-2)[..., None, :] >= x6[:, None]
+    x10 = torch.where(x9, x8, 0.0)
+    p = inverse @ x10
+    x11 = torch.where(m3, math.nan, p)
+    solved = torch.where((x7[..., None] >= x6)[..., None], math.nan, x11)
+    w2 = torch.where(m, x @ torch.where((torch.abs(solved) < math.inf), solved, 0.0).mT, 0.0)
     d_q = w2 @ x2 + x @ S_all[:-1].mT
-    x5 = w[..., None] * (k @ d_S_all[1:]) + x3
-    p = inverse.mT @ (x5 @ x4.mT)
-    w3 = torch.where(m2, -p @ inverse.mT, 0.0)
-    x6 = solved @ d_S_all[1:].mT + (w3.mT @ k + w2.mT @ q)
-    d_beta = _inside((x6 * k).sum(-1), T, 0.0, -1, own=True)
-    d_v2 = inverse.mT @ x5
-    d_k = w3 @ x2 - d_v2 @ S_all[:-1].mT + x6 * w[..., None]
+    x12 = w[..., None] * (k @ d_S_all[1:]) + x3
+    p2 = inverse.mT @ (x12 @ x10.mT)
+    w3 = torch.where(m2, -p2 @ inverse.mT, 0.0)
+    d_v2 = inverse.mT @ x12
+    x13 = solved @ d_S_all[1:].mT + (w2.mT @ q + w3.mT @ k)
+    d_k = w3 @ x2 - d_v2 @ S_all[:-1].mT + x13 * w[..., None]
+    d_beta = _inside((x13 * k).sum(-1), T, 0.0, -1, own=True)
     return (
         _sequence(d_q.transpose(2, 3), T),
         _sequence(d_v2.transpose(2, 3), T).clone(),
@@ -198,6 +226,12 @@ def _load_triton():
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
         import triton.language as tl
+        hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+        if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
+            warnings.warn(
+                f"Triton {triton.__version__} may miscompile products with transposed operands here: take 3.7.1 or later",
+                stacklevel=2,
+            )
 
 
 @_jit
@@ -238,7 +272,7 @@ def unit_lower_inverse(M, C: tl.constexpr, PRECISION: tl.constexpr):
     b_M = tl.sum(tl.where(own, tl.reshape(M, (NB, 16, NB, 16)), 0.0), 2)
     eye = (o_r[:, None] == o_r[None, :]).to(tl.float32)
     b_X = tl.broadcast_to(eye[None, :, :], (NB, 16, 16))
-    for i in range(15):
+    for i in tl.static_range(15):
         b_column = tl.sum(tl.where(o_r[None, None, :] == i, b_M, 0.0), 2)
         b_row = tl.sum(tl.where(o_r[None, :, None] == i, b_X, 0.0), 1)
         b_X -= b_column[:, :, None] * b_row[:, None, :]
@@ -298,7 +332,7 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_forward_kernel(
-    p_S_0, p_S_in, p_v, p_k, p_beta, p_q, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    p_S_0, p_S_in, p_beta, p_k, p_v, p_q, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -312,8 +346,9 @@ def delta_rule_forward_kernel(
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] >= o_t[None, :])
-    m_pair_1 = (o_t[:, None] > o_t[None, :])
+    m_pair = (o_t[:, None] > o_t[None, :])
+    b_x = BT - o_t.to(tl.float32)
+    m_pair_1 = (o_t[:, None] >= o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -326,43 +361,58 @@ def delta_rule_forward_kernel(
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         at_th = (first + STEP * i_0) * H + i_h
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
         m_t = o_t < T - i_0
-        b_x = tl.where(m_t, b_beta, 0.0)[:, None] * b_k
-        b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair_1, b_kx, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
-        b_x_1 = b_v - b_Sk
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(tl.trans(b_x.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
-        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
-        b_S_next = b_S + b_sum
+        b_beta_in = tl.where(m_t, b_beta, 0.0)
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_x_1 = b_beta_in[:, None] * b_k
+        b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A = tl.where(m_pair, b_kx_1, 0.0)
+        m_pair_2 = (tl.abs(b_A) < float("inf"))
+        b_x_2 = tl.max(tl.where(m_pair_2, 0.0, 1.0), 1)
+        b_x_3 = tl.max(tl.where((b_x_2 == 0.0), 0.0, b_x), 0)
+        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_x_4 = b_v - b_Sk
+        m_pair_3 = (tl.abs(b_x_4) < float("inf"))
+        b_x_5 = tl.max(tl.where(m_pair_3, 0.0, b_x[:, None]), 0)
+        b_neg_A = -b_A
+        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], -tl.where(m_pair_2, b_neg_A, 0.0).to(tl.float32), 0.0), BT, PRECISION)
+        b_x_6 = tl.where(m_pair_3, b_x_4, 0.0).to(tl.float32)
+        b_sum = tl.dot(b_inverse.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_5[None, :] >= b_x[:, None]), float("nan"), b_sum)
+        b_x_7 = b_x_low.to(tl.float32)
+        b_solved = tl.where((b_x_3 >= b_x)[:, None], float("nan"), b_x_7).to(tl.float32)
+        m_pair_4 = (tl.abs(b_solved) < float("inf"))
+        b_x_8 = tl.max(tl.where(m_pair_4, 0.0, b_x[:, None]), 0)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qx_1 = tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_1, b_qx_1, 0.0)
+        b_x_9 = tl.where(m_pair_4, b_solved, 0.0).to(tl.float32)
+        b_A_1x_9 = tl.dot(b_A_1.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
+        b_x_low_1 = tl.where((b_x_8[None, :] >= b_x[:, None]), float("nan"), b_A_1x_9)
+        b_x_10 = b_x_low_1.to(tl.float32)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_qx = tl.dot(b_q.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair, b_qx, 0.0)
-        b_sum_1 = tl.dot(b_A_1.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_sum_1) / SQRT_K
+        b_o = (b_qS + b_x_10) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_S = b_S_next
+        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
+        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
+        b_S = b_S + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_infer_kernel(
-    p_S_0, p_v, p_k, p_beta, p_q, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_beta, p_k, p_v, p_q, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -375,8 +425,9 @@ def delta_rule_infer_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] >= o_t[None, :])
-    m_pair_1 = (o_t[:, None] > o_t[None, :])
+    m_pair = (o_t[:, None] > o_t[None, :])
+    b_x = BT - o_t.to(tl.float32)
+    m_pair_1 = (o_t[:, None] >= o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -387,43 +438,58 @@ def delta_rule_infer_kernel(
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(0, NT):
         i_0 = i_n * BT
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         at_th = (first + STEP * i_0) * H + i_h
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
         m_t = o_t < T - i_0
-        b_x = tl.where(m_t, b_beta, 0.0)[:, None] * b_k
-        b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair_1, b_kx, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
-        b_x_1 = b_v - b_Sk
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(tl.trans(b_x.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
-        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
-        b_S_next = b_S + b_sum
+        b_beta_in = tl.where(m_t, b_beta, 0.0)
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_x_1 = b_beta_in[:, None] * b_k
+        b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A = tl.where(m_pair, b_kx_1, 0.0)
+        m_pair_2 = (tl.abs(b_A) < float("inf"))
+        b_x_2 = tl.max(tl.where(m_pair_2, 0.0, 1.0), 1)
+        b_x_3 = tl.max(tl.where((b_x_2 == 0.0), 0.0, b_x), 0)
+        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_x_4 = b_v - b_Sk
+        m_pair_3 = (tl.abs(b_x_4) < float("inf"))
+        b_x_5 = tl.max(tl.where(m_pair_3, 0.0, b_x[:, None]), 0)
+        b_neg_A = -b_A
+        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], -tl.where(m_pair_2, b_neg_A, 0.0).to(tl.float32), 0.0), BT, PRECISION)
+        b_x_6 = tl.where(m_pair_3, b_x_4, 0.0).to(tl.float32)
+        b_sum = tl.dot(b_inverse.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_5[None, :] >= b_x[:, None]), float("nan"), b_sum)
+        b_x_7 = b_x_low.to(tl.float32)
+        b_solved = tl.where((b_x_3 >= b_x)[:, None], float("nan"), b_x_7).to(tl.float32)
+        m_pair_4 = (tl.abs(b_solved) < float("inf"))
+        b_x_8 = tl.max(tl.where(m_pair_4, 0.0, b_x[:, None]), 0)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qx_1 = tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_1, b_qx_1, 0.0)
+        b_x_9 = tl.where(m_pair_4, b_solved, 0.0).to(tl.float32)
+        b_A_1x_9 = tl.dot(b_A_1.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
+        b_x_low_1 = tl.where((b_x_8[None, :] >= b_x[:, None]), float("nan"), b_A_1x_9)
+        b_x_10 = b_x_low_1.to(tl.float32)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_qx = tl.dot(b_q.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair, b_qx, 0.0)
-        b_sum_1 = tl.dot(b_A_1.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_sum_1) / SQRT_K
+        b_o = (b_qS + b_x_10) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_S = b_S_next
+        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
+        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
+        b_S = b_S + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def delta_rule_backward_kernel(
-    p_d_S_T, p_beta, p_k, p_v, p_S_in, p_d_o, p_d_q, p_q, p_d_v, p_d_beta, p_d_k, p_d_S_0, p_cu_seqlens, T,
+    p_d_S_T, p_beta, p_k, p_S_in, p_v, p_d_o, p_d_q, p_q, p_d_k, p_d_beta, p_d_v, p_d_S_0, p_cu_seqlens, T,
     N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -439,6 +505,7 @@ def delta_rule_backward_kernel(
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
+    b_x = BT - o_t.to(tl.float32)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -458,70 +525,78 @@ def delta_rule_backward_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_x = b_beta_in[:, None] * b_k
-        b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair_1, b_kx, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_x_1 = b_beta_in[:, None] * b_k
+        b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A = tl.where(m_pair_1, b_kx_1, 0.0)
+        m_pair_2 = (tl.abs(b_A) < float("inf"))
+        b_x_2 = tl.max(tl.where(m_pair_2, 0.0, 1.0), 1)
+        b_x_3 = tl.max(tl.where((b_x_2 == 0.0), 0.0, b_x), 0)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
         b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_1 = b_v - b_Sk
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_x_4 = b_v - b_Sk
+        m_pair_3 = (tl.abs(b_x_4) < float("inf"))
+        b_x_5 = tl.max(tl.where(m_pair_3, 0.0, b_x[:, None]), 0)
+        b_neg_A = -b_A
+        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], -tl.where(m_pair_2, b_neg_A, 0.0).to(tl.float32), 0.0), BT, PRECISION)
+        b_x_6 = tl.where(m_pair_3, b_x_4, 0.0).to(tl.float32)
+        b_sum = tl.dot(b_inverse.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_5[None, :] >= b_x[:, None]), float("nan"), b_sum)
+        b_x_7 = b_x_low.to(tl.float32)
+        b_solved = tl.where((b_x_3 >= b_x)[:, None], float("nan"), b_x_7).to(tl.float32)
+        b_x_8 = tl.where((tl.abs(b_solved) < float("inf")), b_solved, 0.0).to(tl.float32)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_2 = b_do / SQRT_K
-        b_sum = tl.dot(b_x_2.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
-        b_sum_low = tl.where(m_pair, b_sum, 0.0)
-        b_sum_1 = tl.dot(b_sum_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
-        b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_9 = b_do / SQRT_K
+        b_x_8x_9 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
+        b_Sx_9 = tl.dot(b_x_9.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_8x_9_low = tl.where(m_pair, b_x_8x_9, 0.0)
+        b_sum_1 = tl.dot(b_x_8x_9_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
         # gradient of q
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_Sx_2, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_Sx_9, mask=m_tk)
         b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_3 = b_beta_in[:, None] * b_kdS
+        b_x_10 = b_beta_in[:, None] * b_kdS
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qx = tl.dot(b_q.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair, b_qx, 0.0)
-        b_sum_2 = tl.dot(tl.trans(b_sum_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-        b_qx_2 = tl.dot(tl.trans(b_q.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-        b_x_4 = b_qx_2 + b_dS
-        b_A_1x_2 = tl.dot(tl.trans(b_A_1.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-        b_x_5 = b_x_3 + b_A_1x_2
-        b_x_1x_5 = tl.dot(b_x_5.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_qx_1 = tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair, b_qx_1, 0.0)
+        b_A_1x_9 = tl.dot(tl.trans(b_A_1.to(DOT)), b_x_9.to(DOT), input_precision=PRECISION)
+        b_x_11 = b_x_10 + b_A_1x_9
+        b_sum_2 = tl.dot(b_x_11.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
         b_rename_inverse = tl.trans(b_inverse)
-        b_sum_3 = tl.dot(b_rename_inverse.to(DOT), b_x_1x_5.to(DOT), input_precision=PRECISION)
+        b_sum_3 = tl.dot(b_rename_inverse.to(DOT), b_sum_2.to(DOT), input_precision=PRECISION)
         b_sum_4 = tl.dot(b_sum_3.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
-        b_sum_5 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_5.to(DOT), input_precision=PRECISION)
-        # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_5, mask=m_tv)
-        b_sum_6 = tl.dot(tl.trans(b_k.to(DOT)), b_sum_5.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_x_4 - b_sum_6
-        b_x_low = tl.where(m_pair_1, -b_sum_4, 0.0)
-        b_sum_7 = tl.dot(b_x_low.to(DOT), b_x.to(DOT), input_precision=PRECISION)
-        b_sum_8 = tl.dot(tl.trans(b_x_low.to(DOT)), b_k.to(DOT), input_precision=PRECISION)
-        b_x_6 = b_sum_8 + b_sum_2
-        b_sum_9 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_7 = b_sum_9 + b_x_6
-        b_x_8 = b_sum_7 + b_x_7 * b_beta_in[:, None]
-        b_kx_7 = tl.sum(b_k * b_x_7, 1)
+        b_x_low_1 = tl.where(m_pair_1, -b_sum_4, 0.0)
+        b_sum_5 = tl.dot(b_x_low_1.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        b_sum_6 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_11.to(DOT), input_precision=PRECISION)
+        b_sum_7 = tl.dot(b_sum_6.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_sum_8 = tl.dot(tl.trans(b_x_low_1.to(DOT)), b_k.to(DOT), input_precision=PRECISION)
+        b_sum_9 = tl.dot(tl.trans(b_x_8x_9_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+        b_x_12 = b_sum_9 + b_sum_8
+        b_sum_10 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_x_13 = b_sum_10 + b_x_12
+        # gradient of k
+        tl.store(p_d_k + at_vthk + o_thk, b_sum_5 - b_sum_7 + b_x_13 * b_beta_in[:, None], mask=m_tk)
+        b_sum_11 = tl.sum(b_k * b_x_13, 1)
         # gradient of beta
         at_vth = (i_v * N_STEPS + first + STEP * i_0) * H + i_h
-        tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_kx_7, 0.0), mask=m_t)
-        b_sum_10 = tl.dot(b_sum_5.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, b_x_8 - b_sum_10, mask=m_tk)
+        tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_sum_11, 0.0), mask=m_t)
+        # gradient of v
+        tl.store(p_d_v + at_thv + o_thv, b_sum_6, mask=m_tv)
+        b_qx_9 = tl.dot(tl.trans(b_q.to(DOT)), b_x_9.to(DOT), input_precision=PRECISION)
+        b_sum_12 = tl.dot(tl.trans(b_k.to(DOT)), b_sum_6.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_dS_1
+        b_dS = b_dS - b_sum_12 + b_qx_9
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def delta_rule_pairs_kernel(
-    p_beta, p_k, p_inverse_kept, p_q, p_A_kept, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    p_beta, p_k, p_pairs_kept, p_inverse_kept, p_q, p_A_kept, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
     BK: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once."""
@@ -548,9 +623,12 @@ def delta_rule_pairs_kernel(
     b_x = b_beta_in[:, None] * b_k
     b_kx = tl.dot(b_k.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
     b_A = tl.where((o_t[:, None] > o_t[None, :]), b_kx, 0.0)
-    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A, 0.0), BT, PRECISION)
+    m_pair = (tl.abs(b_A) < float("inf"))
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    tl.store(p_pairs_kept + at_nhtt + o_nhtt, tl.where(m_pair, 0.0, 1.0))
+    b_neg_A = -b_A
+    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], -tl.where(m_pair, b_neg_A, 0.0).to(tl.float32), 0.0), BT, PRECISION)
     tl.store(p_inverse_kept + at_nhtt + o_nhtt, b_inverse)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_qx = tl.dot(b_q.to(DOT), tl.trans(b_x.to(DOT)), input_precision=PRECISION)
@@ -560,9 +638,9 @@ def delta_rule_pairs_kernel(
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_states_kernel(
-    p_S_0, p_S_in, p_beta, p_k, p_v, p_inverse_kept, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_S_0, p_S_in, p_pairs_kept, p_inverse_kept, p_beta, p_k, p_v, p_S_T, p_cu_seqlens, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """First phase: the states as each block begins."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -573,6 +651,8 @@ def delta_rule_states_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
+    o_t = tl.arange(0, BT)
+    b_x = BT - o_t.to(tl.float32)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -581,40 +661,48 @@ def delta_rule_states_kernel(
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    o_t = tl.arange(0, BT)
     for i_n in range(0, NT):
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
+        o_nhtt = o_t[:, None] * BT + o_t[None, :]
+        b_x_low = tl.load(p_pairs_kept + at_nhtt + o_nhtt).to(tl.float32)
+        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
         at_th = (first + STEP * i_0) * H + i_h
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_beta_in = tl.where(m_t, b_beta, 0.0)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_x = b_beta_in[:, None] * b_k
-        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_x_1 = b_v - b_Sk
-        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
-        o_nhtt = o_t[:, None] * BT + o_t[None, :]
-        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(tl.trans(b_x.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
         # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
-        b_S = b_S + b_sum
+        m_t = o_t < T - i_0
+        b_x_1 = tl.where(m_t, b_beta, 0.0)[:, None] * b_k
+        b_amax_x_low = tl.max(b_x_low, 1)
+        b_x_2 = tl.max(tl.where((b_amax_x_low == 0.0), 0.0, b_x), 0)
+        m_pair = (b_x_2 >= b_x)
+        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_x_3 = b_v - b_Sk
+        m_pair_1 = (tl.abs(b_x_3) < float("inf"))
+        b_x_4 = tl.max(tl.where(m_pair_1, 0.0, b_x[:, None]), 0)
+        m_pair_2 = (b_x_4[None, :] >= b_x[:, None])
+        b_x_5 = tl.where(m_pair_1, b_x_3, 0.0).to(tl.float32)
+        b_sum = tl.dot(b_inverse.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
+        b_x_6 = tl.where(m_pair_2, float("nan"), b_sum).to(tl.float32)
+        b_solved = tl.where(m_pair[:, None], float("nan"), b_x_6).to(tl.float32)
+        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
+        b_S = b_S + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def delta_rule_outputs_kernel(
-    p_q, p_S_in, p_k, p_v, p_inverse_kept, p_A_kept, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    p_q, p_S_in, p_pairs_kept, p_k, p_v, p_inverse_kept, p_A_kept, p_o, p_cu_seqlens, B, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second phase: the outputs of all blocks at once."""
@@ -642,20 +730,34 @@ def delta_rule_outputs_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    at_nhtt = ((i_s * H + i_h) * BT) * BT
+    o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    b_x_low = tl.load(p_pairs_kept + at_nhtt + o_nhtt).to(tl.float32)
+    b_amax_x_low = tl.max(b_x_low, 1)
+    b_x = BT - o_t.to(tl.float32)
+    b_x_1 = tl.max(tl.where((b_amax_x_low == 0.0), 0.0, b_x), 0)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_x = b_v - b_Sk
-    at_nhtt = ((i_s * H + i_h) * BT) * BT
-    o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    b_x_2 = b_v - b_Sk
+    m_pair = (tl.abs(b_x_2) < float("inf"))
+    b_x_3 = tl.max(tl.where(m_pair, 0.0, b_x[:, None]), 0)
+    b_x_4 = tl.where(m_pair, b_x_2, 0.0).to(tl.float32)
     b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-    b_solved = tl.dot(b_inverse.to(DOT), b_x.to(DOT), input_precision=PRECISION)
+    b_sum = tl.dot(b_inverse.to(DOT), b_x_4.to(DOT), input_precision=PRECISION)
+    b_x_low_1 = tl.where((b_x_3[None, :] >= b_x[:, None]), float("nan"), b_sum)
+    b_x_5 = b_x_low_1.to(tl.float32)
+    b_solved = tl.where((b_x_1 >= b_x)[:, None], float("nan"), b_x_5).to(tl.float32)
+    m_pair_1 = (tl.abs(b_solved) < float("inf"))
+    b_x_6 = tl.max(tl.where(m_pair_1, 0.0, b_x[:, None]), 0)
+    b_x_7 = tl.where(m_pair_1, b_solved, 0.0).to(tl.float32)
     b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-    b_sum = tl.dot(b_A.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
+    b_Ax_7 = tl.dot(b_A.to(DOT), b_x_7.to(DOT), input_precision=PRECISION)
+    b_x_low_2 = tl.where((b_x_6[None, :] >= b_x[:, None]), float("nan"), b_Ax_7)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_qS + b_sum) / SQRT_K
+    b_o = (b_qS + b_x_low_2.to(tl.float32)) / SQRT_K
     m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
@@ -663,7 +765,7 @@ def delta_rule_outputs_kernel(
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_cotangents_kernel(
-    p_d_S_T, p_d_S_out, p_beta, p_k, p_d_o, p_A_kept, p_inverse_kept, p_q, p_d_S_0, p_cu_seqlens, T,
+    p_d_S_T, p_d_S_out, p_k, p_inverse_kept, p_beta, p_A_kept, p_d_o, p_q, p_d_S_0, p_cu_seqlens, T,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
     SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -689,35 +791,34 @@ def delta_rule_cotangents_kernel(
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
-        at_th = (first + STEP * i_0) * H + i_h
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
+        o_nhtt = o_t[:, None] * BT + o_t[None, :]
+        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+        at_th = (first + STEP * i_0) * H + i_h
         o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
         m_t = o_t < T - i_0
         b_beta_in = tl.where(m_t, b_beta, 0.0)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
         b_x = b_beta_in[:, None] * b_kdS
+        b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
         b_x_1 = b_do / SQRT_K
-        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
-        o_nhtt = o_t[:, None] * BT + o_t[None, :]
-        b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
         b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
-        b_x_2 = b_x + b_Ax_1
-        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-        b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+        b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), (b_x + b_Ax_1).to(DOT), input_precision=PRECISION)
         b_ksum = tl.dot(tl.trans(b_k.to(DOT)), b_sum.to(DOT), input_precision=PRECISION)
-        b_x_3 = b_dS - b_ksum
+        b_x_2 = b_dS - b_ksum
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_qx_1 = tl.dot(tl.trans(b_q.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_3 + b_qx_1
+        b_dS = b_x_2 + b_qx_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -783,12 +884,12 @@ def delta_rule_gradients_V_kernel(
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def delta_rule_gradients_K_kernel(
-    p_beta, p_rows_kept_1, p_rows_kept, p_inverse_kept, p_k, p_S_in, p_d_S_out, p_d_o, p_d_q, p_q, p_d_k, p_d_beta,
-    p_cu_seqlens, B, T, N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_pairs_kept, p_rows_kept, p_inverse_kept, p_d_S_out, p_d_o, p_S_in, p_beta, p_rows_kept_1, p_k, p_d_q, p_q,
+    p_d_k, p_d_beta, p_cu_seqlens, B, T, N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """Second phase: the gradients of q, beta and k in all blocks at once, each program a piece of K."""
+    """Second phase: the gradients of q, k and beta in all blocks at once, each program a piece of K."""
     NK: tl.constexpr = (K + BK - 1) // BK
     i_p = tl.program_id(0).to(tl.int64)
     i_k = i_p % NK
@@ -799,67 +900,80 @@ def delta_rule_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_th = (first + STEP * i_0) * H + i_h
+    at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_t = tl.arange(0, BT)
-    o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_th = o_r * (STEP * H)
-    b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-    m_t = o_t < T - i_0
-    b_beta_in = tl.where(m_t, b_beta, 0.0)
+    o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    b_x_low = tl.load(p_pairs_kept + at_nhtt + o_nhtt).to(tl.float32)
+    b_amax_x_low = tl.max(b_x_low, 1)
+    b_x = BT - o_t.to(tl.float32)
+    b_x_1 = tl.max(tl.where((b_amax_x_low == 0.0), 0.0, b_x), 0)
+    m_pair = (b_x_1 >= b_x)
     at_nhtv = ((i_s * H + i_h) * BT) * V
     o_v = tl.arange(0, BV)
     o_nhtv = o_t[:, None] * V + o_v[None, :]
     m_v = (o_v < V) | (V == BV)
-    b_x = tl.load(p_rows_kept_1 + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
-    b_x_1 = tl.load(p_rows_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
-    b_x_1x = tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-    at_nhtt = ((i_s * H + i_h) * BT) * BT
-    o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    b_x_2 = tl.load(p_rows_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    m_pair_1 = (tl.abs(b_x_2) < float("inf"))
+    b_x_3 = tl.max(tl.where(m_pair_1, 0.0, b_x[:, None]), 0)
+    b_x_4 = tl.where(m_pair_1, b_x_2, 0.0).to(tl.float32)
+    m_pair_2 = (b_x_3[None, :] >= b_x[:, None])
     b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-    b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-    b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
-    b_rename_inverse = tl.trans(b_inverse)
-    b_sum_1 = tl.dot(b_rename_inverse.to(DOT), b_x_1x.to(DOT), input_precision=PRECISION)
-    b_sum_2 = tl.dot(b_sum_1.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
-    b_x_low = tl.where((o_t[:, None] > o_t[None, :]), -b_sum_2, 0.0)
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    m_k = (o_k < K) | (K % BK == 0)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum_3 = tl.dot(tl.trans(b_x_low.to(DOT)), b_k.to(DOT), input_precision=PRECISION)
-    b_x_2 = b_beta_in[:, None] * b_k
-    b_sum_4 = tl.dot(b_x_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_sum = tl.dot(b_inverse.to(DOT), b_x_4.to(DOT), input_precision=PRECISION)
+    b_x_5 = tl.where(m_pair_2, float("nan"), b_sum).to(tl.float32)
+    b_solved = tl.where(m_pair[:, None], float("nan"), b_x_5).to(tl.float32)
     at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K % BK == 0)
     m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Ssum = tl.dot(b_sum.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_x_3 = b_sum_4 - b_Ssum
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_sum_5 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_sum_1 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x_6 = tl.where((tl.abs(b_solved) < float("inf")), b_solved, 0.0).to(tl.float32)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_r = tl.minimum(o_t, T - 1 - i_0)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_4 = b_do / SQRT_K
-    b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_sum_6 = tl.dot(b_x_4.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
-    b_sum_6_low = tl.where((o_t[:, None] >= o_t[None, :]), b_sum_6, 0.0)
-    b_sum_7 = tl.dot(b_sum_6_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_x_7 = b_do / SQRT_K
+    b_x_6x_7 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
+    b_x_6x_7_low = tl.where((o_t[:, None] >= o_t[None, :]), b_x_6x_7, 0.0)
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_Sx_7 = tl.dot(b_x_7.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    at_th = (first + STEP * i_0) * H + i_h
+    o_th = o_r * (STEP * H)
+    b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
+    b_beta_in = tl.where(m_t, b_beta, 0.0)
+    b_x_8 = tl.load(p_rows_kept_1 + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
+    b_x_4x_8 = tl.dot(b_x_8.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_rename_inverse = tl.trans(b_inverse)
+    b_sum_2 = tl.dot(b_rename_inverse.to(DOT), b_x_4x_8.to(DOT), input_precision=PRECISION)
+    b_sum_3 = tl.dot(b_sum_2.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
+    b_sum_4 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_8.to(DOT), input_precision=PRECISION)
+    b_sum_5 = tl.dot(b_sum_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_neg_sum_5 = -b_sum_5
+    b_x_low_1 = tl.where((o_t[:, None] > o_t[None, :]), -b_sum_3, 0.0)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_x_9 = b_beta_in[:, None] * b_k
+    b_sum_6 = tl.dot(b_x_6x_7_low.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
     # gradient of q
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_thk + o_thk, b_sum_7 + b_Sx_4, mask=m_tk)
+    tl.store(p_d_q + at_thk + o_thk, b_sum_6 + b_Sx_7, mask=m_tk)
+    b_sum_7 = tl.dot(b_x_low_1.to(DOT), b_x_9.to(DOT), input_precision=PRECISION)
+    b_x_10 = b_neg_sum_5 + b_sum_7
+    b_sum_8 = tl.dot(tl.trans(b_x_low_1.to(DOT)), b_k.to(DOT), input_precision=PRECISION)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum_8 = tl.dot(tl.trans(b_sum_6_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-    b_x_5 = b_sum_3 + b_sum_8
-    b_x_6 = b_sum_5 + b_x_5
-    b_kx_6 = tl.sum(b_k * b_x_6, 1)
+    b_sum_9 = tl.dot(tl.trans(b_x_6x_7_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+    b_x_11 = b_sum_9 + b_sum_8
+    b_x_12 = b_sum_1 + b_x_11
     # gradient of k
-    tl.store(p_d_k + at_thk + o_thk, b_x_3 + b_x_6 * b_beta_in[:, None], mask=m_tk)
+    tl.store(p_d_k + at_thk + o_thk, b_x_10 + b_x_12 * b_beta_in[:, None], mask=m_tk)
+    b_sum_10 = tl.sum(b_k * b_x_12, 1)
     # gradient of beta
     at_kth = (i_k * N_STEPS + first + STEP * i_0) * H + i_h
-    tl.store(p_d_beta + at_kth + o_th, tl.where(m_t, b_kx_6, 0.0), mask=m_t)
+    tl.store(p_d_beta + at_kth + o_th, tl.where(m_t, b_sum_10, 0.0), mask=m_t)
 
 
 @_jit(do_not_specialize=['T'])
@@ -917,15 +1031,15 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 1151, 8208, True),
-    "infer": (2, 1143, 4112, True),
-    "backward": (2, 2699, 25744, True),
-    "pairs": (4, 1141, 12352, False),
-    "states": (6, 640, 6672, True),
-    "outputs": (9, 1303, 9216, False),
-    "cotangents": (4, 884, 8208, True),
-    "gradients_V": (5, 1740, 61504, False),
-    "gradients_K": (2, 2666, 63680, False),
+    "forward": (8, 1061, 6152, True),
+    "infer": (8, 1053, 2056, True),
+    "backward": (4, 2453, 14920, True),
+    "pairs": (7, 1050, 6176, False),
+    "states": (8, 618, 5512, True),
+    "outputs": (9, 1267, 6656, False),
+    "cotangents": (7, 827, 5896, True),
+    "gradients_V": (4, 1394, 48160, False),
+    "gradients_K": (3, 2419, 50784, False),
 }
 _MORE_LAUNCHES = {"forward": 4000, "infer": 4000, "backward": 2000}  # nanoseconds, where phases do the same
 
@@ -958,15 +1072,15 @@ def _needs_triton(io, K, V):
     BK = _pad(K, 16)
     BV = _pad(V, 16)
     return {
-        "forward": (16 * BK * 2 * io, 512 * io + 32 * BK * 2 * io),
-        "infer": (16 * BK * 2 * io, 512 * io + 32 * BK * 2 * io),
-        "backward": (16 * BK * 2 * io, 32 * BK * 2 * io + 512 * 2 * io + 16 * BK * 4),
-        "pairs": (32 * BK * 2 * io, 32 * BK * 2 * io),
-        "states": (512 * io + 16 * BK * io, 32 * BK * io + 512 * io + 1024 * io),
-        "outputs": (16 * BK * 2 * io, 32 * BK * 2 * io + 16 * BK * 4 + 512 * io + 1024 * 2 * io),
-        "cotangents": (512 * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * 2 * io),
-        "gradients_V": (64 * BK * 2 * io, 32 * BK * io + 64 * BK * 8 + 2048 * 2 * io + 1024 * 2 * io),
-        "gradients_K": (64 * BV * 2 * io, 32 * BV * 3 * io + 1024 * io + 2048 * 2 * io + 64 * BV * 8),
+        "forward": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
+        "infer": (16 * BK * 2 * io, 16 * BK * 2 * io + 256 * io),
+        "backward": (16 * BK * 2 * io, 16 * BK * (2 * io + 4) + 256 * 2 * io),
+        "pairs": (16 * BK * 2 * io, 16 * BK * 2 * io),
+        "states": (256 * io + 16 * BK * io, 256 * (2 * io + 4) + 16 * BK * io),
+        "outputs": (16 * BK * 2 * io, 16 * BK * (2 * io + 4) + 256 * (3 * io + 4)),
+        "cotangents": (256 * io + 16 * BK * io, 16 * BK * 2 * io + 256 * 3 * io),
+        "gradients_V": (64 * BK * 2 * io, 16 * BK * io + 64 * BK * 8 + 1024 * 2 * io + 256 * 2 * io),
+        "gradients_K": (64 * BV * 2 * io, 256 * (io + 4) + 16 * BV * (2 * io + 4) + 64 * BV * 8 + 1024 * 2 * io),
     }
 
 
@@ -982,18 +1096,20 @@ def _room_for(kernels, x, K, V):
     return all(sum(needs[k]) <= _room(x.device) for k in kernels)
 
 
-_READY = {}  # device, dtype and sizes -> whether the kernels fit
+_READY = {}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
 
 
-def _ready_triton(x, K, V):
-    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+def _ready_triton(x, K, V, alone=False):
+    """Whether the kernels' tiles fit the device at these sizes: all of them, or those that a call takes where no gradient
+    follows. It is asked at every call, and remembers."""
     K, V = int(K), int(V)
-    key = x.device, x.dtype, K, V
+    key = x.device, x.dtype, K, V, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
-        need = max(sum(needs[k]) for k in needs if k not in ("gradients_K",))
+        kernels = ("infer", "pairs", "states", "outputs") if alone else [k for k in needs if k not in ("gradients_K",)]
+        need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room:
+        if need > room and not alone:
             warnings.warn(
                 f"delta_rule: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -1003,21 +1119,23 @@ def _ready_triton(x, K, V):
     return _READY[key]
 
 
-_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 32
+_FEW_STEPS = 1  # so many steps, taken one by one, are modelled no slower than a block of 16
 
 
 def _steps_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states, step by step."""
     B, T, H, K = q.shape
     V = v.shape[3]
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     BK = _pad(K)
     BV = min(_pad(V), 32)
     NV = -(-V // BV)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     delta_rule_steps_kernel[(B * H * NV,)](
         S_0, q, beta, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -1030,12 +1148,14 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     N_BLOCKS = B * NT
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
@@ -1043,27 +1163,29 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases("forward", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV):
-        inverse_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        pairs_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=torch.float32, device=q.device)
+        inverse_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            beta, k, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            beta, k, pairs_kept, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=16, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
+            S_0, S_in, pairs_kept, inverse_kept, beta, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V),
+            enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            q, S_in, pairs_kept, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, beta, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_0, S_in, beta, k, v, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -1076,40 +1198,44 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(q, v, k, beta, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     N_BLOCKS = B * NT
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases("infer", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV):
-        inverse_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        pairs_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=torch.float32, device=q.device)
+        inverse_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            beta, k, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            beta, k, pairs_kept, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=16, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
+            S_0, S_in, pairs_kept, inverse_kept, beta, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V),
+            enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            q, S_in, pairs_kept, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
         delta_rule_infer_kernel[(B * H * NV,)](
-            S_0, v, k, beta, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_0, beta, k, v, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -1120,13 +1246,15 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 15) // 16
     N_BLOCKS = B * NT
     N_STEPS = B * T
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 16 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, v, k, beta)
@@ -1138,55 +1266,56 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
         "backward", B * H * NV, NT, q, pairs=B * H, cotangents=B * H * NV,
         gradients_V=B * H * -(-V // min(_pad(V, 16), 64)), gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
     ):
-        inverse_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        pairs_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=torch.float32, device=q.device)
+        inverse_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 16, 16), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            beta, k, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            beta, k, pairs_kept, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=16, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, beta, k, d_o, A_kept, inverse_kept, q, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            d_S_T, d_S_out, k, inverse_kept, beta, A_kept, d_o, q, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=_stages("cotangents", 3, q, K, V), enable_fp_fusion=True,
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        rows_kept = torch.empty((N_BLOCKS, H, 32, V), dtype=q.dtype, device=q.device)
-        rows_kept_1 = torch.empty((N_BLOCKS, H, 32, V), dtype=q.dtype, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        rows_kept = torch.empty((N_BLOCKS, H, 16, V), dtype=torch.float32, device=q.device)
+        rows_kept_1 = torch.empty((N_BLOCKS, H, 16, V), dtype=q.dtype, device=q.device)
+        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         delta_rule_gradients_V_kernel[(N_BLOCKS * H * NV,)](
             k, S_in, v, rows_kept, beta, d_S_out, d_o, A_kept, rows_kept_1, inverse_kept, d_v, cu_seqlens, B, T, H=H,
-            K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=1, enable_fp_fusion=True,
         )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
-        d_beta = torch.empty((NK, *q.shape[:2], H), dtype=torch.float32, device=q.device)
+        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        d_beta = empty((NK, *q.shape[:2], H), dtype=torch.float32, device=q.device)
         delta_rule_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            beta, rows_kept_1, rows_kept, inverse_kept, k, S_in, d_S_out, d_o, d_q, q, d_k, d_beta, cu_seqlens, B, T,
-            N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=1, enable_fp_fusion=True,
+            pairs_kept, rows_kept, inverse_kept, d_S_out, d_o, S_in, beta, rows_kept_1, k, d_q, q, d_k, d_beta,
+            cu_seqlens, B, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_beta = d_beta.sum(0)
     else:
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        d_beta = torch.empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_q = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_k = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_beta = empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
+        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_backward_kernel[(B * H * NV,)](
-            d_S_T, beta, k, v, S_in, d_o, d_q, q, d_v, d_beta, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V,
-            BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            d_S_T, beta, k, S_in, v, d_o, d_q, q, d_k, d_beta, d_v, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V,
+            BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
-        d_beta = d_beta.sum(0)
         d_k = d_k.sum(0)
+        d_beta = d_beta.sum(0)
     return d_q, d_v, d_k, d_beta, d_S_0
 
 
@@ -1301,8 +1430,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((T // 32 + B, H, K, V), carry)]
-    return [((B * ((T + 31) // 32), H, K, V), carry)]
+        return [((T // 16 + B, H, K, V), carry)]
+    return [((B * ((T + 15) // 16), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1321,6 +1450,14 @@ def _form(*tensors):
     if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[1].shape[-1]):
         return _TRITON
     return _TORCH
+
+
+def _form_alone(*tensors):
+    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""
+    x = tensors[0]
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[1].shape[-1], alone=True):
+        return _TRITON
+    return _form(*tensors)
 
 
 # ---------- the torch operators ---------------------------------------------------------------------------------------
@@ -1353,6 +1490,9 @@ def _shape_error(time, cu_seqlens, **tensors):
     return ValueError(f"delta_rule: shapes disagree: {_AXES}")
 
 
+CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checked too: a call then waits for it
+
+
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -1368,14 +1508,36 @@ def _sequences(cu_seqlens, x):
     return cu_seqlens.shape[0] - 1
 
 
-def _check_bounds(cu_seqlens, x):
-    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
-    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
-        return
-    steps, bounds = x.shape[1], cu_seqlens.tolist()
-    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
-        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+def _steps(cu_seqlens, x):
+    """How many steps of the row T the sequences of a pack have; ValueError where its bounds are wrong.
+
+    The bounds of a GPU are not read, for it would have to be waited for: there the answer is T, and kernels leave zeros
+    behind the last sequence.
+    """
+    steps = x.shape[1]
+    if cu_seqlens is None or (cu_seqlens.device.type != "cpu" and not CHECK_BOUNDS):
+        return steps
+    bounds = cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] > steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps} or less"
         raise ValueError(f"delta_rule: cu_seqlens is {cu_seqlens}; {want}")
+    return bounds[-1]
+
+
+def _resized(x, shape):
+    """x cut to a shape, or with zeros up to it."""
+    part = x[tuple(map(slice, shape))]
+    if part.shape == torch.Size(shape):
+        return part.contiguous()
+    whole = x.new_zeros(shape)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole
+
+
+def _own_rows(tensors, kinds, steps):
+    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
+    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
+    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
 
 
 def _sizes(q, v, k, beta, cu_seqlens):
@@ -1402,6 +1564,10 @@ def _step_sizes(q, v, k, beta):
     return B, H, K, V
 
 
+# kinds of devices that have autocast: asking another one for it is an error
+_AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, "cpu cuda hpu mps mtia xla xpu".split()))
+
+
 def _carry(x):
     """The dtype of states and sums, whatever the storage dtype of the inputs."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -1418,13 +1584,19 @@ def _copy(x, dtype):
 
 
 def _autocast_off(function):
-    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own.
+
+    Triton launches on the device that is current: while an operator runs, that is its tensors' own.
+    """
 
     def call(*tensors):
-        device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
+        device = tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return call(*tensors)
+        if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
             return function(*tensors)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return function(*tensors)
 
     return call
@@ -1453,8 +1625,10 @@ def _run(*arguments):
     """Operator `run`: o, S_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form_alone(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[4:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1466,8 +1640,12 @@ def _forward(*arguments):
     """Operator `forward`: o, S_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:2], results[2:]
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1475,68 +1653,56 @@ def _forward(*arguments):
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
 
+_WATCHED = (0,)  # results without which a part of the recurrence has no cotangent
+
+
+def _spoilt(gradients, cotangents):
+    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
+    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+        return False
+    return not all(math.isfinite(d.sum()) for d in gradients)
+
+
+def _apart(tensors, cu_seqlens, reverse, cotangents):
+    """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
+    differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with differentiable, torch.enable_grad():
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+
+
+def _filled(cotangents, carry, *arguments):
+    """The cotangents, with zeros for those that are not there."""
+    outputs, states = cotangents[:1], cotangents[1:]
+    if any(d is None for d in outputs):
+        outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
+    starts = zip(states, arguments[4:5], strict=True)
+    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+
+
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, v, k, beta, S_0."""
+    """Operator `backward`: the gradients of q, v, k, beta, S_0; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
-    cotangents = arguments[8:]
+    cotangents = whole = arguments[8:]
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        own = _own_rows(tensors, "TTTT-", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "T-", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+    if any(d is None for d in cotangents):
+        whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
-        final = zip(tensors[4:], cotangents[1:], strict=True)
+        final = zip(tensors[4:], whole[1:], strict=True)
         return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    if _spoilt(gradients, cotangents):
+        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-
-
-class _Derivative(torch.autograd.Function):
-    """delta_rule with its gradient; backward is an operator too, so autograd and compilers never look inside."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
-        *given, ctx.reverse = arguments
-        ctx.save_for_backward(*given, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:6], list(kept[6:])
-        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
-
-
-class _FirstDerivativeOnly(torch.autograd.Function):
-    """The gradient, refusing to be differentiated again."""
-
-    @staticmethod
-    def forward(ctx, count, *flat):
-        saved = list(flat[7 : 7 + count])
-        return tuple(_OPS.backward.default(*flat[:7], saved, *flat[7 + count :]))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        raise RuntimeError("delta_rule: asked for a second derivative; there are first ones only")
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _differentiable_run(*arguments):
-    if _needs_gradient(arguments[:5]):
-        return list(_Derivative.apply(*arguments))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*arguments)
-
-
-def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
-    if _needs_gradient([*given[:5], *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.backward.default(*arguments)
 
 
 def _fake_step(q, v, k, beta, S_0):
@@ -1545,12 +1711,13 @@ def _fake_step(q, v, k, beta, S_0):
     return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
 
 
+@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, S_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry = _form_alone(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -1576,38 +1743,323 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
+class _StepDerivative(torch.autograd.Function):
+    """One step with its gradient: that of a run of one step."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
+        *results, saved = _below(_OPS.forward.default, *run)
+        _Derivative.keep(ctx, (*tensors, None, False), saved)
+        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:5], list(kept[5 + 1 :])
+        run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
+        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
+        gradients = _backward_below(*run, saved, *ends)
+        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+
+
 def _differentiable_step(*tensors):
-    if _needs_gradient(tensors):
+    if _needs_plain(tensors):
         return _plain_step(*tensors)
+    if _needs_gradient(tensors):
+        return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
 
+def _plain(*arguments):
+    """What `run` gives, by single steps in plain torch operators, all of whose derivatives torch knows."""
+    *tensors, cu_seqlens, reverse = arguments
+    if cu_seqlens is not None:
+        return _plain_pack(tensors, cu_seqlens, reverse)
+    if 0 in tensors[0].shape[:2]:
+        return [*_fake_run(*arguments)[:1], *(x.clone() for x in tensors[4:])]
+    inputs, params, states = tensors[:4], tensors[4:4], tensors[4:]
+    steps = [x.unbind(1) for x in inputs]
+    order = range(inputs[0].shape[1])
+    order = order if not reverse else order[::-1]
+    rows = {}
+    for t in order:
+        results = _plain_step(*(x[t] for x in steps), *params, *states)
+        rows[t], states = results[:1], results[1:]
+    outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
+    return [*outputs, *states]
+
+
+def _plain_pack(tensors, cu_seqlens, reverse):
+    """The same of a pack, one sequence after the other."""
+    found, bounds = [], cu_seqlens.tolist()
+    for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        own = [x[:, start:end] for x in tensors[:4]]
+        own += [x[i : i + 1] if _OWN[k] == "B" else x for k, x in enumerate(tensors[4:], 4)]
+        found.append(_plain(*own, None, reverse))
+    nothing = _fake_run(*tensors, cu_seqlens, reverse)
+    if not found:
+        return list(nothing)
+    behind = [x[:, bounds[-1] :] if k < 1 else x[:0] for k, x in enumerate(nothing)]  # the last sequence
+    return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
+
+
+class _Derivative(torch.autograd.Function):
+    """delta_rule with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        return tuple(results)
+
+    @staticmethod
+    def keep(ctx, arguments, saved):
+        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
+        *given, ctx.reverse = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *saved)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:6], list(kept[6:])
+        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+
+
+class _DerivativeAndSaved(torch.autograd.Function):
+    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
+
+    backward = _Derivative.backward
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """The gradient; its own gradient is that of the plain form."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved, cotangents = list(flat[7 : 7 + count]), flat[7 + count :]
+        ctx.reverse = flat[6]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat[:6], *cotangents)
+        return tuple(_below(_OPS.backward.default, *flat[:7], saved, *cotangents))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *weights):
+        kept = ctx.saved_tensors
+        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:5], *kept[6:])]
+        tensors, cu_seqlens, cotangents = alike[:5], kept[5], alike[5:]
+        with torch.enable_grad():
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
+        left = [None if x is None else next(found) for x in alike]
+        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+        return None, *left[:5], None, None, *saved, *left[5:]
+
+
+def _backward_below(*arguments):
+    """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
+        return _batched_backward(*arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _OPS.backward.default(*arguments)
+    return _differentiable_backward(*arguments)
+
+
+def _batched_backward(*arguments):
+    """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    cotangents = arguments[8:]
+    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
+    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
+    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
+    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
+    found = [_backward_below(*arguments[:8], *row) for row in rows]
+    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+
+
+def _pulled(results, cotangents, wrt, create_graph=False):
+    """The gradients of the results that have a cotangent; zeros where none of these depends on an argument."""
+    used = [(r, d) for r, d in zip(results, cotangents, strict=True) if d is not None and r.requires_grad]
+    if not used:
+        return [torch.zeros_like(x) for x in wrt]
+    ends, weights = zip(*used)
+    return torch.autograd.grad(ends, wrt, weights, create_graph=create_graph, materialize_grads=True)
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _needs_plain(tensors):
+    """Whether the plain form must run: for tangents (forward mode), or for torch.func's derivatives of derivatives."""
+    if not torch._C._are_functorch_transforms_active():
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    return "Jvp" in kinds or kinds.count("Grad") > 1
+
+
+def _no_tangent():
+    what = "a derivative in forward mode of a gradient that is recorded already"
+    return NotImplementedError(f"delta_rule: {what} is not served; take it of the call: torch.func.jvp")
+
+
+def _applied(derivative, *arguments):
+    """`derivative.apply`, inside a level of torch.func too: this is where it differentiates."""
+    if not torch._C._are_functorch_transforms_active():
+        return derivative.apply(*arguments)
+    with torch._functorch.utils.enable_single_level_autograd_function():
+        return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _below(operator, *arguments):
+    """The operator without its derivative; inside a level of torch.func the next one may record it again."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator(*arguments)
+        with torch.enable_grad():
+            return operator(*arguments)
+
+
+def _differentiable_run(*arguments):
+    tensors = arguments[:5]
+    if _needs_plain(tensors):
+        return _plain(*arguments)
+    if _needs_gradient(tensors):
+        return list(_applied(_Derivative, *arguments))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*arguments)
+
+
+def _differentiable_forward(*arguments):
+    tensors = arguments[:5]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        results = _applied(_DerivativeAndSaved, *arguments)
+        return *results[:2], list(results[2:])
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.forward.default(*arguments)
+
+
+def _differentiable_backward(*arguments):
+    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
+    tensors = [*given[:5], *cotangents]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+_OWN = "BBBBB"  # B: an argument has a batch axis; -: it is shared by the batch
+
+
+def _folded(x, dim, members):
+    """x [.., members, .., B, ..] as [members * B, ...]; repeated where it is not batched."""
+    x = x.unsqueeze(0).expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
+def _member(x, dim, i):
+    """Member i of an argument, or of a list of them."""
+    if isinstance(x, (list, tuple)):
+        return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
+    return x if dim is None else x.select(dim, i)
+
+
+def _in_turn(operator, members, dims, arguments):
+    """The results for one member after the other, put together along a new first axis."""
+    found = [operator(*_member(arguments, dims, i)) for i in range(members)]
+    together = [
+        [torch.stack(part) for part in zip(*column)] if isinstance(column[0], (list, tuple)) else torch.stack(column)
+        for column in zip(*found)
+    ]
+    return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
+
+
+def _rule(name, differentiates):
+    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+
+    def rule(info, dims, *arguments):
+        operator, members = getattr(_OPS, name).default, info.batch_size
+        tensors, here = arguments[:5], dims[:5]
+        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
+        packed = name != "step" and arguments[5] is not None
+        if shared or packed or differentiates or all(d is None for d in here):
+            return _in_turn(operator, members, dims, arguments)
+        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
+        if name == "backward":
+            *more, saved = arguments[5:8]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
+            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+        results = operator(*flat, *arguments[5:])
+        if name != "forward":
+            return _unfolded(results, members, size)
+        results, places = _unfolded(results[:-1], members, size), results[-1]
+        return (*results[0], places), (*results[1], [None] * len(places))
+
+    return rule
+
+
+def _unfolded(results, members, size):
+    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
+    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
+
+
+def _rules():
+    """Operator -> its rule."""
+    apart = False  # whether an argument is shared, whose gradient each member has for itself
+    return {"run": _rule("run", False), "step": _rule("step", False)} | {
+        name: _rule(name, apart) for name in ("forward", "backward")
+    }
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_a48d1827d553", 0
+    name, tries = "seqc_delta_rule_7c4b31590064", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_a48d1827d553_{tries}"
+        name = f"seqc_delta_rule_7c4b31590064_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
-    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor? d_{x}" for x in "o S_T".split()]
     once, given = ", ".join(arguments), ", ".join(results)
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
-    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    derivatives = {
+        "run": _differentiable_run,
+        "forward": _differentiable_forward,
+        "backward": _differentiable_backward,
+        "step": _differentiable_step,
+    }
+    rules = _rules()
     for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
+        library.impl(operator, derivatives[operator], "Autograd")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-    library.impl("run", _differentiable_run, "Autograd")
-    library.impl("backward", _differentiable_backward, "Autograd")
-    library.impl("step", _differentiable_step, "Autograd")
+        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -1632,8 +2084,8 @@ def _cast(q, v, k, beta):
         v.dtype != main
         or k.dtype != main
         or beta.dtype != main
-        or not main.is_floating_point
-        or torch.is_autocast_enabled(q.device.type)
+        or main not in _FLOATS
+        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
     ):
         return _fit(q, v, k, beta)
     return q, v, k, beta
@@ -1645,17 +2097,38 @@ def _fit(*inputs):
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
     device, main = inputs[0].device.type, inputs[0].dtype
-    if torch.is_autocast_enabled(device) and main != torch.float64:
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    if not main.is_floating_point:
-        raise TypeError(f"delta_rule: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
     for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"delta_rule: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
     return inputs
 
 
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    return TypeError(f"delta_rule: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 _INPUTS = tuple("q v k beta".split())
 _GATES = frozenset("beta".split())
 
@@ -1663,6 +2136,8 @@ _GATES = frozenset("beta".split())
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
@@ -1702,7 +2177,7 @@ def delta_rule(
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(True, cu_seqlens, q=q, v=v, k=k, beta=beta, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return DeltaRuleResult(*_call(_OPS.run.default, q, v, k, beta, S_0, cu_seqlens, reverse))
 
 
@@ -1724,7 +2199,7 @@ def delta_rule_step(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tenso
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(False, None, q=q, v=v, k=k, beta=beta, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return DeltaRuleResult(*_call(_OPS.step.default, q, v, k, beta, S_0))
 
 

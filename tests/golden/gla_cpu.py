@@ -23,7 +23,7 @@ How it is computed:
     S: diagonal: each element of S depends on its own past only
     S: eigenvalues in [0, 1]: `exp(g)`
     in plain torch:
-        chunkwise: 16 rows a block: modelled time 0.09 of the step form; scan form 1.10
+        chunkwise: 16 rows a block: modelled time 0.10 of the step form; scan form 1.10
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
         S: read over K: 4 anchored levels, every exponent <= 0
     in native code for CPUs:
@@ -35,11 +35,13 @@ Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each f
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["GLA", "GLAResult", "gla", "gla_step"]
 
@@ -111,13 +113,13 @@ def _inside(x, steps, value, dim, own=False):
 def _forward_torch(q, k, v, g, S_0):
     """Outputs, final states, and the states as the blocks begin."""
     _, T, _, K = q.shape
-    BT = 16  # steps per block
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    BT_ = 16  # steps per block
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
-    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT_, repeat=True).transpose(2, 3).contiguous()
     log_decay = _inside(g, T, 0.0, -2)
     x = torch.exp(log_decay.sum(-2))
     w = _inside(k, T, 0.0, -2)
@@ -133,24 +135,27 @@ def _forward_torch(q, k, v, g, S_0):
 
     S_all = torch.stack(S_all)
     from_start = torch.exp(_cumsum(log_decay, -2))
+    x2 = torch.abs(v) < math.inf
+    x3 = BT_ - row
+    m = torch.where(x2, 0.0, x3[:, None]).amax(-2)[..., None, :] >= x3[:, None]
     log_decay_u8 = _upper(log_decay, 8, -2)
     log_decay_l8 = _lower(log_decay, 8, -2)
-    x2 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    x4 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
     w_l8 = _lower(w, 8, -2)
     q_u8 = _upper(q, 8, -2)
-    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x2).mT
+    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x4).mT
     log_decay_u4 = _upper(log_decay, 4, -2)
     log_decay_l4 = _lower(log_decay, 4, -2)
-    x3 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    x5 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
     w_l4 = _lower(w, 4, -2)
     q_u4 = _upper(q, 4, -2)
-    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x3).mT
+    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x5).mT
     log_decay_u2 = _upper(log_decay, 2, -2)
     log_decay_l2 = _lower(log_decay, 2, -2)
-    x4 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    x6 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
     w_l2 = _lower(w, 2, -2)
     q_u2 = _upper(q, 2, -2)
-    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x4).mT
+    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x6).mT
     log_decay_u1 = _upper(log_decay, 1, -2)
     w_l1 = _lower(w, 1, -2)
     q_u1 = _upper(q, 1, -2)
@@ -161,22 +166,23 @@ def _forward_torch(q, k, v, g, S_0):
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
+    p2 = A @ torch.where(x2, v, 0.0)
     # output o = sum[K](q * S) / sqrt(K)
-    o = (q * from_start @ S_all[:-1] + A @ v) / math.sqrt(K)
+    o = (q * from_start @ S_all[:-1] + torch.where(m, math.nan, p2)) / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
 def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
-    BT = 16  # steps per block
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    BT_ = 16  # steps per block
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
-    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
-    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT_, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT_, repeat=False).transpose(2, 3).contiguous()
     log_decay = _inside(g, T, 0.0, -2)
     x = torch.exp(log_decay.sum(-2))
     x2 = d_o / math.sqrt(K)
@@ -192,7 +198,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
 
     d_S_all = torch.stack(d_S_all[::-1])
     m = row[:, None] == row
-    p2 = x2 @ v.mT
+    p2 = x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT
     p3 = torch.where(m, p2, 0.0).sum(-1)
     w = _inside(k, T, 0.0, -2)
     p2_1 = _pairs(p2, 1)
@@ -253,16 +259,10 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     _lower(x20, 8, -2).add_(_cumsum(x19 * w_l8 * x9, -2, exclusive=True))
     _upper(x20, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
     d_g = _inside(x20, T, 0.0, -2, own=True)
-    x21 = q_u1 * exp_log_decay
-    x22 = p9 * to_end + p3[..., None] * q
-    _lower(x22, 1, -2).add_(p2_1.mT @ x21)
-    _lower(x22, 2, -2).add_(x15 * x3)
-    _lower(x22, 4, -2).add_(x17 * x6)
-    _lower(x22, 8, -2).add_(x19 * x9)
-    d_k = _inside(x22, T, 0.0, -2, own=True)
     A_8 = x18 @ x10.mT
     A_4 = x16 @ x7.mT
     A_2 = x14 @ x4.mT
+    x21 = q_u1 * exp_log_decay
     A_1 = x21 @ w_l1.mT
     A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
     A = A_here
@@ -271,6 +271,12 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
     d_v = x12 @ d_S_all[1:] + A.mT @ x2
+    x22 = p9 * to_end + p3[..., None] * q
+    _lower(x22, 1, -2).add_(p2_1.mT @ x21)
+    _lower(x22, 2, -2).add_(x15 * x3)
+    _lower(x22, 4, -2).add_(x17 * x6)
+    _lower(x22, 8, -2).add_(x19 * x9)
+    d_k = _inside(x22, T, 0.0, -2, own=True)
     return (
         _sequence(d_q.transpose(2, 3), T),
         _sequence(d_k.transpose(2, 3), T),
@@ -299,41 +305,87 @@ import ctypes as _ctypes
 import functools as _functools
 import hashlib as _hashlib
 import json as _json
-import logging as _logging
 import os as _os
 import platform as _platform
+import shlex as _shlex
 import shutil as _shutil
+import signal as _signal
+import stat as _stat
 import struct as _struct
 import subprocess as _subprocess
 import tempfile as _tempfile
 import threading as _threading
 import time as _time
+import warnings as _warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
 
 # Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
 NATIVE_CACHE: str | None = None
+# How long a call of the compiler may take, in seconds; and its answer to `--version`.
+NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
 
 _native_lock = _threading.Lock()
 _native_loaded: dict[str, _ctypes.CDLL] = {}
 
 
+def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
+    """Run a program: (exit status, stdout, stderr). RuntimeError if it takes longer: it is stopped, with all that it began."""
+    group = 0 if _os.name == "posix" else None
+    with _subprocess.Popen(words, stdin=_subprocess.DEVNULL, stdout=_subprocess.PIPE, stderr=_subprocess.PIPE, text=True,
+                           errors="replace", process_group=group) as running:
+        try:
+            out, err = running.communicate(timeout=seconds)
+        except BaseException as problem:
+            with _contextlib.suppress(ProcessLookupError):
+                running.kill() if group is None else _os.killpg(running.pid, _signal.SIGKILL)
+            if isinstance(problem, _subprocess.TimeoutExpired):
+                raise RuntimeError(f"`{_shlex.join(words)}` did not end within {seconds:g} seconds") from None
+            raise
+    return running.returncode, out, err
+
+
 @_functools.cache
-def _native_compiler() -> tuple[str, str] | None:
-    """The C++ compiler and what it says of itself: $CXX, else c++, g++ or clang++; None if there is none."""
-    for word in (_os.environ.get("CXX"), "c++", "g++", "clang++"):
-        path = _shutil.which(word) if word else None
-        if path:
-            told = _subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-            return path, told.stdout
-    return None
+def _native_search() -> tuple[tuple[str, ...], str, str]:
+    """(the words that call the C++ compiler, what it says of itself, why there is none: "" if there is one).
+
+    $CXX may hold flags, and a program that calls the compiler (`ccache g++ -O2`); if it is set, nothing else is tried.
+    """
+    wish = _os.environ.get("CXX", "").strip()
+    if not wish:
+        path = next(filter(None, map(_shutil.which, ("c++", "g++", "clang++"))), None)
+        if path is None:
+            return (), "", "no C++ compiler found: install one or set CXX"
+        words: tuple[str, ...] = (path,)
+    else:
+        try:
+            words = (wish,) if _shutil.which(wish) else tuple(_shlex.split(wish))
+        except ValueError as problem:
+            return (), "", f"CXX is `{wish}`, which is no command: {problem}"
+        path = _shutil.which(words[0]) if words else None
+        if path is None:
+            return (), "", f"CXX is `{wish}`, and there is no program `{words[0] if words else wish}`"
+        words = (path, *words[1:])
+    try:
+        status, told, err = _native_command([*words, "--version"], NATIVE_ANSWER)
+    except (OSError, RuntimeError) as problem:
+        return (), "", f"the C++ compiler cannot be used: {problem}"
+    if status:
+        return (), "", f"the C++ compiler cannot be used: `{_shlex.join([*words, '--version'])}` failed\n{err[:1000]}"
+    return words, told, ""
+
+
+def _native_compiler() -> tuple[tuple[str, ...], str] | None:
+    """The words that call the C++ compiler, and what it says of itself; None if there is none."""
+    words, told, problem = _native_search()
+    return None if problem else (words, told)
 
 
 @_functools.cache
 def _native_tell(words: str) -> None:
-    """Log a warning, once."""
-    _logging.getLogger("seqc").warning(words)
+    """Warn, once."""
+    _warnings.warn(words, stacklevel=2)
 
 
 @_functools.cache
@@ -382,14 +434,40 @@ def _native_cache() -> _Path | None:
         return None
 
 
-def _native_writable(cache: _Path | None) -> _Path:
-    """The folder to build in: the cache, or a temporary one that ends with the process if the cache cannot be written."""
-    if cache is not None:
-        with _contextlib.suppress(OSError):
-            cache.mkdir(parents=True, exist_ok=True)
-        if _os.access(cache, _os.W_OK | _os.X_OK):
-            return cache
-    _native_tell(f"cannot write {cache or 'a home folder'}: native kernels are built for this process only")
+def _native_distrust(path: _Path, folder: bool) -> str:
+    """Why what lies here must not be loaded; "" if it belongs to this user and nobody else may write it."""
+    if _os.name != "posix":
+        return ""
+    found = path.lstat()
+    if not (_stat.S_ISDIR if folder else _stat.S_ISREG)(found.st_mode):
+        return f"it is {'a link' if _stat.S_ISLNK(found.st_mode) else 'no folder' if folder else 'no file'}"
+    if found.st_uid != _os.geteuid():
+        return f"it belongs to another user ({found.st_uid})"
+    if found.st_mode & 0o022:
+        return f"others may write it (its mode is {_stat.S_IMODE(found.st_mode):o})"
+    own = path.parent.resolve()
+    for above in (own, *own.parents) if folder else ():
+        mode = above.stat().st_mode
+        if mode & 0o002 and not mode & _stat.S_ISVTX:
+            return f"others may replace it (the mode of {above} is {_stat.S_IMODE(mode):o})"
+    return ""
+
+
+def _native_trusted(cache: _Path | None) -> _Path:
+    """The folder to read and to build in: the cache, made if it is not there, or a temporary one if it cannot be used."""
+    if cache is None:
+        _native_tell("there is no home folder for a cache: native kernels are built for this process only")
+        return _native_private()
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with _contextlib.suppress(FileExistsError):
+            cache.mkdir(mode=0o700)
+        problem = _native_distrust(cache, folder=True)
+    except OSError as error:
+        problem = f"{error.strerror}"
+    if not problem:
+        return cache
+    _native_tell(f"the cache {cache} is not used, for {problem}: native kernels are built for this process only")
     return _native_private()
 
 
@@ -403,7 +481,7 @@ def _native_private() -> _Path:
 @_contextlib.contextmanager
 def _native_alone(path: _Path) -> Iterator[None]:
     """Hold a lock between processes; it ends with the process that holds it."""
-    with open(path, "w") as file:
+    with open(_os.open(path, _os.O_RDWR | _os.O_CREAT | getattr(_os, "O_NOFOLLOW", 0), 0o600), "w") as file:
         if _os.name == "posix":
             import fcntl
 
@@ -423,9 +501,11 @@ def _native_sum(library: _Path) -> str:
     return _hashlib.sha256(library.read_bytes()).hexdigest()
 
 
-def _native_note(library: _Path) -> dict[str, Any] | None:
-    """What is noted of a library; None if it is not there, or not whole."""
+def _native_note(library: _Path, own: bool = True) -> dict[str, Any] | None:
+    """What is noted of a library; None if it is not there, or not whole, or (own) not this user's alone."""
     try:
+        if own and any(_native_distrust(path, folder=False) for path in (library, library.with_suffix(".json"))):
+            return None
         note = _json.loads(library.with_suffix(".json").read_text())
         return note if note["sum"] == _native_sum(library) else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -434,16 +514,19 @@ def _native_note(library: _Path) -> dict[str, Any] | None:
 
 def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
     """The library's file, built if it is not in the cache. RuntimeError with the compiler's words if it does not compile."""
-    compiler = _native_compiler()
-    if compiler is None:
-        raise RuntimeError("no C++ compiler found: install one or set CXX")
+    words, told, problem = _native_search()
+    if problem:
+        raise RuntimeError(problem)
     flags, link = _native_flags()
-    parts = (text, *_native_macros(defines), *flags, *link, compiler[1], _native_processor())
+    parts = (text, *_native_macros(defines), *words[1:], *flags, *link, told, _native_processor())
     name = f"{_native_digest(*parts)}.so"
     cache = _native_cache()
-    if cache is not None and _native_note(cache / name) is not None:
-        return cache / name
-    folder = _native_writable(cache)
+    folder = _native_trusted(cache)
+    if _native_note(folder / name) is not None:
+        return folder / name
+    if not _os.access(folder, _os.W_OK | _os.X_OK):
+        _native_tell(f"cannot write {cache}: native kernels are built for this process only")
+        folder = _native_private()
     with _native_alone(folder / f"{name}.lock"):
         if _native_note(folder / name) is None:
             _native_make(text, defines, link, folder / name, {})
@@ -459,13 +542,15 @@ def _native_make(text: str, defines: Mapping[str, str], link: Sequence[str], tar
         source, part, built, told = (_Path(folder, f"kernel.{end}") for end in ("cpp", "o", "so", "json"))
         source.write_text(text)
         for command in (
-            [compiler[0], *_native_flags()[0], *_native_macros(defines), "-c", str(source), "-o", str(part)],
-            [compiler[0], *link, str(part), "-o", str(built)],
+            [*compiler[0], *_native_flags()[0], *_native_macros(defines), "-c", str(source), "-o", str(part)],
+            [*compiler[0], *link, str(part), "-o", str(built)],
         ):
-            done = _subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"the kernel does not compile: {' '.join(command)}\n{done.stderr[:4000]}")
+            status, _, err = _native_command(command, NATIVE_SECONDS)
+            if status or not _Path(command[-1]).is_file():
+                raise RuntimeError(f"the kernel does not compile: {_shlex.join(command)}\n{err[:4000]}")
+        built.chmod(0o755)
         told.write_text(_json.dumps({**note, "sum": _native_sum(built)}, indent=1))
+        told.chmod(0o644)
         _os.replace(built, target)
         _os.replace(told, target.with_suffix(".json"))
 
@@ -488,8 +573,15 @@ def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
     key = _native_digest(text, *_native_macros(defines))
     with _native_lock:
         if key not in _native_loaded:
-            path = _native_prebuilt(text, defines) or _native_build(text, defines)
-            _native_loaded[key] = _ctypes.CDLL(str(path))
+            ahead = _native_prebuilt(text, defines)
+            path = ahead or _native_build(text, defines)
+            try:
+                _native_loaded[key] = _ctypes.CDLL(str(path))
+            except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
+                if ahead:
+                    raise
+                path.unlink()
+                _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
         return _native_loaded[key]
 
 
@@ -531,7 +623,7 @@ def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
     It lies beside this file, in the folder `NAME.native`.
     """
     path = _native_ahead(_Path(__file__).with_suffix(".native"), text, defines)
-    note = _native_note(path)
+    note = _native_note(path, own=False)
     if note is None:
         if path.exists():
             _native_tell(f"{path} is damaged and not used")
@@ -640,6 +732,8 @@ INLINE void store(real* p, vec x, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i] = x[i];
 }
+template <bool full>
+INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
 // The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
 template <bool full>
 INLINE vec load_early(const real* p, i64 left, i64 ahead) {
@@ -672,13 +766,18 @@ INLINE vec gather(const real* p, i64 stride, i64 left) {
     if (i < left) r[i] = p[i * stride];
   return r;
 }
-template <bool full>
-INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
 INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i * stride] = x[i];
 }
 INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
+// The vector of elements from `at` on that lie between `low` and `high`, and 0 elsewhere; p points at the first of them.
+INLINE vec moved(const real* p, i64 stride, i64 at, i64 low, i64 high) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (at + i >= low && at + i < high) r[i] = p[i * stride];
+  return r;
+}
 template <bool full>
 INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
   if (full || left >= W) return x;
@@ -1784,15 +1883,9 @@ def _native_new(library, like, *shape):
     return made
 
 
-@_functools.cache
-def _native_found(dtype, *sizes):
-    """Whether kernels for dims of these sizes were built ahead, where there is no compiler to build them now."""
-    found = _native_prebuilt(_NATIVE_SOURCE, _native_defines(dtype, *sizes)) is not None
-    if not found:
-        words = ", ".join(f"{name}={size}" for name, size in zip(_NATIVE_DIMS, sizes, strict=True))
-        _native_tell(f"no C++ compiler found (set CXX), and nothing built ahead for {words} in {dtype}: "
-                     "CPU tensors take the plain torch form")
-    return found
+def _native_ready(dtype, *sizes):
+    """Whether native code runs with dims of these sizes: not where one is 0. What cannot be built or loaded is an error."""
+    return 0 not in sizes
 
 
 def _native_added(x, count):
@@ -1804,10 +1897,8 @@ def _native_added(x, count):
 
 def _ready_cpu(q, k, v, g, S_0):
     """Whether native code can run on these: built now, or built ahead for their sizes."""
-    if _native_compiler() is not None:
-        return True
-    double = torch.float64 in (q.dtype, k.dtype, v.dtype, g.dtype, S_0.dtype)
-    return _native_found(torch.float64 if double else torch.float32, q.shape[-2], q.shape[-1], v.shape[-1])
+    double = torch.float64 in [q.dtype, k.dtype, v.dtype, g.dtype, S_0.dtype]
+    return _native_ready(torch.float64 if double else torch.float32, q.shape[-2], q.shape[-1], v.shape[-1])
 
 
 def _forward_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
@@ -2043,6 +2134,9 @@ def _shape_error(time, cu_seqlens, **tensors):
     return ValueError(f"gla: shapes disagree: {_AXES}")
 
 
+CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checked too: a call then waits for it
+
+
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -2058,14 +2152,36 @@ def _sequences(cu_seqlens, x):
     return cu_seqlens.shape[0] - 1
 
 
-def _check_bounds(cu_seqlens, x):
-    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
-    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
-        return
-    steps, bounds = x.shape[1], cu_seqlens.tolist()
-    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
-        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+def _steps(cu_seqlens, x):
+    """How many steps of the row T the sequences of a pack have; ValueError where its bounds are wrong.
+
+    The bounds of a GPU are not read, for it would have to be waited for: there the answer is T, and kernels leave zeros
+    behind the last sequence.
+    """
+    steps = x.shape[1]
+    if cu_seqlens is None or (cu_seqlens.device.type != "cpu" and not CHECK_BOUNDS):
+        return steps
+    bounds = cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] > steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps} or less"
         raise ValueError(f"gla: cu_seqlens is {cu_seqlens}; {want}")
+    return bounds[-1]
+
+
+def _resized(x, shape):
+    """x cut to a shape, or with zeros up to it."""
+    part = x[tuple(map(slice, shape))]
+    if part.shape == torch.Size(shape):
+        return part.contiguous()
+    whole = x.new_zeros(shape)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole
+
+
+def _own_rows(tensors, kinds, steps):
+    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
+    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
+    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
 
 
 def _sizes(q, k, v, g, cu_seqlens):
@@ -2092,6 +2208,10 @@ def _step_sizes(q, k, v, g):
     return B, H, K, V
 
 
+# kinds of devices that have autocast: asking another one for it is an error
+_AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, "cpu cuda hpu mps mtia xla xpu".split()))
+
+
 def _carry(x):
     """The dtype of states and sums, whatever the storage dtype of the inputs."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -2112,7 +2232,7 @@ def _autocast_off(function):
 
     def call(*tensors):
         device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
+        if device not in _AUTOCAST or not torch.is_autocast_enabled(device):
             return function(*tensors)
         with torch.autocast(device, enabled=False):
             return function(*tensors)
@@ -2143,8 +2263,10 @@ def _run(*arguments):
     """Operator `run`: o, S_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[4:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -2156,8 +2278,12 @@ def _forward(*arguments):
     """Operator `forward`: o, S_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:2], results[2:]
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -2165,68 +2291,56 @@ def _forward(*arguments):
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
 
+_WATCHED = (0,)  # results without which a part of the recurrence has no cotangent
+
+
+def _spoilt(gradients, cotangents):
+    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
+    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+        return False
+    return not all(math.isfinite(d.sum()) for d in gradients)
+
+
+def _apart(tensors, cu_seqlens, reverse, cotangents):
+    """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
+    differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with differentiable, torch.enable_grad():
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+
+
+def _filled(cotangents, carry, *arguments):
+    """The cotangents, with zeros for those that are not there."""
+    outputs, states = cotangents[:1], cotangents[1:]
+    if any(d is None for d in outputs):
+        outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
+    starts = zip(states, arguments[4:5], strict=True)
+    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+
+
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, k, v, g, S_0."""
+    """Operator `backward`: the gradients of q, k, v, g, S_0; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
-    cotangents = arguments[8:]
+    cotangents = whole = arguments[8:]
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        own = _own_rows(tensors, "TTTT-", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "T-", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+    if any(d is None for d in cotangents):
+        whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
-        final = zip(tensors[4:], cotangents[1:], strict=True)
+        final = zip(tensors[4:], whole[1:], strict=True)
         return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    if _spoilt(gradients, cotangents):
+        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-
-
-class _Derivative(torch.autograd.Function):
-    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
-        *given, ctx.reverse = arguments
-        ctx.save_for_backward(*given, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:6], list(kept[6:])
-        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
-
-
-class _FirstDerivativeOnly(torch.autograd.Function):
-    """The gradient, refusing to be differentiated again."""
-
-    @staticmethod
-    def forward(ctx, count, *flat):
-        saved = list(flat[7 : 7 + count])
-        return tuple(_OPS.backward.default(*flat[:7], saved, *flat[7 + count :]))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        raise RuntimeError("gla: asked for a second derivative; there are first ones only")
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _differentiable_run(*arguments):
-    if _needs_gradient(arguments[:5]):
-        return list(_Derivative.apply(*arguments))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*arguments)
-
-
-def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
-    if _needs_gradient([*given[:5], *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.backward.default(*arguments)
 
 
 def _fake_step(q, k, v, g, S_0):
@@ -2235,6 +2349,7 @@ def _fake_step(q, k, v, g, S_0):
     return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
 
 
+@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, S_T."""
     x = tensors[0]
@@ -2266,38 +2381,323 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
+class _StepDerivative(torch.autograd.Function):
+    """One step with its gradient: that of a run of one step."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
+        *results, saved = _below(_OPS.forward.default, *run)
+        _Derivative.keep(ctx, (*tensors, None, False), saved)
+        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:5], list(kept[5 + 1 :])
+        run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
+        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
+        gradients = _backward_below(*run, saved, *ends)
+        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+
+
 def _differentiable_step(*tensors):
-    if _needs_gradient(tensors):
+    if _needs_plain(tensors):
         return _plain_step(*tensors)
+    if _needs_gradient(tensors):
+        return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
 
+def _plain(*arguments):
+    """What `run` gives, by single steps in plain torch operators, all of whose derivatives torch knows."""
+    *tensors, cu_seqlens, reverse = arguments
+    if cu_seqlens is not None:
+        return _plain_pack(tensors, cu_seqlens, reverse)
+    if 0 in tensors[0].shape[:2]:
+        return [*_fake_run(*arguments)[:1], *(x.clone() for x in tensors[4:])]
+    inputs, params, states = tensors[:4], tensors[4:4], tensors[4:]
+    steps = [x.unbind(1) for x in inputs]
+    order = range(inputs[0].shape[1])
+    order = order if not reverse else order[::-1]
+    rows = {}
+    for t in order:
+        results = _plain_step(*(x[t] for x in steps), *params, *states)
+        rows[t], states = results[:1], results[1:]
+    outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
+    return [*outputs, *states]
+
+
+def _plain_pack(tensors, cu_seqlens, reverse):
+    """The same of a pack, one sequence after the other."""
+    found, bounds = [], cu_seqlens.tolist()
+    for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        own = [x[:, start:end] for x in tensors[:4]]
+        own += [x[i : i + 1] if _OWN[k] == "B" else x for k, x in enumerate(tensors[4:], 4)]
+        found.append(_plain(*own, None, reverse))
+    nothing = _fake_run(*tensors, cu_seqlens, reverse)
+    if not found:
+        return list(nothing)
+    behind = [x[:, bounds[-1] :] if k < 1 else x[:0] for k, x in enumerate(nothing)]  # the last sequence
+    return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
+
+
+class _Derivative(torch.autograd.Function):
+    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        return tuple(results)
+
+    @staticmethod
+    def keep(ctx, arguments, saved):
+        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
+        *given, ctx.reverse = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *saved)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:6], list(kept[6:])
+        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+
+
+class _DerivativeAndSaved(torch.autograd.Function):
+    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
+
+    backward = _Derivative.backward
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """The gradient; its own gradient is that of the plain form."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved, cotangents = list(flat[7 : 7 + count]), flat[7 + count :]
+        ctx.reverse = flat[6]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat[:6], *cotangents)
+        return tuple(_below(_OPS.backward.default, *flat[:7], saved, *cotangents))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *weights):
+        kept = ctx.saved_tensors
+        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:5], *kept[6:])]
+        tensors, cu_seqlens, cotangents = alike[:5], kept[5], alike[5:]
+        with torch.enable_grad():
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
+        left = [None if x is None else next(found) for x in alike]
+        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+        return None, *left[:5], None, None, *saved, *left[5:]
+
+
+def _backward_below(*arguments):
+    """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
+        return _batched_backward(*arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _OPS.backward.default(*arguments)
+    return _differentiable_backward(*arguments)
+
+
+def _batched_backward(*arguments):
+    """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    cotangents = arguments[8:]
+    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
+    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
+    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
+    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
+    found = [_backward_below(*arguments[:8], *row) for row in rows]
+    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+
+
+def _pulled(results, cotangents, wrt, create_graph=False):
+    """The gradients of the results that have a cotangent; zeros where none of these depends on an argument."""
+    used = [(r, d) for r, d in zip(results, cotangents, strict=True) if d is not None and r.requires_grad]
+    if not used:
+        return [torch.zeros_like(x) for x in wrt]
+    ends, weights = zip(*used)
+    return torch.autograd.grad(ends, wrt, weights, create_graph=create_graph, materialize_grads=True)
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _needs_plain(tensors):
+    """Whether the plain form must run: for tangents (forward mode), or for torch.func's derivatives of derivatives."""
+    if not torch._C._are_functorch_transforms_active():
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    return "Jvp" in kinds or kinds.count("Grad") > 1
+
+
+def _no_tangent():
+    what = "a derivative in forward mode of a gradient that is recorded already"
+    return NotImplementedError(f"gla: {what} is not served; take it of the call: torch.func.jvp")
+
+
+def _applied(derivative, *arguments):
+    """`derivative.apply`, inside a level of torch.func too: this is where it differentiates."""
+    if not torch._C._are_functorch_transforms_active():
+        return derivative.apply(*arguments)
+    with torch._functorch.utils.enable_single_level_autograd_function():
+        return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _below(operator, *arguments):
+    """The operator without its derivative; inside a level of torch.func the next one may record it again."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator(*arguments)
+        with torch.enable_grad():
+            return operator(*arguments)
+
+
+def _differentiable_run(*arguments):
+    tensors = arguments[:5]
+    if _needs_plain(tensors):
+        return _plain(*arguments)
+    if _needs_gradient(tensors):
+        return list(_applied(_Derivative, *arguments))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*arguments)
+
+
+def _differentiable_forward(*arguments):
+    tensors = arguments[:5]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        results = _applied(_DerivativeAndSaved, *arguments)
+        return *results[:2], list(results[2:])
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.forward.default(*arguments)
+
+
+def _differentiable_backward(*arguments):
+    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
+    tensors = [*given[:5], *cotangents]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+_OWN = "BBBBB"  # B: an argument has a batch axis; -: it is shared by the batch
+
+
+def _folded(x, dim, members):
+    """x [.., members, .., B, ..] as [members * B, ...]; repeated where it is not batched."""
+    x = x.unsqueeze(0).expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
+def _member(x, dim, i):
+    """Member i of an argument, or of a list of them."""
+    if isinstance(x, (list, tuple)):
+        return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
+    return x if dim is None else x.select(dim, i)
+
+
+def _in_turn(operator, members, dims, arguments):
+    """The results for one member after the other, put together along a new first axis."""
+    found = [operator(*_member(arguments, dims, i)) for i in range(members)]
+    together = [
+        [torch.stack(part) for part in zip(*column)] if isinstance(column[0], (list, tuple)) else torch.stack(column)
+        for column in zip(*found)
+    ]
+    return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
+
+
+def _rule(name, differentiates):
+    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+
+    def rule(info, dims, *arguments):
+        operator, members = getattr(_OPS, name).default, info.batch_size
+        tensors, here = arguments[:5], dims[:5]
+        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
+        packed = name != "step" and arguments[5] is not None
+        if shared or packed or differentiates or all(d is None for d in here):
+            return _in_turn(operator, members, dims, arguments)
+        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
+        if name == "backward":
+            *more, saved = arguments[5:8]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
+            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+        results = operator(*flat, *arguments[5:])
+        if name != "forward":
+            return _unfolded(results, members, size)
+        results, places = _unfolded(results[:-1], members, size), results[-1]
+        return (*results[0], places), (*results[1], [None] * len(places))
+
+    return rule
+
+
+def _unfolded(results, members, size):
+    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
+    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
+
+
+def _rules():
+    """Operator -> its rule."""
+    apart = False  # whether an argument is shared, whose gradient each member has for itself
+    return {"run": _rule("run", False), "step": _rule("step", False)} | {
+        name: _rule(name, apart) for name in ("forward", "backward")
+    }
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_3a5bfb30b94c", 0
+    name, tries = "seqc_gla_da97cc8a1d23", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_3a5bfb30b94c_{tries}"
+        name = f"seqc_gla_da97cc8a1d23_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
-    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor? d_{x}" for x in "o S_T".split()]
     once, given = ", ".join(arguments), ", ".join(results)
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
-    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    derivatives = {
+        "run": _differentiable_run,
+        "forward": _differentiable_forward,
+        "backward": _differentiable_backward,
+        "step": _differentiable_step,
+    }
+    rules = _rules()
     for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
+        library.impl(operator, derivatives[operator], "Autograd")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-    library.impl("run", _differentiable_run, "Autograd")
-    library.impl("backward", _differentiable_backward, "Autograd")
-    library.impl("step", _differentiable_step, "Autograd")
+        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -2322,8 +2722,8 @@ def _cast(q, k, v, g):
         k.dtype != main
         or v.dtype != main
         or g.dtype != main
-        or not main.is_floating_point
-        or torch.is_autocast_enabled(q.device.type)
+        or main not in _FLOATS
+        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
     ):
         return _fit(q, k, v, g)
     return q, k, v, g
@@ -2335,17 +2735,38 @@ def _fit(*inputs):
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
     device, main = inputs[0].device.type, inputs[0].dtype
-    if torch.is_autocast_enabled(device) and main != torch.float64:
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    if not main.is_floating_point:
-        raise TypeError(f"gla: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
     for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
     return inputs
 
 
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    return TypeError(f"gla: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 _INPUTS = tuple("q k v g".split())
 _GATES = frozenset("g".split())
 
@@ -2353,6 +2774,8 @@ _GATES = frozenset("g".split())
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
@@ -2392,7 +2815,7 @@ def gla(
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
 
 
@@ -2414,7 +2837,7 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
 
 

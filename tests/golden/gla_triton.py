@@ -23,14 +23,14 @@ How it is computed:
     S: diagonal: each element of S depends on its own past only
     S: eigenvalues in [0, 1]: `exp(g)`
     in plain torch:
-        chunkwise: 16 rows a block: modelled time 0.09 of the step form; scan form 1.10
+        chunkwise: 16 rows a block: modelled time 0.10 of the step form; scan form 1.10
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
         S: read over K: 4 anchored levels, every exponent <= 0
     in Triton:
-        chunkwise: 16 rows a block: modelled time 0.35 of the step form; scan form does not fit (a program could
+        chunkwise: 32 rows a block: modelled time 0.32 of the step form; scan form does not fit (a program could
             not hold its values)
         S: decay over H, K kept as a logarithm in [-inf, 0] per step
-        S: read over K: 4 anchored levels, every exponent <= 0
+        S: read over K: 5 anchored levels, every exponent <= 0
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
 """
@@ -44,6 +44,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["GLA", "GLAResult", "gla", "gla_step"]
 
@@ -115,13 +116,13 @@ def _inside(x, steps, value, dim, own=False):
 def _forward_torch(q, k, v, g, S_0):
     """Outputs, final states, and the states as the blocks begin."""
     _, T, _, K = q.shape
-    BT = 16  # steps per block
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    BT_ = 16  # steps per block
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
-    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT_, repeat=True).transpose(2, 3).contiguous()
     log_decay = _inside(g, T, 0.0, -2)
     x = torch.exp(log_decay.sum(-2))
     w = _inside(k, T, 0.0, -2)
@@ -137,24 +138,27 @@ def _forward_torch(q, k, v, g, S_0):
 
     S_all = torch.stack(S_all)
     from_start = torch.exp(_cumsum(log_decay, -2))
+    x2 = torch.abs(v) < math.inf
+    x3 = BT_ - row
+    m = torch.where(x2, 0.0, x3[:, None]).amax(-2)[..., None, :] >= x3[:, None]
     log_decay_u8 = _upper(log_decay, 8, -2)
     log_decay_l8 = _lower(log_decay, 8, -2)
-    x2 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+    x4 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
     w_l8 = _lower(w, 8, -2)
     q_u8 = _upper(q, 8, -2)
-    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x2).mT
+    A_8 = q_u8 * torch.exp(_cumsum(log_decay_u8, -2)) @ (w_l8 * x4).mT
     log_decay_u4 = _upper(log_decay, 4, -2)
     log_decay_l4 = _lower(log_decay, 4, -2)
-    x3 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+    x5 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
     w_l4 = _lower(w, 4, -2)
     q_u4 = _upper(q, 4, -2)
-    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x3).mT
+    A_4 = q_u4 * torch.exp(_cumsum(log_decay_u4, -2)) @ (w_l4 * x5).mT
     log_decay_u2 = _upper(log_decay, 2, -2)
     log_decay_l2 = _lower(log_decay, 2, -2)
-    x4 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+    x6 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
     w_l2 = _lower(w, 2, -2)
     q_u2 = _upper(q, 2, -2)
-    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x4).mT
+    A_2 = q_u2 * torch.exp(_cumsum(log_decay_u2, -2)) @ (w_l2 * x6).mT
     log_decay_u1 = _upper(log_decay, 1, -2)
     w_l1 = _lower(w, 1, -2)
     q_u1 = _upper(q, 1, -2)
@@ -165,22 +169,23 @@ def _forward_torch(q, k, v, g, S_0):
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
+    p2 = A @ torch.where(x2, v, 0.0)
     # output o = sum[K](q * S) / sqrt(K)
-    o = (q * from_start @ S_all[:-1] + A @ v) / math.sqrt(K)
+    o = (q * from_start @ S_all[:-1] + torch.where(m, math.nan, p2)) / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
 def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
-    BT = 16  # steps per block
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    BT_ = 16  # steps per block
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
-    g = _blocks(g, BT, repeat=True).transpose(2, 3).contiguous()
-    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
+    g = _blocks(g, BT_, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT_, repeat=False).transpose(2, 3).contiguous()
     log_decay = _inside(g, T, 0.0, -2)
     x = torch.exp(log_decay.sum(-2))
     x2 = d_o / math.sqrt(K)
@@ -196,7 +201,7 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
 
     d_S_all = torch.stack(d_S_all[::-1])
     m = row[:, None] == row
-    p2 = x2 @ v.mT
+    p2 = x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT
     p3 = torch.where(m, p2, 0.0).sum(-1)
     w = _inside(k, T, 0.0, -2)
     p2_1 = _pairs(p2, 1)
@@ -257,16 +262,10 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     _lower(x20, 8, -2).add_(_cumsum(x19 * w_l8 * x9, -2, exclusive=True))
     _upper(x20, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
     d_g = _inside(x20, T, 0.0, -2, own=True)
-    x21 = q_u1 * exp_log_decay
-    x22 = p9 * to_end + p3[..., None] * q
-    _lower(x22, 1, -2).add_(p2_1.mT @ x21)
-    _lower(x22, 2, -2).add_(x15 * x3)
-    _lower(x22, 4, -2).add_(x17 * x6)
-    _lower(x22, 8, -2).add_(x19 * x9)
-    d_k = _inside(x22, T, 0.0, -2, own=True)
     A_8 = x18 @ x10.mT
     A_4 = x16 @ x7.mT
     A_2 = x14 @ x4.mT
+    x21 = q_u1 * exp_log_decay
     A_1 = x21 @ w_l1.mT
     A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
     A = A_here
@@ -275,6 +274,12 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
     d_v = x12 @ d_S_all[1:] + A.mT @ x2
+    x22 = p9 * to_end + p3[..., None] * q
+    _lower(x22, 1, -2).add_(p2_1.mT @ x21)
+    _lower(x22, 2, -2).add_(x15 * x3)
+    _lower(x22, 4, -2).add_(x17 * x6)
+    _lower(x22, 8, -2).add_(x19 * x9)
+    d_k = _inside(x22, T, 0.0, -2, own=True)
     return (
         _sequence(d_q.transpose(2, 3), T),
         _sequence(d_k.transpose(2, 3), T),
@@ -318,6 +323,12 @@ def _load_triton():
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
         import triton.language as tl
+        hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+        if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
+            warnings.warn(
+                f"Triton {triton.__version__} may miscompile products with transposed operands here: take 3.7.1 or later",
+                stacklevel=2,
+            )
 
 
 @_jit
@@ -418,7 +429,7 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 
 @_jit(do_not_specialize=['T'])
 def gla_forward_kernel(
-    p_S_0, p_S_in, p_q, p_k, p_g, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -432,11 +443,13 @@ def gla_forward_kernel(
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
-    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
-    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_4 = (o_t[:, None] == o_t[None, :])
+    b_x = BT - o_t.to(tl.float32)
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -452,62 +465,75 @@ def gla_forward_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_4, b_sum[:, None], 0.0)
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_3, b_sum_1, 0.0)
-        b_x = b_A_here + b_A_1
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x_1 = tl.exp(b_sum)[:, None] * b_S
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_2 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum_2 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
+        b_x_2 = b_A_here + b_A_1
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_x_3 = b_q * tl.exp(b_log_decay_sum16)
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x_4 = b_k_in * tl.exp(b_log_decay_sum16_rest)
+        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair, b_x_3x_4, 0.0)
+        b_x_5 = b_x_2 + b_A_16
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_1 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_6 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
-        b_x_3 = b_x + b_A_8
+        b_x_7 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_x_6x_7, 0.0)
+        b_x_8 = b_x_5 + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_4 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_9 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_5 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_1, b_x_4x_5, 0.0)
-        b_x_6 = b_x_3 + b_A_4
+        b_x_10 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_sum_4 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_sum_4, 0.0)
+        b_x_11 = b_x_8 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_7 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_12 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_8 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_2, b_x_7x_8, 0.0)
-        b_A = b_x_6 + b_A_2
+        b_x_13 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_5 = tl.dot(b_x_12.to(DOT), tl.trans(b_x_13.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_5, 0.0)
+        b_A = b_x_11 + b_A_2
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
-        # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_2 + b_Av) / SQRT_K
-        m_tv = m_t[:, None] & m_v[None, :]
-        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_sum_3 = tl.sum(b_log_decay, 0)
-        b_x_9 = tl.exp(b_sum_3)[:, None] * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_4 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_6 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x_9 + b_sum_4
+        b_S_next = b_x_1 + b_sum_6
+        m_pair_6 = (tl.abs(b_v) < float("inf"))
+        b_x_14 = tl.max(tl.where(m_pair_6, 0.0, b_x[:, None]), 0)
+        m_pair_7 = (b_x_14[None, :] >= b_x[:, None])
+        b_x_15 = tl.where(m_pair_6, b_v, 0.0).to(tl.float32)
+        b_sum_7 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
+        b_x_16 = b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7).to(tl.float32)
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = b_x_16 / SQRT_K
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
 def gla_infer_kernel(
-    p_S_0, p_q, p_k, p_g, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -520,11 +546,13 @@ def gla_infer_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     o_t = tl.arange(0, BT)
-    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
-    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_4 = (o_t[:, None] == o_t[None, :])
+    b_x = BT - o_t.to(tl.float32)
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -538,62 +566,75 @@ def gla_infer_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_4, b_sum[:, None], 0.0)
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_3, b_sum_1, 0.0)
-        b_x = b_A_here + b_A_1
+        b_sum = tl.sum(b_log_decay, 0)
+        b_x_1 = tl.exp(b_sum)[:, None] * b_S
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_2 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum_2 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
+        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
+        b_x_2 = b_A_here + b_A_1
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_x_3 = b_q * tl.exp(b_log_decay_sum16)
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x_4 = b_k_in * tl.exp(b_log_decay_sum16_rest)
+        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair, b_x_3x_4, 0.0)
+        b_x_5 = b_x_2 + b_A_16
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_1 = b_q * tl.exp(b_log_decay_sum8)
+        b_x_6 = b_q * tl.exp(b_log_decay_sum8)
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
-        b_x_3 = b_x + b_A_8
+        b_x_7 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_1, b_x_6x_7, 0.0)
+        b_x_8 = b_x_5 + b_A_8
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_4 = b_q * tl.exp(b_log_decay_sum4)
+        b_x_9 = b_q * tl.exp(b_log_decay_sum4)
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_5 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_x_4x_5 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_1, b_x_4x_5, 0.0)
-        b_x_6 = b_x_3 + b_A_4
+        b_x_10 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+        b_sum_4 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_2, b_sum_4, 0.0)
+        b_x_11 = b_x_8 + b_A_4
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_7 = b_q * tl.exp(b_log_decay_sum2)
+        b_x_12 = b_q * tl.exp(b_log_decay_sum2)
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_8 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_x_7x_8 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_8.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_2, b_x_7x_8, 0.0)
-        b_A = b_x_6 + b_A_2
+        b_x_13 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+        b_sum_5 = tl.dot(b_x_12.to(DOT), tl.trans(b_x_13.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_3, b_sum_5, 0.0)
+        b_A = b_x_11 + b_A_2
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
-        # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_2 + b_Av) / SQRT_K
-        m_tv = m_t[:, None] & m_v[None, :]
-        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_sum_3 = tl.sum(b_log_decay, 0)
-        b_x_9 = tl.exp(b_sum_3)[:, None] * b_S
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_4 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_6 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x_9 + b_sum_4
+        b_S_next = b_x_1 + b_sum_6
+        m_pair_6 = (tl.abs(b_v) < float("inf"))
+        b_x_14 = tl.max(tl.where(m_pair_6, 0.0, b_x[:, None]), 0)
+        m_pair_7 = (b_x_14[None, :] >= b_x[:, None])
+        b_x_15 = tl.where(m_pair_6, b_v, 0.0).to(tl.float32)
+        b_sum_7 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
+        b_x_16 = b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7).to(tl.float32)
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = b_x_16 / SQRT_K
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def gla_backward_kernel(
-    p_d_S_T, p_q, p_k, p_g, p_S_in, p_v, p_d_o, p_d_q, p_d_v, p_d_g, p_d_k, p_d_S_0, p_cu_seqlens, T, N_STEPS,
+    p_d_S_T, p_S_in, p_g, p_q, p_k, p_v, p_d_o, p_d_v, p_d_g, p_d_q, p_d_k, p_d_S_0, p_cu_seqlens, T, N_STEPS,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
     SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -611,7 +652,8 @@ def gla_backward_kernel(
     m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
     m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
     m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_4 = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    m_pair_4 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    m_pair_5 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -622,66 +664,66 @@ def gla_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair, b_sum[:, None], 0.0)
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_1 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_sum_2 = tl.sum(b_log_decay, 0)
-        b_exp_sum_2 = tl.exp(b_sum_2)
-        b_x = b_dS * b_exp_sum_2[:, None]
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
         b_SdS = tl.sum(b_S * b_dS, 1)
-        b_x_1 = b_SdS * b_exp_sum_2
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+        b_sum = tl.sum(b_log_decay, 0)
+        b_exp_sum = tl.exp(b_sum)
+        b_x = b_SdS * b_exp_sum
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        b_sum_1 = tl.sum(b_q * b_k_in, 1)
+        b_A_here = tl.where(m_pair, b_sum_1[:, None], 0.0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_2 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_x_1 = b_dS * b_exp_sum[:, None]
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_2 = b_vdS * b_to_end
         b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-        b_x_3 = b_x_sum + b_x_1[None, :]
+        b_x_2 = b_x[None, :] + b_x_sum
+        b_x_3 = b_vdS * b_to_end
+        b_x_4 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_4 = b_do / SQRT_K
-        b_vx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-        b_sum_3 = tl.sum(tl.where(m_pair, b_vx_4, 0.0), 1)
-        b_x_5 = b_x_2 + b_sum_3[:, None] * b_q
-        b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_x_6 = b_Sx_4 * b_q
+        b_x_5 = b_do / SQRT_K
+        b_x_4x_5 = tl.dot(b_x_5.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+        b_sum_3 = tl.sum(tl.where(m_pair, b_x_4x_5, 0.0), 1)
+        b_x_6 = b_x_3 + b_sum_3[:, None] * b_q
+        b_x_7 = b_sum_3[:, None] * b_k_in
+        b_Sx_5 = tl.dot(b_x_5.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_x_sum_rest = segment_cumsum(b_x_6 * b_from_start, BT, True, False)
-        b_x_7 = b_x_3 + b_x_sum_rest
-        b_x_8 = b_Sx_4 * b_from_start
-        b_sum_4 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_x + b_sum_4
-        b_x_9 = b_x_8 + b_sum_3[:, None] * b_k_in
-        b_vx_4_low = tl.where(m_pair_1, b_vx_4, 0.0)
-        b_sum_5 = tl.dot(b_vx_4_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_x_8 = b_x_7 + b_Sx_5 * b_from_start
+        b_x_sum_rest = segment_cumsum(b_Sx_5 * b_q * b_from_start, BT, True, False)
+        b_x_9 = b_x_2 + b_x_sum_rest
+        b_sum_4 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_5.to(DOT), input_precision=PRECISION)
+        b_dS_1 = b_x_1 + b_sum_4
+        b_x_4x_5_low = tl.where(m_pair_1, b_x_4x_5, 0.0)
+        b_sum_5 = tl.dot(b_x_4x_5_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         b_exp_log_decay = tl.exp(b_log_decay)
-        b_x_10 = b_x_9 + b_sum_5 * b_exp_log_decay
-        b_x_11 = b_x_7 + b_sum_5 * b_q * b_exp_log_decay
+        b_x_10 = b_x_8 + b_sum_5 * b_exp_log_decay
+        b_x_11 = b_x_9 + b_sum_5 * b_q * b_exp_log_decay
         b_x_12 = b_q * b_exp_log_decay
-        b_sum_6 = tl.dot(tl.trans(b_vx_4_low.to(DOT)), b_x_12.to(DOT), input_precision=PRECISION)
-        b_x_13 = b_x_5 + b_sum_6
+        b_sum_6 = tl.dot(tl.trans(b_x_4x_5_low.to(DOT)), b_x_12.to(DOT), input_precision=PRECISION)
+        b_x_13 = b_x_6 + b_sum_6
         b_sum_7 = tl.dot(b_x_12.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
         b_A_1 = tl.where(m_pair_1, b_sum_7, 0.0)
         b_x_14 = b_A_here + b_A_1
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
         b_x_15 = tl.exp(b_log_decay_sum2_rest)
-        b_vx_4_low_1 = tl.where(m_pair_2, b_vx_4, 0.0)
+        b_x_4x_5_low_1 = tl.where(m_pair_2, b_x_4x_5, 0.0)
         b_x_16 = b_k_in * b_x_15
-        b_sum_8 = tl.dot(b_vx_4_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
+        b_sum_8 = tl.dot(b_x_4x_5_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
         b_x_17 = tl.exp(b_log_decay_sum2)
         b_x_18 = b_x_10 + b_sum_8 * b_x_17
@@ -691,15 +733,15 @@ def gla_backward_kernel(
         b_sum_9 = tl.dot(b_x_20.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
         b_A_2 = tl.where(m_pair_2, b_sum_9, 0.0)
         b_x_21 = b_x_14 + b_A_2
-        b_sum_10 = tl.dot(tl.trans(b_vx_4_low_1.to(DOT)), b_x_20.to(DOT), input_precision=PRECISION)
+        b_sum_10 = tl.dot(tl.trans(b_x_4x_5_low_1.to(DOT)), b_x_20.to(DOT), input_precision=PRECISION)
         b_x_22 = b_x_13 + b_sum_10 * b_x_15
         b_x_sum2 = segment_cumsum(b_sum_10 * b_k_in * b_x_15, 2, False, True)
         b_x_23 = b_x_19 + b_x_sum2
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
         b_x_24 = tl.exp(b_log_decay_sum4_rest)
-        b_vx_4_low_2 = tl.where(m_pair_3, b_vx_4, 0.0)
+        b_x_4x_5_low_2 = tl.where(m_pair_3, b_x_4x_5, 0.0)
         b_x_25 = b_k_in * b_x_24
-        b_sum_11 = tl.dot(b_vx_4_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
+        b_sum_11 = tl.dot(b_x_4x_5_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
         b_x_26 = tl.exp(b_log_decay_sum4)
         b_x_27 = b_x_18 + b_sum_11 * b_x_26
@@ -709,36 +751,54 @@ def gla_backward_kernel(
         b_sum_12 = tl.dot(b_x_29.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
         b_A_4 = tl.where(m_pair_3, b_sum_12, 0.0)
         b_x_30 = b_x_21 + b_A_4
-        b_sum_13 = tl.dot(tl.trans(b_vx_4_low_2.to(DOT)), b_x_29.to(DOT), input_precision=PRECISION)
+        b_sum_13 = tl.dot(tl.trans(b_x_4x_5_low_2.to(DOT)), b_x_29.to(DOT), input_precision=PRECISION)
         b_x_31 = b_x_22 + b_sum_13 * b_x_24
         b_x_sum4 = segment_cumsum(b_sum_13 * b_k_in * b_x_24, 4, False, True)
         b_x_32 = b_x_28 + b_x_sum4
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
         b_x_33 = tl.exp(b_log_decay_sum8_rest)
-        b_vx_4_low_3 = tl.where(m_pair_4, b_vx_4, 0.0)
+        b_x_4x_5_low_3 = tl.where(m_pair_4, b_x_4x_5, 0.0)
         b_x_34 = b_k_in * b_x_33
-        b_sum_14 = tl.dot(b_vx_4_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
+        b_sum_14 = tl.dot(b_x_4x_5_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
         b_x_35 = tl.exp(b_log_decay_sum8)
-        # gradient of q
+        b_x_36 = b_x_27 + b_sum_14 * b_x_35
+        b_x_sum8_rest = segment_cumsum(b_sum_14 * b_q * b_x_35, 8, True, False)
+        b_x_37 = b_x_32 + b_x_sum8_rest
+        b_x_38 = b_q * b_x_35
+        b_sum_15 = tl.dot(b_x_38.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_4, b_sum_15, 0.0)
+        b_x_39 = b_x_30 + b_A_8
+        b_sum_16 = tl.dot(tl.trans(b_x_4x_5_low_3.to(DOT)), b_x_38.to(DOT), input_precision=PRECISION)
+        b_x_40 = b_x_31 + b_sum_16 * b_x_33
+        b_x_sum8 = segment_cumsum(b_sum_16 * b_k_in * b_x_33, 8, False, True)
+        b_x_41 = b_x_37 + b_x_sum8
+        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+        b_x_42 = tl.exp(b_log_decay_sum16)
+        b_x_43 = b_q * b_x_42
+        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+        b_x_44 = tl.exp(b_log_decay_sum16_rest)
+        b_x_45 = b_k_in * b_x_44
+        b_sum_17 = tl.dot(b_x_43.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair_5, b_sum_17, 0.0)
+        b_A = b_x_39 + b_A_16
+        b_Ax_5 = tl.dot(tl.trans(b_A.to(DOT)), b_x_5.to(DOT), input_precision=PRECISION)
+        # gradient of v
+        tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_Ax_5, mask=m_tv)
+        b_x_4x_5_low_4 = tl.where(m_pair_5, b_x_4x_5, 0.0)
+        b_sum_18 = tl.dot(tl.trans(b_x_4x_5_low_4.to(DOT)), b_x_43.to(DOT), input_precision=PRECISION)
+        b_x_sum16 = segment_cumsum(b_sum_18 * b_k_in * b_x_44, 16, False, True)
+        b_x_46 = b_x_41 + b_x_sum16
+        b_sum_19 = tl.dot(b_x_4x_5_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
+        b_x_sum16_rest = segment_cumsum(b_sum_19 * b_q * b_x_42, 16, True, False)
+        # gradient of g
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_x_27 + b_sum_14 * b_x_35, mask=m_tk)
-        b_x_sum8_rest = segment_cumsum(b_sum_14 * b_q * b_x_35, 8, True, False)
-        b_x_36 = b_x_32 + b_x_sum8_rest
-        b_x_37 = b_q * b_x_35
-        b_sum_15 = tl.dot(b_x_37.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_4, b_sum_15, 0.0)
-        b_A = b_x_30 + b_A_8
-        b_Ax_4 = tl.dot(tl.trans(b_A.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
-        # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_1 + b_Ax_4, mask=m_tv)
-        b_sum_16 = tl.dot(tl.trans(b_vx_4_low_3.to(DOT)), b_x_37.to(DOT), input_precision=PRECISION)
-        b_x_sum8 = segment_cumsum(b_sum_16 * b_k_in * b_x_33, 8, False, True)
-        # gradient of g
-        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_36 + b_x_sum8, 0.0), mask=m_tk)
+        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_46 + b_x_sum16_rest, 0.0), mask=m_tk)
+        # gradient of q
+        tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_19 * b_x_42, mask=m_tk)
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_31 + b_sum_16 * b_x_33, 0.0), mask=m_tk)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_40 + b_sum_18 * b_x_44, 0.0), mask=m_tk)
         # cotangents of the states, for what comes before
         b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
@@ -746,7 +806,7 @@ def gla_backward_kernel(
 
 @_jit(do_not_specialize=['T'])
 def gla_states_kernel(
-    p_S_0, p_S_in, p_g, p_v, p_k, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_S_in, p_g, p_k, p_v, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -776,26 +836,27 @@ def gla_states_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        # S = exp(g) * S[t-1] + k * v
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x = tl.exp(b_sum)[:, None] * b_S
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_1 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = b_x + b_sum_1
+        b_x_1 = b_k_in * b_to_end
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_vx_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        # S = exp(g) * S[t-1] + k * v
+        b_S = b_x + b_vx_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_outputs_kernel(
-    p_q, p_g, p_S_in, p_k, p_v, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_k, p_q, p_g, p_S_in, p_v, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -816,9 +877,13 @@ def gla_outputs_kernel(
     o_k = tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sum = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where((o_t[:, None] == o_t[None, :]), b_sum[:, None], 0.0)
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
@@ -830,45 +895,52 @@ def gla_outputs_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xS = tl.dot(b_x.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_1 = b_q * tl.exp(b_log_decay_sum8)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
-    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_3 = b_q * tl.exp(b_log_decay_sum4)
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_4 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-    b_x_5 = b_A_8 + b_A_4
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_6 = b_q * tl.exp(b_log_decay_sum2)
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_7 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-    b_x_8 = b_x_5 + b_A_2
-    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_3, b_sum, 0.0)
-    b_x_9 = b_x_8 + b_A_1
-    m_pair_4 = (o_t[:, None] == o_t[None, :])
-    b_sum_1 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair_4, b_sum_1[:, None], 0.0)
-    b_A = b_x_9 + b_A_here
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+    m_pair = (tl.abs(b_v) < float("inf"))
+    b_x_1 = BT - o_t.to(tl.float32)
+    b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x_1[:, None]), 0)
+    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum16)
+    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum16_rest)
+    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_A_16 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_x_3x_4, 0.0)
+    b_x_5 = b_A_here + b_A_16
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum8)
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_1, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_8
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_9 = b_q * tl.exp(b_log_decay_sum4)
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_10 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_sum_1 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_2, b_sum_1, 0.0)
+    b_x_11 = b_x_8 + b_A_4
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_12 = b_q * tl.exp(b_log_decay_sum2)
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_13 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_sum_2 = tl.dot(b_x_12.to(DOT), tl.trans(b_x_13.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
+    b_x_14 = b_x_11 + b_A_2
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
+    b_A = b_x_14 + b_A_1
+    b_x_15 = tl.where(m_pair, b_v, 0.0).to(tl.float32)
+    b_sum_4 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
+    b_x_low = tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum_4)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_xS + b_Av) / SQRT_K
+    b_o = (b_xS + b_x_low.to(tl.float32)) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
@@ -905,19 +977,20 @@ def gla_cotangents_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_t = o_t < T - i_0
-        m_tv = m_t[:, None] & m_v[None, :]
-        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        # cotangents of the states, for what comes before
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x = b_dS * tl.exp(b_sum)[:, None]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+        b_x_1 = b_q * b_from_start
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+        # cotangents of the states, for what comes before
         b_dS = b_x + b_sum_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
@@ -960,50 +1033,58 @@ def gla_gradients_V_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xdS = tl.dot(b_x.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    m_pair = ((o_t // 8)[:, None] > (o_t // 8)[None, :])
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_1 = b_q * tl.exp(b_log_decay_sum8)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_2 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_x_1 = b_q * tl.exp(b_log_decay_sum16)
+    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+    b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
     b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair, b_x_1x_2, 0.0)
-    m_pair_1 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_3 = b_q * tl.exp(b_log_decay_sum4)
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_4 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
     b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-    b_x_5 = b_A_8 + b_A_4
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_6 = b_q * tl.exp(b_log_decay_sum2)
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_7 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_5 = b_A_16 + b_A_8
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
     b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-    b_x_8 = b_x_5 + b_A_2
-    m_pair_3 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_3, b_sum, 0.0)
-    b_x_9 = b_x_8 + b_A_1
-    m_pair_4 = (o_t[:, None] == o_t[None, :])
-    b_sum_1 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair_4, b_sum_1[:, None], 0.0)
-    b_A = b_x_9 + b_A_here
+    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
+    b_x_8 = b_x_5 + b_A_4
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
+    b_x_11 = b_x_8 + b_A_2
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
+    b_x_12 = b_x_11 + b_A_1
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    b_sum_2 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
+    b_A = b_x_12 + b_A_here
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_sum_2 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    b_sum_3 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum_2, mask=m_tv)
+    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum_3, mask=m_tv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_gradients_K_kernel(
-    p_v, p_d_o, p_q, p_k, p_S_in, p_g, p_d_S_out, p_d_g, p_d_q, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr,
+    p_g, p_d_S_out, p_S_in, p_v, p_k, p_d_o, p_q, p_d_q, p_d_g, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -1018,107 +1099,124 @@ def gla_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    o_t = tl.arange(0, BT)
-    m_pair = (o_t[:, None] == o_t[None, :])
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_v = tl.arange(0, BV)
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    m_v = (o_v < V) | (V == BV)
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    m_t = o_t < T - i_0
-    m_tv = m_t[:, None] & m_v[None, :]
-    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x = b_do / SQRT_K
-    b_vx = tl.dot(b_x.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    b_sum = tl.sum(tl.where(m_pair, b_vx, 0.0), 1)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_t = tl.arange(0, BT)
+    o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K % BK == 0)
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sumq = b_sum[:, None] * b_q
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_x_1 = b_sum[:, None] * b_k_in
-    at_nhkv = ((i_s * H + i_h) * K) * V
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
-    b_x_2 = b_x_1 + b_Sx * b_from_start
-    b_x_sum_rest = segment_cumsum(b_Sx * b_q * b_from_start, BT, True, False)
+    b_sum = tl.sum(b_log_decay, 0)
+    b_exp_sum = tl.exp(b_sum)
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_v = tl.arange(0, BV)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_v = (o_v < V) | (V == BV)
+    m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_SdS = tl.sum(b_S * b_dS, 1)
-    b_sum_1 = tl.sum(b_log_decay, 0)
-    b_x_3 = b_x_sum_rest + (b_SdS * tl.exp(b_sum_1))[None, :]
+    b_x = b_SdS * b_exp_sum
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
     b_to_end = tl.exp(b_log_decay_sum_rest)
-    b_x_4 = b_sumq + b_vdS * b_to_end
+    b_x_1 = b_vdS * b_to_end
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
     b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-    b_x_5 = b_x_3 + b_x_sum
+    b_x_2 = b_x_sum + b_x[None, :]
+    b_x_3 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_x_4 = b_do / SQRT_K
+    b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_x_3x_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+    b_sum_1 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_x_3x_4, 0.0), 1)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    b_x_5 = b_Sx_4 * b_from_start
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_x_sum_rest = segment_cumsum(b_Sx_4 * b_q * b_from_start, BT, True, False)
+    b_x_6 = b_x_2 + b_x_sum_rest
+    b_x_7 = b_x_5 + b_sum_1[:, None] * b_k_in
+    b_x_8 = b_x_1 + b_sum_1[:, None] * b_q
+    m_pair = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_x_3x_4_low = tl.where(m_pair, b_x_3x_4, 0.0)
+    b_sum_2 = tl.dot(b_x_3x_4_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
     b_exp_log_decay = tl.exp(b_log_decay)
-    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_vx_low = tl.where(m_pair_1, b_vx, 0.0)
-    b_sum_2 = tl.dot(tl.trans(b_vx_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
-    b_x_6 = b_x_4 + b_sum_2
-    b_sum_3 = tl.dot(b_vx_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-    b_x_7 = b_x_2 + b_sum_3 * b_exp_log_decay
-    b_x_8 = b_x_5 + b_sum_3 * b_q * b_exp_log_decay
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_9 = tl.exp(b_log_decay_sum8_rest)
-    b_vx_low_1 = tl.where(((o_t // 8)[:, None] > (o_t // 8)[None, :]), b_vx, 0.0)
-    b_x_10 = b_k_in * b_x_9
-    b_sum_4 = tl.dot(b_vx_low_1.to(DOT), b_x_10.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_11 = tl.exp(b_log_decay_sum8)
-    b_x_12 = b_x_7 + b_sum_4 * b_x_11
-    b_x_sum8_rest = segment_cumsum(b_sum_4 * b_q * b_x_11, 8, True, False)
-    b_x_13 = b_x_8 + b_x_sum8_rest
-    b_sum_5 = tl.dot(tl.trans(b_vx_low_1.to(DOT)), (b_q * b_x_11).to(DOT), input_precision=PRECISION)
-    b_x_14 = b_x_6 + b_sum_5 * b_x_9
-    b_x_sum8 = segment_cumsum(b_sum_5 * b_k_in * b_x_9, 8, False, True)
-    b_x_15 = b_x_13 + b_x_sum8
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_16 = tl.exp(b_log_decay_sum2)
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_vx_low_2 = tl.where(m_pair_2, b_vx, 0.0)
-    b_sum_6 = tl.dot(tl.trans(b_vx_low_2.to(DOT)), (b_q * b_x_16).to(DOT), input_precision=PRECISION)
-    b_x_17 = b_sum_6 * b_k_in
+    b_sum_3 = tl.dot(tl.trans(b_x_3x_4_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
+    b_x_9 = b_x_8 + b_sum_3
+    b_x_10 = b_x_7 + b_sum_2 * b_exp_log_decay
+    b_x_11 = b_x_6 + b_sum_2 * b_q * b_exp_log_decay
+    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+    b_x_12 = tl.exp(b_log_decay_sum16_rest)
+    b_x_3x_4_low_1 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_x_3x_4, 0.0)
+    b_x_13 = b_k_in * b_x_12
+    b_sum_4 = tl.dot(b_x_3x_4_low_1.to(DOT), b_x_13.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_x_14 = tl.exp(b_log_decay_sum16)
+    b_sum_5 = tl.dot(tl.trans(b_x_3x_4_low_1.to(DOT)), (b_q * b_x_14).to(DOT), input_precision=PRECISION)
+    b_x_15 = b_x_10 + b_sum_4 * b_x_14
+    b_x_sum16_rest = segment_cumsum(b_sum_4 * b_q * b_x_14, 16, True, False)
+    b_x_16 = b_x_11 + b_x_sum16_rest
+    b_x_17 = b_x_9 + b_sum_5 * b_x_12
+    b_x_sum16 = segment_cumsum(b_sum_5 * b_k_in * b_x_12, 16, False, True)
+    b_x_18 = b_x_16 + b_x_sum16
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_18 = tl.exp(b_log_decay_sum2_rest)
-    b_x_sum2 = segment_cumsum(b_x_17 * b_x_18, 2, False, True)
-    b_x_19 = b_x_15 + b_x_sum2
-    b_x_20 = b_k_in * b_x_18
-    b_sum_7 = tl.dot(b_vx_low_2.to(DOT), b_x_20.to(DOT), input_precision=PRECISION)
-    b_x_sum2_rest = segment_cumsum(b_sum_7 * b_q * b_x_16, 2, True, False)
-    b_x_21 = b_x_19 + b_x_sum2_rest
+    b_x_19 = tl.exp(b_log_decay_sum2_rest)
+    m_pair_1 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_x_3x_4_low_2 = tl.where(m_pair_1, b_x_3x_4, 0.0)
+    b_x_20 = b_k_in * b_x_19
+    b_sum_6 = tl.dot(b_x_3x_4_low_2.to(DOT), b_x_20.to(DOT), input_precision=PRECISION)
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_21 = tl.exp(b_log_decay_sum2)
+    b_sum_7 = tl.dot(tl.trans(b_x_3x_4_low_2.to(DOT)), (b_q * b_x_21).to(DOT), input_precision=PRECISION)
+    b_x_22 = b_x_15 + b_sum_6 * b_x_21
+    b_x_sum2_rest = segment_cumsum(b_sum_6 * b_q * b_x_21, 2, True, False)
+    b_x_23 = b_x_18 + b_x_sum2_rest
+    b_x_24 = b_x_17 + b_sum_7 * b_x_19
+    b_x_sum2 = segment_cumsum(b_sum_7 * b_k_in * b_x_19, 2, False, True)
+    b_x_25 = b_x_23 + b_x_sum2
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_22 = tl.exp(b_log_decay_sum4)
-    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_vx_low_3 = tl.where(m_pair_3, b_vx, 0.0)
-    b_sum_8 = tl.dot(tl.trans(b_vx_low_3.to(DOT)), (b_q * b_x_22).to(DOT), input_precision=PRECISION)
-    b_x_23 = b_sum_8 * b_k_in
+    b_x_26 = tl.exp(b_log_decay_sum4)
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_24 = tl.exp(b_log_decay_sum4_rest)
-    b_x_sum4 = segment_cumsum(b_x_23 * b_x_24, 4, False, True)
-    b_x_25 = b_x_21 + b_x_sum4
-    b_x_26 = b_k_in * b_x_24
-    b_sum_9 = tl.dot(b_vx_low_3.to(DOT), b_x_26.to(DOT), input_precision=PRECISION)
-    b_x_sum4_rest = segment_cumsum(b_sum_9 * b_q * b_x_22, 4, True, False)
-    # gradient of g
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_25 + b_x_sum4_rest, 0.0), mask=m_tk)
+    b_x_27 = tl.exp(b_log_decay_sum4_rest)
+    b_x_3x_4_low_3 = tl.where(m_pair_2, b_x_3x_4, 0.0)
+    b_sum_8 = tl.dot(tl.trans(b_x_3x_4_low_3.to(DOT)), (b_q * b_x_26).to(DOT), input_precision=PRECISION)
+    b_x_28 = b_x_24 + b_sum_8 * b_x_27
+    b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_27, 4, False, True)
+    b_x_29 = b_x_25 + b_x_sum4
+    b_x_30 = b_k_in * b_x_27
+    b_sum_9 = tl.dot(b_x_3x_4_low_3.to(DOT), b_x_30.to(DOT), input_precision=PRECISION)
+    b_x_31 = b_x_22 + b_sum_9 * b_x_26
+    b_x_sum4_rest = segment_cumsum(b_sum_9 * b_q * b_x_26, 4, True, False)
+    b_x_32 = b_x_29 + b_x_sum4_rest
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_33 = tl.exp(b_log_decay_sum8)
+    m_pair_3 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_x_3x_4_low_4 = tl.where(m_pair_3, b_x_3x_4, 0.0)
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_34 = tl.exp(b_log_decay_sum8_rest)
+    b_sum_10 = tl.dot(tl.trans(b_x_3x_4_low_4.to(DOT)), (b_q * b_x_33).to(DOT), input_precision=PRECISION)
+    b_x_35 = b_x_28 + b_sum_10 * b_x_34
+    b_x_sum8 = segment_cumsum(b_sum_10 * b_k_in * b_x_34, 8, False, True)
+    b_x_36 = b_x_32 + b_x_sum8
+    b_x_37 = b_k_in * b_x_34
+    b_sum_11 = tl.dot(b_x_3x_4_low_4.to(DOT), b_x_37.to(DOT), input_precision=PRECISION)
     # gradient of q
-    tl.store(p_d_q + at_thk + o_thk, b_x_12 + b_sum_7 * b_x_16 + b_sum_9 * b_x_22, mask=m_tk)
-    b_dk = tl.where(m_t[:, None], b_x_14 + b_sum_6 * b_x_18 + b_sum_8 * b_x_24, 0.0)
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_q + at_thk + o_thk, b_x_31 + b_sum_11 * b_x_33, mask=m_tk)
+    b_x_sum8_rest = segment_cumsum(b_sum_11 * b_q * b_x_33, 8, True, False)
+    # gradient of g
+    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_36 + b_x_sum8_rest, 0.0), mask=m_tk)
     # gradient of k
-    tl.store(p_d_k + at_thk + o_thk, b_dk, mask=m_tk)
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_35, 0.0), mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -1173,14 +1271,14 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 1386, 6656, True),
-    "infer": (3, 1377, 2560, True),
-    "backward": (2, 3107, 19456, True),
-    "states": (7, 777, 11264, True),
-    "outputs": (5, 1990, 13312, False),
-    "cotangents": (8, 712, 5632, True),
-    "gradients_V": (5, 2220, 26624, False),
-    "gradients_K": (2, 2809, 49152, False),
+    "forward": (2, 2422, 18432, True),
+    "infer": (2, 2390, 10240, True),
+    "backward": (2, 4810, 34816, True),
+    "states": (4, 1020, 28672, True),
+    "outputs": (2, 2752, 36864, False),
+    "cotangents": (6, 1008, 7168, True),
+    "gradients_V": (2, 2694, 36864, False),
+    "gradients_K": (2, 4752, 65536, False),
 }
 _MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": -2000}  # nanoseconds, where phases do the same
 
@@ -1213,14 +1311,14 @@ def _needs_triton(io, K, V):
     BK = _pad(K, 16)
     BV = _pad(V, 16)
     return {
-        "forward": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
-        "infer": (16 * BK * 2 * io, 16 * BK * 3 * io + 256 * io),
-        "backward": (16 * BK * 2 * io, 16 * BK * (3 * io + 4) + 256 * 2 * io),
-        "states": (512 * io + 16 * BK * io, 16 * BK * 2 * io + 512 * io),
-        "outputs": (512 * io + 32 * BK * io, 16 * BK * 3 * io + 32 * BK * 4 + 512 * io),
-        "cotangents": (16 * BK * io + 256 * io, 16 * BK * 2 * io + 256 * io),
-        "gradients_V": (1024 * io + 64 * BK * io, 16 * BK * 3 * io + 64 * BK * 4 + 1024 * io),
-        "gradients_K": (64 * BV * 2 * io, 16 * BV * 2 * io + 1024 * 3 * io + 64 * BV * 8),
+        "forward": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
+        "infer": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
+        "backward": (16 * BK * 2 * io, 16 * BK * 4 + 32 * BK * 3 * io + 512 * 2 * io),
+        "states": (2048 * io + 32 * BK * io, 32 * BK * 2 * io + 2048 * io),
+        "outputs": (2048 * io + 64 * BK * io, 32 * BK * 3 * io + 64 * BK * 4 + 2048 * io),
+        "cotangents": (32 * BK * io + 512 * io, 32 * BK * 2 * io + 512 * io),
+        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * 3 * io + 64 * BK * 4 + 2048 * io),
+        "gradients_K": (64 * BV * 2 * io, 2048 * 3 * io + 64 * BV * 8 + 32 * BV * 2 * io),
     }
 
 
@@ -1236,18 +1334,20 @@ def _room_for(kernels, x, K, V):
     return all(sum(needs[k]) <= _room(x.device) for k in kernels)
 
 
-_READY = {}  # device, dtype and sizes -> whether the kernels fit
+_READY = {}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
 
 
-def _ready_triton(x, K, V):
-    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+def _ready_triton(x, K, V, alone=False):
+    """Whether the kernels' tiles fit the device at these sizes: all of them, or those that a call takes where no gradient
+    follows. It is asked at every call, and remembers."""
     K, V = int(K), int(V)
-    key = x.device, x.dtype, K, V
+    key = x.device, x.dtype, K, V, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
-        need = max(sum(needs[k]) for k in needs if k not in ("gradients_K",))
+        kernels = ("infer", "states", "outputs") if alone else [k for k in needs if k not in ("gradients_K",)]
+        need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room:
+        if need > room and not alone:
             warnings.warn(
                 f"gla: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -1257,21 +1357,23 @@ def _ready_triton(x, K, V):
     return _READY[key]
 
 
-_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 16
+_FEW_STEPS = 3  # so many steps, taken one by one, are modelled no slower than a block of 32
 
 
 def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states, step by step."""
     B, T, H, K = q.shape
     V = v.shape[3]
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     BK = _pad(K)
     BV = min(_pad(V), 32)
     NV = -(-V // BV)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     gla_steps_kernel[(B * H * NV,)](
         S_0, q, g, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -1284,38 +1386,40 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 15) // 16
+    NT = (T + 31) // 32
     N_BLOCKS = B * NT
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 16 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases(
-        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
+        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
     ):
-        BV = min(_pad(V, 16), 32)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
+            S_0, S_in, g, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            k, q, g, S_in, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -1328,38 +1432,40 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(q, k, v, g, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 15) // 16
+    NT = (T + 31) // 32
     N_BLOCKS = B * NT
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 16 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
+    BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases(
-        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
+        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
     ):
-        BV = min(_pad(V, 16), 32)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, STEP=STEP, DOT=DOT,
+            S_0, S_in, g, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, g, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            k, q, g, S_in, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_infer_kernel[(B * H * NV,)](
-            S_0, q, k, g, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP,
+            S_0, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T
@@ -1369,13 +1475,15 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 15) // 16
+    NT = (T + 31) // 32
     N_BLOCKS = B * NT
     N_STEPS = B * T
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (16 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 16 + B
+        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 32 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v, g)
@@ -1390,41 +1498,41 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, g, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            d_S_T, d_S_out, g, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, g, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16, SQRT_K=math.sqrt(K),
+            k, g, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_g = torch.empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
-        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+        d_g = empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
+        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
         gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            v, d_o, q, k, S_in, g, d_S_out, d_g, d_q, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=16,
+            g, d_S_out, S_in, v, k, d_o, q, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        d_g = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        d_g = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_q = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_k = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_backward_kernel[(B * H * NV,)](
-            d_S_T, q, k, g, S_in, v, d_o, d_q, d_v, d_g, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
-            BV=BV, BT=16, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
+            d_S_T, S_in, g, q, k, v, d_o, d_v, d_g, d_q, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
+            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
         )
-        d_q = d_q.sum(0)
         d_g = d_g.sum(0)
+        d_q = d_q.sum(0)
         d_k = d_k.sum(0)
     return d_q, d_k, d_v, d_g, d_S_0
 
@@ -1540,8 +1648,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((T // 16 + B, H, K, V), carry)]
-    return [((B * ((T + 15) // 16), H, K, V), carry)]
+        return [((T // 32 + B, H, K, V), carry)]
+    return [((B * ((T + 31) // 32), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1560,6 +1668,14 @@ def _form(*tensors):
     if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1]):
         return _TRITON
     return _TORCH
+
+
+def _form_alone(*tensors):
+    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""
+    x = tensors[0]
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1], alone=True):
+        return _TRITON
+    return _form(*tensors)
 
 
 # ---------- the torch operators ---------------------------------------------------------------------------------------
@@ -1592,6 +1708,9 @@ def _shape_error(time, cu_seqlens, **tensors):
     return ValueError(f"gla: shapes disagree: {_AXES}")
 
 
+CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checked too: a call then waits for it
+
+
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -1607,14 +1726,36 @@ def _sequences(cu_seqlens, x):
     return cu_seqlens.shape[0] - 1
 
 
-def _check_bounds(cu_seqlens, x):
-    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
-    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
-        return
-    steps, bounds = x.shape[1], cu_seqlens.tolist()
-    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
-        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+def _steps(cu_seqlens, x):
+    """How many steps of the row T the sequences of a pack have; ValueError where its bounds are wrong.
+
+    The bounds of a GPU are not read, for it would have to be waited for: there the answer is T, and kernels leave zeros
+    behind the last sequence.
+    """
+    steps = x.shape[1]
+    if cu_seqlens is None or (cu_seqlens.device.type != "cpu" and not CHECK_BOUNDS):
+        return steps
+    bounds = cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] > steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps} or less"
         raise ValueError(f"gla: cu_seqlens is {cu_seqlens}; {want}")
+    return bounds[-1]
+
+
+def _resized(x, shape):
+    """x cut to a shape, or with zeros up to it."""
+    part = x[tuple(map(slice, shape))]
+    if part.shape == torch.Size(shape):
+        return part.contiguous()
+    whole = x.new_zeros(shape)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole
+
+
+def _own_rows(tensors, kinds, steps):
+    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
+    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
+    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
 
 
 def _sizes(q, k, v, g, cu_seqlens):
@@ -1641,6 +1782,10 @@ def _step_sizes(q, k, v, g):
     return B, H, K, V
 
 
+# kinds of devices that have autocast: asking another one for it is an error
+_AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, "cpu cuda hpu mps mtia xla xpu".split()))
+
+
 def _carry(x):
     """The dtype of states and sums, whatever the storage dtype of the inputs."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -1657,13 +1802,19 @@ def _copy(x, dtype):
 
 
 def _autocast_off(function):
-    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own.
+
+    Triton launches on the device that is current: while an operator runs, that is its tensors' own.
+    """
 
     def call(*tensors):
-        device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
+        device = tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return call(*tensors)
+        if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
             return function(*tensors)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return function(*tensors)
 
     return call
@@ -1692,8 +1843,10 @@ def _run(*arguments):
     """Operator `run`: o, S_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form_alone(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[4:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1705,8 +1858,12 @@ def _forward(*arguments):
     """Operator `forward`: o, S_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "TTTT-", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:2], results[2:]
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1714,68 +1871,56 @@ def _forward(*arguments):
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
 
+_WATCHED = (0,)  # results without which a part of the recurrence has no cotangent
+
+
+def _spoilt(gradients, cotangents):
+    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
+    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+        return False
+    return not all(math.isfinite(d.sum()) for d in gradients)
+
+
+def _apart(tensors, cu_seqlens, reverse, cotangents):
+    """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
+    differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with differentiable, torch.enable_grad():
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+
+
+def _filled(cotangents, carry, *arguments):
+    """The cotangents, with zeros for those that are not there."""
+    outputs, states = cotangents[:1], cotangents[1:]
+    if any(d is None for d in outputs):
+        outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
+    starts = zip(states, arguments[4:5], strict=True)
+    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+
+
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, k, v, g, S_0."""
+    """Operator `backward`: the gradients of q, k, v, g, S_0; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
-    cotangents = arguments[8:]
+    cotangents = whole = arguments[8:]
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        own = _own_rows(tensors, "TTTT-", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "T-", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+    if any(d is None for d in cotangents):
+        whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
-        final = zip(tensors[4:], cotangents[1:], strict=True)
+        final = zip(tensors[4:], whole[1:], strict=True)
         return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    if _spoilt(gradients, cotangents):
+        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-
-
-class _Derivative(torch.autograd.Function):
-    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
-        *given, ctx.reverse = arguments
-        ctx.save_for_backward(*given, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:6], list(kept[6:])
-        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
-
-
-class _FirstDerivativeOnly(torch.autograd.Function):
-    """The gradient, refusing to be differentiated again."""
-
-    @staticmethod
-    def forward(ctx, count, *flat):
-        saved = list(flat[7 : 7 + count])
-        return tuple(_OPS.backward.default(*flat[:7], saved, *flat[7 + count :]))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        raise RuntimeError("gla: asked for a second derivative; there are first ones only")
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _differentiable_run(*arguments):
-    if _needs_gradient(arguments[:5]):
-        return list(_Derivative.apply(*arguments))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*arguments)
-
-
-def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
-    if _needs_gradient([*given[:5], *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.backward.default(*arguments)
 
 
 def _fake_step(q, k, v, g, S_0):
@@ -1784,12 +1929,13 @@ def _fake_step(q, k, v, g, S_0):
     return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
 
 
+@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, S_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry = _form_alone(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -1815,38 +1961,323 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
+class _StepDerivative(torch.autograd.Function):
+    """One step with its gradient: that of a run of one step."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        run = [*(x[:, None] for x in tensors[:4]), *tensors[4:], None, False]
+        *results, saved = _below(_OPS.forward.default, *run)
+        _Derivative.keep(ctx, (*tensors, None, False), saved)
+        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:5], list(kept[5 + 1 :])
+        run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
+        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
+        gradients = _backward_below(*run, saved, *ends)
+        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+
+
 def _differentiable_step(*tensors):
-    if _needs_gradient(tensors):
+    if _needs_plain(tensors):
         return _plain_step(*tensors)
+    if _needs_gradient(tensors):
+        return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
 
+def _plain(*arguments):
+    """What `run` gives, by single steps in plain torch operators, all of whose derivatives torch knows."""
+    *tensors, cu_seqlens, reverse = arguments
+    if cu_seqlens is not None:
+        return _plain_pack(tensors, cu_seqlens, reverse)
+    if 0 in tensors[0].shape[:2]:
+        return [*_fake_run(*arguments)[:1], *(x.clone() for x in tensors[4:])]
+    inputs, params, states = tensors[:4], tensors[4:4], tensors[4:]
+    steps = [x.unbind(1) for x in inputs]
+    order = range(inputs[0].shape[1])
+    order = order if not reverse else order[::-1]
+    rows = {}
+    for t in order:
+        results = _plain_step(*(x[t] for x in steps), *params, *states)
+        rows[t], states = results[:1], results[1:]
+    outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
+    return [*outputs, *states]
+
+
+def _plain_pack(tensors, cu_seqlens, reverse):
+    """The same of a pack, one sequence after the other."""
+    found, bounds = [], cu_seqlens.tolist()
+    for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        own = [x[:, start:end] for x in tensors[:4]]
+        own += [x[i : i + 1] if _OWN[k] == "B" else x for k, x in enumerate(tensors[4:], 4)]
+        found.append(_plain(*own, None, reverse))
+    nothing = _fake_run(*tensors, cu_seqlens, reverse)
+    if not found:
+        return list(nothing)
+    behind = [x[:, bounds[-1] :] if k < 1 else x[:0] for k, x in enumerate(nothing)]  # the last sequence
+    return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
+
+
+class _Derivative(torch.autograd.Function):
+    """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        return tuple(results)
+
+    @staticmethod
+    def keep(ctx, arguments, saved):
+        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
+        *given, ctx.reverse = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *saved)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:6], list(kept[6:])
+        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+
+
+class _DerivativeAndSaved(torch.autograd.Function):
+    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
+
+    backward = _Derivative.backward
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """The gradient; its own gradient is that of the plain form."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved, cotangents = list(flat[7 : 7 + count]), flat[7 + count :]
+        ctx.reverse = flat[6]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat[:6], *cotangents)
+        return tuple(_below(_OPS.backward.default, *flat[:7], saved, *cotangents))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *weights):
+        kept = ctx.saved_tensors
+        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:5], *kept[6:])]
+        tensors, cu_seqlens, cotangents = alike[:5], kept[5], alike[5:]
+        with torch.enable_grad():
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
+        left = [None if x is None else next(found) for x in alike]
+        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+        return None, *left[:5], None, None, *saved, *left[5:]
+
+
+def _backward_below(*arguments):
+    """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
+        return _batched_backward(*arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _OPS.backward.default(*arguments)
+    return _differentiable_backward(*arguments)
+
+
+def _batched_backward(*arguments):
+    """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    cotangents = arguments[8:]
+    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
+    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
+    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
+    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
+    found = [_backward_below(*arguments[:8], *row) for row in rows]
+    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+
+
+def _pulled(results, cotangents, wrt, create_graph=False):
+    """The gradients of the results that have a cotangent; zeros where none of these depends on an argument."""
+    used = [(r, d) for r, d in zip(results, cotangents, strict=True) if d is not None and r.requires_grad]
+    if not used:
+        return [torch.zeros_like(x) for x in wrt]
+    ends, weights = zip(*used)
+    return torch.autograd.grad(ends, wrt, weights, create_graph=create_graph, materialize_grads=True)
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _needs_plain(tensors):
+    """Whether the plain form must run: for tangents (forward mode), or for torch.func's derivatives of derivatives."""
+    if not torch._C._are_functorch_transforms_active():
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    return "Jvp" in kinds or kinds.count("Grad") > 1
+
+
+def _no_tangent():
+    what = "a derivative in forward mode of a gradient that is recorded already"
+    return NotImplementedError(f"gla: {what} is not served; take it of the call: torch.func.jvp")
+
+
+def _applied(derivative, *arguments):
+    """`derivative.apply`, inside a level of torch.func too: this is where it differentiates."""
+    if not torch._C._are_functorch_transforms_active():
+        return derivative.apply(*arguments)
+    with torch._functorch.utils.enable_single_level_autograd_function():
+        return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _below(operator, *arguments):
+    """The operator without its derivative; inside a level of torch.func the next one may record it again."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator(*arguments)
+        with torch.enable_grad():
+            return operator(*arguments)
+
+
+def _differentiable_run(*arguments):
+    tensors = arguments[:5]
+    if _needs_plain(tensors):
+        return _plain(*arguments)
+    if _needs_gradient(tensors):
+        return list(_applied(_Derivative, *arguments))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*arguments)
+
+
+def _differentiable_forward(*arguments):
+    tensors = arguments[:5]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        results = _applied(_DerivativeAndSaved, *arguments)
+        return *results[:2], list(results[2:])
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.forward.default(*arguments)
+
+
+def _differentiable_backward(*arguments):
+    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
+    tensors = [*given[:5], *cotangents]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+_OWN = "BBBBB"  # B: an argument has a batch axis; -: it is shared by the batch
+
+
+def _folded(x, dim, members):
+    """x [.., members, .., B, ..] as [members * B, ...]; repeated where it is not batched."""
+    x = x.unsqueeze(0).expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
+def _member(x, dim, i):
+    """Member i of an argument, or of a list of them."""
+    if isinstance(x, (list, tuple)):
+        return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
+    return x if dim is None else x.select(dim, i)
+
+
+def _in_turn(operator, members, dims, arguments):
+    """The results for one member after the other, put together along a new first axis."""
+    found = [operator(*_member(arguments, dims, i)) for i in range(members)]
+    together = [
+        [torch.stack(part) for part in zip(*column)] if isinstance(column[0], (list, tuple)) else torch.stack(column)
+        for column in zip(*found)
+    ]
+    return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
+
+
+def _rule(name, differentiates):
+    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+
+    def rule(info, dims, *arguments):
+        operator, members = getattr(_OPS, name).default, info.batch_size
+        tensors, here = arguments[:5], dims[:5]
+        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
+        packed = name != "step" and arguments[5] is not None
+        if shared or packed or differentiates or all(d is None for d in here):
+            return _in_turn(operator, members, dims, arguments)
+        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
+        if name == "backward":
+            *more, saved = arguments[5:8]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
+            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+        results = operator(*flat, *arguments[5:])
+        if name != "forward":
+            return _unfolded(results, members, size)
+        results, places = _unfolded(results[:-1], members, size), results[-1]
+        return (*results[0], places), (*results[1], [None] * len(places))
+
+    return rule
+
+
+def _unfolded(results, members, size):
+    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
+    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
+
+
+def _rules():
+    """Operator -> its rule."""
+    apart = False  # whether an argument is shared, whose gradient each member has for itself
+    return {"run": _rule("run", False), "step": _rule("step", False)} | {
+        name: _rule(name, apart) for name in ("forward", "backward")
+    }
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_49c0476012a5", 0
+    name, tries = "seqc_gla_7155f261fca1", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_49c0476012a5_{tries}"
+        name = f"seqc_gla_7155f261fca1_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
-    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor? d_{x}" for x in "o S_T".split()]
     once, given = ", ".join(arguments), ", ".join(results)
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
-    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    derivatives = {
+        "run": _differentiable_run,
+        "forward": _differentiable_forward,
+        "backward": _differentiable_backward,
+        "step": _differentiable_step,
+    }
+    rules = _rules()
     for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
+        library.impl(operator, derivatives[operator], "Autograd")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-    library.impl("run", _differentiable_run, "Autograd")
-    library.impl("backward", _differentiable_backward, "Autograd")
-    library.impl("step", _differentiable_step, "Autograd")
+        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -1871,8 +2302,8 @@ def _cast(q, k, v, g):
         k.dtype != main
         or v.dtype != main
         or g.dtype != main
-        or not main.is_floating_point
-        or torch.is_autocast_enabled(q.device.type)
+        or main not in _FLOATS
+        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
     ):
         return _fit(q, k, v, g)
     return q, k, v, g
@@ -1884,17 +2315,38 @@ def _fit(*inputs):
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
     device, main = inputs[0].device.type, inputs[0].dtype
-    if torch.is_autocast_enabled(device) and main != torch.float64:
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    if not main.is_floating_point:
-        raise TypeError(f"gla: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
     for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
     return inputs
 
 
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    return TypeError(f"gla: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 _INPUTS = tuple("q k v g".split())
 _GATES = frozenset("g".split())
 
@@ -1902,6 +2354,8 @@ _GATES = frozenset("g".split())
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
@@ -1941,7 +2395,7 @@ def gla(
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
 
 
@@ -1963,7 +2417,7 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
 
 

@@ -35,12 +35,14 @@ Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each f
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["GRU", "GRUResult", "gru", "gru_step"]
 
@@ -211,7 +213,7 @@ def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
 def gru_forward_kernel(
     p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_h_in, p_x_n, p_x_r, p_x_z, p_h, p_h_T, p_cu_seqlens, B, T,
     H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NB = tl.cdiv(B, BB)
@@ -237,7 +239,7 @@ def gru_forward_kernel(
     m_bd = m_b[:, None] & m_d[None, :]
     b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
     o_bnhd = first[:, None] * (H * D) + o_d[None, :]
-    for i_t in range(0, T):
+    for i_t in tl.range(0, T, num_stages=STAGES):
         at_nhd = (STEP * i_t * H + i_h) * D
         tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
         b_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
@@ -263,7 +265,7 @@ def gru_forward_kernel(
 def gru_infer_kernel(
     p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_x_n, p_x_r, p_x_z, p_h, p_h_T, p_cu_seqlens, B, T,
     H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):
     """Outputs and final states."""
     NB = tl.cdiv(B, BB)
@@ -289,7 +291,7 @@ def gru_infer_kernel(
     m_bd = m_b[:, None] & m_d[None, :]
     b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
     o_bthd = first[:, None] * (H * D) + o_d[None, :]
-    for i_t in range(0, T):
+    for i_t in tl.range(0, T, num_stages=STAGES):
         at_thd = (STEP * i_t * H + i_h) * D
         b_x_n = tl.load(p_x_n + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_r = tl.load(p_x_r + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
@@ -315,7 +317,7 @@ def gru_backward_kernel(
     p_R_z, p_b_z, p_R_r, p_b_r, p_R_n, p_b_n, p_d_h_T, p_h_in, p_x_z, p_x_n, p_x_r, p_d_h, p_d_x_n, p_d_x_r,
     p_d_x_z, p_R_n_0_right, p_d_h_0, p_d_b_r, p_d_b_n, p_d_b_z, p_cu_seqlens, B, T, H: tl.constexpr,
     D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
     NB = tl.cdiv(B, BB)
@@ -344,7 +346,7 @@ def gru_backward_kernel(
     b_d_b_n = tl.zeros((BD,), tl.float32)
     b_d_b_z = tl.zeros((BD,), tl.float32)
     o_bnhd = first[:, None] * (H * D) + o_d[None, :]
-    for i_t in range(T - 1, -1, -1):
+    for i_t in tl.range(T - 1, -1, -1, num_stages=STAGES):
         at_nhd = (STEP * i_t * H + i_h) * D
         b_h = tl.load(p_h_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
@@ -438,18 +440,20 @@ def _stages(kernel, most, x, D):
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
 
 
-_READY = {}  # device, dtype and sizes -> whether the kernels fit
+_READY = {}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
 
 
-def _ready_triton(x, D):
-    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+def _ready_triton(x, D, alone=False):
+    """Whether the kernels' tiles fit the device at these sizes: all of them, or those that a call takes where no gradient
+    follows. It is asked at every call, and remembers."""
     D = int(D)
-    key = x.device, x.dtype, D
+    key = x.device, x.dtype, D, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), D)
-        need = max(map(sum, needs.values()))
+        kernels = ("infer",) if alone else needs
+        need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room:
+        if need > room and not alone:
             warnings.warn(
                 f"gru: with D = {D} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -462,8 +466,10 @@ def _ready_triton(x, D):
 def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, D = x_r.shape
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
@@ -471,12 +477,12 @@ def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seql
     NB = B if cu_seqlens is not None else -(-B // BB)
     BD = _pad(D, 16)
     h_in = torch.empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
-    h = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+    h = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     gru_forward_kernel[(NB * H,)](
         R_r, b_r, R_n, b_n, R_z, b_z, h_0, h_in, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
-        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, x_r, D),
-        enable_fp_fusion=True,
+        STEP=STEP, DOT=DOT, PRECISION=PRECISION, STAGES=_stages("forward", 3, x_r, D), num_warps=4,
+        num_stages=_stages("forward", 3, x_r, D), enable_fp_fusion=True,
     )
     return h, h_T, h_in
 
@@ -484,20 +490,22 @@ def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seql
 def _infer_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
     B, T, H, D = x_r.shape
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
     BB = min(_pad(B, 16), 16)
     NB = B if cu_seqlens is not None else -(-B // BB)
     BD = _pad(D, 16)
-    h = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+    h = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     gru_infer_kernel[(NB * H,)](
         R_r, b_r, R_n, b_n, R_z, b_z, h_0, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
-        STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, x_r, D),
-        enable_fp_fusion=True,
+        STEP=STEP, DOT=DOT, PRECISION=PRECISION, STAGES=_stages("infer", 3, x_r, D), num_warps=4,
+        num_stages=_stages("infer", 3, x_r, D), enable_fp_fusion=True,
     )
     return h, h_T
 
@@ -507,18 +515,20 @@ def _backward_triton(
 ):
     """Gradients of every argument of forward."""
     B, T, H, D = x_r.shape
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
     BB = min(_pad(B, 16), 16)
     NB = B if cu_seqlens is not None else -(-B // BB)
     BD = _pad(D, 16)
-    d_x_n = torch.empty((*x_r.shape[:2], H, D), dtype=x_n.dtype, device=x_r.device)
-    d_x_r = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
-    d_x_z = torch.empty((*x_r.shape[:2], H, D), dtype=x_z.dtype, device=x_r.device)
-    R_n_0_right = torch.empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
+    d_x_n = empty((*x_r.shape[:2], H, D), dtype=x_n.dtype, device=x_r.device)
+    d_x_r = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+    d_x_z = empty((*x_r.shape[:2], H, D), dtype=x_z.dtype, device=x_r.device)
+    R_n_0_right = empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
     d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
     d_b_r = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
     d_b_n = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
@@ -526,7 +536,8 @@ def _backward_triton(
     gru_backward_kernel[(NB * H,)](
         R_z, b_z, R_r, b_r, R_n, b_n, d_h_T, h_in, x_z, x_n, x_r, d_h, d_x_n, d_x_r, d_x_z, R_n_0_right, d_h_0,
         d_b_r, d_b_n, d_b_z, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-        num_warps=4, num_stages=_stages("backward", 3, x_r, D), enable_fp_fusion=True,
+        STAGES=_stages("backward", 3, x_r, D), num_warps=4, num_stages=_stages("backward", 3, x_r, D),
+        enable_fp_fusion=True,
     )
     d_b_r = d_b_r.sum(0)
     d_b_n = d_b_n.sum(0)
@@ -670,6 +681,14 @@ def _form(*tensors):
     return _TORCH
 
 
+def _form_alone(*tensors):
+    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""
+    x = tensors[0]
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], alone=True):
+        return _TRITON
+    return _form(*tensors)
+
+
 # ---------- the torch operators ---------------------------------------------------------------------------------------
 
 _AXES = {
@@ -705,6 +724,9 @@ def _shape_error(time, cu_seqlens, **tensors):
     return ValueError(f"gru: shapes disagree: {_AXES}")
 
 
+CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checked too: a call then waits for it
+
+
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -720,14 +742,36 @@ def _sequences(cu_seqlens, x):
     return cu_seqlens.shape[0] - 1
 
 
-def _check_bounds(cu_seqlens, x):
-    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
-    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
-        return
-    steps, bounds = x.shape[1], cu_seqlens.tolist()
-    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
-        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+def _steps(cu_seqlens, x):
+    """How many steps of the row T the sequences of a pack have; ValueError where its bounds are wrong.
+
+    The bounds of a GPU are not read, for it would have to be waited for: there the answer is T, and kernels leave zeros
+    behind the last sequence.
+    """
+    steps = x.shape[1]
+    if cu_seqlens is None or (cu_seqlens.device.type != "cpu" and not CHECK_BOUNDS):
+        return steps
+    bounds = cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] > steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps} or less"
         raise ValueError(f"gru: cu_seqlens is {cu_seqlens}; {want}")
+    return bounds[-1]
+
+
+def _resized(x, shape):
+    """x cut to a shape, or with zeros up to it."""
+    part = x[tuple(map(slice, shape))]
+    if part.shape == torch.Size(shape):
+        return part.contiguous()
+    whole = x.new_zeros(shape)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole
+
+
+def _own_rows(tensors, kinds, steps):
+    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
+    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
+    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
 
 
 def _sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, cu_seqlens):
@@ -774,6 +818,10 @@ def _step_sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n):
     return B, H, D
 
 
+# kinds of devices that have autocast: asking another one for it is an error
+_AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, "cpu cuda hpu mps mtia xla xpu".split()))
+
+
 def _carry(x):
     """The dtype of states and sums, whatever the storage dtype of the inputs."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -790,13 +838,19 @@ def _copy(x, dtype):
 
 
 def _autocast_off(function):
-    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own.
+
+    Triton launches on the device that is current: while an operator runs, that is its tensors' own.
+    """
 
     def call(*tensors):
-        device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
+        device = tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return call(*tensors)
+        if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
             return function(*tensors)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return function(*tensors)
 
     return call
@@ -825,8 +879,10 @@ def _run(*arguments):
     """Operator `run`: h, h_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form_alone(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "TTT-------", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[9:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -838,8 +894,12 @@ def _forward(*arguments):
     """Operator `forward`: h, h_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "TTT-------", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:2], results[2:]
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -847,68 +907,56 @@ def _forward(*arguments):
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
 
+_WATCHED = (0,)  # results without which a part of the recurrence has no cotangent
+
+
+def _spoilt(gradients, cotangents):
+    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
+    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+        return False
+    return not all(math.isfinite(d.sum()) for d in gradients)
+
+
+def _apart(tensors, cu_seqlens, reverse, cotangents):
+    """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
+    differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with differentiable, torch.enable_grad():
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+
+
+def _filled(cotangents, carry, *arguments):
+    """The cotangents, with zeros for those that are not there."""
+    outputs, states = cotangents[:1], cotangents[1:]
+    if any(d is None for d in outputs):
+        outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
+    starts = zip(states, arguments[9:10], strict=True)
+    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+
+
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0."""
+    """Operator `backward`: the gradients of x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:10], arguments[10:13]
-    cotangents = arguments[13:]
+    cotangents = whole = arguments[13:]
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        own = _own_rows(tensors, "TTT-------", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "T-", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+    if any(d is None for d in cotangents):
+        whole = _filled(cotangents, carry, *arguments[:12])
     if 0 in x.shape[:2]:
-        final = zip(tensors[9:], cotangents[1:], strict=True)
+        final = zip(tensors[9:], whole[1:], strict=True)
         return [*_fake_backward(*tensors)[:9], *(_copy(d, s.dtype) for s, d in final)]
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    if _spoilt(gradients, cotangents):
+        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-
-
-class _Derivative(torch.autograd.Function):
-    """gru with its gradient; backward is an operator too, so autograd and compilers never look inside."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
-        *given, ctx.reverse = arguments
-        ctx.save_for_backward(*given, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:11], list(kept[11:])
-        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
-
-
-class _FirstDerivativeOnly(torch.autograd.Function):
-    """The gradient, refusing to be differentiated again."""
-
-    @staticmethod
-    def forward(ctx, count, *flat):
-        saved = list(flat[12 : 12 + count])
-        return tuple(_OPS.backward.default(*flat[:12], saved, *flat[12 + count :]))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        raise RuntimeError("gru: asked for a second derivative; there are first ones only")
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _differentiable_run(*arguments):
-    if _needs_gradient(arguments[:10]):
-        return list(_Derivative.apply(*arguments))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*arguments)
-
-
-def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:12], arguments[12], arguments[13:]
-    if _needs_gradient([*given[:10], *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.backward.default(*arguments)
 
 
 def _fake_step(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
@@ -917,12 +965,13 @@ def _fake_step(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0):
     return x_r.new_empty((B, H, D)), x_r.new_empty((B, H, D), dtype=_carry(x_r))
 
 
+@_autocast_off
 def _step(*tensors):
     """Operator `step`: h, h_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry = _form_alone(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -948,38 +997,323 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
+class _StepDerivative(torch.autograd.Function):
+    """One step with its gradient: that of a run of one step."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        run = [*(x[:, None] for x in tensors[:3]), *tensors[3:], None, False]
+        *results, saved = _below(_OPS.forward.default, *run)
+        _Derivative.keep(ctx, (*tensors, None, False), saved)
+        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:10], list(kept[10 + 1 :])
+        run = [*(x[:, None] for x in given[:3]), *given[3:], None, False]
+        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
+        gradients = _backward_below(*run, saved, *ends)
+        return *(d[:, 0] for d in gradients[:3]), *gradients[3:]
+
+
 def _differentiable_step(*tensors):
-    if _needs_gradient(tensors):
+    if _needs_plain(tensors):
         return _plain_step(*tensors)
+    if _needs_gradient(tensors):
+        return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
 
+def _plain(*arguments):
+    """What `run` gives, by single steps in plain torch operators, all of whose derivatives torch knows."""
+    *tensors, cu_seqlens, reverse = arguments
+    if cu_seqlens is not None:
+        return _plain_pack(tensors, cu_seqlens, reverse)
+    if 0 in tensors[0].shape[:2]:
+        return [*_fake_run(*arguments)[:1], *(x.clone() for x in tensors[9:])]
+    inputs, params, states = tensors[:3], tensors[3:9], tensors[9:]
+    steps = [x.unbind(1) for x in inputs]
+    order = range(inputs[0].shape[1])
+    order = order if not reverse else order[::-1]
+    rows = {}
+    for t in order:
+        results = _plain_step(*(x[t] for x in steps), *params, *states)
+        rows[t], states = results[:1], results[1:]
+    outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
+    return [*outputs, *states]
+
+
+def _plain_pack(tensors, cu_seqlens, reverse):
+    """The same of a pack, one sequence after the other."""
+    found, bounds = [], cu_seqlens.tolist()
+    for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        own = [x[:, start:end] for x in tensors[:3]]
+        own += [x[i : i + 1] if _OWN[k] == "B" else x for k, x in enumerate(tensors[3:], 3)]
+        found.append(_plain(*own, None, reverse))
+    nothing = _fake_run(*tensors, cu_seqlens, reverse)
+    if not found:
+        return list(nothing)
+    behind = [x[:, bounds[-1] :] if k < 1 else x[:0] for k, x in enumerate(nothing)]  # the last sequence
+    return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
+
+
+class _Derivative(torch.autograd.Function):
+    """gru with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        return tuple(results)
+
+    @staticmethod
+    def keep(ctx, arguments, saved):
+        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
+        *given, ctx.reverse = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *saved)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:11], list(kept[11:])
+        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+
+
+class _DerivativeAndSaved(torch.autograd.Function):
+    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
+
+    backward = _Derivative.backward
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """The gradient; its own gradient is that of the plain form."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved, cotangents = list(flat[12 : 12 + count]), flat[12 + count :]
+        ctx.reverse = flat[11]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat[:11], *cotangents)
+        return tuple(_below(_OPS.backward.default, *flat[:12], saved, *cotangents))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *weights):
+        kept = ctx.saved_tensors
+        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:10], *kept[11:])]
+        tensors, cu_seqlens, cotangents = alike[:10], kept[10], alike[10:]
+        with torch.enable_grad():
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
+        left = [None if x is None else next(found) for x in alike]
+        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+        return None, *left[:10], None, None, *saved, *left[10:]
+
+
+def _backward_below(*arguments):
+    """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[13:]):
+        return _batched_backward(*arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _OPS.backward.default(*arguments)
+    return _differentiable_backward(*arguments)
+
+
+def _batched_backward(*arguments):
+    """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    cotangents = arguments[13:]
+    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
+    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
+    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
+    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
+    found = [_backward_below(*arguments[:13], *row) for row in rows]
+    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+
+
+def _pulled(results, cotangents, wrt, create_graph=False):
+    """The gradients of the results that have a cotangent; zeros where none of these depends on an argument."""
+    used = [(r, d) for r, d in zip(results, cotangents, strict=True) if d is not None and r.requires_grad]
+    if not used:
+        return [torch.zeros_like(x) for x in wrt]
+    ends, weights = zip(*used)
+    return torch.autograd.grad(ends, wrt, weights, create_graph=create_graph, materialize_grads=True)
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _needs_plain(tensors):
+    """Whether the plain form must run: for tangents (forward mode), or for torch.func's derivatives of derivatives."""
+    if not torch._C._are_functorch_transforms_active():
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    return "Jvp" in kinds or kinds.count("Grad") > 1
+
+
+def _no_tangent():
+    what = "a derivative in forward mode of a gradient that is recorded already"
+    return NotImplementedError(f"gru: {what} is not served; take it of the call: torch.func.jvp")
+
+
+def _applied(derivative, *arguments):
+    """`derivative.apply`, inside a level of torch.func too: this is where it differentiates."""
+    if not torch._C._are_functorch_transforms_active():
+        return derivative.apply(*arguments)
+    with torch._functorch.utils.enable_single_level_autograd_function():
+        return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _below(operator, *arguments):
+    """The operator without its derivative; inside a level of torch.func the next one may record it again."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator(*arguments)
+        with torch.enable_grad():
+            return operator(*arguments)
+
+
+def _differentiable_run(*arguments):
+    tensors = arguments[:10]
+    if _needs_plain(tensors):
+        return _plain(*arguments)
+    if _needs_gradient(tensors):
+        return list(_applied(_Derivative, *arguments))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*arguments)
+
+
+def _differentiable_forward(*arguments):
+    tensors = arguments[:10]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        results = _applied(_DerivativeAndSaved, *arguments)
+        return *results[:2], list(results[2:])
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.forward.default(*arguments)
+
+
+def _differentiable_backward(*arguments):
+    given, saved, cotangents = arguments[:12], arguments[12], arguments[13:]
+    tensors = [*given[:10], *cotangents]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+_OWN = "BBB------B"  # B: an argument has a batch axis; -: it is shared by the batch
+
+
+def _folded(x, dim, members):
+    """x [.., members, .., B, ..] as [members * B, ...]; repeated where it is not batched."""
+    x = x.unsqueeze(0).expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
+def _member(x, dim, i):
+    """Member i of an argument, or of a list of them."""
+    if isinstance(x, (list, tuple)):
+        return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
+    return x if dim is None else x.select(dim, i)
+
+
+def _in_turn(operator, members, dims, arguments):
+    """The results for one member after the other, put together along a new first axis."""
+    found = [operator(*_member(arguments, dims, i)) for i in range(members)]
+    together = [
+        [torch.stack(part) for part in zip(*column)] if isinstance(column[0], (list, tuple)) else torch.stack(column)
+        for column in zip(*found)
+    ]
+    return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
+
+
+def _rule(name, differentiates):
+    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+
+    def rule(info, dims, *arguments):
+        operator, members = getattr(_OPS, name).default, info.batch_size
+        tensors, here = arguments[:10], dims[:10]
+        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
+        packed = name != "step" and arguments[10] is not None
+        if shared or packed or differentiates or all(d is None for d in here):
+            return _in_turn(operator, members, dims, arguments)
+        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
+        if name == "backward":
+            *more, saved = arguments[10:13]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[13:], dims[13:])]
+            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+        results = operator(*flat, *arguments[10:])
+        if name != "forward":
+            return _unfolded(results, members, size)
+        results, places = _unfolded(results[:-1], members, size), results[-1]
+        return (*results[0], places), (*results[1], [None] * len(places))
+
+    return rule
+
+
+def _unfolded(results, members, size):
+    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
+    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
+
+
+def _rules():
+    """Operator -> its rule."""
+    apart = True  # whether an argument is shared, whose gradient each member has for itself
+    return {"run": _rule("run", False), "step": _rule("step", False)} | {
+        name: _rule(name, apart) for name in ("forward", "backward")
+    }
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_46bb17a5cf71", 0
+    name, tries = "seqc_gru_1d43792171fa", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_46bb17a5cf71_{tries}"
+        name = f"seqc_gru_1d43792171fa_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]
-    cotangents = [f"Tensor d_{x}" for x in "h h_T".split()]
+    cotangents = [f"Tensor? d_{x}" for x in "h h_T".split()]
     once, given = ", ".join(arguments), ", ".join(results)
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
-    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    derivatives = {
+        "run": _differentiable_run,
+        "forward": _differentiable_forward,
+        "backward": _differentiable_backward,
+        "step": _differentiable_step,
+    }
+    rules = _rules()
     for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
+        library.impl(operator, derivatives[operator], "Autograd")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-    library.impl("run", _differentiable_run, "Autograd")
-    library.impl("backward", _differentiable_backward, "Autograd")
-    library.impl("step", _differentiable_step, "Autograd")
+        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -1003,8 +1337,8 @@ def _cast(x_r, x_z, x_n):
     if (
         x_z.dtype != main
         or x_n.dtype != main
-        or not main.is_floating_point
-        or torch.is_autocast_enabled(x_r.device.type)
+        or main not in _FLOATS
+        or (x_r.device.type in _AUTOCAST and torch.is_autocast_enabled(x_r.device.type))
     ):
         return _fit(x_r, x_z, x_n)
     return x_r, x_z, x_n
@@ -1016,17 +1350,38 @@ def _fit(*inputs):
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
     device, main = inputs[0].device.type, inputs[0].dtype
-    if torch.is_autocast_enabled(device) and main != torch.float64:
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    if not main.is_floating_point:
-        raise TypeError(f"gru: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
     for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"gru: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
     return inputs
 
 
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    return TypeError(f"gru: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 _INPUTS = tuple("x_r x_z x_n".split())
 _GATES = frozenset("".split())
 
@@ -1034,6 +1389,8 @@ _GATES = frozenset("".split())
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
@@ -1085,7 +1442,16 @@ def gru(
             True, cu_seqlens, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n, h_0=h_0
         )
     elif h_0.dtype != carry:
-        h_0 = h_0.to(carry)
+        h_0 = _to_carry("h_0", h_0, carry)
+    if (
+        R_r.dtype not in _FLOATS
+        or R_z.dtype not in _FLOATS
+        or R_n.dtype not in _FLOATS
+        or b_r.dtype not in _FLOATS
+        or b_z.dtype not in _FLOATS
+        or b_n.dtype not in _FLOATS
+    ):
+        raise _dtype_error(R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n)
     return GRUResult(*_call(_OPS.run.default, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, cu_seqlens, reverse))
 
 
@@ -1126,7 +1492,16 @@ def gru_step(
             False, None, x_r=x_r, x_z=x_z, x_n=x_n, R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n, h_0=h_0
         )
     elif h_0.dtype != carry:
-        h_0 = h_0.to(carry)
+        h_0 = _to_carry("h_0", h_0, carry)
+    if (
+        R_r.dtype not in _FLOATS
+        or R_z.dtype not in _FLOATS
+        or R_n.dtype not in _FLOATS
+        or b_r.dtype not in _FLOATS
+        or b_z.dtype not in _FLOATS
+        or b_n.dtype not in _FLOATS
+    ):
+        raise _dtype_error(R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n)
     return GRUResult(*_call(_OPS.step.default, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
 
 

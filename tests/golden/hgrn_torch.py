@@ -30,11 +30,13 @@ Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["HGRN", "HGRNResult", "hgrn", "hgrn_step"]
 
@@ -74,11 +76,11 @@ def _before(first, x, dim):
     return torch.cat([first.expand_as(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)], dim)
 
 
-def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False):
+def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=False, resets=False):
     """h[i] = a[i] h[i-1] + b[i] along `dim` (counted from the end), h[-1] = start; from the other end if reverse.
 
     start: None is zero; later: row i takes the coefficient of the row visited before it; own: the result may take the
-    memory of b; end: only the last value is wanted.
+    memory of b; end: only the last value is wanted; resets: a coefficient of 0 drops what was before, whatever it is.
     """
     a_rows, b_rows = a.unbind(dim), b.unbind(dim)
     row = torch.broadcast_shapes(a_rows[0].shape, b_rows[0].shape, () if start is None else start.shape)
@@ -91,6 +93,8 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
             h = b_rows[i] if own or end else out_rows[i].copy_(b_rows[i])
         else:
             step = i if not later else i + 1 if reverse else i - 1
+            if resets:
+                h = torch.where(a_rows[step] == 0, 0.0, h)
             h = torch.addcmul(b_rows[i], a_rows[step], h, out=None if end else out_rows[i])
     return h.expand(row) if end else out
 
@@ -98,10 +102,10 @@ def _affine_scan(a, b, start, dim, reverse=False, later=False, own=False, end=Fa
 def _forward_torch(x, g, h_0):
     """Outputs, final states, and the states as the blocks begin."""
     T = x.shape[1]
-    BT = 64  # steps per block
+    BT_ = 64  # steps per block
 
-    x = _blocks(x, BT, repeat=True)
-    g = _blocks(g, BT, repeat=True)
+    x = _blocks(x, BT_, repeat=True)
+    g = _blocks(g, BT_, repeat=True)
     w = _inside(torch.exp(g), T, 1.0, -2, own=True)
     x2 = w.prod(-2)
     w2 = _inside(x, T, 0.0, -2)
@@ -123,15 +127,15 @@ def _forward_torch(x, g, h_0):
 def _backward_torch(x, g, h_0, h_all, d_o, d_h_T):
     """Gradients of every input, parameter and initial state."""
     T = x.shape[1]
-    BT = 64  # steps per block
-    row = torch.arange(BT, dtype=x.dtype, device=x.device)
+    BT_ = 64  # steps per block
+    row = torch.arange(BT_, dtype=x.dtype, device=x.device)
 
-    x = _blocks(x, BT, repeat=True)
-    g = _blocks(g, BT, repeat=True)
-    d_o = _blocks(d_o, BT, repeat=False)
+    x = _blocks(x, BT_, repeat=True)
+    g = _blocks(g, BT_, repeat=True)
+    d_o = _blocks(d_o, BT_, repeat=False)
     exp_g = torch.exp(g)
     w = _inside(exp_g, T, 1.0, -2)
-    x2 = _affine_scan(w, (row == BT - 1.0).to(x.dtype)[:, None], None, -2, reverse=True, later=True, end=True)
+    x2 = _affine_scan(w, (row == BT_ - 1.0).to(x.dtype)[:, None], None, -2, reverse=True, later=True, end=True)
     x3 = _affine_scan(w, d_o, None, -2, reverse=True, later=True, end=True)
     x4 = w[:, :, 0]
 
@@ -296,6 +300,9 @@ def _shape_error(time, cu_seqlens, **tensors):
     return ValueError(f"hgrn: shapes disagree: {_AXES}")
 
 
+CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checked too: a call then waits for it
+
+
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -311,14 +318,36 @@ def _sequences(cu_seqlens, x):
     return cu_seqlens.shape[0] - 1
 
 
-def _check_bounds(cu_seqlens, x):
-    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
-    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
-        return
-    steps, bounds = x.shape[1], cu_seqlens.tolist()
-    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
-        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+def _steps(cu_seqlens, x):
+    """How many steps of the row T the sequences of a pack have; ValueError where its bounds are wrong.
+
+    The bounds of a GPU are not read, for it would have to be waited for: there the answer is T, and kernels leave zeros
+    behind the last sequence.
+    """
+    steps = x.shape[1]
+    if cu_seqlens is None or (cu_seqlens.device.type != "cpu" and not CHECK_BOUNDS):
+        return steps
+    bounds = cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] > steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps} or less"
         raise ValueError(f"hgrn: cu_seqlens is {cu_seqlens}; {want}")
+    return bounds[-1]
+
+
+def _resized(x, shape):
+    """x cut to a shape, or with zeros up to it."""
+    part = x[tuple(map(slice, shape))]
+    if part.shape == torch.Size(shape):
+        return part.contiguous()
+    whole = x.new_zeros(shape)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole
+
+
+def _own_rows(tensors, kinds, steps):
+    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
+    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
+    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
 
 
 def _sizes(x, g, cu_seqlens):
@@ -343,6 +372,10 @@ def _step_sizes(x, g):
     return B, D
 
 
+# kinds of devices that have autocast: asking another one for it is an error
+_AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, "cpu cuda hpu mps mtia xla xpu".split()))
+
+
 def _carry(x):
     """The dtype of states and sums, whatever the storage dtype of the inputs."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -363,7 +396,7 @@ def _autocast_off(function):
 
     def call(*tensors):
         device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
+        if device not in _AUTOCAST or not torch.is_autocast_enabled(device):
             return function(*tensors)
         with torch.autocast(device, enabled=False):
             return function(*tensors)
@@ -394,8 +427,10 @@ def _run(*arguments):
     """Operator `run`: o, h_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "TT-", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[2:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -407,8 +442,12 @@ def _forward(*arguments):
     """Operator `forward`: o, h_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "TT-", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:2], results[2:]
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -416,68 +455,56 @@ def _forward(*arguments):
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
 
+_WATCHED = (0,)  # results without which a part of the recurrence has no cotangent
+
+
+def _spoilt(gradients, cotangents):
+    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
+    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+        return False
+    return not all(math.isfinite(d.sum()) for d in gradients)
+
+
+def _apart(tensors, cu_seqlens, reverse, cotangents):
+    """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
+    differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with differentiable, torch.enable_grad():
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+
+
+def _filled(cotangents, carry, *arguments):
+    """The cotangents, with zeros for those that are not there."""
+    outputs, states = cotangents[:1], cotangents[1:]
+    if any(d is None for d in outputs):
+        outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
+    starts = zip(states, arguments[2:3], strict=True)
+    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+
+
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of x, g, h_0."""
+    """Operator `backward`: the gradients of x, g, h_0; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:3], arguments[3:6]
-    cotangents = arguments[6:]
+    cotangents = whole = arguments[6:]
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        own = _own_rows(tensors, "TT-", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "T-", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+    if any(d is None for d in cotangents):
+        whole = _filled(cotangents, carry, *arguments[:5])
     if 0 in x.shape[:2]:
-        final = zip(tensors[2:], cotangents[1:], strict=True)
+        final = zip(tensors[2:], whole[1:], strict=True)
         return [*_fake_backward(*tensors)[:2], *(_copy(d, s.dtype) for s, d in final)]
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    if _spoilt(gradients, cotangents):
+        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-
-
-class _Derivative(torch.autograd.Function):
-    """hgrn with its gradient; backward is an operator too, so autograd and compilers never look inside."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
-        *given, ctx.reverse = arguments
-        ctx.save_for_backward(*given, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:4], list(kept[4:])
-        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
-
-
-class _FirstDerivativeOnly(torch.autograd.Function):
-    """The gradient, refusing to be differentiated again."""
-
-    @staticmethod
-    def forward(ctx, count, *flat):
-        saved = list(flat[5 : 5 + count])
-        return tuple(_OPS.backward.default(*flat[:5], saved, *flat[5 + count :]))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        raise RuntimeError("hgrn: asked for a second derivative; there are first ones only")
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _differentiable_run(*arguments):
-    if _needs_gradient(arguments[:3]):
-        return list(_Derivative.apply(*arguments))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*arguments)
-
-
-def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
-    if _needs_gradient([*given[:3], *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.backward.default(*arguments)
 
 
 def _fake_step(x, g, h_0):
@@ -486,6 +513,7 @@ def _fake_step(x, g, h_0):
     return x.new_empty((B, D)), x.new_empty((B, D), dtype=_carry(x))
 
 
+@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, h_T."""
     x = tensors[0]
@@ -517,38 +545,323 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
+class _StepDerivative(torch.autograd.Function):
+    """One step with its gradient: that of a run of one step."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        run = [*(x[:, None] for x in tensors[:2]), *tensors[2:], None, False]
+        *results, saved = _below(_OPS.forward.default, *run)
+        _Derivative.keep(ctx, (*tensors, None, False), saved)
+        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:3], list(kept[3 + 1 :])
+        run = [*(x[:, None] for x in given[:2]), *given[2:], None, False]
+        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
+        gradients = _backward_below(*run, saved, *ends)
+        return *(d[:, 0] for d in gradients[:2]), *gradients[2:]
+
+
 def _differentiable_step(*tensors):
-    if _needs_gradient(tensors):
+    if _needs_plain(tensors):
         return _plain_step(*tensors)
+    if _needs_gradient(tensors):
+        return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
 
+def _plain(*arguments):
+    """What `run` gives, by single steps in plain torch operators, all of whose derivatives torch knows."""
+    *tensors, cu_seqlens, reverse = arguments
+    if cu_seqlens is not None:
+        return _plain_pack(tensors, cu_seqlens, reverse)
+    if 0 in tensors[0].shape[:2]:
+        return [*_fake_run(*arguments)[:1], *(x.clone() for x in tensors[2:])]
+    inputs, params, states = tensors[:2], tensors[2:2], tensors[2:]
+    steps = [x.unbind(1) for x in inputs]
+    order = range(inputs[0].shape[1])
+    order = order if not reverse else order[::-1]
+    rows = {}
+    for t in order:
+        results = _plain_step(*(x[t] for x in steps), *params, *states)
+        rows[t], states = results[:1], results[1:]
+    outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
+    return [*outputs, *states]
+
+
+def _plain_pack(tensors, cu_seqlens, reverse):
+    """The same of a pack, one sequence after the other."""
+    found, bounds = [], cu_seqlens.tolist()
+    for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        own = [x[:, start:end] for x in tensors[:2]]
+        own += [x[i : i + 1] if _OWN[k] == "B" else x for k, x in enumerate(tensors[2:], 2)]
+        found.append(_plain(*own, None, reverse))
+    nothing = _fake_run(*tensors, cu_seqlens, reverse)
+    if not found:
+        return list(nothing)
+    behind = [x[:, bounds[-1] :] if k < 1 else x[:0] for k, x in enumerate(nothing)]  # the last sequence
+    return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
+
+
+class _Derivative(torch.autograd.Function):
+    """hgrn with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        return tuple(results)
+
+    @staticmethod
+    def keep(ctx, arguments, saved):
+        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
+        *given, ctx.reverse = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *saved)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:4], list(kept[4:])
+        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+
+
+class _DerivativeAndSaved(torch.autograd.Function):
+    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
+
+    backward = _Derivative.backward
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """The gradient; its own gradient is that of the plain form."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved, cotangents = list(flat[5 : 5 + count]), flat[5 + count :]
+        ctx.reverse = flat[4]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat[:4], *cotangents)
+        return tuple(_below(_OPS.backward.default, *flat[:5], saved, *cotangents))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *weights):
+        kept = ctx.saved_tensors
+        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:3], *kept[4:])]
+        tensors, cu_seqlens, cotangents = alike[:3], kept[3], alike[3:]
+        with torch.enable_grad():
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
+        left = [None if x is None else next(found) for x in alike]
+        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+        return None, *left[:3], None, None, *saved, *left[3:]
+
+
+def _backward_below(*arguments):
+    """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[6:]):
+        return _batched_backward(*arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _OPS.backward.default(*arguments)
+    return _differentiable_backward(*arguments)
+
+
+def _batched_backward(*arguments):
+    """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    cotangents = arguments[6:]
+    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
+    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
+    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
+    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
+    found = [_backward_below(*arguments[:6], *row) for row in rows]
+    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+
+
+def _pulled(results, cotangents, wrt, create_graph=False):
+    """The gradients of the results that have a cotangent; zeros where none of these depends on an argument."""
+    used = [(r, d) for r, d in zip(results, cotangents, strict=True) if d is not None and r.requires_grad]
+    if not used:
+        return [torch.zeros_like(x) for x in wrt]
+    ends, weights = zip(*used)
+    return torch.autograd.grad(ends, wrt, weights, create_graph=create_graph, materialize_grads=True)
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _needs_plain(tensors):
+    """Whether the plain form must run: for tangents (forward mode), or for torch.func's derivatives of derivatives."""
+    if not torch._C._are_functorch_transforms_active():
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    return "Jvp" in kinds or kinds.count("Grad") > 1
+
+
+def _no_tangent():
+    what = "a derivative in forward mode of a gradient that is recorded already"
+    return NotImplementedError(f"hgrn: {what} is not served; take it of the call: torch.func.jvp")
+
+
+def _applied(derivative, *arguments):
+    """`derivative.apply`, inside a level of torch.func too: this is where it differentiates."""
+    if not torch._C._are_functorch_transforms_active():
+        return derivative.apply(*arguments)
+    with torch._functorch.utils.enable_single_level_autograd_function():
+        return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _below(operator, *arguments):
+    """The operator without its derivative; inside a level of torch.func the next one may record it again."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator(*arguments)
+        with torch.enable_grad():
+            return operator(*arguments)
+
+
+def _differentiable_run(*arguments):
+    tensors = arguments[:3]
+    if _needs_plain(tensors):
+        return _plain(*arguments)
+    if _needs_gradient(tensors):
+        return list(_applied(_Derivative, *arguments))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*arguments)
+
+
+def _differentiable_forward(*arguments):
+    tensors = arguments[:3]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        results = _applied(_DerivativeAndSaved, *arguments)
+        return *results[:2], list(results[2:])
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.forward.default(*arguments)
+
+
+def _differentiable_backward(*arguments):
+    given, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    tensors = [*given[:3], *cotangents]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+_OWN = "BBB"  # B: an argument has a batch axis; -: it is shared by the batch
+
+
+def _folded(x, dim, members):
+    """x [.., members, .., B, ..] as [members * B, ...]; repeated where it is not batched."""
+    x = x.unsqueeze(0).expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
+def _member(x, dim, i):
+    """Member i of an argument, or of a list of them."""
+    if isinstance(x, (list, tuple)):
+        return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
+    return x if dim is None else x.select(dim, i)
+
+
+def _in_turn(operator, members, dims, arguments):
+    """The results for one member after the other, put together along a new first axis."""
+    found = [operator(*_member(arguments, dims, i)) for i in range(members)]
+    together = [
+        [torch.stack(part) for part in zip(*column)] if isinstance(column[0], (list, tuple)) else torch.stack(column)
+        for column in zip(*found)
+    ]
+    return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
+
+
+def _rule(name, differentiates):
+    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+
+    def rule(info, dims, *arguments):
+        operator, members = getattr(_OPS, name).default, info.batch_size
+        tensors, here = arguments[:3], dims[:3]
+        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
+        packed = name != "step" and arguments[3] is not None
+        if shared or packed or differentiates or all(d is None for d in here):
+            return _in_turn(operator, members, dims, arguments)
+        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
+        if name == "backward":
+            *more, saved = arguments[3:6]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[6:], dims[6:])]
+            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+        results = operator(*flat, *arguments[3:])
+        if name != "forward":
+            return _unfolded(results, members, size)
+        results, places = _unfolded(results[:-1], members, size), results[-1]
+        return (*results[0], places), (*results[1], [None] * len(places))
+
+    return rule
+
+
+def _unfolded(results, members, size):
+    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
+    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
+
+
+def _rules():
+    """Operator -> its rule."""
+    apart = False  # whether an argument is shared, whose gradient each member has for itself
+    return {"run": _rule("run", False), "step": _rule("step", False)} | {
+        name: _rule(name, apart) for name in ("forward", "backward")
+    }
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_76585130001e", 0
+    name, tries = "seqc_hgrn_09c142a021cb", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_76585130001e_{tries}"
+        name = f"seqc_hgrn_09c142a021cb_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
-    cotangents = [f"Tensor d_{x}" for x in "o h_T".split()]
+    cotangents = [f"Tensor? d_{x}" for x in "o h_T".split()]
     once, given = ", ".join(arguments), ", ".join(results)
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
-    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    derivatives = {
+        "run": _differentiable_run,
+        "forward": _differentiable_forward,
+        "backward": _differentiable_backward,
+        "step": _differentiable_step,
+    }
+    rules = _rules()
     for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
+        library.impl(operator, derivatives[operator], "Autograd")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-    library.impl("run", _differentiable_run, "Autograd")
-    library.impl("backward", _differentiable_backward, "Autograd")
-    library.impl("step", _differentiable_step, "Autograd")
+        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -569,7 +882,11 @@ class HGRNResult(NamedTuple):
 def _cast(x, g):
     """The inputs in the dtypes that the operators take."""
     main = x.dtype
-    if g.dtype != main or not main.is_floating_point or torch.is_autocast_enabled(x.device.type):
+    if (
+        g.dtype != main
+        or main not in _FLOATS
+        or (x.device.type in _AUTOCAST and torch.is_autocast_enabled(x.device.type))
+    ):
         return _fit(x, g)
     return x, g
 
@@ -580,17 +897,38 @@ def _fit(*inputs):
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
     device, main = inputs[0].device.type, inputs[0].dtype
-    if torch.is_autocast_enabled(device) and main != torch.float64:
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    if not main.is_floating_point:
-        raise TypeError(f"hgrn: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
     for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"hgrn: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
     return inputs
 
 
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    return TypeError(f"hgrn: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 _INPUTS = tuple("x g".split())
 _GATES = frozenset("g".split())
 
@@ -598,6 +936,8 @@ _GATES = frozenset("g".split())
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
@@ -628,7 +968,7 @@ def hgrn(
     elif h_0.shape != (B, D):
         raise _shape_error(True, cu_seqlens, x=x, g=g, h_0=h_0)
     elif h_0.dtype != carry:
-        h_0 = h_0.to(carry)
+        h_0 = _to_carry("h_0", h_0, carry)
     return HGRNResult(*_call(_OPS.run.default, x, g, h_0, cu_seqlens, reverse))
 
 
@@ -648,7 +988,7 @@ def hgrn_step(x: Tensor, g: Tensor, *, h_0: Tensor | None = None) -> HGRNResult:
     elif h_0.shape != (B, D):
         raise _shape_error(False, None, x=x, g=g, h_0=h_0)
     elif h_0.dtype != carry:
-        h_0 = h_0.to(carry)
+        h_0 = _to_carry("h_0", h_0, carry)
     return HGRNResult(*_call(_OPS.step.default, x, g, h_0))
 
 

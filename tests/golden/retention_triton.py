@@ -23,11 +23,11 @@ How it is computed:
     S: diagonal: each element of S depends on its own past only
     S: eigenvalues in [0.96875, 1]: `1 - exp(0.693147 * (-5 - index[H]))`
     in plain torch:
-        chunkwise: 32 rows a block: modelled time 0.02 of the step form; scan form 1.10
+        chunkwise: 32 rows a block: modelled time 0.03 of the step form; scan form 1.10
         S: decay over H kept as a logarithm in [-0.0317487, 0] per step
         S: read over K: one factor per pair of rows: exp of sums over disjoint spans
     in Triton:
-        chunkwise: 32 rows a block: modelled time 0.14 of the step form; scan form does not fit (a program could
+        chunkwise: 64 rows a block: modelled time 0.12 of the step form; scan form does not fit (a program could
             not hold its values)
         S: decay over H kept as a logarithm in [-0.0317487, 0] per step
         S: read over K: one factor per pair of rows: exp of sums over disjoint spans
@@ -44,6 +44,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["Retention", "RetentionResult", "retention", "retention_step"]
 
@@ -96,15 +97,15 @@ def _inside(x, steps, value, dim, own=False):
 def _forward_torch(q, k, v, S_0):
     """Outputs, final states, and the states as the blocks begin."""
     _, T, H, K = q.shape
-    BT = 32  # steps per block
-    NT = (T + 31) // 32  # blocks
-    valid = (torch.arange(NT * BT, device=q.device) < T).unflatten(0, (NT, BT))
+    BT_ = 32  # steps per block
+    NT_ = (T + 31) // 32  # blocks
+    valid = (torch.arange(NT_ * BT_, device=q.device) < T).unflatten(0, (NT_, BT_))
     i_H = torch.arange(H, dtype=q.dtype, device=q.device)
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
     log_decay = torch.where(valid[:, None], torch.log1p(-torch.exp(0.6931471805599453 * (-5.0 - i_H)))[:, None], 0.0)
     x = torch.exp(log_decay.sum(-1))
     w = _inside(k, T, 0.0, -2)
@@ -120,26 +121,31 @@ def _forward_torch(q, k, v, S_0):
 
     S_all = torch.stack(S_all)
     from_start = torch.exp(_cumsum(log_decay, -1))
-    x2 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
-    A = torch.where((row[:, None] >= row), q @ w.mT * torch.exp(x2)[:, None], 0.0)
+    x2 = torch.abs(v) < math.inf
+    x3 = BT_ - row
+    m = torch.where(x2, 0.0, x3[:, None]).amax(-2)[..., None, :] >= x3[:, None]
+    x4 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
+    A = torch.where((row[:, None] >= row), q @ w.mT * torch.exp(x4)[:, None], 0.0)
+    p2 = A @ torch.where(x2, v, 0.0)
+    x5 = from_start[:, None, :, :, None] * (q @ S_all[:-1]) + torch.where(m, math.nan, p2)
     # output o = sum[K](q * S) / sqrt(K)
-    o = (from_start[:, None, :, :, None] * (q @ S_all[:-1]) + A @ v) / math.sqrt(K)
+    o = x5 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
 def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
     """Gradients of every input, parameter and initial state."""
     _, T, H, K = q.shape
-    BT = 32  # steps per block
-    NT = (T + 31) // 32  # blocks
-    valid = (torch.arange(NT * BT, device=q.device) < T).unflatten(0, (NT, BT))
+    BT_ = 32  # steps per block
+    NT_ = (T + 31) // 32  # blocks
+    valid = (torch.arange(NT_ * BT_, device=q.device) < T).unflatten(0, (NT_, BT_))
     i_H = torch.arange(H, dtype=q.dtype, device=q.device)
-    row = torch.arange(BT, dtype=q.dtype, device=q.device)
+    row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
-    q = _blocks(q, BT, repeat=True).transpose(2, 3).contiguous()
-    k = _blocks(k, BT, repeat=True).transpose(2, 3).contiguous()
-    v = _blocks(v, BT, repeat=True).transpose(2, 3).contiguous()
-    d_o = _blocks(d_o, BT, repeat=False).transpose(2, 3).contiguous()
+    q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
+    k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
+    v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
+    d_o = _blocks(d_o, BT_, repeat=False).transpose(2, 3).contiguous()
     log_decay = torch.where(valid[:, None], torch.log1p(-torch.exp(0.6931471805599453 * (-5.0 - i_H)))[:, None], 0.0)
     x = torch.exp(log_decay.sum(-1))
     x2 = d_o / math.sqrt(K)
@@ -155,15 +161,16 @@ def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
 
     d_S_all = torch.stack(d_S_all[::-1])
     m = row[:, None] >= row
+    w = torch.where(m, x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT, 0.0)
     x3 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
     x4 = torch.exp(x3)
-    x5 = torch.where(m, x2 @ v.mT, 0.0) * x4[:, None]
-    w = _inside(k, T, 0.0, -2)
-    d_q = x5 @ w + from_start[:, None, :, :, None] * (x2 @ S_all[:-1].mT)
+    x5 = w * x4[:, None]
+    w2 = _inside(k, T, 0.0, -2)
+    d_q = x5 @ w2 + from_start[:, None, :, :, None] * (x2 @ S_all[:-1].mT)
     to_end = torch.exp(_cumsum(log_decay, -1, reverse=True, exclusive=True))
+    A = torch.where(m, q @ w2.mT * x4[:, None], 0.0)
+    d_v = to_end[:, None, :, :, None] * (w2 @ d_S_all[1:]) + A.mT @ x2
     d_k = _inside(v @ d_S_all[1:].mT * to_end[:, None, :, :, None] + x5.mT @ q, T, 0.0, -2, own=True)
-    A = torch.where(m, q @ w.mT * x4[:, None], 0.0)
-    d_v = to_end[:, None, :, :, None] * (w @ d_S_all[1:]) + A.mT @ x2
     return (
         _sequence(d_q.transpose(2, 3), T),
         _sequence(d_k.transpose(2, 3), T),
@@ -208,6 +215,12 @@ def _load_triton():
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
         import triton.language as tl
+        hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+        if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
+            warnings.warn(
+                f"Triton {triton.__version__} may miscompile products with transposed operands here: take 3.7.1 or later",
+                stacklevel=2,
+            )
 
 
 @_jit
@@ -337,6 +350,7 @@ def retention_forward_kernel(
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
+    b_x_1 = BT - o_t.to(tl.float32)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
@@ -354,7 +368,7 @@ def retention_forward_kernel(
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t, b_x, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
-        b_x_1 = tl.exp(b_sum) * b_S
+        b_x_2 = tl.exp(b_sum) * b_S
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
@@ -362,25 +376,30 @@ def retention_forward_kernel(
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_2 = b_from_start[:, None] * b_qS
+        b_x_3 = b_from_start[:, None] * b_qS
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
-        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_2 = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
+        # S = gamma * S[t-1] + k * v
+        b_S_next = b_x_2 + b_sum_2
+        m_pair_2 = (tl.abs(b_v) < float("inf"))
+        b_x_4 = tl.max(tl.where(m_pair_2, 0.0, b_x_1[:, None]), 0)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
+        b_x_5 = tl.where(m_pair_2, b_v, 0.0).to(tl.float32)
+        b_Ax_5 = tl.dot(b_A.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_Ax_5)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_x_2 + b_Av) / SQRT_K
+        b_o = (b_x_3 + b_x_low.to(tl.float32)) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        # S = gamma * S[t-1] + k * v
-        b_S = b_x_1 + b_sum_2
+        b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -400,6 +419,7 @@ def retention_infer_kernel(
     NT = tl.cdiv(T, BT)
     b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
+    b_x_1 = BT - o_t.to(tl.float32)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
@@ -415,7 +435,7 @@ def retention_infer_kernel(
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t, b_x, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
-        b_x_1 = tl.exp(b_sum) * b_S
+        b_x_2 = tl.exp(b_sum) * b_S
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
@@ -423,31 +443,36 @@ def retention_infer_kernel(
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_2 = b_from_start[:, None] * b_qS
+        b_x_3 = b_from_start[:, None] * b_qS
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
-        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_2 = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
+        # S = gamma * S[t-1] + k * v
+        b_S_next = b_x_2 + b_sum_2
+        m_pair_2 = (tl.abs(b_v) < float("inf"))
+        b_x_4 = tl.max(tl.where(m_pair_2, 0.0, b_x_1[:, None]), 0)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
+        b_x_5 = tl.where(m_pair_2, b_v, 0.0).to(tl.float32)
+        b_Ax_5 = tl.dot(b_A.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_Ax_5)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_x_2 + b_Av) / SQRT_K
+        b_o = (b_x_3 + b_x_low.to(tl.float32)) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        # S = gamma * S[t-1] + k * v
-        b_S = b_x_1 + b_sum_2
+        b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def retention_backward_kernel(
-    p_d_S_T, p_v, p_k, p_q, p_d_o, p_d_v, p_d_k, p_S_in, p_d_q, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
+    p_d_S_T, p_k, p_v, p_d_o, p_S_in, p_d_q, p_q, p_d_v, p_d_k, p_d_S_0, p_cu_seqlens, T, N_STEPS, H: tl.constexpr,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -474,59 +499,62 @@ def retention_backward_kernel(
     b_dS = tl.load(p_d_S_T + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x_1 = b_dS * tl.exp(b_sum)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_x_2 = b_vdS * b_to_end[:, None]
         at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        m_t = o_t < T - i_0
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_3 = b_to_end[:, None] * b_sum_1
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
-        b_exp_x_sum = tl.exp(b_x_sum)
-        b_A = tl.where(m_pair, b_sum_2 * b_exp_x_sum, 0.0)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_x_1 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_4 = b_do / SQRT_K
-        b_Ax_4 = tl.dot(tl.trans(b_A.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
-        # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_x_3 + b_Ax_4, mask=m_tv)
-        b_vx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-        b_x_5 = tl.where(m_pair, b_vx_4, 0.0) * b_exp_x_sum
-        b_qx_5 = tl.dot(tl.trans(b_x_5.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-        # gradient of k
-        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
-        m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_2 + b_qx_5, 0.0), mask=m_tk)
-        b_sum_3 = tl.dot(b_x_5.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_x_2 = b_do / SQRT_K
+        b_x_1x_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+        b_x_1x_2_low = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_log_decay = tl.where(m_t, b_x, 0.0)
+        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
+        b_exp_x_sum = tl.exp(b_x_sum)
+        b_x_3 = b_x_1x_2_low * b_exp_x_sum
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_4 = b_from_start[:, None] * b_Sx_2
+        b_sum = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_from_start[:, None] * b_Sx_4, mask=m_tk)
-        b_sum_4 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
+        at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
+        m_tk = m_t[:, None] & m_k[None, :]
+        tl.store(p_d_q + at_vthk + o_thk, b_sum + b_x_4, mask=m_tk)
+        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_x_5 = b_to_end[:, None] * b_sum_1
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A = tl.where(m_pair, b_sum_2 * b_exp_x_sum, 0.0)
+        b_Ax_2 = tl.trans(tl.dot(tl.trans(b_x_2.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+        # gradient of v
+        tl.store(p_d_v + at_thv + o_thv, b_x_5 + b_Ax_2, mask=m_tv)
+        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_x_6 = b_vdS * b_to_end[:, None]
+        b_qx_3 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_3.to(DOT), input_precision=PRECISION))
+        # gradient of k
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_6 + b_qx_3, 0.0), mask=m_tk)
+        b_sum_3 = tl.sum(b_log_decay, 0)
+        b_x_7 = b_dS * tl.exp(b_sum_3)
+        b_sum_4 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_1 + b_sum_4
+        b_dS = b_x_7 + b_sum_4
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
 def retention_states_kernel(
-    p_S_0, p_S_in, p_v, p_k, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_0, p_S_in, p_k, p_v, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -553,29 +581,29 @@ def retention_states_kernel(
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        # S = gamma * S[t-1] + k * v
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t, b_x, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x_1 = tl.exp(b_sum) * b_S
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_1 = tl.dot(tl.trans((b_k_in * b_to_end[:, None]).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_sum_1 = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
+        # S = gamma * S[t-1] + k * v
         b_S = b_x_1 + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def retention_outputs_kernel(
-    p_q, p_S_in, p_k, p_v, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_q, p_S_in, p_v, p_k, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -610,25 +638,30 @@ def retention_outputs_kernel(
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     b_x_1 = b_from_start[:, None] * b_qS
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_2 = tl.where(m_t[:, None], b_k, 0.0)
-    b_qx_2 = tl.dot(b_q.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
-    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
-    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_qx_2 * tl.exp(b_log_decay_low_sum), 0.0)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_Av = tl.dot(b_A.to(DOT), b_v.to(DOT), input_precision=PRECISION)
+    m_pair = (tl.abs(b_v) < float("inf"))
+    b_x_2 = BT - o_t.to(tl.float32)
+    b_x_3 = tl.max(tl.where(m_pair, 0.0, b_x_2[:, None]), 0)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_x_4 = tl.where(m_t[:, None], b_k, 0.0)
+    b_qx_4 = tl.dot(b_q.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
+    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
+    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_qx_4 * tl.exp(b_log_decay_low_sum), 0.0)
+    b_x_5 = tl.where(m_pair, b_v, 0.0).to(tl.float32)
+    b_Ax_5 = tl.dot(b_A.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
+    b_x_low = tl.where((b_x_3[None, :] >= b_x_2[:, None]), float("nan"), b_Ax_5)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_x_1 + b_Av) / SQRT_K
+    b_o = (b_x_1 + b_x_low.to(tl.float32)) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
 
 @_jit(do_not_specialize=['T'])
 def retention_cotangents_kernel(
-    p_d_S_T, p_d_S_out, p_q, p_d_o, p_d_S_0, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_d_S_T, p_d_S_out, p_d_o, p_q, p_d_S_0, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -655,23 +688,23 @@ def retention_cotangents_kernel(
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_t = o_t < T - i_0
-        m_tv = m_t[:, None] & m_v[None, :]
-        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        # cotangents of the states, for what comes before
         b_log_decay = tl.where(m_t, b_x, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
         b_x_1 = b_dS * tl.exp(b_sum)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        m_tv = m_t[:, None] & m_v[None, :]
+        b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
         b_x_2 = b_do / SQRT_K
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_sum_1 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+        # cotangents of the states, for what comes before
         b_dS = b_x_1 + b_sum_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
@@ -723,14 +756,14 @@ def retention_gradients_V_kernel(
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_sum_2 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    b_sum_2 = tl.trans(tl.dot(tl.trans((b_do / SQRT_K).to(DOT)), b_A.to(DOT), input_precision=PRECISION))
     # gradient of v
     tl.store(p_d_v + at_thv + o_thv, b_x_1 + b_sum_2, mask=m_tv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def retention_gradients_K_kernel(
-    p_v, p_d_S_out, p_k, p_d_o, p_S_in, p_d_q, p_q, p_d_k, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    p_d_o, p_S_in, p_d_S_out, p_v, p_q, p_d_k, p_k, p_d_q, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -745,51 +778,52 @@ def retention_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
+    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
+    m_t = o_t < T - i_0
+    b_log_decay = tl.where(m_t, b_x, 0.0)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_v = tl.arange(0, BV)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_v = (o_v < V) | (V == BV)
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_x_1 = b_do / SQRT_K
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_k = (o_k < K) | (K % BK == 0)
     m_kv = m_k[:, None] & m_v[None, :]
-    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
-    m_t = o_t < T - i_0
-    b_log_decay = tl.where(m_t, b_x, 0.0)
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_x_2 = b_from_start[:, None] * b_Sx_1
     b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
     b_to_end = tl.exp(b_log_decay_sum_rest)
-    b_x_1 = b_vdS * b_to_end[:, None]
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    m_pair = (o_t[:, None] >= o_t[None, :])
-    m_tv = m_t[:, None] & m_v[None, :]
-    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_2 = b_do / SQRT_K
-    b_vx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_v.to(DOT)), input_precision=PRECISION)
-    b_vx_2_low = tl.where(m_pair, b_vx_2, 0.0)
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x_3 = b_vdS * b_to_end[:, None]
+    b_x_4 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+    b_x_4x_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
+    b_x_4x_1_low = tl.where((o_t[:, None] >= o_t[None, :]), b_x_4x_1, 0.0)
     b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
     b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
-    b_x_3 = b_vx_2_low * tl.exp(b_log_decay_low_sum)
-    b_sum = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    # gradient of q
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_thk + o_thk, b_sum + b_from_start[:, None] * b_Sx_2, mask=m_tk)
+    b_x_5 = b_x_4x_1_low * tl.exp(b_log_decay_low_sum)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_qx_3 = tl.dot(tl.trans(b_x_3.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
+    b_qx_5 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_5.to(DOT), input_precision=PRECISION))
     # gradient of k
-    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_1 + b_qx_3, 0.0), mask=m_tk)
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_3 + b_qx_5, 0.0), mask=m_tk)
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_x_6 = tl.where(m_t[:, None], b_k, 0.0)
+    b_x_6x_5 = tl.dot(b_x_5.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+    # gradient of q
+    tl.store(p_d_q + at_thk + o_thk, b_x_6x_5 + b_x_2, mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -844,14 +878,14 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (3, 843, 8192, True),
-    "infer": (3, 834, 4096, True),
-    "backward": (2, 1568, 34816, True),
-    "states": (8, 736, 12288, True),
-    "outputs": (5, 1299, 16384, False),
-    "cotangents": (7, 700, 12288, True),
-    "gradients_V": (7, 1974, 32768, False),
-    "gradients_K": (3, 1724, 57344, False),
+    "forward": (3, 1524, 12288, True),
+    "infer": (3, 1500, 8192, True),
+    "backward": (2, 2185, 47104, True),
+    "states": (2, 602, 32768, True),
+    "outputs": (2, 1928, 49152, False),
+    "cotangents": (4, 672, 16384, True),
+    "gradients_V": (3, 2190, 49152, False),
+    "gradients_K": (2, 2365, 81920, False),
 }
 _MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 0}  # nanoseconds, where phases do the same
 
@@ -884,14 +918,14 @@ def _needs_triton(io, K, V):
     BK = _pad(K, 16)
     BV = _pad(V, 16)
     return {
-        "forward": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
-        "infer": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io),
-        "backward": (32 * BK * 2 * io, 1024 * 2 * io + 32 * BK * (2 * io + 4)),
-        "states": (1024 * io + 32 * BK * io, 1024 * io + 32 * BK * io),
-        "outputs": (1024 * io + 32 * BK * io, 32 * BK * (2 * io + 4) + 1024 * io),
-        "cotangents": (1024 * io + 32 * BK * io, 32 * BK * io + 1024 * io),
-        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * 2 * io + 64 * BK * 4 + 2048 * io),
-        "gradients_K": (64 * BV * 2 * io, 32 * BV * 2 * io + 64 * BV * 8 + 2048 * 2 * io),
+        "forward": (4096 * io + 1024 * io, 64 * BK * 2 * io + 1024 * io),
+        "infer": (4096 * io + 1024 * io, 64 * BK * 2 * io + 1024 * io),
+        "backward": (1024 * io + 64 * BK * io, 64 * BK * 2 * io + 1024 * 2 * io + 16 * BK * 4),
+        "states": (64 * BK * io + 4096 * io, 64 * BK * io + 4096 * io),
+        "outputs": (4096 * 2 * io, 64 * BK * (2 * io + 4) + 4096 * io),
+        "cotangents": (2048 * io + 64 * BK * io, 2048 * io + 64 * BK * io),
+        "gradients_V": (4096 * 2 * io, 64 * BK * (2 * io + 4) + 4096 * io),
+        "gradients_K": (4096 * 2 * io, 64 * BV * (2 * io + 8) + 4096 * 2 * io),
     }
 
 
@@ -907,18 +941,20 @@ def _room_for(kernels, x, K, V):
     return all(sum(needs[k]) <= _room(x.device) for k in kernels)
 
 
-_READY = {}  # device, dtype and sizes -> whether the kernels fit
+_READY = {}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
 
 
-def _ready_triton(x, K, V):
-    """Whether the kernels' tiles fit the device at these sizes. It is asked at every call, and remembers."""
+def _ready_triton(x, K, V, alone=False):
+    """Whether the kernels' tiles fit the device at these sizes: all of them, or those that a call takes where no gradient
+    follows. It is asked at every call, and remembers."""
     K, V = int(K), int(V)
-    key = x.device, x.dtype, K, V
+    key = x.device, x.dtype, K, V, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
-        need = max(sum(needs[k]) for k in needs if k not in ("gradients_K",))
+        kernels = ("infer", "states", "outputs") if alone else [k for k in needs if k not in ("gradients_K",)]
+        need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
-        if need > room:
+        if need > room and not alone:
             warnings.warn(
                 f"retention: with K = {K}, V = {V} a program of the Triton kernels needs {need} bytes of shared memory, and may have "
                 f"{room} on {x.device}: plain torch runs. Kernels for such sizes alone, or what stands against them: "
@@ -928,21 +964,23 @@ def _ready_triton(x, K, V):
     return _READY[key]
 
 
-_FEW_STEPS = 1  # so many steps, taken one by one, are modelled no slower than a block of 32
+_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 64
 
 
 def _steps_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs and final states, step by step."""
     B, T, H, K = q.shape
     V = v.shape[3]
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     BK = _pad(K)
     BV = min(_pad(V), 32)
     NV = -(-V // BV)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     retention_steps_kernel[(B * H * NV,)](
         S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
@@ -955,12 +993,14 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     N_BLOCKS = B * NT
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
@@ -968,25 +1008,25 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases(
-        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
+        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
     ):
-        BV = min(_pad(V, 16), 32)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         retention_states_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
+            S_0, S_in, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, S_in, v, k, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         retention_forward_kernel[(B * H * NV,)](
-            S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
@@ -999,38 +1039,40 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(q, k, v, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     N_BLOCKS = B * NT
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    o = torch.empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
+    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     if NT > 1 and _in_phases(
-        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 32)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 32)),
+        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
+        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
     ):
-        BV = min(_pad(V, 16), 32)
+        BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         retention_states_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
+            S_0, S_in, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         retention_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            q, S_in, v, k, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         retention_infer_kernel[(B * H * NV,)](
-            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
+            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T
@@ -1040,60 +1082,64 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     N_BLOCKS = B * NT
     N_STEPS = B * T
+    empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
+        empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(q, k, v)
     BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
+    BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
     if NT > 1 and fits and _in_phases(
-        "backward", B * H * NV, NT, q, cotangents=B * H * NV, gradients_V=B * H * -(-V // min(_pad(V, 16), 64)),
-        gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
+        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 32)),
+        gradients_V=B * H * -(-V // min(_pad(V, 16), 64)), gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
     ):
+        BV = min(_pad(V, 16), 32)
+        NV = -(-V // BV)
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         retention_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            d_S_T, d_S_out, d_o, q, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         retention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            k, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_q = torch.empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-        d_k = torch.empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         retention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            v, d_S_out, k, d_o, S_in, d_q, q, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            d_o, S_in, d_S_out, v, q, d_k, k, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
-        d_v = torch.empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        d_k = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
-        d_q = torch.empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_q = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
+        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+        d_k = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         retention_backward_kernel[(B * H * NV,)](
-            d_S_T, v, k, q, d_o, d_v, d_k, S_in, d_q, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
+            d_S_T, k, v, d_o, S_in, d_q, q, d_v, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
         )
-        d_k = d_k.sum(0)
         d_q = d_q.sum(0)
+        d_k = d_k.sum(0)
     return d_q, d_k, d_v, d_S_0
 
 
@@ -1208,8 +1254,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((T // 32 + B, H, K, V), carry)]
-    return [((B * ((T + 31) // 32), H, K, V), carry)]
+        return [((T // 64 + B, H, K, V), carry)]
+    return [((B * ((T + 63) // 64), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1228,6 +1274,14 @@ def _form(*tensors):
     if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1]):
         return _TRITON
     return _TORCH
+
+
+def _form_alone(*tensors):
+    """The form where no gradient follows: kernels of forward may fit where those of backward do not."""
+    x = tensors[0]
+    if x.device.type == "cuda" and x.dtype != torch.float64 and _ready_triton(x, x.shape[-1], tensors[2].shape[-1], alone=True):
+        return _TRITON
+    return _form(*tensors)
 
 
 # ---------- the torch operators ---------------------------------------------------------------------------------------
@@ -1259,6 +1313,9 @@ def _shape_error(time, cu_seqlens, **tensors):
     return ValueError(f"retention: shapes disagree: {_AXES}")
 
 
+CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checked too: a call then waits for it
+
+
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -1274,14 +1331,36 @@ def _sequences(cu_seqlens, x):
     return cu_seqlens.shape[0] - 1
 
 
-def _check_bounds(cu_seqlens, x):
-    """ValueError where the bounds of a pack are wrong; on CPUs only, for a GPU would have to be waited for."""
-    if cu_seqlens is None or cu_seqlens.device.type != "cpu":
-        return
-    steps, bounds = x.shape[1], cu_seqlens.tolist()
-    if bounds[0] != 0 or bounds[-1] != steps or bounds != sorted(bounds):
-        want = f"it begins with 0, never decreases, and ends with T = {steps}"
+def _steps(cu_seqlens, x):
+    """How many steps of the row T the sequences of a pack have; ValueError where its bounds are wrong.
+
+    The bounds of a GPU are not read, for it would have to be waited for: there the answer is T, and kernels leave zeros
+    behind the last sequence.
+    """
+    steps = x.shape[1]
+    if cu_seqlens is None or (cu_seqlens.device.type != "cpu" and not CHECK_BOUNDS):
+        return steps
+    bounds = cu_seqlens.tolist()
+    if bounds[0] != 0 or bounds[-1] > steps or bounds != sorted(bounds):
+        want = f"it begins with 0, never decreases, and ends with T = {steps} or less"
         raise ValueError(f"retention: cu_seqlens is {cu_seqlens}; {want}")
+    return bounds[-1]
+
+
+def _resized(x, shape):
+    """x cut to a shape, or with zeros up to it."""
+    part = x[tuple(map(slice, shape))]
+    if part.shape == torch.Size(shape):
+        return part.contiguous()
+    whole = x.new_zeros(shape)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole
+
+
+def _own_rows(tensors, kinds, steps):
+    """The tensors, those with steps ("T" in kinds) without the rows behind the last sequence of a pack."""
+    cut = [x is not None and kind == "T" for x, kind in zip(tensors, kinds)]
+    return [x[:, :steps].contiguous() if own else x for x, own in zip(tensors, cut)]
 
 
 def _sizes(q, k, v, cu_seqlens):
@@ -1308,6 +1387,10 @@ def _step_sizes(q, k, v):
     return B, H, K, V
 
 
+# kinds of devices that have autocast: asking another one for it is an error
+_AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, "cpu cuda hpu mps mtia xla xpu".split()))
+
+
 def _carry(x):
     """The dtype of states and sums, whatever the storage dtype of the inputs."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -1324,13 +1407,19 @@ def _copy(x, dtype):
 
 
 def _autocast_off(function):
-    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own."""
+    """Autocast has done its part before an operator is called; inside, dtypes are the operator's own.
+
+    Triton launches on the device that is current: while an operator runs, that is its tensors' own.
+    """
 
     def call(*tensors):
-        device = tensors[0].device.type
-        if not torch.is_autocast_enabled(device):
+        device = tensors[0].device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return call(*tensors)
+        if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
             return function(*tensors)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return function(*tensors)
 
     return call
@@ -1359,8 +1448,10 @@ def _run(*arguments):
     """Operator `run`: o, S_T."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form_alone(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        results = _run(*_own_rows(tensors, "TTT-", steps), cu_seqlens, reverse)
+        return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:1]), *results[1:]]
     if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:1], *(_copy(s, carry) for s in tensors[3:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1372,8 +1463,12 @@ def _forward(*arguments):
     """Operator `forward`: o, S_T, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
-    _check_bounds(cu_seqlens, x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        *results, saved = _forward(*_own_rows(tensors, "TTT-", steps), cu_seqlens, reverse)
+        shapes = [y.shape for y in (*_fake_run(*arguments)[:1], *results[1:], *_fake_forward(*arguments)[-1])]
+        results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
+        return *results[:2], results[2:]
     if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
@@ -1381,68 +1476,56 @@ def _forward(*arguments):
     return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 
 
+_WATCHED = (0,)  # results without which a part of the recurrence has no cotangent
+
+
+def _spoilt(gradients, cotangents):
+    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
+    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+        return False
+    return not all(math.isfinite(d.sum()) for d in gradients)
+
+
+def _apart(tensors, cu_seqlens, reverse, cotangents):
+    """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
+    differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with differentiable, torch.enable_grad():
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+
+
+def _filled(cotangents, carry, *arguments):
+    """The cotangents, with zeros for those that are not there."""
+    outputs, states = cotangents[:1], cotangents[1:]
+    if any(d is None for d in outputs):
+        outputs = [z if d is None else d for d, z in zip(outputs, _fake_run(*arguments))]
+    starts = zip(states, arguments[3:4], strict=True)
+    return [*outputs, *(torch.zeros_like(s, dtype=carry) if d is None else d for d, s in starts)]
+
+
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, k, v, S_0."""
+    """Operator `backward`: the gradients of q, k, v, S_0; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:4], arguments[4:7]
-    cotangents = arguments[7:]
+    cotangents = whole = arguments[7:]
     x = tensors[0]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
+    if steps < x.shape[1]:
+        own = _own_rows(tensors, "TTT-", steps)
+        saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
+        cotangents = _own_rows(cotangents, "T-", steps)
+        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+    if any(d is None for d in cotangents):
+        whole = _filled(cotangents, carry, *arguments[:6])
     if 0 in x.shape[:2]:
-        final = zip(tensors[3:], cotangents[1:], strict=True)
+        final = zip(tensors[3:], whole[1:], strict=True)
         return [*_fake_backward(*tensors)[:3], *(_copy(d, s.dtype) for s, d in final)]
-    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *cotangents)
+    everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    if _spoilt(gradients, cotangents):
+        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
     return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
-
-
-class _Derivative(torch.autograd.Function):
-    """retention with its gradient; backward is an operator too, so autograd and compilers never look inside."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        *results, saved = _OPS.forward.default(*arguments)
-        *given, ctx.reverse = arguments
-        ctx.save_for_backward(*given, *saved)
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        kept = ctx.saved_tensors
-        given, saved = kept[:5], list(kept[5:])
-        return *_differentiable_backward(*given, ctx.reverse, saved, *cotangents), None, None
-
-
-class _FirstDerivativeOnly(torch.autograd.Function):
-    """The gradient, refusing to be differentiated again."""
-
-    @staticmethod
-    def forward(ctx, count, *flat):
-        saved = list(flat[6 : 6 + count])
-        return tuple(_OPS.backward.default(*flat[:6], saved, *flat[6 + count :]))
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        raise RuntimeError("retention: asked for a second derivative; there are first ones only")
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _differentiable_run(*arguments):
-    if _needs_gradient(arguments[:4]):
-        return list(_Derivative.apply(*arguments))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.run.default(*arguments)
-
-
-def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:6], arguments[6], arguments[7:]
-    if _needs_gradient([*given[:4], *cotangents]):
-        return list(_FirstDerivativeOnly.apply(len(saved), *given, *saved, *cotangents))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _OPS.backward.default(*arguments)
 
 
 def _fake_step(q, k, v, S_0):
@@ -1451,12 +1534,13 @@ def _fake_step(q, k, v, S_0):
     return q.new_empty((B, H, V)), q.new_empty((B, H, K, V), dtype=_carry(q))
 
 
+@_autocast_off
 def _step(*tensors):
     """Operator `step`: o, S_T."""
     x = tensors[0]
     if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = _form(*tensors), _carry(x)
+    form, carry = _form_alone(*tensors), _carry(x)
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
@@ -1482,38 +1566,323 @@ def _plain_step(*tensors):
     return [*(o.to(x.dtype) for o in results[:1]), *results[1:]]
 
 
+class _StepDerivative(torch.autograd.Function):
+    """One step with its gradient: that of a run of one step."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        run = [*(x[:, None] for x in tensors[:3]), *tensors[3:], None, False]
+        *results, saved = _below(_OPS.forward.default, *run)
+        _Derivative.keep(ctx, (*tensors, None, False), saved)
+        return *(o[:, 0].clone() for o in results[:1]), *results[1:]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:4], list(kept[4 + 1 :])
+        run = [*(x[:, None] for x in given[:3]), *given[3:], None, False]
+        ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
+        gradients = _backward_below(*run, saved, *ends)
+        return *(d[:, 0] for d in gradients[:3]), *gradients[3:]
+
+
 def _differentiable_step(*tensors):
-    if _needs_gradient(tensors):
+    if _needs_plain(tensors):
         return _plain_step(*tensors)
+    if _needs_gradient(tensors):
+        return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
 
 
+def _plain(*arguments):
+    """What `run` gives, by single steps in plain torch operators, all of whose derivatives torch knows."""
+    *tensors, cu_seqlens, reverse = arguments
+    if cu_seqlens is not None:
+        return _plain_pack(tensors, cu_seqlens, reverse)
+    if 0 in tensors[0].shape[:2]:
+        return [*_fake_run(*arguments)[:1], *(x.clone() for x in tensors[3:])]
+    inputs, params, states = tensors[:3], tensors[3:3], tensors[3:]
+    steps = [x.unbind(1) for x in inputs]
+    order = range(inputs[0].shape[1])
+    order = order if not reverse else order[::-1]
+    rows = {}
+    for t in order:
+        results = _plain_step(*(x[t] for x in steps), *params, *states)
+        rows[t], states = results[:1], results[1:]
+    outputs = [torch.stack(column, 1) for column in zip(*(rows[t] for t in sorted(rows)))]
+    return [*outputs, *states]
+
+
+def _plain_pack(tensors, cu_seqlens, reverse):
+    """The same of a pack, one sequence after the other."""
+    found, bounds = [], cu_seqlens.tolist()
+    for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        own = [x[:, start:end] for x in tensors[:3]]
+        own += [x[i : i + 1] if _OWN[k] == "B" else x for k, x in enumerate(tensors[3:], 3)]
+        found.append(_plain(*own, None, reverse))
+    nothing = _fake_run(*tensors, cu_seqlens, reverse)
+    if not found:
+        return list(nothing)
+    behind = [x[:, bounds[-1] :] if k < 1 else x[:0] for k, x in enumerate(nothing)]  # the last sequence
+    return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
+
+
+class _Derivative(torch.autograd.Function):
+    """retention with its gradient; backward is an operator too, so autograd and compilers never look inside."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        return tuple(results)
+
+    @staticmethod
+    def keep(ctx, arguments, saved):
+        """What backward takes; a result that a loss does not use has no cotangent, not one of zeros."""
+        *given, ctx.reverse = arguments
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *saved)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        kept = ctx.saved_tensors
+        given, saved = kept[:5], list(kept[5:])
+        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+
+
+class _DerivativeAndSaved(torch.autograd.Function):
+    """The same, which also gives what backward needs: `forward` where its arguments require a gradient."""
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        *results, saved = _below(_OPS.forward.default, *arguments)
+        _Derivative.keep(ctx, arguments, saved)
+        ctx.mark_non_differentiable(*saved)
+        return *results, *saved
+
+    backward = _Derivative.backward
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """The gradient; its own gradient is that of the plain form."""
+
+    @staticmethod
+    def forward(ctx, count, *flat):
+        saved, cotangents = list(flat[6 : 6 + count]), flat[6 + count :]
+        ctx.reverse = flat[5]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat[:5], *cotangents)
+        return tuple(_below(_OPS.backward.default, *flat[:6], saved, *cotangents))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *weights):
+        kept = ctx.saved_tensors
+        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:4], *kept[5:])]
+        tensors, cu_seqlens, cotangents = alike[:4], kept[4], alike[4:]
+        with torch.enable_grad():
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
+        left = [None if x is None else next(found) for x in alike]
+        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+        return None, *left[:4], None, None, *saved, *left[4:]
+
+
+def _backward_below(*arguments):
+    """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[7:]):
+        return _batched_backward(*arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _OPS.backward.default(*arguments)
+    return _differentiable_backward(*arguments)
+
+
+def _batched_backward(*arguments):
+    """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    cotangents = arguments[7:]
+    batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
+    columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
+    members = next(d.shape[0] for d, own in zip(columns, batched) if own)
+    rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
+    found = [_backward_below(*arguments[:7], *row) for row in rows]
+    return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
+
+
+def _pulled(results, cotangents, wrt, create_graph=False):
+    """The gradients of the results that have a cotangent; zeros where none of these depends on an argument."""
+    used = [(r, d) for r, d in zip(results, cotangents, strict=True) if d is not None and r.requires_grad]
+    if not used:
+        return [torch.zeros_like(x) for x in wrt]
+    ends, weights = zip(*used)
+    return torch.autograd.grad(ends, wrt, weights, create_graph=create_graph, materialize_grads=True)
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _needs_plain(tensors):
+    """Whether the plain form must run: for tangents (forward mode), or for torch.func's derivatives of derivatives."""
+    if not torch._C._are_functorch_transforms_active():
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    kinds = [level.key().name for level in torch._C._functorch.get_interpreter_stack()]
+    return "Jvp" in kinds or kinds.count("Grad") > 1
+
+
+def _no_tangent():
+    what = "a derivative in forward mode of a gradient that is recorded already"
+    return NotImplementedError(f"retention: {what} is not served; take it of the call: torch.func.jvp")
+
+
+def _applied(derivative, *arguments):
+    """`derivative.apply`, inside a level of torch.func too: this is where it differentiates."""
+    if not torch._C._are_functorch_transforms_active():
+        return derivative.apply(*arguments)
+    with torch._functorch.utils.enable_single_level_autograd_function():
+        return super(torch.autograd.Function, derivative).apply(*arguments)
+
+
+def _below(operator, *arguments):
+    """The operator without its derivative; inside a level of torch.func the next one may record it again."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator(*arguments)
+        with torch.enable_grad():
+            return operator(*arguments)
+
+
+def _differentiable_run(*arguments):
+    tensors = arguments[:4]
+    if _needs_plain(tensors):
+        return _plain(*arguments)
+    if _needs_gradient(tensors):
+        return list(_applied(_Derivative, *arguments))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.run.default(*arguments)
+
+
+def _differentiable_forward(*arguments):
+    tensors = arguments[:4]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        results = _applied(_DerivativeAndSaved, *arguments)
+        return *results[:2], list(results[2:])
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.forward.default(*arguments)
+
+
+def _differentiable_backward(*arguments):
+    given, saved, cotangents = arguments[:6], arguments[6], arguments[7:]
+    tensors = [*given[:4], *cotangents]
+    if _needs_plain(tensors):
+        raise _no_tangent()
+    if _needs_gradient(tensors):
+        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _OPS.backward.default(*arguments)
+
+
+_OWN = "BBBB"  # B: an argument has a batch axis; -: it is shared by the batch
+
+
+def _folded(x, dim, members):
+    """x [.., members, .., B, ..] as [members * B, ...]; repeated where it is not batched."""
+    x = x.unsqueeze(0).expand(members, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
+def _member(x, dim, i):
+    """Member i of an argument, or of a list of them."""
+    if isinstance(x, (list, tuple)):
+        return [_member(y, d, i) for y, d in zip(x, dim, strict=True)]
+    return x if dim is None else x.select(dim, i)
+
+
+def _in_turn(operator, members, dims, arguments):
+    """The results for one member after the other, put together along a new first axis."""
+    found = [operator(*_member(arguments, dims, i)) for i in range(members)]
+    together = [
+        [torch.stack(part) for part in zip(*column)] if isinstance(column[0], (list, tuple)) else torch.stack(column)
+        for column in zip(*found)
+    ]
+    return together, [[0] * len(x) if isinstance(x, list) else 0 for x in together]
+
+
+def _rule(name, differentiates):
+    """How an operator acts on batched arguments. differentiates: whether gradients of shared ones must stay apart."""
+
+    def rule(info, dims, *arguments):
+        operator, members = getattr(_OPS, name).default, info.batch_size
+        tensors, here = arguments[:4], dims[:4]
+        shared = any(d is not None and own == "-" for d, own in zip(here, _OWN))
+        packed = name != "step" and arguments[4] is not None
+        if shared or packed or differentiates or all(d is None for d in here):
+            return _in_turn(operator, members, dims, arguments)
+        size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
+        flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
+        if name == "backward":
+            *more, saved = arguments[4:7]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[7:], dims[7:])]
+            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+        results = operator(*flat, *arguments[4:])
+        if name != "forward":
+            return _unfolded(results, members, size)
+        results, places = _unfolded(results[:-1], members, size), results[-1]
+        return (*results[0], places), (*results[1], [None] * len(places))
+
+    return rule
+
+
+def _unfolded(results, members, size):
+    """Results of the larger batch with the members' axis in front again, and the place of that axis."""
+    return [x.unflatten(0, (members, size)) for x in results], [0] * len(results)
+
+
+def _rules():
+    """Operator -> its rule."""
+    apart = False  # whether an argument is shared, whose gradient each member has for itself
+    return {"run": _rule("run", False), "step": _rule("step", False)} | {
+        name: _rule(name, apart) for name in ("forward", "backward")
+    }
+
+
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_ee67b288b57b", 0
+    name, tries = "seqc_retention_5dd568abe600", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_ee67b288b57b_{tries}"
+        name = f"seqc_retention_5dd568abe600_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
-    cotangents = [f"Tensor d_{x}" for x in "o S_T".split()]
+    cotangents = [f"Tensor? d_{x}" for x in "o S_T".split()]
     once, given = ", ".join(arguments), ", ".join(results)
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
-    library.define(f"run({taken}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
     library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
-    library.define(f"step({once}) -> " + (f"({given})" if len(results) > 1 else "Tensor[]"))
+    library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
+    derivatives = {
+        "run": _differentiable_run,
+        "forward": _differentiable_forward,
+        "backward": _differentiable_backward,
+        "step": _differentiable_step,
+    }
+    rules = _rules()
     for operator, kernel in kernels.items():
         library.impl(operator, kernel, "CPU")
         library.impl(operator, kernel, "CUDA")
+        library.impl(operator, derivatives[operator], "Autograd")
         torch.library.register_fake(f"{name}::{operator}", fakes[operator], lib=library)
-    library.impl("run", _differentiable_run, "Autograd")
-    library.impl("backward", _differentiable_backward, "Autograd")
-    library.impl("step", _differentiable_step, "Autograd")
+        torch.library.register_vmap(f"{name}::{operator}", rules[operator], lib=library)
     getattr(torch.ops, name).library = library  # compiled graphs call the operators by name
     return getattr(torch.ops, name)
 
@@ -1534,7 +1903,12 @@ class RetentionResult(NamedTuple):
 def _cast(q, k, v):
     """The inputs in the dtypes that the operators take."""
     main = q.dtype
-    if k.dtype != main or v.dtype != main or not main.is_floating_point or torch.is_autocast_enabled(q.device.type):
+    if (
+        k.dtype != main
+        or v.dtype != main
+        or main not in _FLOATS
+        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
+    ):
         return _fit(q, k, v)
     return q, k, v
 
@@ -1545,17 +1919,38 @@ def _fit(*inputs):
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
     device, main = inputs[0].device.type, inputs[0].dtype
-    if torch.is_autocast_enabled(device) and main != torch.float64:
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    if not main.is_floating_point:
-        raise TypeError(f"retention: {_INPUTS[0]} is {main}; inputs are floating-point numbers")
     for name, x in zip(_INPUTS, inputs):
         if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
             raise TypeError(f"retention: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
     return inputs
 
 
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    return TypeError(f"retention: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 _INPUTS = tuple("q k v".split())
 _GATES = frozenset("".split())
 
@@ -1563,6 +1958,8 @@ _GATES = frozenset("".split())
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
@@ -1600,7 +1997,7 @@ def retention(
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return RetentionResult(*_call(_OPS.run.default, q, k, v, S_0, cu_seqlens, reverse))
 
 
@@ -1621,7 +2018,7 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None
     elif S_0.shape != (B, H, K, V):
         raise _shape_error(False, None, q=q, k=k, v=v, S_0=S_0)
     elif S_0.dtype != carry:
-        S_0 = S_0.to(carry)
+        S_0 = _to_carry("S_0", S_0, carry)
     return RetentionResult(*_call(_OPS.step.default, q, k, v, S_0))
 
 
