@@ -190,7 +190,8 @@ def power(base: Value, exponent: Value) -> Value:
 
 
 def renamed_dims(value: Value, names: Mapping[str, str]) -> Value:
-    """The value with its dims renamed all at once, so that two may trade places."""
+    """The value with its dims renamed all at once, so that two may trade places; a truth value becomes a number."""
+    value = real(value)
     result, order = value.pair, value.order
     later: dict[str, str] = {}
     for old, new in names.items():
@@ -217,6 +218,7 @@ def matmul(left: Value, right: Value) -> Value | None:
     R[.., D, D'] @ h[.., D]: h's D is renamed to the column D' (to a fresh name where h has a D' itself), and the
     product is summed over it. A left side without the row, v[D'], meets D' itself.
     """
+    left, right = real(left), real(right)
     if left.order and left.order[-1] in right.order and left.order[-1].rstrip("'") not in left.order:
         over = left.order[-1]
         return _product(left, right, (left.pair, right.pair), over, tuple(d for d in merged((left, right)) if d != over))
