@@ -157,7 +157,8 @@ def _dtype_error(**tensors):
         help = "convert it first, with its scale: x.to(torch.bfloat16)"
     else:
         help = "convert it first: x.to(torch.float32)"
-    return TypeError(f"{spec}: {{name}} is {{dtype}}; {{what}} are floating-point numbers of 64, 32 or 16 bits: {{help}}")
+    kinds = f"{{what}} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"{spec}: {{name}} is {{dtype}}; {{kinds}}: {{help}}")
 
 
 def _to_carry(name, x, carry):

@@ -47,7 +47,7 @@ def made(folder: Path, backend: str) -> Path:
     """A file with a library for SIZES beside it."""
     path = folder / "made.py"
     spec = str(ROOT / "specs" / "gla.seq")
-    assert main.main(["compile", spec, "--backend", backend, "-o", str(path), "--prebuild", SIZES]) == 0
+    assert main(["compile", spec, "--backend", backend, "-o", str(path), "--prebuild", SIZES]) == 0
     return path
 
 
@@ -132,10 +132,10 @@ def test_a_damaged_one_is_not_loaded(file: Path) -> None:
 def test_what_cannot_be_built_ahead_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = str(ROOT / "specs" / "gla.seq")
     path = tmp_path / "made.py"
-    assert main.main(["compile", spec, "-o", str(path), "--backend", "cpu", "--prebuild", "H=2"]) == 1
+    assert main(["compile", spec, "-o", str(path), "--backend", "cpu", "--prebuild", "H=2"]) == 1
     assert "there are none for K, V" in capsys.readouterr().err
-    assert main.main(["compile", spec, "-o", str(path), "--backend", "torch", "--prebuild", SIZES]) == 1
+    assert main(["compile", spec, "-o", str(path), "--backend", "torch", "--prebuild", SIZES]) == 1
     assert "the backend `torch` leaves it out" in capsys.readouterr().err
-    assert main.main(["compile", spec, "-o", "-", "--prebuild", SIZES]) == 1
+    assert main(["compile", spec, "-o", "-", "--prebuild", SIZES]) == 1
     assert "stdout is none" in capsys.readouterr().err
     assert not path.exists()
