@@ -67,7 +67,7 @@ class Task:
     @property
     def zeros(self) -> dict[str, Tensor]:
         """Initial states by emitted NAME_0, as the spec has them where that is a number."""
-        from seqc.oracle.reference import initial_states
+        from seqc.semantics.reference import initial_states
 
         arrays = {**{k: x.numpy() for k, x in zip(self.program.params, self.params.values(), strict=True)}}
         states = initial_states(self.program, arrays, dict(self.sizes))

@@ -14,7 +14,7 @@ import torch
 
 from seqc.check.sampling import sample
 from seqc.frontend.elaborate import load
-from seqc.oracle.reference import gradients
+from seqc.semantics.reference import gradients
 
 SIZES = {"B": 2, "H": 2, "K": 16, "V": 12}
 

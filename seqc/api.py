@@ -21,7 +21,7 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.frontend.elaborate import build, load
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.sources import read
-from seqc.oracle.reference import run
+from seqc.semantics.reference import run
 
 __all__ = ["Recurrence", "compile", "explain", "oracle"]
 

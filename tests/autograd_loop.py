@@ -16,7 +16,7 @@ from torch import Tensor
 from seqc.ir.both_ways import one_run, twins
 from seqc.ir.graph import Node, constant, leaves, topological
 from seqc.ir.program import Program
-from seqc.oracle.packed_arrays import part
+from seqc.semantics.packed_arrays import part
 
 Given = Mapping[str, Tensor]
 

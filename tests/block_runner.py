@@ -1,6 +1,6 @@
 """Runs a `Block` on numpy, block after block, by the float64 interpreter: checks the middle of the compiler alone.
 
-In: a block, arrays as for `seqc.oracle.reference`. Out: the same results and gradients as the oracle's. No backend takes part.
+In: a block, arrays as for the oracle. Out: the same results and gradients as the oracle's. No backend takes part.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 
 from seqc.ir.block import COL, ROW, VALID, Block
 from seqc.ir.graph import BATCH, Node, leaves
-from seqc.oracle.evaluate import evaluate, to_order
-from seqc.oracle.reference import initial_states, sizes_of
+from seqc.semantics.evaluate import evaluate, to_order
+from seqc.semantics.reference import initial_states, sizes_of
 
 
 def run_block(

@@ -17,7 +17,7 @@ import torch
 
 from seqc.analysis.boundaries import counters
 from seqc.ir.program import Program, TensorDecl
-from seqc.oracle import reference
+from seqc.semantics import reference
 
 Call = Callable[..., Any]
 SIZES = {"B": 2, "H": 2, "K": 5, "V": 3, "D": 4, "N": 3, "J": 3, "M": 4, "P": 3}

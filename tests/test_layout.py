@@ -1,6 +1,6 @@
 """The layout of the repository: folders, links and packaging agree, and imports point one way.
 
-    diagnostics < ir < {oracle, analysis, frontend, emit, solver} < passes < backends < driver < {check, api, cli}
+    diagnostics < ir < {semantics, analysis, frontend, emit, solver} < passes < backends < driver < {check, api, cli}
 
 A room may import its own modules and those of the rooms that ALLOWED names. A pass imports no pass and a backend no backend,
 except that a package's `__init__` may gather its own, that the files of one folder know each other, and that any pass may
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+import seqc
+
 ROOT = Path(__file__).resolve().parent.parent
 MAPPED = ("backends", "grammar", "passes", "specs")
 
 _BASE = {"grammar", "specs", "diagnostics", "files", "ir"}
-_MIDDLE = _BASE | {"oracle", "analysis", "emit", "solver"}
+_MIDDLE = _BASE | {"semantics", "analysis", "emit", "solver"}
 _ALL = _MIDDLE | {"frontend", "passes", "backends", "driver", "check", "api", "cli"}
 
 # room -> the other rooms that its modules may import.
@@ -29,12 +31,12 @@ ALLOWED = {
     "files": {"diagnostics"},
     "ir": {"diagnostics"},
     "analysis": {"diagnostics", "ir"},
-    "oracle": {"diagnostics", "ir", "analysis"},
+    "semantics": {"diagnostics", "ir", "analysis"},
     "frontend": _BASE | {"analysis"},
     "emit": {"diagnostics", "ir"},
     "solver": {"diagnostics"},
     "passes": _MIDDLE - {"emit"},
-    "backends": _MIDDLE - {"oracle"},
+    "backends": _MIDDLE - {"semantics"},
     "driver": _MIDDLE | {"frontend", "passes", "backends"},
     "check": _ALL - {"check", "api", "cli"},
     "api": _ALL - {"api", "cli"},
@@ -113,6 +115,11 @@ def test_packaging_lists_every_package() -> None:
     assert setuptools["package-dir"] == {"seqc": "seqc"} | {f"seqc.{name}": name for name in MAPPED}
     packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     assert sorted(setuptools["packages"]) == sorted(packages)
+
+
+def test_no_room_hides_a_public_name() -> None:
+    """`import seqc.ROOM` would put the room in the place of a function of that name."""
+    assert not set(seqc.__all__) & set(ALLOWED)
 
 
 def test_every_folder_of_modules_is_a_package() -> None:

@@ -126,7 +126,7 @@ def _probes(known: Interval) -> list[float]:
 def _value(e: Node, values: Mapping[Node, float]) -> float:
     import numpy as np
 
-    from seqc.oracle.evaluate import evaluate
+    from seqc.semantics.evaluate import evaluate
 
     dims = {d for n in values for d in n.dims} | {BATCH}
     arrays = {n: np.full((1,) * len(n.dims), v) for n, v in values.items()}

@@ -20,7 +20,7 @@ from seqc.emit.names import safe_name
 from seqc.ir.graph import BATCH
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
-from seqc.oracle.reference import gradients
+from seqc.semantics.reference import gradients
 
 ROUNDINGS = 64  # of one element on one step's way to a result
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}  # roundoff

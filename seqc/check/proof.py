@@ -21,12 +21,12 @@ from seqc.ir.block import VALID, Block, cotangent_leaves, gradient_key
 from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH, COL, ROW, Node, leaves
 from seqc.ir.program import Program
-from seqc.oracle import exact
-from seqc.oracle.exact import Number, constant, drawn
-from seqc.oracle.exact_graph import NotExact, shaped, values_of
-from seqc.oracle.exact_slopes import slopes_of
 from seqc.passes.derive_backward import derive_backward
 from seqc.passes.simplify.simplify import simplify
+from seqc.semantics import exact
+from seqc.semantics.exact import Number, constant, drawn
+from seqc.semantics.exact_graph import NotExact, shaped, values_of
+from seqc.semantics.exact_slopes import slopes_of
 
 POINTS = 2  # random points for each fact
 

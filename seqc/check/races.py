@@ -27,7 +27,7 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
 from seqc.ir.graph import topological
 from seqc.ir.program import Program
-from seqc.oracle.reference import initial_states
+from seqc.semantics.reference import initial_states
 
 FORWARD, TRAIN = "forward", "forward+backward"
 LOOP = "eager loop"

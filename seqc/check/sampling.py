@@ -1,5 +1,5 @@
 """Random arguments of a program, inside what its declarations promise. In: a program, extents, a number of steps.
-Out: float64 arrays for `seqc.oracle.reference`, and cotangents of every result; the same for the same seed.
+Out: float64 arrays for `seqc.semantics.reference`, and cotangents of every result; the same for the same seed.
 
 `hard` draws the ends of ranges too (a decay of zero, a log decay of -inf), and one unit key for all steps.
 """

@@ -23,7 +23,7 @@ from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
 from seqc.ir.graph import leaves, topological
 from seqc.ir.program import Program
-from seqc.oracle.packed_arrays import part
+from seqc.semantics.packed_arrays import part
 
 INTERPRETER = "interpreter"  # where to run: Triton's own, on the CPU
 DIFFERENCE = {"float64": 2.0**-20, "float32": 2.0**-9}  # step of a central difference

@@ -1,7 +1,7 @@
 """`scan both`: a recurrence that runs twice over the same inputs, from the first step on and from the last step back.
 
 In: the program of one run. Out: the program that a caller sees: params and states once for each run, outputs twice as
-wide, and still the step graph of one run, which is all that is ever lowered. `seqc.oracle.both_ways` says what it means in
+wide, and still the step graph of one run, which is all that is ever lowered. `seqc.semantics.both_ways` says what it means in
 numbers. What belongs to the run from the last step back is called `NAME_reverse`.
 """
 

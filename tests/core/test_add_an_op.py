@@ -16,7 +16,7 @@ from seqc.ir.intervals import Interval
 from seqc.ir.ops import TABLE
 from seqc.ir.rewrite import rewrite
 from seqc.ir.verify import verify_program
-from seqc.oracle.reference import gradients, run
+from seqc.semantics.reference import gradients, run
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-an-op.md"
 

@@ -17,7 +17,7 @@ from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.both_ways import one_run
 from seqc.ir.program import Program
-from seqc.oracle import reference
+from seqc.semantics import reference
 from tests.block_runner import run_block
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,11 @@ from seqc.diagnostics import SpecError
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import BATCH, leaves
 from seqc.ir.intervals import INF, Interval
-from seqc.oracle.evaluate import evaluate, to_order
 from seqc.passes.claims import check_claims
 from seqc.passes.claims.spectra import Spectra
 from seqc.passes.classify import classify
 from seqc.passes.simplify.simplify import simplify_program
+from seqc.semantics.evaluate import evaluate, to_order
 
 HEAD = """spec demo
 dim K, V

@@ -8,7 +8,7 @@ from seqc.ir.graph import Node, const, index, leaf, leaves, node, size
 from seqc.ir.intervals import Interval
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
-from seqc.oracle.evaluate import evaluate, to_order
+from seqc.semantics.evaluate import evaluate, to_order
 
 PRINTERS = ("torch", "triton", "cpp")
 SIZES = {"K": 3, "V": 2, "t": 8, "s": 8}

@@ -14,7 +14,7 @@ from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.block import Block
 from seqc.ir.graph import Node, const, node, substitute, topological
-from seqc.oracle import exact
+from seqc.semantics import exact
 
 GATED = """spec gated
 dim K, V

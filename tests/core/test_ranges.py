@@ -9,7 +9,7 @@ from seqc.analysis.ranges import graph_intervals, interval_of, log_range
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import BATCH, leaves, topological
 from seqc.ir.intervals import INF, Interval
-from seqc.oracle.evaluate import evaluate
+from seqc.semantics.evaluate import evaluate
 
 LSTM = """spec cell
 dim D

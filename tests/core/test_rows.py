@@ -14,8 +14,8 @@ from seqc.diagnostics import Unsupported
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.program import Program
-from seqc.oracle import reference
 from seqc.passes.blocks.rows import rows_of
+from seqc.semantics import reference
 from tests.block_runner import run_block
 from tests.harness import compare, draw
 

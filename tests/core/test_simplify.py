@@ -12,9 +12,9 @@ from seqc.ir.graph import BATCH, Node, const, leaf, leaves, node, topological
 from seqc.ir.graph_text import parse, show
 from seqc.ir.rewrite import law, rewrite, var
 from seqc.ir.verify import verify, verify_program
-from seqc.oracle.evaluate import evaluate, to_order
 from seqc.passes.simplify.laws import RULES
 from seqc.passes.simplify.simplify import simplify, simplify_program
+from seqc.semantics.evaluate import evaluate, to_order
 
 HEAD = "%x = input x [B, K]\n%y = input y [B, K]\n%z = input z [B, V]\n%c = input c [B]\n%m = mask m [K] bool\n"
 

@@ -11,8 +11,8 @@ from seqc.frontend.elaborate import load
 from seqc.ir.both_ways import one_run
 from seqc.ir.graph_text import show
 from seqc.ir.verify import verify_program
-from seqc.oracle import reference
 from seqc.passes.plan.products_outside import Split, split_parallel
+from seqc.semantics import reference
 from tests.harness import draw
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import torch
 
 import seqc
 from seqc.check.verify_emitted import Case, tolerance
-from seqc.oracle.packed_arrays import part
+from seqc.semantics.packed_arrays import part
 from tests.emit import packed
 
 SPECS = ("gla", "delta_rule", "hgrn", "lstm", "mamba", "mlstm", "gsa", "lagged", "sampled")

@@ -15,7 +15,7 @@ import torch
 
 from seqc.diagnostics import Unsupported
 from seqc.frontend.elaborate import load
-from seqc.oracle import reference
+from seqc.semantics import reference
 from tests import autograd_loop
 from tests.emit.judged import ROOTS, check, module
 from tests.emit.packed import ROOT

@@ -12,7 +12,7 @@ from seqc.analysis.ranges import interval_of
 from seqc.driver.pipeline import check
 from seqc.frontend.activations import ACTIVATIONS
 from seqc.frontend.elaborate import load
-from seqc.oracle.reference import gradients
+from seqc.semantics.reference import gradients
 
 CORNERS = [0.0, 1.0, -1.0, 3.0, -3.0, 6.0, 2.5, -2.5, 1e-9, -1e-9, 30.0, -30.0]
 X = np.concatenate([np.random.default_rng(0).normal(size=40) * 3, CORNERS])

@@ -12,8 +12,8 @@ from seqc.frontend.format import format_text
 from seqc.ir.graph import leaves
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
-from seqc.oracle.evaluate import evaluate
-from seqc.oracle.reference import gradients, run
+from seqc.semantics.evaluate import evaluate
+from seqc.semantics.reference import gradients, run
 
 FOLDER = Path(__file__).parent / "specs"
 SERVED = sorted(path for path in FOLDER.glob("*.seq") if path.stem != "syntax_only")

@@ -10,7 +10,7 @@ import seqc
 from seqc.diagnostics import SpecError
 from seqc.driver.pipeline import check
 from seqc.frontend.elaborate import load
-from seqc.oracle.reference import gradients
+from seqc.semantics.reference import gradients
 
 CELL = """spec cell
 dim D

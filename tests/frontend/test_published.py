@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seqc.frontend.elaborate import load
-from seqc.oracle import reference
+from seqc.semantics import reference
 
 SPECS = Path(__file__).parents[2] / "specs"
 B, T, H, P, N = 2, 53, 2, 3, 4

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from seqc.ir.graph import leaves
-from seqc.oracle.packed_arrays import part
+from seqc.semantics.packed_arrays import part
 from tests.fuzz.reading import read
 from tests.fuzz.trial import ROUNDINGS, UNIT, Arrays, Call, Problem, Subject, error
 

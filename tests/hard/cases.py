@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from seqc.ir.program import Program, TensorDecl
-from seqc.oracle import reference
+from seqc.semantics import reference
 from tests.harness import EXTREMES, Case, draw
 
 Call = Callable[..., Any]

@@ -14,7 +14,7 @@ import numpy as np
 
 from seqc.frontend import elaborate
 from seqc.ir.program import Program
-from seqc.oracle import reference
+from seqc.semantics import reference
 from tests.harness import Case, draw
 
 STEPS, ROWS = 40, 16

@@ -30,8 +30,8 @@ from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.graph import const, leaf, node
 from seqc.ir.ops.elementwise import where
-from seqc.oracle import reference
-from seqc.oracle.evaluate import evaluate
+from seqc.semantics import reference
+from seqc.semantics.evaluate import evaluate
 from tests.hard.selection_cases import BAD, MASKED, RESET, ROWS, called, judged, load
 from tests.harness import draw
 

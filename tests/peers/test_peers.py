@@ -13,7 +13,7 @@ from seqc.diagnostics import Unsupported
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.dims import extent
-from seqc.oracle import reference
+from seqc.semantics import reference
 from tests.block_runner import run_block
 from tests.peers.mapping import CASES, Arrays, Peer
 from tests.peers.mappings import PEERS

@@ -16,7 +16,7 @@ from seqc.emit.expressions import Text
 from seqc.ir.graph import Node, leaf, leaves, node
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import affine_scan, cumsum, max_scan
-from seqc.oracle.evaluate import evaluate, to_order
+from seqc.semantics.evaluate import evaluate, to_order
 from tests.core.test_ops import SAMPLES, SIZES, values_for
 
 LAYOUT = Layout(("t", "s", "H", "K", "V"), {"t": SIZES["t"]}, (), ())

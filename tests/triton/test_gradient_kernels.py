@@ -14,7 +14,7 @@ from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.driver.pipeline import fix_dims, lower
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import index, leaf, node, total
-from seqc.oracle.evaluate import evaluate
+from seqc.semantics.evaluate import evaluate
 
 SPECS = Path(__file__).parents[2] / "specs"
 X, Y, V = leaf("input", "x", ("B", "t", "K")), leaf("input", "y", ("B", "t")), leaf("input", "v", ("B", "t", "V"))

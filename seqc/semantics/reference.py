@@ -15,8 +15,8 @@ import numpy as np
 from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.program import Program
-from seqc.oracle import both_ways, packed_arrays
-from seqc.oracle.evaluate import evaluate, to_order
+from seqc.semantics import both_ways, packed_arrays
+from seqc.semantics.evaluate import evaluate, to_order
 
 Arrays = Mapping[str, Any]
 
@@ -69,7 +69,7 @@ def run(
     """Outputs NAME [B, T, dims] and final states NAME_T [B, dims], float64.
 
     arrays: inputs [B, T, dims], params [dims], and optional initial states NAME_0 [B, dims]. cu_seqlens: the bounds of a
-    pack's sequences (see `seqc.oracle.packed_arrays`); reverse: from the last step to the first.
+    pack's sequences (see `seqc.semantics.packed_arrays`); reverse: from the last step to the first.
     """
     return gradients(program, arrays, None, cu_seqlens, reverse)[0]
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from seqc.ir.graph import Node, topological
 from seqc.ir.ops import TABLE
-from seqc.oracle import exact
-from seqc.oracle.exact import Number, around, constant
-from seqc.oracle.exact_graph import NotExact, applied, axes_of, largest, rows_of, shaped, stacked, values_below, whole
+from seqc.semantics import exact
+from seqc.semantics.exact import Number, around, constant
+from seqc.semantics.exact_graph import NotExact, applied, axes_of, largest, rows_of, shaped, stacked, values_below, whole
 
 ROOT_OF_PI = 2 / math.sqrt(math.pi)  # the derivative of erf at 0, in the digits of the operator table
 

@@ -1,4 +1,4 @@
-"""The meaning of a graph in exact arithmetic: every operator on the numbers of `seqc.oracle.exact`.
+"""The meaning of a graph in exact arithmetic: every operator on the numbers of `seqc.semantics.exact`.
 
 In: outputs, a value per leaf (axes in the leaf's declared order), extents of the dims. Out: values with axes in the node's
 sorted dims. An operator that has no exact meaning is refused by name.
@@ -13,9 +13,9 @@ import numpy as np
 
 from seqc.ir.dims import extent
 from seqc.ir.graph import Node, topological
-from seqc.oracle import exact
-from seqc.oracle.evaluate import align
-from seqc.oracle.exact import FIELDS, Number, around, constant, number
+from seqc.semantics import exact
+from seqc.semantics.evaluate import align
+from seqc.semantics.exact import FIELDS, Number, around, constant, number
 
 
 class NotExact(Exception):
