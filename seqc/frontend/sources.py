@@ -20,7 +20,7 @@ STDIN = "-"
 LONGEST = 1 << 22
 """Bytes of a spec at most: what is longer is no spec, and a device may have no end."""
 
-_SHIPPED = Path(__file__).with_name("specs")
+_SHIPPED = Path(__file__).parents[1] / "specs"
 _NAME = re.compile(r"[^\W\d]\w*")
 _PATH = re.compile(r"\S+|.*\.seq")
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
