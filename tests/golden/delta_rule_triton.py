@@ -2031,10 +2031,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_7c4b31590064", 0
+    name, tries = "seqc_delta_rule_2848e8933333", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_7c4b31590064_{tries}"
+        name = f"seqc_delta_rule_2848e8933333_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2118,7 +2118,8 @@ def _dtype_error(**tensors):
         help = "convert it first, with its scale: x.to(torch.bfloat16)"
     else:
         help = "convert it first: x.to(torch.float32)"
-    return TypeError(f"delta_rule: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"delta_rule: {name} is {dtype}; {kinds}: {help}")
 
 
 def _to_carry(name, x, carry):

@@ -1285,10 +1285,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_1d43792171fa", 0
+    name, tries = "seqc_gru_da0a5aa5b467", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_1d43792171fa_{tries}"
+        name = f"seqc_gru_da0a5aa5b467_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]
@@ -1371,7 +1371,8 @@ def _dtype_error(**tensors):
         help = "convert it first, with its scale: x.to(torch.bfloat16)"
     else:
         help = "convert it first: x.to(torch.float32)"
-    return TypeError(f"gru: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"gru: {name} is {dtype}; {kinds}: {help}")
 
 
 def _to_carry(name, x, carry):

@@ -833,10 +833,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_09c142a021cb", 0
+    name, tries = "seqc_hgrn_ff14cc05e0f5", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_09c142a021cb_{tries}"
+        name = f"seqc_hgrn_ff14cc05e0f5_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
@@ -918,7 +918,8 @@ def _dtype_error(**tensors):
         help = "convert it first, with its scale: x.to(torch.bfloat16)"
     else:
         help = "convert it first: x.to(torch.float32)"
-    return TypeError(f"hgrn: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"hgrn: {name} is {dtype}; {kinds}: {help}")
 
 
 def _to_carry(name, x, carry):

@@ -818,10 +818,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_2de8824b1470", 0
+    name, tries = "seqc_linear_attention_eedceaf4ed18", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_2de8824b1470_{tries}"
+        name = f"seqc_linear_attention_eedceaf4ed18_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -904,7 +904,8 @@ def _dtype_error(**tensors):
         help = "convert it first, with its scale: x.to(torch.bfloat16)"
     else:
         help = "convert it first: x.to(torch.float32)"
-    return TypeError(f"linear_attention: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"linear_attention: {name} is {dtype}; {kinds}: {help}")
 
 
 def _to_carry(name, x, carry):

@@ -867,10 +867,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_617c4f1895bc", 0
+    name, tries = "seqc_lstm_75fc3d3c3aff", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_617c4f1895bc_{tries}"
+        name = f"seqc_lstm_75fc3d3c3aff_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -955,7 +955,8 @@ def _dtype_error(**tensors):
         help = "convert it first, with its scale: x.to(torch.bfloat16)"
     else:
         help = "convert it first: x.to(torch.float32)"
-    return TypeError(f"lstm: {name} is {dtype}; {what} are floating-point numbers of 64, 32 or 16 bits: {help}")
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"lstm: {name} is {dtype}; {kinds}: {help}")
 
 
 def _to_carry(name, x, carry):
