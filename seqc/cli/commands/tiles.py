@@ -66,7 +66,7 @@ def committed_here(path: Path) -> bool:
     from seqc.backends.triton_gpu.tuning.verdicts import TABLE
     from seqc.frontend.sources import shipped
 
-    checkout = (TABLE.resolve().parents[2] / "pyproject.toml").is_file()
+    checkout = (TABLE.resolve().parents[3] / "pyproject.toml").is_file()
     return checkout and path.resolve() in {one.resolve() for one in shipped().values()}
 
 
