@@ -54,7 +54,7 @@ output before = sum[K](k * S[t-1])
 """,
     "gated": """spec s
 dim K, V
-input q[K], k[K], v[V], f[K], u in [0, 1], n[V] in [-inf, 0]
+input q[K], k[K], v[V], f[K], u in [0, 1], n[V] in [-5, 0]
 state S[K, V] = 0
 S = (1 - sigmoid(f)) * sqrt(exp(n)) / (1 + u) * S[t-1] + k * v
 output o = sum[K](q * S)
