@@ -74,6 +74,10 @@ def _of_its_kind(name: str, key: str, value: Any, found: Mapping[str, Any]) -> A
         if not isinstance(value, bool):
             raise TypeError(f"{name}: reverse is True or False, not {_kind(value)}")
         return value
+    if key == "axis":
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise TypeError(f"{name}: axis is a whole number, not {_kind(value)}")
+        return value
     if isinstance(value, torch.Tensor) or (value is None and (key == "cu_seqlens" or key.endswith("_0"))):
         return value
     if key == "cu_seqlens" and isinstance(value, list | tuple) and all(isinstance(bound, int) for bound in value):

@@ -23,7 +23,7 @@ def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent
     """The head of a function over a sequence (time) or for a step; a Module's, which owns the params, without them."""
     given = [f"{x}: Tensor" for x in (tellers(sig) if params else _passed(sig))]
     keys = [f"{x}: Tensor | None = None" for x in sig.initial]
-    keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False"] if time else []
+    keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False", "axis: int | None = None"] if time else []
     own = [] if params else ["self"]
     return lay(f"def {name}(", [*own, *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", indent)
 
@@ -53,7 +53,9 @@ def _body(sig: Signature, time: bool) -> list[str]:
     axes = layouts(sig)
     made = "_sizes" if time else "_step_sizes"
     used = ", ".join(dims(sig, time))
+    given = ["axis", "cu_seqlens", "reverse", *sig.arguments]
     lines = [
+        *(["    if axis is not None:", lay("return _along(", given, ")", 8)] if time else []),
         lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
         lay(f"{used} = {made}(", [*tellers(sig), *(["cu_seqlens"] if time else [])], ")", 4),
     ]
@@ -98,8 +100,16 @@ def function_text(sig: Signature) -> str:
         "    [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on",
         f"    the inputs' device.{f' One entry per sequence: {own}.' if own else ''}",
         "reverse: every sequence runs from its last step to its first.",
+        "axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.",
     ]
     return "\n".join([head_text(sig, sig.spec, True), docstring(words, 4), *_body(sig, True)])
+
+
+def along_text(sig: Signature) -> str:
+    """What brings any axis of the arrays to the place of the steps."""
+    main = main_input(sig)
+    at, dims = sig.arguments.index(main), len(layouts(sig)[main]) - 2
+    return _ALONG.format(spec=sig.spec, name=main, main=at, dims=dims, outputs=len(sig.outputs), result=sig.class_name).strip()
 
 
 def step_text(sig: Signature) -> str:
@@ -182,4 +192,32 @@ def _call(operator, *arguments):
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+'''
+
+_ALONG = '''
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims: the others are batch, by views where strides allow."""
+    main = tensors[{main}]
+    count = main.dim() - {dims}
+    if not -count <= axis < count:
+        raise ValueError(f"{spec}: axis is {{axis}}; {name} has {{count}} axes before its dims: {{list(main.shape)}}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {{}}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {{axis}} of {name} has the steps"
+                raise ValueError(f"{spec}: {{name}} has shape {{list(x.shape)}} for [{{want}}]; {{why}}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = {spec}(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:{outputs}]]
+    states = results[{outputs}:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return {result}Result(*outputs, *states)
 '''

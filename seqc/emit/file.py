@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
-from seqc.emit.call import cast_text, function_text, result_text, step_text
+from seqc.emit.call import along_text, cast_text, function_text, result_text, step_text
 from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
 from seqc.emit.signature import Signature
@@ -22,13 +22,11 @@ def emit(sig: Signature) -> str:
     check(sig)
     triton = triton_text(sig.triton.text) if sig.triton else ""
     kernels = [triton, *(part.text for part in sig.backends.values())]
-    expressions = [s.init for s in sig.states] + [p.init or "" for p in sig.params]
-    uses_math = not sig.no_plain or any("math." in text for text in kernels + expressions)
     head = [f"# {sig.header}"] if sig.header else []
     imports = [
         "from __future__ import annotations",
         "",
-        *(["import math"] if uses_math else []),
+        "import math",
         *(["import warnings"] if any("warnings." in text for text in kernels) else []),
         "from collections.abc import Callable",
         "from typing import NamedTuple",
@@ -48,6 +46,7 @@ def emit(sig: Signature) -> str:
         section("the torch operators", operators_text(sig)),
         section("what to call", result_text(sig)),
         cast_text(sig),
+        along_text(sig),
         function_text(sig),
         step_text(sig),
         module_text(sig),

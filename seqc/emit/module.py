@@ -7,6 +7,8 @@ from seqc.emit.signature import Param, Signature
 from seqc.emit.sizes import extent
 from seqc.emit.text import docstring, group, lay
 
+_AXIS = ("", "axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.")
+
 
 def module_text(sig: Signature) -> str:
     """The Module."""
@@ -14,13 +16,14 @@ def module_text(sig: Signature) -> str:
     named = {extent(d) for dims in (*(p.dims for p in owned), *(s.dims for s in sig.states)) for d in dims}
     sizes = [d for d in sig.dims if d.name in named]
     keys = [f"{d.name}: int" if d.default is None else f"{d.name}: int = {d.default}" for d in sizes]
-    keys += ["device=None", "dtype=None"]
+    keys += ["axis=None", "device=None", "dtype=None"]
     lines = [
         f"class {sig.class_name}(torch.nn.Module):",
-        docstring([f"{sig.spec} as a layer: it owns {', '.join(p.name for p in owned) or 'no parameter'}."], 4),
+        docstring([f"{sig.spec} as a layer: it owns {', '.join(p.name for p in owned) or 'no parameter'}.", *_AXIS], 4),
         "",
         lay("def __init__(", ["self", "*", *keys], "):", 4),
         "        super().__init__()",
+        "        self.axis = axis",
         lay("self.dims = {", [f'"{d.name}": {d.name}' for d in sizes], "}", 8),
     ]
     for p in owned:
@@ -45,6 +48,7 @@ def module_text(sig: Signature) -> str:
         time = method == "forward"
         head = head_text(sig, method, time, params=False, indent=4)
         states = [f"{x}={x}" for x in (*sig.initial, *(("cu_seqlens", "reverse") if time else ()))]
+        states += ["axis=self.axis if axis is None else axis"] if time else []
         words = "The recurrence over a sequence" if time else "One step"
         lines += [
             "",

@@ -32,7 +32,7 @@ def leaky() -> seqc.Recurrence:
 
 
 def test_signature_and_documentation(leaky: seqc.Recurrence) -> None:
-    want = "(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False)"
+    want = "(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False, axis=None)"
     found = inspect.signature(leaky)
     assert str(found.replace(parameters=[p.replace(annotation=p.empty) for p in found.parameters.values()])).startswith(want)
     assert str(found).replace("'", "") == str(inspect.signature(leaky.module.leaky)).replace("'", "")
@@ -44,7 +44,7 @@ def test_signature_and_documentation(leaky: seqc.Recurrence) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda f: f(X, X.sigmoid()), "leaky: no `w` given: leaky(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False)"),
+        (lambda f: f(X, X.sigmoid()), "leaky: no `w` given: leaky(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False,"),
         (lambda f: f(X), "leaky: no `lambda_` and no `w` given"),
         (lambda f: f(X, X, X[0, 0], X[:, 0]), "leaky takes 3 arguments by position, and 4 were given"),
         (lambda f: f(X, X, X[0, 0], x=X), "leaky: `x` is given by position and by name"),
