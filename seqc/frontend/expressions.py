@@ -20,7 +20,7 @@ from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.names import Names
 from seqc.frontend.positions import placed
 from seqc.frontend.scope import CONSTANTS
-from seqc.frontend.syntax import Expr
+from seqc.frontend.syntax import Expr, fold_parts
 from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
 from seqc.ir.graph import const, index, size
 
@@ -87,13 +87,13 @@ class Elaborator(Names):
                 return self._read_at(e, frame)
             case syntax.Call():
                 return self._call(e, frame)
+            case syntax.Started():
+                help = "arguments are told by their places; only the running values of a `fold` have names"
+                self.scope.report("syntax", "an argument of a function has no name", Label(e.span), help=help)
+                return None
             case _:
-                self.scope.report(
-                    "syntax",
-                    "`->` belongs into a fold",
-                    Label(e.span),
-                    help="write `fold[J](S0, S -> EXPR)`",
-                )
+                help = "write `fold[J](S0, S -> EXPR)`"
+                self.scope.report("syntax", "`->` belongs into a fold", Label(e.span), help=help)
                 return None
 
     # ---- names
@@ -357,23 +357,24 @@ class Elaborator(Names):
 
     def _fold(self, e: syntax.Call, frame: Frame) -> Value | None:
         """J steps inside a step, written out: at step j every value that has the dim J is read at j."""
-        match e.dims, e.args:
-            case (dim,), (start, syntax.Bound(name=name, body=body)):
-                if not self.scope.known_dims((dim,)):
-                    return None
-                positions = self._positions(dim.id, e)
-                value = self.expr(start, frame)
-                for j in positions or ():
-                    if value is None:
-                        break
-                    inner = {**frame.bound, name.id: value}
-                    value = self.expr(body, replace(frame, at={**frame.at, dim.id: j}, bound=inner))
-                return None if positions is None else value
-            case _:
-                label = Label(e.span)
-                help = "write `fold[J](S[t-1], S -> EXPR)`: a dim, the first value, and the step"
-                self.scope.report("misuse", "`fold` needs one dim, a first value and a step", label, help=help)
-                return None
+        parts = fold_parts(e)
+        if parts is None:
+            help = "write `fold[J](S[t-1], S -> EXPR)`: a dim, the first value, and the step"
+            if len(e.args) > 2:
+                help = "write `fold[J](a = 0, r = x, a, r -> a + r, r / 2)`: first values, the names, a new value for each"
+            self.scope.report("misuse", "`fold` needs one dim, a first value and a step", Label(e.span), help=help)
+            return None
+        dim, starts, names, bodies = parts
+        if not self.scope.known_dims((dim,)):
+            return None
+        positions = self._positions(dim.id, e)
+        values = [self.expr(start, frame) for start in starts]
+        for j in positions or ():
+            if any(value is None for value in values):
+                break
+            inner = {**frame.bound, **dict(zip(names, values, strict=True))}
+            values = [self.expr(body, replace(frame, at={**frame.at, dim.id: j}, bound=inner)) for body in bodies]
+        return None if positions is None or any(value is None for value in values) else values[0]
 
 
 def _stacked(dim: str, taps: list[Value]) -> Value:

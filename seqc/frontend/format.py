@@ -105,6 +105,8 @@ def show(statement: Statement) -> str:
             return f"tile {dim.id} {_sizes(sizes)}"
         case syntax.Checkpoint(steps=steps):
             return f"checkpoint {steps}"
+        case syntax.History(name=name, steps=steps):
+            return f"history {name.id} {steps}"
         case syntax.Every(steps=steps, body=body):
             return f"every {steps}: {show(body)}"
         case _:
@@ -246,6 +248,8 @@ def _text(expr: Expr, tight: bool) -> tuple[str, int]:
             return f"{dim.id} = {_in(at, 1, tight=True)}", _ATOM
         case syntax.Renaming(old=old, new=new):
             return f"{old.id} -> {new.id}", _ATOM
+        case syntax.Started(name=name, start=start):
+            return f"{name.id} = {text(start)}", _ATOM
         case syntax.Bound(name=name, body=body):
             return f"{name.id} -> {text(body)}", _ATOM
         case _:

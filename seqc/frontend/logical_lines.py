@@ -31,6 +31,7 @@ STATEMENTS = (
     "schedule",
     "tile",
     "checkpoint",
+    "history",
     "every",
 )
 MARKS = ("in", "unit", "complex", "init", "per", "lag", "by", "keep", "block")

@@ -89,7 +89,8 @@ class Names(ABC):
             )
             return None
         if word in scope.inputs:
-            return self._leaf("input", scope.inputs[word], lag)
+            told = lag > 0 and word in scope.history
+            return self._past(name, lag, e) if told else self._leaf("input", scope.inputs[word], lag)
         if not known:
             if word in FUNCTIONS or word in NOT_LOWERED:
                 label = Label(name.span, "not called")
@@ -269,7 +270,7 @@ class Names(ABC):
         else:
             if word in self._active:
                 return self._needs_state(word, e)
-            now = self.current(word, e.span)
+            now = self._told(word, lag, e) if word in self.scope.inputs else self.current(word, e.span)
             if now is None:
                 return None
             order, written = now.order, now.written
@@ -279,6 +280,17 @@ class Names(ABC):
         if word in self.lines:
             return _of([self.lines[word].at(name, order, lag) for name in names], order, written)
         return _of([leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names], order, written)
+
+    def _told(self, word: str, lag: int, e: Expr) -> Value | None:
+        """An input whose earlier values are states; reports a lag that its history does not reach."""
+        told = self.scope.history[word]
+        if lag > told.steps:
+            labels = Label(e.span), Label(told.span, f"keeps {told.steps}")
+            message = f"`{word}` is read {lag} steps back and has a history of {told.steps}"
+            self.scope.report("lag-not-kept", message, *labels, help=f"write `history {word} {lag}`")
+            return None
+        self.deepest[word] = told.steps
+        return self._leaf("input", self.scope.inputs[word], 0)
 
     def _needs_state(self, word: str, e: Expr) -> Value | None:
         if word in self.scope.lost or frozenset([word]) in self._loops:
@@ -307,7 +319,8 @@ class Names(ABC):
         """The extra states of a name that is read further back, each with its new value."""
         state = self.scope.states.get(word)
         first = 2 if state is not None else 1
-        now = self._leaf("state", state, 0) if state is not None else self._done[word]
+        kind, declared = ("state", state) if state is not None else ("input", self.scope.inputs.get(word))
+        now = self._done[word] if declared is None else self._leaf(kind, declared, 0)
         assert now is not None
         out: list[tuple[TensorDecl, Node]] = []
         for name, newest in zip(part_names(word, now.imag is not None), real(now).parts, strict=True):

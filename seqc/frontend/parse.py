@@ -31,13 +31,14 @@ _RULES = {
     "param": "declare_param",
     "const": "declare_const",
     "state": "declare_state",
-    "output": "output",
+    "output": "outputs",
     "eigenvalues": "claim",
     "sparse": "sparse",
     "schedule": "schedule",
     "tile": "tile",
     "checkpoint": "checkpoint",
     "every": "every",
+    "history": "history",
 }
 _WORD = re.compile(r"[^\W\d]\w*")
 _TIME_ON_LEFT = re.compile(r"([^\W\d]\w*)\s*\[\s*(t\b[^\]]*)\]\s*=(?!=)")
@@ -76,8 +77,8 @@ def parse_with_errors(source: Source | str) -> Parsed:
     statements: list[Statement] = []
     for line in lines:
         result = _statement(line)
-        if isinstance(result, Statement):
-            statements.append(result)
+        if isinstance(result, tuple):
+            statements += result
         else:
             found.append(result)
             broken.append(line)
@@ -87,7 +88,7 @@ def parse_with_errors(source: Source | str) -> Parsed:
     return Parsed(Spec(source, tuple(statements), tuple(comments)), tuple(found), lost)
 
 
-def _statement(line: Line) -> Statement | Diagnostic:
+def _statement(line: Line) -> tuple[Statement, ...] | Diagnostic:
     rule = _rule(line)
     if isinstance(rule, Diagnostic):
         return rule
@@ -97,7 +98,7 @@ def _statement(line: Line) -> Statement | Diagnostic:
         tree = _parser().parse(line.text, start=rule)
     except UnexpectedInput as error:
         return explain(line, error)
-    return Reader(line).statement(tree)
+    return Reader(line).statements(tree)
 
 
 def _rule(line: Line) -> str | Diagnostic:

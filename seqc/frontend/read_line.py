@@ -35,10 +35,10 @@ class Reader:
         self._line = line
         self._depth = 0
 
-    def statement(self, tree: Any) -> syntax.Statement | Diagnostic:
-        """The statement that the tree spells."""
+    def statements(self, tree: Any) -> tuple[syntax.Statement, ...] | Diagnostic:
+        """The statement that the tree spells; of a line with several outputs, one each."""
         try:
-            return self._statement(tree)
+            return self._outputs(tree) if tree.data == "outputs" else (self._statement(tree),)
         except _Stop as stop:
             return stop.diagnostic
 
@@ -77,9 +77,6 @@ class Reader:
                 return syntax.Declare(span, kind, tuple(self._decl(item) for item in parts))
             case "define":
                 return self._define(tree)
-            case "output":
-                dims, expr = self._left(parts[1:])
-                return syntax.Output(span, self._name(parts[0]), dims, expr)
             case "every":
                 return syntax.Every(span, self._int(parts[0]), self._define(parts[1]))
             case "claim":
@@ -92,8 +89,18 @@ class Reader:
                 return syntax.Tile(span, self._name(parts[0]), self._sizes(parts[1]))
             case "checkpoint":
                 return syntax.Checkpoint(span, self._int(parts[0]))
+            case "history":
+                return syntax.History(span, self._name(parts[0]), self._int(parts[1]))
             case other:
                 raise AssertionError(other)
+
+    def _outputs(self, tree: Any) -> tuple[syntax.Statement, ...]:
+        found = []
+        for item in tree.children:
+            dims, expr = self._left(item.children[1:])
+            span = self._line.span if len(tree.children) == 1 else self._span(item)
+            found.append(syntax.Output(span, self._name(item.children[0]), dims, expr))
+        return tuple(found)
 
     def _define(self, tree: Any) -> syntax.Define:
         dims, expr = self._left(tree.children[1:])
@@ -237,6 +244,8 @@ class Reader:
                 return syntax.Call(span, self._name(parts[0]), None, self._arguments(parts[1:]))
             case "call_over":
                 return syntax.Call(span, self._name(parts[0]), self._over(parts[1]), self._arguments(parts[2:]))
+            case "started":
+                return syntax.Started(span, self._name(parts[0]), self._expr(parts[1]))
             case "bound":
                 return syntax.Bound(span, self._name(parts[0]), self._expr(parts[1]))
             case other:

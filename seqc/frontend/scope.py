@@ -19,6 +19,7 @@ from seqc.ir.program import DimDecl
 CONSTANTS = ("pi", "inf")
 BUILTIN = (*CONSTANTS, "index", "eye")
 MAX_DIM_CHOICES = 4096
+MAX_HISTORY = 256  # steps of an input that are arguments
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Scope:
     states: dict[str, Decl] = field(default_factory=dict)
     defines: dict[str, Define | Output] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
+    history: dict[str, syntax.History] = field(default_factory=dict)
     places: dict[str, Span] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
     found: list[Diagnostic] = field(default_factory=list)
@@ -119,6 +121,9 @@ def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
     for statement in spec.statements:
         if isinstance(statement, syntax.Define | syntax.Output):
             _define(scope, statement.name, statement)
+    for statement in spec.statements:
+        if isinstance(statement, syntax.History):
+            _history(scope, statement)
     _result_names(scope)
     return scope
 
@@ -241,6 +246,25 @@ def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None
         return
     if name.id in scope.states or _new(scope, name, "define"):
         scope.defines[name.id] = statement
+
+
+def _history(scope: Scope, statement: syntax.History) -> None:
+    """Enter `history x 3`; reports what is no input, and a number of steps that cannot be."""
+    name = statement.name
+    if name.id not in scope.inputs:
+        if name.id in scope.names():
+            cause = "only inputs are read as 0 before the first step; states and definitions have arguments for it already"
+            scope.report("not-an-input", f"`{name.id}` is not an input", Label(name.span), cause=cause)
+        else:
+            scope.unknown("input", name, list(scope.inputs))
+    elif name.id in scope.history:
+        there = Label(scope.history[name.id].span, "first here")
+        scope.report("said-twice", f"the history of `{name.id}` is given twice", Label(statement.span), there)
+    elif not 1 <= statement.steps <= MAX_HISTORY:
+        help = f"from 1 to {MAX_HISTORY}"
+        scope.report("bad-size", f"a history of {statement.steps} steps", Label(statement.span), help=help)
+    else:
+        scope.history[name.id] = statement
 
 
 def _result_names(scope: Scope) -> None:

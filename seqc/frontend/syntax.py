@@ -111,6 +111,14 @@ class Bound(Expr):
 
 
 @dataclass(frozen=True)
+class Started(Expr):
+    """`a = EXPR` in a `fold`: a running value and what it begins with."""
+
+    name: Name
+    start: Expr
+
+
+@dataclass(frozen=True)
 class Call(Expr):
     """`f(a, b)` or `f[K](a)`; `dims` is None when no bracket was written."""
 
@@ -219,6 +227,14 @@ class Output(Statement):
 
 
 @dataclass(frozen=True)
+class History(Statement):
+    """`history x 3`: the values of an input before the first step are arguments."""
+
+    name: Name
+    steps: int
+
+
+@dataclass(frozen=True)
 class Claim(Statement):
     """`eigenvalues S in [lo, hi]`"""
 
@@ -314,8 +330,34 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return args
         case Bound(body=body):
             return (body,)
+        case Started(start=start):
+            return (start,)
         case _:
             return ()
+
+
+def fold_parts(e: Call) -> tuple[Name, list[Expr], list[str], list[Expr]] | None:
+    """The dim, first values, names and new values of a `fold`; None where it is no such thing.
+
+    `fold[J](a0, r0, a, r -> a + r, r / 2)`, or with `a = a0, r = r0` for the first values.
+    """
+    count, over = divmod(len(e.args) + 1, 3)
+    if over or e.dims is None or len(e.dims) != 1:
+        return None
+    names = []
+    for arg in e.args[count : 2 * count - 1]:
+        if not isinstance(arg, Name):
+            return None
+        names.append(arg.id)
+    arrow, starts = e.args[2 * count - 1], e.args[:count]
+    if not isinstance(arrow, Bound):
+        return None
+    names.append(arrow.name.id)
+    bodies = [arrow.body, *e.args[2 * count :]]
+    said = [arg.name.id for arg in starts if isinstance(arg, Started)]
+    if (said and said != names) or any(isinstance(body, Bound | Started) for body in bodies) or len(set(names)) < count:
+        return None
+    return e.dims[0], [arg.start if isinstance(arg, Started) else arg for arg in starts], names, bodies
 
 
 def levels(expr: Expr) -> int:
