@@ -40,10 +40,13 @@ def run(program: Program, given: Given, cu_seqlens: tuple[int, ...] | None = Non
     if program.direction != "both":
         return _once(program, given, reverse != (program.direction == "backward"))
     one = one_run(program)
-    names = twins(one)
+    names = twins(program)
     first = _once(one, given, reverse)
     second = _once(one, {**given, **{own: given[other] for own, other in names.items() if other in given}}, not reverse)
-    out = {n: (torch.cat if one.output_decls[n].dims else torch.stack)((first[n], second[n]), -1) for n in one.outputs}
+    if program.added:
+        out = {n: first[n] + second[n] for n in one.outputs}
+    else:
+        out = {n: (torch.cat if one.output_decls[n].dims else torch.stack)((first[n], second[n]), -1) for n in one.outputs}
     out |= {n: first[n] for n in names if n in first}
     return out | {names[n]: second[n] for n in names if n in second}
 

@@ -2,7 +2,8 @@
 
 In: the program of both runs, and the kernels that a backend made of one. Out: `Kernels` whose functions call those twice:
 once as they are, once with the arrays of the other run and in the other direction. Outputs are put side by side in their
-last dim, cotangents are cut there, gradients of inputs are added. There is no step: the second run begins at the last step.
+last dim and cotangents are cut there, or outputs are added; gradients of inputs and shared params are added. There is no step: the second
+run begins at the last one.
 Functions that know whole batches and one direction only get arrays whose steps are turned around.
 """
 
@@ -33,15 +34,20 @@ class _Runs:
         self.one, self.run, self.suffix, self.why = one_run(program), kernels, suffix, program.no_step
         one = self.one
         self.inputs = [safe_name(x) for x in one.inputs]
-        self.params = [[safe_name(twin(x) if back else x) for x in one.params] for back in RUNS]
+        self.shared = program.shared
+        self.params = [[safe_name(twin(x) if back and not self.shared else x) for x in one.params] for back in RUNS]
         self.states = [[safe_name(twin(x) if back else x) for x in one.states] for back in RUNS]
-        self.own = [*self.params[0], *self.params[1], *(f"{x}_0" for run in self.states for x in run)]
+        given = self.params[: 1 if self.shared else 2]
+        self.own = [x for run in (*given, *([f"{x}_0" for x in run] for run in self.states)) for x in run]
         self.arguments = [*self.inputs, *self.own]
         self.ends = [f"{x}_T" for run in self.states for x in run]
-        names = Names((*self.arguments, *self.ends, "part", "cu_seqlens", "reverse"))
+        taken = [*self.arguments, *self.ends]
+        names = Names((*taken, *(f"d_{x}" for x in taken), "part", "cu_seqlens", "reverse"))
         self.outputs = [[names.fresh(twin(x) if back else x) for x in one.outputs] for back in RUNS]
+        self.common = [*self.inputs, *(self.params[0] if self.shared else [])]
+        self.again = {x: names.fresh(f"d_{twin(x)}") for x in self.common}
         self.saved = [[names.fresh(twin(x.name) if back else x.name) for x in kernels.saved] for back in RUNS]
-        self.joins = ["cat" if d.dims else "stack" for d in one.output_decls.values()]
+        self.joins = ["sum" if program.added else "cat" if d.dims else "stack" for d in one.output_decls.values()]
         self.turned = "{}" if kernels.packs else "{}.flip(1)"  # what has a time axis, on its way in and out of the run back
 
     def kernels(self) -> Kernels:
@@ -81,25 +87,30 @@ class _Runs:
             results = [*self.outputs[back], *(f"{x}_T" for x in self.states[back]), *(self.saved[back] if save else ())]
             lines += self._call(results, name, self._given(back), back)
         outputs = zip(*self.outputs, self.joins, strict=True)
-        joined = [f"torch.{join}(({x}, {self.turned.format(y)}), -1)" for x, y, join in outputs]
+        joined = [
+            f"{x} + {self.turned.format(y)}" if join == "sum" else f"torch.{join}(({x}, {self.turned.format(y)}), -1)"
+            for x, y, join in outputs
+        ]
         return "\n".join([*lines, returned([*joined, *self.ends, *(x for run in self.saved if save for x in run)], 4)])
 
     def _backward(self) -> str:
         cotangents = [f"d_{x}" for x in (*self.outputs[0], *self.ends)]
-        doc = "Gradients of both runs; those of the inputs are added."
+        doc = f"Gradients of both runs; those of the inputs {'and params ' if self.shared else ''}are added."
         lines = self._head("backward", [*self.arguments, *self.saved[0], *self.saved[1], *cotangents], doc)
         for x, y, join in zip(*self.outputs, self.joins, strict=True):
             parts = f"d_{x}.chunk(2, -1)" if join == "cat" else f"d_{x}.unbind(-1)"
-            lines.append(f"    d_{x}, d_{y} = (part.contiguous() for part in {parts})")
+            cut = f"    d_{x}, d_{y} = (part.contiguous() for part in {parts})"
+            lines.append(f"    d_{y} = d_{x}" if join == "sum" else cut)
         for back in RUNS:
             weights = [f"d_{x}" for x in self.outputs[back]]
             weights = [self.turned.format(x) for x in weights] if back else weights
             weights += [f"d_{x}_T" for x in self.states[back]]
-            made = [f"d_{twin(x) if back else x}" for x in self.inputs]
-            made += [f"d_{x}" for x in (*self.params[back], *(f"{x}_0" for x in self.states[back]))]
+            made = [self.again.get(x, f"d_{x}") if back else f"d_{x}" for x in (*self.inputs, *self.params[back])]
+            made += [f"d_{x}_0" for x in self.states[back]]
             lines += self._call(made, "backward", [*self._given(back), *self.saved[back], *weights], back)
-        sums = [f"d_{x} + {self.turned.format(f'd_{twin(x)}')}" for x in self.inputs]
-        return "\n".join([*lines, returned([*sums, *(f"d_{x}" for x in self.own)], 4)])
+        sums = [f"d_{x} + {self.turned.format(self.again[x])}" for x in self.inputs]
+        sums += [f"d_{x} + {self.again[x]}" if x in self.again else f"d_{x}" for x in self.own]
+        return "\n".join([*lines, returned(sums, 4)])
 
     def _step(self) -> str:
         lines = [lay(f"def _step_{self.suffix}(", self.arguments, "):"), docstring(["Refused."], 4)]

@@ -54,6 +54,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "file": program.path,
         "about": textwrap.dedent(program.doc).strip().split("\n")[0],
         "direction": program.direction,
+        "joined": f"{', outputs added' * program.added}{', params shared' * program.shared}",
         "components": components,
         "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
         "derivatives": derivatives(compiled),
@@ -170,7 +171,7 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     told = facts(compiled, targets)
     lines = [f"{told['spec']}: {told['about']}" if told["about"] else told["spec"], "", "recurrence"]
     if told["direction"] == "both":
-        lines.append("  two runs, from the first step on and from the last step back; what follows is of each")
+        lines.append(f"  two runs, from the first step on and from the last step back{told['joined']}; what follows is of each")
     for component in told["components"]:
         lines += wrapped(f"{', '.join(component['states'])}: {component['class']}", 2)
         for name, text in component["transition"].items():

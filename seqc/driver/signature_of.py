@@ -97,8 +97,9 @@ def notes(program: Program) -> dict[str, str]:
     found = {emitted: f"`{own}` in the spec" for emitted, own in renamed(program).items()}
     if program.direction == "both":
         one = one_run(program)
-        found |= {safe_name(x): "of the run forward, then of the run back" for x in program.outputs}
-        found |= {safe_name(twin(x)): "of the run back" for x in one.params}
+        runs = "of both runs, added" if program.added else "of the run forward, then of the run back"
+        found |= {safe_name(x): runs for x in program.outputs}
+        found |= {safe_name(twin(x)): "of the run back" for x in one.params if not program.shared}
         found |= {f"{safe_name(twin(s))}{mark}": "of the run back" for s in one.states for mark in ("_0", "_T")}
         program = one
     for s in program.states:

@@ -196,7 +196,7 @@ def _call(operator, *arguments):
 
 _ALONG = '''
 def _along(axis, cu_seqlens, reverse, *tensors):
-    """The call whose steps lie along one of the axes before the dims: the others are batch, by views where strides allow."""
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
     main = tensors[{main}]
     count = main.dim() - {dims}
     if not -count <= axis < count:

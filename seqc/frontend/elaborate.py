@@ -64,7 +64,8 @@ def build(
         scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
     if not inputs and not wrong:
         scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
-    said = claims(scope, spec), wishes(scope, spec), direction(scope, spec)
+    said = claims(scope, spec), wishes(scope, spec)
+    way, joined = direction(scope, spec)
     refuse_the_rest(scope, spec)
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
@@ -86,7 +87,7 @@ def build(
         outputs=outputs,
         claims=said[0],
         wishes=said[1],
-        direction="forward" if said[2] == "both" else said[2],
+        direction="forward" if way == "both" else way,
         spans=work.spans,
         definitions=work.definitions,
         source=spec.source.text,
@@ -95,7 +96,7 @@ def build(
     _sized(scope, one.told)
     raise_if_any(scope.found)
     one = replace(one, warnings=warnings(spec, scope, one))
-    return both_runs(one) if said[2] == "both" else one
+    return both_runs(one, "sum" in joined, "shared" in joined) if way == "both" else one
 
 
 def _sized(scope: Scope, told: Container[str]) -> None:

@@ -87,8 +87,8 @@ def show(statement: Statement) -> str:
             return _list("dim", [_dim(item) for item in statement.items])
         case syntax.Axes(names=names):
             return f"axis {_comma(names)}"
-        case syntax.Scan(direction=word):
-            return f"scan {word.id}"
+        case syntax.Scan(direction=word, joined=joined):
+            return " ".join(["scan", word.id, *(name.id for name in joined)])
         case syntax.Declare():
             return _list(statement.kind, [_decl(statement.kind, item) for item in statement.items])
         case syntax.Define():

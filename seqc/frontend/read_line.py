@@ -71,7 +71,8 @@ class Reader:
             case "axes":
                 return syntax.Axes(span, self._names(tree))
             case "scan":
-                return syntax.Scan(span, self._name(parts[0]))
+                direction, *joined = self._names(tree)
+                return syntax.Scan(span, direction, tuple(joined))
             case "declare_input" | "declare_param" | "declare_const" | "declare_state":
                 kind = str(tree.data).removeprefix("declare_")
                 return syntax.Declare(span, kind, tuple(self._decl(item) for item in parts))

@@ -21,6 +21,7 @@ from seqc.ir.program import Claim, Wishes
 FORMS = {"sequential": "step", "scan": "scan", "chunkwise": "chunkwise"}
 _FORM_WORDS = (*FORMS, "chunk", "parallel")
 DIRECTIONS = ("forward", "backward", "both")
+JOINED = ("sum", "shared")  # of both runs: outputs are added; params are common
 
 
 def interval(scope: Scope, written: syntax.Interval) -> Interval | None:
@@ -76,25 +77,40 @@ def claims(scope: Scope, spec: syntax.Spec) -> tuple[Claim, ...]:
     return tuple(out)
 
 
-def direction(scope: Scope, spec: syntax.Spec) -> str:
-    """The `scan` statement; forward without one."""
+def direction(scope: Scope, spec: syntax.Spec) -> tuple[str, frozenset[str]]:
+    """The `scan` statement, and how its two runs are joined; forward without one."""
     found = [statement for statement in spec.statements if isinstance(statement, syntax.Scan)]
     for statement in found:
         word = statement.direction
         if word.id not in DIRECTIONS:
             help = near_miss(word.id, DIRECTIONS) or f"write one of {', '.join(DIRECTIONS)}"
             scope.report("unknown-word", f"`{word.id}` is no direction", Label(word.span), help=help)
-            return "forward"
+            return "forward", frozenset()
+        _joined(scope, statement)
     if len(found) > 1:
         scope.report("said-twice", "the direction is given twice", Label(found[1].span), Label(found[0].span, "here"))
+    joined = frozenset(name.id for name in found[0].joined) if found else frozenset[str]()
     if found and found[0].direction.id == "both":
-        _names_of_both(scope, found[0])
-    return found[0].direction.id if found else "forward"
+        _names_of_both(scope, found[0], () if "shared" in joined else tuple(scope.params))
+    return found[0].direction.id if found else "forward", joined
 
 
-def _names_of_both(scope: Scope, statement: syntax.Scan) -> None:
+def _joined(scope: Scope, statement: syntax.Scan) -> None:
+    """The words behind the direction: each once, and of two runs alone."""
+    for i, word in enumerate(statement.joined):
+        if word.id not in JOINED:
+            help = near_miss(word.id, JOINED) or "write `sum`, `shared`, or both"
+            scope.report("unknown-word", f"`{word.id}` is no way to join two runs", Label(word.span), help=help)
+        elif statement.direction.id != "both":
+            help = f"write `scan both {word.id}`, or leave `{word.id}` out"
+            scope.report("unknown-word", f"`{word.id}` is of two runs, and there is one", Label(word.span), help=help)
+        elif word.id in (name.id for name in statement.joined[:i]):
+            scope.report("said-twice", f"`{word.id}` is said twice", Label(word.span))
+
+
+def _names_of_both(scope: Scope, statement: syntax.Scan, params: tuple[str, ...]) -> None:
     """The run from the last step back has params and states of its own: nothing else that is declared is called so."""
-    for name in (*scope.params, *scope.states):
+    for name in (*params, *scope.states):
         other = twin(name)
         if other in (*scope.inputs, *scope.params, *scope.states, *scope.outputs):
             scope.report(

@@ -195,9 +195,10 @@ class Axes(Statement):
 
 @dataclass(frozen=True)
 class Scan(Statement):
-    """`scan forward | backward | both`"""
+    """`scan forward | backward | both`, and of `both` also `sum`, `shared`"""
 
     direction: Name
+    joined: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,8 @@ class Program:
     wishes: Wishes = Wishes()
     direction: str = "forward"  # "forward" | "backward" | "both": see `seqc.ir.both_ways`
     half: bool = False  # one of the two runs of `scan both`
+    added: bool = False  # the outputs of both runs are added, not side by side
+    shared: bool = False  # both runs have the same params
     spans: Mapping[Node, Span] = field(default_factory=dict)
     definitions: Mapping[Node, str] = field(default_factory=dict)
     source: str = ""

@@ -100,6 +100,63 @@ def test_is_two_runs_of_the_one_way_spec(backend: str) -> None:
     torch.testing.assert_close(both.decayed(x, g, reverse=True).y, both.decayed(x.flip(1), g.flip(1)).y.flip(1))
 
 
+JOINED = """
+spec joined
+dim D
+scan both {words}
+input x[D], x_reverse[D]
+param R[D, D], a[D]
+state h[D] = a
+h = tanh(R @ h[t-1] + x + 0.3 * x_reverse[t-1])
+output h
+output size = sum[D](h * a)
+"""
+
+
+@pytest.mark.parametrize("words", ["sum", "shared", "shared sum", "sum shared"])
+def test_runs_joined_otherwise(words: str) -> None:
+    """Against the plain loop with torch's autograd: one whole batch, and a pack; in both directions."""
+    torch.manual_seed(0)
+    x, z, a, b = (torch.randn(*s, dtype=torch.float64) for s in ((2, 6, D), (2, 6, D), (D,), (D,)))
+    R, S = (torch.randn(D, D, dtype=torch.float64) / 2 for _ in range(2))
+    own = [x, z, R, a, *(() if "shared" in words else (S, b))]
+    for tensor in own:
+        tensor.requires_grad_()
+
+    def loop(x: torch.Tensor, z: torch.Tensor, R: torch.Tensor, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h, rows, before = a.expand(x.shape[0], D), [], torch.zeros_like(z[:, 0])
+        for t in range(x.shape[1]):
+            h = torch.tanh(h @ R.T + x[:, t] + 0.3 * before)
+            rows.append(h)
+            before = z[:, t]
+        return torch.stack(rows, 1), torch.stack([(row * a).sum(-1) for row in rows], 1)
+
+    def both(x: torch.Tensor, z: torch.Tensor, turn: bool) -> list[torch.Tensor]:
+        first, second = (R, a), ((R, a) if "shared" in words else (S, b))
+        runs = [loop(x, z, *first), loop(x.flip(1), z.flip(1), *second)]
+        if turn:
+            runs = [loop(x.flip(1), z.flip(1), *first), loop(x, z, *second)]
+        runs[not turn] = tuple(y.flip(1) for y in runs[not turn])
+        if "sum" in words:
+            return [y + w for y, w in zip(*runs, strict=True)]
+        return [torch.cat([runs[0][0], runs[1][0]], -1), torch.stack([runs[0][1], runs[1][1]], -1)]
+
+    spec = made(JOINED.format(words=words), "cpu" if words == "sum shared" else "torch")
+    given = dict(zip(("x", "x_reverse", "R", "a", "R_reverse", "a_reverse"), own, strict=False))
+    for turn in (False, True):
+        mine, want = spec.joined(**given, reverse=turn), both(x, z, turn)
+        weights = [torch.randn_like(y) for y in want]
+        torch.testing.assert_close(list(mine[:2]), want)
+        slopes = (torch.autograd.grad(list(y), own, weights) for y in (mine[:2], want))
+        torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-10)
+    pack = {name: y.flatten(0, 1)[None] if name in ("x", "x_reverse") else y for name, y in given.items()}
+    packed_run = spec.joined(**pack, cu_seqlens=torch.tensor([0, 6, 12]))
+    torch.testing.assert_close(packed_run.h.view_as(mine.h), spec.joined(**given).h)
+    arrays = {name: y.detach().numpy() for name, y in given.items()}
+    truth = seqc.oracle(JOINED.format(words=words), **arrays)
+    torch.testing.assert_close(torch.from_numpy(truth["h"]), spec.joined(**given).h)
+
+
 def test_oracle_of_two_runs() -> None:
     rng = np.random.default_rng(0)
     x, g = rng.standard_normal((2, 5, D)), -rng.random((2, 5, D))
