@@ -2,8 +2,8 @@
 
 In: the program of both runs, and the kernels that a backend made of one. Out: `Kernels` whose functions call those twice:
 once as they are, once with the arrays of the other run and in the other direction. Outputs are put side by side in their
-last dim and cotangents are cut there, or outputs are added; gradients of inputs and shared params are added. There is no step: the second
-run begins at the last one.
+last dim and cotangents are cut there, or outputs are added; gradients of inputs and shared params are added.
+There is no step: the second run begins at the last one.
 Functions that know whole batches and one direction only get arrays whose steps are turned around.
 """
 
