@@ -1,7 +1,8 @@
 """The public functions: a spec compiled, loaded and callable; the oracle; the explanation.
 
 In: a path or a text, options, arrays or tensors. Out: `Recurrence`, which is called like the emitted function. torch is
-loaded by the emitted file itself, when it is first called; what only writes or explains never loads it.
+loaded by the emitted file itself, when it is first called; what only writes or explains never loads it. The compiler is loaded
+where it has work: what an earlier process has compiled is read from the person's cache (`seqc.cache`).
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from seqc import cache
 from seqc.diagnostics import Diagnostic, Source, Unsupported, near_miss
-from seqc.driver.compile import Compiled, Options, compile_program
-from seqc.driver.faces import OfTheInstance, Picture, Text, arguments, head_of, signature_of
+from seqc.driver.faces import Face, OfTheInstance, Picture, Text, arguments, head_of, signature_of
 from seqc.driver.load_emitted import load_emitted
-from seqc.frontend.elaborate import build, load
-from seqc.frontend.parse import parse_with_errors
+from seqc.driver.options import Options
 from seqc.frontend.sources import read
-from seqc.semantics.reference import run
+
+if TYPE_CHECKING:
+    from seqc.driver.compile import Compiled
 
 __all__ = ["Recurrence", "compile", "explain", "oracle"]
 
@@ -35,19 +37,24 @@ class Recurrence:
     `inspect.signature` and `help` of it show the arguments of the emitted function.
     """
 
-    def __init__(self, compiled: Compiled) -> None:
-        self._compiled = compiled
-        self.__name__ = self.__qualname__ = compiled.signature.spec
+    def __init__(self, face: Face, source: Source, options: Options) -> None:
+        self._face, self._source, self._options = face, source, options
+        self.__name__ = self.__qualname__ = face.spec
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        """All that the compiler decided: read from the text again where this process has not compiled it."""
+        return _compiled(self._source, *_key(self._options))
 
     @property
     def source(self) -> str:
         """The emitted file."""
-        return self._compiled.text
+        return self._face.text
 
     @cached_property
     def module(self) -> ModuleType:
         """The emitted file as a module, loaded when it is first needed."""
-        return load_emitted(self.source, self._compiled.signature.spec)
+        return load_emitted(self.source, self._face.spec)
 
     def __call__(self, *inputs: Any, **states: Any) -> Any:
         """Inputs, then params, in the spec's order or by name; NAME_0 for a state's initial value. A named tuple.
@@ -55,32 +62,32 @@ class Recurrence:
         cu_seqlens: the bounds of a pack's sequences; reverse: from the last step to the first (`docs/calls.md`). Names are
         the spec's or, where those are words of Python, the emitted ones: `gla(**{"lambda": x})` or `gla(lambda_=x)`.
         """
-        name = self._compiled.signature.spec
+        name = self._face.spec
         return getattr(self.module, name)(**arguments(name, self.__signature__, inputs, self._emitted(states)))
 
     def step(self, *inputs: Any, **states: Any) -> Any:
         """One step, without a time axis; states as `NAME_0`."""
-        name = f"{self._compiled.signature.spec}_step"
+        name = f"{self._face.spec}_step"
         return getattr(self.module, name)(**arguments(name, self._step_signature, inputs, self._emitted(states)))
 
     def _emitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by their emitted names."""
-        names = {own: emitted for emitted, own in self._compiled.signature.renamed.items()}
+        names = {own: emitted for emitted, own in self._face.renamed.items()}
         return {names.get(name, name): x for name, x in given.items()}
 
     @property
     def Module(self) -> Any:  # a class
         """The torch Module that owns the parameters."""
-        return getattr(self.module, self._compiled.signature.class_name)
+        return getattr(self.module, self._face.class_name)
 
     @cached_property
     def _head(self) -> ast.FunctionDef:
-        return head_of(self.source, self._compiled.signature.spec)
+        return head_of(self.source, self._face.spec)
 
     def _documentation(self) -> str:
         """The spec's words, then those of the emitted function."""
         words = ast.get_docstring(self._head) or ""
-        return "\n\n".join(part for part in (self._compiled.program.doc.strip(), words) if part)
+        return "\n\n".join(part for part in (self._face.doc, words) if part)
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -88,7 +95,7 @@ class Recurrence:
 
     @cached_property
     def _step_signature(self) -> inspect.Signature:
-        return signature_of(head_of(self.source, f"{self._compiled.signature.spec}_step"))
+        return signature_of(head_of(self.source, f"{self._face.spec}_step"))
 
     __signature__: Any = OfTheInstance(lambda self: self._signature)
     __doc__: Any = OfTheInstance(lambda self: self._documentation(), _ABOUT)
@@ -123,16 +130,16 @@ class Recurrence:
         """Write the emitted file, whole or not at all, and never over its spec. Raises a diagnostic where that fails."""
         from seqc.files import write
 
-        return write(path, self.source, self._compiled.program.path)
+        return write(path, self.source, self._source.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy elsewhere is the same text compiled with the same options."""
-        return _again, (self._compiled.program.source, self._compiled.options)
+        return _again, (self._source.text, self._options)
 
     def __repr__(self) -> str:
-        sig = self._compiled.signature
-        forms = ", ".join(f"{part}: {block.form}" for part, block in self._compiled.blocks.items())
-        return f"<seqc {sig.spec}({', '.join(sig.arguments)}) -> ({', '.join(sig.results)}); {forms}>"
+        face = self._face
+        forms = ", ".join(f"{part}: {form}" for part, form in face.forms.items())
+        return f"<seqc {face.spec}({', '.join(face.arguments)}) -> ({', '.join(face.results)}); {forms}>"
 
 
 def compile(
@@ -148,16 +155,32 @@ def compile(
 
     backend: "auto" (every form that the spec can have, chosen by device at the call), "triton", "cpu" or "torch".
     target: the GPU that tiles are chosen for. dims: extents fixed at compile time. form ("step", "scan", "chunkwise")
-    and rows (steps per block) override the compiler's choice. The same text with the same options is compiled once in a
-    process. Raises seqc.SpecError and seqc.Unsupported.
+    and rows (steps per block) override the compiler's choice. The same text with the same options is compiled once: later
+    processes read what the first one has kept in the person's cache. Raises seqc.SpecError and seqc.Unsupported.
     """
-    return Recurrence(_compiled(read(spec), backend, target, tuple(sorted((dims or {}).items())), form, rows))
+    return _again(read(spec), Options(backend, target, dict(dims or {}), form, rows))
 
 
-def _again(text: str, options: Options) -> Recurrence:
-    """What `Recurrence.__reduce__` asks for."""
-    return Recurrence(_compiled(Source("<spec>", text), options.backend, options.target, tuple(sorted(options.dims.items())),
-                                options.form, options.rows))
+def _again(spec: Source | str, options: Options) -> Recurrence:
+    """What is compiled of a text, in this process or an earlier one. A text alone is what `Recurrence.__reduce__` passes on."""
+    source = spec if isinstance(spec, Source) else Source("<spec>", spec)
+    return Recurrence(_face(source, *_key(options)), source, options)
+
+
+def _key(options: Options) -> tuple[Any, ...]:
+    """The options as arguments that can be looked up."""
+    return options.backend, options.target, tuple(sorted(options.dims.items())), options.form, options.rows
+
+
+@lru_cache(maxsize=128)
+def _face(source: Source, *wishes: Any) -> Face:
+    """What a person sees of a compiled text: as an earlier process has kept it, or compiled now."""
+    name = cache.key(source.text, wishes)
+    if told := cache.recall(name):
+        return Face(**told)
+    face = Face.of(_compiled(source, *wishes))
+    cache.remember(name, vars(face))
+    return face
 
 
 @lru_cache(maxsize=128)
@@ -165,6 +188,10 @@ def _compiled(
     source: Source, backend: str, target: str, dims: tuple[tuple[str, int], ...], form: str | None, rows: int | None
 ) -> Compiled:
     """The emitted file of a text; a file that has changed is another text."""
+    from seqc.driver.compile import compile_program
+    from seqc.frontend.elaborate import build
+    from seqc.frontend.parse import parse_with_errors
+
     parsed = parse_with_errors(source)
     program = build(parsed.spec, parsed.found, parsed.lost)
     return compile_program(program, Options(backend, target, dict(dims), form, rows))
@@ -176,6 +203,9 @@ def oracle(spec: str | Path, *, cu_seqlens: Any = None, reverse: bool = False, *
     arrays: inputs [B, T, dims], params [dims], initial states NAME_0 [B, dims]; numpy arrays or tensors. cu_seqlens: the
     bounds of a pack's sequences; reverse: from the last step to the first.
     """
+    from seqc.frontend.elaborate import load
+    from seqc.semantics.reference import run
+
     bounds = None if cu_seqlens is None else [int(bound) for bound in cu_seqlens]
     return run(load(spec), {name: _array(x) for name, x in arrays.items()}, bounds, reverse)
 

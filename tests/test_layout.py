@@ -19,7 +19,7 @@ import seqc
 ROOT = Path(__file__).resolve().parent.parent
 MAPPED = ("backends", "grammar", "passes", "specs")
 
-_BASE = {"grammar", "specs", "diagnostics", "files", "ir"}
+_BASE = {"grammar", "specs", "diagnostics", "files", "cache", "ir"}
 _MIDDLE = _BASE | {"semantics", "analysis", "emit", "solver"}
 _ALL = _MIDDLE | {"frontend", "passes", "backends", "driver", "check", "api", "cli"}
 
@@ -28,6 +28,7 @@ ALLOWED = {
     "grammar": set(),
     "specs": set(),
     "diagnostics": set(),
+    "cache": set(),
     "files": {"diagnostics"},
     "ir": {"diagnostics"},
     "analysis": {"diagnostics", "ir"},

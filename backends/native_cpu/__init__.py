@@ -16,6 +16,7 @@ from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.source import NativeSource, native_source
+from seqc.cache import _native_distrust
 from seqc.emit.signature import Kernels
 from seqc.ir.block import Block
 
@@ -30,6 +31,12 @@ def emit(block: Block, alone: bool = True) -> Kernels:
     """
     source = native_source(block)
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
+    for part, whole in (
+        ("from seqc.cache import _native_distrust\n\n", ""),
+        ("import struct as _struct\n", "import stat as _stat\nimport struct as _struct\n"),
+        ("def _native_trusted(", f"{inspect.getsource(_native_distrust)}\n\ndef _native_trusted("),
+    ):
+        build = build.replace(part, whole, 1)
     constant = f'_NATIVE_SOURCE = r"""{_constant(source)}"""'
     text = "\n\n\n".join([build, constant, launch_text(source, alone)]) + "\n"
     return Kernels(text, saved(source), infer=True, float64=True, packs=True)

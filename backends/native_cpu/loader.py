@@ -1,7 +1,7 @@
 """C++ text -> a loaded library, built by the system compiler on first use and cached by content.
 
 In: a translation unit, macro definitions. Out: a `ctypes` library. This file imports only the standard library: its text below
-the first rule is copied into emitted files, so every name in it begins with `_native`.
+the first rule is copied into emitted files, with `_native_distrust`, so every name in it begins with `_native`.
 A library's name is a digest of all that it depends on: text, definitions, flags, the compiler's version, the processor.
 It is built in a folder of its own and renamed when it is complete, under a lock: processes may build the same one at
 once, and an interrupted build leaves nothing that could be loaded. Beside it lies its note, which holds its checksum: what
@@ -24,7 +24,6 @@ import platform as _platform
 import shlex as _shlex
 import shutil as _shutil
 import signal as _signal
-import stat as _stat
 import struct as _struct
 import subprocess as _subprocess
 import tempfile as _tempfile
@@ -34,6 +33,8 @@ import warnings as _warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
+
+from seqc.cache import _native_distrust
 
 # Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
 NATIVE_CACHE: str | None = None
@@ -146,25 +147,6 @@ def _native_cache() -> _Path | None:
         return _Path.home() / ".cache" / "seqc"
     except RuntimeError:  # no $HOME, and a user of whom the system knows none
         return None
-
-
-def _native_distrust(path: _Path, folder: bool) -> str:
-    """Why what lies here must not be loaded; "" if it belongs to this user and nobody else may write it."""
-    if _os.name != "posix":
-        return ""
-    found = path.lstat()
-    if not (_stat.S_ISDIR if folder else _stat.S_ISREG)(found.st_mode):
-        return f"it is {'a link' if _stat.S_ISLNK(found.st_mode) else 'no folder' if folder else 'no file'}"
-    if found.st_uid != _os.geteuid():
-        return f"it belongs to another user ({found.st_uid})"
-    if found.st_mode & 0o022:
-        return f"others may write it (its mode is {_stat.S_IMODE(found.st_mode):o})"
-    own = path.parent.resolve()
-    for above in (own, *own.parents) if folder else ():
-        mode = above.stat().st_mode
-        if mode & 0o002 and not mode & _stat.S_ISVTX:
-            return f"others may replace it (the mode of {above} is {_stat.S_IMODE(mode):o})"
-    return ""
 
 
 def _native_trusted(cache: _Path | None) -> _Path:

@@ -7,7 +7,7 @@ torch, Triton and a C++ compiler are needed by who uses the file, not by who wri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from seqc.backends.triton_gpu.tuning.targets import TARGETS
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
 from seqc.driver.compose import compose
 from seqc.driver.compose_runs import compose_runs
+from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
 from seqc.driver.signature_of import signature
 from seqc.emit import Kernels, Signature, emit
@@ -28,23 +29,14 @@ from seqc.passes.plan.products_outside import Split, split_parallel
 if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Chosen
 
+__all__ = ["BACKENDS", "Compiled", "Options", "compile_program", "compile_spec", "header", "parallel_blocks"]
+
 BACKENDS = ("auto", "triton", "cpu", "torch")
 PARTS = {"auto": ("torch", "cpu", "triton"), "triton": ("torch", "triton"), "cpu": ("torch", "cpu"), "torch": ("torch",)}
 DOCS = {
     "before_core": "What the recurrence reads of products, for all steps at once.",
     "after_core": "Outputs, from what the recurrence gave, for all steps at once.",
 }
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a caller may wish; None leaves a choice to the compiler. dims: extents that are fixed at compile time."""
-
-    backend: str = "auto"
-    target: str = "sm_90"
-    dims: Mapping[str, int] = field(default_factory=dict)
-    form: str | None = None
-    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +56,12 @@ class Compiled:
     """What native code and Triton leave to torch; their blocks are of its core."""
 
 
-def compile_spec(path_or_text: str | Path, options: Options = Options(), watch: Watch | None = None) -> Compiled:
+def compile_spec(path_or_text: str | Path, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
     """The emitted file of a spec. Raises SpecError and Unsupported."""
     return compile_program(load(path_or_text), options, watch)
 
 
-def compile_program(program: Program, options: Options = Options(), watch: Watch | None = None) -> Compiled:
+def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
     """The emitted file of a program. watch: sees each stage on the way to the first part, plain torch."""
     if options.backend not in BACKENDS:
         help = near_miss(options.backend, BACKENDS) or f"one of {', '.join(BACKENDS)}"

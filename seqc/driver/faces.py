@@ -7,12 +7,41 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqc.diagnostics import listing, near_miss
 
+if TYPE_CHECKING:
+    from seqc.driver.compile import Compiled
+
 _KINDS = {"float": "a number", "int": "a number", "list": "a list", "tuple": "a tuple", "ndarray": "a numpy array"}
+
+
+@dataclass(frozen=True)
+class Face:
+    """What is seen of a compiled spec without the compiler: the emitted file, and names.
+
+    renamed: the spec's names by the emitted ones, where they differ; forms: of the file's parts ("torch", "cpu", "triton").
+    """
+
+    text: str
+    spec: str
+    class_name: str
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]
+    renamed: Mapping[str, str]
+    forms: Mapping[str, str]
+    doc: str
+
+    @staticmethod
+    def of(compiled: Compiled) -> Face:
+        """What is seen of what has just been compiled."""
+        sig = compiled.signature
+        forms = {part: block.form for part, block in compiled.blocks.items()}
+        return Face(compiled.text, sig.spec, sig.class_name, tuple(sig.arguments), tuple(sig.results), dict(sig.renamed), forms,
+                    compiled.program.doc.strip())
 
 
 def head_of(text: str, name: str) -> ast.FunctionDef:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import pytest
 import torch
 
 import seqc
+from seqc import cache
 
+ROOT = Path(__file__).parents[2]
 LEAKY = """\
 spec leaky
 \"\"\"A leaky average.\"\"\"
@@ -38,7 +43,7 @@ def test_signature_and_documentation(leaky: seqc.Recurrence) -> None:
     assert str(found).replace("'", "") == str(inspect.signature(leaky.module.leaky)).replace("'", "")
     assert leaky.__doc__.startswith("A leaky average.\n\nRun leaky over a sequence.") and "x: [B, T, D]" in leaky.__doc__
     assert leaky.__name__ == "leaky" and seqc.Recurrence.__doc__.startswith("A compiled spec.")
-    assert "(compiled:" in str(inspect.signature(seqc.Recurrence))
+    assert "(face:" in str(inspect.signature(seqc.Recurrence))
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,75 @@ def test_a_copy_by_pickle(leaky: seqc.Recurrence) -> None:
 def test_torch_compiles_the_object(leaky: seqc.Recurrence) -> None:
     quick = torch.compile(lambda *given: leaky(*given).y, fullgraph=True, backend="eager")
     assert torch.equal(quick(X, X.sigmoid(), X[0, 0]), leaky(X, X.sigmoid(), X[0, 0]).y)
+
+
+KEPT = """
+import sys
+from pathlib import Path
+import seqc
+f = seqc.compile(Path({path!r}), backend="torch")
+assert f.step.__name__ == "step" and "lambda_" in str(__import__("inspect").signature(f)) and f.__doc__.startswith("A leaky")
+print("compiled" if "lark" in sys.modules else "read", len(f.source))
+if "explain" in sys.argv:
+    print(f.explain().splitlines()[0])
+"""
+
+
+def test_a_later_process_reads_what_an_earlier_one_compiled(tmp_path: Path) -> None:
+    path = tmp_path / "leaky.seq"
+    path.write_text(LEAKY)
+
+    def run(*words: str) -> list[str]:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-W", "error", "-c", KEPT.format(path=str(path)), *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split("\n")
+
+    how, length = run()[0].split()
+    assert how == "compiled"
+    again = run("explain")  # which needs the compiler after all
+    assert again[0] == f"read {length}" and again[1].startswith("leaky: ")
+
+
+def test_a_record_is_read_where_it_is_whole_and_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = tmp_path / "seqc" / "compiled"
+    cache.remember("x", {"text": "def f"})
+    assert cache.recall("x") is None and not kept.exists()  # tests keep nothing
+    monkeypatch.setattr(cache, "KEEPS", True)
+    cache.remember("x", {"text": "def f"})
+    assert cache.recall("x") == {"text": "def f"} and cache.recall("y") is None
+    assert [path.name for path in kept.iterdir()] == ["x.json"] and kept.stat().st_mode & 0o777 == 0o700
+    for place, mode in ((kept / "x.json", 0o666), (kept, 0o777), (tmp_path / "seqc", 0o770)):
+        before = place.stat().st_mode & 0o777
+        place.chmod(mode)
+        assert cache.recall("x") is None, place
+        if place.is_dir():
+            cache.remember("z", {})
+            assert not (kept / "z.json").exists()
+        place.chmod(before)
+    text = (kept / "x.json").read_text()
+    for other in (text.replace("def f", "def g"), text[:-5], "[]", ""):
+        (kept / "x.json").write_text(other)
+        assert cache.recall("x") is None
+    (tmp_path / "elsewhere.json").write_text(text)
+    (kept / "x.json").unlink()
+    (kept / "x.json").symlink_to(tmp_path / "elsewhere.json")
+    assert cache.recall("x") is None
+    cache.remember("x", {"text": "def f"})  # in the place of the link
+    assert cache.recall("x") == {"text": "def f"}
+    os.utime(kept / "x.json", (0, 0))
+    cache.remember("y", {})
+    assert cache.recall("x") is None and cache.recall("y") == {}
+
+
+def test_another_compiler_has_other_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cache.key(LEAKY, ())
+    assert cache.key(LEAKY, ()) == before != cache.key(LEAKY, ("cpu",))
+    monkeypatch.setattr(cache, "compiler", lambda: "another")
+    assert cache.key(LEAKY, ()) != before
+    monkeypatch.undo()
+    read = Path.read_bytes
+    cache.compiler.cache_clear()
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path.name == "cut.py" else b""))
+    assert cache.key(LEAKY, ()) != before
+    cache.compiler.cache_clear()

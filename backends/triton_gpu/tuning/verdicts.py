@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import token
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from seqc.cache import cache_folder
 from seqc.diagnostics import Diagnostic, Refusal
 from seqc.files import folder, write
 
@@ -32,11 +32,8 @@ TABLE = Path(__file__).parent / "verdicts.json"
 
 def own_table() -> Path | None:
     """Where the verdicts of a person's own specs lie: `$XDG_CACHE_HOME/seqc` or `~/.cache/seqc`; None without a home."""
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    return base / "seqc" / "verdicts.json"
+    folder = cache_folder()
+    return folder and folder / "verdicts.json"
 
 
 @dataclass(frozen=True)

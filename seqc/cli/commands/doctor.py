@@ -106,16 +106,18 @@ def _triton(gpus: int) -> tuple[bool, str]:
 def _cache() -> tuple[bool, str]:
     """The folder of built libraries."""
     from seqc.backends.native_cpu import loader
+    from seqc.cache import _native_distrust
 
     folder = loader._native_cache()
     if folder is None:
         return False, "no home folder: libraries are built for each process anew"
     if not folder.is_dir():
         return True, f"{folder} (made by the first native kernel)"
-    if problem := loader._native_distrust(folder, folder=True):
+    if problem := _native_distrust(folder, folder=True):
         return False, f"{folder} is not used, for {problem}: libraries are built for each process anew"
     built = [path.stat().st_size for path in folder.rglob("*.so")]
-    return True, f"{folder}: {len(built)} libraries, {sum(built) / 1e6:.0f} MB; it may be deleted at any time"
+    built += [path.stat().st_size for path in folder.rglob("compiled/*.json")]
+    return True, f"{folder}: {len(built)} libraries and specs, {sum(built) / 1e6:.0f} MB; it may be deleted at any time"
 
 
 def _version(name: str) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqc.driver.compile import Options
+    from seqc.driver.options import Options
 
 
 LARGEST = 1 << 31  # kernels count with 32 bits
@@ -44,7 +44,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
 
 def options(args: argparse.Namespace) -> Options:
     """The arguments of `add_choices` as options."""
-    from seqc.driver.compile import Options
+    from seqc.driver.options import Options
 
     return Options(args.backend, args.target, dict(args.dims), args.form, args.rows)
 
