@@ -46,7 +46,10 @@ def sample(
         return rng.standard_normal([extent(a, extents) for a in axes])
 
     arrays = {name: _within(d, normal(BATCH, "T", *d.dims), hard, rng) for name, d in program.inputs.items()}
-    arrays |= {name: _within(d, 0.4 * normal(*d.axes), False, rng) for name, d in program.params.items()}
+    for name, d in program.params.items():
+        if not d.hidden:
+            x = 0.4 * normal(*d.axes)
+            arrays[name] = (x > 0) * 1.0 if d.mask else _within(d, x, False, rng)
     starts = state_domains(program)
     arrays |= {f"{name}_0": _inside(starts[name], normal(*d.axes), False, rng) for name, d in program.states.items()}
     cotangents = {name: normal(BATCH, "T", *d.dims) for name, d in program.output_decls.items()}

@@ -212,6 +212,8 @@ def _direction(program: Program, arrays: Arrays, reach: float) -> dict[str, Any]
             axes = tuple(x.ndim - len(decl.dims) + decl.dims.index(u) for u in decl.unit)
             d = d - x * (d * x).sum(axis=axes, keepdims=True)
         ends = (x + sign * reach * d for sign in (1.0, -1.0))
+        if name in program.params and program.params[name].mask:
+            d = np.zeros_like(d)  # what is kept is no matter of degree
         inside = np.logical_and.reduce([(e >= allowed[name].lo) & (e <= allowed[name].hi) for e in ends])
         found[name] = np.where(inside, d, 0.0)
     return found
@@ -229,7 +231,7 @@ def parts_and_steps(case: Case) -> Iterator[Finding]:
     now: dict[str, Any] = {k: x for k, x in arrays.items() if k.endswith("_0")}
     single = []
     for t in range(case.steps):
-        given = {k: arrays[k][:, t] for k in case.program.inputs} | {k: arrays[k] for k in case.program.params}
+        given = {k: arrays[k][:, t] for k in case.program.inputs} | {k: arrays[k] for k in case.program.params if k in arrays}
         single.append(case.call(given | now, "_step"))
         now = _carried(case, single[-1])
     for what, pieces, join in (("a split run", parts, torch.cat), ("a loop of steps", single, torch.stack)):

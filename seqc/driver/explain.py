@@ -18,6 +18,7 @@ from seqc.driver.signature_of import TITLES, gate_inputs
 from seqc.ir.block import Block
 from seqc.ir.graph import BATCH, COL, ROW
 from seqc.ir.program import TensorDecl
+from seqc.ir.support import mask
 from seqc.passes.plan.products_outside import RATIO
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "joined": f"{', outputs added' * program.added}{', params shared' * program.shared}",
         "components": components,
         "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
+        "sparse": sparsity(compiled, sizes),
         "derivatives": derivatives(compiled),
         "parts": {name: part(name, block, sizes) for name, block in compiled.blocks.items()},
         "cpu": on_cpus(compiled),
@@ -66,6 +68,26 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "extents": {d: sizes[d] for d in program.dims},
         "assumed": [d.name for d in program.dims.values() if d.default is None],
     }
+
+
+def sparsity(compiled: Compiled, sizes: Mapping[str, int]) -> dict[str, str]:
+    """Of every sparse parameter: what is kept, and what that saves."""
+    told = {}
+    for name, decl in compiled.program.params.items():
+        support = decl.support
+        if support is None:
+            continue
+        whole = volume(decl.dims, sizes)
+        words = [support.words]
+        if support.rules:
+            share = float(mask(support, decl.dims, sizes).mean())
+            words.append(f"rules keep {amount(round(share * whole))} of {amount(round(whole))} elements ({100 * share:.3g}%)")
+        if support.pruning is not None:
+            own = "`Module.prune` finds the mask" if support.pruning.by == "magnitude" else "the caller gives the mask"
+            words.append(f"{own}, the argument and buffer {support.mask}")
+        words.append("what is left out counts as 0 and has gradient 0")
+        told[name] = "; ".join(words)
+    return told
 
 
 def derivatives(compiled: Compiled) -> list[str]:
@@ -186,6 +208,9 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
         lines += ["", "products with parameters, for all steps at once (plain torch: all that needs no state)"]
         lines += wrapped(f"one leaves the recurrence where that saves {RATIO:.0f} operations for each byte moved", 2)
         lines += [line for subject, text in told["parallel"].items() for line in wrapped(f"{subject}: {text}", 2)]
+    if told["sparse"]:
+        lines += ["", "sparse parameters"]
+        lines += [line for name, text in told["sparse"].items() for line in wrapped(f"{name}: {text}", 2)]
     lines += ["", "derivatives", *(line for text in told["derivatives"] for line in wrapped(text, 2))]
     for name, one in told["parts"].items():
         rows = "step by step" if one["form"] == "step" else f"{one['form']}, {one['rows']} steps a block"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
@@ -41,7 +42,7 @@ def signature(
         doc=tuple(documentation(program, split, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
         inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates) for d in program.inputs.values()),
-        params=tuple(Param(safe_name(d.name), _dims(d), initial(d), d.per_batch) for d in program.params.values()),
+        params=tuple(map(_param, program.params.values())),
         states=tuple(State(safe_name(d.name), _dims(d), initial(d) or "0") for d in program.states.values()),
         outputs=tuple(Output(safe_name(d.name), _dims(d)) for d in program.output_decls.values()),
         torch=kernels["torch"],
@@ -55,6 +56,11 @@ def signature(
         no_plain=no_plain(program),
         unread=unread(program),
     )
+
+
+def _param(d: TensorDecl) -> Param:
+    support = d.support and replace(d.support, mask=safe_name(d.support.mask))
+    return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.mask, d.hidden)
 
 
 def no_plain(program: Program) -> str:
@@ -102,6 +108,9 @@ def notes(program: Program) -> dict[str, str]:
         found |= {safe_name(twin(x)): "of the run back" for x in one.params if not program.shared}
         found |= {f"{safe_name(twin(s))}{mark}": "of the run back" for s in one.states for mark in ("_0", "_T")}
         program = one
+    for d in program.params.values():
+        if d.support is not None and d.support.pruning is not None:
+            found[safe_name(d.support.mask)] = f"0 where {safe_name(d.name)} is left out; any dtype"
     for s in program.states:
         base, lagged, lag = s.partition(".lag")
         if lag == "s":

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from seqc.emit.signature import Signature, State
 from seqc.emit.sizes import dims, layouts, main_input, tellers
+from seqc.emit.supports import made_masks, masked
 from seqc.emit.text import docstring, either, group, lay, unpack
 
 
@@ -21,11 +22,16 @@ def result_text(sig: Signature) -> str:
 
 def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent: int = 0) -> str:
     """The head of a function over a sequence (time) or for a step; a Module's, which owns the params, without them."""
-    given = [f"{x}: Tensor" for x in (tellers(sig) if params else _passed(sig))]
+    given = [f"{x}: Tensor" for x in (_given(sig) if params else _passed(sig))]
     keys = [f"{x}: Tensor | None = None" for x in sig.initial]
     keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False", "axis: int | None = None"] if time else []
     own = [] if params else ["self"]
     return lay(f"def {name}(", [*own, *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", indent)
+
+
+def _given(sig: Signature) -> list[str]:
+    """What a caller gives: the inputs, and the parameters."""
+    return [x.name for x in sig.inputs] + [p.name for p in sig.params if not p.hidden]
 
 
 def _passed(sig: Signature) -> list[str]:
@@ -53,11 +59,14 @@ def _body(sig: Signature, time: bool) -> list[str]:
     axes = layouts(sig)
     made = "_sizes" if time else "_step_sizes"
     used = ", ".join(dims(sig, time))
-    given = ["axis", "cu_seqlens", "reverse", *sig.arguments]
+    hidden = [p.name for p in sig.params if p.hidden]
+    given = ["axis", "cu_seqlens", "reverse", *(name for name in sig.arguments if name not in hidden)]
     lines = [
         *(["    if axis is not None:", lay("return _along(", given, ")", 8)] if time else []),
         lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
+        *made_masks(sig),
         lay(f"{used} = {made}(", [*tellers(sig), *(["cu_seqlens"] if time else [])], ")", 4),
+        *masked(sig),
     ]
     if sig.states:
         lines.append(f"    carry = _carry({main})")
@@ -74,10 +83,11 @@ def _body(sig: Signature, time: bool) -> list[str]:
             f"    elif {name}.dtype != carry:",
             f"        {name} = _to_carry(\"{name}\", {name}, carry)",
         ]
-    if sig.params:
+    own = [p.name for p in sig.params if not p.mask]
+    if own:
         lines += [
-            either([f"{p.name}.dtype not in _FLOATS" for p in sig.params], 4),
-            lay("raise _dtype_error(", [f"{p.name}={p.name}" for p in sig.params], ")", 8),
+            either([f"{name}.dtype not in _FLOATS" for name in own], 4),
+            lay("raise _dtype_error(", [f"{name}={name}" for name in own], ")", 8),
         ]
     operator = "run" if time else "step"
     arguments = [f"_OPS.{operator}.default", *sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
@@ -86,7 +96,8 @@ def _body(sig: Signature, time: bool) -> list[str]:
 
 def _shapes(sig: Signature, time: bool) -> list[str]:
     said = {name: f" ({sig.notes[name]})" if name in sig.notes else "" for name in sig.arguments}
-    rows = [f"    {name}: [{', '.join(axes)}]{said[name]}" for name, axes in layouts(sig, time).items()]
+    hidden = [p.name for p in sig.params if p.hidden]
+    rows = [f"    {name}: [{', '.join(axes)}]{said[name]}" for name, axes in layouts(sig, time).items() if name not in hidden]
     return ["", "Shapes:", *rows] if rows else []
 
 
@@ -109,7 +120,10 @@ def along_text(sig: Signature) -> str:
     """What brings any axis of the arrays to the place of the steps."""
     main = main_input(sig)
     at, dims = sig.arguments.index(main), len(layouts(sig)[main]) - 2
-    return _ALONG.format(spec=sig.spec, name=main, main=at, dims=dims, outputs=len(sig.outputs), result=sig.class_name).strip()
+    hidden = [p.name for p in sig.params if p.hidden]
+    table = f"((name, axes) for name, axes in _AXES.items() if name not in {group([repr(x) for x in hidden])})"
+    names = {"spec": sig.spec, "name": main, "main": at, "dims": dims, "outputs": len(sig.outputs), "result": sig.class_name}
+    return _ALONG.format(**names, table=table.replace("'", '"') if hidden else "_AXES.items()").strip()
 
 
 def step_text(sig: Signature) -> str:
@@ -204,7 +218,7 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     lead, axis = main.shape[:count], axis % count
     batch = (*lead[:axis], *lead[axis + 1 :])
     given = {{}}
-    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+    for x, (name, axes) in zip(tensors, {table}, strict=True):
         own, *dims = axes.split() or [""]
         if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
             ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)

@@ -14,6 +14,7 @@ from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import check
+from seqc.emit.supports import supports_text
 from seqc.emit.text import docstring, join, section
 
 
@@ -47,6 +48,7 @@ def emit(sig: Signature) -> str:
         section("what to call", result_text(sig)),
         cast_text(sig),
         along_text(sig),
+        supports_text(sig),
         function_text(sig),
         step_text(sig),
         module_text(sig),

@@ -12,7 +12,8 @@ _AXIS = ("", "axis: which of the inputs' axes has the steps, of every call that 
 
 def module_text(sig: Signature) -> str:
     """The Module."""
-    owned = [p for p in sig.params if not p.per_batch]
+    owned = [p for p in sig.params if not p.per_batch and not p.mask]
+    masks = [p for p in sig.params if p.mask and not p.hidden]
     named = {extent(d) for dims in (*(p.dims for p in owned), *(s.dims for s in sig.states)) for d in dims}
     sizes = [d for d in sig.dims if d.name in named]
     keys = [f"{d.name}: int" if d.default is None else f"{d.name}: int = {d.default}" for d in sizes]
@@ -31,6 +32,9 @@ def module_text(sig: Signature) -> str:
         lines.append(
             lay(f"self.{p.name} = torch.nn.Parameter(torch.empty(", [shape, "device=device", "dtype=dtype"], "))", 8)
         )
+    for p in masks:
+        made = [group([extent(d) for d in p.dims]), "device=device", "dtype=torch.bool"]
+        lines.append(lay(f'self.register_buffer("{p.name}", torch.ones(', made, "))", 8))
     if owned:
         inits = [line for p in owned for line in _init(p)]
         used = [d.name for d in sizes if any(_mentions(line, d.name) for line in inits)]
@@ -44,7 +48,8 @@ def module_text(sig: Signature) -> str:
             *inits,
         ]
     for method, function in (("forward", sig.spec), ("step", f"{sig.spec}_step")):
-        given = [*(x.name for x in sig.inputs), *(p.name if p.per_batch else f"self.{p.name}" for p in sig.params)]
+        taken = [p for p in sig.params if not p.hidden]
+        given = [*(x.name for x in sig.inputs), *(p.name if p.per_batch else f"self.{p.name}" for p in taken)]
         time = method == "forward"
         head = head_text(sig, method, time, params=False, indent=4)
         states = [f"{x}={x}" for x in (*sig.initial, *(("cu_seqlens", "reverse") if time else ()))]

@@ -38,6 +38,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from seqc.ir.support import Support
+
 Dtype = Literal["io", "carry"]
 
 
@@ -65,12 +67,17 @@ class Param:
 
     init: a torch expression over the dims' names that broadcasts to [dims...], e.g. "torch.log(1 + torch.arange(N))";
     None draws from a normal distribution of variance 1 / (last dim), or zeros where there is one dim or none.
+    support: what is kept of a sparse one, with the name of the mask as it is emitted. mask: it is the mask of one, of any
+    dtype and without a gradient; hidden: one that rules alone say, and that no caller gives.
     """
 
     name: str
     dims: tuple[str, ...]
     init: str | None = None
     per_batch: bool = False
+    support: Support | None = None
+    mask: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True)

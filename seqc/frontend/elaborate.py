@@ -21,7 +21,8 @@ from seqc.frontend.names import axes
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.scope import Scope, gather, plain
 from seqc.frontend.sources import read
-from seqc.frontend.statements import claims, direction, interval, refuse_the_rest, wishes
+from seqc.frontend.sparsity import sparse_params
+from seqc.frontend.statements import claims, direction, interval, wishes
 from seqc.frontend.syntax import Decl
 from seqc.frontend.values import Value, part_names, shown
 from seqc.ir.both_ways import both_runs
@@ -66,7 +67,7 @@ def build(
         scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
     said = claims(scope, spec), wishes(scope, spec)
     way, joined = direction(scope, spec)
-    refuse_the_rest(scope, spec)
+    params = sparse_params(scope, spec, params, [*outputs.values(), *updates.values()])
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
         return build(spec, found, lost, deep)

@@ -196,13 +196,24 @@ def _terms(expr: Expr) -> list[tuple[str, str]]:
 
 
 def _sparse(statement: syntax.Sparse) -> str:
-    parts = [f"sparse {statement.name.id} by {statement.method.id}"]
+    names = ", ".join(name.id for name in statement.names)
+    marks = tuple(mark.kind for mark in statement.marks)
+    return f"sparse {names} {sparse_words(statement, marks, statement.method.id if statement.method else '')}".rstrip()
+
+
+def sparse_words(statement: syntax.Sparse, kinds: tuple[str, ...], method: str) -> str:
+    """What a statement says of what is kept. kinds: the marks to tell."""
+    parts = [f"by {method}"] if method else []
+    if statement.size is not None:
+        parts.append(text(statement.size))
     if statement.graph is not None:
-        given = ", ".join(f"{o.name.id}={text(o.value)}" for o in statement.graph_args if o.value is not None)
+        given = ", ".join(f"{o.name.id}={text(o.value)}" for o in statement.graph_args)
         parts.append(f"{statement.graph.id}({given})")
-    for option in statement.options:
-        assert option.value is not None
-        parts.append(f"{option.name.id} {text(option.value)}{'%' if option.percent else ''}")
+    for mark in statement.marks:
+        numbers = " of ".join(text(number) for number in mark.numbers)
+        words = {"of": "keep", "diagonal": "zero diagonal"}.get(mark.kind, mark.kind)
+        if mark.kind in kinds:
+            parts.append(f"{words} {numbers}{'%' if mark.percent else ''}".strip())
     return " ".join(parts)
 
 

@@ -169,24 +169,37 @@ class Reader:
         return self._line.span if part.meta.empty else self._span(part)
 
     def _sparse(self, tree: Any) -> syntax.Sparse:
-        name, method, *rest = tree.children
+        names: list[syntax.Name] = []
+        marks: list[syntax.SparseMark] = []
+        method: syntax.Name | None = None
+        size: syntax.Number | None = None
         graph: syntax.Name | None = None
-        graph_args: list[syntax.Option] = []
-        options: list[syntax.Option] = []
-        for part in rest:
-            if part.data == "graph":
-                graph = self._name(part.children[0])
-                for option in part.children[1:]:
-                    word, value = option.children
-                    graph_args.append(syntax.Option(self._span(option), self._name(word), self._expr(value)))
+        options: tuple[syntax.Option, ...] = ()
+        for part in tree.children:
+            if not hasattr(part, "data"):
+                names.append(self._name(part))
+            elif part.data != "support":
+                marks.append(self._sparse_mark(part))
             else:
-                token = part.children[0]
-                word_name = syntax.Name(self._span(part), "block" if part.data == "block" else "keep")
-                number = syntax.Number(self._token_span(token), str(token))
-                options.append(syntax.Option(self._span(part), word_name, number, part.data == "keep_percent"))
-        return syntax.Sparse(
-            self._line.span, self._name(name), self._name(method), graph, tuple(graph_args), tuple(options)
-        )
+                method = self._name(part.children[0])
+                for more in part.children[1:]:
+                    if hasattr(more, "data"):
+                        graph = self._name(more.children[0])
+                        options = tuple(self._option(option) for option in more.children[1:])
+                    else:
+                        size = syntax.Number(self._token_span(more), str(more))
+        return syntax.Sparse(self._line.span, tuple(names), method, size, graph, options, tuple(marks))
+
+    def _option(self, tree: Any) -> syntax.Option:
+        word, value = tree.children
+        return syntax.Option(self._span(tree), self._name(word), self._expr(value))
+
+    def _sparse_mark(self, tree: Any) -> syntax.SparseMark:
+        words = {"keep_percent": "keep", "keep_part": "keep", "keep_of": "of", "zero_diagonal": "diagonal", "block": "block"}
+        kind = words[str(tree.data)]
+        numbers = tuple(syntax.Number(self._token_span(token), str(token)) for token in tree.children)
+        span = self._mark_span(tree)
+        return syntax.SparseMark(span, kind, numbers, tree.data == "keep_percent")
 
     # ---- expressions
 

@@ -183,17 +183,3 @@ def _form(scope: Scope, statement: syntax.Schedule) -> str | None:
         help = "write the sizes in a statement of their own: `schedule chunk {..}`"
         scope.report("syntax", f"`schedule {word.id}` takes no sizes", Label(statement.span), help=help)
     return FORMS[word.id]
-
-
-def refuse_the_rest(scope: Scope, spec: syntax.Spec) -> None:
-    """Statements that are understood, and that no later stage serves yet."""
-    for statement in spec.statements:
-        match statement:
-            case syntax.Sparse(name=name):
-                if name.id not in scope.params:
-                    scope.unknown("param", name, list(scope.params))
-                cause = "constant sparsity is not carried into the kernels yet"
-                help = f"mask it: `({name.id} * mask) @ h`"
-                scope.refuse("not-lowered", "`sparse` is not served yet", statement.span, cause, help)
-            case _:
-                pass

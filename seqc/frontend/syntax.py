@@ -245,22 +245,31 @@ class Claim(Statement):
 
 @dataclass(frozen=True)
 class Option(Node):
-    """A word with what follows it: `k = 8` of a graph, `keep 10%`, `block 16`."""
+    """A word with what follows it: `k=8` of a graph."""
 
     name: Name
-    value: Expr | None = None
+    value: Expr
+
+
+@dataclass(frozen=True)
+class SparseMark(Node):
+    """`keep 10%`, `keep 0.1`, `keep 2 of 4`, `block 16` or `zero diagonal`. kind: "keep", "of", "block" or "diagonal"."""
+
+    kind: str
+    numbers: tuple[Number, ...] = ()
     percent: bool = False
 
 
 @dataclass(frozen=True)
 class Sparse(Statement):
-    """`sparse R by METHOD ...`; `graph` and its arguments for `by graph g(k=8)`; keep and block in `options`."""
+    """`sparse R, R_f by METHOD ...`: `size` for `by band 8`, `graph` and its arguments for `by graph g(k=8)`."""
 
-    name: Name
-    method: Name
+    names: tuple[Name, ...]
+    method: Name | None
+    size: Number | None
     graph: Name | None
     graph_args: tuple[Option, ...]
-    options: tuple[Option, ...]
+    marks: tuple[SparseMark, ...]
 
 
 @dataclass(frozen=True)

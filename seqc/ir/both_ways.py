@@ -27,7 +27,8 @@ def both_runs(one: Program, added: bool = False, shared: bool = False) -> Progra
 
     def doubled(decls: Mapping[str, TensorDecl]) -> dict[str, TensorDecl]:
         again = {twin(n): replace(d, name=twin(n), init=_replaced(d.init, table)) for n, d in decls.items()}
-        return {**decls, **again}
+        masks = {n: replace(d.support, mask=twin(d.support.mask)) for n, d in again.items() if d.support}
+        return {**decls, **again, **{n: replace(again[n], support=support) for n, support in masks.items()}}
 
     wide = {n: replace(d, dims=(*d.dims[:-1], TWICE + "".join(d.dims[-1:]))) for n, d in one.output_decls.items()}
     return replace(

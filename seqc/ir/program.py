@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from seqc.diagnostics import Diagnostic, Span
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.intervals import ANY, Interval
+from seqc.ir.support import Support
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class TensorDecl:
     dims: declared order, without the batch and time axes. `range` and `unit` (dims over which the 2-norm is 1) are what
     the user promises. `init`: a parameter's initial value or a state's value before the first step (a graph over
     params, constants and indices). `hidden`: made by the compiler: `y.lag2` holds y[t-2]. A caller passes and gets it as
-    any other, so that a run can be cut anywhere.
+    any other, so that a run can be cut anywhere. `support`: what is kept of a sparse parameter; `mask`: this is the
+    mask of one: not 0 where an element is kept, and without a gradient.
     """
 
     name: str
@@ -42,6 +44,8 @@ class TensorDecl:
     init: Node | None = None
     per_batch: bool = False
     hidden: bool = False
+    support: Support | None = None
+    mask: bool = False
 
     @property
     def batched(self) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 
 from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH, Node, leaf, leaves
-from seqc.ir.program import Program
+from seqc.ir.program import Program, TensorDecl
+from seqc.ir.support import mask
 from seqc.semantics import both_ways, packed_arrays
 from seqc.semantics.evaluate import evaluate, to_order
 
@@ -50,7 +51,7 @@ def sizes_of(program: Program, arrays: Arrays) -> dict[str, int]:
 
 def initial_states(program: Program, arrays: Arrays, sizes: Mapping[str, int]) -> dict[str, Any]:
     """NAME -> array [B, dims]: what the caller passed as NAME_0, else the spec's initial value."""
-    params = _param_values(program, arrays)
+    params = _param_values(program, arrays, sizes)
     out = {}
     for name, decl in program.states.items():
         given = arrays.get(f"{name}_0")
@@ -95,7 +96,7 @@ def gradients(
     steps = sizes["T"]
     graph = program.graph
     inputs = {n: arrays_of_input(program, n, arrays) for n in leaves(graph.values(), "input")}
-    fixed = _param_values(program, arrays)
+    fixed = _param_values(program, arrays, sizes)
     states = {d.leaf(): v for d, v in zip(
         program.states.values(), initial_states(program, arrays, sizes).values(), strict=True)}
     order = range(steps) if program.direction == "forward" else range(steps - 1, -1, -1)
@@ -170,6 +171,11 @@ def _backward(
             for p, g in through.items():
                 shape = p.names("shape")
                 out[p.text("name")] = out[p.text("name")] + to_order(values[p.text("name")], g.dims, shape, sizes)
+    for name, d in program.params.items():
+        if d.support is not None:
+            out[name] = np.where(kept(d, arrays, sizes), out[name], 0.0)
+        elif d.mask and not d.hidden:
+            out[name] = np.zeros(np.shape(arrays[name]))
     return out
 
 
@@ -181,11 +187,23 @@ def arrays_of_input(program: Program, n: Node, arrays: Arrays) -> Any:
     return np.asarray(arrays[name], dtype=np.float64)
 
 
-def _param_values(program: Program, arrays: Arrays) -> dict[Node, Any]:
-    missing = [name for name in program.params if arrays.get(name) is None]
+def _param_values(program: Program, arrays: Arrays, sizes: Mapping[str, int]) -> dict[Node, Any]:
+    """The params that a caller gives, those that are sparse with 0 where they are not kept."""
+    own = {name: d for name, d in program.params.items() if not d.mask}
+    needed = [name for name, d in program.params.items() if not d.hidden]
+    missing = [name for name in needed if arrays.get(name) is None]
     if missing:
         raise ValueError(f"parameter {', '.join(missing)} is missing")
-    return {d.leaf(): np.asarray(arrays[name], dtype=np.float64) for name, d in program.params.items()}
+    values = {name: np.asarray(arrays[name], dtype=np.float64) for name in own}
+    return {d.leaf(): values[n] if d.support is None else np.where(kept(d, arrays, sizes), values[n], 0.0)
+            for n, d in own.items()}
+
+
+def kept(decl: TensorDecl, arrays: Arrays, sizes: Mapping[str, int]) -> Any:
+    """Where a sparse param is kept, as booleans that broadcast to it: by the rules of the spec, and by the caller's mask."""
+    assert decl.support is not None
+    found = mask(decl.support, decl.dims, sizes)
+    return found if decl.support.pruning is None else found & (np.asarray(arrays[decl.support.mask]) != 0)
 
 
 def _inputs_at(inputs: dict[Node, Any], t: int, steps: int, ahead: int) -> dict[Node, Any]:
