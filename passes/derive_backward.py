@@ -10,13 +10,12 @@ from collections.abc import Mapping
 
 from seqc.analysis.derivative import vjp
 from seqc.ir.block import cotangent_leaves, gradient_key
-from seqc.ir.graph import Node, leaves
+from seqc.ir.graph import Node
 from seqc.ir.program import Program
 
 
 def derive_backward(program: Program, form: str, forward: Mapping[str, Node]) -> dict[str, Node]:
     """The backward graph of a block; see `seqc.ir.block` for its keys."""
     given = cotangent_leaves(program, form)
-    wrt = [n for n in leaves(forward.values()) if n.text("kind") in ("input", "param")]
-    wrt += [d.leaf() for d in program.states.values()]
+    wrt = [*program.with_gradient(forward.values()), *(d.leaf() for d in program.states.values())]
     return {gradient_key(n): d for n, d in vjp(forward, given, wrt).items()}

@@ -28,6 +28,7 @@ from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH, Node, const, depends, leaf, leaves
 
 
@@ -45,8 +46,7 @@ def backward_arrays(plan: Plan) -> tuple[Array, ...]:
     """The backward kernel's arrays, in order: inputs, params, saved, cotangents, then what it writes."""
     p, roles = plan.program, plan.roles
     out = [
-        *(Array(x.name, (BATCH, "T", *x.dims)) for x in p.inputs.values()),
-        *(Array(x.name, x.axes) for x in p.params.values()),
+        *(Array(x.name, x.axes) for x in argument_table(p) if x.kind != "state"),
         *saved_arrays(plan, written=False),
         *(Array(f"d_{x.name}", (BATCH, "T", *x.dims)) for x in p.output_decls.values()),
         *(Array(f"d_{x.name}_T", x.axes) for x in p.states.values()),

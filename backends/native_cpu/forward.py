@@ -12,6 +12,7 @@ from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
 from seqc.backends.native_cpu.together import may_be_together, together
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 
 TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
@@ -23,9 +24,7 @@ def forward_arrays(plan: Plan) -> tuple[Array, ...]:
     """The forward kernel's arrays, in order: inputs, params, initial states, outputs, final states, saved."""
     p = plan.program
     return (
-        *(Array(x.name, (BATCH, "T", *x.dims)) for x in p.inputs.values()),
-        *(Array(x.name, x.axes) for x in p.params.values()),
-        *(Array(f"{x.name}_0", x.axes) for x in p.states.values()),
+        *(Array(x.name, x.axes) for x in argument_table(p)),
         *(Array(x.name, (BATCH, "T", *x.dims), written=True) for x in p.output_decls.values()),
         *(Array(f"{x.name}_T", x.axes, written=True) for x in p.states.values()),
         *saved_arrays(plan, written=True),

@@ -17,6 +17,7 @@ from seqc.emit.names import dim_name, safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
 from seqc.emit.text import docstring, lay, returned
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH
 
 RUN = '''
@@ -124,15 +125,11 @@ def _shape(plan: Plan, array: Array, packed: bool = False) -> list[str]:
 
 
 def _arguments(plan: Plan) -> list[str]:
-    p = plan.program
-    return [safe_name(x) for x in (*p.inputs, *p.params, *(f"{s}_0" for s in p.states))]
+    return [safe_name(a.name) for a in argument_table(plan.program)]
 
 
 def _axes(plan: Plan, time: bool = True) -> dict[str, tuple[str, ...]]:
-    p = plan.program
-    axes = {safe_name(d.name): (BATCH, *(("T",) if time else ()), *d.dims) for d in p.inputs.values()}
-    axes |= {safe_name(d.name): d.axes for d in p.params.values()}
-    return axes | {safe_name(f"{d.name}_0"): d.axes for d in p.states.values()}
+    return {safe_name(a.name): a.axes if time else a.at_step() for a in argument_table(plan.program)}
 
 
 def _sizes(source: NativeSource, made: Iterable[Array] | None) -> list[str]:
@@ -291,7 +288,7 @@ def _backward(source: NativeSource) -> str:
     for x in plan.products:
         lines += [f"    {line}" for line in _product(plan, x, places, done)]
     answers = []
-    for name in (*p.inputs, *p.params, *(f"{s}_0" for s in p.states)):
+    for name in (a.name for a in argument_table(p) if a.gradient):
         key = f"d_{name}"
         answers.append(written.get(key) or (f"grad_{safe_name(name)}" if name in done
                                             else f"torch.zeros_like({safe_name(name)})"))

@@ -12,6 +12,7 @@ from seqc.backends.native_cpu.forward import open_program, param_pointers, scrat
 from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH
 
 
@@ -19,9 +20,7 @@ def step_arrays(plan: Plan) -> tuple[Array, ...]:
     """The kernel's arrays, in order: inputs, params, initial states, outputs, final states."""
     p = plan.program
     return (
-        *(Array(x.name, (BATCH, *x.dims)) for x in p.inputs.values()),
-        *(Array(x.name, x.axes) for x in p.params.values()),
-        *(Array(f"{x.name}_0", x.axes) for x in p.states.values()),
+        *(Array(x.name, x.at_step()) for x in argument_table(p)),
         *(Array(x.name, (BATCH, *x.dims), written=True) for x in p.output_decls.values()),
         *(Array(f"{x.name}_T", x.axes, written=True) for x in p.states.values()),
     )

@@ -17,7 +17,8 @@ from seqc.backends.torch_eager.printer import Printer
 from seqc.backends.torch_eager.sequence import Sequence, all_blocks
 from seqc.backends.torch_eager.values import VIEWS
 from seqc.emit.expressions import ATOM, Text, reordered
-from seqc.emit.names import safe_name
+from seqc.emit.names import emitted_name, safe_name
+from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block, cotangent_leaves, gradient_key
 from seqc.ir.graph import BATCH, ROW, Node, leaves, topological
 from seqc.ir.program import Program, TensorDecl
@@ -25,9 +26,7 @@ from seqc.ir.program import Program, TensorDecl
 
 def arguments_of(program: Program, time: bool = True) -> dict[str, tuple[str, ...]]:
     """Argument name -> axes, of the inputs, the params and the initial states."""
-    out = {safe_name(n): (BATCH, *(("T",) if time else ()), *d.dims) for n, d in program.inputs.items()}
-    out |= {safe_name(n): d.axes for n, d in program.params.items()}
-    return out | {f"{safe_name(n)}_0": d.axes for n, d in program.states.items()}
+    return {emitted_name(a): a.axes if time else a.at_step() for a in argument_table(program)}
 
 
 def function(name: str, doc: str, block: Block, arguments: Mapping[str, tuple[str, ...]], time: bool = True) -> Function:
@@ -186,12 +185,17 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     )
     ends = Ends(fn, sequence.printer, block, layout)
     sequence.printer.values(sequence.results.values())
-    results = []
+    results: list[str] = []
     for name, d in program.inputs.items():
+        if not d.gradient:
+            continue
         parts = [(key, int(key.partition("@")[2] or 0)) for key in block.backward if key.partition("@")[0] == f"d.{name}"]
         codes = [ends.sequence(sequence.results[key], d, offset) for key, offset in parts]
         results.append(_added(fn, f"d_{name}", codes) or f"torch.zeros_like({safe_name(name)})")
-    for name, d in program.params.items():
+    for a in argument_table(program):
+        if a.kind != "param" or not a.gradient:
+            continue
+        name, d = a.of, program.params[a.of]
         found = sequence.results.get(gradient_key(d.leaf()))
         results.append(f"torch.zeros_like({safe_name(name)})" if found is None else ends.plain(found, d.axes))
     finals = {key: sequence.finals[n].code for n, key in carried.items()}

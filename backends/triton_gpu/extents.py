@@ -16,6 +16,7 @@ from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.tuning.room import quoted
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
+from seqc.ir.arguments import argument_table
 from seqc.ir.block import BATCH, LONGEST, PIECE
 from seqc.ir.intervals import ANY
 
@@ -51,15 +52,16 @@ class Extents:
         self.schedule, self.printed, self.tiles, self.open = schedule, printed, tiles, open_
         self.program, self.roles = schedule.block.program, schedule.roles
         program = self.program
-        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
-        self.taken = {safe_name(a) for a in arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
-        self.taken |= {f"d_{safe_name(a)}" for a in arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
+        self.table = argument_table(program)
+        self.arguments = [a.name for a in self.table]
+        self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
+        self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
         self.taken.add("fits")
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
-        self.any = safe_name(arguments[0]) if arguments else "x"
+        self.any = safe_name(self.arguments[0]) if self.table else "x"
         plain = [x for x, decl in program.inputs.items() if decl.range == ANY]
         self.main = safe_name(plain[0]) if plain else self.any
 
@@ -82,11 +84,7 @@ class Extents:
         """
         known: set[str] = set()
         lines = []
-        decls: list[tuple[str, tuple[str, ...]]] = []
-        decls += [(x, (BATCH, STEPS, *d.dims)) for x, d in self.program.inputs.items()]
-        decls += [(x, d.axes) for x, d in self.program.params.items()]
-        decls += [(f"{x}_0", d.axes) for x, d in self.program.states.items()]
-        for name, axes in decls:
+        for name, axes in ((a.name, a.axes) for a in self.table):
             axes = tuple(a.rstrip("'") for a in axes)
             new = [a for a in dict.fromkeys(axes) if a not in known]
             if not new:

@@ -98,7 +98,7 @@ class Launcher(Extents):
         """`_forward_triton`, or `_infer_triton`."""
         program, printed = self.program, self.printed
         whole = printed["forward" if save else "infer"]
-        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
+        arguments = self.arguments
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = [f"{s}_in" for s in self.schedule.saved] if save else []
         phases = self.phases(whole)
@@ -130,7 +130,7 @@ class Launcher(Extents):
     def steps(self, few: int) -> str:
         """`_steps_triton`: any number of steps, one after the other, and up to how many that is how they are taken."""
         program, printed = self.program, self.printed["steps"]
-        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
+        arguments = self.arguments
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         lines = self.unpack([printed], False, 1)
         lines += [*self.types(), *self.sizes([printed])] if " DOT: tl.constexpr" in printed.text else self.sizes([printed])
@@ -145,10 +145,10 @@ class Launcher(Extents):
         """`_step_triton`: a sequence of one step."""
         program = self.program
         if program.no_step:
-            names = [safe_name(x) for x in (*program.inputs, *program.params, *(f"{s}_0" for s in program.states))]
+            names = [safe_name(x) for x in self.arguments]
             return _function("_step_triton", names, "Refused.", [f'raise NotImplementedError("{program.no_step}")'])
-        given = [safe_name(x) for x in program.inputs]
-        others = [safe_name(x) for x in (*program.params, *(f"{s}_0" for s in program.states))]
+        given = [safe_name(a.name) for a in self.table if a.timed]
+        others = [safe_name(a.name) for a in self.table if not a.timed]
         results = [self.local(x) for x in (*program.outputs, *(f"{s}_T" for s in program.states))]
         rows = [f"{x}.unsqueeze(1)" for x in given] + others
         whole = "_steps_triton" if self.schedule.single is not None else "_infer_triton"
@@ -163,7 +163,7 @@ class Launcher(Extents):
         """`_backward_triton`."""
         program, printed = self.program, self.printed
         whole = printed["backward"]
-        arguments = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
+        arguments = self.arguments
         given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
         phases = self.phases(whole)
@@ -180,11 +180,11 @@ class Launcher(Extents):
             lines += [self.allocate(a) for a in mine]
             lines += self.launch(whole)
             lines += [x for a in mine if (x := self.add_up(a))]
-        for x, decl in program.inputs.items():
-            lines += self.input_gradient(x, decl)
-        for x, decl in program.params.items():
-            lines += self.param_gradient(x, decl)
-        lines.append(f"return {_tuple([self.local(f'd_{a}') for a in arguments])}")
+        moved = [a for a in self.table if a.gradient]
+        for a in moved:
+            lines += self.input_gradient(a.name) if a.kind == "input" else []
+            lines += self.param_gradient(a.name, program.params[a.of]) if a.kind == "param" else []
+        lines.append(f"return {_tuple([self.local(f'd_{a.name}') for a in moved])}")
         names = [safe_name(a) for a in (*arguments, *given)]
         return _function("_backward_triton", names, "Gradients of every argument of forward.", lines, calls=True)
 
@@ -216,7 +216,7 @@ class Launcher(Extents):
             code = f"_of_each({code}, B, cu_seqlens, {self.rows_per_block()})"
         return f"{name} = {code}" if code != name else ""
 
-    def input_gradient(self, x: str, decl: TensorDecl) -> list[str]:
+    def input_gradient(self, x: str) -> list[str]:
         """Add what flows back through shifted reads; zeros where nothing does."""
         backward = self.schedule.backward_graph
         name = self.local(f"d_{x}")

@@ -17,6 +17,7 @@ import numpy as np
 
 from seqc.check.sampling import sample
 from seqc.emit.names import safe_name
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
@@ -129,8 +130,10 @@ class Case:
         """Results, and gradients, by the spec's names."""
         import torch
 
-        tensors = {k: x.requires_grad_() for k, x in self.tensors(arrays).items()}
-        results = self.call(tensors)
+        everything = self.tensors(arrays)
+        moved = {a.name for a in argument_table(self.program) if a.gradient}
+        tensors = {k: x.requires_grad_() for k, x in everything.items() if k in moved}
+        results = self.call(everything)
         found = {k: self.result(results, k) for k in cotangents}
         weights = self.tensors(cotangents)
         loss = torch.stack([(found[k] * weights[k]).sum() for k in found]).sum()

@@ -167,7 +167,8 @@ def _derived(program: Program, block: Block, sizes: Mapping[str, int], rng: Any)
     """sum(cotangent * derivative along a direction) = sum(gradient * direction)."""
     extents = _extents(sizes, block.rows)
     given = _points(program, {**block.forward, **block.backward}, extents, rng)
-    moving = [n for n in leaves(block.forward.values()) if n is not VALID and n.text("name") not in counters(program)]
+    moving = [n for n in leaves(block.forward.values())
+              if n is not VALID and program.declared(n).gradient and n.text("name") not in counters(program)]
     along = {n: drawn(rng, _shape(n, extents)) for n in moving}
     slopes = slopes_of(block.forward, given, along, extents)
     cotangents = cotangent_leaves(program, block.form)

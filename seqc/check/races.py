@@ -25,6 +25,7 @@ from seqc.diagnostics import Diagnostic, Unsupported, near_miss
 from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import topological
 from seqc.ir.program import Program
 from seqc.semantics.reference import initial_states
@@ -131,10 +132,11 @@ class Course:
         import torch
 
         arrays = self._sampled[0]
+        moved = {a.name for a in argument_table(self.program) if a.gradient and a.kind != "state"}
         found = {}
         for name, x in arrays.items():
             tensor = torch.tensor(x, dtype=torch.float32, device=self.device).to(dtype)
-            found[self._emitted(name)] = tensor if name.endswith("_0") else tensor.requires_grad_()
+            found[self._emitted(name)] = tensor.requires_grad_(name in moved)
         return found
 
     def _emitted(self, name: str) -> str:
@@ -213,7 +215,7 @@ class Course:
         import torch
 
         program, step = self.program, self.module._step_torch
-        params = [given[safe_name(name)] for name in program.params]
+        params = [given[safe_name(a.name)] for a in argument_table(program) if a.kind == "param"]
         lines = [given[safe_name(name)].unbind(1) for name in program.inputs]
         made, states = stepped(step, list(map(list, zip(*lines, strict=True))), params,
                                [given[f"{safe_name(name)}_0"] for name in program.states], program.direction == "backward")

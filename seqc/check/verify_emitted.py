@@ -21,6 +21,7 @@ from seqc.check.sampling import domains, sample, sample_sizes
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import leaves, topological
 from seqc.ir.program import Program
 from seqc.semantics.packed_arrays import part
@@ -190,7 +191,10 @@ def against_differences(case: Case) -> Iterator[Finding]:
         above, below = (float(case.weighed(end, cotangents)) for end in ends)
         return (above - below) / (2 * size)
 
-    tensors = {k: x.requires_grad_() for k, x in case.tensors(arrays).items()}
+    tensors = case.tensors(arrays)
+    for a in argument_table(case.program):
+        if a.gradient:
+            tensors[a.name].requires_grad_()
     case.weighed(tensors, cotangents).backward()
     slope = sum(float((x.grad.cpu().double().numpy() * direction[k]).sum()) for k, x in tensors.items() if x.grad is not None)
     coarse, fine = slope_over(2 * step), slope_over(step)
@@ -205,6 +209,7 @@ def _direction(program: Program, arrays: Arrays, reach: float) -> dict[str, Any]
     rng = np.random.default_rng(1)
     allowed = domains(program)
     found = {}
+    moved = {a.name for a in argument_table(program) if a.gradient}
     for name, x in arrays.items():
         d = rng.standard_normal(x.shape)
         decl = program.inputs.get(name)
@@ -212,10 +217,8 @@ def _direction(program: Program, arrays: Arrays, reach: float) -> dict[str, Any]
             axes = tuple(x.ndim - len(decl.dims) + decl.dims.index(u) for u in decl.unit)
             d = d - x * (d * x).sum(axis=axes, keepdims=True)
         ends = (x + sign * reach * d for sign in (1.0, -1.0))
-        if name in program.params and program.params[name].mask:
-            d = np.zeros_like(d)  # what is kept is no matter of degree
         inside = np.logical_and.reduce([(e >= allowed[name].lo) & (e <= allowed[name].hi) for e in ends])
-        found[name] = np.where(inside, d, 0.0)
+        found[name] = np.where(inside & (name in moved), d, 0.0)
     return found
 
 

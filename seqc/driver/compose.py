@@ -18,9 +18,10 @@ from dataclasses import replace
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
-from seqc.emit.names import dim_name
+from seqc.emit.names import dim_name, emitted_name
 from seqc.emit.signature import Dtype
 from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph import leaves
 from seqc.ir.program import Program
 from seqc.passes.plan.products_outside import Split
@@ -56,10 +57,6 @@ def compose(program: Program, split: Split, core: Kernels, kept: Sequence[Saved]
     return _Composer(program, split, core, kept, suffix).kernels()
 
 
-def _starts(program: Program) -> list[str]:
-    return [f"{safe_name(s)}_0" for s in program.states]
-
-
 def _ends(program: Program) -> list[str]:
     return [f"{safe_name(s)}_T" for s in program.states]
 
@@ -70,7 +67,8 @@ class _Composer:
     def __init__(self, program: Program, split: Split, core: Kernels, kept: Sequence[Saved], suffix: str) -> None:
         self.program, self.before, self.core, self.after = program, split.before, split.core, split.after
         self.kernel, self.kept, self.suffix = core, kept, suffix
-        self.arguments = [safe_name(x) for x in (*program.inputs, *program.params)] + _starts(program)
+        self.table = argument_table(program)
+        self.arguments = [emitted_name(a) for a in self.table]
         self.values = list(split.before.output_decls) if split.before else []
         given = split.core.output_decls
         self.read = [x for x in given if split.after is not None and x in split.after.inputs]
@@ -84,7 +82,7 @@ class _Composer:
         self.called = {x: safe_name(x) for x in program.inputs}
         self.called |= {x: names.fresh(x) for x in dict.fromkeys((*program.outputs, *self.values, *given))}
         parts = [part for part in (self.before, self.core, self.after) if part]
-        self.parts = Counter(x for part in parts for x in self._given(part))  # the parts that give a gradient of each
+        self.parts = Counter(x for part in parts for x in self._moved(part))  # the parts that give a gradient of each
         self.parts.update(self.called[x] for x in given if x in program.outputs)
         self.own = [names.fresh(x.name) for x in kept]
         self.inner = [names.fresh(x.name) for x in core.saved]
@@ -129,8 +127,12 @@ class _Composer:
 
     def _given(self, part: Program, whole: str = "{}", value: str = "{}") -> list[str]:
         """The arguments of a part. whole, value: how an input of the program, and a value between parts, is written."""
-        inputs = [(whole if x in self.program.inputs else value).format(self.called[x]) for x in part.inputs]
-        return [*inputs, *map(safe_name, part.params), *_starts(part)]
+        forms = {x: whole if x in self.program.inputs else value for x in part.inputs}
+        return [forms[a.of].format(self.called[a.of]) if a.kind == "input" else emitted_name(a) for a in argument_table(part)]
+
+    def _moved(self, part: Program) -> list[str]:
+        """Those of a part's arguments that have a gradient."""
+        return [self.called[a.of] if a.kind == "input" else emitted_name(a) for a in argument_table(part) if a.gradient]
 
     def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
         taken = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if self.packs else [])]
@@ -181,32 +183,30 @@ class _Composer:
         results = dict.fromkeys(self.program.outputs, "{}")
         if self.after:
             lines += [f"    {self.called[x]} = {self.called[x]}[:, None]" for x in self.read if x not in self.program.outputs]
-            arguments = self._given(self.after, "{}[:, None]")
+            taken = self._given(self.after, "{}[:, None]")
             at = {self.called[x]: f"{self.called[x]}[:, None]" for x in self.read if x in self.program.outputs}
             made = [self.called[x] for x in self.after.outputs]
-            lines += self._call(made, AFTER, [at.get(x, x) for x in arguments], cast=True)
+            lines += self._call(made, AFTER, [at.get(x, x) for x in taken], cast=True)
             results |= dict.fromkeys(self.after.outputs, "{}[:, 0]")
         outputs = [form.format(self.called[x]) for x, form in results.items()]
         return "\n".join([*lines, returned([*outputs, *_ends(self.program)], 4)])
 
     def _ready(self) -> str:
         """The question whether the core can run, of tensors that are there and shapes of those that are not."""
-        given = []
-        for x, called in zip(self.core.inputs, self._given(self.core), strict=False):
-            sizes = [self._size(d) for d in self.core.inputs[x].dims]
-            given.append(called if x in self.program.inputs else f"_Shaped({self.main}.dtype, {_group(sizes)})")
-        given += self._given(self.core)[len(given) :]
+        given = self._given(self.core)
+        for i, a in enumerate(argument_table(self.core)):
+            if a.kind == "input" and a.of not in self.program.inputs:
+                given[i] = f"_Shaped({self.main}.dtype, {_group([self._size(d) for d in a.dims])})"
         lines = [lay("def _ready_cpu(", self.arguments, "):"), docstring(["Whether native code can run on these."], 4)]
         return "\n".join([*lines, lay("return _core_ready_cpu(", given, ")", 4)])
 
     def _size(self, dim: str) -> str:
         """The extent of a dim, read from an argument of the whole program."""
-        p = self.program
-        for name, decl in zip(self.arguments, [*p.inputs.values(), *p.params.values(), *p.states.values()], strict=True):
-            plain = [d.rstrip("'") for d in decl.dims]
+        for a in self.table:
+            plain = [d.rstrip("'") for d in a.dims]
             if dim in plain:
-                return f"{name}.shape[{plain.index(dim) - len(plain)}]"
-        return str(p.dims[dim].default)
+                return f"{emitted_name(a)}.shape[{plain.index(dim) - len(plain)}]"
+        return str(self.program.dims[dim].default)
 
     def _backward(self) -> str:
         program = self.program
@@ -229,7 +229,8 @@ class _Composer:
         if self.before:
             given = [_sum(terms[self.called[x]]) for x in self.values] + [f"d_{x}" for x in _ends(self.before)]
             lines += self._part(self.before, BEFORE, self._given(self.before), self.own, given, terms)
-        answers = [_sum(terms[x]) or f"torch.zeros_like({x})" for x in self.arguments]
+        moved = [emitted_name(a) for a in self.table if a.gradient]
+        answers = [_sum(terms[x]) or f"torch.zeros_like({x})" for x in moved]
         return "\n".join([*lines, returned(answers, 4)])
 
     def _part(
@@ -239,7 +240,7 @@ class _Composer:
         """The gradient of one part; its results are entered in `terms`: argument or value -> contributions."""
         made = []
         place = name.strip("_").partition("_")[0]
-        for x in arguments:
+        for x in self._moved(part):
             made.append(f"d_{x}" if self.parts[x] == 1 else f"d_{x}_{place}")
             terms[x].append(made[-1])
         function = f"{name}_backward" + (f"_{self.suffix}" if part is self.core else "")

@@ -15,7 +15,9 @@ from dataclasses import replace
 
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
+from seqc.emit.names import emitted_name
 from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.both_ways import one_run, twin
 from seqc.ir.program import Program
 
@@ -33,22 +35,29 @@ class _Runs:
     def __init__(self, program: Program, kernels: Kernels, suffix: str) -> None:
         self.one, self.run, self.suffix, self.why = one_run(program), kernels, suffix, program.no_step
         one = self.one
+        table = argument_table(one)
         self.inputs = [safe_name(x) for x in one.inputs]
         self.shared = program.shared
-        self.params = [[safe_name(twin(x) if back and not self.shared else x) for x in one.params] for back in RUNS]
+        self.moved = [safe_name(a.of) for a in table if a.kind == "input" and a.gradient]
+        named = [[self._named(a, back) for a in table] for back in RUNS]
+        self.given = [[x for x, a in zip(run, table, strict=True) if a.kind != "input"] for run in named]
+        self.slopes = [[x for x, a in zip(run, table, strict=True) if a.kind != "input" and a.gradient] for run in named]
         self.states = [[safe_name(twin(x) if back else x) for x in one.states] for back in RUNS]
-        given = self.params[: 1 if self.shared else 2]
-        self.own = [x for run in (*given, *([f"{x}_0" for x in run] for run in self.states)) for x in run]
-        self.arguments = [*self.inputs, *self.own]
+        self.arguments = [emitted_name(a) for a in argument_table(program)]
+        self.own = [emitted_name(a) for a in argument_table(program) if a.gradient and a.kind != "input"]
         self.ends = [f"{x}_T" for run in self.states for x in run]
         taken = [*self.arguments, *self.ends]
         names = Names((*taken, *(f"d_{x}" for x in taken), "part", "cu_seqlens", "reverse"))
         self.outputs = [[names.fresh(twin(x) if back else x) for x in one.outputs] for back in RUNS]
-        self.common = [*self.inputs, *(self.params[0] if self.shared else [])]
+        self.common = self.moved + [emitted_name(a) for a in table if self.shared and a.kind == "param" and a.gradient]
         self.again = {x: names.fresh(f"d_{twin(x)}") for x in self.common}
         self.saved = [[names.fresh(twin(x.name) if back else x.name) for x in kernels.saved] for back in RUNS]
         self.joins = ["sum" if program.added else "cat" if d.dims else "stack" for d in one.output_decls.values()]
         self.turned = "{}" if kernels.packs else "{}.flip(1)"  # what has a time axis, on its way in and out of the run back
+
+    def _named(self, a: Argument, back: bool) -> str:
+        """The emitted name of an argument in one of the runs."""
+        return emitted_name(replace(a, of=twin(a.of)) if back and not (self.shared and a.kind == "param") else a)
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
@@ -72,7 +81,7 @@ class _Runs:
     def _given(self, back: bool) -> list[str]:
         """The arguments of one run."""
         inputs = [self.turned.format(x) for x in self.inputs] if back else self.inputs
-        return [*inputs, *self.params[back], *(f"{x}_0" for x in self.states[back])]
+        return [*inputs, *self.given[back]]
 
     def _call(self, results: Sequence[str], function: str, arguments: Sequence[str], back: bool) -> list[str]:
         """`results = function(arguments)`, of one run."""
@@ -105,10 +114,9 @@ class _Runs:
             weights = [f"d_{x}" for x in self.outputs[back]]
             weights = [self.turned.format(x) for x in weights] if back else weights
             weights += [f"d_{x}_T" for x in self.states[back]]
-            made = [self.again.get(x, f"d_{x}") if back else f"d_{x}" for x in (*self.inputs, *self.params[back])]
-            made += [f"d_{x}_0" for x in self.states[back]]
+            made = [self.again.get(x, f"d_{x}") if back else f"d_{x}" for x in (*self.moved, *self.slopes[back])]
             lines += self._call(made, "backward", [*self._given(back), *self.saved[back], *weights], back)
-        sums = [f"d_{x} + {self.turned.format(self.again[x])}" for x in self.inputs]
+        sums = [f"d_{x} + {self.turned.format(self.again[x])}" for x in self.moved]
         sums += [f"d_{x} + {self.again[x]}" if x in self.again else f"d_{x}" for x in self.own]
         return "\n".join([*lines, returned(sums, 4)])
 
@@ -118,7 +126,7 @@ class _Runs:
 
     def _ready(self) -> str:
         lines = [lay("def _ready_cpu(", self.arguments, "):"), docstring(["Whether native code can do both runs."], 4)]
-        calls = [lay("_one_run_ready_cpu(", [*self.inputs, *self._given(back)[len(self.inputs) :]], ")") for back in RUNS]
+        calls = [lay("_one_run_ready_cpu(", [*self.inputs, *self.given[back]], ")") for back in RUNS]
         return "\n".join([*lines, f"    return {' and '.join(calls)}"])
 
 

@@ -41,9 +41,9 @@ def signature(
         class_name=class_name(program.name),
         doc=tuple(documentation(program, split, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
-        inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates) for d in program.inputs.values()),
+        inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates, d.plays) for d in program.inputs.values()),
         params=tuple(map(_param, program.params.values())),
-        states=tuple(State(safe_name(d.name), _dims(d), initial(d) or "0") for d in program.states.values()),
+        states=tuple(State(safe_name(d.name), _dims(d), initial(d) or "0", d.plays) for d in program.states.values()),
         outputs=tuple(Output(safe_name(d.name), _dims(d)) for d in program.output_decls.values()),
         torch=kernels["torch"],
         triton=kernels.get("triton"),
@@ -60,7 +60,7 @@ def signature(
 
 def _param(d: TensorDecl) -> Param:
     support = d.support and replace(d.support, mask=safe_name(d.support.mask))
-    return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.mask, d.hidden)
+    return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default)
 
 
 def no_plain(program: Program) -> str:
@@ -160,7 +160,7 @@ def initial(decl: TensorDecl) -> str | None:
         return None
     if decl.init.op == "const" and decl.kind == "state":
         return f"{decl.init.attr('value')}"
-    device = ", device=device" if decl.kind == "state" else ""
+    device = ", device=device" if decl.default else ""
     texts: dict[Node, Text] = {}
     for n in topological([decl.init]):
         texts[n] = _initial(n, [texts[a] for a in n.args], device, decl)

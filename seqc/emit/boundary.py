@@ -8,6 +8,7 @@ that several files, versions of a file and imports of one file live in one proce
 from __future__ import annotations
 
 from seqc.emit.derivatives import autograd_text, plain_text
+from seqc.emit.moved import moved_fields, moved_text
 from seqc.emit.packs import bounds_text, sequences_text
 from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
@@ -116,7 +117,9 @@ def operators_text(sig: Signature) -> str:
         "arguments": " ".join(sig.arguments),
         "results": " ".join(sig.results),
         "main": sig.arguments.index(main),
-        "given": len(tellers(sig)),
+        "given": sig.stateless,
+        "tellers": len(tellers(sig)),
+        **moved_fields(sig),
         "count": len(sig.arguments),
         "given_count": len(sig.arguments) + 1,
         "calls": len(sig.arguments) + 2,
@@ -126,7 +129,7 @@ def operators_text(sig: Signature) -> str:
         "outputs": len(sig.outputs),
         "total": len(sig.results),
         "alone": form_alone(sig),
-        "kinds": "T" * len(sig.inputs) + "-" * (len(sig.params) + len(sig.states)),
+        "kinds": "".join("T" if a.timed else "-" for a in sig.table),
         "ends": "T" * len(sig.outputs) + "-" * len(sig.states),
         "watched": group([*map(str, range(len(sig.outputs))), *(str(sig.results.index(f"{x}_T")) for x in sig.unread)]),
     }
@@ -136,6 +139,7 @@ def operators_text(sig: Signature) -> str:
         sizes_text(sig),
         sizes_text(sig, time=False),
         _DTYPES,
+        *filter(None, [moved_text(sig)]),
         _ON_DEVICE if sig.triton else _NO_DEVICE,
         "\n".join(fake_run),
         _OPERATORS.format(**names),
@@ -240,13 +244,13 @@ _OPERATORS = '''
 def _fake_forward(*arguments):
     """What `forward` returns, all zeros."""
     x, cu_seqlens, form = arguments[{main}], arguments[{count}], _form(*arguments[:{count}])
-    saved = form.saved(cu_seqlens is not None, *_sizes(*arguments[:{given}], cu_seqlens), x.dtype, _carry(x))
+    saved = form.saved(cu_seqlens is not None, *_sizes(*arguments[:{tellers}], cu_seqlens), x.dtype, _carry(x))
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:{count}]]
+    return [x.new_zeros(x.shape) for x in {picked}arguments[:{count}]{picked_end}]
 
 
 @_autocast_off
@@ -297,8 +301,8 @@ def _apart(tensors, cu_seqlens, reverse, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
-        tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        tensors = [x.detach(){asking} for x in tensors]
+{asked}        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, {wrt})
 '''
 
 _WATCH = """    if _spoilt(gradients, cotangents):
@@ -327,13 +331,13 @@ def _backward(*arguments):
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "{ends}", steps)
         gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        return [_resized(d, y.shape) for d, y in zip(gradients, {picked}tensors{picked_end}, strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:{calls}])
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], whole[{outputs}:], strict=True)
-        return [*_fake_backward(*tensors)[:{given}], *(_copy(d, s.dtype) for s, d in final)]
+        return [*_fake_backward(*tensors)[:{before}], *(_copy(d, s.dtype) for s, d in final)]
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
     gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
-{watch}    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+{watch}    return [_dense(d, x.dtype) for x, d in zip({picked}tensors{picked_end}, gradients, strict=True)]
 '''

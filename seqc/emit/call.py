@@ -4,10 +4,11 @@ rule, the function over a sequence and the function for one step.
 
 from __future__ import annotations
 
-from seqc.emit.signature import Signature, State
+from seqc.emit.signature import Signature
 from seqc.emit.sizes import dims, layouts, main_input, tellers
 from seqc.emit.supports import made_masks, masked
 from seqc.emit.text import docstring, either, group, lay, unpack
+from seqc.ir.arguments import Argument
 
 
 def result_text(sig: Signature) -> str:
@@ -22,30 +23,27 @@ def result_text(sig: Signature) -> str:
 
 def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent: int = 0) -> str:
     """The head of a function over a sequence (time) or for a step; a Module's, which owns the params, without them."""
-    given = [f"{x}: Tensor" for x in (_given(sig) if params else _passed(sig))]
-    keys = [f"{x}: Tensor | None = None" for x in sig.initial]
+    taken = [a for a in caller(sig) if params or a.batched]  # what is shared by the batch is a Module's own
+    given = [f"{a.name}: Tensor" for a in taken if not a.default]
+    keys = [f"{a.name}: Tensor | None = None" for a in taken if a.default]
     keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False", "axis: int | None = None"] if time else []
     own = [] if params else ["self"]
     return lay(f"def {name}(", [*own, *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", indent)
 
 
-def _given(sig: Signature) -> list[str]:
-    """What a caller gives: the inputs, and the parameters."""
-    return [x.name for x in sig.inputs] + [p.name for p in sig.params if not p.hidden]
+def caller(sig: Signature) -> list[Argument]:
+    """What a caller may give: all but what the function makes itself."""
+    hidden = {p.name for p in sig.params if p.hidden}
+    return [a for a in sig.table if a.name not in hidden]
 
 
-def _passed(sig: Signature) -> list[str]:
-    """What a Module's call takes: the inputs, and parameters that belong to a sample."""
-    return [x.name for x in sig.inputs] + [p.name for p in sig.params if p.per_batch]
-
-
-def _default(state: State, axes: tuple[str, ...], main: str) -> str:
-    """The initial state that a caller did not give."""
+def _default(init: str, axes: tuple[str, ...], main: str) -> str:
+    """The initial state, or the buffer, that a caller did not give."""
     shape = group(list(axes))
     try:
-        value = float(state.init)
+        value = float(init)
     except ValueError:
-        return f"({state.init}).to(device=device, dtype=carry).expand{shape}"
+        return f"({init}).to(device=device, dtype=carry).expand{shape}"
     if value == 0.0:
         return f"{main}.new_zeros({shape}, dtype=carry)"
     number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
@@ -59,8 +57,7 @@ def _body(sig: Signature, time: bool) -> list[str]:
     axes = layouts(sig)
     made = "_sizes" if time else "_step_sizes"
     used = ", ".join(dims(sig, time))
-    hidden = [p.name for p in sig.params if p.hidden]
-    given = ["axis", "cu_seqlens", "reverse", *(name for name in sig.arguments if name not in hidden)]
+    given = ["axis", "cu_seqlens", "reverse", *(a.name for a in caller(sig))]
     lines = [
         *(["    if axis is not None:", lay("return _along(", given, ")", 8)] if time else []),
         lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
@@ -68,21 +65,22 @@ def _body(sig: Signature, time: bool) -> list[str]:
         lay(f"{used} = {made}(", [*tellers(sig), *(["cu_seqlens"] if time else [])], ")", 4),
         *masked(sig),
     ]
-    if sig.states:
+    inits = {p.name: p.init or "0" for p in sig.params if p.default} | {f"{s.name}_0": s.init for s in sig.states}
+    defaults = {a.name: _default(inits[a.name], axes[a.name], main) for a in sig.table if a.default}
+    if defaults:
         lines.append(f"    carry = _carry({main})")
-    if any("device" in _default(s, axes[f"{s.name}_0"], main) for s in sig.states):
+    if any("device" in code for code in defaults.values()):
         lines.append(f"    device = {main}.device")
-    for s in sig.states:
-        name = f"{s.name}_0"
+    for name, code in defaults.items():
         known = [f"{x}={x}" for x in (*tellers(sig), name)]
         lines += [
             f"    if {name} is None:",
-            f"        {name} = {_default(s, axes[name], main)}",
+            f"        {name} = {code}",
             f"    elif {name}.shape != {group(list(axes[name]))}:",
             lay("raise _shape_error(", [str(time), "cu_seqlens" if time else "None", *known], ")", 8),
-            f"    elif {name}.dtype != carry:",
-            f"        {name} = _to_carry(\"{name}\", {name}, carry)",
         ]
+        if name in sig.initial:
+            lines += [f"    elif {name}.dtype != carry:", f"        {name} = _to_carry(\"{name}\", {name}, carry)"]
     own = [p.name for p in sig.params if not p.mask]
     if own:
         lines += [

@@ -14,7 +14,7 @@ def plain_text(sig: Signature) -> str:
     if sig.no_plain:
         return _NO_PLAIN.format(why=sig.no_plain).strip()
     names = {
-        "spec": sig.spec, "inputs": len(sig.inputs), "given": len(sig.arguments) - len(sig.states), "outputs": len(sig.outputs),
+        "spec": sig.spec, "inputs": sum(a.timed for a in sig.table), "given": sig.stateless, "outputs": len(sig.outputs),
         "count": len(sig.arguments), "forwards": "reverse" if sig.backwards else "not reverse",
     }  # fmt: skip
     return _PLAIN.format(**names).strip()
@@ -22,12 +22,12 @@ def plain_text(sig: Signature) -> str:
 
 def batched_arguments(sig: Signature) -> list[bool]:
     """Whether an argument has a batch axis, for each."""
-    return [True] * len(sig.inputs) + [p.per_batch for p in sig.params] + [True] * len(sig.states)
+    return [a.batched for a in sig.table]
 
 
 def autograd_text(sig: Signature, names: Mapping[str, object]) -> str:
     """The autograd kernels of `run`, `forward` and `backward`. names: what the texts of the boundary are filled with."""
-    return _AUTOGRAD.format(**names).strip()
+    return _AUTOGRAD.format(**{**names, "again": str(names["again"]).format(**names)}).strip()
 
 
 _NO_PLAIN = '''
@@ -90,7 +90,7 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:{given_count}], list(kept[{given_count}:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:{total}]), None, None
+        return *{placed}_backward_below(*given, ctx.reverse, saved, *cotangents[:{total}]){placed_end}, None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -121,13 +121,7 @@ class _SecondDerivative(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *weights):
         kept = ctx.saved_tensors
-        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:{count}], *kept[{given_count}:])]
-        tensors, cu_seqlens, cotangents = alike[:{count}], kept[{count}], alike[{count}:]
-        with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
-        found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
-        left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
+{again}        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
         return None, *left[:{count}], None, None, *saved, *left[{count}:]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqc.emit.call import head_text
+from seqc.emit.call import caller, head_text
 from seqc.emit.signature import Param, Signature
 from seqc.emit.sizes import extent
 from seqc.emit.text import docstring, group, lay
@@ -29,6 +29,10 @@ def module_text(sig: Signature) -> str:
     ]
     for p in owned:
         shape = group([extent(d) for d in p.dims])
+        if p.role == "buffer":
+            made = [f'"{p.name}"', f"torch.empty({shape}, device=device, dtype=dtype)"]
+            lines.append(lay("self.register_buffer(", made, ")", 8))
+            continue
         lines.append(
             lay(f"self.{p.name} = torch.nn.Parameter(torch.empty(", [shape, "device=device", "dtype=dtype"], "))", 8)
         )
@@ -45,14 +49,16 @@ def module_text(sig: Signature) -> str:
             "    def reset_parameters(self):",
             '        """Give every parameter its initial value."""',
             *(f'        {d} = self.dims["{d}"]' for d in used),
+            *_device(owned, inits),
             *inits,
         ]
     for method, function in (("forward", sig.spec), ("step", f"{sig.spec}_step")):
-        taken = [p for p in sig.params if not p.hidden]
-        given = [*(x.name for x in sig.inputs), *(p.name if p.per_batch else f"self.{p.name}" for p in taken)]
+        own = {p.name: f"self.{p.name}" for p in (*owned, *masks) if not p.per_batch}
+        given = [own.get(a.name, a.name) for a in caller(sig) if not a.default]
         time = method == "forward"
         head = head_text(sig, method, time, params=False, indent=4)
-        states = [f"{x}={x}" for x in (*sig.initial, *(("cu_seqlens", "reverse") if time else ()))]
+        keys = [a.name for a in sig.table if a.default] + (["cu_seqlens", "reverse"] if time else [])
+        states = [f"{x}={own.get(x, x)}" for x in keys]
         states += ["axis=self.axis if axis is None else axis"] if time else []
         words = "The recurrence over a sequence" if time else "One step"
         lines += [
@@ -74,10 +80,17 @@ def _mentions(line: str, name: str) -> bool:
     return name in words
 
 
+def _device(owned: list[Param], inits: list[str]) -> list[str]:
+    """The line that binds `device`, where an initial value is made on it."""
+    if not any(_mentions(line, "device") for line in inits):
+        return []
+    return [f"        device = self.{owned[0].name}.device"]
+
+
 def _init(p: Param) -> list[str]:
-    """The lines that fill a parameter in place."""
+    """The lines that fill a parameter or a buffer in place."""
     if p.init is not None:
         return [f"        self.{p.name}.copy_(torch.as_tensor({p.init}))"]
-    if len(p.dims) < 2:
+    if len(p.dims) < 2 or p.role == "buffer":
         return [f"        self.{p.name}.zero_()"]
     return [f"        self.{p.name}.normal_(std={extent(p.dims[-1])}**-0.5)"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import builtins
 import keyword
 
+from seqc.ir.arguments import Argument
 from seqc.ir.graph import BATCH
 
 TIME = "T"
@@ -53,6 +54,11 @@ def safe_name(name: str) -> str:
     if plain.startswith("_"):
         plain = "u" + plain
     return plain + "_" if plain.rstrip("_") in RESERVED or plain in RESERVED else plain
+
+
+def emitted_name(a: Argument) -> str:
+    """The emitted name of an argument: `S_0` of a state S, whatever has become of the name S."""
+    return f"{safe_name(a.of)}_0" if a.kind == "state" else safe_name(a.of)
 
 
 def dim_name(dim: str) -> str:

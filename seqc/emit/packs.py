@@ -4,7 +4,11 @@ the text that makes functions of whole batches and one direction serve packs and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from seqc.emit.moved import moved_fields
 from seqc.emit.signature import Signature
+from seqc.ir.arguments import Argument
 
 
 def bounds_text(sig: Signature) -> str:
@@ -16,16 +20,25 @@ def sequences_text(sig: Signature) -> str:
     """The functions that run the sequences of a pack one by one, if a form of the file needs them."""
     if all(kernels.packs for kernels in sig.backends.values()):
         return ""
-    kinds = "T" * len(sig.inputs) + "".join("B" if p.per_batch else "-" for p in sig.params)
+    gradients = "_ARGUMENTS" if sig.all_gradients else "_GRADIENTS"
+    line = "" if sig.all_gradients else f'_GRADIENTS = "{_kinds(a for a in sig.table if a.gradient)}"\n'
     names = {
-        "arguments": kinds + "B" * len(sig.states),
+        **moved_fields(sig),
+        "gradients": gradients,
+        "line": line,
+        "zeros": "[torch.zeros_like(x) for x in {picked}tensors{picked_end}[:{before}]]".format(**moved_fields(sig)),
+        "arguments": _kinds(sig.table),
         "results": "T" * len(sig.outputs) + "B" * len(sig.states),
         "count": len(sig.arguments),
-        "given": len(kinds),
+        "given": sig.stateless,
         "outputs": len(sig.outputs),
         "total": len(sig.results),
     }
     return _ONE_BY_ONE.format(**names).strip()
+
+
+def _kinds(rows: Iterable[Argument]) -> str:
+    return "".join("T" if a.timed else "B" if a.batched else "-" for a in rows)
 
 
 def shifted_text(name: str) -> str:
@@ -103,7 +116,7 @@ def _own_rows(tensors, kinds, steps):
 _ONE_BY_ONE = '''
 # T: an entry per step; B: one per sequence; -: neither
 _ARGUMENTS = "{arguments}"
-_RESULTS = "{results}"
+{line}_RESULTS = "{results}"
 
 
 def _turned(tensors, kinds, reverse):
@@ -151,13 +164,13 @@ def _one_by_one(infer, forward, backward):
         tensors, saved, cotangents = everything[:{count}], everything[{count}:-{total}], everything[-{total}:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
-        gradients = [torch.zeros_like(x) for x in tensors[:{given}]] + [d.clone() for d in cotangents[{outputs}:]]
+            return _turned(backward(*turned[0], *saved, *turned[1]), {gradients}, reverse)
+        gradients = {zeros} + [d.clone() for d in cotangents[{outputs}:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[{total}:], *ends), _ARGUMENTS, reverse)
-            for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
+            found = _turned(backward(*own, *forward(*own)[{total}:], *ends), {gradients}, reverse)
+            for whole, x, kind in zip(_parts(gradients, {gradients}, *part), found, {gradients}):
                 whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 

@@ -12,9 +12,11 @@ are stored in; what they give is cast by the boundary where it has another dtype
 
 The functions of a `Kernels`, SUFFIX "torch", "triton" or "cpu"; names in the order of the signature, all positional:
 
+Params are followed by buffers, which have no gradient: `Signature.table` has the order.
+
     _forward_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T..., saved...)
     _backward_SUFFIX(inputs..., params..., NAME_0..., saved..., d_outputs..., d_NAME_T...)
-                                                    -> (d_inputs..., d_params..., d_NAME_0...)
+                                                    -> (d_inputs..., d_params..., d_NAME_0...)   of what has a gradient
     _infer_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)    optional: a forward that saves nothing
     _step_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)     one step: no time axis
     _ready_cpu(inputs..., params..., NAME_0...) -> bool    whether the native code can run on these, with or without a
@@ -36,8 +38,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+from seqc.ir.arguments import Argument, argument, ordered
 from seqc.ir.support import Support
 
 Dtype = Literal["io", "carry"]
@@ -59,16 +63,18 @@ class Input:
     name: str
     dims: tuple[str, ...]
     gate: bool = False
+    role: str = "input"
 
 
 @dataclass(frozen=True)
 class Param:
-    """A parameter [dims...]; `D'` stands for D again (a square parameter is ("D", "D'"), row first).
+    """A parameter or a buffer [dims...]; `D'` stands for D again (a square parameter is ("D", "D'"), row first).
 
     init: a torch expression over the dims' names that broadcasts to [dims...], e.g. "torch.log(1 + torch.arange(N))";
-    None draws from a normal distribution of variance 1 / (last dim), or zeros where there is one dim or none.
-    support: what is kept of a sparse one, with the name of the mask as it is emitted. mask: it is the mask of one, of any
-    dtype and without a gradient; hidden: one that rules alone say, and that no caller gives.
+    None draws from a normal distribution of variance 1 / (last dim), or zeros where there is one dim or none, and for
+    buffers. support: what is kept of a sparse one, with the name of the mask as it is emitted. hidden: a mask that rules alone
+    say, and that no caller gives. role: "mask" is the mask of a sparse one, of any dtype. default: a buffer that a call may
+    leave out: its init is then also made in the function, on `device`.
     """
 
     name: str
@@ -76,8 +82,14 @@ class Param:
     init: str | None = None
     per_batch: bool = False
     support: Support | None = None
-    mask: bool = False
     hidden: bool = False
+    role: str = "param"
+    default: bool = False
+
+    @property
+    def mask(self) -> bool:
+        """Whether it is the mask of a sparse parameter."""
+        return self.role == "mask"
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ class State:
     name: str
     dims: tuple[str, ...]
     init: str = "0"
+    role: str = "state"
 
 
 @dataclass(frozen=True)
@@ -163,15 +176,32 @@ class Signature:
     no_plain: str = ""
     unread: tuple[str, ...] = ()
 
+    @cached_property
+    def table(self) -> tuple[Argument, ...]:
+        """Every argument of the kernels, in order: inputs, params, then NAME_0 of each state."""
+        rows = [argument(x.name, x.role, x.dims) for x in self.inputs]
+        rows += [argument(p.name, p.role, p.dims, p.per_batch, p.default) for p in self.params]
+        return ordered([*rows, *(argument(s.name, s.role, s.dims) for s in self.states)])
+
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Every argument of the kernels, in order: inputs, params, then NAME_0 of each state."""
-        return tuple(x.name for x in self.inputs) + tuple(p.name for p in self.params) + self.initial
+        """The names of the arguments, in order."""
+        return tuple(a.name for a in self.table)
+
+    @property
+    def stateless(self) -> int:
+        """How many arguments stand before the initial states."""
+        return sum(a.kind != "state" for a in self.table)
+
+    @property
+    def all_gradients(self) -> bool:
+        """Whether every argument has a gradient."""
+        return all(a.gradient for a in self.table)
 
     @property
     def initial(self) -> tuple[str, ...]:
         """NAME_0 of each state."""
-        return tuple(f"{s.name}_0" for s in self.states)
+        return tuple(a.name for a in self.table if a.kind == "state")
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -19,14 +19,7 @@ def extent(dim: str) -> str:
 
 def layouts(sig: Signature, time: bool = True) -> dict[str, tuple[str, ...]]:
     """Every tensor argument with its axes, the sequence or (without time) one step of it."""
-    axes: dict[str, tuple[str, ...]] = {}
-    for x in sig.inputs:
-        axes[x.name] = ("B", *(("T",) if time else ()), *x.dims)
-    for p in sig.params:
-        axes[p.name] = (*(("B",) if p.per_batch else ()), *p.dims)
-    for s in sig.states:
-        axes[f"{s.name}_0"] = ("B", *s.dims)
-    return {name: tuple(map(extent, dims)) for name, dims in axes.items()}
+    return {a.name: tuple(map(extent, a.axes if time else a.at_step())) for a in sig.table}
 
 
 def dims(sig: Signature, time: bool = True) -> tuple[str, ...]:
@@ -35,8 +28,8 @@ def dims(sig: Signature, time: bool = True) -> tuple[str, ...]:
 
 
 def tellers(sig: Signature) -> tuple[str, ...]:
-    """The inputs and params, from which sizes are read; states may be left to their default, so they tell nothing."""
-    return tuple(x.name for x in sig.inputs) + tuple(p.name for p in sig.params)
+    """The arguments that a call must give, from which sizes are read: the first of the table."""
+    return tuple(a.name for a in sig.table if not a.default)
 
 
 def main_input(sig: Signature) -> str:

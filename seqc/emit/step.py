@@ -6,6 +6,7 @@ the form that the device chooses; otherwise it is a run of one step, and has the
 
 from __future__ import annotations
 
+from seqc.emit.moved import moved_fields
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import dims, extent, layouts, main_input, tellers
 from seqc.emit.text import group, lay, returned
@@ -23,7 +24,9 @@ def step_operator(sig: Signature, form: str) -> str:
         returned(shapes, 4),
     ]
     names: dict[str, object] = {"main": sig.arguments.index(main), "results": ", ".join(sig.results)}
-    names |= {"inputs": len(sig.inputs), "outputs": len(sig.outputs), "count": len(sig.arguments), "form": form}
+    names |= {"inputs": sum(a.timed for a in sig.table), "outputs": len(sig.outputs), "count": len(sig.table), "form": form}
+    names |= moved_fields(sig)
+    names["row"] = "" if all(a.gradient for a in sig.table if a.timed) else "d if d is None else "
     one = _NO_STEP if sig.no_step else _ONE_STEP
     return "\n\n\n".join(part.strip() for part in ("\n".join(fake), _STEP.format(**names), one.format(**names)))
 
@@ -78,8 +81,8 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:{count}], list(kept[{count} + 1 :])
         run = [*(x[:, None] for x in given[:{inputs}]), *given[{inputs}:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:{outputs}]), *cotangents[{outputs}:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:{inputs}]), *gradients[{inputs}:]
+        gradients = {placed}_backward_below(*run, saved, *ends){placed_end}
+        return *({row}d[:, 0] for d in gradients[:{inputs}]), *gradients[{inputs}:]
 
 
 def _differentiable_step(*tensors):

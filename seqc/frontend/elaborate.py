@@ -25,6 +25,7 @@ from seqc.frontend.sparsity import sparse_params
 from seqc.frontend.statements import claims, direction, interval, wishes
 from seqc.frontend.syntax import Decl
 from seqc.frontend.values import Value, part_names, shown
+from seqc.ir.arguments import ROLES
 from seqc.ir.both_ways import both_runs
 from seqc.ir.graph import Node, const
 from seqc.ir.intervals import ANY
@@ -148,13 +149,14 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
     bounds = interval(work.scope, decl.interval) if decl.interval is not None else None
     inits: tuple[Node | None, ...] = (const(0.0),) * 2 if kind == "state" else (None, None)
     if decl.value is not None:
-        value = work.top(decl.value, "init")
+        value = work.top(decl.value, "init" if ROLES[decl.role].gradient else "const")
         if value is not None and work.fits(decl, value, decl.value):
             value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
         inits = value.pair if value is not None else (None, None)
     unit = tuple(dim.id for dim in decl.unit or ())
     return [
-        TensorDecl(name, kind, axes(decl), range=bounds or ANY, unit=unit, init=init, per_batch=decl.per_batch)
+        TensorDecl(
+            name, kind, axes(decl), range=bounds or ANY, unit=unit, init=init, per_batch=decl.per_batch, role=decl.role)
         for name, init in zip(part_names(decl.name.id, decl.is_complex), inits, strict=False)
     ]
 

@@ -159,7 +159,7 @@ def _decl(kind: str, decl: syntax.Decl) -> str:
     if decl.is_complex:
         parts.append("complex")
     if decl.value is not None:
-        parts.append(f"{'init' if kind == 'param' else '='} {text(decl.value)}")
+        parts.append(f"{'=' if kind in ('const', 'state') else 'init'} {text(decl.value)}")
     if decl.interval is not None:
         parts.append(_interval(decl.interval))
     if decl.unit is not None:

@@ -130,8 +130,8 @@ def _unused(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
         for name, decl in table.items():
             if name not in used and name not in behind:
                 help = _meant(name, scope) or "leave it out, or read it"
-                label = Label(decl.name.span, "its gradient is 0" if kind != "const" else "")
-                yield _warning(f"unused-{kind}", f"nothing reads the {kind} `{name}`", label, help=help)
+                label = Label(decl.name.span, "its gradient is 0" if decl.role in ("input", "param") else "")
+                yield _warning(f"unused-{kind}", f"nothing reads the {decl.role} `{name}`", label, help=help)
 
 
 def _meant(name: str, scope: Scope) -> str:

@@ -23,8 +23,8 @@ def idle_params(program: Program) -> tuple[list[str], list[str]]:
     roots = {**program.graph, **{f"{name}.init": d.init for name, d in program.states.items() if d.init is not None}}
     read = set(leaves(roots.values(), "param"))
     reached = _differentiable(roots.values())
-    without = [name for name, d in program.params.items() if (n := d.leaf()) in read and n not in reached]
-    starts = {d.leaf(): _zero_start(program, name) for name, d in program.params.items()}
+    without = [name for name, d in program.params.items() if d.gradient and (n := d.leaf()) in read and n not in reached]
+    starts = {d.leaf(): _zero_start(program, name) for name, d in program.params.items() if d.gradient}
     zeros = {n for n, zero in starts.items() if zero and n in read and n in reached}
     stuck = _stuck(roots, zeros) if zeros else set()
     return without, [name for name, d in program.params.items() if d.leaf() in stuck]

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from seqc.diagnostics import Diagnostic, Label, Source, Span
 from seqc.frontend.syntax import Comment
 
+DECLARED = ("input", "param", "buffer", "const", "state")  # words of declarations, each with its rule `declare_WORD`
 STATEMENTS = (
     "spec",
     "dim",
     "axis",
     "scan",
-    "input",
-    "param",
-    "const",
-    "state",
+    *DECLARED,
     "output",
     "eigenvalues",
     "sparse",

@@ -73,7 +73,7 @@ class Names(ABC):
         scope, word = self.scope, name.id
         if word in scope.consts or word in scope.params or word in scope.dims:
             if e is not name:
-                what = "constant" if word in scope.consts else "dim" if word in scope.dims else "param"
+                what = "constant" if word in scope.consts else "dim" if word in scope.dims else scope.params[word].role
                 message = f"the {what} `{word}` does not change over time"
                 scope.report("bad-lag", message, Label(e.span), help=f"write `{word}`")
                 return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from seqc import grammar
 from seqc.diagnostics import Diagnostic, Label, Source, Span, SpecError, near_miss
 from seqc.frontend.idioms import first_words
-from seqc.frontend.logical_lines import STATEMENTS, Line, split
+from seqc.frontend.logical_lines import DECLARED, STATEMENTS, Line, split
 from seqc.frontend.read_line import Reader
 from seqc.frontend.syntax import Spec, Statement
 from seqc.frontend.syntax_errors import explain
@@ -27,10 +27,7 @@ _RULES = {
     "dim": "dims",
     "axis": "axes",
     "scan": "scan",
-    "input": "declare_input",
-    "param": "declare_param",
-    "const": "declare_const",
-    "state": "declare_state",
+    **{word: f"declare_{word}" for word in DECLARED},
     "output": "outputs",
     "eigenvalues": "claim",
     "sparse": "sparse",

@@ -73,9 +73,9 @@ class Reader:
             case "scan":
                 direction, *joined = self._names(tree)
                 return syntax.Scan(span, direction, tuple(joined))
-            case "declare_input" | "declare_param" | "declare_const" | "declare_state":
-                kind = str(tree.data).removeprefix("declare_")
-                return syntax.Declare(span, kind, tuple(self._decl(item) for item in parts))
+            case rule if rule.startswith("declare_"):
+                kind = rule.removeprefix("declare_")
+                return syntax.Declare(span, kind, tuple(self._decl(kind, item) for item in parts))
             case "define":
                 return self._define(tree)
             case "every":
@@ -137,8 +137,8 @@ class Reader:
         lo, hi = tree.children
         return syntax.Interval(self._span(tree), self._short(lo), self._short(hi))
 
-    def _decl(self, tree: Any) -> syntax.Decl:
-        given: dict[str, Any] = {}
+    def _decl(self, kind: str, tree: Any) -> syntax.Decl:
+        given: dict[str, Any] = {"role": kind}
         for part in tree.children[1:]:
             key: str
             value: Any

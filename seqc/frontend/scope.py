@@ -13,6 +13,7 @@ from seqc.frontend import syntax
 from seqc.frontend.idioms import name_advice
 from seqc.frontend.syntax import Decl, Define, Output
 from seqc.frontend.values import part_names
+from seqc.ir.arguments import ROLES
 from seqc.ir.graph import RESERVED
 from seqc.ir.program import DimDecl
 
@@ -198,7 +199,7 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
     known = scope.known_dims(decl.dims)
     counts = [dim.id for dim in decl.dims]
     for dim in decl.dims:
-        square = kind in ("param", "const")
+        square = kind == "const" or ROLES[kind].leaf == "param"
         allowed = 2 if square and f"{dim.id}'" not in counts else 1
         if counts.count(dim.id) > allowed:
             why = f"a matrix has rows and columns: a {kind} may repeat one dim once" if square else ""
@@ -213,6 +214,7 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
             if dim.id not in counts:
                 label = Label(dim.span, f"`{decl.name.id}` has the dims [{', '.join(counts)}]")
                 scope.report("missing-dim", f"`{decl.name.id}` has no dim `{dim.id}` to have unit norm over", label)
+    kind = ROLES[kind].leaf if kind in ROLES else kind
     table = {"input": scope.inputs, "param": scope.params, "const": scope.consts, "state": scope.states}[kind]
     table[decl.name.id] = decl if known else _without_dims(decl)
     if not known:
@@ -220,7 +222,7 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
 
 
 def _without_dims(decl: Decl) -> Decl:
-    return Decl(decl.span, decl.name, (), decl.value, decl.interval)
+    return Decl(decl.span, decl.name, (), decl.value, decl.interval, role=decl.role)
 
 
 def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None:

@@ -56,7 +56,7 @@ def sparse_params(
         parts = _parts(scope, param)
         support = Support(mask, tuple(said.rules), said.pruning, "; ".join(said.words))
         out |= {part: replace(params[part], support=support) for part in parts}
-        out[mask] = TensorDecl(mask, "param", params[parts[0]].dims, hidden=said.pruning is None, mask=True)
+        out[mask] = TensorDecl(mask, "param", params[parts[0]].dims, hidden=said.pruning is None, role="mask")
     return out
 
 

@@ -151,7 +151,7 @@ class DimItem(Node):
 
 @dataclass(frozen=True)
 class Decl(Node):
-    """One declared value. `value` is a parameter's `init`, a state's or a constant's `=`."""
+    """One declared value. `value` is a parameter's `init`, a state's or a constant's `=`; `role` the word of the statement."""
 
     name: Name
     dims: tuple[Name, ...] = ()
@@ -161,6 +161,7 @@ class Decl(Node):
     is_complex: bool = False
     per_batch: bool = False
     lag: int | None = None
+    role: str = ""
 
 
 # ------------------------------------------------------------------------------------------------------ statements
@@ -203,7 +204,7 @@ class Scan(Statement):
 
 @dataclass(frozen=True)
 class Declare(Statement):
-    """`input ...`, `param ...`, `const ...` or `state ...`; `kind` is that word."""
+    """`input ...`, `param ...`, `buffer ...`, `const ...` or `state ...`; `kind` is that word."""
 
     kind: str
     items: tuple[Decl, ...]

@@ -72,7 +72,7 @@ def _impossible(text: str, at: int, expected: set[str]) -> set[str]:
             out.add(terminal)
     if "TIMES" in expected:
         out |= {"LPAR", "LSQB"}
-    if not re.match(r"(input|param|const|state|dim|axis)\b", text):
+    if not re.match(r"(input|param|buffer|const|state|dim|axis)\b", text):
         out |= {mark.upper() for mark in MARKS}
         if not before.count("(") + before.count("[") > before.count(")") + before.count("]"):
             out.add("COMMA")

@@ -7,10 +7,11 @@ lags have become extra states. A parameter that repeats a dim (`R[D, D]`) has di
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from seqc.diagnostics import Diagnostic, Span
+from seqc.ir.arguments import ROLES
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.intervals import ANY, Interval
 from seqc.ir.support import Support
@@ -32,8 +33,9 @@ class TensorDecl:
     dims: declared order, without the batch and time axes. `range` and `unit` (dims over which the 2-norm is 1) are what
     the user promises. `init`: a parameter's initial value or a state's value before the first step (a graph over
     params, constants and indices). `hidden`: made by the compiler: `y.lag2` holds y[t-2]. A caller passes and gets it as
-    any other, so that a run can be cut anywhere. `support`: what is kept of a sparse parameter; `mask`: this is the
-    mask of one: not 0 where an element is kept, and without a gradient.
+    any other, so that a run can be cut anywhere. `role`: its role among the arguments of a call (a row of
+    `seqc.ir.arguments.ROLES`), where that is not named like the kind. `support`: what is kept of a sparse parameter; the role
+    "mask" is the mask of one: not 0 where an element is kept.
     """
 
     name: str
@@ -45,7 +47,27 @@ class TensorDecl:
     per_batch: bool = False
     hidden: bool = False
     support: Support | None = None
-    mask: bool = False
+    role: str = ""
+
+    @property
+    def mask(self) -> bool:
+        """Whether it is the mask of a sparse parameter."""
+        return self.role == "mask"
+
+    @property
+    def plays(self) -> str:
+        """Its role among the arguments of a call."""
+        return self.role or self.kind
+
+    @property
+    def gradient(self) -> bool:
+        """Whether it has a gradient."""
+        return ROLES[self.plays].gradient
+
+    @property
+    def default(self) -> bool:
+        """Whether a call may leave it out, for its initial value."""
+        return ROLES[self.plays].default and self.init is not None
 
     @property
     def batched(self) -> bool:
@@ -117,10 +139,15 @@ class Program:
         table = {"input": self.inputs, "param": self.params, "state": self.states}[leaf_node.text("kind")]
         return table[leaf_node.text("name")]
 
+    def with_gradient(self, roots: Iterable[Node]) -> list[Node]:
+        """The leaves of inputs and params below the roots that have a gradient."""
+        return [n for n in leaves(roots) if n.text("kind") in ("input", "param") and self.declared(n).gradient]
+
     @property
     def told(self) -> frozenset[str]:
-        """The dims whose sizes a call tells: those of inputs and params. States may be left to their initial values."""
-        return frozenset(d.rstrip("'") for x in (*self.inputs.values(), *self.params.values()) for d in x.dims)
+        """The dims whose sizes a call tells: those of what it must give. Others may be left to their initial values."""
+        given = (x for x in (*self.inputs.values(), *self.params.values()) if not x.default)
+        return frozenset(d.rstrip("'") for x in given for d in x.dims)
 
     @property
     def no_step(self) -> str:

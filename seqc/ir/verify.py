@@ -98,7 +98,7 @@ def verify_block(block: Block, where: str) -> None:
         _fits(name, n, shapes[name], where)
     for n in leaves(block.forward.values()):
         _declared(program, n, (*STEP_KINDS, "mask"), time, where)
-    wrt = [n for n in leaves(block.forward.values()) if n.text("kind") in ("input", "param")]
+    wrt = program.with_gradient(block.forward.values())
     targets = {gradient_key(n): n for n in (*wrt, *(d.leaf() for d in program.states.values()))}
     _keys(block.backward, targets, where, "gradients")
     for key, n in block.backward.items():

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from seqc.ir.arguments import argument_table
 from seqc.ir.dims import extent
-from seqc.ir.graph import BATCH, Node, leaf, leaves
+from seqc.ir.graph import Node, leaf, leaves
 from seqc.ir.program import Program, TensorDecl
 from seqc.ir.support import mask
 from seqc.semantics import both_ways, packed_arrays
@@ -29,19 +30,16 @@ def sizes_of(program: Program, arrays: Arrays) -> dict[str, int]:
     """
     sizes = {d.name: d.default for d in program.dims.values() if d.default is not None}
     found: dict[str, tuple[int, str]] = {}
-    for name, decl in {**program.inputs, **program.params, **program.states}.items():
-        key = f"{name}_0" if decl.kind == "state" else name
-        if arrays.get(key) is None:
+    for a in argument_table(program):
+        if arrays.get(a.name) is None:
             continue
-        shape = np.shape(arrays[key])
-        axes = {"input": (BATCH, "T"), "state": (BATCH,), "param": (BATCH,) if decl.per_batch else ()}[decl.kind]
-        axes += decl.dims
-        if len(shape) != len(axes):
-            raise ValueError(f"{key} has shape {shape}, expected axes [{', '.join(axes)}]")
-        for axis, long in zip(axes, shape, strict=True):
+        shape = np.shape(arrays[a.name])
+        if len(shape) != len(a.axes):
+            raise ValueError(f"{a.name} has shape {shape}, expected axes [{', '.join(a.axes)}]")
+        for axis, long in zip(a.axes, shape, strict=True):
             base = axis.rstrip("'")
-            if found.setdefault(base, (long, key))[0] != long:
-                raise ValueError(f"{base} is {found[base][0]} in {found[base][1]} but {long} in {key}")
+            if found.setdefault(base, (long, a.name))[0] != long:
+                raise ValueError(f"{base} is {found[base][0]} in {found[base][1]} but {long} in {a.name}")
     sizes.update({d: long for d, (long, _) in found.items()})
     missing = [d for d in program.dims if d not in sizes]
     if missing:
@@ -129,10 +127,11 @@ def _backward(
     steps = len(order)
     decls = {**program.output_decls, **{f"{n}.next": d for n, d in program.states.items()}}
     given = {name: leaf("cot", name, decl.axes) for name, decl in decls.items()}
-    wrt = [*inputs, *fixed, *(d.leaf() for d in program.states.values())]
+    wrt = [n for n in (*inputs, *fixed) if program.declared(n).gradient] + [d.leaf() for d in program.states.values()]
     rules = vjp(graph, given, wrt)
     named = {str(i): rules[n] for i, n in enumerate(wrt)}
-    grads: dict[Node, Any] = {n: np.zeros(v.shape) for n, v in (*inputs.items(), *fixed.items())}
+    given_values = {**inputs, **fixed}
+    grads: dict[Node, Any] = {n: np.zeros(v.shape) for n, v in given_values.items() if n in wrt}
     carried = {}
     for d in program.states.values():
         zero = np.zeros([extent(x, sizes) for x in d.axes])
@@ -157,8 +156,9 @@ def _backward(
                 grads[n] = grads[n] + value
             else:
                 carried[n.text("name")] = np.array(value)
-    out = {name: np.zeros(np.shape(v)) for name, v in arrays.items() if name in program.inputs}
-    for n in (*inputs, *fixed):
+    own = {a.name for a in argument_table(program) if a.gradient and a.timed}
+    out = {name: np.zeros(np.shape(v)) for name, v in arrays.items() if name in own}
+    for n in grads:
         out[n.text("name")] = out.get(n.text("name"), 0.0) + grads[n]
     for name, d in program.states.items():
         if arrays.get(f"{name}_0") is not None:
@@ -166,7 +166,7 @@ def _backward(
         else:  # the spec's own initial value may depend on params
             assert d.init is not None
             start = leaf("cot", name, d.axes)
-            through = vjp({name: d.init}, {name: start}, fixed)
+            through = vjp({name: d.init}, {name: start}, [n for n in fixed if n in grads])
             values = evaluate({p.text("name"): g for p, g in through.items()}, {**fixed, start: carried[name]}, sizes)
             for p, g in through.items():
                 shape = p.names("shape")
@@ -174,8 +174,6 @@ def _backward(
     for name, d in program.params.items():
         if d.support is not None:
             out[name] = np.where(kept(d, arrays, sizes), out[name], 0.0)
-        elif d.mask and not d.hidden:
-            out[name] = np.zeros(np.shape(arrays[name]))
     return out
 
 
@@ -188,22 +186,31 @@ def arrays_of_input(program: Program, n: Node, arrays: Arrays) -> Any:
 
 
 def _param_values(program: Program, arrays: Arrays, sizes: Mapping[str, int]) -> dict[Node, Any]:
-    """The params that a caller gives, those that are sparse with 0 where they are not kept."""
-    own = {name: d for name, d in program.params.items() if not d.mask}
-    needed = [name for name, d in program.params.items() if not d.hidden]
-    missing = [name for name in needed if arrays.get(name) is None]
-    if missing:
-        raise ValueError(f"parameter {', '.join(missing)} is missing")
-    values = {name: np.asarray(arrays[name], dtype=np.float64) for name in own}
-    return {d.leaf(): values[n] if d.support is None else np.where(kept(d, arrays, sizes), values[n], 0.0)
-            for n, d in own.items()}
+    """The values of params and buffers; what has a default may be left out, and what is sparse is 0 where it is not kept."""
+    out = {}
+    for name, d in program.params.items():
+        if d.mask:
+            continue
+        if arrays.get(name) is not None:
+            value = np.asarray(arrays[name], dtype=np.float64)
+            out[d.leaf()] = value if d.support is None else np.where(kept(d, arrays, sizes), value, 0.0)
+        elif d.default and d.init is not None:
+            value = evaluate({"v": d.init}, {}, sizes)["v"]
+            out[d.leaf()] = np.array(to_order(value, d.init.dims, d.axes, sizes))
+        else:
+            raise ValueError(f"{'parameter' if d.plays == 'param' else d.plays} {name} is missing")
+    return out
 
 
 def kept(decl: TensorDecl, arrays: Arrays, sizes: Mapping[str, int]) -> Any:
     """Where a sparse param is kept, as booleans that broadcast to it: by the rules of the spec, and by the caller's mask."""
     assert decl.support is not None
     found = mask(decl.support, decl.dims, sizes)
-    return found if decl.support.pruning is None else found & (np.asarray(arrays[decl.support.mask]) != 0)
+    if decl.support.pruning is None:
+        return found
+    if arrays.get(decl.support.mask) is None:
+        raise ValueError(f"mask {decl.support.mask} is missing")
+    return found & (np.asarray(arrays[decl.support.mask]) != 0)
 
 
 def _inputs_at(inputs: dict[Node, Any], t: int, steps: int, ahead: int) -> dict[Node, Any]:
