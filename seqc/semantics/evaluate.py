@@ -2,18 +2,32 @@
 
 In: outputs, a value per leaf (axes in the leaf's *declared* order, its `shape` attribute), extents of the dims.
 Out: one array per output, axes in the node's sorted dims. It never approximates and never reorders: it is the oracle's core.
+What depends on the graph alone, the order of its nodes and how arguments broadcast, is found once for each graph: a recurrence
+evaluates the same small graph at every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqc.ir.dims import extent
 from seqc.ir.graph import Dims, Node, topological
 from seqc.ir.ops import TABLE
+
+Cut = tuple[Any, ...]
+
+
+class Entry(NamedTuple):
+    """One node of a graph: the places of its arguments, and (elementwise) what indexes each so that it broadcasts."""
+
+    node: Node
+    args: tuple[int, ...]
+    cuts: tuple[Cut | None, ...]
+    elementwise: bool
 
 
 def align(x: Any, have: Dims, want: Dims) -> Any:
@@ -25,24 +39,51 @@ def align(x: Any, have: Dims, want: Dims) -> Any:
 
 def to_order(x: Any, have: Dims, want: Dims, sizes: Mapping[str, int]) -> Any:
     """x with axes `have`, transposed and broadcast to exactly the axes `want`."""
-    return np.broadcast_to(align(x, have, want), tuple(extent(d, sizes) for d in want))
+    shape = tuple(extent(d, sizes) for d in want)
+    return x if have == want and np.shape(x) == shape else np.broadcast_to(align(x, have, want), shape)
 
 
 def evaluate(outputs: Mapping[str, Node], values: Mapping[Node, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
     """Float64 values of `outputs`. LookupError if a leaf has no value."""
-    done: dict[Node, Any] = {}
+    entries, places = _entries(tuple(outputs.values()))
+    done: list[Any] = []
     with np.errstate(all="ignore"):
-        for n in topological(outputs.values()):
-            done[n] = _apply(n, [done[a] for a in n.args], values, sizes)
-    return {name: done[n] for name, n in outputs.items()}
+        for entry in entries:
+            done.append(_value(entry, done, values, sizes))
+    return {name: done[place] for name, place in zip(outputs, places, strict=True)}
 
 
-def _apply(n: Node, args: list[Any], values: Mapping[Node, Any], sizes: Mapping[str, int]) -> Any:
-    row = TABLE[n.op]
+@lru_cache(maxsize=64)
+def _entries(outputs: tuple[Node, ...]) -> tuple[list[Entry], list[int]]:
+    """The nodes below some outputs, arguments before users, and the place of each output among them."""
+    order = topological(outputs)
+    places = {n: i for i, n in enumerate(order)}
+    entries = []
+    for n in order:
+        simple = TABLE[n.op].elementwise
+        cuts = tuple(_cut(a.dims, n.dims) for a in n.args) if simple else ()
+        entries.append(Entry(n, tuple(places[a] for a in n.args), cuts, simple))
+    return entries, [places[n] for n in outputs]
+
+
+def _cut(have: Dims, want: Dims) -> Cut | None:
+    """The index that aligns an array of axes `have` with `want`, both sorted; None where numpy's own rule does it."""
+    if want[len(want) - len(have) :] == have:
+        return None
+    return tuple(slice(None) if d in have else np.newaxis for d in want)
+
+
+def _value(entry: Entry, done: list[Any], values: Mapping[Node, Any], sizes: Mapping[str, int]) -> Any:
+    n, args = entry.node, [done[i] for i in entry.args]
     if n in values:
         declared = n.names("shape") if n.op == "leaf" else n.dims
         x = np.asarray(values[n])
-        return np.transpose(x if x.dtype == bool else x.astype(np.float64), [declared.index(d) for d in n.dims])
+        x = x if x.dtype == bool or x.dtype == np.float64 else x.astype(np.float64)
+        return x if declared == n.dims else np.transpose(x, [declared.index(d) for d in n.dims])
+    if entry.elementwise:
+        ready = [x if cut is None else x[cut] for x, cut in zip(args, entry.cuts, strict=True)]
+        made, shape = TABLE[n.op].ref(*ready), tuple([extent(d, sizes) for d in n.dims])
+        return made if np.shape(made) == shape else np.broadcast_to(made, shape)
     if n.op == "index":
         return np.arange(extent(n.text("dim"), sizes), dtype=np.float64)
     if n.op == "block_index":
@@ -51,8 +92,4 @@ def _apply(n: Node, args: list[Any], values: Mapping[Node, Any], sizes: Mapping[
         return np.float64(extent(n.text("dim"), sizes))
     if n.op == "expand":
         return np.array(to_order(args[0], n.args[0].dims, n.dims, sizes))
-    if row.elementwise:
-        ready = [align(x, a.dims, n.dims) for x, a in zip(args, n.args, strict=True)]
-        shape = tuple(extent(d, sizes) for d in n.dims)
-        return np.broadcast_to(row.ref(*ready), shape)
-    return row.ref(n, *args)
+    return TABLE[n.op].ref(n, *args)
