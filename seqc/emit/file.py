@@ -12,6 +12,7 @@ from seqc.emit.boundary import DIGEST, forms_text, operators_text
 from seqc.emit.call import along_text, cast_text, function_text, result_text, step_text
 from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
+from seqc.emit.pruning import pruned, pruning_text
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import check
 from seqc.emit.supports import supports_text
@@ -27,6 +28,7 @@ def emit(sig: Signature) -> str:
     imports = [
         "from __future__ import annotations",
         "",
+        *(["import contextlib"] if pruned(sig) else []),
         "import math",
         *(["import warnings"] if any("warnings." in text for text in kernels) else []),
         "from collections.abc import Callable",
@@ -51,6 +53,7 @@ def emit(sig: Signature) -> str:
         supports_text(sig),
         function_text(sig),
         step_text(sig),
+        pruning_text(sig),
         module_text(sig),
     )
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)])
