@@ -55,27 +55,27 @@ class _Pruning(NamedTuple):
     rules: Callable | None
 
 
-def _matrix(x):
+def _with_rows(x):
     """x with rows and columns; a vector is one row."""
     return x[None] if x.dim() == 1 else x
 
 
-def _blocks(x, block):
+def _block_sums(x, block):
     """Sums over squares of `block` rows and columns, [.., blocks]; beyond the edge there is nothing."""
-    x = _matrix(x)
+    x = _with_rows(x)
     x = torch.nn.functional.pad(x, [0, -x.shape[-1] % block, 0, -x.shape[-2] % block])
     return x.unflatten(-1, (-1, block)).unflatten(-3, (-1, block)).sum((-3, -1)).flatten(-2)
 
 
-def _spread(chosen, block, like):
+def _of_blocks(chosen, block, like):
     """What was chosen of blocks, for every element."""
-    rows, columns = _matrix(like).shape[-2:]
+    rows, columns = _with_rows(like).shape[-2:]
     chosen = chosen.unflatten(-1, (-(-rows // block), -(-columns // block)))
     chosen = chosen.repeat_interleave(block, -1).repeat_interleave(block, -2)
     return chosen[..., :rows, :columns].reshape(like.shape)
 
 
-def _largest(scores, count):
+def _largest_of_rows(scores, count):
     """Where the `count` largest scores of each row are, of equal ones the first; count: for each row, or for all."""
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     count = torch.as_tensor(count, device=scores.device).expand(scores.shape[:-1])
@@ -83,11 +83,11 @@ def _largest(scores, count):
     return torch.zeros_like(first).scatter_(-1, order, first)
 
 
-def _of_each(scores, n, m):
+def _n_of_m(scores, n, m):
     """The n largest of every m neighbours along the last dim."""
     if scores.shape[-1] % m:
         raise ValueError(f"{n} of {m}: the last dim has {scores.shape[-1]} elements, which {m} does not divide")
-    return _largest(scores.unflatten(-1, (-1, m)), n).flatten(-2)
+    return _largest_of_rows(scores.unflatten(-1, (-1, m)), n).flatten(-2)
 '''
 
 _METHODS = '''
@@ -112,23 +112,24 @@ def prune(self, keep=None, *, by="magnitude", block=None, scope="gate", names=No
             continue
         x, scores = getattr(self, mask), self._scores(mask, by)
         if keep is None and how.pattern:
-            x.logical_and_(_of_each(scores.masked_fill(~x, -math.inf), *how.pattern))
+            x.logical_and_(_n_of_m(scores.masked_fill(~x, -math.inf), *how.pattern))
             continue
         share, size = how.keep if keep is None else keep, block or how.block
         if share is None:
             raise ValueError(f"the spec does not say how much of {{how.params[0]}} stays: prune(keep=0.1)")
-        allowed, left = (_blocks(y.to(scores.dtype), size) != 0 for y in (self._allowed(mask), x & self._allowed(mask)))
-        rows = torch.where(left, _blocks(scores, size), -math.inf)
+        allowed, left = (_block_sums(y.to(scores.dtype), size) != 0 for y in (self._allowed(mask), x & self._allowed(mask)))
+        rows = torch.where(left, _block_sums(scores, size), -math.inf)
         found.append((x, size, rows, left, share * allowed.sum(-1).double()))  # the last: how many blocks stay
     if scope == "all" and len({{size for _, size, *_ in found}}) > 1:
         raise ValueError("matrices with blocks of several sizes are pruned one by one, or with `block` given")
     if scope == "all" and found:
-        flat = _largest(torch.cat([rows.flatten() for _, _, rows, *_ in found]), round(sum(float(n.sum()) for *_, n in found)))
+        count = round(sum(float(n.sum()) for *_, n in found))
+        flat = _largest_of_rows(torch.cat([rows.flatten() for _, _, rows, *_ in found]), count)
         chosen = flat.split([rows.numel() for _, _, rows, *_ in found])
     else:
-        chosen = [_largest(rows, n.round()) for _, _, rows, _, n in found]
+        chosen = [_largest_of_rows(rows, n.round()) for _, _, rows, _, n in found]
     for (x, size, rows, left, _), stays in zip(found, chosen, strict=True):
-        x.logical_and_(_spread(stays.view(rows.shape) & left, size, x))
+        x.logical_and_(_of_blocks(stays.view(rows.shape) & left, size, x))
     return self.sparsity()
 
 @torch.no_grad()
@@ -145,13 +146,13 @@ def regrow(self, share, *, by=None, block=None):
         x, size, params = getattr(self, mask), block or how.block, [getattr(self, name) for name in how.params]
         gradients = {{name: p.grad.square() for name, p in zip(how.params, params)}} if by is None else by
         coming = self._scores(mask, gradients, True)
-        old, allowed = (_blocks(y.to(coming.dtype), size) != 0 for y in (x & self._allowed(mask), self._allowed(mask)))
+        old, allowed = (_block_sums(y.to(coming.dtype), size) != 0 for y in (x & self._allowed(mask), self._allowed(mask)))
         counts = old.sum(-1)
-        smallest = torch.where(old, _blocks(self._scores(mask, "magnitude"), size), -math.inf)
-        stays = _largest(smallest, counts - (share * counts).round()) & old
-        best = torch.where(allowed & ~stays, _blocks(coming, size), -math.inf)
-        stays |= _largest(best, counts - stays.sum(-1)) & allowed
-        new = _spread(stays, size, x)
+        smallest = torch.where(old, _block_sums(self._scores(mask, "magnitude"), size), -math.inf)
+        stays = _largest_of_rows(smallest, counts - (share * counts).round()) & old
+        best = torch.where(allowed & ~stays, _block_sums(coming, size), -math.inf)
+        stays |= _largest_of_rows(best, counts - stays.sum(-1)) & allowed
+        new = _of_blocks(stays, size, x)
         for p in params:
             p.copy_(torch.where(new & ~x, 0.0, p))
         x.copy_(new)
