@@ -18,6 +18,7 @@ from seqc.ir.graph import Node
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import Candidate, Offers, block_forms, choose_form
+from seqc.passes.blocks.selecting import settled
 from seqc.passes.claims import check_claims
 from seqc.passes.classify import classify
 from seqc.passes.derive_backward import derive_backward
@@ -61,7 +62,8 @@ def assemble(
     roots = [Reason("numerics", spell(n), steep) for n in steep_roots(program, ranges)]
     reasons = (*classes, *claims, *chosen.reasons, *roots)
     single = Block(program, "step", 1, offers.step.forward, {}, names=offers.step.names) if chosen.rows > 1 else None
-    return Block(program, chosen.form, chosen.rows, chosen.forward, backward, reasons, chosen.names, single)
+    forward, names = settled(chosen.forward, chosen.names)
+    return Block(program, chosen.form, chosen.rows, forward, settled(backward, {})[0], reasons, names, single)
 
 
 PIPELINE: tuple[Stage, ...] = (

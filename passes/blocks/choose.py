@@ -24,6 +24,7 @@ from seqc.passes.blocks.alone import FORMS, LINEAR, prices
 from seqc.passes.blocks.form import BlockForm
 from seqc.passes.blocks.joined import joined
 from seqc.passes.blocks.lift import NotBlock
+from seqc.passes.blocks.selecting import settled
 from seqc.passes.simplify.simplify import simplify_named
 
 LANES = 64  # indices of the lane that a program holds at most
@@ -219,6 +220,7 @@ def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Mac
     sizes |= dict.fromkeys(apart, 1)
     if machine.programs and lane(program):
         sizes[lane(program)] = min(sizes[lane(program)], LANES)
+    forward, _ = settled(forward, {})
     spent = cost(forward.values(), sizes)
     if rows > 1 and cost(forward.values(), _in_pieces(program, sizes)).largest > machine.largest:
         return inf

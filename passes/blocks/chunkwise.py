@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import reduce
 
 from seqc.analysis.affine import Product, product
 from seqc.ir.block import VALID
@@ -24,8 +25,23 @@ from seqc.ir.graph import BATCH, COL, ROW, Node, const, node, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import cumsum, expanded
 from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
-from seqc.passes.blocks.selecting import NAN, causal_sum, cleaned, finite, instead, kept, selected, spoilt, taken_off
-from seqc.passes.blocks.solving import Reading, Source, Unknown, solved
+from seqc.passes.blocks.selecting import (
+    NAN,
+    added_up,
+    all_good,
+    both,
+    causal_sum,
+    cleaned,
+    finite,
+    instead,
+    kept,
+    poisoned,
+    selected,
+    sound,
+    spoilt,
+    taken_off,
+)
+from seqc.passes.blocks.solving import Reading, Sight, Source, Unknown, solved
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
 
@@ -40,14 +56,11 @@ class Chunk:
     decays: tuple[Decay, ...]
     writes: tuple[Source, ...]
     resets: Node | None = None  # [t]: 1 at a row that drops what the state was before, 0 at others; None: none does
-    feedback: tuple[Source, ...] = ()  # a_r times the rows w_r, once solved
+    feedback: tuple[Source, ...] = ()  # a_r times the rows w_r, once solved, rows that are no numbers left out
+    plain: tuple[Source, ...] = ()  # the same with NaN in all rows of a channel that has such a row
+    good: Node | None = None  # [t, ...]: whether what a row is made of is a number; None: without feedback
     names: dict[Node, str] = field(default_factory=dict)  # node -> a name for emitted code
     plans: dict[tuple[str, ...], str] = field(default_factory=dict)  # contracted dims -> numerical plan, in words
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """All writes."""
-        return self.writes + self.feedback
 
     # ---- resets ----
 
@@ -71,22 +84,30 @@ class Chunk:
 
     def read(self, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
         """[t, ...]: sum[over](q * S) of the state after the row's own update (before it if exclusive)."""
-        return self._read(q, over, exclusive, self.sources)
+        return self._read(q, over, exclusive, self.feedback)
 
-    def _read(self, q: Node, over: tuple[str, ...], exclusive: bool, sources: tuple[Source, ...]) -> Node:
-        """The same of a state with these writes alone."""
+    def _read(self, q: Node, over: tuple[str, ...], exclusive: bool, feedback: tuple[Source, ...]) -> Node:
+        """The same of a state with these writes of feedback."""
         condition, q = taken_off(q, over)
-        on_state = q
-        for decay in self.decays:
-            on_state = on_state * self._named("from_start", decay.from_start(exclusive))
+        on_state = product((q, *self._from_start(exclusive)))
         out = kept(self._alive_from_start(exclusive), total(expanded(on_state, (ROW,)) * self.start, over))
-        for source in sources:
+        for source in self.writes:
             k, others = source.split(over)
             out = out + self._spread(q, k, others, over, exclusive)
+        if feedback:
+            parts = [self._spread(q, *source.split(over), over, exclusive, clean=True) for source in feedback]
+            assert self.good is not None
+            out = out + poisoned(reduce(lambda a, b: a + b, parts), self.good, exclusive, self._alive(exclusive))
         return kept(condition, out)
 
-    def _spread(self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool) -> Node:
-        """sum_s A[t, s] * (product of `others`)_s."""
+    def _from_start(self, exclusive: bool) -> list[Node]:
+        """[t, ...]: what decays leave of the state as the block begins."""
+        return [self._named("from_start", decay.from_start(exclusive)) for decay in self.decays]
+
+    def _spread(
+        self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool, clean: bool = False
+    ) -> Node:
+        """sum_s A[t, s] * (product of `others`)_s; clean: these are numbers."""
         bare = (set(q.dims) | set(k.dims)) - set(over) | {ROW, BATCH}
         folded = [f for f in others if set(f.dims) <= bare]
         v = product(f for f in others if f not in folded)
@@ -97,6 +118,8 @@ class Chunk:
             outside, along = [], frozenset().union(*(d.dims for d in outside))
         matrices = self.pair(q, k, over, exclusive, split=bool(outside), along=along)
         alive = self._alive(exclusive)
+        if not outside and clean:
+            return added_up(matrices[0][1], expanded(v, (ROW,)))
         if not outside:
             return causal_sum(matrices[0][1], v, exclusive, alive)
         # of each level the rows are in another half than the columns: what is not finite is told for all of them at once
@@ -231,7 +254,7 @@ class Chunk:
         varying = frozenset().union(*(d.dims for d in self.decays))
 
         def linear(read: Reading) -> Node:
-            return self._read(read.by, read.over, True, self.writes)
+            return self._read(read.by, read.over, True, ())
 
         def matrix(read: Reading, into: int, a: Source) -> Node:
             k, others = a.split(read.over)
@@ -239,13 +262,21 @@ class Chunk:
             condition, by = taken_off(read.by, read.over)
             return kept(condition, self.pair(by, product((*others, k)), read.over, True, along=along)[0][1])
 
+        def reading(read: Reading) -> Node | None:
+            condition, by = taken_off(read.by, read.over)
+            inner = [f for f in self._from_start(True) if set(f.dims) & set(read.over)]
+            outer = [f for f in self._from_start(True) if f not in inner]
+            return sound([product((by, *inner)), *outer], read.over, both(condition, self._alive_from_start(True)))
+
+        def writing(read: Reading, a: Source) -> Node | None:
+            return sound([product(a.factors)], read.over, a.kept)
+
         joined = self.rows if joint else 0
-        found = solved(unknowns, linear, matrix, joined, lambda n: self._named("inverse", n), self._alive(False))
-        values = [self._named("solved", x) for x in found]
-        self.feedback = tuple(
-            Source((*a.factors, kept(a.kept, value)))
-            for row, value in zip(unknowns, values, strict=True) for _, a in row.written
-        )
+        found = solved(unknowns, Sight(linear, matrix, reading, writing), joined, lambda n: self._named("inverse", n))
+        for x in (*found.plain, *found.clean):
+            self._named("solved", x)
+        self.feedback, self.plain = (tuple(source for _, source in found.sources(unknowns, way)) for way in (True, False))
+        self.good = found.good
 
     def end(self) -> Node:
         """The state as the block ends."""
@@ -257,18 +288,30 @@ class Chunk:
             every = total(expanded(self.resets, (ROW,)), (ROW,))
             out = where(node("eq", every, const(0.0)), out, 0.0)
             alive = node("eq", cumsum(self.resets, ROW), every)
-        for source in self.sources:
-            factors = list(source.factors)
-            for d in self.decays:  # each decay joins the narrowest factor that carries its dims
-                home = min(
-                    (i for i, f in enumerate(factors) if d.dims <= set(f.dims)), default=0,
-                    key=lambda i: len(factors[i].dims),
-                )
-                factors[home] = factors[home] * self._named("to_end", d.to_end())
-            if alive is not None:
-                factors = selected(alive, factors)
-            out = out + total(expanded(product(factors), (ROW,)), (ROW,))
-        return out
+        for source in self.writes:
+            out = out + self._left(source, alive)
+        if not self.feedback:
+            return out
+        assert self.good is not None
+        clean, plain = (
+            reduce(lambda a, b: a + b, (self._left(source, alive) for source in way)) for way in (self.feedback, self.plain)
+        )
+        if alive is None:
+            return out + instead(plain, clean)
+        bad = all_good(node("or", node("not", alive), self.good), [d for d in (ROW, *self.good.dims) if d not in clean.dims])
+        return out + instead(where(bad, clean, NAN), clean)
+
+    def _left(self, source: Source, alive: Node | None) -> Node:
+        """What is left of a source as the block ends. alive: [t], whether no reset follows; None: none does."""
+        factors = list(source.factors)
+        for d in self.decays:  # each decay joins the narrowest factor that carries its dims
+            home = min(
+                (i for i, f in enumerate(factors) if d.dims <= set(f.dims)), default=0, key=lambda i: len(factors[i].dims)
+            )
+            factors[home] = factors[home] * self._named("to_end", d.to_end())
+        if alive is not None:
+            factors = selected(alive, factors)
+        return total(expanded(product(factors), (ROW,)), (ROW,))
 
 
 def masked(x: Node, neutral: float) -> Node:

@@ -12,7 +12,7 @@ other, exact for any sign and for zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -21,8 +21,8 @@ from seqc.ir.graph import BATCH, COL, ROW, Node, index, node, size, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import affine_scan, expanded, shift, take
 from seqc.passes.blocks.decay import causal, columns, first
-from seqc.passes.blocks.selecting import causal_sum, kept, taken_off
-from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Source, Unknown, solved
+from seqc.passes.blocks.selecting import added_up, causal_sum, instead, kept, poisoned, sound, taken_off
+from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Sight, Source, Unknown, solved
 
 
 @dataclass
@@ -35,7 +35,9 @@ class System:
     coefficients: Mapping[tuple[int, int], Node]  # D_ij, absent where it is zero
     writes: tuple[tuple[int, Source], ...]
     contracted: frozenset[str]  # the dims over which feedback reads
-    feedback: list[tuple[int, Source]] = field(default_factory=list)  # what rows write, once solved
+    feedback: list[tuple[int, Source]] = field(default_factory=list)  # what rows write, once solved: see `Solved`
+    plain: list[tuple[int, Source]] = field(default_factory=list)
+    good: Node | None = None
 
     def __post_init__(self) -> None:
         self.order = self._order()
@@ -127,10 +129,10 @@ class System:
 
     def read(self, i: int, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
         """[t, ...]: sum[over](q * S_i) after the row's own update (before it if exclusive)."""
-        return self._read(Reading(i, q, over, 1.0), exclusive, [*self.writes, *self.feedback])
+        return self._read(Reading(i, q, over, 1.0), exclusive, self.feedback)
 
-    def _read(self, read: Reading, exclusive: bool, sources: list[tuple[int, Source]]) -> Node:
-        """The same of states with these writes alone."""
+    def _read(self, read: Reading, exclusive: bool, feedback: list[tuple[int, Source]]) -> Node:
+        """The same of states with these writes of feedback."""
         condition, by = taken_off(read.by, read.over)
         read = replace(read, by=by)
         parts = []
@@ -138,14 +140,26 @@ class System:
             share = self.from_start(read.of, j, exclusive)
             if share is not None:
                 parts.append(total(expanded(read.by * share, (ROW,)) * start, read.over))
-        for j, source in sources:
-            k, others = source.split(read.over)
-            bare = (set(read.by.dims) | set(k.dims)) - set(read.over) | {ROW, BATCH}
-            folded = [f for f in others if set(f.dims) <= bare]
-            matrix = self._matrix(read, j, product((*folded, k)), exclusive)
-            if matrix is not None:
-                parts.append(causal_sum(matrix, product(f for f in others if f not in folded), exclusive))
+        parts += [x for j, source in self.writes if (x := self._spread(read, j, source, exclusive, causal_sum)) is not None]
+
+        def clean(matrix: Node, rows: Node, _: bool) -> Node:
+            return added_up(matrix, expanded(rows, (ROW,)))
+
+        found = [x for j, source in feedback if (x := self._spread(read, j, source, exclusive, clean)) is not None]
+        if found:
+            assert self.good is not None
+            parts.append(poisoned(reduce(lambda a, b: a + b, found), self.good, exclusive))
         return kept(condition, reduce(lambda a, b: a + b, parts))
+
+    def _spread(
+        self, read: Reading, j: int, source: Source, exclusive: bool, add: Callable[[Node, Node, bool], Node]
+    ) -> Node | None:
+        """sum_s A[t, s] * source_s, of a source of S_j; None where it never enters."""
+        k, others = source.split(read.over)
+        bare = (set(read.by.dims) | set(k.dims)) - set(read.over) | {ROW, BATCH}
+        folded = [f for f in others if set(f.dims) <= bare]
+        matrix = self._matrix(read, j, product((*folded, k)), exclusive)
+        return None if matrix is None else add(matrix, product(f for f in others if f not in folded), exclusive)
 
     def _matrix(self, read: Reading, j: int, k: Node, exclusive: bool) -> Node | None:
         """A[t, s]: how k at s, written to S_j, enters a reading at t; None where it never does."""
@@ -161,19 +175,25 @@ class System:
         """Find the rows that the feedback writes. A state that others feed back to may grow with some of them alone."""
 
         def linear(read: Reading) -> Node:
-            return self._read(read, True, list(self.writes))
+            return self._read(read, True, [])
 
         def matrix(read: Reading, into: int, a: Source) -> Node | None:
             condition, by = taken_off(read.by, read.over)
             found = self._matrix(replace(read, by=by), into, product(a.factors), True)
             return None if found is None else kept(condition, found)
 
+        def reading(read: Reading) -> Node | None:
+            condition, by = taken_off(read.by, read.over)
+            shares = [self.from_start(read.of, j, True) for j in range(len(self.starts))]
+            return sound([by * x for x in shares if x is not None], read.over, condition)
+
+        def writing(read: Reading, a: Source) -> Node | None:
+            return sound([product(a.factors)], read.over, a.kept)
+
         joint = self.rows if len(unknowns) > 1 else 0
-        values = solved(unknowns, linear, matrix, joint)
-        self.feedback = [
-            (i, Source((*a.factors, kept(a.kept, value))))
-            for row, value in zip(unknowns, values, strict=True) for i, a in row.written
-        ]
+        found = solved(unknowns, Sight(linear, matrix, reading, writing), joint)
+        self.feedback, self.plain = found.sources(unknowns, True), found.sources(unknowns, False)
+        self.good = found.good
 
     def end(self, i: int) -> Node:
         """State i as the block ends."""
@@ -182,15 +202,24 @@ class System:
             column = self._starting(j)
             if i in column:
                 out = out + take(expanded(column[i], (ROW,)), ROW, -1) * start
-        for j, source in (*self.writes, *self.feedback):
-            share = self.to_end(i, j)
-            if share is None:
-                continue
-            factors = list(source.factors)
-            home = min(range(len(factors)), key=lambda n: (not set(share.dims) <= set(factors[n].dims), len(factors[n].dims)))
-            factors[home] = factors[home] * share
-            out = out + total(expanded(product(factors), (ROW,)), (ROW,))
-        return out
+        for j, source in self.writes:
+            out = out + self._left(i, j, source)
+        if not self.feedback:
+            return out
+        clean, plain = (
+            reduce(lambda a, b: a + b, (self._left(i, j, source) for j, source in way)) for way in (self.feedback, self.plain)
+        )
+        return out + instead(plain, clean)
+
+    def _left(self, i: int, j: int, source: Source) -> Node:
+        """What a source of S_j leaves in S_i as the block ends."""
+        share = self.to_end(i, j)
+        if share is None:
+            return ZERO
+        factors = list(source.factors)
+        home = min(range(len(factors)), key=lambda n: (not set(share.dims) <= set(factors[n].dims), len(factors[n].dims)))
+        factors[home] = factors[home] * share
+        return total(expanded(product(factors), (ROW,)), (ROW,))
 
 
 def _before(x: Node, start: Node) -> Node:

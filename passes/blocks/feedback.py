@@ -18,7 +18,7 @@ from seqc.ir.graph import Node, constant, total
 from seqc.ir.intervals import ANY, Interval
 from seqc.ir.ops.structure import at_position
 from seqc.passes.blocks.rows import Read, Row, rows_of
-from seqc.passes.blocks.selecting import kept
+from seqc.passes.blocks.selecting import both, kept
 from seqc.passes.blocks.solving import NotChunkwise, Reading, Source, Unknown
 
 MOST_ROWS = 16  # rows a step that are solved together: the system's text grows as their square
@@ -36,13 +36,15 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Lifting:
-    """How a step's values stand on the rows of a block. sum: of products; source: factors that write."""
+    """How a step's values stand on the rows of a block. sum: of products; source: factors that write; here: [t], whether a row
+    is one of those that are lowered, None where all are."""
 
     sum: Callable[[Sequence[Product]], Node]
     source: Callable[[Product], Source]
     sizes: Mapping[str, int]  # of the dims that have one size only
     ranges: Mapping[Node, Interval]
     lift: Callable[[Node], Node]
+    here: Node | None = None
 
 
 def feedback(
@@ -63,7 +65,7 @@ def feedback(
     for row, place in every:
         _check(row.form, rows, over)
         use = uses[row.node]
-        used = None if use is None else lifting.lift(use)
+        used = both(None if use is None else lifting.lift(use), lifting.here)
         given = _given(row, place, lifting)
         out.append(Unknown(
             tuple(_reading(read, place, olds, over, lifting, used) for read in row.reads),

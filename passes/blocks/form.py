@@ -33,7 +33,7 @@ from seqc.passes.blocks.coupled import System
 from seqc.passes.blocks.decay import first
 from seqc.passes.blocks.feedback import Feedback, Lifting, feedback, is_zero
 from seqc.passes.blocks.lift import Lifted, NotBlock, nothing
-from seqc.passes.blocks.selecting import NAN, finite, selected
+from seqc.passes.blocks.selecting import NAN, both, finite, selected
 from seqc.passes.blocks.solving import NotChunkwise, Source
 from seqc.passes.blocks.transition import transition
 from seqc.passes.blocks.turning import Frame, Turning, turned_scan
@@ -283,7 +283,7 @@ class BlockForm(Lifted):
         """The updates in the old states and the rows that each step reads of them and writes back."""
         sizes = {d.name: d.choices[0] for d in self.program.dims.values() if len(d.choices) == 1}
         try:
-            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.ranges, self.lift))
+            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.ranges, self.lift, self._here()))
         except NotChunkwise as stop:
             raise NotBlock(name, str(stop)) from None
 
@@ -333,8 +333,11 @@ class BlockForm(Lifted):
         every = range(len(lifted)) if self.part is not None else ()
         for i in {at, *(i for i in every if ROW in lifted[i].dims)}:
             lifted[i] = self._masked(lifted[i], 0.0)
-        if self.part is not None:
-            after, second = self.part
-            here = after if second else node("not", after)
-            kept = here if kept is None else node("and", kept, here)
-        return Source(tuple(lifted), kept)
+        return Source(tuple(lifted), both(kept, self._here()))
+
+    def _here(self) -> Node | None:
+        """[t]: whether a row is in the part of the block that is being lowered; None: all are."""
+        if self.part is None:
+            return None
+        after, second = self.part
+        return after if second else node("not", after)

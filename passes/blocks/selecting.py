@@ -13,10 +13,10 @@ Finite values are the same to the bit, and so are gradients. See docs/decisions/
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
-from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaves, node, renamed, size, total
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaves, node, rebuild, renamed, size, topological, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded
 
@@ -37,6 +37,20 @@ def instead(value: Node, x: Node) -> Node:
 def cleaned(x: Node, good: Node) -> Node:
     """x, 0 where it is not good."""
     return instead(where(good, x, 0.0), x)
+
+
+def settled(
+    outputs: Mapping[str, Node], names: Mapping[Node, str]
+) -> tuple[dict[str, Node], dict[Node, str]]:
+    """The same values without what guards say of derivatives, once these are taken; and the names that nodes have."""
+    done: dict[Node, Node] = {}
+    for n in topological(outputs.values()):
+        guard = n.op == "surrogate" and n.args[2] is const(1.0) and n.args[0].dtype != "bool"
+        done[n] = done[n.args[0]] if guard else rebuild(n, tuple(done[a] for a in n.args))
+    kept_names: dict[Node, str] = {}
+    for n, name in names.items():
+        kept_names.setdefault(done.get(n, n), name)
+    return {key: done[n] for key, n in outputs.items()}, kept_names
 
 
 def taken_off(x: Node, over: Sequence[str]) -> tuple[Node | None, Node]:
@@ -89,18 +103,46 @@ def selected(c: Node, factors: Sequence[Node]) -> list[Node]:
 
 
 def causal_sum(
-    matrix: Node, rows: Node, strict: bool = False, alive: Node | None = None, also: Node | None = None,
+    matrix: Node, rows: Node, strict: bool = False, alive: Node | None = None,
 ) -> Node:
     """[t, ...]: sum_s matrix[t, s] * rows_s, for a matrix that is zero where s > t (s >= t if strict).
 
-    alive: [t, s], whether a row s still counts at t (no reset lies between). also: rows that are to be taken for finite.
+    alive: [t, s], whether a row s still counts at t (no reset lies between).
     """
     rows = expanded(rows, (ROW,))
     if not leaves([rows]):
-        return _sum(matrix, rows)
-    good = finite(rows) if also is None else node("and", finite(rows), also)
-    out = _sum(matrix, cleaned(rows, good))
-    return instead(where(spoilt(good, strict, alive), NAN, out), out)
+        return added_up(matrix, rows)
+    good = finite(rows)
+    return poisoned(added_up(matrix, cleaned(rows, good)), good, strict, alive)
+
+
+def poisoned(x: Node, good: Node, strict: bool = False, alive: Node | None = None) -> Node:
+    """x [t, ..], NaN at rows after one that is not good (at that row too, unless strict)."""
+    return instead(where(spoilt(_fitted(good, x), strict, alive), NAN, x), x)
+
+
+def _fitted(good: Node, x: Node) -> Node:
+    """Whether all is good along the dims that x lacks."""
+    return all_good(good, [d for d in good.dims if d not in (*x.dims, BATCH, ROW)])
+
+
+def all_good(good: Node, over: Sequence[str]) -> Node:
+    """Whether all is good along dims."""
+    over = tuple(sorted(d for d in over if d in good.dims))
+    return node("eq", node("amax", where(good, 0.0, 1.0), over=over), const(0.0)) if over else good
+
+
+def both(*conditions: Node | None) -> Node | None:
+    """Whether all of the conditions hold; None: it always does."""
+    given = list(dict.fromkeys(c for c in conditions if c is not None))
+    return reduce(lambda a, b: node("and", a, b), given) if given else None
+
+
+def sound(factors: Sequence[Node], over: Sequence[str], unless: Node | None = None) -> Node | None:
+    """[t, ..]: whether values are numbers all along the dims `over`, or a condition does not hold; None: constants, always."""
+    flags = [all_good(finite(f), over) for f in factors if leaves([f])]
+    good = both(*flags)
+    return good if good is None or unless is None else node("or", node("not", unless), good)
 
 
 def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:
@@ -109,23 +151,11 @@ def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:
         most = node("amax", expanded(where(good, 0.0, LEFT), (ROW,)), over=(ROW,))  # rows from the first bad one to the end
         return node("gt" if strict else "ge", most, LEFT)
     order = node("gt" if strict else "ge", index(ROW), index(COL))
-    return node("gt", _sum(where(node("and", order, alive), 1.0, 0.0), where(good, 0.0, 1.0)), const(0.0))
+    return node("gt", added_up(where(node("and", order, alive), 1.0, 0.0), where(good, 0.0, 1.0)), const(0.0))
 
 
-def _sum(matrix: Node, rows: Node) -> Node:
-    """sum_s matrix[t, s] * rows_s; rows may have a time index s of their own, as a matrix has."""
+def added_up(matrix: Node, rows: Node) -> Node:
+    """sum_s matrix[t, s] * rows_s, whatever these hold; rows may have a time index s of their own, as a matrix has."""
     inner = COL + "'" if COL in rows.dims else COL
     moved = renamed(expanded(rows, (ROW,)), ROW, inner)
     return total((renamed(matrix, COL, inner) if inner != COL else matrix) * moved, (inner,))
-
-
-def guarded(good: Sequence[Node], alive: Node | None = None) -> Callable[[Node], Node]:
-    """x -> x with NaN from the first row on at which one of the matrices [t, s], or values [t], is not good.
-
-    What comes of such a row is no number: the rows after it read what it has written.
-    """
-    if not good:
-        return lambda x: x
-    rows = [node("amax", where(g, 0.0, 1.0), over=(COL,)) if COL in g.dims else where(g, 0.0, 1.0) for g in good]
-    bad = spoilt(node("eq", reduce(lambda a, b: node("max", a, b), rows), const(0.0)), False, alive)
-    return lambda x: instead(where(bad, NAN, x), x)

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from functools import reduce
 
 from seqc.analysis.affine import Product, product
-from seqc.ir.graph import COL, ROW, Node, const, index, leaves, node, renamed, total
+from seqc.ir.graph import COL, ROW, Node, const, index, node, renamed, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded
 from seqc.passes.blocks.decay import columns, level_mask, levels
-from seqc.passes.blocks.selecting import causal_sum, cleaned, finite, guarded
+from seqc.passes.blocks.selecting import added_up, both, cleaned, finite, kept
 
 Blocks = list[list[Node]]  # of matrices [t, s]: how each row of a step enters each
 MOST_JOINT = 64  # rows of a block that are solved jointly: the text grows as the square of those of a step, and more
@@ -73,53 +73,92 @@ class Unknown:
     written: tuple[tuple[int, Source], ...]
 
 
+@dataclass(frozen=True)
+class Solved:
+    """The rows of a block. plain: with NaN in all of them where one of a channel is no number, for what the block leaves
+    behind; clean: as if such rows were zero; good: [t, ..], whether what a row is made of is a number."""
+
+    plain: tuple[Node, ...]
+    clean: tuple[Node, ...]
+    good: Node
+
+    def sources(self, unknowns: Sequence[Unknown], clean: bool) -> list[tuple[int, Source]]:
+        """(state, what the rows write to it)."""
+        rows = self.clean if clean else self.plain
+        return [
+            (i, Source((*a.factors, kept(a.kept, value))))
+            for row, value in zip(unknowns, rows, strict=True) for i, a in row.written
+        ]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a block answers to the rows. linear: what a reading sees of the block's beginning and its given writes;
+    matrix: [t, s], how a source of a state enters a reading, strictly later, None where it does not; reading, writing: [t],
+    whether a reading and a source are numbers, None where they always are."""
+
+    linear: Callable[[Reading], Node]
+    matrix: Callable[[Reading, int, Source], Node | None]
+    reading: Callable[[Reading], Node | None]
+    writing: Callable[[Reading, Source], Node | None]
+
+
 def solved(
-    unknowns: Sequence[Unknown],
-    linear: Callable[[Reading], Node],
-    matrix: Callable[[Reading, int, Source], Node | None],
-    joint: int = 0,
-    seen: Callable[[Node], Node] = lambda n: n,
-    alive: Node | None = None,
-) -> list[Node]:
-    """The rows. linear: what a reading sees of the block's beginning and its given writes; matrix: [t, s], how a source of
-    a state enters a reading, strictly later, None where it does not. joint: the rows of a block that are solved together,
-    0 to solve in turn. seen: told of each inverse. alive: [t, s], whether a row s still counts at t; None: it does."""
-    right, coupling = [], []
+    unknowns: Sequence[Unknown], sight: Sight, joint: int = 0, seen: Callable[[Node], Node] = lambda n: n
+) -> Solved:
+    """The rows. joint: the rows of a block that are solved together, 0 to solve in turn. seen: told of each inverse."""
+    right, coupling, same = [], [], []
     for row in unknowns:
-        seen_by = [_scaled(linear(read), read.scale) for read in row.reads]
+        seen_by = [_scaled(sight.linear(read), read.scale) for read in row.reads]
         right.append(reduce(_add, [*seen_by, ZERO if row.given is None else row.given]))
-        coupling.append([_coupling(row, other, matrix) for other in unknowns])
-    same = [[row.same.get(i, ZERO) for i in range(len(unknowns))] for row in unknowns]
+        coupling.append([_coupling(row, other, sight) for other in unknowns])
+        same.append([_within(row, i, other, sight) for i, other in enumerate(unknowns)])
     if joint * len(unknowns) > MOST_JOINT:
         each = f"{len(unknowns)} rows a step that are solved jointly"
         raise NotChunkwise(f"its feedback has {each}, {joint * len(unknowns)} in {joint} steps: at most {MOST_JOINT}")
-    coupling, good = _cleaned(coupling)
-    same, good_here = _cleaned(same)
-    guard = guarded([*good, *good_here], alive)
+    good = [finite(expanded(x, (ROW,))) for x in right]
+    clean = [cleaned(x, g) for x, g in zip(right, good, strict=True)]
+    every = reduce(lambda a, b: node("and", a, b), good)
     if joint:
         inverse = _by_halves(coupling, same, joint)
-        return [
-            guard(reduce(_add, (
-                causal_sum(x, rows, alive=alive) for x, rows in zip(line, right, strict=True) if x is not ZERO
-            )))
-            for line in inverse
-        ]
+
+        def found(rows: list[Node]) -> tuple[Node, ...]:
+            return tuple(
+                reduce(_add, (added_up(x, y) for x, y in zip(line, rows, strict=True) if x is not ZERO)) for line in inverse
+            )
+
+        return Solved(found(right), found(clean), every)
     here = [[_where(HERE, x) for x in line] for line in same]
-    every = [
+    matrices = [
         [expanded(_add(m, x), (ROW, COL)) for m, x in zip(*lines, strict=True)]
         for lines in zip(coupling, here, strict=True)
     ]
-    return list(map(guard, eliminated(every, right, seen, alive)))
+    return Solved(tuple(eliminated(matrices, right, seen)), tuple(eliminated(matrices, clean, seen)), every)
 
 
-def _coupling(row: Unknown, other: Unknown, matrix: Callable[[Reading, int, Source], Node | None]) -> Node:
-    """[t, s]: what another row of step s < t adds to `row` at step t."""
+def _within(row: Unknown, i: int, other: Unknown, sight: Sight) -> Node:
+    """[t]: what another row of the step adds to `row`, as a factor; 0 where what one reads or the other writes is no number."""
+    if i not in row.same:
+        return ZERO
+    flags = [sight.reading(read) for read in row.reads]
+    flags += [sight.writing(read, source) for read in row.reads for _, source in other.written]
+    good = both(*flags)
+    return row.same[i] if good is None else cleaned(row.same[i], good)
+
+
+def _coupling(row: Unknown, other: Unknown, sight: Sight) -> Node:
+    """[t, s]: what another row of step s < t adds to `row` at step t; 0 where what is read or written is no number."""
     out = ZERO
     for into, source in other.written:
         for read in row.reads:
-            entering = matrix(read, into, source)
-            if entering is not None:
-                out = _add(out, _scaled(entering, read.scale))
+            entering = sight.matrix(read, into, source)
+            if entering is None:
+                continue
+            written = sight.writing(read, source)
+            entered = None if written is None else node("gt", columns(expanded(where(written, 1.0, 0.0), (ROW,))), ZERO)
+            good = both(sight.reading(read), entered)
+            entering = entering if good is None else cleaned(entering, good)
+            out = _add(out, _scaled(entering, read.scale))
     return out
 
 
@@ -169,7 +208,7 @@ def _add(a: Node, b: Node) -> Node:
 
 
 def eliminated(
-    coupling: list[list[Node]], right: list[Node], seen: Callable[[Node], Node] = lambda n: n, alive: Node | None = None
+    coupling: list[list[Node]], right: list[Node], seen: Callable[[Node], Node] = lambda n: n
 ) -> list[Node]:
     """The x_r with x_r = right_r + sum_r' coupling[r][r'] x_r', every coupling strictly lower triangular in time.
 
@@ -178,16 +217,16 @@ def eliminated(
     x, m, count = list(right), [list(line) for line in coupling], len(right)
     for r in range(count):
         inverse = seen(node("tri_inv", -m[r][r], row=ROW, col=COL))
-        x[r] = causal_sum(inverse, x[r], alive=alive)
+        x[r] = added_up(inverse, x[r])
         m[r] = [c if j <= r else compose(inverse, c) for j, c in enumerate(m[r])]
         for i in range(r + 1, count):
             factor = m[i][r]
-            x[i] = x[i] + causal_sum(factor, x[r], alive=alive)
+            x[i] = x[i] + added_up(factor, x[r])
             for j in range(r + 1, count):
                 m[i][j] = m[i][j] + compose(factor, m[r][j])
     for r in reversed(range(count)):
         for j in range(r + 1, count):
-            x[r] = x[r] + causal_sum(m[r][j], x[j], alive=alive)
+            x[r] = x[r] + added_up(m[r][j], x[j])
     return x
 
 
@@ -195,16 +234,6 @@ def compose(left: Node, right: Node) -> Node:
     """[t, s]: the product of two [t, s] matrices."""
     inner = COL + "'"
     return total(renamed(left, COL, inner) * renamed(right, ROW, inner), (inner,))
-
-
-def _cleaned(blocks: Blocks) -> tuple[Blocks, list[Node]]:
-    """(the matrices with 0 in place of what is not finite, whether each is finite)."""
-    good = [[finite(x) if leaves([x]) else None for x in line] for line in blocks]
-    clean = [
-        [x if g is None else cleaned(x, g) for x, g in zip(*lines, strict=True)]
-        for lines in zip(blocks, good, strict=True)
-    ]
-    return clean, [g for line in good for g in line if g is not None]
 
 
 def _scaled(x: Node, by: float) -> Node:

@@ -46,13 +46,12 @@ def test_a_walk_from_block_to_block_has_products_with_states_alone(spec: str, fo
 
 
 def test_what_is_kept_is_stored_once_and_in_the_type_of_operands() -> None:
-    """One program for all pieces of V: what it stores has no such dim. Matrix products alone take the inverse and A; the
-    pairs of keys also tell which rows are no numbers, and are kept in full."""
+    """One program for all pieces of V: what it stores has no such dim. Matrix products alone take the inverse and A."""
     found = plan("delta_rule")
     pairs = found.kernel("pairs")
     stores = [item for item in walk(pairs.body) if isinstance(item, Store)]
     kept = {item.array.name: item.array.dtype for item in stores}
-    assert kept == {"pairs_kept": "carry", "inverse_kept": "io", "A_kept": "io"} and len(stores) == len(kept)
+    assert kept == {"inverse_kept": "io", "A_kept": "io"} and len(stores) == len(kept)
     assert all(item.array.axes == ("B", "NT", "H", "t", "s") for item in stores)
     assert pairs.block_in_grid and "V" not in found.of("pairs").roles.split
     for kernel in ("states", "outputs", "cotangents", "gradients_V"):
