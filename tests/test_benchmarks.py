@@ -13,10 +13,13 @@ from benchmarks import layers, report, tasks
 from benchmarks.ceilings import Ceilings, Work, work
 from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Contender, error, numbers
 from benchmarks.entry import Entry, measure
+from benchmarks.gpu import calibrate, shapes
+from benchmarks.gpu import emit as gpu_emit
 from benchmarks.gpu import measure as gpu_measure
-from benchmarks.gpu import shapes
+from benchmarks.gpu.__main__ import read
 from benchmarks.gpu.peers import peers as gpu_peers
 from benchmarks.timing import quartiles, ratio
+from seqc.backends.triton_gpu.tuning import pacing
 from seqc.check.timing import race
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +107,38 @@ def test_gpu_benchmark_says_that_there_is_no_gpu() -> None:
 def test_gpu_benchmark_needs_nothing_of_seqc() -> None:
     code = "import sys, benchmarks.gpu.__main__; print({'seqc', 'z3', 'lark'} & set(sys.modules))"
     assert python("-c", code).stdout.strip() == "set()"
+
+
+def test_gpu_campaign_goes_on_where_it_stopped_and_its_times_calibrate(tmp_path: Path) -> None:
+    """Without a device: the same stages in Triton's interpreter, on one small file."""
+    kernels, out, table = tmp_path / "kernels", tmp_path / "out.jsonl", tmp_path / "measured.json"
+    assert gpu_emit.main([str(kernels), "--spec", "hgrn", "--width", "16"]) == 0
+    stages = ("--stage", "repeat", "--stage", "kernels")
+    run = ("-m", "benchmarks.gpu", "--stub", "--kernels", str(kernels), "--out", str(out), *stages)
+    cut = python(*run, "--seconds", "0")
+    assert cut.returncode == 3 and [row["stage"] for row in read(out)] == ["machine"]
+    out.write_text(out.read_text() + '{"stage": "repeat", "fi', encoding="utf-8")  # a row that was being written
+    done = python(*run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read(out)
+    assert [row["stage"] for row in rows] == ["machine", "repeat", "kernels", "kernels"] and "failed" not in str(rows)
+    assert len(read(out)) == len(rows) and python(*run).returncode == 0 and read(out) == rows
+    assert calibrate.main([str(out), str(kernels), "--write", str(table)]) == 0
+    told = json.loads(table.read_text(encoding="utf-8"))
+    keys = {kernel["key"] for kernel in json.loads((kernels / gpu_emit.MANIFEST).read_text())[0]["kernels"].values()}
+    assert told["paces"] and set(told["paces"]) <= keys
+    assert pacing.measured(table) == told["paces"]
+
+
+def test_calibration_finds_the_constants_that_times_were_made_with() -> None:
+    true = {"arithmetic": 2.0, "loads": 0.5, "dots": 1.0, "spilled": 1.0}
+    models = [
+        {"resident": 1 + i % 3, "alone": 100 * i, "shared": 40 * i, "spilled": 0, "loads": 800 // (1 + i % 2),
+         "dots": i % 4 * 100}
+        for i in range(1, 12)
+    ]
+    made = [calibrate.Turn("f", "c", "k", calibrate.Turn("f", "c", "k", 0, 0, m).modelled(true), 0, m) for m in models]
+    assert calibrate.distance(made, calibrate.fitted(made)) < 1.03 < calibrate.distance(made, dict.fromkeys(true, 1.0))
 
 
 @pytest.mark.parametrize("spec", shapes.SPECS)

@@ -1,4 +1,4 @@
-"""Times on a GPU: alternating contenders, the second-level cache emptied before each call, CUDA events around it.
+"""Races on a GPU: alternating contenders, the second-level cache emptied before each call.
 
 In: functions from named tensors to an output. Out: milliseconds by name, and errors against the step loop in float64.
 """
@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.machine import Machine, milliseconds
 from benchmarks.gpu.shapes import Grid, arguments, inputs, output
 
 Function = Callable[[Mapping[str, Tensor]], Tensor]
@@ -36,10 +37,13 @@ def truth(module: ModuleType, spec: str, given: Mapping[str, Tensor], cotangent:
     return {"output": out.detach()} | dict(zip(exact, gradients, strict=True))
 
 
-def errors(contenders: Mapping[str, Function], module: ModuleType, spec: str, grid: Grid, device: str) -> dict[str, float]:
+def errors(
+    contenders: Mapping[str, Function], module: ModuleType, spec: str, grid: Grid, device: str,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, float]:
     """The worst relative error of each contender, of its output and all its gradients, on a short piece of the grid."""
     short = Grid(1, min(grid.T, CHECKED), grid.H, grid.D)
-    given = arguments(spec, short, torch.bfloat16, device)
+    given = arguments(spec, short, dtype, device)
     cotangent = None
     found = {}
     want: dict[str, Tensor] = {}
@@ -55,25 +59,18 @@ def errors(contenders: Mapping[str, Function], module: ModuleType, spec: str, gr
 
 
 def race(
-    contenders: Mapping[str, Function], given: Mapping[str, Tensor], backward: bool, rounds: int
+    contenders: Mapping[str, Function], given: Mapping[str, Tensor], backward: bool, rounds: int, machine: Machine
 ) -> dict[str, list[float]]:
     """Milliseconds per call by name and round."""
     calls = {name: call(run, given, backward) for name, run in contenders.items()}
     for run in calls.values():
         for _ in range(3):
             run()
-    cache = torch.empty(1 << 26, dtype=torch.float32, device="cuda")
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for i in range(rounds):
         for name in order[i % len(order) :] + order[: i % len(order)]:
-            cache.zero_()
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            calls[name]()
-            end.record()
-            torch.cuda.synchronize()
-            times[name].append(start.elapsed_time(end))
+            times[name].append(milliseconds(machine, calls[name]))
     return times
 
 

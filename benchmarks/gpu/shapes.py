@@ -51,9 +51,15 @@ def dims(spec: str, grid: Grid) -> dict[str, int]:
     return {} if spec in ("hgrn", "mamba") else {"K": grid.D, "V": grid.D, **slots}
 
 
-def file_name(spec: str, grid: Grid) -> str:
-    """`gla_d128.py`."""
-    return f"{spec}_d{grid.D}.py"
+def file_name(spec: str, grid: Grid, rows: int | None = None) -> str:
+    """`gla_d128.py`; of a variant with its own number of rows, `gla_d128_r64.py`."""
+    return f"{spec}_d{grid.D}{'' if rows is None else f'_r{rows}'}.py"
+
+
+def parsed(name: str) -> tuple[str, int]:
+    """(spec, size of a head) of the file of that name."""
+    spec, _, rest = name.removesuffix(".py").rpartition("_d")
+    return spec, int(rest.partition("_")[0])
 
 
 def arguments(spec: str, grid: Grid, dtype: torch.dtype, device: str) -> dict[str, Tensor]:

@@ -1,12 +1,17 @@
 """A choice of rows and tiles -> when a call takes which kernels, by the model that made the choice.
 
-In: `Chosen`. Out: `Pacing`. A block of `rows` rows costs the same however few of them lie in the sequence; single steps cost
-little each, but each waits for its loads, and in neither do earlier turns hide them.
+In: `Chosen`, and what was measured on a GPU (`python -m benchmarks.gpu.calibrate --write`). Out: `Pacing`. A block of `rows`
+rows costs the same however few of them lie in the sequence; single steps cost little each, but each waits for its loads,
+and in neither do earlier turns hide them.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
 from seqc.backends.triton_gpu.tuning.kernel_model import OVERHEAD_REGISTERS, KernelModel
@@ -17,7 +22,24 @@ from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.expression import evaluate
 
-__all__ = ["few_steps", "pacing", "sharing"]
+__all__ = ["few_steps", "measured", "pace_key", "pacing", "sharing"]
+
+MEASURED = Path(__file__).parent / "measured.json"
+"""Nanoseconds of a turn by `pace_key`, as `benchmarks.gpu.calibrate` writes them; absent until a GPU was there."""
+
+
+@cache
+def measured(path: Path = MEASURED) -> Mapping[str, int]:
+    """Nanoseconds of a turn that were measured, by `pace_key`."""
+    found: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["paces"] if path.exists() else {}
+    return found
+
+
+def pace_key(chosen: Chosen, kernel: str) -> str:
+    """What a measured time belongs to: target, spec, sizes, rows, kernel and tiles."""
+    tiles = ", ".join(f"{name} {n}" for name, n in sorted(chosen.kernels[kernel].choice.tiles(kernel).items()))
+    sizes = ", ".join(f"{d} {n}" for d, n in chosen.sizes.items())
+    return f"{chosen.target} {chosen.block.program.name} {kernel}: {sizes}; {tiles}"
 
 
 def pacing(chosen: Chosen) -> Pacing:
@@ -25,7 +47,9 @@ def pacing(chosen: Chosen) -> Pacing:
     target = target_named(chosen.target)
     sizes = ", ".join(f"{d} = {n}" for d, n in chosen.sizes.items())
     kernels = {name: _pace(one, target) for name, one in chosen.kernels.items()}
-    words = f"{chosen.target}, bf16, {sizes}"
+    seen = {name: measured()[key] for name in kernels if (key := pace_key(chosen, name)) in measured()}
+    kernels |= {name: replace(kernels[name], busy=nanoseconds) for name, nanoseconds in seen.items()}
+    words = f"{chosen.target}, bf16, {sizes}" + (f"; measured: {', '.join(seen)}" if seen else "")
     return Pacing(few_steps(chosen), kernels, chosen.plan.apart, target.bytes_per_ns, words)
 
 
