@@ -18,6 +18,7 @@ from seqc.ir.graph import Node
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import Candidate, Offers, block_forms, choose_form
+from seqc.passes.blocks.eliminate import eliminate
 from seqc.passes.blocks.selecting import settled
 from seqc.passes.claims import check_claims
 from seqc.passes.classify import classify
@@ -75,7 +76,8 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("derive_backward", gradient, needs=("program", "chosen"), gives="gradient"),
     Stage("simplify", simplify, needs=("gradient",), gives="backward"),
     Stage("assemble", assemble, needs=(
-        "program", "components", "claims", "offers", "chosen", "backward", "ranges"), gives="block"),
+        "program", "components", "claims", "offers", "chosen", "backward", "ranges"), gives="whole"),
+    Stage("eliminate", eliminate, needs=("whole", "machine"), gives="block"),
 )
 
 CHECKS = ("classify", "ranges", "claims")  # the stages that find what is wrong with a spec

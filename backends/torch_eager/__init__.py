@@ -9,26 +9,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqc.backends.torch_eager.functions import backward, forward, saved_states, step
+from seqc.backends.torch_eager.function import Function
+from seqc.backends.torch_eager.functions import backward, fixed, forward, saved_states, step
 from seqc.backends.torch_eager.layout import layout_of
 from seqc.backends.torch_eager.runtime import helper_texts
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Kernels, Saved
 from seqc.emit.text import join
 from seqc.ir.block import Block
+from seqc.ir.outside import Outside
+from seqc.ir.program import Program
 
 
-def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None) -> Kernels:
+def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None, once: Outside | None = None) -> Kernels:
     """The torch part of an emitted file.
 
     beside: name -> (block, documentation) of parts that other backends leave to torch: `_NAME` and `_NAME_backward` are
-    written too.
+    written too. once: values of parameters alone that other backends read: `_once` and `_once_backward` are written.
     """
     functions = [forward(block), backward(block), step(block)]
     for name, (part, doc) in (beside or {}).items():
         functions += [forward(part, f"_{name}", doc), backward(part, f"_{name}_backward")]
+    if once is not None:
+        functions += _once(block.program, once)
     helpers = helper_texts(name for fn in functions for name in fn.helpers)
     return Kernels(join(*helpers, *(fn.text() for fn in functions)), saved(block), float64=True)
+
+
+def _once(program: Program, once: Outside) -> list[Function]:
+    """`_once(params) -> values`, and `_once_backward(params, d_values) -> d_params`; of no params, the first argument tells the
+    dtype."""
+    given = {safe_name(x): d.axes for x, d in once.params.items()}
+    doc = "What is made of parameters alone: once a call."
+    values = fixed(program, "_once", doc, given or {"x": ()}, once.values, {x: d.axes for x, d in once.decls.items()})
+    if not once.gradient:
+        return [values]
+    cotangents = once.cotangents
+    arguments = given | {f"d_{safe_name(x)}": d.axes for x, d in once.decls.items()}
+    axes = {x: once.params[x].axes for x in once.gradient}
+    doc = "Gradients of the parameters behind what `_once` gives."
+    return [values, fixed(program, "_once_backward", doc, arguments, once.gradient, axes, cotangents.values())]
 
 
 def saved(block: Block) -> tuple[Saved, ...]:

@@ -7,7 +7,7 @@ array [NT + 1, B, ...] of its values as the blocks begin, and the final one. Sig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from seqc.analysis.phases import BLOCK, split, sum_blocks
 from seqc.backends.torch_eager.function import Function
@@ -240,6 +240,24 @@ def step(block: Block) -> Function:
     printer.values(roots.values())
     decls = {**program.output_decls, **{f"{n}.next": d for n, d in program.states.items()}}
     _give(fn, [printer.exactly(printer.value(n), decls[key].axes).code for key, n in roots.items()])
+    return fn
+
+
+def fixed(
+    program: Program, name: str, doc: str, arguments: Mapping[str, tuple[str, ...]], roots: Mapping[str, Node],
+    axes: Mapping[str, tuple[str, ...]], cotangents: Iterable[Node] = (),
+) -> Function:
+    """`name(arguments) -> roots`, of parameters alone. arguments: name -> axes; axes: of roots; cotangents: more of them."""
+    layout = step_layout(program)
+    sizes = {d.name: d.default for d in program.dims.values() if d.default is not None}
+    fn = Function(name, doc, arguments, 1, True, sizes)
+    texts = {d.leaf(): Text(safe_name(x), d.axes) for x, d in program.params.items()}
+    texts |= {n: Text(f"d_{safe_name(n.text('name'))}", n.names("shape")) for n in cotangents}
+    names = {n: x for n, x in program.definitions.items() if n.op not in ("leaf", "const", "size", "index")}
+    printer = Printer(fn, roots.values(), texts, names, layout.order, layout.extent, quotes_of(program, {}))
+    printer.values(roots.values())
+    *_, last = codes = [printer.exactly(printer.value(n), axes[key]).code for key, n in roots.items()]
+    _give(fn, codes) if len(codes) > 1 else fn.say(f"return ({last},)")
     return fn
 
 

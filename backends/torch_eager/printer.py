@@ -69,6 +69,10 @@ class Printer(Values):
                 order = (*(d for d in x.axes if d not in (row, col)), row, col)
                 x = self.turn(x, order)
                 return Text(f"{self.fn.helper('_unit_lower_inverse')}({x.code})", x.axes)
+            case "solve":
+                return self._solve(n, args[0], args[1])
+            case "expm" | "expm_slope":
+                return self._exponential(n, args)
         assert TABLE[n.op].elementwise, f"no torch text for operator '{n.op}'"
         return self._elementwise(n, args)
 
@@ -125,6 +129,32 @@ class Printer(Values):
         at = x.axes.index(ROW) - len(x.axes)
         value = number(float(f"{n.args[2].attr('value')}")).code
         return Text(f"{self.fn.helper('_inside')}({x.code}, {self.fn.size('T')}, {value}, {at}{own})", x.axes)
+
+    # ---- square matrices ----
+
+    def _solve(self, n: Node, m: Text, b: Text) -> Text:
+        """The last dim of the right-hand side that the matrix lacks is one of columns."""
+        row, col = n.text("row"), n.text("col")
+        m, b = self.full(m, (row, col)), self.full(b, (row,))
+        right = next((d for d in reversed(self.canonical(b.axes)) if d != row and d not in m.axes), "")
+        front = tuple(d for d in self.canonical((*m.axes, *b.axes)) if d not in (row, col, right))
+        m = self.align(self.turn(m, (*(d for d in front if d in m.axes), row, col)), (*front, row, col))
+        own = (*front, row, *((right,) if right else ()))
+        b = self.align(self.turn(b, tuple(d for d in own if d in b.axes)), own)
+        columns = "" if right else ", vector=True"
+        axes = (*front, col, *((right,) if right else ()))
+        return Text(f"{self.fn.helper('_solved')}({m.code}, {b.code}{columns})", axes)
+
+    def _exponential(self, n: Node, args: list[Text]) -> Text:
+        row, col = n.text("row"), n.text("col")
+        args = [self.full(x, (row, col)) for x in args]
+        axes = (*(d for d in self.canonical([d for x in args for d in x.axes]) if d not in (row, col)), row, col)
+        ready = [self.align(self.turn(x, tuple(d for d in axes if d in x.axes)), axes).code for x in args]
+        if n.op == "expm":
+            plain = n.args[0].op == "leaf" and n.args[0].text("kind") == "param"
+            code = ready[0] if plain else f"({ready[0]}).contiguous()"
+            return Text(f"{self.fn.helper('_phi')}({ready[0]})" if n.number("phi") else f"torch.matrix_exp({code})", axes)
+        return Text(f"{self.fn.helper('_phi_slope' if n.number('phi') else '_expm_slope')}({', '.join(ready)})", axes)
 
     # ---- elementwise ----
 

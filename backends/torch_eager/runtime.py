@@ -149,8 +149,43 @@ def _unit_lower_inverse(x):
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     return torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
 ''',
+    "_solved": '''
+def _solved(m, b, vector=False):
+    """x with m x = b, over the last two axes of m; b is [..., n, columns], or [..., n] if vector."""
+    x, _ = torch.linalg.solve_ex(m, b.unsqueeze(-1) if vector else b)
+    return x.squeeze(-1) if vector else x
+''',
+    "_blocks_of": '''
+def _blocks_of(a, b, d):
+    """The matrix [[a, b], [0, d]], over the last two axes."""
+    shape = torch.broadcast_shapes(a.shape, b.shape, d.shape)
+    a, b, d = (x.expand(shape) for x in (a, b, d))
+    return torch.cat([torch.cat([a, b], -1), torch.cat([torch.zeros_like(b), d], -1)], -2)
+''',
+    "_expm_slope": '''
+def _expm_slope(x, d):
+    """The gradient by x, given that by the exponential of x: a block of a larger exponential (Al-Mohy and Higham 2009)."""
+    n, turned = x.shape[-1], x.transpose(-2, -1)
+    return torch.matrix_exp(_blocks_of(turned, d, turned))[..., :n, n:]
+''',
+    "_phi": '''
+def _phi(x):
+    """The integral of exp(s x) over s in [0, 1], over the last two axes."""
+    n, eye = x.shape[-1], torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return torch.matrix_exp(_blocks_of(x, eye, torch.zeros_like(eye)))[..., :n, n:]
+''',
+    "_phi_slope": '''
+def _phi_slope(x, d):
+    """The gradient by x, given that by `_phi(x)`."""
+    n, eye = x.shape[-1], torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    zero = torch.zeros_like(eye)
+    return _expm_slope(_blocks_of(x, eye, zero), _blocks_of(zero, d, zero))[..., :n, :n]
+''',
 }
-NEEDS = {"_pairs": ("_upper", "_lower"), "_shift_within": ("_shift",)}
+NEEDS = {
+    "_pairs": ("_upper", "_lower"), "_shift_within": ("_shift",), "_expm_slope": ("_blocks_of",), "_phi": ("_blocks_of",),
+    "_phi_slope": ("_expm_slope", "_blocks_of"),
+}
 
 
 def helper_texts(names: Iterable[str]) -> list[str]:

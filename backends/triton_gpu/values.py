@@ -123,7 +123,7 @@ class Values:
                 return self.tri_inv(n)
             case "affine_scan" | "max_scan":
                 return self.scan(n)
-        raise SeqcBug("the Triton printer", f"the Triton printer does not know the operator {n.op}")
+        raise Unsupported(Diagnostic("no-gpu-form", f"a GPU program computes no `{n.op}`", kind="unsupported"))
 
     def elementwise(self, n: Node) -> Text:
         """By the spelling of the operator's row, arguments broadcast by name."""

@@ -24,15 +24,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 
 from seqc.analysis.cost import volume
+from seqc.analysis.matrices import small
 from seqc.analysis.ranges import interval_of
 from seqc.analysis.workload import NOMINAL
 from seqc.diagnostics import Span
 from seqc.ir.block import Reason
-from seqc.ir.graph import BATCH, RESERVED, Node, depends, leaf, leaves, node, rebuild, substitute, topological
+from seqc.ir.graph import BATCH, RESERVED, Node, depends, leaves, node, substitute, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program, TensorDecl, Wishes
+from seqc.passes.plan.cutting import bare, plain, reached, replaced, sized, terms, times
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number
@@ -138,15 +141,20 @@ class _Splitter:
 
     def _hoisted(self) -> list[Node]:
         """Values that leave the recurrence for the front; which of them are read is not known yet."""
-        chosen = dict.fromkeys(n for n, p in self.products.items() if n not in self.late and p.pays and _plain(n))
+        chosen = dict.fromkeys(n for n, p in self.products.items() if n not in self.late and p.pays and plain(n))
         users: Counter[Node] = Counter(self.program.graph.values())
         for n in self.order:
             users.update(n.args)
+        chosen |= dict.fromkeys(n for n in self.order if self._dense(n) and n not in self.late)
         for n in self.order:
             own = n.op in ("add", "sub") and all(a in chosen and users[a] == 1 and a.dims == n.dims for a in n.args)
             if own and n.args[0] is not n.args[1]:
                 chosen[n] = None
         return list(chosen)
+
+    def _dense(self, n: Node) -> bool:
+        """Whether n is a matrix's exponential, or the solution of a large system, that varies in time: no kernel has these."""
+        return n in self.varying and not small(n, self.program) and BATCH in n.dims
 
     def _after(self, y: Node) -> list[Node]:
         """The products from which on an output leaves the recurrence for the back; none if that does not pay."""
@@ -154,29 +162,33 @@ class _Splitter:
         operations = 0.0
         for n in topological([y]):
             p = self.products.get(n)
-            if p is None or n not in self.late or n in self.needed or not p.pays:
+            dense = self._dense(n)
+            if n not in self.late or n in self.needed or not (dense or (p is not None and p.pays)):
                 continue
-            operations += p.operations
-            if not any(f in depends([f], chosen) for f in p.varying):  # else it is behind one that leaves
-                chosen.append(n)
+            operations += inf if dense or p is None else p.operations
+            if not any(f in depends([f], chosen) for f in (n.args if dense or p is None else p.varying)):
+                chosen.append(n)  # else it is behind one that leaves
         cuts = self._cuts(y, chosen)
         traffic = 2 * sum(volume(n.dims, self.sizes) for n in cuts) + volume(y.dims, self.sizes)
-        pays = operations >= RATIO * WORD * traffic and all(map(_plain, cuts))
-        return chosen if pays else []
+        fit = all(map(plain, cuts)) or (operations == inf and all(n.dtype == "real" and BATCH in n.dims for n in cuts))
+        return chosen if fit and operations >= RATIO * WORD * traffic else []
 
-    def _read(self, p: _Product) -> tuple[Node, ...]:
+    def _read(self, n: Node) -> tuple[Node, ...]:
         """What a product reads of the recurrence: one value where its factors can be joined, else each that is late."""
+        p = self.products.get(n)
+        if p is None:
+            return tuple(bare(a) for a in n.args if a in self.late)
         if any(f.op in ("rename", "expand") for f in p.varying):
-            return tuple(_bare(f) for f in p.varying if f in self.late)
-        return (_times(p.varying),)
+            return tuple(bare(f) for f in p.varying if f in self.late)
+        return (times(p.varying),)
 
     def _cuts(self, y: Node, chosen: list[Node]) -> list[Node]:
         """What the core must give so that the rest of y can be computed from it."""
         above = depends([y], chosen)
-        found = dict.fromkeys(x for n in chosen for x in self._read(self.products[n]))
+        found = dict.fromkeys(x for n in chosen for x in self._read(n))
         for n in topological([y]):
             if n in above and n not in chosen:
-                found |= dict.fromkeys(_bare(a) for a in n.args if a in self.late and a not in above)
+                found |= dict.fromkeys(bare(a) for a in n.args if a in self.late and a not in above)
         return list(found)
 
     # ---- the programs ----
@@ -184,13 +196,13 @@ class _Splitter:
     def _assemble(self, hoisted: list[Node], after: Mapping[str, list[Node]]) -> Split:
         program = self.program
         chosen = [c for found in after.values() for c in found]
-        moved = {c: node("sum", _times(p.fixed) * _times(p.varying), over=c.names("over"))
-                 for c in chosen if (p := self.products[c])}
+        moved = {c: node("sum", times(p.fixed) * times(p.varying), over=c.names("over"))
+                 for c in chosen if (p := self.products.get(c))}
         back = substitute({name: program.outputs[name] for name in after}, moved)
         cuts = dict.fromkeys(x for name, found in after.items() if found for x in self._cuts(program.outputs[name], found))
         kept = {name: y for name, y in program.outputs.items() if name not in after}
         front, states = self._front(hoisted, [*kept.values(), *cuts], back.values(), cuts)
-        ready = [name for name, y in kept.items() if y not in self.late and _reached([y], set(front)) & set(front)]
+        ready = [name for name, y in kept.items() if y not in self.late and reached([y], set(front)) & set(front)]
         if ready:  # made of what the front computes: the core has nothing to do with it
             return self._assemble(hoisted, {**after, **{name: [] for name in ready}})
         if not front and not back:
@@ -211,7 +223,7 @@ class _Splitter:
         behind = self._part("after", back, {}, read, handed, program.output_decls)
         core = replace(core, wishes=program.wishes, name=program.name)
         parts = [part for part, used in ((before, front), (core, True), (behind, back)) if used]
-        if not all(map(_sized, parts)):
+        if not all(map(sized, parts)):
             return Split(None, program, None)
         return Split(before if front else None, core, behind if back else None, self._reasons(front, chosen))
 
@@ -225,7 +237,7 @@ class _Splitter:
         while True:
             roots = [*ends, *(x for name, x in program.updates.items() if name not in states)]
             stops = {*hoisted, *shared}
-            seen, seen_back = _reached(roots, stops), _reached(back, {*stops, *cuts})
+            seen, seen_back = reached(roots, stops), reached(back, {*stops, *cuts})
             front = [n for n in self.order if n in stops and n in seen | seen_back]
             behind = [n for n in self.order if n.op == "leaf" and n in seen_back - cuts]
             wanted = [n.text("name") for n in leaves([*front, *behind], "state")]
@@ -246,7 +258,7 @@ class _Splitter:
         """A program of some of the roots, with the nodes in `table` replaced; it declares what it reads."""
         program = self.program
         mirrored = program.direction == "backward" and name != "" and not updates
-        graph, image = _replaced({**outputs, **{f"{n}.next": x for n, x in updates.items()}}, table, mirrored)
+        graph, image = replaced({**outputs, **{f"{n}.next": x for n, x in updates.items()}}, table, mirrored)
         states = {n: d for n, d in program.states.items() if n in updates}
         used = leaves([*graph.values(), *(d.init for d in states.values() if d.init is not None)])
         read = {(n.text("kind"), n.text("name")) for n in used}
@@ -288,7 +300,8 @@ class _Splitter:
         return TensorDecl(name if own else self._fresh(name), "output", self._axes(x))
 
     def _axes(self, n: Node) -> tuple[str, ...]:
-        return tuple(d for d in self.program.dims if d in n.dims)
+        places = {dim: i for i, dim in enumerate(self.program.dims)}
+        return tuple(sorted((d for d in n.dims if d != BATCH), key=lambda d: (places[d.rstrip("'")], d)))
 
     def _wish(self, n: Node) -> str:
         if n in self.program.definitions:
@@ -296,7 +309,7 @@ class _Splitter:
         if n.op == "leaf":
             return f"{n.text('name')}_before"
         p = self.products.get(n)
-        read = [f.text("name") for f in map(_bare, (*p.fixed, *p.varying)) if f.op == "leaf"] if p else []
+        read = [f.text("name") for f in map(bare, (*p.fixed, *p.varying)) if f.op == "leaf"] if p else []
         if p and len(read) == len(p.fixed) + len(p.varying):
             return "_".join(read)
         return f"{read[0]}_product" if read else "product" if p else self._wish(n.args[0]) if n.op in ("add", "sub") else "read"
@@ -313,9 +326,9 @@ class _Splitter:
         """For every product with parameters that could leave the recurrence, what it would save and whether it does."""
         out = []
         for n in self.order:
-            parts = [p for x in _terms(n) if (p := self.products.get(x))]
+            parts = [p for x in terms(n) if (p := self.products.get(x))]
             where = "before" if n in front else "after" if n in back else ""
-            could = n in self.products and (n not in self.late or n not in self.needed) and _plain(n)
+            could = n in self.products and (n not in self.late or n not in self.needed) and plain(n)
             inside = any(n is not x and n in topological([x]) for x in front)
             if not parts or inside or not (where or could):
                 continue
@@ -339,70 +352,6 @@ def _streams(program: Program) -> set[str]:
         if not more:
             return found
         found |= more
-
-
-def _times(values: Iterable[Node]) -> Node:
-    first, *rest = values
-    for x in rest:
-        first = first * x
-    return first
-
-
-def _bare(n: Node) -> Node:
-    """n under the names and the repetition of its dims."""
-    while n.op in ("rename", "expand"):
-        n = n.args[0]
-    return n
-
-
-def _plain(n: Node) -> bool:
-    """Whether a tensor can be declared for n."""
-    return n.dtype == "real" and BATCH in n.dims and not any(d.endswith("'") for d in n.dims)
-
-
-def _sized(part: Program) -> bool:
-    """Whether each dim of a part has a size: a default, or a tensor that has the dim."""
-    tensors = (*part.inputs.values(), *part.params.values())
-    told = {d.rstrip("'") for tensor in tensors for d in tensor.dims}
-    return all(d.default is not None or name in told for name, d in part.dims.items())
-
-
-def _terms(n: Node) -> list[Node]:
-    out, stack = [], [n]
-    while stack:
-        x = stack.pop()
-        if x.op in ("add", "sub"):
-            stack += reversed(x.args)
-        else:
-            out.append(x)
-    return out
-
-
-def _reached(roots: Iterable[Node], stops: set[Node]) -> set[Node]:
-    """Everything below the roots, but nothing below `stops`."""
-    seen: set[Node] = set()
-    todo = list(roots)
-    while todo:
-        n = todo.pop()
-        if n not in seen:
-            seen.add(n)
-            todo += () if n in stops else n.args
-    return seen
-
-
-def _replaced(
-    outputs: Mapping[str, Node], table: Mapping[Node, Node], mirrored: bool
-) -> tuple[dict[str, Node], dict[Node, Node]]:
-    """(the roots, node -> what it has become). mirrored: what was a step ago is a step ahead."""
-    done: dict[Node, Node] = {}
-    for n in topological(outputs.values()):
-        if n in table:
-            done[n] = table[n]
-        elif mirrored and n.op == "leaf" and n.text("kind") == "input":
-            done[n] = leaf("input", n.text("name"), n.names("shape"), -n.number("offset"))
-        else:
-            done[n] = rebuild(n, tuple(done[a] for a in n.args))
-    return {name: done[n] for name, n in outputs.items()}, done
 
 
 __all__ = ["Split", "split_parallel"]

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqc.analysis.matrices import MOST, counted, small
 from seqc.backends.triton_gpu.tuning.targets import TARGETS
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
 from seqc.driver.compose import compose
+from seqc.driver.compose_once import compose_once
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
@@ -22,8 +24,11 @@ from seqc.emit import Kernels, Signature, emit
 from seqc.frontend.elaborate import load
 from seqc.ir.block import Block
 from seqc.ir.both_ways import one_run
+from seqc.ir.graph import topological
+from seqc.ir.outside import Outside
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import EAGER
+from seqc.passes.plan.outside_of_time import outside_of_time
 from seqc.passes.plan.products_outside import Split, split_parallel
 
 if TYPE_CHECKING:
@@ -76,18 +81,24 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     kernels: dict[str, Kernels] = {}
     missing: dict[str, str] = {}
     gpu: Chosen | None = None
+    program = program if options.backend == "torch" else counted(program)
     one = one_run(program)
-    split = split_parallel(one)
+    once = outside_of_time(one) if options.backend != "torch" else None
+    rest = one if once is None else once.rest
+    split = split_parallel(rest)
     beside = parallel_blocks(split) if options.backend != "torch" else {}
     for part in PARTS[options.backend]:
         try:
+            if part != "torch":
+                _refuse_large(split.core)
             if part == "triton":
                 gpu, made = _triton_part(split.core, options)
                 blocks[part] = gpu.block
             else:
                 own = one if part == "torch" else split.core
-                blocks[part], made = _part(part, own, beside, options, watch if part == "torch" else None)
-            made = made if part == "torch" or not beside else _joined(part, one, split, beside, made)
+                blocks[part], made = _part(part, own, beside, once, options, watch if part == "torch" else None)
+            made = made if part == "torch" or not beside else _joined(part, rest, split, beside, made)
+            made = made if part == "torch" or once is None else compose_once(one, once, made, part)
             kernels[part] = made if one is program else compose_runs(program, made, part)
         except Unsupported as refusal:
             if part in ("torch", options.backend):
@@ -98,7 +109,7 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
 
 
 def _part(
-    part: str, program: Program, beside: Mapping[str, Block], options: Options, watch: Watch | None
+    part: str, program: Program, beside: Mapping[str, Block], once: Outside | None, options: Options, watch: Watch | None
 ) -> tuple[Block, Kernels]:
     """The block of one part of the file, and its text. beside: what plain torch holds for the other parts."""
     match part:
@@ -107,7 +118,7 @@ def _part(
 
             block = lower(program, options.form, options.rows, EAGER, watch)
             with blamed("the torch backend"):
-                return block, torch_eager.emit(block, {name: (one, DOCS[name]) for name, one in beside.items()})
+                return block, torch_eager.emit(block, {name: (one, DOCS[name]) for name, one in beside.items()}, once)
         case "cpu":
             from seqc.backends import native_cpu
 
@@ -119,6 +130,22 @@ def _part(
             with blamed("the native CPU backend"):
                 return block, native_cpu.emit(block, options.backend == "cpu")
     raise SeqcBug("the driver", f"no backend makes the part {part}")
+
+
+def _refuse_large(core: Program) -> None:
+    """Raises Unsupported where a kernel would need an exponential of a matrix, or a system that is not written out."""
+    large = next((n for n in topological(core.graph.values()) if not small(n, core)), None)
+    if large is None:
+        return
+    if large.op == "solve":
+        dim = large.text("row").rstrip("'")
+        cause = f"a kernel solves at most {MOST} equations, and a number of them that is known when it is compiled"
+        help = f"give the size of `{dim}` where it is declared, `dim {dim} = 4`, or use the torch backend"
+        message = f"a system of `{dim}` equations that depends on the recurrence is not written out"
+    else:
+        cause, help = "only a library computes one, outside of the recurrence", "use the torch backend for this spec"
+        message = "an exponential of a matrix depends on the recurrence"
+    raise Unsupported(Diagnostic("dense-operator", message, cause=cause, help=help, kind="unsupported"))
 
 
 def parallel_blocks(split: Split) -> dict[str, Block]:

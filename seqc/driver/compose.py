@@ -202,6 +202,7 @@ class _Composer:
 
     def _size(self, dim: str) -> str:
         """The extent of a dim, read from an argument of the whole program."""
+        dim = dim.rstrip("'")
         for a in self.table:
             plain = [d.rstrip("'") for d in a.dims]
             if dim in plain:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from seqc.analysis.running_maximum import from_maximum
 from seqc.frontend.activations import ACTIVATIONS, expanded_call
 from seqc.frontend.complex_pairs import RULES, conj
+from seqc.frontend.square_matrices import exponential, identity, solved, square, times
 from seqc.frontend.values import Misuse, Value, apply, constant_of, number, part, power, real, reduced, truth
 from seqc.ir.graph import BATCH, node, size
 
@@ -229,6 +230,8 @@ def _zoh(args: list[Value], dims: Dims) -> Value:
     """zoh(A, dt) = exp(dt A); zoh(A, B, dt) = (exp(dt A) - 1) / A * B, which is dt * B at A = 0."""
     a, dt = real(args[0]), real(args[-1])
     x = _mul(dt, a)
+    if square(a):
+        return exponential(x) if len(args) == 2 else times(_mul(dt, exponential(x, 1)), real(args[1]))
     if len(args) == 2:
         return apply("exp", x)
     small = apply("lt", apply("abs", x) if x.imag is None else _square(x), number(1e-6 if x.imag is None else 1e-12))
@@ -242,6 +245,9 @@ def _bilinear(args: list[Value], dims: Dims) -> Value:
     """bilinear(A, dt) = (1 + dt A / 2) / (1 - dt A / 2); bilinear(A, B, dt) = dt B / (1 - dt A / 2)."""
     a, dt = real(args[0]), real(args[-1])
     half = _mul(number(0.5), _mul(dt, a))
+    if square(a):
+        one = identity(half)
+        return solved(_sub(one, half), _add(one, half) if len(args) == 2 else _mul(dt, real(args[1])))
     below = _sub(number(1.0), half)
     if len(args) == 2:
         return _div(_add(number(1.0), half), below)
@@ -291,6 +297,9 @@ FUNCTIONS: dict[str, Function] = {
     "rmsnorm": Function(_rmsnorm, 1, 2, "yes"),
     "l2norm": Function(_l2norm, 1, 1, "yes", takes_complex=True),
     "norm": Function(_norm, 1, 1, "yes", takes_complex=True),
+    "solve": Function(lambda args, dims: solved(real(args[0]), real(args[1])), 2, 2),
+    "inv": Function(lambda args, dims: solved(real(args[0]), identity(real(args[0]))), 1, 1),
+    "expm": Function(lambda args, dims: exponential(real(args[0])), 1, 1),
     "zoh": Function(_zoh, 2, 3, takes_complex=True),
     "bilinear": Function(_bilinear, 2, 3, takes_complex=True),
 }
@@ -301,12 +310,6 @@ RANDOM_START = Missing(
 )
 _NOISE = Missing("noise drawn inside the loop is not lowered yet", "pass it as an input")
 NOT_LOWERED: dict[str, Missing] = {
-    "expm": Missing(
-        "a dense exponential is not lowered", "use `zoh` or `bilinear` with a diagonal A, or pass exp(dt A) as a value"
-    ),
-    "inv": Missing(
-        "a dense inverse is not lowered", "pass it as a value, or write the steps of an iteration with `fold[J](..)`"
-    ),
     "normal": _NOISE,
     "uniform": _NOISE,
     "feedback": Missing("closed loops are not lowered yet", "feed the output of `step` back in the caller"),

@@ -216,10 +216,11 @@ def matmul(left: Value, right: Value) -> Value | None:
     """left @ right: the last dim of the left with the like-named dim of the right; None if there is no such dim.
 
     R[.., D, D'] @ h[.., D]: h's D is renamed to the column D' (to a fresh name where h has a D' itself), and the
-    product is summed over it. A left side without the row, v[D'], meets D' itself.
+    product is summed over it. Where one of the two has no row, as v[D'] has none, D' meets D' itself.
     """
     left, right = real(left), real(right)
-    if left.order and left.order[-1] in right.order and left.order[-1].rstrip("'") not in left.order:
+    plain = left.order[-1].rstrip("'") if left.order else ""
+    if plain and left.order[-1] in right.order and not (plain in left.order and plain in right.order):
         over = left.order[-1]
         return _product(left, right, (left.pair, right.pair), over, tuple(d for d in merged((left, right)) if d != over))
     if not left.order or left.order[-1].rstrip("'") not in right.order:

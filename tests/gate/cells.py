@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from seqc.ir.block import Block
-from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, node, size, substitute, total
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, node, size, substitute, topological, total
 from seqc.ir.ops import TABLE
+from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
 from seqc.ir.program import DimDecl, Program, TensorDecl
@@ -55,6 +56,7 @@ def along(dim: str, time: bool) -> dict[str, list[Node]]:
     h = leaf("param", "p2", ("K",)) if time else leaf("input", "x2", (BATCH, "K"))
     b = node("rename", a, old=dim, new=COL if time else "M")
     row, col, square = (dim, COL, a * b) if time else ("N", "M", leaf("input", "x3", (BATCH, "N", "M")))
+    full = square + where(node("eq", index(row), index(col)), 5.0, 0.0)
     inverse = node("tri_inv", square, row=row, col=col)
     flags = [(reverse, exclusive) for reverse in (False, True) for exclusive in (False, True)]
     return {
@@ -68,6 +70,9 @@ def along(dim: str, time: bool) -> dict[str, list[Node]]:
         "affine_scan": [affine_scan(a, x, h, dim), affine_scan(a, x, const(0.5), dim, reverse=True)],
         "max_scan": [max_scan(a, x, h, dim)],
         "tri_inv": [total(inverse * b, (col,)) if time else inverse],
+        "solve": [solve(full, a, row, col), solve(full, x, row, col)],
+        "expm": [node("expm", full * 0.2, row=row, col=col, phi=phi) for phi in (0, 1)],
+        "expm_slope": [],
         "index": [x * index(dim)],
         "block_index": [x * node("block_index", dim=dim, block=2)],
         "size": [x * size("N")],
@@ -80,7 +85,8 @@ def nodes(place: str) -> dict[str, list[Node]]:
     """Every operator that can stand in a place."""
     if place == "time":
         return {name: made for name, made in along(ROW, True).items() if name in ALONG_ROWS}
-    return {name: elementwise(name) for name, row in TABLE.items() if row.elementwise} | along("N", False)
+    found = {name: elementwise(name) for name, row in TABLE.items() if row.elementwise}
+    return found | {name: made for name, made in along("N", False).items() if made}
 
 
 NODES = {place: nodes(place) for place in PLACES}
@@ -90,6 +96,7 @@ def program(place: str, wanted: Mapping[str, Node]) -> Program:
     """The program whose outputs are some nodes (by the outputs' names) in a place; truth values are stored as 1 or 0."""
     outputs = {name: where(n, 1.0, 0.0) if n.dtype == "bool" else n for name, n in wanted.items()}
     found = leaves(outputs.values())
+    fixed = any(n.op == "solve" for n in topological(outputs.values()))  # its equations are counted when it is compiled
     inputs = {n.text("name"): n for n in found if n.text("kind") == "input"}
     params = {n.text("name"): TensorDecl(n.text("name"), "param", n.names("shape")) for n in found if n.text("kind") == "param"}
     states: dict[str, TensorDecl] = {}
@@ -102,7 +109,7 @@ def program(place: str, wanted: Mapping[str, Node]) -> Program:
         outputs = substitute(outputs, {x: x + updates["h"] * 0.1})
     decls = {name: TensorDecl(name, "output", tuple(d for d in n.dims if d not in (BATCH, ROW))) for name, n in outputs.items()}
     return Program(
-        name="gate", doc="", dims={d: DimDecl(d, n) for d, n in SIZES.items()},
+        name="gate", doc="", dims={d: DimDecl(d, n, (n,) if fixed else ()) for d, n in SIZES.items()},
         inputs={name: TensorDecl(name, "input", _own(n)) for name, n in inputs.items()}, params=params, states=states,
         output_decls=decls, updates=updates, outputs=outputs,
     )  # fmt: skip

@@ -24,6 +24,8 @@ NO_LOOP = ("cumsum", "affine_scan", "max_scan", "tri_inv", "block_index")  # alo
 REFUSED: dict[tuple[str, str, str], str] = {  # (backend, place, operator) -> the reason
     **{("cpu", place, name): f"the native CPU backend has no loop for operator '{name}'"
        for place in ("step", "loop") for name in NO_LOOP},
+    **{("cpu", place, "expm"): "the native CPU backend has no loop for operator 'expm'" for place in ("step", "loop")},
+    **{("triton", place, "expm"): "a GPU program computes no `expm`" for place in ("step", "loop", "block")},
     **{("triton", place, "tri_inv"): "a triangular system along N: a GPU program solves one along the steps of a block alone"
        for place in ("step", "loop", "block")},
 }  # fmt: skip

@@ -1,0 +1,80 @@
+"""solve(M, b)  ->  elementary operators, for kernels that have no library to call.
+
+    x = solve(M, b)     ->   Gauss-Jordan elimination, a column of M after the other; the largest element left in a column
+                             is its pivot, so that nothing depends on the order in which equations are written
+
+when the matrix has a size that is fixed at compile time, MOST at most. Needs: a block with its gradient (that of a system is
+another system, and no larger for this). Gives: the same block without such systems.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from seqc.analysis.matrices import MOST, counted
+from seqc.ir.block import Block
+from seqc.ir.graph import Node, const, index, node, rebuild, topological
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.structure import take
+from seqc.passes.blocks.choose import EAGER, Machine
+
+
+def eliminate(block: Block, machine: Machine) -> Block:
+    """The block without small systems of equations; a library solves them in plain torch."""
+    if machine is EAGER:
+        return block
+    program = counted(block.program)
+    sizes = {name: d.choices[0] for name, d in program.dims.items() if len(d.choices) == 1 and d.choices[0] <= MOST}
+    order = topological([*block.forward.values(), *block.backward.values(), *program.graph.values()])
+    done: dict[Node, Node] = {}
+    for n in order:
+        fresh = rebuild(n, tuple(done[a] for a in n.args))
+        done[n] = _written_out(fresh, sizes) if fresh.op == "solve" else fresh
+    if all(n is fresh for n, fresh in done.items()):
+        return block
+    forward, backward, updates, outputs = (
+        {k: done[n] for k, n in graph.items()} for graph in (block.forward, block.backward, program.updates, program.outputs))
+    names, definitions = ({done[n]: k for n, k in table.items() if n in done} for table in (block.names, program.definitions))
+    spans = {done[n]: span for n, span in program.spans.items() if n in done}
+    program = replace(program, updates=updates, outputs=outputs, definitions=definitions, spans=spans)
+    single = None if block.single is None else eliminate(block.single, machine)
+    return replace(block, program=program, forward=forward, backward=backward, names=names, single=single)
+
+
+def _written_out(n: Node, sizes: Mapping[str, int]) -> Node:
+    (m, b), row, col = n.args, n.text("row"), n.text("col")
+    size = sizes.get(row.rstrip("'"))
+    return n if size is None else gauss_jordan(m, b, row, col, size)
+
+
+def gauss_jordan(m: Node, b: Node, row: str, col: str, size: int) -> Node:
+    """x with m x = b, in elementwise operators and sums."""
+    place = -index(row)
+    used: Node | None = None
+    pivots: list[Node] = []
+    for k in range(size):
+        column = take(m, col, k)
+        left = node("abs", column) if used is None else where(used, -1.0, node("abs", column))
+        best = node("eq", left, node("amax", left, over=(row,)))
+        first = node("amax", where(best, place, -math.inf), over=(row,))
+        chosen = node("eq", place, first)  # one row: the first of those that are largest
+        pivot = _at(chosen, column, row)
+        lead, right = (_at(chosen, x, row) / pivot for x in (m, b))
+        m = where(chosen, lead, m - column * lead) if k < size - 1 else m
+        b = where(chosen, right, b - column * right)
+        pivots.append(chosen)
+        used = chosen if used is None else node("or", used, chosen)
+    x: Node = const(0.0)
+    for k, chosen in enumerate(pivots):
+        x = where(node("eq", index(col), const(float(k))), _at(chosen, b, row), x)
+    return x
+
+
+def _at(chosen: Node, x: Node, row: str) -> Node:
+    """x at the chosen row."""
+    return node("sum", where(chosen, x, 0.0), over=(row,))
+
+
+__all__ = ["eliminate", "gauss_jordan"]

@@ -1,0 +1,49 @@
+"""Recurrences that are in no list, as specs and as loops in torch (`by_hand`): results and every gradient, in float64 to 1e-10.
+
+Native code is built for some of each kind; `by_hand_in_triton` judges some in Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import seqc
+from seqc.check.sampling import sample
+from seqc.frontend import elaborate
+from tests.hard import matrices_by_hand
+from tests.hard.by_hand import HAND, Given
+from tests.hard.test_by_hand import close
+
+assert matrices_by_hand
+STEPS = 7
+BUILT = ("kalman_filter", "system_by_zoh", "rotations")
+
+
+def arguments(name: str, dtype: torch.dtype = torch.float64) -> tuple[Given, Given]:
+    """Arguments of a spec, of all states too, and a weight for each result."""
+    hand = HAND[name]
+    program = elaborate.load(hand.spec)
+    sizes = {"B": 2, **{d.name: d.default for d in program.dims.values() if d.default}, **hand.sizes}
+    arrays, weights = sample(program, sizes, STEPS, seed=1)
+    given = {x.replace(".", "_"): torch.tensor(value, dtype=dtype) for x, value in arrays.items()}
+    given = {x: hand.fit[x](value) if x in hand.fit else value for x, value in given.items()}
+    return given, {x.replace(".", "_"): torch.tensor(value, dtype=dtype) for x, value in weights.items()}
+
+
+@pytest.mark.parametrize(("name", "backend"), [*((name, "torch") for name in HAND), *((name, "cpu") for name in BUILT)])
+def test_equals_the_loop_written_by_hand(name: str, backend: str) -> None:
+    given, weights = arguments(name)
+    for x in given.values():
+        x.requires_grad_()
+    want = HAND[name].loop(given)
+    made = seqc.compile(HAND[name].spec, backend=backend, dims=HAND[name].sizes if backend == "cpu" else {})
+    got = made(**given)._asdict()
+    slopes = []
+    for results in (got, want):
+        loss = sum((results[x] * weights[x]).sum() for x in want)
+        slopes.append(torch.autograd.grad(loss, list(given.values()), allow_unused=True))
+    for x, value in want.items():
+        close(got[x], value, x)
+    for x, a, b in zip(given, *slopes, strict=True):
+        close(*(torch.zeros_like(given[x]) if d is None else d for d in (a, b)), x)
