@@ -23,23 +23,25 @@ from seqc.ir.block import Block
 _RULE = "# ---- copied into emitted files from here on ----\n"
 
 
-def emit(block: Block, alone: bool = True) -> Kernels:
+def emit(block: Block, alone: bool = True, whole: bool = True) -> Kernels:
     """The CPU part of an emitted file. Raises Unsupported where the block has no loop form.
 
     alone: whether the caller has asked for this backend and no other: what cannot be built or loaded is then an error; else
-    the file says so once, and takes the plain torch form.
+    the file says so once, and takes the plain torch form. whole: whether the block is all of the recurrence: a step then needs
+    nothing of torch, and may be called without its dispatcher.
     """
     source = native_source(block)
+    direct = whole and not block.program.no_step
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
-    for part, whole in (
+    for part, all_of_it in (
         ("from seqc.cache import _native_distrust\n\n", ""),
         ("import struct as _struct\n", "import stat as _stat\nimport struct as _struct\n"),
         ("def _native_trusted(", f"{inspect.getsource(_native_distrust)}\n\ndef _native_trusted("),
     ):
-        build = build.replace(part, whole, 1)
+        build = build.replace(part, all_of_it, 1)
     constant = f'_NATIVE_SOURCE = r"""{_constant(source)}"""'
-    text = "\n\n\n".join([build, constant, launch_text(source, alone)]) + "\n"
-    return Kernels(text, saved(source), infer=True, float64=True, packs=True)
+    text = "\n\n\n".join([build, constant, launch_text(source, alone, direct)]) + "\n"
+    return Kernels(text, saved(source), infer=True, float64=True, packs=True, direct=direct)
 
 
 def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:

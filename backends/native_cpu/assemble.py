@@ -72,8 +72,11 @@ def first_only(roles: Roles, dims: Iterable[str]) -> str:
     return " && ".join(terms)
 
 
-def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "") -> tuple[list[str], Place]:
-    """Lines that point `p_NAME` at a program's part, and the place there. when: where false, zeros are read instead."""
+def pointer(
+    writer: KernelWriter, array: Array, time: str = "t", when: str = "", alone: bool = True
+) -> tuple[list[str], Place]:
+    """Lines that point `p_NAME` at a program's part, and the place there. when: where false, zeros are read instead; alone:
+    whether no other array can lie in the same memory."""
     roles = writer.roles
     kind = "real*" if array.written else "const real*"
     offset = array.offset(roles, time)
@@ -84,7 +87,7 @@ def pointer(writer: KernelWriter, array: Array, time: str = "t", when: str = "")
         step = product([array.extent(i) for i in range(array.axes.index("T") + 1, len(array.axes))])
         place = replace(place, ahead=f"onward * ({step})")
     if not when:
-        return [f"{kind} __restrict const {base} = {address};"], place
+        return [f"{kind}{' __restrict' if alone else ''} const {base} = {address};"], place
     zeros = f"zeros_{ident(array.name)}"
     lines = [f"{kind} __restrict const {base} = {when} ? {address} : {zeros};"]
     if BATCH in place.strides:

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.backward import input_gradients
+from seqc.backends.native_cpu.direct import DIRECT, entry_text
 from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
+from seqc.backends.native_cpu.step import shared_states
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
@@ -36,7 +38,8 @@ def _native_kernel(dtype, *sizes):
         function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
     library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
     library.seqc_large_pages.restype = None
-    return library, library.seqc_panels()
+    panels = library.seqc_panels()
+ENTRY    return library, panels
 
 
 def _native_run(function, B, T, way, bounds, save, *arrays):
@@ -98,16 +101,28 @@ def saved(source: NativeSource) -> tuple[Saved, ...]:
     return tuple(Saved(safe_name(a.name), tuple(_shape(plan, a)), packed=tuple(_shape(plan, a, True))) for a in kept)
 
 
-def launch_text(source: NativeSource, alone: bool) -> str:
-    """The functions of the emitted file, without the loader and the C++ text. alone: see `emit`."""
+def launch_text(source: NativeSource, alone: bool, direct: bool) -> str:
+    """The functions of the emitted file, without the loader and the C++ text. alone, direct: see `emit`."""
     functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
     run = RUN.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
+    run = run.replace("ENTRY", "    _native_entry(library, panels, dtype, *sizes)\n" if direct else "")
     names = f'_NATIVE_DIMS = "{" ".join(_macro(d) for d in source.dims)}".split()'
     parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_shifted": shifted_text("_native_shifted")}
     helpers = [helper for name, helper in known.items() if f"{name}(" in text]
-    return "\n\n\n".join([names, *(part.strip("\n") for part in (run, READY[alone], *helpers)), *parts])
+    own = [DIRECT, _entry(source)] if direct else []
+    return "\n\n\n".join([names, *(part.strip("\n") for part in (*own, run, READY[alone], *helpers)), *parts])
+
+
+def _entry(source: NativeSource) -> str:
+    """The function that makes the entry for single steps of one library."""
+    plan = source.plan
+    shapes = [[_extent(plan, a) for a in axes] for axes in _axes(plan, time=False).values()]
+    shapes += [["B", *map(dim_name, d.dims)] for d in plan.program.output_decls.values()]
+    shared = [[f"{'panels' if d == PANELS else dim_name(d)} > 1" for d in dims] for dims in shared_states(plan).values()]
+    dims = [dim_name(d) for d in source.dims]
+    return entry_text(plan.program.name, dims, shapes, [" or ".join(x) or "False" for x in shared], len(plan.program.states))
 
 
 def _extent(plan: Plan, axis: str) -> str:

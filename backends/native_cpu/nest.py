@@ -143,7 +143,7 @@ class NestPrinter(SumPrinter):
         if item.kind == "grow":
             value = f"{self.read(place, index)} + {value}"
         text = self.assignment(place, index, value)
-        guard = self.scene.guards.get(item.target) if item.kind == "out" else None
+        guard = self.scene.guards.get(item.target) if item.kind in ("out", "state") else None
         self.put(f"if ({guard}) {text}" if guard else text)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import sizes_text
 from seqc.backends.native_cpu.backward import backward_arrays, backward_text
+from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.forward import forward_arrays, forward_text
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
@@ -35,7 +36,8 @@ class NativeSource:
     `extern "C" int seqc_forward(i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays)`, arrays
     as in `forward`, `way` and `bounds` as in the text's `Call`;
     `extern "C" int seqc_backward(...)` and `seqc_step(...)`, the same with the arrays of `backward` and `step`; no `seqc_step`
-    where one step reads other steps. `extern "C" int seqc_panels()`: how many panels the last free dim is cut into;
+    where one step reads other steps. `extern "C" Object* seqc_direct(...)`: the step as a function of Python (`direct.py`);
+    `extern "C" int seqc_panels()`: how many panels the last free dim is cut into;
     `extern "C" void seqc_large_pages(void* array, i64 bytes)`: asks for large pages under a new array.
     A result other than 0: out of memory.
     """
@@ -61,5 +63,7 @@ def native_source(block: Block) -> NativeSource:
     for text in texts:
         if text:
             parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
+    if texts[-1]:
+        parts.append(ENTRY.strip("\n"))
     parts += ['extern "C" int seqc_panels() { return int(panels); }', LARGE_PAGES]
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)

@@ -1,12 +1,14 @@
 """The kernel of one step: decoding. In: a `Plan`. Out: its arrays, and its C++ text.
 
 One step reads every state and parameter once, so nothing is copied to lie better: old states are read and new ones
-written where the caller keeps them, and parameters are read in the order in which they lie.
+written where the caller keeps them, and parameters are read in the order in which they lie. A new state may be written over the
+old one: an element is read for the last time as it is overwritten, or before; where several programs read a state whole,
+the caller gives the new one memory of its own (`shared_states`).
 """
 
 from __future__ import annotations
 
-from seqc.backends.native_cpu.arrays import Array
+from seqc.backends.native_cpu.arrays import PANELS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, pointer, position, struct
 from seqc.backends.native_cpu.forward import open_program, param_pointers, scratch_lines, settle, template_head
 from seqc.backends.native_cpu.kernel import KernelWriter
@@ -26,6 +28,15 @@ def step_arrays(plan: Plan) -> tuple[Array, ...]:
     )
 
 
+def shared_states(plan: Plan) -> dict[str, list[str]]:
+    """State -> the dims of programs that it lacks, PANELS for the pieces of one: where there are several, all read what one
+    writes."""
+    roles = plan.roles
+    found = {s.name: [d for d in roles.grid if d != BATCH and d not in s.dims] for s in plan.program.states.values()}
+    return {name: dims + ([PANELS] if roles.panel and roles.panel not in plan.program.states[name].dims else [])
+            for name, dims in found.items()}
+
+
 def step_text(plan: Plan) -> str:
     """The step kernel in C++; "" where one step reads inputs of other steps."""
     program, roles = plan.program, plan.roles
@@ -35,21 +46,21 @@ def step_text(plan: Plan) -> str:
     writer = KernelWriter(plan, "step", packs=False)
     lines = param_pointers(writer, arrays, [*plan.forward.values()], 1)
     reads = [(x.leaf(), x.name) for x in program.inputs.values()]
-    reads += [(x.leaf(), f"{x.name}_0") for x in program.states.values()]
-    for n, name in reads:
-        more, writer.given[n] = pointer(writer, arrays[name])
+    carried = {x.leaf(): f"{x.name}_T" for x in program.states.values()}
+    for n, name in [*reads, *((x.leaf(), f"{x.name}_0") for x in program.states.values())]:
+        more, writer.given[n] = pointer(writer, arrays[name], alone=n not in carried)
         writer.home[n] = arrays[name].axes
         lines += ["  " + line for line in more]
     items, guards = [], {}
-    writes = [(x, x.name, x.name) for x in program.output_decls.values()]
-    writes += [(x, f"{x.name}.next", f"{x.name}_T") for x in program.states.values()]
-    for decl, value, name in writes:
-        more, writer.targets[name] = pointer(writer, arrays[name])
+    writes = [("out", x, x.name, x.name) for x in program.output_decls.values()]
+    writes += [("state", x, f"{x.name}.next", f"{x.name}_T") for x in program.states.values()]
+    for kind, decl, value, name in writes:
+        more, writer.targets[name] = pointer(writer, arrays[name], alone=kind == "out")
         lines += ["  " + line for line in more]
-        items.append(Item("out", plan.forward[value], roles.local(decl.axes), name))
+        items.append(Item(kind, plan.forward[value], roles.local(decl.axes), name))
         if guard := first_only(roles, decl.dims):
             guards[name] = guard
-    writer.add("token", items).guards = guards
+    writer.add("token", items, carried).guards = guards
     settle(writer, {}, ("token",))
     text = [
         *struct("Step", tuple(arrays.values())), "", *scratch_lines(plan, writer, "StepScratch"), "",

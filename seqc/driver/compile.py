@@ -96,7 +96,8 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
                 blocks[part] = gpu.block
             else:
                 own = one if part == "torch" else split.core
-                blocks[part], made = _part(part, own, beside, once, options, watch if part == "torch" else None)
+                whole = one is program and not beside and once is None
+                blocks[part], made = _part(part, own, beside, once, options, watch if part == "torch" else None, whole)
             made = made if part == "torch" or not beside else _joined(part, rest, split, beside, made)
             made = made if part == "torch" or once is None else compose_once(one, once, made, part)
             kernels[part] = made if one is program else compose_runs(program, made, part)
@@ -109,9 +110,11 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
 
 
 def _part(
-    part: str, program: Program, beside: Mapping[str, Block], once: Outside | None, options: Options, watch: Watch | None
+    part: str, program: Program, beside: Mapping[str, Block], once: Outside | None, options: Options, watch: Watch | None,
+    whole: bool,
 ) -> tuple[Block, Kernels]:
-    """The block of one part of the file, and its text. beside: what plain torch holds for the other parts."""
+    """The block of one part of the file, and its text. beside: what plain torch holds for the other parts; whole: whether the
+    program is all that there is."""
     match part:
         case "torch":
             from seqc.backends import torch_eager
@@ -128,7 +131,7 @@ def _part(
                 raise Unsupported(Diagnostic("no-native-form", message, help=help, kind="unsupported"))
             block = lower(program, "step")
             with blamed("the native CPU backend"):
-                return block, native_cpu.emit(block, options.backend == "cpu")
+                return block, native_cpu.emit(block, options.backend == "cpu", whole)
     raise SeqcBug("the driver", f"no backend makes the part {part}")
 
 

@@ -99,9 +99,13 @@ def _shown(name: str, signature: inspect.Signature) -> str:
 def _of_its_kind(name: str, key: str, value: Any, found: Mapping[str, Any]) -> Any:
     import torch
 
-    if key == "reverse":
+    if key in ("reverse", "inplace"):
         if not isinstance(value, bool):
-            raise TypeError(f"{name}: reverse is True or False, not {_kind(value)}")
+            raise TypeError(f"{name}: {key} is True or False, not {_kind(value)}")
+        return value
+    if key == "into":
+        if value is not None and not hasattr(value, "_fields"):
+            raise TypeError(f"{name}: into is the result of an earlier step, not {_kind(value)}")
         return value
     if key == "axis":
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):

@@ -26,7 +26,10 @@ def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent
     taken = [a for a in caller(sig) if params or a.batched]  # what is shared by the batch is a Module's own
     given = [f"{a.name}: Tensor" for a in taken if not a.default]
     keys = [f"{a.name}: Tensor | None = None" for a in taken if a.default]
-    keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False", "axis: int | None = None"] if time else []
+    if time:
+        keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False", "axis: int | None = None"]
+    else:
+        keys += ["inplace: bool = False", f"into: {sig.class_name}Result | None = None"]
     own = [] if params else ["self"]
     return lay(f"def {name}(", [*own, *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", indent)
 
@@ -89,7 +92,27 @@ def _body(sig: Signature, time: bool) -> list[str]:
         ]
     operator = "run" if time else "step"
     arguments = [f"_OPS.{operator}.default", *sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
-    return [*lines, lay(f"return {sig.class_name}Result(*_call(", arguments, "))", 4)]
+    if time:
+        return [*lines, lay(f"return {sig.class_name}Result(*_call(", arguments, "))", 4)]
+    return [
+        *(_direct(sig) if sig.cpu and sig.cpu.direct and not (made_masks(sig) or masked(sig)) else []),
+        f"    _given = {group(list(sig.initial))}",
+        *lines,
+        lay(f"_result = {sig.class_name}Result(*_call(", arguments, "))", 4),
+        "    return _written(_result, _given, inplace, into) if inplace or into is not None else _result",
+    ]
+
+
+def _direct(sig: Signature) -> list[str]:
+    """The way of a step without torch's dispatcher, where a call is of the kind that it takes."""
+    states = "".join(f" and {a.name} is not None" for a in sig.table if a.default)
+    return [
+        f"    if not torch.compiler.is_compiling() and forward_ad._current_level < 0{states}:",
+        "        for _direct in _NATIVE_STEPS:",
+        lay("_result = _direct(", [*sig.arguments, "inplace", "into"], ")", 12),
+        "            if _result is not None:",
+        "                return _result",
+    ]
 
 
 def _shapes(sig: Signature, time: bool) -> list[str]:
@@ -126,8 +149,36 @@ def along_text(sig: Signature) -> str:
 
 def step_text(sig: Signature) -> str:
     """The function for one step: the same casts, checks and default states, then the operator."""
-    words = [f"Run {sig.spec} for one step: one token of decoding.", *_shapes(sig, False)]
-    return "\n".join([head_text(sig, f"{sig.spec}_step", False), docstring(words, 4), *_body(sig, False)])
+    words = [f"Run {sig.spec} for one step: one token of decoding.", *_shapes(sig, False), ""]
+    words += [
+        "inplace: the new states are written over the old ones, and returned as these.",
+        "into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,",
+        "    no step allocates anything.",
+    ]
+    text = "\n".join([head_text(sig, f"{sig.spec}_step", False), docstring(words, 4), *_body(sig, False)])
+    return _WRITTEN.format(spec=sig.spec, outputs=len(sig.outputs)).strip() + "\n\n\n" + text
+
+
+_WRITTEN = '''
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"{spec}_step: {{why}}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[{outputs}:] = [y if x is None else x for x, y in zip(given, places[{outputs}:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{{list(place.shape)}} of {{place.dtype}}, and the step gives {{list(x.shape)}} of {{x.dtype}}"
+            raise ValueError(f"{spec}_step: a tensor to write has shape {{said}}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("{spec}_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+'''
 
 
 def cast_text(sig: Signature) -> str:
@@ -198,7 +249,7 @@ _GATES = frozenset("{gates}".split())
 _CALL = '''
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)

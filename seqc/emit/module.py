@@ -58,7 +58,7 @@ def module_text(sig: Signature) -> str:
         given = [own.get(a.name, a.name) for a in caller(sig) if not a.default]
         time = method == "forward"
         head = head_text(sig, method, time, params=False, indent=4)
-        keys = [a.name for a in sig.table if a.default] + (["cu_seqlens", "reverse"] if time else [])
+        keys = [a.name for a in sig.table if a.default] + (["cu_seqlens", "reverse"] if time else ["inplace", "into"])
         states = [f"{x}={own.get(x, x)}" for x in keys]
         states += ["axis=self.axis if axis is None else axis"] if time else []
         words = "The recurrence over a sequence" if time else "One step"

@@ -132,7 +132,8 @@ class Kernels:
     part kernels are written `@triton.jit` and use `triton` and `tl`; emission puts the import off until a CUDA tensor
     arrives. infer: whether the text defines `_infer_SUFFIX`. float64: whether float64 inputs are served (by the torch
     part always); where not, the torch part takes them. packs: whether the functions take `cu_seqlens` and `reverse`.
-    limited: dims that `_ready_triton` must be asked about.
+    limited: dims that `_ready_triton` must be asked about. direct: whether the text fills `_NATIVE_STEPS` with functions that
+    run a step (inputs, params, NAME_0, whether in place, an earlier result or None), and answer None to other calls.
     """
 
     text: str
@@ -141,6 +142,7 @@ class Kernels:
     float64: bool = False
     packs: bool = False
     limited: tuple[str, ...] = ()
+    direct: bool = False
 
 
 @dataclass(frozen=True)

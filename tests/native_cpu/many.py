@@ -7,6 +7,7 @@ In: programs. Out: for each the module of its emitted native part, whose kernels
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from seqc.ir.program import Program
 from tests.native_cpu import syntax
 
 HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
-FUNCTIONS = ("seqc_forward", "seqc_backward", "seqc_step", "seqc_panels", "seqc_large_pages")
+FUNCTIONS = ("seqc_forward", "seqc_backward", "seqc_step", "seqc_panels", "seqc_large_pages", "seqc_direct_begin",
+             "seqc_direct")
 
 
 def modules(programs: Sequence[Program], folder: Path) -> list[ModuleType]:
@@ -32,9 +34,7 @@ def modules(programs: Sequence[Program], folder: Path) -> list[ModuleType]:
     unit, library = folder / "many.cpp", folder / "many.so"
     texts = [syntax.in_namespace(source, i, f'extern "C" NAME_{i}') for i, source in enumerate(sources)]
     for i, text in enumerate(texts):
-        for name in FUNCTIONS:
-            text = text.replace(f"NAME_{i} int {name}", f"int {name}_{i}").replace(f"NAME_{i} void {name}", f"void {name}_{i}")
-        texts[i] = text
+        texts[i] = re.sub(rf"NAME_{i} (int|void|Object\*) ({'|'.join(FUNCTIONS)})\b", rf"\1 \2_{i}", text)
     unit.write_text("\n".join([syntax.runtime("double"), *texts, ""]))
     flags = [f for f in loader._native_flags()[0] if not f.startswith(("-O", "-DSEQC_L1"))]
     command = [*words[0], *flags, "-O0", "-shared", str(unit), "-o", str(library)]
