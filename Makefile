@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: test demo clean
+.PHONY: test test-all demo clean
 
 # torch is named with its version, so that pip takes the build that its configuration offers for this machine (on one
 # without a GPU, the CPU build) and never looks for a newer one. pip itself comes first: older ones read an index slowly.
@@ -21,6 +21,10 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The tests that repeat, as well, and native code of all of them built as users build it: about half an hour.
+test-all: $(STAMP)
+	OMP_NUM_THREADS=1 SEQC_TEST_OPTIMISED=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m ""
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo

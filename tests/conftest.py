@@ -1,18 +1,58 @@
-"""The order of the tests: what runs for long comes first, so that the last of several workers has little left to wait for."""
+"""The order of the tests, what is not run unless asked for, and the compiler of native code.
+
+- What runs for long comes first, so that the last of several workers has little left to wait for.
+- Tests marked `long` repeat on more cases what others check of each kind. `make test-all` runs them too.
+- Native code is built without optimisation, which halves the time, except where a test is named in `OPTIMISED`: those hold for
+  the code as users build it. With SEQC_TEST_OPTIMISED=1, as in `make test-all`, all of it is.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-
-from seqc import cache
-
-cache.KEEPS = False  # tests compile for themselves, and some change the compiler while it runs
 
 LONG = tuple(
     f"tests/{name}.py" for name in ("triton/test_kernels", "native_cpu/test_sanitizers", "emit/test_packs", "cli/test_golden")
 )
+QUICK = Path(__file__).parent / "native_cpu" / "quick-c++"
+OPTIMISED = tuple(
+    f"tests/{name}.py" for name in ("native_cpu/test_vector_math", "native_cpu/test_loader", "native_cpu/test_chosen",
+                                    "native_cpu/test_prebuilt", "test_examples", "test_benchmarks", "cli/test_newcomer")
+)  # fmt: skip
+# of native_cpu/test_specs: a spec of each kind of loop
+OPTIMISED_SPECS = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long ones first; otherwise the order stays."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def optimised(item: pytest.Item) -> bool:
+    """Whether native code of a test is built as users build it."""
+    if os.environ.get("SEQC_TEST_OPTIMISED") or item.nodeid.startswith(OPTIMISED):
+        return True
+    spec = getattr(item, "callspec", None)
+    return item.nodeid.startswith("tests/native_cpu/test_specs.py") and (
+        spec is None or spec.params.get("name", "hgrn") in OPTIMISED_SPECS
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Set the compiler for a test and its fixtures. Modules find it once each, and each test has modules of its own names."""
+    from seqc.backends.native_cpu import loader
+
+    before = os.environ.get("CXX", "")
+    if not optimised(item) and shutil.which("c++"):
+        os.environ |= {"CXX": str(QUICK), "SEQC_TEST_CXX": before or "c++"}
+    loader._native_search.cache_clear()
+    loader._native_flags.cache_clear()
+    try:
+        return (yield)
+    finally:
+        os.environ["CXX"] = before

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -44,6 +45,22 @@ class Case:
     def moved(self) -> list[str]:
         """Those that have a gradient."""
         return [a.name for a in argument_table(self.program) if a.gradient]
+
+    @cached_property
+    def truths(self) -> dict[torch.dtype, tuple[dict[str, Any], dict[str, Any]]]:
+        """What `truth` has found so far."""
+        return {}
+
+    def truth(self, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The reference's results and gradients, of arrays and cotangents as the dtype holds them; computed once."""
+        if dtype not in self.truths:
+            arrays, weights = (
+                {name: torch.tensor(given[name], dtype=dtype).double().numpy() for name in names}
+                for given, names in ((self.arrays, self.arguments), (self.cotangents, self.results))
+            )
+            with np.errstate(all="ignore"):
+                self.truths[dtype] = reference.gradients(self.program, arrays, weights, self.bounds, self.reverse)
+        return self.truths[dtype]
 
     @property
     def results(self) -> list[str]:
@@ -131,10 +148,7 @@ def compare(
         alone = infer(*args, **how) if infer else ()
     for x, y in zip((*args, *cots), before, strict=True):
         assert torch.equal(x, y) or torch.equal(x.isnan(), y.isnan()), "an argument was written to"
-    rounded = {name: x.double().numpy() for name, x in zip(case.arguments, args, strict=True)}
-    weights = {name: x.double().numpy() for name, x in zip(case.results, cots, strict=True)}
-    with np.errstate(all="ignore"):
-        want, want_gradients = reference.gradients(case.program, rounded, weights, case.bounds, case.reverse)
+    want, want_gradients = case.truth(dtype)
     assert len(gradients) == len(case.moved), (len(gradients), case.moved)
     for name, x in (*zip(case.results, got, strict=False), *zip(case.results, alone, strict=False)):
         close(x, want[name], tolerance, f"{name}, {describe(case)}", dtype)

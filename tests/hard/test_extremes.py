@@ -21,11 +21,12 @@ import pytest
 import torch
 
 from seqc.backends import native_cpu, torch_eager
-from seqc.diagnostics import Unsupported
 from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.program import Program
+from tests import forms
+from tests.cli import digests
 from tests.hard.cases import Call, drawn, errors, is_coefficient, is_log_decay
 from tests.harness import EXTREMES
 
@@ -37,16 +38,9 @@ EXACT, SINGLE, GATE = 1e-10, 1e-4, 1e-5
 
 def matrix_states() -> dict[str, Program]:
     """The specs with a state of two dims or more and a chunk form."""
-    out = {}
-    for path in sorted((ROOT / "specs").rglob("*.seq")):
-        program = elaborate.load(path)
-        if max((len(s.dims) for s in program.states.values()), default=0) > 1:
-            try:
-                lower(program, "chunkwise", ROWS)
-            except Unsupported:
-                continue
-            out[path.stem] = program
-    return out
+    chunked = [name for name in digests.SPECS if "chunkwise" in forms.kept().get((name, "torch"), ())]
+    programs = {name: elaborate.load(digests.SPECS[name]) for name in chunked}
+    return {name: p for name, p in programs.items() if any(len(s.dims) > 1 for s in p.states.values())}
 
 
 PROGRAMS = matrix_states()

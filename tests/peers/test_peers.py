@@ -34,6 +34,7 @@ def test_oracle(peer: Peer) -> None:
     compare(peer, lambda arrays, cotangents: reference.gradients(program, arrays, cotangents))
 
 
+@pytest.mark.long  # `torch_eager/test_specs` runs each block of these specs, `test_torch` the form that is chosen
 @each
 @pytest.mark.parametrize("form", ["step", "scan", "chunkwise"])
 def test_block(peer: Peer, form: str) -> None:

@@ -1,11 +1,11 @@
 """The process that runs emitted Triton kernels in Triton's interpreter, on the CPU, against the float64 reference.
 
 In: one JSON object a line on standard input: a spec's path, a form (or null), rows, runs, packs (lengths, and whether
-reversed), "steps", the length at which a loop of single steps is compared with a run (0: none), and "golden", whether a digest
-of the text is kept. A run is its steps, whether arguments are extreme (true, false, or "half": those of the second sample, at
-the tolerance of ordinary ones), and sizes. Where there are phases, packs take these; without packs the last two runs take
-them as well. Out: one JSON line each: null, or what went wrong. It is a process of its own because the interpreter is chosen
-when Triton is first imported.
+reversed), "steps", the length at which a loop of single steps is compared with a run (0: none), "golden", whether a digest
+of the text is kept, and "listed", the forms of the spec in `tests/forms.tsv` (null: it is not there). A run is its steps,
+whether arguments are extreme (true, false, or "half": those of the second sample, at the tolerance of ordinary ones), and
+sizes. Where there are phases, packs take these; without packs the last two runs take them as well. Out: one JSON line each:
+null, or what went wrong. It is a process of its own because the interpreter is chosen when Triton is first imported.
 
 Tolerance: fp32 roundoff (6e-8) times the operations on the longest path (at most 2 * 16 + 1 steps of a few roundings each,
 and sums of 16), with a factor of 10 for the growth of triangular inverses on repeated keys: 1e-4 of the largest element
@@ -64,6 +64,7 @@ def main() -> None:
     from seqc.driver.pipeline import fix_dims, lower
     from seqc.frontend.elaborate import load
     from seqc.ir.both_ways import one_run
+    from tests import forms
     from tests.cli import digests
     from tests.harness import compare, compare_steps, draw
 
@@ -79,6 +80,10 @@ def main() -> None:
                 made = functions(text, Path(folder), f"case_{number}")
             except Unsupported as refusal:
                 print(json.dumps(f"refused: {str(refusal).splitlines()[0]}"), flush=True)
+                continue
+            listed = case["listed"]
+            if listed and case["form"] is None and block.form != listed[-1]:
+                print(json.dumps(forms.changed(program.name, "triton", ["step", block.form])), flush=True)
                 continue
             said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
             runs = [(False, _drawn(program, *run), run[1] is True) for run in case["runs"]]

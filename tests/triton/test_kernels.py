@@ -13,19 +13,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Container, Sequence
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from seqc.driver.pipeline import lower
-from seqc.frontend.elaborate import load
+from tests import forms
+from tests.forms import GPU_ROWS as ROWS
+from tests.forms import PATHS
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
-PATHS = {p.stem: p for folder in ("tests/recurrences", "specs") for p in sorted((ROOT / folder).rglob("*.seq"))}
 PARTS = 2  # processes: each takes seconds to begin
-ROWS = 16
 ODD = {"H": 2, "K": 35, "V": 35, "D": 7, "N": 3}  # K and V in two pieces of a tile
 EVEN = {"H": 1, "K": 16, "V": 16, "D": 16, "N": 16}
 LENGTHS = [(1, True), (ROWS - 1, False), (ROWS, True), (ROWS + 1, False), (2 * ROWS + 1, True)]
@@ -70,10 +68,9 @@ output o = sum[K](q * S)
 SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 
-@cache
 def parallel() -> list[str]:
-    """The specs that a GPU takes in blocks of many steps."""
-    return [name for name, path in PATHS.items() if lower(load(path), rows=ROWS).form != "step"]
+    """The specs that a GPU takes in blocks of many steps, as `tests/forms.tsv` has them."""
+    return [name for name in PATHS if len(forms.kept()[name, "triton"]) > 1]
 
 
 def interpret(
@@ -89,6 +86,7 @@ def interpret(
     text is a golden one. packs: (lengths, whether reversed), in phases. dims: extents that the kernels are made for."""
     given = {"runs": runs, "steps": steps, "dims": dims, "packs": packs}
     own = [{"path": str(PATHS.get(name, name)), "form": form, "golden": name in golden} for name, form in cases]
+    own = [case | {"listed": forms.kept().get((name, "triton"))} for case, (name, _) in zip(own, cases, strict=True)]
     lines = [json.dumps(case | {"rows": None if case["form"] == "step" else ROWS} | given) for case in own]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/triton/interpret.py")],

@@ -1,0 +1,81 @@
+"""The forms that every spec has on every backend: `tests/forms.tsv`, held against the compiler where tests lower specs anyhow.
+
+In: specs. Out: a line `SPEC TORCH CPU TRITON` each, forms joined by `+`. TORCH: every form that the spec has, each of which is
+printed as torch source. CPU: `step`, the form of the native part. TRITON: `step`, and the form that a GPU takes, if another.
+A form that is lost, and one that is won, changes the file: `python -m tests.forms` writes it again; the diff is the review.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from seqc.backends.native_cpu import native_source
+from seqc.diagnostics import Unsupported
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.ir.block import Block
+from seqc.ir.both_ways import one_run
+from seqc.ir.program import Program
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "tests" / "forms.tsv"
+PATHS = {p.stem: p for folder in ("specs", "tests/recurrences") for p in sorted((ROOT / folder).rglob("*.seq"))}
+BACKENDS = ("torch", "cpu", "triton")
+FORMS = ("step", "scan", "chunkwise")
+GPU_ROWS = 16
+
+
+@cache
+def kept() -> dict[tuple[str, str], list[str]]:
+    """(spec, backend) -> its forms, as the file has them."""
+    lines = [line.split("\t") for line in FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return {(name, b): forms.split("+") for name, *row in lines for b, forms in zip(BACKENDS, row, strict=True)}
+
+
+def changed(name: str, backend: str, found: list[str]) -> str:
+    """What to tell where a spec's forms are not those of the file; "" where they are."""
+    before = kept().get((name, backend), [])
+    if before == found:
+        return ""
+    return (f"the forms of {name} on {backend} are {'+'.join(found)}, and {'+'.join(before) or 'nothing'} in tests/forms.tsv; "
+            "if that is meant, write the file again with `python -m tests.forms`")
+
+
+def blocks(program: Program, rows: int) -> dict[str, Block]:
+    """A block of each form that a program can take; the others are refused with a reason, and a step never is."""
+    found = {}
+    for form in FORMS:
+        try:
+            found[form] = lower(program, form, rows if form != "step" else None)
+        except Unsupported as refusal:
+            assert form != "step" and "cannot run as" in str(refusal), refusal
+    return found
+
+
+def on_gpu(program: Program) -> list[str]:
+    """`step`, and the form that a GPU takes."""
+    return list(dict.fromkeys(["step", lower(program, rows=GPU_ROWS).form]))
+
+
+def natively(block: Block) -> list[str]:
+    """The form of a block of one step, or none where native code refuses it."""
+    try:
+        native_source(block)
+    except Unsupported:
+        return ["none"]
+    return [block.form]
+
+
+def main() -> None:
+    """Write the file."""
+    lines = ["# spec\ttorch\tcpu\ttriton: see tests/forms.py"]
+    for name, path in PATHS.items():
+        program = one_run(load(path))
+        found = blocks(program, GPU_ROWS)
+        lines.append("\t".join([name, "+".join(found), "+".join(natively(found["step"])), "+".join(on_gpu(program))]))
+    FILE.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
