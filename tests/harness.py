@@ -55,9 +55,11 @@ class Case:
         """The reference's results and gradients, of arrays and cotangents as the dtype holds them; computed once."""
         if dtype not in self.truths:
             arrays, weights = (
-                {name: torch.tensor(given[name], dtype=dtype).double().numpy() for name in names}
+                {name: tensor(given[name], dtype) for name in names}
                 for given, names in ((self.arrays, self.arguments), (self.cotangents, self.results))
             )
+            arrays, weights = ({n: (x.double() if x.is_floating_point() else x).numpy() for n, x in part.items()}
+                               for part in (arrays, weights))
             with np.errstate(all="ignore"):
                 self.truths[dtype] = reference.gradients(self.program, arrays, weights, self.bounds, self.reverse)
         return self.truths[dtype]
@@ -92,7 +94,9 @@ def draw(
         row = bounds is not None and "T" in axes
         return rng.standard_normal([1 if row and a == "B" else every.get(a.rstrip("'"), 3) for a in axes])
 
-    arrays = {name: _input(d, normal("B", "T", *d.dims), rng, hard) for name, d in program.inputs.items()}
+    arrays = {name: _input(d, normal("B", "T", *d.dims), rng, hard) for name, d in program.inputs.items() if not d.places}
+    places = {name: d for name, d in program.inputs.items() if d.places}
+    arrays |= {name: rng.integers(0, every[d.places], normal("B", "T", *d.dims).shape) for name, d in places.items()}
     for name, d in program.params.items():
         x = 0.4 * normal(*d.axes)
         if np.isfinite(d.range.lo) or np.isfinite(d.range.hi):
@@ -126,7 +130,12 @@ def _input(d: TensorDecl, x: Any, rng: np.random.Generator, hard: bool) -> Any:
 
 def tensors(case: Case, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
     """The arguments as tensors."""
-    return [torch.tensor(case.arrays[name], dtype=dtype) for name in case.arguments]
+    return [tensor(case.arrays[name], dtype) for name in case.arguments]
+
+
+def tensor(x: Any, dtype: torch.dtype) -> torch.Tensor:
+    """An array as a tensor of a dtype; whole numbers as int64."""
+    return torch.tensor(x, dtype=torch.int64 if np.issubdtype(np.asarray(x).dtype, np.integer) else dtype)
 
 
 def compare(

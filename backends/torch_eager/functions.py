@@ -32,7 +32,9 @@ def arguments_of(program: Program, time: bool = True) -> dict[str, tuple[str, ..
 def function(name: str, doc: str, block: Block, arguments: Mapping[str, tuple[str, ...]], time: bool = True) -> Function:
     """An empty function."""
     fixed = {d.name: d.default for d in block.program.dims.values() if d.default is not None}
-    return Function(name, doc, arguments, block.rows if time else 1, block.form == "step" or not time, fixed)
+    made = Function(name, doc, arguments, block.rows if time else 1, block.form == "step" or not time, fixed)
+    made.like = next((emitted_name(a) for a in argument_table(block.program) if not a.whole), made.like)
+    return made
 
 
 def shifts(program: Program) -> bool:
@@ -102,7 +104,7 @@ def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]
             code = f"{code}.flip(1)"
         offset = n.number("offset")
         if offset:
-            code = fn.shifted(code, offset, block.program.direction == "backward")
+            code = fn.shifted(code, offset, block.program.direction == "backward", n.dtype == "int")
             wish = f"{wish}_{'before' if offset > 0 else 'after'}{abs(offset)}"
         dims = tuple(d for d in n.names("shape") if d not in (BLOCK, BATCH, ROW))
         if layout.at:

@@ -61,6 +61,12 @@ class Printer(Values):
             case "shift":
                 x, axis = self.along(args[0], n.text("dim"))
                 return Text(f"{self.fn.helper('_shift')}({x.code}, {n.number('by')}, {axis})", x.axes)
+            case "as_real":
+                return self._real(args[0])
+            case "gather":
+                return self._gather(n, *args)
+            case "scatter":
+                return self._scatter(n, *args)
             case "cumsum":
                 return self._cumsum(n, args[0], form)
             case "tri_inv":
@@ -155,6 +161,27 @@ class Printer(Values):
             code = ready[0] if plain else f"({ready[0]}).contiguous()"
             return Text(f"{self.fn.helper('_phi')}({ready[0]})" if n.number("phi") else f"torch.matrix_exp({code})", axes)
         return Text(f"{self.fn.helper('_phi_slope' if n.number('phi') else '_expm_slope')}({', '.join(ready)})", axes)
+
+    # ---- positions that an index tells ----
+
+    def _gather(self, n: Node, x: Text, place: Text) -> Text:
+        """Rows of x, those of dims that the index has too side by side."""
+        shared = tuple(d for d in place.axes if d in n.args[0].dims)
+        x = self.full(self.tensor(x), (*shared, n.text("dim")))
+        rest = tuple(d for d in x.axes if d not in (*shared, n.text("dim")))
+        own = tuple(d for d in place.axes if d not in shared)
+        x, place = self.turn(x, (*shared, n.text("dim"), *rest)), self.turn(place, (*shared, *own))
+        return Text(f"{self.fn.helper('_rows_at')}({x.code}, {place.code}, {len(shared)})", (*shared, *own, *rest))
+
+    def _scatter(self, n: Node, d: Text, place: Text) -> Text:
+        """Rows added up where the index says."""
+        shared = tuple(a for a in place.axes if a not in n.names("over"))
+        own = tuple(a for a in place.axes if a in n.names("over"))
+        d = self.full(self.tensor(d), place.axes)
+        rest = tuple(a for a in d.axes if a not in place.axes)
+        d, place = self.turn(d, (*shared, *own, *rest)), self.turn(place, (*shared, *own))
+        given = [d.code, place.code, self.fn.size(n.text("dim")), str(len(shared))]
+        return Text(f"{self.fn.helper('_rows_added')}({', '.join(given)})", (*shared, n.text("dim"), *rest))
 
     # ---- elementwise ----
 

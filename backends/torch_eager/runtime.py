@@ -44,6 +44,41 @@ def _shift_within(x, by, cu_seqlens, reverse):
     own = torch.searchsorted(cu_seqlens, steps, right=True)
     return torch.where((_shift(own, by, 0) == own).view(-1, *[1] * (x.dim() - 2)), moved, 0.0)
 ''',
+    "_shift_places": '''
+def _shift_places(x, by, cu_seqlens, reverse):
+    """The same of an index."""
+    by = -by if reverse else by
+    moved = _shift(x, by, 1)
+    if cu_seqlens is None:
+        return moved
+    steps = torch.arange(x.shape[1], dtype=cu_seqlens.dtype, device=x.device)
+    own = torch.searchsorted(cu_seqlens, steps, right=True)
+    return torch.where((_shift(own, by, 0) == own).view(-1, *[1] * (x.dim() - 2)), moved, 0)
+''',
+    "_flat_places": '''
+def _flat_places(place, size, shared):
+    """Positions in tables of `size` rows, one table for each entry of the first axes, as positions in one table."""
+    if not shared:
+        return place
+    tables = torch.arange(math.prod(place.shape[:shared]), device=place.device)
+    return place + size * tables.view(*place.shape[:shared], *[1] * (place.dim() - shared))
+''',
+    "_rows_at": '''
+def _rows_at(x, place, shared):
+    """x[shared, place, rest] for x [shared, size, rest] and place [shared, own]: [shared, own, rest]."""
+    rest = x.shape[shared + 1 :]
+    rows = x.reshape(-1, math.prod(rest))
+    return torch.nn.functional.embedding(_flat_places(place, x.shape[shared], shared), rows).view(*place.shape, *rest)
+''',
+    "_rows_added": '''
+def _rows_added(d, place, size, shared):
+    """[shared, size, rest]: the rows of d [shared, own, rest] added up at their places, always in the same order."""
+    lead, rest = place.shape[:shared], d.shape[place.dim() :]
+    places = _flat_places(place, size, shared)
+    rows = d.reshape(*place.shape, math.prod(rest))
+    added = torch.ops.aten.embedding_dense_backward(rows, places, math.prod(lead) * size, -1, False)
+    return added.view(*lead, size, *rest)
+''',
     "_blocks": '''
 def _blocks(x, rows, repeat):
     """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
@@ -184,7 +219,8 @@ def _phi_slope(x, d):
 }
 NEEDS = {
     "_pairs": ("_upper", "_lower"), "_shift_within": ("_shift",), "_expm_slope": ("_blocks_of",), "_phi": ("_blocks_of",),
-    "_phi_slope": ("_expm_slope", "_blocks_of"),
+    "_phi_slope": ("_expm_slope", "_blocks_of"), "_shift_places": ("_shift",), "_rows_at": ("_flat_places",),
+    "_rows_added": ("_flat_places",),
 }
 
 

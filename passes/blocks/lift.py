@@ -79,7 +79,7 @@ class Lifted:
         if x.text("kind") != "input":
             return x
         shape = x.names("shape")
-        return leaf("input", x.text("name"), (shape[0], ROW, *shape[1:]), x.number("offset"))
+        return leaf("input", x.text("name"), (shape[0], ROW, *shape[1:]), x.number("offset"), x.dtype)
 
     def _readout(self, x: Node) -> Node | None:
         """x, an innermost sum over chunkwise states, as readouts; None for anything else."""

@@ -71,7 +71,7 @@ def replaced(
         if n in table:
             done[n] = table[n]
         elif mirrored and n.op == "leaf" and n.text("kind") == "input":
-            done[n] = leaf("input", n.text("name"), n.names("shape"), -n.number("offset"))
+            done[n] = leaf("input", n.text("name"), n.names("shape"), -n.number("offset"), n.text("type"))
         else:
             done[n] = rebuild(n, tuple(done[a] for a in n.args))
     return {name: done[n] for name, n in outputs.items()}, done

@@ -11,6 +11,7 @@ a matrix times a vector; but their results are written to memory once and read a
 `sum[X](W * v)`, W of parameters alone and v varying in time, leaves the recurrence where it saves at least RATIO operations
 per byte of the traffic that this adds: v read once, the result written and read. So a matrix product pays from about 24 columns
 on; elementwise gates, readouts of a matrix state and products with a vector stay, for they are free or no larger there.
+- What reads rows by an index, or an index as a number, is **before** wherever it needs no state.
 - **Before** also takes the states that are nothing but earlier values of what needs no recurrence (`last = x`), where a product
   reads them; sums of products that nothing else reads are taken as one value.
 - **After** takes an output whole, from its products on; the core gives what they read instead of it.
@@ -39,6 +40,7 @@ from seqc.passes.plan.cutting import bare, plain, reached, replaced, sized, term
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number
+READ = ("gather", "as_real")  # what is read by an index leaves the recurrence in any case: torch reads it for all steps at once
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class _Splitter:
     def _hoisted(self) -> list[Node]:
         """Values that leave the recurrence for the front; which of them are read is not known yet."""
         chosen = dict.fromkeys(n for n, p in self.products.items() if n not in self.late and p.pays and plain(n))
+        chosen |= dict.fromkeys(n for n in self.order if n.op in READ and n not in self.late and plain(n))
         users: Counter[Node] = Counter(self.program.graph.values())
         for n in self.order:
             users.update(n.args)
@@ -222,6 +225,7 @@ class _Splitter:
         handed = [*program.inputs.values(), *values.values(), *(replace(d, kind="input") for d in given.values())]
         behind = self._part("after", back, {}, read, handed, program.output_decls)
         core = replace(core, wishes=program.wishes, name=program.name)
+        before, behind = self._typed(before), self._typed(behind)
         parts = [part for part, used in ((before, front), (core, True), (behind, back)) if used]
         if not all(map(sized, parts)):
             return Split(None, program, None)
@@ -282,6 +286,18 @@ class _Splitter:
             output_decls={n: output_decls[n] for n in outputs}, direction="forward" if mirrored else program.direction,
         )
 
+    def _typed(self, part: Program) -> Program:
+        """The part with an argument that tells the dtype of its values, where it reads nothing but an index."""
+        if any(d.leaf_type == "real" for d in (*part.inputs.values(), *part.params.values())):
+            return part
+        for d in (*self.program.inputs.values(), *self.program.params.values()):
+            if d.leaf_type == "real":
+                own = {name: self.program.dims[name] for x in d.dims if (name := x.rstrip("'")) not in part.dims}
+                table = {d.name: d}
+                part = replace(part, dims={**part.dims, **own})
+                return replace(part, inputs={**part.inputs, **table}) if d.kind == "input" else replace(part, params=table)
+        return part
+
     # ---- names and words ----
 
     def _value(self, n: Node) -> TensorDecl:
@@ -308,6 +324,8 @@ class _Splitter:
             return self.program.definitions[n]
         if n.op == "leaf":
             return f"{n.text('name')}_before"
+        if n.op in READ:
+            return "_".join(f.text("name") for f in map(bare, n.args) if f.op == "leaf") or "rows"
         p = self.products.get(n)
         read = [f.text("name") for f in map(bare, (*p.fixed, *p.varying)) if f.op == "leaf"] if p else []
         if p and len(read) == len(p.fixed) + len(p.varying):
@@ -330,10 +348,12 @@ class _Splitter:
             where = "before" if n in front else "after" if n in back else ""
             could = n in self.products and (n not in self.late or n not in self.needed) and plain(n)
             inside = any(n is not x and n in topological([x]) for x in front)
-            if not parts or inside or not (where or could):
-                continue
             span = self.program.spans.get(n)
             subject = " ".join(span.text.split()) if span else self._wish(n)
+            if n.op == "gather" and where:
+                out.append(Reason("parallel", subject, f"{where} the recurrence, rows read by an index for all steps at once"))
+            if not parts or inside or not (where or could):
+                continue
             place = f"{where} the recurrence, saves" if where else "inside the recurrence, would save"
             saved, moved = (sum(x) for x in zip(*((p.operations, p.traffic) for p in parts), strict=True))
             text = f"{place} {saved:.0f} operations there for {moved:.0f} bytes moved, a token"

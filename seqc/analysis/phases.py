@@ -154,6 +154,8 @@ def _summed_inside(x: Node) -> tuple[Node, ...]:
 def _summed(x: Node, inside: tuple[Node, ...], done: Mapping[Node, Node]) -> Node:
     if BLOCK not in x.dims:
         return total(x, (BLOCK,))
+    if x.op == "scatter" and BLOCK in x.args[1].dims:
+        return node("scatter", *x.args, dim=x.text("dim"), over=tuple(sorted((*x.names("over"), BLOCK))))
     if x.op == "sum":
         return node("sum", x.args[0], over=tuple(sorted((*x.names("over"), BLOCK))))
     return rebuild(x, tuple(done[a] if a in inside else a for a in x.args)) if inside else node("sum", x, over=(BLOCK,))

@@ -73,8 +73,8 @@ class Case:
         sizes = self.sizes if self.bounds is None else {**self.sizes, BATCH: len(self.bounds) - 1}
         rows = None if self.bounds is None else 1
         parts = sample(self.program, sizes, self.steps, hard=self.hard, seed=self.steps, rows=rows)
-        arrays, cotangents = ({k: x.astype(self.dtype).astype("float64") for k, x in part.items()} for part in parts)
-        return arrays, cotangents
+        arrays, cotangents = ({k: rounded(x, self.dtype).astype("float64") for k, x in part.items()} for part in parts)
+        return arrays | {k: x for k, x in parts[0].items() if whole(x)}, cotangents
 
     def call(self, arrays: Mapping[str, Any], name: str = "") -> Any:
         """The emitted function on arrays or tensors by their names in the spec."""
@@ -97,8 +97,9 @@ class Case:
         """Arrays as tensors of the dtype; tensors as they are."""
         import torch
 
-        dtype = getattr(torch, self.dtype)
-        tensors = {k: torch.tensor(x, dtype=dtype, device=self.device) for k, x in arrays.items() if not is_tensor(x)}
+        own = getattr(torch, self.dtype)
+        given = {k: (x, torch.int64 if whole(x) else own) for k, x in arrays.items() if not is_tensor(x)}
+        tensors = {k: torch.tensor(x, dtype=dtype, device=self.device) for k, (x, dtype) in given.items()}
         return {k: tensors.get(k, x) for k, x in arrays.items()}
 
     def result(self, results: Any, key: str) -> Any:
@@ -164,6 +165,16 @@ def emitted_name(program: Program, key: str) -> str:
     return safe_name(stem) + mark if mark in ("_0", "_T") and stem in program.states else safe_name(key)
 
 
+def whole(x: Any) -> bool:
+    """Whether x is an array of whole numbers."""
+    return bool(np.issubdtype(x.dtype, np.integer))
+
+
+def rounded(x: Any, dtype: str) -> Any:
+    """x in a dtype; whole numbers as they are."""
+    return x if whole(x) else x.astype(dtype)
+
+
 def is_tensor(x: Any) -> bool:
     """Whether x is torch's and not numpy's."""
     return hasattr(x, "detach")
@@ -201,5 +212,5 @@ def array(x: Any) -> Any:
 def nudged(arrays: Mapping[str, Any], allowed: Mapping[str, Interval] = {}) -> dict[str, Any]:
     """The arrays with every element changed by a relative error of at most NUDGE, within their domains."""
     rng = np.random.default_rng(2)
-    moved = {k: x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}
-    return {k: np.clip(x, allowed[k].lo, allowed[k].hi) if k in allowed else x for k, x in moved.items()}
+    moved = {k: x if whole(x) else x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}
+    return {k: np.clip(x, allowed[k].lo, allowed[k].hi) if k in allowed and not whole(x) else x for k, x in moved.items()}

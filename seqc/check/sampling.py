@@ -45,7 +45,7 @@ def sample(
         extents = {**sizes, "T": steps, BATCH: rows if rows and "T" in axes else sizes[BATCH]}
         return rng.standard_normal([extent(a, extents) for a in axes])
 
-    arrays = {name: _within(d, normal(BATCH, "T", *d.dims), hard, rng) for name, d in program.inputs.items()}
+    arrays = {name: _input(d, normal(BATCH, "T", *d.dims), sizes, hard, rng) for name, d in program.inputs.items()}
     for name, d in program.params.items():
         if not d.hidden:
             x = 0.4 * normal(*d.axes)
@@ -55,6 +55,11 @@ def sample(
     cotangents = {name: normal(BATCH, "T", *d.dims) for name, d in program.output_decls.items()}
     cotangents |= {f"{name}_T": normal(*d.axes) for name, d in program.states.items()}
     return arrays, cotangents
+
+
+def _input(decl: TensorDecl, x: Any, sizes: Mapping[str, int], hard: bool, rng: Any) -> Any:
+    """An input; an index is drawn from all positions of its dim."""
+    return rng.integers(0, sizes[decl.places], x.shape) if decl.places else _within(decl, x, hard, rng)
 
 
 def state_domains(program: Program) -> dict[str, Interval]:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from seqc.check.emitted_case import Case, Finding, emitted_name, nudged, phases, relative, tolerance
+from seqc.check.emitted_case import Case, Finding, emitted_name, nudged, phases, relative, rounded, tolerance, whole
 from seqc.check.sampling import domains, sample, sample_sizes
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.driver.compile import Compiled
@@ -187,7 +187,7 @@ def against_differences(case: Case) -> Iterator[Finding]:
     direction = _direction(case.program, arrays, 2 * step)
 
     def slope_over(size: float) -> float:
-        ends = ({k: x + sign * size * direction[k] for k, x in arrays.items()} for sign in (1.0, -1.0))
+        ends = ({k: x if whole(x) else x + sign * size * direction[k] for k, x in arrays.items()} for sign in (1.0, -1.0))
         above, below = (float(case.weighed(end, cotangents)) for end in ends)
         return (above - below) / (2 * size)
 
@@ -211,6 +211,9 @@ def _direction(program: Program, arrays: Arrays, reach: float) -> dict[str, Any]
     found = {}
     moved = {a.name for a in argument_table(program) if a.gradient}
     for name, x in arrays.items():
+        if whole(x):
+            found[name] = np.zeros_like(x)
+            continue
         d = rng.standard_normal(x.shape)
         decl = program.inputs.get(name)
         if decl is not None and decl.unit:
@@ -249,7 +252,7 @@ def causality(case: Case) -> Iterator[Finding]:
     import torch
 
     arrays, _ = case.sample()
-    arrays = {k: x.astype(case.dtype) for k, x in arrays.items()}
+    arrays = {k: rounded(x, case.dtype) for k, x in arrays.items()}
     other, _ = sample(case.program, case.sizes, case.steps, hard=True, seed=case.steps + 1)
     ahead = max((-n.number("offset") for n in leaves(case.program.graph.values(), "input")), default=0)
     before = case.call(arrays)
@@ -257,7 +260,7 @@ def causality(case: Case) -> Iterator[Finding]:
     for t in sorted({1, case.steps // 2, case.steps - 1}):
         changed = dict(arrays)
         for name in case.program.inputs:
-            changed[name] = np.concatenate([arrays[name][:, :t], other[name][:, t:].astype(case.dtype)], axis=1)
+            changed[name] = np.concatenate([arrays[name][:, :t], rounded(other[name][:, t:], case.dtype)], axis=1)
         after = case.call(changed)
         until = max(t - max(ahead, 0), 0)
         pairs = [(case.result(before, k)[:, :until], case.result(after, k)[:, :until]) for k in case.program.outputs]

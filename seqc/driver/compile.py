@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from seqc.analysis.matrices import MOST, counted, small
 from seqc.backends.triton_gpu.tuning.targets import TARGETS
-from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported, near_miss
+from seqc.diagnostics import Diagnostic, Label, SeqcBug, Unsupported, near_miss
 from seqc.driver.compose import compose
 from seqc.driver.compose_once import compose_once
 from seqc.driver.compose_runs import compose_runs
@@ -91,6 +91,7 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
         try:
             if part != "torch":
                 _refuse_large(split.core)
+                _without_places(split.core)
             if part == "triton":
                 gpu, made = _triton_part(split.core, options)
                 blocks[part] = gpu.block
@@ -107,6 +108,18 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
             missing[part] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
     sig = signature(program, split, blocks, kernels, header(program, options))
     return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split)
+
+
+def _without_places(core: Program) -> None:
+    """Raise Unsupported where what an index tells is left for kernels to read."""
+    read = [n for n in topological(core.graph.values()) if n.op in ("gather", "scatter", "as_real")]
+    if read:
+        span = core.spans.get(read[0])
+        message = "kernels read no rows by an index: plain torch does, before the recurrence"
+        cause = "what is read by an index here depends on a state, or there is no recurrence beside it"
+        labels = (Label(span),) if span else ()
+        help = "use the backend `torch`"
+        raise Unsupported(Diagnostic("no-indexed-kernel", message, labels, cause, help, kind="unsupported"))
 
 
 def _part(

@@ -43,6 +43,8 @@ def _stored(io, *tensors):
     return [x.to(io) for x in tensors]
 '''
 
+LEAVING = "x if x.dtype == torch.int64 else "  # an index stays as it is
+
 SHAPED = """
 class _Shaped(NamedTuple):
     \"\"\"A tensor that is not made yet: its dtype, and its shape without batch and time.\"\"\"
@@ -77,7 +79,9 @@ class _Composer:
         self.packs = core.packs and apart
         self.keywords = ["cu_seqlens=cu_seqlens", "reverse=reverse"] if self.packs else []
         gates = gate_inputs(program, split.core)
-        self.main = safe_name(next((x for x in program.inputs if x not in gates), next(iter(program.inputs))))
+        real = [a for a in self.table if not a.whole]
+        plain = [a for a in real if a.kind == "input" and a.of not in gates]
+        self.main = emitted_name([*plain, *real][0])
         names = Names((*self.arguments, *_ends(program), "B", "T", "io", "x", "cu_seqlens", "reverse"))
         self.called = {x: safe_name(x) for x in program.inputs}
         self.called |= {x: names.fresh(x) for x in dict.fromkeys((*program.outputs, *self.values, *given))}
@@ -95,7 +99,11 @@ class _Composer:
         if self.suffix == "cpu":
             made = [SHAPED.strip(), *made, self._ready()]
         if self.stored:
-            made[:0] = [STORED.strip(), *([OWN.strip()] if self.packs else [])]
+            own, stored = OWN.strip(), STORED.strip()
+            if any(a.whole for a in self.table):
+                own = own.replace("x, 0.0)", "x, 0 if x.dtype == torch.int64 else 0.0)")
+                stored = stored.replace("[x.to(io)", f"[{LEAVING}x.to(io)")
+            made[:0] = [stored, *([own] if self.packs else [])]
         dtype: Dtype = "io" if self.stored else "carry"
         saved = [Saved(self.called[x], self._shape(x), dtype, self._shape(x, "1")) for x in self.values]
         saved += [Saved(name, x.shape, dtype) for name, x in zip(self.own, self.kept, strict=True)]

@@ -55,7 +55,8 @@ class _Once:
         rest = argument_table(outside.rest)
         self.inner = [self.values.get(a.of) or emitted_name(a) for a in rest]
         self.moved = [self.values.get(a.of) or emitted_name(a) for a in rest if a.gradient]
-        self.given = [safe_name(x) for x in outside.params] or [f"{self.arguments[0]}[:0]"]
+        self.like = next((emitted_name(a) for a in self.table if not a.whole), self.arguments[0])
+        self.given = [safe_name(x) for x in outside.params] or [f"{self.like}[:0]"]
         self.keywords = ["cu_seqlens=cu_seqlens", "reverse=reverse"] if kernels.packs else []
         self.saved = [x.name for x in kernels.saved]
 
@@ -118,7 +119,7 @@ class _Once:
                 given.append(x)
                 continue
             sizes = ["1"] * (len(of[x].axes) - len(of[x].dims)) + [self._size(d) for d in of[x].dims]
-            given.append(f"_Made({self.arguments[0]}.dtype, ({', '.join(sizes)}{',' if len(sizes) == 1 else ''}))")
+            given.append(f"_Made({self.like}.dtype, ({', '.join(sizes)}{',' if len(sizes) == 1 else ''}))")
         return "\n".join([*lines, lay("return _rest_ready_cpu(", given, ")", 4)])
 
     def _size(self, dim: str) -> str:

@@ -41,7 +41,7 @@ def signature(
         class_name=class_name(program.name),
         doc=tuple(documentation(program, split, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
-        inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates, d.plays) for d in program.inputs.values()),
+        inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates, d.plays, d.places) for d in program.inputs.values()),
         params=tuple(map(_param, program.params.values())),
         states=tuple(State(safe_name(d.name), _dims(d), initial(d) or "0", d.plays) for d in program.states.values()),
         outputs=tuple(Output(safe_name(d.name), _dims(d)) for d in program.output_decls.values()),
@@ -143,7 +143,7 @@ def _dim(dim: str) -> str:
 def gate_inputs(program: Program, core: Program) -> set[str]:
     """Inputs that stay in fp32 when the others are stored in half precision. core: the program without the products that
     leave the recurrence: an input that reaches a transition through one of these is rounded there anyhow."""
-    found = {name for name, d in program.inputs.items() if d.range != ANY}
+    found = {name for name, d in program.inputs.items() if d.range != ANY and d.leaf_type == "real"}
     for form in (form for component in classify(core) for form in component.forms.values()):
         factors = [f for term in form.terms for f in (*term.outer, *term.inner)]
         curved = [n for n in topological(factors) if n.op in CURVED]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from seqc.emit.derivatives import autograd_text, plain_text
 from seqc.emit.moved import moved_fields, moved_text
 from seqc.emit.packs import bounds_text, sequences_text
+from seqc.emit.places import bound, leaving_places, places_text
 from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
-from seqc.emit.sizes import dims, extent, layout_text, layouts, main_input, sizes_text, tellers
+from seqc.emit.sizes import clock, dims, extent, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
 from seqc.emit.text import group, lay, returned
 from seqc.emit.transforms import transforms_text
@@ -22,7 +23,7 @@ DIGEST = "DIGEST_HERE_"  # stands in the text for the digest of the text; as lon
 
 def forms_text(sig: Signature) -> str:
     """The forms of the recurrence that the file holds, and the one function that chooses among them."""
-    parts = [_FORM, sequences_text(sig)]
+    parts = [_FORM if not any(a.whole for a in sig.table) else leaving_places(_FORM), sequences_text(sig)]
     for suffix, kernels in sig.backends.items():
         parts.append(_saved_text(sig, suffix, kernels))
         if not kernels.infer:
@@ -103,7 +104,7 @@ def operators_text(sig: Signature) -> str:
     """The operators: their code for real tensors, for tracing, and for autograd; and their registration."""
     main = main_input(sig)
     axes = layouts(sig)
-    shapes = [f"{main}.new_zeros({group([f'*{main}.shape[:2]', *map(extent, o.dims)])})" for o in sig.outputs]
+    shapes = [f"{main}.new_zeros({group([f'*{clock(sig)}.shape[:2]', *map(extent, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_zeros({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
     fake_run = [
         lay("def _fake_run(", [*sig.arguments, "cu_seqlens", "reverse"], "):"),
@@ -119,6 +120,10 @@ def operators_text(sig: Signature) -> str:
         "main": sig.arguments.index(main),
         "given": sig.stateless,
         "tellers": len(tellers(sig)),
+        "clock": sig.arguments.index(clock(sig)),
+        "like": "x" if main == clock(sig) else "like",
+        "bind": bound(sig),
+        "checked": "    _check_places(tensors)\n" if any(a.whole for a in sig.table) else "",
         **moved_fields(sig),
         "count": len(sig.arguments),
         "given_count": len(sig.arguments) + 1,
@@ -139,7 +144,7 @@ def operators_text(sig: Signature) -> str:
         sizes_text(sig),
         sizes_text(sig, time=False),
         _DTYPES,
-        *filter(None, [moved_text(sig)]),
+        *filter(None, [moved_text(sig), places_text(sig)]),
         _ON_DEVICE if sig.triton else _NO_DEVICE,
         "\n".join(fake_run),
         _OPERATORS.format(**names),
@@ -257,33 +262,31 @@ def _fake_backward(*arguments):
 def _run(*arguments):
     """Operator `run`: {result_list}."""
     *tensors, cu_seqlens, reverse = arguments
-    x = tensors[{main}]
-    form, carry, steps = {alone}(*tensors), _carry(x), _steps(cu_seqlens, tensors[{main}])
+{bind}    form, carry, steps = {alone}(*tensors), _carry({like}), _steps(cu_seqlens, tensors[{clock}])
     if steps < x.shape[1]:
         results = _run(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
         return [*(_resized(o, (1, x.shape[1], *o.shape[2:])) for o in results[:{outputs}]), *results[{outputs}:]]
-    if 0 in x.shape[:2]:
+{checked}    if 0 in x.shape[:2]:
         return [*_fake_run(*arguments)[:{outputs}], *(_copy(s, carry) for s in tensors[{given}:])]
     results = form.infer(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
-    return [*(_dense(o, x.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
+    return [*(_dense(o, {like}.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
 
 
 @_autocast_off
 def _forward(*arguments):
     """Operator `forward`: {result_list}, and a list of what backward needs."""
     *tensors, cu_seqlens, reverse = arguments
-    x = tensors[{main}]
-    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[{main}])
+{bind}    form, carry, steps = _form(*tensors), _carry({like}), _steps(cu_seqlens, tensors[{clock}])
     if steps < x.shape[1]:
         *results, saved = _forward(*_own_rows(tensors, "{kinds}", steps), cu_seqlens, reverse)
         shapes = [y.shape for y in (*_fake_run(*arguments)[:{outputs}], *results[{outputs}:], *_fake_forward(*arguments)[-1])]
         results = [_resized(y, shape) for y, shape in zip([*results, *saved], shapes, strict=True)]
         return *results[:{total}], results[{total}:]
-    if 0 in x.shape[:2]:
+{checked}    if 0 in x.shape[:2]:
         return *_run(*arguments), _fake_forward(*arguments)[-1]
     results = form.forward(*form.prepare(carry, *tensors), cu_seqlens=cu_seqlens, reverse=reverse)
     outputs, states, saved = results[:{outputs}], results[{outputs}:{total}], results[{total}:]
-    return *(_dense(o, x.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
+    return *(_dense(o, {like}.dtype) for o in outputs), *(_dense(s, carry) for s in states), list(saved)
 '''
 
 _WATCHED = '''
@@ -324,8 +327,7 @@ def _backward(*arguments):
     """Operator `backward`: the gradients of {argument_list}; a cotangent that is not there is zero."""
     tensors, (cu_seqlens, reverse, saved) = arguments[:{count}], arguments[{count}:{after}]
     cotangents = whole = arguments[{after}:]
-    x = tensors[{main}]
-    form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[{main}])
+{bind}    form, carry, steps = _form(*tensors), _carry({like}), _steps(cu_seqlens, tensors[{clock}])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "{kinds}", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]

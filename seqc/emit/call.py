@@ -4,8 +4,9 @@ rule, the function over a sequence and the function for one step.
 
 from __future__ import annotations
 
+from seqc.emit.places import cast_lines
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import dims, layouts, main_input, tellers
+from seqc.emit.sizes import clock, dims, layouts, main_input, tellers
 from seqc.emit.supports import made_masks, masked
 from seqc.emit.text import docstring, either, group, lay, unpack
 from seqc.ir.arguments import Argument
@@ -34,6 +35,11 @@ def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent
     return lay(f"def {name}(", [*own, *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", indent)
 
 
+def _reals(sig: Signature) -> list[str]:
+    """The inputs of real numbers."""
+    return [a.name for a in sig.table if a.kind == "input" and not a.whole]
+
+
 def caller(sig: Signature) -> list[Argument]:
     """What a caller may give: all but what the function makes itself."""
     hidden = {p.name for p in sig.params if p.hidden}
@@ -56,14 +62,15 @@ def _default(init: str, axes: tuple[str, ...], main: str) -> str:
 def _body(sig: Signature, time: bool) -> list[str]:
     """Dtypes, sizes and initial states, then the call of the operator: for the sequence, or for one step."""
     main = main_input(sig)
-    inputs = [x.name for x in sig.inputs]
+    inputs = _reals(sig)
     axes = layouts(sig)
     made = "_sizes" if time else "_step_sizes"
     used = ", ".join(dims(sig, time))
     given = ["axis", "cu_seqlens", "reverse", *(a.name for a in caller(sig))]
     lines = [
         *(["    if axis is not None:", lay("return _along(", given, ")", 8)] if time else []),
-        lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4),
+        *([lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4)] if inputs else []),
+        *cast_lines(sig),
         *made_masks(sig),
         lay(f"{used} = {made}(", [*tellers(sig), *(["cu_seqlens"] if time else [])], ")", 4),
         *masked(sig),
@@ -139,7 +146,7 @@ def function_text(sig: Signature) -> str:
 
 def along_text(sig: Signature) -> str:
     """What brings any axis of the arrays to the place of the steps."""
-    main = main_input(sig)
+    main = clock(sig)
     at, dims = sig.arguments.index(main), len(layouts(sig)[main]) - 2
     hidden = [p.name for p in sig.params if p.hidden]
     table = f"((name, axes) for name, axes in _AXES.items() if name not in {group([repr(x) for x in hidden])})"
@@ -183,8 +190,11 @@ def _written(result, given, inplace, into):
 
 def cast_text(sig: Signature) -> str:
     """The dtype rule of the inputs."""
-    names = [x.name for x in sig.inputs]
+    names = _reals(sig)
     gates = " ".join(x.name for x in sig.inputs if x.gate)
+    if not names:
+        rest = _FIT[_FIT.index("def _dtype_error") :].format(spec=sig.spec, names="", gates="")
+        return rest.strip() + "\n\n\n" + _CALL.strip()
     main = main_input(sig)
     fits = [
         lay("def _cast(", names, "):"),

@@ -58,12 +58,14 @@ class Dim:
 
 @dataclass(frozen=True)
 class Input:
-    """An input [B, T, dims...]. A gate is float32 under autocast, and may be so beside inputs of lower precision."""
+    """An input [B, T, dims...]. A gate is float32 under autocast, and may be so beside inputs of lower precision. places: the
+    dim whose positions an index tells."""
 
     name: str
     dims: tuple[str, ...]
     gate: bool = False
     role: str = "input"
+    places: str = ""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,17 @@ def tellers(sig: Signature) -> tuple[str, ...]:
 
 
 def main_input(sig: Signature) -> str:
-    """The input whose dtype and device speak for all: the first that is no gate."""
-    return next((x.name for x in sig.inputs if not x.gate), sig.inputs[0].name)
+    """The argument whose dtype and device speak for all: the first input of real numbers that is no gate, else a param."""
+    whole = {a.name for a in sig.table if a.whole}
+    plain = [x.name for x in sig.inputs if x.name not in whole]
+    first = [x.name for x in sig.inputs if x.name in plain and not x.gate]
+    return [*first, *plain, *(p.name for p in sig.params if not p.default), sig.inputs[0].name][0]
+
+
+def clock(sig: Signature) -> str:
+    """The input whose first two axes are the batch and the steps: the one that speaks for all, if that is an input."""
+    main = main_input(sig)
+    return main if main in {x.name for x in sig.inputs} else sig.inputs[0].name
 
 
 def check(sig: Signature) -> None:
@@ -46,6 +55,9 @@ def check(sig: Signature) -> None:
 
     if not sig.inputs:
         refuse(f"`{sig.spec}` has no input", "give it one: the inputs tell the length of the sequence")
+    if sig.inputs and any(a.name == main_input(sig) and a.whole for a in sig.table):
+        help = "declare an input or a param of real numbers: its dtype is that of the results"
+        refuse(f"`{sig.spec}` has no argument of real numbers", help)
     taken: list[str] = [sig.spec, f"{sig.spec}_step", sig.class_name, *sig.arguments, *dims(sig)]
     for name, count in Counter(taken + _defined(sig)).items():
         if count > 1:
@@ -102,7 +114,7 @@ def sizes_text(sig: Signature, time: bool = True) -> str:
     if wrong:
         text += [either(wrong, 4), refusal]
     if time:
-        text += ["    if cu_seqlens is not None:", f"        B = _sequences(cu_seqlens, {main_input(sig)})"]
+        text += ["    if cu_seqlens is not None:", f"        B = _sequences(cu_seqlens, {clock(sig)})"]
     if late:
         text += [either(late, 4), refusal]
     for dim in sig.dims:

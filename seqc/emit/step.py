@@ -7,8 +7,9 @@ the form that the device chooses; otherwise it is a run of one step, and has the
 from __future__ import annotations
 
 from seqc.emit.moved import moved_fields
+from seqc.emit.places import bound
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import dims, extent, layouts, main_input, tellers
+from seqc.emit.sizes import clock, dims, extent, layouts, main_input, tellers
 from seqc.emit.text import group, lay, returned
 
 
@@ -25,7 +26,8 @@ def step_operator(sig: Signature, form: str) -> str:
     ]
     names: dict[str, object] = {"main": sig.arguments.index(main), "results": ", ".join(sig.results)}
     names |= {"inputs": sum(a.timed for a in sig.table), "outputs": len(sig.outputs), "count": len(sig.table), "form": form}
-    names |= moved_fields(sig)
+    names |= moved_fields(sig) | {"bind": bound(sig), "like": "x" if main == clock(sig) else "like"}
+    names["checked"] = "    _check_places(tensors)\n" if any(a.whole for a in sig.table) else ""
     names["row"] = "" if all(a.gradient for a in sig.table if a.timed) else "d if d is None else "
     one = _NO_STEP if sig.no_step else _ONE_STEP
     return "\n\n\n".join(part.strip() for part in ("\n".join(fake), _STEP.format(**names), one.format(**names)))
@@ -35,15 +37,14 @@ _STEP = '''
 @_autocast_off
 def _step(*tensors):
     """Operator `step`: {results}."""
-    x = tensors[{main}]
-    if x.shape[0] == 0:
+{bind}    if x.shape[0] == 0:
         return [*_fake_step(*tensors)]
-    form, carry = {form}(*tensors), _carry(x)
+{checked}    form, carry = {form}(*tensors), _carry({like})
     if form is _TORCH:
         results = _unshared(tensors, _plain_step(*tensors))
     else:
         results = form.step(*form.prepare(carry, *tensors))
-    return [*(_dense(o, x.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
+    return [*(_dense(o, {like}.dtype) for o in results[:{outputs}]), *(_dense(s, carry) for s in results[{outputs}:])]
 
 
 def _unshared(tensors, results):

@@ -56,7 +56,7 @@ def _rule(name, differentiates):
         packed = name != "step" and arguments[{count}] is not None
         if shared or packed or differentiates or all(d is None for d in here):
             return _in_turn(operator, members, dims, arguments)
-        size = tensors[{main}].shape[0] if here[{main}] is None else tensors[{main}].movedim(here[{main}], 0).shape[1]
+        size = tensors[{clock}].shape[0] if here[{clock}] is None else tensors[{clock}].movedim(here[{clock}], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
             *more, saved = arguments[{count}:{after}]

@@ -16,6 +16,7 @@ from seqc.frontend import syntax
 from seqc.frontend.boundaries import hooks
 from seqc.frontend.delay_lines import long
 from seqc.frontend.expressions import Elaborator
+from seqc.frontend.indexing import declared_index, index_range
 from seqc.frontend.lint import warnings
 from seqc.frontend.names import axes
 from seqc.frontend.parse import parse_with_errors
@@ -28,7 +29,6 @@ from seqc.frontend.values import Value, part_names, shown
 from seqc.ir.arguments import ROLES
 from seqc.ir.both_ways import both_runs
 from seqc.ir.graph import Node, const
-from seqc.ir.intervals import ANY
 from seqc.ir.program import Program, TensorDecl
 
 
@@ -153,10 +153,11 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
         if value is not None and work.fits(decl, value, decl.value):
             value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
         inits = value.pair if value is not None else (None, None)
+    declared_index(work.scope, decl)
     unit = tuple(dim.id for dim in decl.unit or ())
+    allowed, places = bounds or index_range(work.scope, decl), decl.places.id if decl.places else ""
     return [
-        TensorDecl(
-            name, kind, axes(decl), range=bounds or ANY, unit=unit, init=init, per_batch=decl.per_batch, role=decl.role)
+        TensorDecl(name, kind, axes(decl), allowed, unit, init, decl.per_batch, role=decl.role, places=places)
         for name, init in zip(part_names(decl.name.id, decl.is_complex), inits, strict=False)
     ]
 

@@ -16,6 +16,7 @@ from seqc.frontend import syntax
 from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, prefix, total
 from seqc.frontend.idioms import TRANSPOSED, function_advice
+from seqc.frontend.indexing import index_read, indexed
 from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.names import Names
 from seqc.frontend.positions import placed
@@ -125,7 +126,7 @@ class Elaborator(Names):
 
     def _subscript(self, e: syntax.Subscript, frame: Frame) -> Value | None:
         name, axis = e.name.id, self.scope.axis
-        if any(isinstance(item, syntax.Renaming | syntax.Position) for item in e.items):
+        if any(isinstance(item, syntax.Renaming | syntax.Position) or index_read(self.scope, item) for item in e.items):
             return self._read_at(e, frame)
         dims = tuple(item for item in e.items if isinstance(item, syntax.Name))
         if name in ("index", "eye"):
@@ -155,11 +156,11 @@ class Elaborator(Names):
                 help=f"write `{name}`" if time == axis else f"write `{name}[{time}]`",
             )
         elif len(dims) == 1 and dims[0].id in self.scope.inputs:
-            cause = "gather and scatter on a state are not lowered yet"
-            decl = self.scope.states.get(name)
-            d = decl.dims[0].id if decl is not None and decl.dims else "N"
-            help = f"pass the place one-hot, as `input place[{d}]`: `sum[{d}](place * {name})` reads, `place * x` writes"
-            self.scope.refuse("gather", f"`{name}` is indexed by an input", e.span, cause, help)
+            word = dims[0].id
+            cause = "an input is a real number unless it is declared as an index"
+            label = Label(dims[0].span, "a real number")
+            help = f"declare it with the dim whose positions it tells: `input {word} index V`"
+            self.scope.report("bad-index", f"`{name}` is read at `{word}`, which is no index", label, cause=cause, help=help)
         elif not any(mentions(item, word) for item in e.items for word in self.scope.lost):
             label = Label(e.span, f"a lag reads `{name}[{axis}-1]`")
             help = f"one position of a dim is `{name}[K = {e.items[0].span.text}]`" if len(e.items) == 1 else ""
@@ -169,7 +170,8 @@ class Elaborator(Names):
     def _read_at(self, e: syntax.Subscript | syntax.Placed, frame: Frame) -> Value | None:
         """`k[K -> K']`, `k[t-1, G = 2]`, `(a * b)[N -> N']`: a value with renamed dims, or at one position of a dim."""
         items = tuple(item for item in e.items if isinstance(item, syntax.Renaming | syntax.Position))
-        rest = tuple(item for item in e.items if not isinstance(item, syntax.Renaming | syntax.Position))
+        places = [(item, decl) for item in e.items if (decl := index_read(self.scope, item)) is not None]
+        rest = tuple(item for item in e.items if item not in items and index_read(self.scope, item) is None)
         if isinstance(e, syntax.Placed):
             if rest:
                 what = "a time belongs to a name" if mentions(rest[0], self.scope.axis) else "this says nothing of the dims"
@@ -179,6 +181,10 @@ class Elaborator(Names):
             value, where = self.expr(e.x, frame), e.x.span
         else:
             value, where = self.expr(replace(e, items=rest) if rest else e.name, frame), e.name.span
+        for item, decl in places:
+            place = self.expr(item, Frame(frame.place))
+            if value is not None and place is not None:
+                value = indexed(self.scope, value, decl, place, where, item.span)
         value = None if value is None else placed(self.scope, value, items, where)
         return self._placed(value, frame)
 

@@ -162,6 +162,8 @@ def _decl(kind: str, decl: syntax.Decl) -> str:
         parts.append(f"{'=' if kind in ('const', 'state') else 'init'} {text(decl.value)}")
     if decl.interval is not None:
         parts.append(_interval(decl.interval))
+    if decl.places is not None:
+        parts.append(f"index {decl.places.id}")
     if decl.unit is not None:
         parts.append(f"unit[{_comma(decl.unit)}]")
     if decl.per_batch:

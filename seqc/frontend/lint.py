@@ -156,7 +156,7 @@ def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
         match statement:
             case syntax.Declare(items=items):
                 for item in items:
-                    used |= {dim.id for dim in (*item.dims, *(item.unit or ()))}
+                    used |= {dim.id for dim in (*item.dims, *(item.unit or ()), *filter(None, (item.places,)))}
                     used |= set(_reads(item.value)) if item.value is not None else set()
             case syntax.Define() | syntax.Output():
                 used |= {dim.id for dim in statement.dims or ()}

@@ -32,7 +32,7 @@ STATEMENTS = (
     "history",
     "every",
 )
-MARKS = ("in", "unit", "complex", "init", "per", "lag", "by", "keep", "block")
+MARKS = ("in", "index", "unit", "complex", "init", "per", "lag", "by", "keep", "block")
 
 _DOC = '"""'
 _FIRST_WORD = re.compile(r"\s*([^\W\d]\w*)\s*(\S?)(\S?)")

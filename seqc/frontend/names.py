@@ -20,6 +20,7 @@ from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, part_names, real, shown, within
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
 from seqc.ir.intervals import ANY
+from seqc.ir.ops.indexing import as_real
 from seqc.ir.ops.structure import expanded
 from seqc.ir.program import TensorDecl
 
@@ -113,7 +114,11 @@ class Names(ABC):
         batch = (BATCH,) if kind != "param" or decl.per_batch else ()
         names = part_names(decl.name.id, decl.is_complex)
         dims = axes(decl)
-        return _of([leaf(kind, name, (*batch, *dims), offset) for name in names], dims, within([dims], dims))
+        if decl.places is not None:  # read as a number, but for where it stands in brackets
+            found = [as_real(leaf(kind, decl.name.id, (*batch, *dims), offset, "int"))]
+        else:
+            found = [leaf(kind, name, (*batch, *dims), offset) for name in names]
+        return _of(found, dims, within([dims], dims))
 
     # ---- now
 

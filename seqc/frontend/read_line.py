@@ -138,7 +138,7 @@ class Reader:
         return syntax.Interval(self._span(tree), self._short(lo), self._short(hi))
 
     def _decl(self, kind: str, tree: Any) -> syntax.Decl:
-        given: dict[str, Any] = {"role": kind}
+        given: dict[str, Any] = {}
         for part in tree.children[1:]:
             key: str
             value: Any
@@ -149,6 +149,8 @@ class Reader:
                     key, value = "value", self._expr(part.children[0])
                 case "interval":
                     key, value = "interval", self._interval(part)
+                case "places":
+                    key, value = "places", self._name(part.children[0])
                 case "unit":
                     key, value = "unit", self._names(part)
                 case "complex":
@@ -163,6 +165,7 @@ class Reader:
                 message = f"two such marks on `{tree.children[0]}`"
                 raise _Stop(Diagnostic("said-twice", message, (Label(self._mark_span(part), "the second one"),)))
             given[key] = value
+        given["role"] = "index" if "places" in given else kind
         return syntax.Decl(self._span(tree), self._name(tree.children[0]), **given)
 
     def _mark_span(self, part: Any) -> Span:

@@ -209,6 +209,8 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
             scope.report("repeated-dim", message, Label(decl.span), cause=cause, help=help)
             known = False
             break
+    if decl.places is not None:
+        known = scope.known_dims((decl.places,)) and known
     if decl.unit is not None:
         for dim in decl.unit:
             if dim.id not in counts:
@@ -222,7 +224,7 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
 
 
 def _without_dims(decl: Decl) -> Decl:
-    return Decl(decl.span, decl.name, (), decl.value, decl.interval, role=decl.role)
+    return Decl(decl.span, decl.name, (), decl.value, decl.interval, role=decl.role, places=decl.places)
 
 
 def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None:
@@ -245,6 +247,15 @@ def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None
             cause="a name has one value in a step",
             help="give the intermediate value its own name",
         )
+        return
+    places = [d for d in statement.dims or () if d.id in scope.inputs and scope.inputs[d.id].places is not None]
+    if places:
+        cause = "what an index tells is read, and not written yet"
+        dim = next((d.id for d in (scope.inputs[places[0].id].places,) if d is not None), "N")
+        axis, word = scope.axis, places[0].id
+        help = f"choose among all rows: `{name.id} = where(index[{dim}] == {word}, .., {name.id}[{axis}-1])`"
+        scope.refuse("scatter", f"`{name.id}` is written at an index", name.span.to(places[0].span), cause, help)
+        scope.lost |= {name.id}
         return
     if name.id in scope.states or _new(scope, name, "define"):
         scope.defines[name.id] = statement

@@ -151,7 +151,8 @@ class DimItem(Node):
 
 @dataclass(frozen=True)
 class Decl(Node):
-    """One declared value. `value` is a parameter's `init`, a state's or a constant's `=`; `role` the word of the statement."""
+    """One declared value. `value` is a parameter's `init`, a state's or a constant's `=`; `role` the word of the
+    statement, or "index"; `places` the dim whose positions an index tells."""
 
     name: Name
     dims: tuple[Name, ...] = ()
@@ -162,6 +163,7 @@ class Decl(Node):
     per_batch: bool = False
     lag: int | None = None
     role: str = ""
+    places: Name | None = None
 
 
 # ------------------------------------------------------------------------------------------------------ statements

@@ -27,16 +27,18 @@ class Role:
 
     leaf: the kind of leaf by which the step graph reads it: "input" (a value for each step), "param" (the same value at every
     step) or "state" (the value before the first step). gradient: whether it has one. default: whether a call may leave out what
-    has an initial value (a state always has one).
+    has an initial value (a state always has one). type: "real", or "int" for whole numbers that tell positions.
     """
 
     leaf: str
     gradient: bool = True
     default: bool = False
+    type: str = "real"
 
 
 ROLES = {
     "input": Role("input"),
+    "index": Role("input", gradient=False, type="int"),
     "param": Role("param"),
     "buffer": Role("param", gradient=False, default=True),
     "mask": Role("param", gradient=False),
@@ -66,6 +68,11 @@ class Argument:
     def gradient(self) -> bool:
         """Whether it has a gradient."""
         return ROLES[self.role].gradient
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is an array of whole numbers."""
+        return ROLES[self.role].type == "int"
 
     @property
     def timed(self) -> bool:

@@ -26,7 +26,7 @@ _INTERNED: WeakValueDictionary[tuple[object, ...], Node] = WeakValueDictionary()
 
 
 class Node:
-    """One operator application. `dims` is sorted; `dtype` is "real" or "bool"; `attrs` is sorted by name."""
+    """One operator application. `dims` is sorted; `dtype` is "real", "bool" or "int"; `attrs` is sorted by name."""
 
     __slots__ = ("op", "args", "attrs", "dims", "dtype", "__weakref__")
     op: str

@@ -23,7 +23,7 @@ from seqc.ir.ops import TABLE
 
 NAME = r"[A-Za-z_][\w.@]*'*"
 VALUE = r"[^\s(]+|\([^)]*\)"
-LEAF = re.compile(rf"%(\S+) = (\w+) ({NAME}?)(?: ?@(-?\d+))? \[([^\]]*)\]( bool)?")
+LEAF = re.compile(rf"%(\S+) = (\w+) ({NAME}?)(?: ?@(-?\d+))? \[([^\]]*)\](?: (bool|int))?")
 APPLY = re.compile(rf"%(\S+) = (\w+)\(([^)]*)\)((?: \w+=(?:{VALUE}))*)(?: : (\[[^\]]*\](?: bool)?))?")
 RESULT = re.compile(r"out (\S+) = (\S+)")
 
@@ -59,7 +59,7 @@ def _name(n: Node, given: str | None, taken: set[str]) -> str:
 
 def _leaf(n: Node) -> str:
     offset = f" @{n.number('offset')}" if n.number("offset") else ""
-    kind = " bool" if n.dtype == "bool" else ""
+    kind = "" if n.dtype == "real" else f" {n.dtype}"
     return f"{n.text('kind')} {n.text('name')}{offset} [{', '.join(n.names('shape'))}]{kind}"
 
 
@@ -97,7 +97,7 @@ def _line(line: str, known: dict[str, Node], outputs: dict[str, Node]) -> None:
         known[found[1]] = _applied(found, known)
     elif found := LEAF.fullmatch(line):
         dims = _words(found[5])
-        known[found[1]] = leaf(found[2], found[3], dims, int(found[4] or 0), "bool" if found[6] else "real")
+        known[found[1]] = leaf(found[2], found[3], dims, int(found[4] or 0), found[6] or "real")
     else:
         raise IrError("not a line of the text form")
 

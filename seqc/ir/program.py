@@ -35,7 +35,7 @@ class TensorDecl:
     params, constants and indices). `hidden`: made by the compiler: `y.lag2` holds y[t-2]. A caller passes and gets it as
     any other, so that a run can be cut anywhere. `role`: its role among the arguments of a call (a row of
     `seqc.ir.arguments.ROLES`), where that is not named like the kind. `support`: what is kept of a sparse parameter; the role
-    "mask" is the mask of one: not 0 where an element is kept.
+    "mask" is the mask of one: not 0 where an element is kept. `places`: the dim whose positions an index tells.
     """
 
     name: str
@@ -48,6 +48,12 @@ class TensorDecl:
     hidden: bool = False
     support: Support | None = None
     role: str = ""
+    places: str = ""
+
+    @property
+    def leaf_type(self) -> str:
+        """The dtype of its leaf: "real" or "int"."""
+        return ROLES[self.plays].type
 
     @property
     def mask(self) -> bool:
@@ -82,7 +88,7 @@ class TensorDecl:
     def leaf(self, offset: int = 0) -> Node:
         """The leaf node of this declaration."""
         assert self.kind != "output"
-        return leaf(self.kind, self.name, self.axes, offset)
+        return leaf(self.kind, self.name, self.axes, offset, self.leaf_type)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from seqc.ir.program import Program, TensorDecl
 KINDS = ("input", "param", "state", "cot", "mask", "value")
 STEP_KINDS = ("input", "param", "state")
 TRUTH: Mapping[str, tuple[int, ...]] = {"where": (0,), "and": (0, 1), "or": (0, 1), "not": (0,)}
+WHOLE: Mapping[str, tuple[int, ...]] = {"as_real": (0,), "gather": (1,), "scatter": (1,)}
 EITHER: Mapping[str, tuple[int, ...]] = {  # arguments that may be of either dtype
     "surrogate": (0,), "expand": (0,), "rename": (0,), "take": (0,), "stopgrad": (0,),
 }
@@ -46,7 +47,7 @@ def _node_problem(n: Node) -> str | None:
     if row.elementwise and n.attrs:
         return f"{n!r} has attributes, its operator takes none"
     for i, a in enumerate(n.args):
-        wanted = "bool" if i in TRUTH.get(n.op, ()) else "real"
+        wanted = "bool" if i in TRUTH.get(n.op, ()) else "int" if i in WHOLE.get(n.op, ()) else "real"
         if a.dtype != wanted and i not in EITHER.get(n.op, ()):
             return f"argument {i} of {n!r} is {a.dtype}, not {wanted}: {a!r}"
     if n.op == "leaf" and n.text("kind") not in KINDS:
@@ -138,5 +139,7 @@ def _declared(program: Program, n: Node, kinds: tuple[str, ...], time: Dims, whe
         raise SeqcBug(where, f"{kind} {name} is not declared")
     decl = table[name]
     axes = (BATCH, *time, *decl.dims) if kind == "input" else decl.axes
+    if n.dtype != decl.leaf_type:
+        raise SeqcBug(where, f"{kind} {name} is {n.dtype}, not {decl.leaf_type}")
     if n.names("shape") != axes:
         raise SeqcBug(where, f"{kind} {name} has axes [{', '.join(n.names('shape'))}], not [{', '.join(axes)}]")

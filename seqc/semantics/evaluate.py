@@ -78,7 +78,10 @@ def _value(entry: Entry, done: list[Any], values: Mapping[Node, Any], sizes: Map
     if n in values:
         declared = n.names("shape") if n.op == "leaf" else n.dims
         x = np.asarray(values[n])
-        x = x if x.dtype == bool or x.dtype == np.float64 else x.astype(np.float64)
+        if n.dtype == "int":
+            x = x.astype(np.int64)
+        elif x.dtype not in (bool, np.float64):
+            x = x.astype(np.float64)
         return x if declared == n.dims else np.transpose(x, [declared.index(d) for d in n.dims])
     if entry.elementwise:
         ready = [x if cut is None else x[cut] for x, cut in zip(args, entry.cuts, strict=True)]
@@ -92,4 +95,6 @@ def _value(entry: Entry, done: list[Any], values: Mapping[Node, Any], sizes: Map
         return np.float64(extent(n.text("dim"), sizes))
     if n.op == "expand":
         return np.array(to_order(args[0], n.args[0].dims, n.dims, sizes))
+    if n.op == "scatter":
+        return TABLE[n.op].ref(n, *args, extent(n.text("dim"), sizes))
     return TABLE[n.op].ref(n, *args)

@@ -182,7 +182,7 @@ def arrays_of_input(program: Program, n: Node, arrays: Arrays) -> Any:
     name = n.text("name")
     if arrays.get(name) is None:
         raise ValueError(f"input {name} is missing")
-    return np.asarray(arrays[name], dtype=np.float64)
+    return np.asarray(arrays[name], dtype=np.int64 if n.dtype == "int" else np.float64)
 
 
 def _param_values(program: Program, arrays: Arrays, sizes: Mapping[str, int]) -> dict[Node, Any]:
@@ -217,7 +217,7 @@ def _inputs_at(inputs: dict[Node, Any], t: int, steps: int, ahead: int) -> dict[
     out = {}
     for n, whole in inputs.items():
         at = t - ahead * n.number("offset")
-        out[n] = whole[:, at] if 0 <= at < steps else np.zeros(whole.shape[:1] + whole.shape[2:])
+        out[n] = whole[:, at] if 0 <= at < steps else np.zeros(whole.shape[:1] + whole.shape[2:], whole.dtype)
     return out
 
 

@@ -9,6 +9,7 @@ from seqc.ir.intervals import Interval
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.indexing import as_real, gather, scatter
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
 from seqc.semantics.evaluate import evaluate, to_order
 
@@ -49,6 +50,7 @@ def samples() -> dict[str, list[Node]]:
             found[name] = [node(name, *args)]
     x, m = argument(0, ("K", "t")), argument(1, ("t", "s"))
     diagonal = m + where(node("eq", index("t"), index("s")), 9.0, 0.0)
+    one, each = (leaf("input", name, dims, dtype="int") for name, dims in (("w5", ("t",)), ("w6", ("V", "t"))))
     a, b, h = argument(2, ("K", "t")), argument(3, ("V", "t")), argument(4, ("V",))
     found |= {
         "leaf": [x], "const": [const(2.5)], "size": [size("K")], "index": [index("t")],
@@ -67,6 +69,9 @@ def samples() -> dict[str, list[Node]]:
         "solve": [solve(diagonal, a, "t", "s"), solve(diagonal, b * argument(2, ("K",)), "t", "s")],
         "expm": [node("expm", m * 0.2, row="t", col="s", phi=phi) for phi in (0, 1)],
         "expm_slope": [node("expm_slope", m, diagonal, row="t", col="s", phi=0)],
+        "gather": [gather(x, one, "K"), gather(argument(0, ("K", "V")), each, "K")],
+        "scatter": [scatter(b, each, "K", ("V",)), scatter(x, one, "V", ()), scatter(b, one, "K", ("t",))],
+        "as_real": [as_real(one)],
     }
     return found
 
@@ -80,7 +85,8 @@ def values_for(n: Node, rng: np.random.Generator) -> dict[Node, np.ndarray]:
     for x in leaves([n]):
         at = int(x.text("name")[1:])
         low, high = domain[at] if at < len(domain) else (-2.0, 2.0)
-        found[x] = rng.uniform(low, high, [SIZES[d] for d in x.names("shape")])
+        shape = [SIZES[d] for d in x.names("shape")]
+        found[x] = rng.integers(0, SIZES["V"], shape) if x.dtype == "int" else rng.uniform(low, high, shape)
     return found
 
 
@@ -126,8 +132,9 @@ def test_derivative_is_that_of_the_reference(name: str) -> None:
         sizes = {**SIZES, "K'": SIZES["K"]}
         cot = leaf("cot", "y", n.dims)
         weight = rng.standard_normal([sizes[d] for d in n.dims])
-        rules = vjp({"y": n}, {"y": cot}, list(given))
-        for x, base in given.items():
+        real = {x: base for x, base in given.items() if x.dtype == "real"}
+        rules = vjp({"y": n}, {"y": cot}, list(real))
+        for x, base in real.items():
             got = evaluate({"g": rules[x]}, {**given, cot: weight}, sizes)["g"]
             got = to_order(got, rules[x].dims, x.names("shape"), sizes)
             want = np.zeros_like(base)

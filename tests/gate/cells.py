@@ -23,6 +23,7 @@ from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, nod
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.indexing import as_real, gather, scatter
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
 from seqc.ir.program import DimDecl, Program, TensorDecl
 from seqc.passes.derive_backward import derive_backward
@@ -32,7 +33,8 @@ PLACES = ("step", "loop", "block", "time")
 ROWS = 16
 SIZES = {"K": 3, "N": 4, "M": 4}
 SHAPES = (("K", "N"), ("N",), ("K",))
-ALONG_ROWS = ["cumsum", "shift", "take", "affine_scan", "max_scan", "tri_inv", "amax", "sum", "index", "block_index", "expand"]
+ALONG_ROWS = ["cumsum", "shift", "take", "affine_scan", "max_scan", "tri_inv", "amax", "sum", "index", "block_index", "expand",
+              "gather", "scatter", "as_real"]
 
 
 def _input(i: int, dims: tuple[str, ...], time: bool) -> Node:
@@ -73,11 +75,25 @@ def along(dim: str, time: bool) -> dict[str, list[Node]]:
         "solve": [solve(full, a, row, col), solve(full, x, row, col)],
         "expm": [node("expm", full * 0.2, row=row, col=col, phi=phi) for phi in (0, 1)],
         "expm_slope": [],
+        **indexed(dim, time),
         "index": [x * index(dim)],
         "block_index": [x * node("block_index", dim=dim, block=2)],
         "size": [x * size("N")],
         "leaf": [x],
         "const": [x * 2.5],
+    }
+
+
+def indexed(dim: str, time: bool) -> dict[str, list[Node]]:
+    """The operators that read and write at positions which an index tells: of a value for each sequence, and of a param."""
+    rows = (ROW,) if time else ()
+    x, table = leaf("input", "x0", (BATCH, *rows, "K", "N")), leaf("param", "p4", ("K", "N"))
+    one, each = (leaf("input", name, (BATCH, *rows, *own), dtype="int") for name, own in (("w5", ()), ("w6", ("K",))))
+    here = leaf("input", "x7", (BATCH, *rows, "K"))
+    return {
+        "gather": [gather(x, one, "N"), gather(x, each, "N"), gather(table, one, "N"), gather(table, each, "N")],
+        "scatter": [scatter(here, one, "N", ()), scatter(here, each, "N", ("K",)), scatter(here, each, "N", ())],
+        "as_real": [as_real(one) * here],
     }
 
 
@@ -110,9 +126,14 @@ def program(place: str, wanted: Mapping[str, Node]) -> Program:
     decls = {name: TensorDecl(name, "output", tuple(d for d in n.dims if d not in (BATCH, ROW))) for name, n in outputs.items()}
     return Program(
         name="gate", doc="", dims={d: DimDecl(d, n, (n,) if fixed else ()) for d, n in SIZES.items()},
-        inputs={name: TensorDecl(name, "input", _own(n)) for name, n in inputs.items()}, params=params, states=states,
+        inputs={name: _declared(name, n) for name, n in inputs.items()}, params=params, states=states,
         output_decls=decls, updates=updates, outputs=outputs,
     )  # fmt: skip
+
+
+def _declared(name: str, n: Node) -> TensorDecl:
+    whole = n.dtype == "int"
+    return TensorDecl(name, "input", _own(n), role="index" if whole else "", places="N" if whole else "")
 
 
 def _own(n: Node) -> tuple[str, ...]:
@@ -137,6 +158,8 @@ def arrays(made: Program, steps: int, operator: str = "") -> dict[str, Any]:
         low, high = (domain[at] if at < len(domain) else (-2.0, 2.0)) if operator else (0.3, 2.0)
         return rng.uniform(low, high, [sizes[a.rstrip("'")] for a in axes])
 
-    found = {name: draw(name, (BATCH, "T", *d.dims)) for name, d in made.inputs.items()}
+    found = {name: draw(name, (BATCH, "T", *d.dims)) for name, d in made.inputs.items() if not d.places}
+    found |= {name: rng.integers(0, sizes[d.places], [2, steps, *(sizes[x] for x in d.dims)])
+              for name, d in made.inputs.items() if d.places}
     found |= {name: draw(name, d.dims) for name, d in made.params.items()}
     return found | {f"{name}_0": rng.uniform(0.3, 1.0, [2, *(sizes[x] for x in d.dims)]) for name, d in made.states.items()}

@@ -25,7 +25,7 @@ from seqc.ir.graph import Node
 from seqc.ir.program import Program
 from tests.block_runner import run_block
 from tests.gate.cells import NODES, PLACES, ROWS, SIZES, arrays, block_along_time, program
-from tests.harness import Case, close, compare
+from tests.harness import Case, close, compare, tensors
 
 HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
 DTYPES = {"torch": (torch.float64, 1e-10), "cpu": (torch.float64, 1e-10), "triton": (torch.float32, 2e-5)}
@@ -103,15 +103,16 @@ def run(backend: str, place: str, operators: list[str], folder: Path) -> None:
         with np.errstate(all="ignore"):
             compare(case, forward, backward, tolerance, dtype)
         return
-    args = [torch.tensor(given[n], dtype=dtype) for n in case.arguments]
+    args = tensors(case, dtype)
     cots = [torch.tensor(cotangents[n], dtype=dtype) for n in case.results]
     got = forward(*args)
     slopes = backward(*args, *got[len(cots) :], *cots)
-    want, want_slopes = run_block(block, {n: x.double().numpy() for n, x in zip(case.arguments, args, strict=True)},
+    taken = [x.double() if x.is_floating_point() else x for x in args]
+    want, want_slopes = run_block(block, {n: x.numpy() for n, x in zip(case.arguments, taken, strict=True)},
                                   {n: x.double().numpy() for n, x in zip(case.results, cots, strict=True)})  # fmt: skip
     for name, x in zip(case.results, got, strict=False):
         close(x, want[name], tolerance, name, dtype)
-    for name, x in zip(case.arguments, slopes, strict=True):
+    for name, x in zip(case.moved, slopes, strict=True):
         close(x, want_slopes[name], tolerance, f"gradient of {name}", dtype)
 
 
