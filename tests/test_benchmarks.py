@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import seqc
-from benchmarks import layers, report, tasks
+from benchmarks import layers, report, tasks, tokens
 from benchmarks.ceilings import Ceilings, Work, work
 from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Contender, error, numbers
 from benchmarks.entry import Entry, measure
@@ -28,6 +28,19 @@ CEILINGS = Ceilings(flops=1e9, bytes=1e9)
 
 def python(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_tokens_are_compared_and_timed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the sizes of `tests/native_cpu/test_direct.py`, whose library is there."""
+    monkeypatch.setattr(tokens, "pin", lambda _: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    task = tasks.task("gla", {"B": 2, "T": 1, "H": 2, "K": 5, "V": 40})
+    found = list(tokens.measured(task, 2))
+    assert [name for name, _, _ in found][:3] == ["seqc", "seqc, inplace=True", "seqc, into=r: nothing allocated"]
+    assert all(len(seconds) == 2 and min(seconds) > 0 and error < 1e-5 for _, seconds, error in found)
+    monkeypatch.setattr(tokens, "measured", lambda *_: [("seqc", [1e-6], 0.0), ("other", [1e-6], 0.5)])
+    assert tokens.main(["gla", "--shape", "2,4,64"]) == 1
+    assert "wrong by 5.0e-01" in capsys.readouterr().out
 
 
 def test_one_command_writes_a_table_and_results(tmp_path: Path) -> None:
