@@ -90,10 +90,8 @@ class System:
             if i != j and drive is None:
                 continue
             own = masked(self.coefficients.get((i, i), ZERO), 1.0)  # type: ignore[operator]
-            given = here if i == j else ZERO
-            if drive is not None:
-                extra = masked(drive, 0.0)  # type: ignore[operator]
-                given = extra if i != j else given + extra
+            # no state drives itself through others: see `_order`
+            given = here if drive is None else masked(drive, 0.0)  # type: ignore[operator]
             out[i] = affine_scan(own, given, ZERO, ROW)
         return out
 

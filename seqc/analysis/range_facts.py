@@ -15,7 +15,7 @@ from __future__ import annotations
 from itertools import combinations
 from math import isnan
 
-from seqc.analysis.normal_forms import Linear, bare, complement, factors, linear
+from seqc.analysis.normal_forms import LIMIT, Linear, bare, complement, factors, linear
 from seqc.analysis.norms import Facts, divisor_norm, is_normaliser, magnitude, norm_over, regrouped, root
 from seqc.analysis.running_maximum import below
 from seqc.ir.graph import Dims, Node
@@ -29,6 +29,8 @@ def sharpen(n: Node, row: Interval, facts: Facts) -> Interval:
     match n.op:
         case "add" | "sub":
             form = linear(n)
+            if len(form.weights) >= LIMIT:  # a longer sum, of which the form holds a part as it is
+                return row
             found = row.meet(_combination(form, facts)).meet(_convex(form, facts)).meet(_between(form, facts))
             return found.meet(_common_factor(n, facts)) if n.op == "sub" else found
         case "mul":

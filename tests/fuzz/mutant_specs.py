@@ -25,6 +25,7 @@ param p
 state h[D] = 0
 h = 0.5 * h[t-1] + stopgrad(x) * y
 output a[D] = h + withgrad(x >= y, 0.3) * y + withgrad(y < x, u) + x - (0 - y) * -p + -(x - y) * p
+output b[D] = y - (-(u * x))
 """,
     "sums": """spec s
 dim D
@@ -54,9 +55,9 @@ output before = sum[K](k * S[t-1])
 """,
     "gated": """spec s
 dim K, V
-input q[K], k[K], v[V], f[K], u in [0, 1], n[V] in [-5, 0]
+input q[K], k[K], v[V], f[K], u in [0, 1], n[V] in [-5, 0], m[K] in [-1, 0]
 state S[K, V] = 0
-S = (1 - sigmoid(f)) * sqrt(exp(n)) / (1 + u) * S[t-1] + k * v
+S = (1 - sigmoid(f)) * exp(m) * sqrt(exp(n)) / (1 + u) * S[t-1] + k * v
 output o = sum[K](q * S)
 """,
     "mild": """spec s
@@ -66,6 +67,13 @@ state S[K, V] = 0
 S = exp(g) * S[t-1] + k * v
 output o = sum[K](q * S)
 output before = sum[K](q * S[t-1])
+""",
+    "near": """spec s
+dim K, V
+input q[K], k[K], v[V], g[K] in [-0.5, 0]
+state S[K, V] = 0
+S = exp(g) * S[t-1] + k * v
+output o = sum[K](q * S)
 """,
     "signed": """spec s
 dim K, V
@@ -159,6 +167,7 @@ f = sigmoid(z + R @ h[t-1] + b)
 c = f * c[t-1] + (1 - f) * tanh(x + U @ h[t-1])
 h = f * tanh(c)
 output h
+checkpoint 4
 """,
     "layer": """spec s
 dim D, M

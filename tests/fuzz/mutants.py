@@ -1,6 +1,9 @@
 """Seeded bugs: each change of `mutant_table` is made in a copy of the project, and must be told from the right compiler.
 
     python -m tests.fuzz.mutants [WORD ..]     all, or those whose file, text or spec holds one of the words
+    python -m tests.fuzz.mutants --draw 4      so many of those on plain torch, drawn with a fixed seed
+    python -m tests.fuzz.mutants --save        what was found goes to `recall.json`, which docs/reliability.md tells of
+    python -m tests.fuzz.mutants --missing --save     what it does not tell of yet
 
 In: nothing. Out: a line for each, and the recall: the part that was told. A change that breaks the compiler counts as told.
 Each runs in a process of its own, forked from one that has loaded torch but nothing of the project.
@@ -8,18 +11,22 @@ Each runs in a process of its own, forked from one that has loaded torch but not
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import random
 import shutil
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.fuzz.mutant_table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
+RECORD = Path(__file__).with_name("recall.json")
 PARTS = ("seqc", "passes", "backends", "grammar", "specs", "tests/fuzz", "tests/__init__.py", "pyproject.toml")
 RIGHT, WRONG, BROKEN = 0, 1, 2  # exit codes of a process that tries one
 
@@ -58,7 +65,10 @@ def tried(mutant: Mutant) -> int:
         (against_judge, Call({**sizes, "B": 3, "T": bounds[-1]}, "float32", bounds, True, seed=2)),
         (parts_and_steps, Call({**sizes, "B": 2, "T": 7}, "float64", seed=3)),
         (against_judge, Call(whole, "float32", hard=mutant.spec == "decayed", seed=4)),
+        (against_judge, Call({**whole, "T": 6}, "float64", reverse=True, seed=5)),
     ]
+    if mutant.rows is not None:  # the last block is full
+        calls.append((against_judge, Call({**whole, "T": 2 * mutant.rows}, "float64", seed=6)))
     if mutant.backend == "triton":
         calls = [(against_judge, Call({**sizes, "B": 2, "T": 19}, "float32", seed=2)), calls[1]]
     return WRONG if any(True for how, call in calls for _ in how(subject, call)) else RIGHT
@@ -113,16 +123,42 @@ def run(mutants: tuple[Mutant, ...]) -> Iterator[tuple[Mutant, bool, float]]:
             yield mutant, told, time.monotonic() - began
 
 
-def main(words: list[str]) -> int:
+def words_of(mutant: Mutant) -> str:
+    """What tells a change from all others."""
+    return f"{mutant.path}: {mutant.old.strip()} -> {mutant.new.strip()}, by {mutant.spec} on {mutant.backend}"
+
+
+def save(found: Mapping[str, bool]) -> None:
+    """Into the record of what was told, which forgets changes that are on the list no more."""
+    before = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    known = {words: told for words, told in {**before, **found}.items() if words in set(map(words_of, MUTANTS))}
+    RECORD.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + "\n")
+
+
+def main(arguments: list[str]) -> int:
     """`python -m tests.fuzz.mutants`."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.mutants")
+    parser.add_argument("words", nargs="*", help="some of what the file, text or spec of a change holds")
+    parser.add_argument("--draw", type=int, help="how many on plain torch to draw")
+    parser.add_argument("--save", action="store_true", help="record what was found")
+    parser.add_argument("--missing", action="store_true", help="those alone that were not told yet")
+    given = parser.parse_args(arguments)
+    words = given.words
     chosen = tuple(m for m in MUTANTS if not words or any(w in f"{m.path} {m.spec} {m.backend} {m.old}" for w in words))
-    found = []
+    if given.missing and RECORD.exists():
+        record = json.loads(RECORD.read_text())
+        chosen = tuple(m for m in chosen if not record.get(words_of(m)))
+    if given.draw is not None:
+        chosen = tuple(random.Random(1).sample([m for m in chosen if m.backend == "torch"], given.draw))
+    found = {}
     for mutant, told, seconds in run(chosen):
-        found.append(told)
+        found[words_of(mutant)] = told
         where = f"{mutant.path}: {mutant.old.strip()[:70]!r} by {mutant.spec} on {mutant.backend}"
         print(f"{'told ' if told else 'LIVES'} {seconds:5.1f} s  {where}", flush=True)
-    print(f"recall: {sum(found)} of {len(found)}, {100 * sum(found) / max(len(found), 1):.1f} %")
-    return 0 if all(found) else 1
+        if given.save:
+            save(found)
+    print(f"recall: {sum(found.values())} of {len(found)}, {100 * sum(found.values()) / max(len(found), 1):.1f} %")
+    return 0 if all(found.values()) else 1
 
 
 if __name__ == "__main__":
