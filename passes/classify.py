@@ -9,6 +9,7 @@ state depends on the old one:
 - "maximum": m = max(m[t-1] + a, b), linear over the semiring (max, +);
 - "coupled": linear, several states mixed by coefficients;
 - "dense": linear, but no sum of elementwise and low-rank terms: mixed along a dim by a matrix, say;
+- "constant": never changes, and has no gradient: the key of a sequence's noise;
 - "counter": steps since the last boundary, of states that are replaced there; such a state has the class of its own update;
 - "nonlinear": the rest.
 """
@@ -20,6 +21,7 @@ from dataclasses import replace
 from seqc.analysis.affine import Affine, NotAffine, affine, nonlinear
 from seqc.analysis.boundaries import counters, hook_of
 from seqc.analysis.component import Component
+from seqc.analysis.noise import CLOCK
 from seqc.analysis.rotation import rotation
 from seqc.analysis.running_maximum import running_maximum
 from seqc.ir.graph import Node, depends, leaves, topological
@@ -54,7 +56,11 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
     if not cyclic:
         return Component(members, "taps", f"{members[0]} does not depend on its own past", {})
     if (period := counters(program).get(members[0])) is not None and len(members) == 1:
-        return Component(members, "counter", f"counts the steps since the last boundary, one every {period}", {})
+        why = "counts the steps: noise is drawn from it" if members[0] == CLOCK else (
+            f"counts the steps since the last boundary, one every {period}")
+        return Component(members, "counter", why, {})
+    if len(members) == 1 and _constant(program, members[0]):
+        return Component(members, "constant", f"{members[0]} never changes", {})
     hook = hook_of(program, members[0]) if len(members) == 1 else None
     if hook is not None:
         own = replace(program, updates={**program.updates, members[0]: hook.free})
@@ -84,6 +90,12 @@ def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Comp
     each = f", for each index of {', '.join(across)}," if across else ""
     why = f"{len(ranked)} term(s) read {members[0]}[t-1] contracted over {', '.join(dims)}{each} and write it back"
     return Component(members, "low rank", why, forms)
+
+
+def _constant(program: Program, state: str) -> bool:
+    """Whether a state keeps its first value, and takes no gradient."""
+    update = program.updates[state]
+    return update.op == "stopgrad" and update.args[0] is program.states[state].leaf()
 
 
 def _quote(program: Program, at: Node) -> str:

@@ -197,17 +197,27 @@ def _compiled(
     return compile_program(program, Options(backend, target, dict(dims), form, rows))
 
 
-def oracle(spec: str | Path, *, cu_seqlens: Any = None, reverse: bool = False, **arrays: Any) -> dict[str, Any]:
+def oracle(
+    spec: str | Path, *, cu_seqlens: Any = None, reverse: bool = False, seed: Any = None, **arrays: Any
+) -> dict[str, Any]:
     """The recurrence step by step in float64 numpy: outputs NAME and final states NAME_T.
 
     arrays: inputs [B, T, dims], params [dims], initial states NAME_0 [B, dims]; numpy arrays or tensors. cu_seqlens: the
-    bounds of a pack's sequences; reverse: from the last step to the first.
+    bounds of a pack's sequences; reverse: from the last step to the first. seed: of the noise that the spec draws (0 without
+    one), one number or one for each sequence.
     """
+    from seqc.analysis.noise import LOW
     from seqc.frontend.elaborate import load
+    from seqc.semantics.noise import keys
     from seqc.semantics.reference import run
 
     bounds = None if cu_seqlens is None else [int(bound) for bound in cu_seqlens]
-    return run(load(spec), {name: _array(x) for name, x in arrays.items()}, bounds, reverse)
+    program = load(spec)
+    given = {name: _array(x) for name, x in arrays.items()}
+    if LOW in program.states and f"{LOW}_0" not in given:
+        count = len(bounds) - 1 if bounds is not None else next(len(given[x]) for x in program.inputs if x in given)
+        given |= keys(program, 0 if seed is None else _array(seed), count)
+    return run(program, given, bounds, reverse)
 
 
 def explain(spec: str | Path, backend: str = "auto", *, target: str = "sm_90", dims: Mapping[str, int] | None = None,

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqc.analysis.boundaries import counters
 from seqc.ir.arguments import argument_table
 from seqc.ir.program import Program, TensorDecl
 from seqc.semantics import reference
@@ -103,10 +102,12 @@ def draw(
             x = np.clip(x, d.range.lo, d.range.hi)
         arrays[name] = x
     arrays |= {f"{name}_0": normal("B", *d.dims) for name, d in program.states.items()}
+    arrays |= {k: rng.integers(0, int(d.range.hi) + 1, np.shape(arrays[k])).astype(float)
+               for name, d in program.states.items() for k in [f"{name}_0"] if d.whole}
     cotangents = {name: normal("B", "T", *d.dims) for name, d in program.output_decls.items()}
     cotangents |= {f"{name}_T": normal("B", *d.dims) for name, d in program.states.items()}
     if not steps:  # a count passes no gradient on, and an empty run hands it back: told apart at the boundary, not here
-        cotangents |= {f"{name}_T": np.zeros(every["B"]) for name in counters(program)}
+        cotangents |= {f"{name}_T": np.zeros(every["B"]) for name, d in program.states.items() if d.whole}
     return Case(program, arrays, cotangents, bounds, reverse)
 
 

@@ -27,7 +27,7 @@ from seqc.ir.ops import TABLE
 
 DEAR = frozenset(
     ("exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "logsigmoid", "softplus", "logaddexp", "tanh", "erf", "sin", "cos",
-     "atan", "log2", "pow", "div")
+     "atan", "log2", "pow", "div", "draw")
 )
 REDUCTIONS = frozenset(("sum", "amax"))
 

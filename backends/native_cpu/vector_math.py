@@ -4,7 +4,7 @@ In: nothing. Out: `MATH`, which follows `runtime.RUNTIME` in a translation unit.
 exp and expm1 reduce by n ln 2 (in two parts) and evaluate 1 + r + r^2 q(r); log reduces to [sqrt 1/2, sqrt 2) and evaluates
 2 s + s^3 p(s^2) with s = (m - 1) / (m + 1). The coefficients of q and p are Chebyshev fits of those two functions, computed in
 40 digits: the error of the polynomial is below 0.1 unit in the last place. The others are numerically split forms of these.
-atan, log2 and rounding do too; they are in the text of a kernel that needs them only (`MORE`).
+atan, log2, rounding and `draw` are in the text of a kernel that needs them only (`MORE`).
 Where AVX-512 has an instruction for a step of exp, it is used. erf, sin, cos and pow go to the C library lane by lane.
 """
 
@@ -205,7 +205,38 @@ INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), spl
 }  // namespace
 """
 
-MORE = {  # function -> its text, for kernels that call it
+DRAW = r"""
+// A multiple of 2^-24 in [0, 1) for whole numbers: a word of Threefry-2x32-20 (Salmon et al. 2011).
+// The key is (low, high) with the bits of the site above, the counter (clock, element).
+typedef std::uint32_t words __attribute__((vector_size(4 * W)));
+typedef std::int32_t signed_words __attribute__((vector_size(4 * W)));
+INLINE words as_words(vec x) { return (words)__builtin_convertvector(x, signed_words); }
+INLINE words as_words(real x) { return words{} + std::uint32_t(std::int32_t(x)); }
+template <int by>
+INLINE words turned(words x) { return (x << by) | (x >> (32 - by)); }
+INLINE vec hashed(words low, words high, words clock, words element, std::uint32_t site, bool second) {
+  const words k0 = low ^ (site << 24), k1 = high ^ (site >> 8 << 24), k2 = k0 ^ k1 ^ 0x1BD11BDAu;
+  words x0 = clock + k0, x1 = element + k1;
+#define SEQC_ROUND(by) x0 += x1, x1 = turned<by>(x1) ^ x0;
+#define SEQC_ROUNDS(a, b, c, d) SEQC_ROUND(a) SEQC_ROUND(b) SEQC_ROUND(c) SEQC_ROUND(d)
+  SEQC_ROUNDS(13, 15, 26, 6) x0 += k1, x1 += k2 + 1u;
+  SEQC_ROUNDS(17, 29, 16, 24) x0 += k2, x1 += k0 + 2u;
+  SEQC_ROUNDS(13, 15, 26, 6) x0 += k0, x1 += k1 + 3u;
+  SEQC_ROUNDS(17, 29, 16, 24) x0 += k1, x1 += k2 + 4u;
+  SEQC_ROUNDS(13, 15, 26, 6) x0 += k2, x1 += k0 + 5u;
+  return __builtin_convertvector((signed_words)((second ? x1 : x0) >> 8), vec) * real(5.9604644775390625e-8);
+}
+template <class A, class B, class C, class D>
+INLINE auto seqc_draw(A low, B high, C clock, D element, real site, real word) {
+  const vec x = hashed(as_words(low), as_words(high), as_words(clock), as_words(element), std::uint32_t(site), word != 0);
+  if constexpr (std::is_arithmetic_v<A> && std::is_arithmetic_v<B> && std::is_arithmetic_v<C> && std::is_arithmetic_v<D>)
+    return real(x[0]);
+  else
+    return x;
+}
+"""
+
+MORE = {"draw": DRAW} | {  # function -> its text, for kernels that call it
     name: f"""
 INLINE vec seqc_{name}(vec x) {{
   vec r;

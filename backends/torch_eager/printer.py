@@ -237,6 +237,8 @@ class Printer(Values):
                 args[i] = self.fn.assign("x", x)
         if n.op == "neg" and args[0].level == PRODUCT:
             return Text(f"-{args[0].code}", args[0].axes, PRODUCT)  # the sign of the first factor
+        if spelling.startswith("_"):
+            self.fn.helper(spelling.partition("(")[0])
         axes = self.axes_of(args)
         ready = [self.align(x, axes) for x in args]
         out = filled(spelling, ready)

@@ -178,6 +178,31 @@ def _max_scan(a, b, start, dim, end=False):
         out.append(m)
     return m if end else torch.stack(out, dim)
 ''',
+    "_draw": '''
+def _draw(low, high, clock, element, site, word):
+    """A multiple of 2^-24 in [0, 1) for whole numbers: a word of Threefry-2x32-20 (Salmon et al. 2011).
+
+    The key is (low, high) with the bits of the site above, the counter (clock, element). All is done in int32, which wraps.
+    """
+    def whole(x):
+        return x.to(torch.int32) if isinstance(x, torch.Tensor) else int(x)
+
+    def upper(byte):
+        byte = whole(byte)
+        return byte << 24 if isinstance(byte, torch.Tensor) else (byte << 24) - ((byte >> 7) << 32)  # as a signed word
+
+    site = site if isinstance(site, torch.Tensor) else int(site)
+    k0, k1 = whole(low) ^ upper(site & 255), whole(high) ^ upper(site >> 8 & 255)
+    ks = k0, k1, k0 ^ k1 ^ 0x1BD11BDA
+    x0, x1 = k0 + whole(clock), k1 + whole(element)
+    for group in range(5):
+        for by in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x0 = x0 + x1
+            x1 = ((x1 << by) | ((x1 >> 32 - by) & (1 << by) - 1)) ^ x0
+        x0 = x0 + ks[(group + 1) % 3]
+        x1 = x1 + (ks[(group + 2) % 3] + (group + 1))
+    return ((x1 if word else x0) >> 8 & 0xFFFFFF).to(low.dtype) * 2.0**-24
+''',
     "_unit_lower_inverse": '''
 def _unit_lower_inverse(x):
     """The inverse of I + (strictly lower part of x), over the last two axes."""

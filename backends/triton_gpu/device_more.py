@@ -36,6 +36,44 @@ def logaddexp(a, b):
     return high + log1p(tl.exp(gap))
 '''
 
+MIX_FOUR = '''
+@triton.jit
+def mix_four(x0, x1, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, D: tl.constexpr):
+    """Four rounds of Threefry-2x32 with these rotations."""
+    x0 = x0 + x1
+    x1 = ((x1 << A) | (x1 >> (32 - A))) ^ x0
+    x0 = x0 + x1
+    x1 = ((x1 << B) | (x1 >> (32 - B))) ^ x0
+    x0 = x0 + x1
+    x1 = ((x1 << C) | (x1 >> (32 - C))) ^ x0
+    x0 = x0 + x1
+    x1 = ((x1 << D) | (x1 >> (32 - D))) ^ x0
+    return x0, x1
+'''
+
+DRAW = '''
+@triton.jit
+def draw(low, high, clock, element, site, word):
+    """A multiple of 2^-24 in [0, 1) for whole numbers: a word of Threefry-2x32-20 (Salmon et al. 2011).
+
+    The key is (low, high) with the bits of the site above, the counter (clock, element).
+    """
+    zero = (low + high + clock + element) * 0.0
+    s = (zero + site).to(tl.int32).to(tl.uint32, bitcast=True)
+    k0 = (zero + low).to(tl.int32).to(tl.uint32, bitcast=True) ^ (s << 24)
+    k1 = (zero + high).to(tl.int32).to(tl.uint32, bitcast=True) ^ ((s >> 8) << 24)
+    k2 = k0 ^ k1 ^ 0x1BD11BDA
+    x0 = (zero + clock).to(tl.int32).to(tl.uint32, bitcast=True) + k0
+    x1 = (zero + element).to(tl.int32).to(tl.uint32, bitcast=True) + k1
+    x0, x1 = mix_four(x0, x1, 13, 15, 26, 6)
+    x0, x1 = mix_four(x0 + k1, x1 + k2 + 1, 17, 29, 16, 24)
+    x0, x1 = mix_four(x0 + k2, x1 + k0 + 2, 13, 15, 26, 6)
+    x0, x1 = mix_four(x0 + k0, x1 + k1 + 3, 17, 29, 16, 24)
+    x0, x1 = mix_four(x0 + k1, x1 + k2 + 4, 13, 15, 26, 6)
+    x = tl.where(zero + word == 0.0, x0 + k2, x1 + k0 + 5) >> 8
+    return x.to(tl.int32, bitcast=True).to(tl.float32) * 5.9604644775390625e-8
+'''
+
 AFFINE_SCAN_FROM = '''
 @triton.jit
 def affine_scan_from(a, b, start, REVERSE: tl.constexpr):
@@ -77,6 +115,7 @@ MORE: Mapping[str, str] = MappingProxyType(
         "sign": SIGN.strip(),
         "pow": POW.strip(),
         "logaddexp": LOGADDEXP.strip(),
+        "draw": f"{MIX_FOUR.strip()}\n\n\n{DRAW.strip()}",
         "affine_scan_from": AFFINE_SCAN_FROM.strip(),
         "reset_scan_from": RESET_SCAN.strip(),
         "max_scan": MAX_SCAN.strip(),

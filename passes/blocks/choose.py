@@ -157,7 +157,7 @@ def _assigned(
 
     Where a state cannot be a chunk beside the chunks of others, it is tried as a scan.
     """
-    other = [c for c in components if c.kind not in (*LINEAR, "taps", "maximum", "counter")]
+    other = [c for c in components if c.kind not in (*LINEAR, "taps", "maximum", "counter", "constant")]
     if other:
         refused.append(NotBlock(other[0].states[0], other[0].why))
         return

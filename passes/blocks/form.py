@@ -22,7 +22,7 @@ from seqc.analysis.rotation import Rotation, rotation
 from seqc.analysis.running_maximum import running_maximum
 from seqc.ir.block import VALID, Reason
 from seqc.ir.formula import spell
-from seqc.ir.graph import ROW, Node, const, node
+from seqc.ir.graph import ROW, Node, const, index, node
 from seqc.ir.intervals import Interval
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import affine_scan, expanded, max_scan, shift, take
@@ -112,6 +112,9 @@ class BlockForm(Lifted):
         if c.kind == "counter":
             self._counter(name, old)
             return
+        if c.kind == "constant":
+            self.memo[old], self.ends[name] = old, node("stopgrad", old)
+            return
         if c.kind == "maximum" and c.hook is None:
             self._maximum(name, old, update)
             return
@@ -145,6 +148,7 @@ class BlockForm(Lifted):
         if self.rows > period:
             raise NotBlock(name, f"a block of {self.rows} steps may hold several boundaries, one every {period}")
         self.boundaries[name] = boundary(old, period)
+        self.memo[old] = where(self.boundaries[name].after, old - float(period) + index(ROW), old + index(ROW))
         self.ends[name] = self.boundaries[name].count
 
     def _hooked(self, name: str, form: Affine, old: Node, hook: Hook) -> None:

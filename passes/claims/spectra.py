@@ -68,6 +68,8 @@ class Spectra:
             return self._coupled(name, c)
         if c.kind == "counter":
             return Spectrum(name, Interval(0.0, 0.0), "a count has no derivative")
+        if c.kind == "constant":
+            return Spectrum(name, Interval(0.0, 0.0), "it has no derivative")
         if c.kind == "nonlinear" and len(c.states) == 1:
             return self._elementwise(name, c)
         return Spectrum(name, None, c.why)

@@ -38,13 +38,13 @@ class Hook:
     free: Node
 
 
-def counter(period: int) -> Counter:
-    """The counter that all hooks of one period share."""
-    name = f"every.{period}"
+def counter(period: int, name: str = "") -> Counter:
+    """The counter that all hooks of one period share, or one of another name."""
+    name = name or f"every.{period}"
     now = leaf("state", name, (BATCH,)) + 1.0
     due = node("ge", now, const(period))
     reached = node("stopgrad", node("where", due, const(0.0), now))
-    decl = TensorDecl(name, "state", (), range=Interval(0.0, period - 1.0), init=const(0.0), hidden=True)
+    decl = TensorDecl(name, "state", (), range=Interval(0.0, period - 1.0), init=const(0.0), hidden=True, whole=True)
     return Counter(decl, reached, due)
 
 
@@ -55,7 +55,7 @@ def counters(program: Program) -> dict[str, int]:
         x = update.args[0] if update.op == "stopgrad" else update
         if x.op == "where" and x.args[0].op == "ge" and x.args[0].args[1].op == "const":
             period = int(constant(x.args[0].args[1]))
-            if name == f"every.{period}" and update is counter(period).next:
+            if program.states[name].whole and update is counter(period, name).next:
                 found[name] = period
     return found
 
@@ -66,7 +66,7 @@ def hook_of(program: Program, state: str) -> Hook | None:
     if update.op != "where":
         return None
     for name, period in counters(program).items():
-        due = counter(period).due
+        due = counter(period, name).due
         if update.args[0] is due:
             return Hook(name, period, due, update.args[1], update.args[2])
     return None

@@ -6,7 +6,7 @@ run is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -209,8 +209,11 @@ def array(x: Any) -> Any:
     return x.detach().cpu().double().numpy() if is_tensor(x) else np.asarray(x)
 
 
-def nudged(arrays: Mapping[str, Any], allowed: Mapping[str, Interval] = {}) -> dict[str, Any]:
-    """The arrays with every element changed by a relative error of at most NUDGE, within their domains."""
+def nudged(
+    arrays: Mapping[str, Any], allowed: Mapping[str, Interval] = {}, fixed: Collection[str] = ()
+) -> dict[str, Any]:
+    """The arrays with every element changed by a relative error of at most NUDGE, within their domains; but for those fixed."""
     rng = np.random.default_rng(2)
-    moved = {k: x if whole(x) else x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}
-    return {k: np.clip(x, allowed[k].lo, allowed[k].hi) if k in allowed and not whole(x) else x for k, x in moved.items()}
+    fixed = {k for k, x in arrays.items() if k in fixed or whole(x)}
+    moved = {k: x if k in fixed else x * (1.0 + NUDGE * rng.uniform(-1.0, 1.0, x.shape)) for k, x in arrays.items()}
+    return {k: np.clip(x, allowed[k].lo, allowed[k].hi) if k in allowed and k not in fixed else x for k, x in moved.items()}

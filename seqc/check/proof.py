@@ -98,7 +98,7 @@ def _points(program: Program, roots: Mapping[str, Node], sizes: Mapping[str, int
 
 def _count(program: Program, n: Node, sizes: Mapping[str, int], rng: Any) -> Number:
     """Steps since a boundary: whole numbers below the period."""
-    made = rng.integers(0, counters(program)[n.text("name")], _shape(n, sizes))
+    made = rng.integers(0, min(counters(program)[n.text("name")], exact.P // 4), _shape(n, sizes))
     return exact.number(tuple(np.asarray(made, np.int64) for _ in exact.FIELDS))
 
 

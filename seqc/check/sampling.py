@@ -51,7 +51,7 @@ def sample(
             x = 0.4 * normal(*d.axes)
             arrays[name] = (x > 0) * 1.0 if d.mask else _within(d, x, False, rng)
     starts = state_domains(program)
-    arrays |= {f"{name}_0": _inside(starts[name], normal(*d.axes), False, rng) for name, d in program.states.items()}
+    arrays |= {f"{name}_0": _start(d, starts[name], normal(*d.axes), rng) for name, d in program.states.items()}
     cotangents = {name: normal(BATCH, "T", *d.dims) for name, d in program.output_decls.items()}
     cotangents |= {f"{name}_T": normal(*d.axes) for name, d in program.states.items()}
     return arrays, cotangents
@@ -81,6 +81,11 @@ def _sign(reached: Interval) -> Interval:
     return Interval(0.0 if reached.lo >= 0.0 else -np.inf, 0.0 if reached.hi <= 0.0 else np.inf)
 
 
+def counted(program: Program) -> frozenset[str]:
+    """The arguments that are whole numbers, which nothing is differentiated by."""
+    return frozenset(f"{name}_0" for name, d in program.states.items() if d.whole)
+
+
 def domains(program: Program) -> dict[str, Interval]:
     """Where the values of every argument lie, by its name in a call."""
     declared = {name: d.range for name, d in {**program.inputs, **program.params}.items()}
@@ -96,6 +101,12 @@ def _within(decl: TensorDecl, x: Any, hard: bool, rng: Any) -> Any:
             x = np.repeat(x[:, :1], x.shape[1], axis=1)
         return x
     return _inside(decl.range, x, hard, rng)
+
+
+def _start(decl: TensorDecl, allowed: Interval, x: Any, rng: Any) -> Any:
+    """Normal numbers brought into the range of a state; whole ones where it counts."""
+    found = _inside(allowed, x, False, rng)
+    return np.floor(found) if decl.whole else found
 
 
 def _inside(allowed: Interval, x: Any, hard: bool, rng: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from seqc.check.emitted_case import Case, Finding, emitted_name, nudged, phases, relative, rounded, tolerance, whole
-from seqc.check.sampling import domains, sample, sample_sizes
+from seqc.check.sampling import counted, domains, sample, sample_sizes
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
@@ -135,7 +135,7 @@ def against_oracle(case: Case) -> Iterator[Finding]:
     """Every result and every gradient; gradients together are one finding."""
     arrays, cotangents = case.sample()
     want, want_gradients = case.truth(arrays, cotangents)
-    moved, moved_gradients = case.truth(nudged(arrays, domains(case.program)), cotangents)
+    moved, moved_gradients = case.truth(nudged(arrays, domains(case.program), counted(case.program)), cotangents)
     found, slopes = case.ran
     yield case.finding("results", {k: (found[k], want[k]) for k in want}, moved)
     yield case.finding("gradients", {k: (slopes[k], want_gradients[k]) for k in slopes}, moved_gradients)
@@ -221,7 +221,7 @@ def _direction(program: Program, arrays: Arrays, reach: float) -> dict[str, Any]
             d = d - x * (d * x).sum(axis=axes, keepdims=True)
         ends = (x + sign * reach * d for sign in (1.0, -1.0))
         inside = np.logical_and.reduce([(e >= allowed[name].lo) & (e <= allowed[name].hi) for e in ends])
-        found[name] = np.where(inside & (name in moved), d, 0.0)
+        found[name] = np.where(inside & (name in moved and name not in counted(program)), d, 0.0)
     return found
 
 
@@ -230,7 +230,7 @@ def parts_and_steps(case: Case) -> Iterator[Finding]:
     import torch
 
     arrays, _ = case.sample()
-    whole, (moved, _) = case.call(arrays), case.truth(nudged(arrays, domains(case.program)))
+    whole, (moved, _) = case.call(arrays), case.truth(nudged(arrays, domains(case.program), counted(case.program)))
     cut = case.steps // 3 + 1
     parts = [case.call(_cut(case.program, arrays, slice(0, cut)))]
     parts.append(case.call(_cut(case.program, arrays, slice(cut, None)) | _carried(case, parts[0])))

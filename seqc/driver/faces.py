@@ -87,7 +87,13 @@ def arguments(name: str, signature: inspect.Signature, given: tuple[Any, ...], n
     missing = [key for key in ordered if key not in found]
     if missing:
         raise TypeError(f"{name}: no {listing(missing, 'and no')} given: {_shown(name, signature)}")
-    return {key: _of_its_kind(name, key, value, found) for key, value in found.items()}
+    plain = {"seed"} if "seed" in known and known["seed"].kind is inspect.Parameter.KEYWORD_ONLY else set()
+    return {key: value if key in plain and _is_seed(value) else _of_its_kind(name, key, value, found)
+            for key, value in found.items()}
+
+
+def _is_seed(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _shown(name: str, signature: inspect.Signature) -> str:

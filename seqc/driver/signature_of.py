@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 
+from seqc.analysis.noise import CLOCK, HIGH, LOW
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
@@ -28,6 +29,7 @@ from seqc.passes.plan.products_outside import Split
 
 CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))
 WIDTH = 112
+NOISE = {LOW: "the noise's key, a word of 24 bits", HIGH: "the noise's key, another word", CLOCK: "steps that have drawn noise"}
 TITLES = {"torch": "plain torch", "cpu": "native code for CPUs", "triton": "Triton"}
 
 
@@ -55,12 +57,19 @@ def signature(
         no_step=program.no_step,
         no_plain=no_plain(program),
         unread=unread(program),
+        keys=keys(program),
     )
 
 
 def _param(d: TensorDecl) -> Param:
     support = d.support and replace(d.support, mask=safe_name(d.support.mask))
-    return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default)
+    return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default, filling(d))
+
+
+def keys(program: Program) -> tuple[tuple[str, str], ...]:
+    """The emitted names of the states that hold the keys of noise, of each run."""
+    pairs = ((LOW, HIGH), (twin(LOW), twin(HIGH)))
+    return tuple((safe_name(low), safe_name(high)) for low, high in pairs if low in program.states)
 
 
 def no_plain(program: Program) -> str:
@@ -112,6 +121,9 @@ def notes(program: Program) -> dict[str, str]:
         if d.support is not None and d.support.pruning is not None:
             found[safe_name(d.support.mask)] = f"0 where {safe_name(d.name)} is left out; any dtype"
     for s in program.states:
+        if s in NOISE:
+            found |= {f"{safe_name(s)}{mark}": NOISE[s] for mark in ("_0", "_T")}
+            continue
         base, lagged, lag = s.partition(".lag")
         if lag == "s":
             longest, shortest = _line(program, s)
@@ -160,11 +172,20 @@ def initial(decl: TensorDecl) -> str | None:
         return None
     if decl.init.op == "const" and decl.kind == "state":
         return f"{decl.init.attr('value')}"
+    return aligned(_text(decl.init, decl), decl.axes).code
+
+
+def filling(decl: TensorDecl) -> tuple[str, ...]:
+    """The random values of a param: the name of a function and its arguments; nothing where there are none."""
+    return () if decl.fill is None else (decl.fill.name, *(_text(arg, decl).code for arg in decl.fill.args))
+
+
+def _text(root: Node, decl: TensorDecl) -> Text:
     device = ", device=device" if decl.default else ""
     texts: dict[Node, Text] = {}
-    for n in topological([decl.init]):
+    for n in topological([root]):
         texts[n] = _initial(n, [texts[a] for a in n.args], device, decl)
-    return aligned(texts[decl.init], decl.axes).code
+    return texts[root]
 
 
 def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:

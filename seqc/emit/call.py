@@ -27,6 +27,7 @@ def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent
     taken = [a for a in caller(sig) if params or a.batched]  # what is shared by the batch is a Module's own
     given = [f"{a.name}: Tensor" for a in taken if not a.default]
     keys = [f"{a.name}: Tensor | None = None" for a in taken if a.default]
+    keys += ["seed: int | Tensor | None = None"] if sig.keys else []
     if time:
         keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False", "axis: int | None = None"]
     else:
@@ -66,7 +67,7 @@ def _body(sig: Signature, time: bool) -> list[str]:
     axes = layouts(sig)
     made = "_sizes" if time else "_step_sizes"
     used = ", ".join(dims(sig, time))
-    given = ["axis", "cu_seqlens", "reverse", *(a.name for a in caller(sig))]
+    given = ["axis", "cu_seqlens", "reverse", *(["seed"] if sig.keys else []), *(a.name for a in caller(sig))]
     lines = [
         *(["    if axis is not None:", lay("return _along(", given, ")", 8)] if time else []),
         *([lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4)] if inputs else []),
@@ -81,6 +82,8 @@ def _body(sig: Signature, time: bool) -> list[str]:
         lines.append(f"    carry = _carry({main})")
     if any("device" in code for code in defaults.values()):
         lines.append(f"    device = {main}.device")
+    for run, (low, high) in enumerate(sig.keys):
+        lines.append(f"    {low}_0, {high}_0 = _keys(seed, {low}_0, {high}_0, {run}, B, {main}.device)")
     for name, code in defaults.items():
         known = [f"{x}={x}" for x in (*tellers(sig), name)]
         lines += [
@@ -113,6 +116,7 @@ def _body(sig: Signature, time: bool) -> list[str]:
 def _direct(sig: Signature) -> list[str]:
     """The way of a step without torch's dispatcher, where a call is of the kind that it takes."""
     states = "".join(f" and {a.name} is not None" for a in sig.table if a.default)
+    states += " and seed is None" if sig.keys else ""
     return [
         f"    if not torch.compiler.is_compiling() and forward_ad._current_level < 0{states}:",
         "        for _direct in _NATIVE_STEPS:",
@@ -133,6 +137,7 @@ def function_text(sig: Signature) -> str:
     """The public function: casts, checks, default states, then the operator."""
     words = [f"Run {sig.spec} over a sequence.", *_shapes(sig, True), ""]
     words += ["States are float32 (float64 for float64 inputs); one that is not given starts at its default.", ""]
+    words += [*_SEED, ""] if sig.keys else []
     own = ", ".join(name for name, axes in layouts(sig).items() if axes[:1] == ("B",) and "T" not in axes)
     words += [
         "cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are",
@@ -151,12 +156,14 @@ def along_text(sig: Signature) -> str:
     hidden = [p.name for p in sig.params if p.hidden]
     table = f"((name, axes) for name, axes in _AXES.items() if name not in {group([repr(x) for x in hidden])})"
     names = {"spec": sig.spec, "name": main, "main": at, "dims": dims, "outputs": len(sig.outputs), "result": sig.class_name}
+    names |= {"seed": "seed, " if sig.keys else "", "said": "seed=seed, " if sig.keys else ""}
     return _ALONG.format(**names, table=table.replace("'", '"') if hidden else "_AXES.items()").strip()
 
 
 def step_text(sig: Signature) -> str:
     """The function for one step: the same casts, checks and default states, then the operator."""
     words = [f"Run {sig.spec} for one step: one token of decoding.", *_shapes(sig, False), ""]
+    words += [*_SEED, ""] if sig.keys else []
     words += [
         "inplace: the new states are written over the old ones, and returned as these.",
         "into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,",
@@ -188,6 +195,11 @@ def _written(result, given, inplace, into):
 '''
 
 
+def keys_text(sig: Signature) -> str:
+    """The function that makes the keys of noise from a seed; "" where there is no noise."""
+    return _KEYS.format(spec=sig.spec).strip() if sig.keys else ""
+
+
 def cast_text(sig: Signature) -> str:
     """The dtype rule of the inputs."""
     names = _reals(sig)
@@ -211,6 +223,29 @@ def cast_text(sig: Signature) -> str:
     rest = _FIT.format(spec=sig.spec, names=" ".join(names), gates=gates, main=names.index(main)).strip()
     return "\n".join(fits) + "\n\n\n" + rest + "\n\n\n" + _CALL.strip()
 
+
+_SEED = (
+    "seed: of the noise, a whole number below 2^63; the sequences of a call draw different numbers. A tensor [B] gives each",
+    "    sequence a seed of its own, and then its place in the batch does not count. Without one, torch's generator gives it.",
+    "    A run that goes on from the states of another draws on, and takes no seed.",
+)
+
+_KEYS = '''
+def _keys(seed, low, high, run, count, device):
+    """The keys of the noise of so many sequences: two words of 24 bits each, hashed from the seed, the run and the sequence."""
+    if low is not None or high is not None:
+        if seed is not None or low is None or high is None:
+            raise ValueError("{spec}: the keys of the noise are given by a seed, or as two states by an earlier call")
+        return low, high
+    if seed is None:
+        seed = torch.randint(1 << 62, (), device=device)
+    seed = seed.to(device=device, dtype=torch.int64) if isinstance(seed, Tensor) else torch.tensor(seed, device=device)
+    if seed.dim() and seed.shape != (count,):
+        raise ValueError(f"{spec}: seed has shape {{list(seed.shape)}}; it is one number, or one a sequence: [{{count}}]")
+    row = torch.arange(count, dtype=torch.float64, device=device) * (seed.dim() == 0)
+    first, second = ((seed >> by & 0xFFFFFF).to(torch.float64) for by in (0, 24))
+    return tuple(_draw(first, second, row, float(run), seed >> 48, word) * 2.0**24 for word in (0, 1))
+'''
 
 _FIT = '''
 def _fit(*inputs):
@@ -268,7 +303,7 @@ def _call(operator, *arguments):
 '''
 
 _ALONG = '''
-def _along(axis, cu_seqlens, reverse, *tensors):
+def _along(axis, cu_seqlens, reverse, {seed}*tensors):
     """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
     main = tensors[{main}]
     count = main.dim() - {dims}
@@ -287,7 +322,7 @@ def _along(axis, cu_seqlens, reverse, *tensors):
             x = x.movedim(axis, count - 1) if ahead is lead else x
             x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
         given[name] = x
-    results = {spec}(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    results = {spec}(**given, {said}cu_seqlens=cu_seqlens, reverse=reverse)
     outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:{outputs}]]
     states = results[{outputs}:]
     if cu_seqlens is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
-from seqc.emit.call import along_text, cast_text, function_text, result_text, step_text
+from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text
 from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
 from seqc.emit.pruning import pruned, pruning_text
@@ -51,6 +51,7 @@ def emit(sig: Signature) -> str:
         cast_text(sig),
         along_text(sig),
         supports_text(sig),
+        keys_text(sig),
         function_text(sig),
         step_text(sig),
         pruning_text(sig),

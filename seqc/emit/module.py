@@ -9,14 +9,15 @@ from seqc.emit.sizes import extent
 from seqc.emit.text import docstring, group, lay
 
 _AXIS = ("", "axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.")
+_ELEMENTS = ("normal", "uniform", "trunc_normal")  # fill element by element; the others, matrices of the last two dims
 
 
 def module_text(sig: Signature) -> str:
     """The Module."""
     owned = [p for p in sig.params if not p.per_batch and not p.mask]
     masks = [p for p in sig.params if p.mask and not p.hidden]
-    named = {extent(d) for dims in (*(p.dims for p in owned), *(s.dims for s in sig.states)) for d in dims}
-    sizes = [d for d in sig.dims if d.name in named]
+    used = {extent(d) for dims in (*(p.dims for p in owned), *(s.dims for s in sig.states)) for d in dims}
+    sizes = [d for d in sig.dims if d.name in used]
     keys = [f"{d.name}: int" if d.default is None else f"{d.name}: int = {d.default}" for d in sizes]
     keys += ["axis=None", "device=None", "dtype=None"]
     lines = [
@@ -42,14 +43,14 @@ def module_text(sig: Signature) -> str:
         lines.append(lay(f'self.register_buffer("{p.name}", torch.ones(', made, "))", 8))
     if owned:
         inits = [line for p in owned for line in _init(p)]
-        used = [d.name for d in sizes if any(_mentions(line, d.name) for line in inits)]
+        read = [d.name for d in sizes if any(_mentions(line, d.name) for line in inits)]
         lines += [
             "        self.reset_parameters()",
             "",
             "    @torch.no_grad()",
             "    def reset_parameters(self):",
             '        """Give every parameter its initial value."""',
-            *(f'        {d} = self.dims["{d}"]' for d in used),
+            *(f'        {d} = self.dims["{d}"]' for d in read),
             *_device(owned, inits),
             *inits,
         ]
@@ -58,7 +59,8 @@ def module_text(sig: Signature) -> str:
         given = [own.get(a.name, a.name) for a in caller(sig) if not a.default]
         time = method == "forward"
         head = head_text(sig, method, time, params=False, indent=4)
-        keys = [a.name for a in sig.table if a.default] + (["cu_seqlens", "reverse"] if time else ["inplace", "into"])
+        keys = [a.name for a in sig.table if a.default] + (["seed"] if sig.keys else [])
+        keys += ["cu_seqlens", "reverse"] if time else ["inplace", "into"]
         states = [f"{x}={own.get(x, x)}" for x in keys]
         states += ["axis=self.axis if axis is None else axis"] if time else []
         words = "The recurrence over a sequence" if time else "One step"
@@ -92,6 +94,12 @@ def _device(owned: list[Param], inits: list[str]) -> list[str]:
 
 def _init(p: Param) -> list[str]:
     """The lines that fill a parameter or a buffer in place."""
+    if p.fill:
+        name, *args = p.fill
+        if len(p.dims) > 2 and name not in _ELEMENTS:
+            line = lay(f"torch.nn.init.{name}_(", ["one", *args], ")", 12)
+            return [f"        for one in self.{p.name}.flatten(0, -3):", line]
+        return [lay(f"torch.nn.init.{name}_(", [f"self.{p.name}", *args], ")", 8)]
     if p.init is not None:
         return [f"        self.{p.name}.copy_(torch.as_tensor({p.init}))"]
     if len(p.dims) < 2 or p.role == "buffer":

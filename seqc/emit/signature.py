@@ -76,7 +76,8 @@ class Param:
     None draws from a normal distribution of variance 1 / (last dim), or zeros where there is one dim or none, and for
     buffers. support: what is kept of a sparse one, with the name of the mask as it is emitted. hidden: a mask that rules alone
     say, and that no caller gives. role: "mask" is the mask of a sparse one, of any dtype. default: a buffer that a call may
-    leave out: its init is then also made in the function, on `device`.
+    leave out: its init is then also made in the function, on `device`. fill: instead of init, a function of `torch.nn.init`
+    without its `_`, and its arguments as expressions over the dims' names.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Param:
     hidden: bool = False
     role: str = "param"
     default: bool = False
+    fill: tuple[str, ...] = ()
 
     @property
     def mask(self) -> bool:
@@ -158,7 +160,8 @@ class Signature:
     spec's, of the arguments and results whose name could not stand; notes: name -> words for its line in docstrings.
     backwards: the recurrence begins at the last step. no_step: why there is no single step, or "". no_plain: why second
     derivatives and forward mode are refused, or "". unread: states whose value after the last step may be
-    without any cotangent: no output depends on the state, or none on its value in the same step.
+    without any cotangent: no output depends on the state, or none on its value in the same step. keys: of each run, the two
+    states that hold the keys of its noise; where there are some, a call takes a `seed`, and the torch part defines `_draw`.
     """
 
     spec: str
@@ -179,6 +182,7 @@ class Signature:
     no_step: str = ""
     no_plain: str = ""
     unread: tuple[str, ...] = ()
+    keys: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def table(self) -> tuple[Argument, ...]:

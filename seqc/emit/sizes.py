@@ -59,6 +59,7 @@ def check(sig: Signature) -> None:
         help = "declare an input or a param of real numbers: its dtype is that of the results"
         refuse(f"`{sig.spec}` has no argument of real numbers", help)
     taken: list[str] = [sig.spec, f"{sig.spec}_step", sig.class_name, *sig.arguments, *dims(sig)]
+    taken += ["seed"] if sig.keys else []
     for name, count in Counter(taken + _defined(sig)).items():
         if count > 1:
             refuse(f"two things of the emitted file would be called `{name}`", "rename one of them in the spec")

@@ -11,14 +11,17 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from seqc.analysis import noise
 from seqc.diagnostics import Diagnostic, Label, raise_if_any
 from seqc.frontend import syntax
 from seqc.frontend.boundaries import hooks
 from seqc.frontend.delay_lines import long
 from seqc.frontend.expressions import Elaborator
+from seqc.frontend.fills import fill, fills
 from seqc.frontend.indexing import declared_index, index_range
 from seqc.frontend.lint import warnings
 from seqc.frontend.names import axes
+from seqc.frontend.noise import sites, states_read
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.scope import Scope, gather, plain
 from seqc.frontend.sources import read
@@ -50,6 +53,7 @@ def build(
     scope.found.extend(found)
     title = _title(scope, spec)
     work = Elaborator(scope, lines or {})
+    work.sites = sites(scope, spec)
     for name in scope.consts:
         work.constant(name)
     for name in _ordered(scope):
@@ -75,7 +79,7 @@ def build(
     for name in work.deepest:
         for decl, newest in work.hidden(name, states):
             states[decl.name], updates[decl.name] = decl, newest
-    for decl, newest in counting.values():
+    for decl, newest in (*counting.values(), *noise.hidden(states_read(work.once)).values()):
         states[decl.name], updates[decl.name] = decl, newest
     one = Program(
         name=title.name.id if title else "",
@@ -148,7 +152,8 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
     """A declaration with its range and its initial value."""
     bounds = interval(work.scope, decl.interval) if decl.interval is not None else None
     inits: tuple[Node | None, ...] = (const(0.0),) * 2 if kind == "state" else (None, None)
-    if decl.value is not None:
+    filled = fill(work, decl) if kind == "param" and fills(work.scope, decl) else None
+    if decl.value is not None and not (kind == "param" and fills(work.scope, decl)):
         value = work.top(decl.value, "init" if ROLES[decl.role].gradient else "const")
         if value is not None and work.fits(decl, value, decl.value):
             value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
@@ -157,7 +162,8 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
     unit = tuple(dim.id for dim in decl.unit or ())
     allowed, places = bounds or index_range(work.scope, decl), decl.places.id if decl.places else ""
     return [
-        TensorDecl(name, kind, axes(decl), allowed, unit, init, decl.per_batch, role=decl.role, places=places)
+        TensorDecl(
+            name, kind, axes(decl), allowed, unit, init, decl.per_batch, role=decl.role, places=places, fill=filled)
         for name, init in zip(part_names(decl.name.id, decl.is_complex), inits, strict=False)
     ]
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from seqc.diagnostics import Label, listing
 from seqc.frontend import syntax
 from seqc.frontend.complex_pairs import ZERO
-from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED, RANDOM, RANDOM_START, infix, prefix, total
+from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED, infix, prefix, total
 from seqc.frontend.idioms import TRANSPOSED, function_advice
 from seqc.frontend.indexing import index_read, indexed
 from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.names import Names
+from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
 from seqc.frontend.positions import placed
 from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import Expr, fold_parts
@@ -263,15 +264,18 @@ class Elaborator(Names):
         name = e.name.id
         if name == "fold":
             return self._fold(e, frame)
+        if name in DRAWN:
+            if frame.place != "step":
+                refuse_draw(self.scope, e)
+            return self._draw(e, frame) if frame.place == "step" else None
         if name in NOT_LOWERED:
-            drawn = name in RANDOM and frame.place != "step"
-            missing = RANDOM_START if drawn else NOT_LOWERED[name]
+            missing = NOT_LOWERED[name]
             self.scope.refuse("not-lowered", f"`{name}` is not served yet", e.span, missing.cause, missing.help)
             return None
         function = FUNCTIONS.get(name)
         if function is None:
             advice = self._called(e) or function_advice(name, self.scope.dims)
-            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *NOT_LOWERED, "fold"], advice)
+            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *NOT_LOWERED, *DRAWN, "fold"], advice)
             return None
         if not self._fits(e, function.least, function.most, function.over):
             return None
@@ -288,6 +292,15 @@ class Elaborator(Names):
                 self.scope.report("complex-value", f"`{name}` takes no complex value", label, help=help)
                 return None
         return self._expand(e, lambda: function.expand(values, dims))
+
+    def _draw(self, e: syntax.Call, frame: Frame) -> Value | None:
+        given, once = split_once(e.args)
+        args = [self.expr(arg, frame) for arg in given]
+        values = [arg for arg in args if arg is not None]
+        if len(values) < len(args) or not self.scope.known_dims(e.dims or ()):
+            return None
+        self.once.append(once)
+        return self._expand(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once))
 
     def _called(self, e: syntax.Call) -> str:
         """What is meant by a value that is called like a function."""

@@ -304,14 +304,7 @@ FUNCTIONS: dict[str, Function] = {
     "bilinear": Function(_bilinear, 2, 3, takes_complex=True),
 }
 
-RANDOM = ("normal", "uniform")
-RANDOM_START = Missing(
-    "random initial values are not lowered yet", "leave `init` out, and fill the parameter where it is used"
-)
-_NOISE = Missing("noise drawn inside the loop is not lowered yet", "pass it as an input")
 NOT_LOWERED: dict[str, Missing] = {
-    "normal": _NOISE,
-    "uniform": _NOISE,
     "feedback": Missing("closed loops are not lowered yet", "feed the output of `step` back in the caller"),
 }
 

@@ -13,7 +13,8 @@ _SHAPES = "dims have names, and values spread by name: nothing is reshaped or co
 _PARTS = "declare the parts as values of their own, or as a dim: `input x[G, D]`, read `x[G = 0]`"
 _GROUPS = "the groups are a dim: `input x[G, C]`, and `layernorm[C](x)`"
 _FILLED = "numbers spread to the dims that are declared: `state S[H, K] = 0`, `output o[D] = 1`"
-_NOISE = "pass the mask or the noise as an input"
+_MASK = "write `bernoulli[D](keep) / keep * x`, or `bernoulli[D](keep, once)` for one mask a sequence"
+_NOISE = "write `normal[D]()` or `uniform[D]()`, drawn anew in every step"
 _TURNED = "a transpose is a renaming: `S[K -> K', K' -> K]`"
 _CELLS = "a cell is written out, gate by gate: see `specs/lstm.seq` and `specs/gru.seq`"
 
@@ -44,7 +45,7 @@ ELSEWHERE: dict[str, str] = {
     "eye_like": "write `eye[N]`",
     **dict.fromkeys(("one_hot", "onehot", "gather", "scatter", "embedding", "take", "index_select"),
                     "pass the place one-hot, as an input `place[N]`: `sum[N](place * x)` reads, `place * x` writes"),
-    **dict.fromkeys(("dropout", "randn", "rand", "randint", "bernoulli", "normal_", "gaussian"), _NOISE),
+    **dict.fromkeys(("randn", "rand", "randint", "normal_", "gaussian"), _NOISE), "dropout": _MASK,
     **dict.fromkeys(("lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell"), _CELLS),
     **dict.fromkeys(("heaviside", "step", "threshold", "indicator"), "write `where(x > 0, 1, 0)`"),
     **dict.fromkeys(("detach", "stop_gradient", "sg", "no_grad"), "write `stopgrad(x)`"),

@@ -61,6 +61,8 @@ class Names(ABC):
         self.definitions: dict[Node, str] = {}
         self.deepest: dict[str, int] = {}  # name -> the longest lag that is read through extra states
         self.replaced: dict[str, Node] = {}  # state -> what is carried, where boundaries change it
+        self.sites: Mapping[int, int] = {}  # of draws, by the ids of their calls
+        self.once: list[bool] = []  # of each draw, whether it is drawn once a sequence
         self._done: dict[str, Value | None] = {}
         self._active: dict[str, Span] = {}
         self._loops: set[frozenset[str]] = set()

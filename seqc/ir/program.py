@@ -27,6 +27,14 @@ class DimDecl:
 
 
 @dataclass(frozen=True)
+class Fill:
+    """Random initial values of a param, as `torch.nn.init` draws them: the function's name, without `_`, and its numbers."""
+
+    name: str
+    args: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
 class TensorDecl:
     """An input, parameter, state or output.
 
@@ -35,7 +43,8 @@ class TensorDecl:
     params, constants and indices). `hidden`: made by the compiler: `y.lag2` holds y[t-2]. A caller passes and gets it as
     any other, so that a run can be cut anywhere. `role`: its role among the arguments of a call (a row of
     `seqc.ir.arguments.ROLES`), where that is not named like the kind. `support`: what is kept of a sparse parameter; the role
-    "mask" is the mask of one: not 0 where an element is kept. `places`: the dim whose positions an index tells.
+    "mask" is the mask of one: not 0 where an element is kept. `places`: the dim whose positions an index tells. `whole`: a
+    state that holds whole numbers, and has no gradient. `fill`: of a parameter, instead of `init`.
     """
 
     name: str
@@ -49,6 +58,8 @@ class TensorDecl:
     support: Support | None = None
     role: str = ""
     places: str = ""
+    whole: bool = False
+    fill: Fill | None = None
 
     @property
     def leaf_type(self) -> str:

@@ -16,6 +16,7 @@ An identity of polynomials of degree d that does not hold is taken for one at a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -68,6 +69,8 @@ def constant(value: float) -> Number:
         return symbol("not a number", number((0, 0, 0, 0)))
     if math.isinf(value):
         return number((0, 0, 0, 0), far=np.int8(1 if value > 0 else -1))
+    if value == round(value) and abs(value) > P // 2:  # beyond the order of P: the largest number there is stands for it
+        return number(((P // 2 if value > 0 else P - P // 2),) * 4)
     fraction = _nice(value)
     if fraction is not None:
         return number(tuple(fraction.numerator * pow(fraction.denominator, -1, m) % m for m in FIELDS))
@@ -263,6 +266,14 @@ def power(a: Number, b: Number) -> Number:
 def symbol(name: str, a: Number) -> Number:
     """A function that has no law here."""
     return number(tuple(_mixed(f"{name} {m}", a.residues[0], m) for m in FIELDS))
+
+
+def mixed(name: str, several: Sequence[Number]) -> Number:
+    """A function of several numbers that has no law here."""
+    out = several[0]
+    for i, a in enumerate(several[1:]):
+        out = symbol(f"{name} {i}", add(symbol(f"{name} {i} before", out), a))
+    return out
 
 
 # ---- order ----

@@ -121,6 +121,8 @@ def applied(n: Node, args: list[Any]) -> Any:
         case "where":
             c, a, b = args
             return np.where(c, a, b) if n.dtype == "bool" else exact.choose(c, a, b)
+        case "draw":
+            return exact.mixed("draw", args)
         case "surrogate":
             return args[0] if isinstance(args[0], Number) else whole(args[0])
         case "sum":

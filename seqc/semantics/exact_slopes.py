@@ -21,7 +21,7 @@ from seqc.semantics.exact_graph import NotExact, applied, axes_of, largest, rows
 ROOT_OF_PI = 2 / math.sqrt(math.pi)  # the derivative of erf at 0, in the digits of the operator table
 
 LINEAR = ("sum", "rename", "take", "shift", "cumsum")  # of a direction, the operator itself
-FLAT = ("const", "index", "block_index", "size", "sign", "floor", "round", "stopgrad", "leaf")  # no derivative
+FLAT = ("const", "index", "block_index", "size", "sign", "floor", "round", "stopgrad", "leaf", "draw")  # no derivative
 
 def x_squared(x: Number) -> Number:
     """x x"""

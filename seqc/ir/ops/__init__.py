@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from seqc.ir.ops import dense, elementwise, indexing, structure
+from seqc.ir.ops import dense, elementwise, indexing, random, structure
 from seqc.ir.ops.row import Op
 
-TABLE: dict[str, Op] = {row.name: row for row in (*structure.ROWS, *indexing.ROWS, *elementwise.ROWS, *dense.ROWS)}
+TABLE: dict[str, Op] = {
+    row.name: row for row in (*structure.ROWS, *indexing.ROWS, *elementwise.ROWS, *dense.ROWS, *random.ROWS)
+}
 
 __all__ = ["TABLE", "Op"]
