@@ -16,6 +16,7 @@ from seqc.backends.native_cpu.forward import (
     TIME,
     first_member,
     input_pointers,
+    lists,
     onward,
     open_program,
     param_pointers,
@@ -262,7 +263,7 @@ class _Backward:
             f"int backward_program(const Backward& a, const Call& call, {position(roles, plan.teams)}) {{",
             *open_program(plan, "backward"), *params, *("  " + x for x in self.start),
             *first_member(plan, clear),
-            *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
+            *writer.region("pack", 1), *lists(writer, self.arrays), *writer.region("fixed", 1), *writer.region("begin", 1),
         ]
         if plan.recompute:
             slots = [f"real* const p_{b} = w.{b} + slot * ({buffer_size(writer.buffers[b])});" for b in sorted(writer.segments)]

@@ -11,6 +11,7 @@ from seqc.backends.native_cpu.kernel import KernelWriter
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
+from seqc.backends.native_cpu.sparse import packing
 from seqc.backends.native_cpu.together import may_be_together, together
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH, Node, leaf, leaves
@@ -83,6 +84,20 @@ def param_pointers(writer: KernelWriter, arrays: dict[str, Array], roots: list[N
         writer.given[n] = place
         writer.home[n] = n.names("shape")
     return ["  " * indent + line for line in lines]
+
+
+def lists(writer: KernelWriter, arrays: dict[str, Array]) -> list[str]:
+    """The lines that pack sparse matrices, by their masks."""
+    lines: dict[str, None] = {}
+    masks: dict[str, str] = {}
+    for x in writer.listed():
+        name = x.matrix.text("name")
+        support = writer.plan.program.params[name].support
+        assert support is not None
+        more, place = pointer(writer, arrays[support.mask])
+        lines |= dict.fromkeys(more)
+        masks[name] = place.base
+    return ["  " + line for line in (*lines, *packing(writer.listed(), writer.given, masks, writer.team))]
 
 
 def template_head(plan: Plan, flags: str) -> list[str]:
@@ -190,7 +205,7 @@ def forward_text(plan: Plan) -> str:
         *template_head(plan, "bool save"),
         f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}) {{",
         *open_program(plan, "forward"), *params, *("  " + x for x in start),
-        *writer.region("pack", 1), *writer.region("fixed", 1), *writer.region("begin", 1),
+        *writer.region("pack", 1), *lists(writer, arrays), *writer.region("fixed", 1), *writer.region("begin", 1),
         "  i64 step = 0;",
     ]
     kept = []

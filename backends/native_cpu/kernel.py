@@ -19,6 +19,7 @@ from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import REDUCTIONS, Index, Item, Nest, Region, immediate, view
+from seqc.backends.native_cpu.sparse import SparseProduct, multiplying, sparse_product
 from seqc.ir.graph import BATCH, Node, leaf, leaves, topological
 
 
@@ -61,6 +62,7 @@ class KernelWriter:
         self.kept: dict[Node, str] = {}  # value -> buffer, "" for a scalar
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}
+        self.sparse: dict[tuple[str, int], list[SparseProduct]] = {}  # region, nest -> the products that walk lists
         self.tiled: set[str] = set()  # packed copies that are read by whole vectors alone
         self.axis_of: dict[tuple[str, int], str | None] = {}
         self.lane: str | None = None
@@ -105,6 +107,8 @@ class KernelWriter:
         for s in self.stretches.values():
             for i, nest in enumerate(s.nests):
                 self.axis_of[s.name, i] = self._choose_axis(s, nest)
+        for name in token:
+            self._find_sparse(self.stretches[name])
         for s in self.stretches.values():
             for i, nest in enumerate(s.nests):
                 for read in (read for item in nest.items for read in s.region.cone(item)[1]):
@@ -188,14 +192,28 @@ class KernelWriter:
             self.kept[n] = name
             if n in self.slotted:
                 self.segments[name] = 0
-        if item.kind == "reduce" and n not in self.rows and self.axis_of[s.name, number] in n.names("over"):
+        listed = any(x.item is item for x in self.sparse.get((s.name, number), ()))
+        if item.kind == "reduce" and n not in self.rows and self.axis_of[s.name, number] in n.names("over") and not listed:
             self.rows[n] = f"rows_{len(self.rows)}"
+
+    def _find_sparse(self, s: Stretch) -> None:
+        """Note the products of a region that walk the lists of a sparse matrix."""
+        if self.packs and self.roles.blocked and self.lane is None:
+            for number, nest in enumerate(s.nests):
+                found = [sparse_product(self.plan, item, s.region.cone(item), self.given) for item in nest.items]
+                if any(found):
+                    self.sparse[s.name, number] = [x for x in found if x]
+
+    def listed(self) -> list[SparseProduct]:
+        """One product for each matrix that is packed as lists."""
+        return list({x.name: x for found in self.sparse.values() for x in found}.values())
 
     def _pack(self, s: Stretch, number: int, nest: Nest) -> None:
         """Parameters that a nest would read across memory get a copy whose last axis is the vectors' dim; matrices that
         rows of the batch share, one whose vectors lie in the order in which a product takes them."""
         axis = self.axis_of[s.name, number] if self.packs else None
-        reads = [read for item in nest.items for read in s.region.cone(item)[1]]
+        listed = [x.item for x in self.sparse.get((s.name, number), ())]
+        reads = [read for item in nest.items if item not in listed for read in s.region.cone(item)[1]]
         for read in reads if axis is not None else ():
             home = self.home.get(read.base)
             if not home or read.base.text("kind") != "param":
@@ -251,6 +269,13 @@ class KernelWriter:
                         lines.append(f"alignas(64) real {self.rows[item.value]}[W];")
         for i, nest in enumerate(s.nests):
             axis = self.axis_of[s.name, i]
+            listed = self.sparse.get((name, i), [])
+            if listed:
+                lines += multiplying(listed, places, self.team)
+                visible |= {x.item.value for x in listed}
+                nest = Nest(nest.space, tuple(item for item in nest.items if item not in [x.item for x in listed]))
+                if not nest.items:
+                    continue
             # several packed copies share a space, but not the dim of their vectors
             for part in self._split(nest) if name == "pack" else [nest]:
                 if name == "pack":
@@ -312,6 +337,7 @@ class KernelWriter:
         for buffer, axes in self.buffers.items():
             slots = f"{self.plan.every + self.segments[buffer]} * " if buffer in self.segments else ""
             lines.append(f"  alignas(64) real {buffer}[{slots}{buffer_size(axes)}];")
+        lines += [f"  {x.type} {x.name};" for x in self.listed()]
         for n, row in self.rows.items():
             if self.kept[n]:  # a variable's are variables too: each thread of a team computes it
                 lines.append(f"  alignas(64) real {row}[{buffer_size(self.buffers[self.kept[n]])} * W];")

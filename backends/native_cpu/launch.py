@@ -14,6 +14,7 @@ from seqc.backends.native_cpu.backward import input_gradients
 from seqc.backends.native_cpu.direct import DIRECT, entry_text
 from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
+from seqc.backends.native_cpu.sparse import kept_sides
 from seqc.backends.native_cpu.step import shared_states
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.packs import shifted_text
@@ -94,6 +95,21 @@ def _native_added(x, count):
     return x
 '''
 
+KEPT = '''
+def _native_kept(library, word, left, right, kept):
+    """What the einsum `word` of left [B, T, .., rows] and right [B, T, .., columns] gives, for the elements that are kept."""
+    if 4 * torch.count_nonzero(kept) > kept.numel():
+        return torch.einsum(word, left, right)
+    out, count = torch.zeros_like(kept), left.shape[0] * left.shape[1]
+    *heads, rows, columns = kept.shape
+    arrays = [_ctypes.c_void_p(x.data_ptr()) for x in (left, right, kept, out)]
+    sizes = [_ctypes.c_int64(x) for x in (torch.get_num_threads(), count, math.prod(heads), rows, columns)]
+    if library.seqc_outer_kept(*sizes, *arrays):
+        raise MemoryError("the gradient of a sparse parameter found no memory for its buffers")
+    return out
+'''
+
+
 def saved(source: NativeSource) -> tuple[Saved, ...]:
     """What forward saves."""
     kept = [a for a in source.forward if a.saved]
@@ -109,7 +125,7 @@ def launch_text(source: NativeSource, alone: bool, direct: bool) -> str:
     names = f'_NATIVE_DIMS = "{" ".join(_macro(d) for d in source.dims)}".split()'
     parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
-    known = {"_native_added": ADDED, "_native_shifted": shifted_text("_native_shifted")}
+    known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
     helpers = [helper for name, helper in known.items() if f"{name}(" in text]
     own = [DIRECT, _entry(source)] if direct else []
     return "\n\n\n".join([names, *(part.strip("\n") for part in (*own, run, READY[alone], *helpers)), *parts])
@@ -328,9 +344,15 @@ def _product(plan: Plan, x: Product, places: dict[str, str], done: set[str]) -> 
     def word(dims: Iterable[str]) -> str:
         return "".join(letters.setdefault(d, "acdefghijklmnopqrsuvwxyz"[len(letters)]) for d in dims)
 
-    text = f"bt{word(x.left.dims)},bt{word(x.right.dims)}->{word(plan.program.params[x.param].dims)}"
     target = f"grad_{safe_name(x.param)}"
-    made = f'torch.einsum("{text}", {places[x.left.array]}, {places[x.right.array]})'
+    decl = plan.program.params[x.param]
+    sides = kept_sides(plan, x)
+    left, right = sides or (x.left, x.right)
+    text = f"bt{word(left.dims)},bt{word(right.dims)}->{word(decl.dims)}"
+    made = f'torch.einsum("{text}", {places[left.array]}, {places[right.array]})'
+    if sides and decl.support:
+        mask = safe_name(decl.support.mask)
+        made = f'_native_kept(library, "{text}", {places[left.array]}, {places[right.array]}, {mask})'
     if x.param in done:
         yield f"{target} {'+' if x.sign > 0 else '-'}= {made}"
     else:

@@ -11,6 +11,8 @@ from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.forward import forward_arrays, forward_text
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
+from seqc.backends.native_cpu.sparse import kept_sides
+from seqc.backends.native_cpu.sparse_runtime import OUTER, SPARSE
 from seqc.backends.native_cpu.step import step_arrays, step_text
 from seqc.backends.native_cpu.tiles import processor_text
 from seqc.backends.native_cpu.vector_math import MATH, MORE
@@ -57,6 +59,8 @@ def native_source(block: Block) -> NativeSource:
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
     texts = (forward_text(p), backward_text(p), step_text(p))
     more = [text.strip() for name, text in MORE.items() if any(f"seqc_{name}(" in body for body in texts if body)]
+    lists = any("Sparse<" in text for text in texts if text)
+    more += [SPARSE.strip()] if lists else []
     more = ["namespace {", *more, "}  // namespace"] if more else []
     parts = [head, RUNTIME.strip(), MATH.strip(), *more, "", "namespace {", *processor_text(), "", *sizes_text(p),
              "}  // namespace", ""]
@@ -65,5 +69,6 @@ def native_source(block: Block) -> NativeSource:
             parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
     if texts[-1]:
         parts.append(ENTRY.strip("\n"))
+    parts += [OUTER.strip(), ""] if any(kept_sides(p, x) for x in p.products) else []
     parts += ['extern "C" int seqc_panels() { return int(panels); }', LARGE_PAGES]
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)

@@ -73,7 +73,11 @@ def _derived(name: str) -> set[str]:
 
 
 def _declared(table: Mapping[str, TensorDecl], names: Mapping[str, str]) -> dict[str, TensorDecl]:
-    return {names[x]: replace(d, name=names[x]) for x, d in table.items()}
+    def masked(d: TensorDecl) -> TensorDecl:
+        own = d.support and names.get(d.support.mask)
+        return replace(d, support=replace(d.support, mask=own)) if d.support and own else d
+
+    return {names[x]: replace(masked(d), name=names[x]) for x, d in table.items()}
 
 
 def _key(key: str, own: Mapping[str, str], results: Mapping[str, str]) -> str:

@@ -266,6 +266,9 @@ class _Splitter:
         states = {n: d for n, d in program.states.items() if n in updates}
         used = leaves([*graph.values(), *(d.init for d in states.values() if d.init is not None)])
         read = {(n.text("kind"), n.text("name")) for n in used}
+        # kernels of the core skip what masks leave out
+        masked = () if name else [d.support for n, d in program.params.items() if d.support and ("param", n) in read]
+        read |= {("param", support.mask) for support in masked}
         definitions: dict[Node, str] = {}
         spans: dict[Node, Span] = {}
         order = topological(graph.values())

@@ -187,7 +187,7 @@ def sparsity(self):
 def _allowed(self, mask):
     """What the rules of the spec allow."""
     how, x = _PRUNED[mask], getattr(self, mask)
-    return torch.ones_like(x) if how.rules is None else how.rules(getattr(self, how.params[0])) != 0
+    return torch.ones_like(x) if how.rules is None else how.rules(getattr(self, how.params[0]))
 
 def _scores(self, mask, by, everywhere=False):
     """The scores of a mask's elements; 0 where they are left out, or with `everywhere` where the rules leave them out."""

@@ -49,7 +49,7 @@ def _edges_name(p: Param, i: int) -> str:
 
 
 def _function(p: Param) -> str:
-    """The mask of a parameter, in its dtype and with its shape, without the batch of one that belongs to a sample."""
+    """The mask of a parameter, with its shape, without the batch of one that belongs to a sample."""
     assert p.support is not None
     place = square(p.dims)
     assert place is not None
@@ -91,7 +91,7 @@ def _function(p: Param) -> str:
     shape = "x.shape[1:]" if p.per_batch else "x.shape"
     if rank > 2 or p.per_batch:
         kept = f"{kept}.expand({shape})"
-    return "\n".join([*lines, f"    return {kept}.to(x.dtype)"])
+    return "\n".join([*lines, f"    return {kept}"])
 
 
 def _test(rule: Rule) -> str:
@@ -113,9 +113,9 @@ def masked(sig: Signature) -> list[str]:
         mask = p.support.mask
         if p.support.pruning is not None:
             one = rules.get(mask)
-            also = f" * _kept_{one.name}({one.name})" if one is not None else ""
-            lines[f"    {mask} = ({mask} != 0).to({p.name}.dtype){also}"] = None
-        lines[f"    {p.name} = torch.where({mask} != 0, {p.name}, 0.0)"] = None
+            also = f" & _kept_{one.name}({one.name})" if one is not None else ""
+            lines[f"    {mask} = ({mask} if {mask}.dtype == torch.bool else {mask} != 0){also}"] = None
+        lines[f"    {p.name} = torch.where({mask}, {p.name}, 0.0)"] = None
     return list(lines)
 
 

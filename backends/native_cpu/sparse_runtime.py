@@ -1,0 +1,246 @@
+"""The C++ text of sparse matrices: how a kernel packs one from its mask, walks it, and how kept gradients are summed.
+
+In: nothing. Out: `SPARSE`, which stands behind the runtime in a translation unit whose kernels walk lists, and `OUTER`, which
+stands behind its kernels. Order of sums: it depends on a matrix and its mask alone, not on the rows of a batch or on threads.
+"""
+
+from __future__ import annotations
+
+SPARSE = r"""
+INLINE bool some(mask x) {  // whether any lane holds
+  typedef i64 wide __attribute__((vector_size(BYTES)));
+  const wide r = reinterpret_cast<wide>(x);
+  i64 any = 0;
+  for (int i = 0; i < BYTES / 8; ++i) any |= r[i];
+  return any;
+}
+INLINE i64 total(mask x) {  // how many lanes hold
+  i64 n = 0;
+  for (int i = 0; i < W; ++i) n -= x[i];
+  return n;
+}
+
+// A matrix as a product walks it. Panels of W rows, each with the columns in which any of its rows keeps an element; or, where
+// the panels would hold mostly zeros, every row by itself, with a lane for each row of the batch.
+template <i64 rows, i64 columns>
+struct Sparse {
+  static constexpr i64 panels = padded(rows) / W, most = panels * columns;
+  using place = std::conditional_t<(columns <= 65536), std::uint16_t, std::uint32_t>;
+  bool single;
+  i64 from[padded(rows) + 1], next[padded(rows) + 1];
+  place at[2 * most];
+  alignas(64) real value[most * W];
+  alignas(64) real lanes[4 * columns];
+
+  // turned: element (i, j) lies at j * stride + i, else at i * stride + j
+  template <bool turned>
+  static INLINE mask kept(const real* p, i64 stride, i64 first, i64 second) {
+    const i64 left = turned ? rows - second : columns - second;
+    return load<(turned ? rows : columns) % W == 0>(p + first * stride + second, left) != vec{};
+  }
+
+  template <bool turned>
+  void pack(const real* p, const real* m, i64 stride) {
+    mask elements{};
+    i64 segments = 0;
+    for (i64 c = 0; c < panels; ++c) walk<turned>(m, stride, c, [&](i64, mask any, mask several) {
+      segments += turned ? 1 : total(any);
+      elements += several;
+    });
+    single = -total_of(elements) < 2 * segments;
+    if (single) return turned ? pack_columns(p, m, stride) : pack_rows(p, m, stride);
+    i64 n = 0;
+    for (i64 c = 0; c < panels; ++c) {
+      from[c] = n;
+      walk<turned>(m, stride, c, [&](i64 j, mask any, mask) {
+        if (turned) {
+          store(value + n * W, load<rows % W == 0>(p + j * stride + c * W, rows - c * W));
+          at[n++] = place(j);
+          return;
+        }
+        vec r[W];
+        UNROLL for (int i = 0; i < W; ++i)
+          r[i] = c * W + i < rows ? load<columns % W == 0>(p + (c * W + i) * stride + j, columns - j) : vec{};
+        turn<W / 2>(r);
+        UNROLL for (int i = 0; i < W; ++i)
+          if (any[i]) {
+            store(value + n * W, r[i]);
+            at[n++] = place(j + i);
+          }
+      });
+    }
+    from[panels] = n;
+  }
+
+  static i64 total_of(mask x) {
+    i64 n = 0;
+    for (int i = 0; i < W; ++i) n += x[i];
+    return n;
+  }
+
+  // visits what a panel keeps: (column, -, the kept rows) of each column, or (first column, the kept columns, kept elements)
+  template <bool turned, class Visit>
+  static INLINE void walk(const real* m, i64 stride, i64 c, const Visit& visit) {
+    if (turned) {
+      for (i64 j = 0; j < columns; ++j) {
+        const mask here = kept<true>(m, stride, j, c * W);
+        if (some(here)) visit(j, here, here);
+      }
+      return;
+    }
+    for (i64 j = 0; j < columns; j += W) {
+      mask any{}, several{};
+      for (i64 i = c * W; i < std::min(rows, (c + 1) * W); ++i) {
+        const mask here = kept<false>(m, stride, i, j);
+        any |= here;
+        several += here;
+      }
+      if (some(any)) visit(j, any, several);
+    }
+  }
+
+  void pack_rows(const real* p, const real* m, i64 stride) {
+    i64 n = 0;
+    for (i64 i = 0; i < padded(rows); ++i) {
+      from[i] = n;
+      for (i64 j = 0; i < rows && j < columns; j += W) {
+        const mask here = kept<false>(m, stride, i, j);
+        if (!some(here)) continue;
+        for (int k = 0; k < W; ++k)
+          if (here[k]) {
+            value[n] = p[i * stride + j + k];
+            at[n++] = place(j + k);
+          }
+      }
+    }
+    from[padded(rows)] = n;
+  }
+
+  void pack_columns(const real* p, const real* m, i64 stride) {
+    std::fill_n(from, padded(rows) + 1, i64(0));
+    const auto each = [&](const auto& visit) {
+      for (i64 j = 0; j < columns; ++j)
+        for (i64 i = 0; i < rows; i += W) {
+          const mask here = kept<true>(m, stride, j, i);
+          if (!some(here)) continue;
+          for (int k = 0; k < W; ++k)
+            if (here[k]) visit(i + k, j);
+        }
+    };
+    each([&](i64 i, i64) { ++from[i + 1]; });
+    for (i64 i = 0; i < padded(rows); ++i) from[i + 1] += from[i];
+    std::copy_n(from, padded(rows) + 1, next);
+    each([&](i64 i, i64 j) {
+      value[next[i]] = p[j * stride + i];
+      at[next[i]++] = place(j);
+    });
+  }
+
+  // what comes before a product of single rows: the batch's rows become lanes
+  template <int w_B>
+  INLINE void lay(const Team& team, const real* x, i64 x_row) {
+    for (i64 j = team.from(columns); j < team.upto(columns); ++j)
+      UNROLL for (int b = 0; b < w_B; ++b) lanes[4 * j + b] = x[b * x_row + j];
+  }
+
+  // y = matrix * x for w_B rows of the batch
+  template <int w_B>
+  void multiply(const Team& team, const real* __restrict x, i64 x_row, real* __restrict y, i64 y_row) const {
+    if (single) return multiply_rows<w_B>(team, y, y_row);
+    for (i64 c = team.from(panels); c < team.upto(panels); ++c) {
+      vec r[2][w_B]{};
+      const auto add = [&](int k, i64 n) __attribute__((always_inline)) {
+        const vec v = load(value + n * W);
+        const real* const h = x + at[n];
+        UNROLL for (int b = 0; b < w_B; ++b) r[k][b] += v * h[b * x_row];
+      };
+      i64 n = from[c];
+      const i64 end = from[c + 1];
+      for (; n + 2 <= end; n += 2) add(0, n), add(1, n + 1);
+      if (n < end) add(0, n);
+      UNROLL for (int b = 0; b < w_B; ++b) store(y + b * y_row + c * W, r[0][b] + r[1][b]);
+    }
+  }
+
+  template <int w_B>
+  void multiply_rows(const Team& team, real* __restrict y, i64 y_row) const {
+    typedef real four __attribute__((vector_size(4 * sizeof(real))));
+    for (i64 i = team.from(panels) * W; i < team.upto(panels) * W; ++i) {
+      four r[4]{};
+      const auto add = [&](int k, i64 n) __attribute__((always_inline)) {
+        four h;
+        std::memcpy(&h, lanes + 4 * i64(at[n]), sizeof h);
+        r[k] += value[n] * h;
+      };
+      i64 n = from[i];
+      const i64 end = from[i + 1];
+      for (; n + 4 <= end; n += 4) add(0, n), add(1, n + 1), add(2, n + 2), add(3, n + 3);
+      for (; n < end; ++n) add(0, n);
+      const four sum = (r[0] + r[1]) + (r[2] + r[3]);
+      UNROLL for (int b = 0; b < w_B; ++b) y[b * y_row + i] = sum[b];
+    }
+  }
+};
+"""
+
+OUTER = r"""
+// out[h, i, j] = sum over n of left[n, h, i] * right[n, h, j], for the elements that are kept; the others stay as they are.
+// Steps are taken some at a time, so that the columns of these lie in the second-level cache.
+extern "C" int seqc_outer_kept(i64 threads, i64 count, i64 heads, i64 rows, i64 columns, const real* left, const real* right,
+                               const real* kept, real* out) {
+  constexpr i64 some_steps = 8 * W;
+  const i64 height = padded(rows), width = padded(columns);
+  std::unique_ptr<real[]> a(new (std::nothrow) real[height * some_steps + BYTES]);
+  std::unique_ptr<real[]> b(new (std::nothrow) real[width * some_steps + BYTES]);
+  std::unique_ptr<i64[]> from(new (std::nothrow) i64[rows + 1]);
+  if (!a || !b || !from) return 1;
+  for (i64 h = 0; h < heads; ++h) {
+    const real* const m = kept + h * rows * columns;
+    i64 n = 0;
+    for (i64 i = 0; i < rows; ++i) {
+      from[i] = n;
+      for (i64 j = 0; j < columns; ++j) n += m[i * columns + j] != real(0);
+    }
+    from[rows] = n;
+    std::unique_ptr<std::int32_t[]> at(new (std::nothrow) std::int32_t[n + 1]);
+    std::unique_ptr<real[]> sum(new (std::nothrow) real[n + W]());
+    if (!at || !sum) return 1;
+    n = 0;
+    for (i64 k = 0; k < rows * columns; ++k)
+      if (m[k] != real(0)) at[n++] = std::int32_t(k % columns);
+#pragma omp parallel num_threads(int(threads)) if (threads > 1)
+    for (i64 first = 0; first < count; first += some_steps) {
+      const i64 steps = std::min(some_steps, count - first);
+      const auto columns_of = [&](const real* from, i64 size, real* to, i64 i) {
+        const i64 here = std::min<i64>(W, size - i);
+        transpose(from + (first * heads + h) * size + i, heads * size, to + i * some_steps, some_steps, steps, here);
+        for (i64 k = i; k < i + here; ++k)
+          for (i64 s = steps; s < some_steps; ++s) to[k * some_steps + s] = real(0);
+      };
+#pragma omp for schedule(static)
+      for (i64 i = 0; i < height; i += W) columns_of(left, rows, a.get(), i);
+#pragma omp for schedule(static)
+      for (i64 j = 0; j < width; j += W) columns_of(right, columns, b.get(), j);
+#pragma omp for schedule(dynamic, 8)
+      for (i64 i = 0; i < rows; ++i)
+        for (i64 k = from[i]; k < from[i + 1]; k += W) {
+          const i64 here = std::min<i64>(W, from[i + 1] - k);
+          const real* q[W];
+          for (int l = 0; l < W; ++l) q[l] = b.get() + at[k + std::min<i64>(l, here - 1)] * some_steps;
+          vec r[W]{};
+          for (i64 s = 0; s < some_steps; s += W) {
+            const vec v = load(a.get() + i * some_steps + s);
+            UNROLL for (int l = 0; l < W; ++l) r[l] += v * load(q[l] + s);
+          }
+          fold_rows<false, W / 2>(r);
+          for (int l = 0; l < here; ++l) sum[k + l] += r[0][l];
+        }
+    }
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 k = from[i]; k < from[i + 1]; ++k) out[(h * rows + i) * columns + at[k]] = sum[k];
+  }
+  return 0;
+}
+"""
+
+__all__ = ["OUTER", "SPARSE"]
