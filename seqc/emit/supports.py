@@ -113,8 +113,9 @@ def masked(sig: Signature) -> list[str]:
         mask = p.support.mask
         if p.support.pruning is not None:
             one = rules.get(mask)
-            also = f" & _kept_{one.name}({one.name})" if one is not None else ""
-            lines[f"    {mask} = ({mask} if {mask}.dtype == torch.bool else {mask} != 0){also}"] = None
+            lines[f"    {mask} = {mask} if {mask}.dtype == torch.bool else {mask} != 0"] = None
+            if one is not None:
+                lines[f"    {mask} = {mask} & _kept_{one.name}({one.name})"] = None
         lines[f"    {p.name} = torch.where({mask}, {p.name}, 0.0)"] = None
     return list(lines)
 
