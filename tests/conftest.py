@@ -21,10 +21,11 @@ LONG = tuple(
 QUICK = Path(__file__).parent / "native_cpu" / "quick-c++"
 OPTIMISED = tuple(
     f"tests/{name}.py" for name in ("native_cpu/test_vector_math", "native_cpu/test_loader", "native_cpu/test_chosen",
-                                    "native_cpu/test_prebuilt", "test_examples", "test_benchmarks", "cli/test_newcomer")
+                                    "native_cpu/test_prebuilt", "test_examples", "test_benchmarks", "hard/test_counting")
 )  # fmt: skip
-# of native_cpu/test_specs: a spec of each kind of loop
+# of native_cpu/test_specs, and of emit/test_packs, which shares the libraries: a spec of each kind of loop
 OPTIMISED_SPECS = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
+OTHERWISE = ("panels_of_unequal_width", "processors_with_shorter_vectors")  # builds of their own, about other things
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,10 +37,11 @@ def optimised(item: pytest.Item) -> bool:
     """Whether native code of a test is built as users build it."""
     if os.environ.get("SEQC_TEST_OPTIMISED") or item.nodeid.startswith(OPTIMISED):
         return True
+    if not item.nodeid.startswith(("tests/native_cpu/test_specs.py", "tests/emit/test_packs.py")):
+        return False
     spec = getattr(item, "callspec", None)
-    return item.nodeid.startswith("tests/native_cpu/test_specs.py") and (
-        spec is None or spec.params.get("name", "hgrn") in OPTIMISED_SPECS
-    )
+    of_a_kind = spec is None or spec.params.get("name", "hgrn") in OPTIMISED_SPECS
+    return of_a_kind and not any(name in item.nodeid for name in OTHERWISE)
 
 
 @pytest.hookimpl(wrapper=True)

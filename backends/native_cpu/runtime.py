@@ -31,7 +31,7 @@ using i64 = std::int64_t;
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AVX__)
+#if defined(__AVX512F__)  // this header is most of what there is to read: only where its functions are called
 #include <immintrin.h>
 #endif
 
@@ -116,15 +116,18 @@ INLINE vec load_early(const real* p, i64 left, i64 ahead) {
 INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
 #if defined(__AVX512F__)
   _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX__) && defined(__clang__)
+  __builtin_nontemporal_store(x, reinterpret_cast<vec*>(p));
 #elif defined(__AVX__)
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)x);
+  typedef long long quads __attribute__((vector_size(BYTES)));
+  __builtin_ia32_movntdq256(reinterpret_cast<quads*>(p), (quads)x);
 #else
   store(p, x);
 #endif
 }
 INLINE void streamed() {  // what was streamed is visible to other threads from here on
 #if defined(__AVX__)
-  _mm_sfence();
+  __builtin_ia32_sfence();
 #endif
 }
 template <bool full, class X>

@@ -26,8 +26,8 @@ from seqc.ir.program import Program
 from tests.block_runner import run_block
 from tests.gate.cells import NODES, PLACES, ROWS, SIZES, arrays, block_along_time, program
 from tests.harness import Case, close, compare, tensors
+from tests.parts import loaded
 
-HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
 DTYPES = {"torch": (torch.float64, 1e-10), "cpu": (torch.float64, 1e-10), "triton": (torch.float32, 2e-5)}
 STEPS = {"step": 3, "loop": 3, "block": ROWS + 3, "time": ROWS}
 SERVED = {"torch": PLACES, "cpu": ("step", "loop"), "triton": PLACES}
@@ -58,15 +58,13 @@ def text(backend: str, block: Block) -> str:
     return triton_kernels(block).text
 
 
-def functions(backend: str, source: str, folder: Path) -> dict[str, Any]:
+def functions(backend: str, source: str, made: Program, folder: Path) -> dict[str, Any]:
     """The emitted definitions."""
     if backend == "triton":
         from tests.triton.interpret import functions as from_file
 
         return from_file(source, folder, f"gate_{len(list(folder.iterdir()))}")
-    from seqc.driver.load_emitted import load_emitted
-
-    return vars(load_emitted(HEAD + source, "gate"))
+    return vars(loaded(source, made, "gate"))
 
 
 def emits(backend: str, place: str, operator: str) -> str:
@@ -89,7 +87,7 @@ def named(place: str, operators: list[str]) -> dict[str, Node]:
 def run(backend: str, place: str, operators: list[str], folder: Path) -> None:
     """Compare the nodes of some operators, all in one program."""
     made, block = lowered(place, named(place, operators))
-    source = functions(backend, text(backend, block), folder)
+    source = functions(backend, text(backend, block), made, folder)
     forward, backward = (source[f"_{part}_{backend}"] for part in ("forward", "backward"))
     dtype, tolerance = DTYPES[backend]
     given = arrays(made, STEPS[place], operators[0] if len(operators) == 1 else "")

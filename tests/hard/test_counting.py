@@ -19,12 +19,11 @@ import torch
 
 import seqc
 from seqc.backends import native_cpu, torch_eager
-from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
+from tests.parts import loaded
 
 ROOT = Path(__file__).parents[2]
-HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
 DRIFT = 1e-3
 STEPS = {"native": 200_000, "chunks": 20_000}
 Call = Callable[..., Any]
@@ -35,10 +34,10 @@ def infer(name: str, backend: str) -> Call:
     """A spec's results, given its arguments by name: native code, or blocks of 64 rows in plain torch."""
     program = elaborate.load(ROOT / "specs" / f"{name}.seq")
     if backend == "native":
-        function = load_emitted(HEAD + native_cpu.emit(lower(program, "step")).text, name)._infer_cpu
+        function = loaded(native_cpu.emit(lower(program, "step")).text, program, name)._infer_cpu
     else:
         block = lower(program, "chunkwise", 64)
-        function = load_emitted(HEAD + torch_eager.emit(block).text, name)._forward_torch
+        function = loaded(torch_eager.emit(block).text, program, name)._forward_torch
     order = [*program.inputs, *program.params, *(f"{s}_0" for s in program.states)]
     return lambda **given: function(*(given[key].contiguous() for key in order))
 

@@ -21,7 +21,6 @@ import pytest
 import torch
 
 from seqc.backends import native_cpu, torch_eager
-from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.program import Program
@@ -29,9 +28,9 @@ from tests import forms
 from tests.cli import digests
 from tests.hard.cases import Call, drawn, errors, is_coefficient, is_log_decay
 from tests.harness import EXTREMES
+from tests.parts import loaded
 
 ROOT = Path(__file__).parents[2]
-HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
 ROWS = 8
 EXACT, SINGLE, GATE = 1e-10, 1e-4, 1e-5
 
@@ -51,14 +50,14 @@ every_spec = pytest.mark.parametrize("name", PROGRAMS)
 @cache
 def chunks(name: str) -> tuple[Call, Call]:
     """The chunk form in plain torch: forward, backward."""
-    made = load_emitted(HEAD + torch_eager.emit(lower(PROGRAMS[name], "chunkwise", ROWS)).text, name)
+    made = loaded(torch_eager.emit(lower(PROGRAMS[name], "chunkwise", ROWS)).text, PROGRAMS[name], f"{name}_hard")
     return made._forward_torch, made._backward_torch
 
 
 @cache
 def native(name: str) -> tuple[Call, Call]:
     """The native step form: forward, backward."""
-    made = load_emitted(HEAD + native_cpu.emit(lower(PROGRAMS[name], "step")).text, name)
+    made = loaded(native_cpu.emit(lower(PROGRAMS[name], "step")).text, PROGRAMS[name], f"{name}_hard")
     return made._forward_cpu, made._backward_cpu
 
 

@@ -25,7 +25,6 @@ from seqc.analysis.affine import affine, parted, product
 from seqc.analysis.derivative import vjp
 from seqc.backends import native_cpu, torch_eager
 from seqc.diagnostics import Unsupported
-from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.graph import const, leaf, node
@@ -34,9 +33,9 @@ from seqc.semantics import reference
 from seqc.semantics.evaluate import evaluate
 from tests.hard.selection_cases import BAD, MASKED, RESET, ROWS, called, judged, load
 from tests.harness import draw
+from tests.parts import loaded
 
 ROOT = Path(__file__).parents[2]
-HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
 EXACT, SINGLE = 1e-11, 2e-5
 FORMS = ("step", "scan", "chunkwise")
 Call = Callable[..., Any]
@@ -57,13 +56,13 @@ def forms_of(case: tuple[str, str]) -> tuple[str, ...]:
 def in_torch(program: Any, form: str) -> tuple[Call, Call]:
     """Forward and backward in plain torch."""
     block = lower(program, form, None if form == "step" else ROWS)
-    made = load_emitted(HEAD + torch_eager.emit(block).text, "s")
+    made = loaded(torch_eager.emit(block).text, program, "s")
     return made._forward_torch, made._backward_torch
 
 
 def in_native_code(program: Any) -> tuple[Call, Call]:
     """Forward and backward in C++."""
-    made = load_emitted(HEAD + native_cpu.emit(lower(program, "step")).text, "s")
+    made = loaded(native_cpu.emit(lower(program, "step")).text, program, "s")
     return made._forward_cpu, made._backward_cpu
 
 

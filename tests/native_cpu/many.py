@@ -15,12 +15,12 @@ from types import ModuleType, SimpleNamespace
 
 from seqc.backends import native_cpu
 from seqc.backends.native_cpu import loader
-from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
+from seqc.ir.block import Block
 from seqc.ir.program import Program
 from tests.native_cpu import syntax
+from tests.parts import loaded
 
-HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
 FUNCTIONS = ("seqc_forward", "seqc_backward", "seqc_step", "seqc_panels", "seqc_large_pages", "seqc_direct_begin",
              "seqc_direct")
 
@@ -40,13 +40,13 @@ def modules(programs: Sequence[Program], folder: Path) -> list[ModuleType]:
     command = [*words[0], *flags, "-O0", "-shared", str(unit), "-o", str(library)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not built.returncode, built.stderr[:4000]
-    loaded = ctypes.CDLL(str(library))
-    return [_module(native_cpu.emit(block).text, loaded, i) for i, block in enumerate(blocks)]
+    opened = ctypes.CDLL(str(library))
+    return [_module(block, opened, i) for i, block in enumerate(blocks)]
 
 
-def _module(text: str, loaded: ctypes.CDLL, number: int) -> ModuleType:
-    made = load_emitted(HEAD + text, f"many_{number}")
-    own = SimpleNamespace(**{f: getattr(loaded, f"{f}_{number}") for f in FUNCTIONS if hasattr(loaded, f"{f}_{number}")})
+def _module(block: Block, opened: ctypes.CDLL, number: int) -> ModuleType:
+    made = loaded(native_cpu.emit(block).text, block.program, f"many_{number}")
+    own = SimpleNamespace(**{f: getattr(opened, f"{f}_{number}") for f in FUNCTIONS if hasattr(opened, f"{f}_{number}")})
     whole, pointer = ctypes.c_int64, ctypes.c_void_p
     for name in FUNCTIONS[:3]:
         if hasattr(own, name):

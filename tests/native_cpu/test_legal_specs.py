@@ -16,7 +16,6 @@ import pytest
 
 from seqc.backends import torch_eager
 from seqc.backends.native_cpu import loader, native_source
-from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import Node, const, index, node, renamed, total
@@ -25,6 +24,7 @@ from seqc.ir.ops.structure import cumsum, expanded, shift, take
 from seqc.ir.program import Program
 from tests.harness import compare, compare_steps, draw
 from tests.native_cpu import many, syntax
+from tests.parts import loaded
 
 SPECS = {
     # numbers where lanes are stored: gradients that are zero, results that are constant
@@ -116,7 +116,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
 def test_against_the_reference(name: str, backend: str, native: dict[str, ModuleType]) -> None:
     program = PROGRAMS[name]
     if backend == "torch":
-        made = load_emitted(many.HEAD + torch_eager.emit(lower(program)).text, "plain")
+        made = loaded(torch_eager.emit(lower(program)).text, program, "plain")
         forward, backward, step = made._forward_torch, made._backward_torch, made._step_torch
     else:
         made = native[name]

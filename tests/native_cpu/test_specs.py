@@ -11,27 +11,25 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
 from seqc.backends import native_cpu
-from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.both_ways import one_run
 from seqc.ir.graph import leaves
 from seqc.ir.program import Program
+from tests import forms
 from tests.cli import digests
+from tests.forms import PATHS
 from tests.harness import check_causality, compare, compare_split, compare_steps, draw, tensors
+from tests.parts import loaded
 
-ROOT = Path(__file__).parents[2]
-PATHS = {p.stem: p for folder in ("specs", "tests/recurrences") for p in sorted((ROOT / folder).rglob("*.seq"))}
 MAIN = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
-WIDE = {"H": 1, "K": 33, "V": 80, "D": 70, "N": 17}
-HEAD = "from __future__ import annotations\nimport math\nimport torch\n"
+WIDE = {"H": 3, "K": 33, "V": 80, "D": 70, "N": 17}
 Call = Callable[..., tuple[torch.Tensor, ...]]
 
 every_spec = pytest.mark.parametrize("name", PATHS)
@@ -41,7 +39,17 @@ main_specs = pytest.mark.parametrize("name", MAIN)
 @cache
 def compiled(name: str) -> tuple[Program, ModuleType]:
     """A spec and the module of its native part."""
-    return one_run(elaborate.load(PATHS[name])), load_emitted(HEAD + text(name), name)
+    program = one_run(elaborate.load(PATHS[name]))
+    return program, loaded(text(name), program, name)
+
+
+def apart(name: str) -> tuple[Program, ModuleType]:
+    """The same in a module of its own that has built nothing yet, for a test that builds it otherwise."""
+    program = one_run(elaborate.load(PATHS[name]))
+    made = loaded(text(name), program, f"{name}_apart")
+    made._native_kernel.cache_clear()
+    made._native_loaded.clear()
+    return program, made
 
 
 @cache
@@ -58,6 +66,7 @@ def contiguous(function: Call) -> Call:
 @every_spec
 def test_against_the_reference(name: str) -> None:
     program, made = compiled(name)
+    assert not (told := forms.changed(name, "cpu", ["step"])), told
     assert not (told := digests.changed(name, "cpu", digests.digest(text(name)))), told
     for steps, hard in [(0, False), (1, True), (2, False), (37, True), (65, False)]:
         compare(draw(program, steps, hard=hard), made._forward_cpu, made._backward_cpu, 1e-10)
@@ -101,16 +110,12 @@ def test_several_panels_and_rows(name: str) -> None:
 @main_specs
 def test_panels_of_unequal_width(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first-level cache of 2 KiB cuts 80 channels into panels of which the last one is not full."""
-    program, made = compiled(name)
+    program, made = apart(name)
     plain = made._native_defines
     monkeypatch.setattr(made, "_native_defines", lambda *sizes: {**plain(*sizes), "SEQC_L1": "2048"})
-    made._native_kernel.cache_clear()
-    try:
-        case = draw(program, 33, WIDE, seed=5)
-        compare(case, made._forward_cpu, made._backward_cpu, 1e-10)
-        compare_steps(case, made._forward_cpu, contiguous(made._step_cpu), 1e-10)
-    finally:
-        made._native_kernel.cache_clear()
+    case = draw(program, 33, WIDE, seed=5)
+    compare(case, made._forward_cpu, made._backward_cpu, 1e-10)
+    compare_steps(case, made._forward_cpu, contiguous(made._step_cpu), 1e-10)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are kinds of x86-64")
@@ -118,26 +123,20 @@ def test_panels_of_unequal_width(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", ["gla", "lstm"])
 def test_processors_with_shorter_vectors(name: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built as for a lesser processor: other vectors, panels and rows of the batch."""
-    program, made = compiled(name)
+    program, made = apart(name)
     flags, link = made._native_flags()
     lesser = [x for x in flags if x != "-march=native"] + [f"-march={level}"]
     monkeypatch.setattr(made, "_native_flags", lambda: (lesser, link))
-    monkeypatch.setattr(made, "_native_loaded", {})
-    made._native_kernel.cache_clear()
-    try:
-        for rows in (1, 7):
-            compare(draw(program, 9, {**WIDE, "B": rows}, seed=rows), made._forward_cpu, made._backward_cpu, 1e-10)
-    finally:
-        made._native_kernel.cache_clear()
+    for rows in (1, 7):
+        compare(draw(program, 9, {**WIDE, "B": rows}, seed=rows), made._forward_cpu, made._backward_cpu, 1e-10)
 
 
 @main_specs
 def test_threads_change_no_bit(name: str) -> None:
     program, made = compiled(name)
-    case = draw(program, 40, {**WIDE, "H": 3, "B": 5}, seed=3)
-    arguments = tensors(case, torch.float32)
-    cotangents = [torch.tensor(case.cotangents[r], dtype=torch.float32) for r in case.results]
-    same_for(made, arguments, cotangents, (1, 2, 2))
+    case = draw(program, 40, {**WIDE, "B": 5}, seed=3)
+    cotangents = [torch.tensor(case.cotangents[r]) for r in case.results]
+    same_for(made, tensors(case), cotangents, (1, 2, 2))
 
 
 def same_for(made: ModuleType, arguments: list[torch.Tensor], cotangents: list[torch.Tensor], counts: tuple[int, ...]) -> None:

@@ -29,9 +29,10 @@ PROGRAM = """
 using i64 = std::int64_t;
 using real = SEQC_REAL;
 constexpr i64 W = VECTOR / sizeof(real);
-constexpr i64 quotient(i64 n, i64 by) {{ return (n + by - 1) / by; }}
-{text}
-int main() {{ std::printf("%lld\\n", (long long)chosen_{variable}); }}
+constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }
+PROCESSOR
+PROBLEMS
+int main() { PRINTED }
 """
 
 
@@ -54,26 +55,30 @@ def test_solver_equals_enumeration(spec: str, processor: Processor) -> None:
 
 
 @pytest.mark.skipif(loader._native_compiler() is None, reason="no C++ compiler")
-@pytest.mark.parametrize("spec", SPECS)
-def test_the_build_chooses_the_same(spec: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processor", PROCESSORS, ids=lambda p: p.name)
+def test_the_build_chooses_the_same(processor: Processor, tmp_path: Path) -> None:
+    """All problems in one program, each in a namespace of its own."""
     compiler = loader._native_compiler()
     assert compiler is not None
-    for number, extents in enumerate(EXTENTS):
-        for processor in PROCESSORS:
-            plan, asked = problem(spec, extents, processor, 4)
-            variable = asked.variables[0].name
-            answer = solve_by_enumeration(asked)
-            assert isinstance(answer, Solution)
-            dims = [f"constexpr i64 {v.name} = {v.domain[0]};" for v in asked.variables if v.name.startswith("n_")]
-            text = PROGRAM.format(text="\n".join([*processor_text(), *dims, *tiles_text(plan)]), variable=variable)
-            source, made = tmp_path / f"{number}.cpp", tmp_path / "made"
-            source.write_text(text)
-            kinds = [f"-U{p.macro}" for p in PROCESSORS if p.macro]
-            macros = [f"-D{processor.macro}"] if processor.macro else []
-            command = [*compiler[0], "-std=c++17", *kinds, "-DSEQC_REAL=float", f"-DVECTOR={processor.vector}", *macros]
-            subprocess.run([*command, str(source), "-o", str(made)], check=True)
-            told = subprocess.run([str(made)], capture_output=True, text=True, check=True).stdout
-            assert int(told) == answer[variable], (processor, extents)
+    problems, printed, wanted = [], [], []
+    for number, (spec, extents) in enumerate((spec, extents) for spec in SPECS for extents in EXTENTS):
+        plan, asked = problem(spec, extents, processor, 4)
+        answer = solve_by_enumeration(asked)
+        assert isinstance(answer, Solution)
+        variable = asked.variables[0].name
+        wanted.append(answer[variable])
+        dims = [f"constexpr i64 {v.name} = {v.domain[0]};" for v in asked.variables if v.name.startswith("n_")]
+        problems.append("\n".join([f"namespace p{number} {{", *dims, *tiles_text(plan), "}"]))
+        printed.append(f'std::printf("%lld\\n", (long long)p{number}::chosen_{variable});')
+    text = PROGRAM.replace("PROCESSOR", "\n".join(processor_text())).replace("PROBLEMS", "\n".join(problems))
+    source, made = tmp_path / "chosen.cpp", tmp_path / "chosen"
+    source.write_text(text.replace("PRINTED", "\n".join(printed)))
+    kinds = [f"-U{p.macro}" for p in PROCESSORS if p.macro]
+    macros = [f"-D{processor.macro}"] if processor.macro else []
+    command = [*compiler[0], "-std=c++17", *kinds, "-DSEQC_REAL=float", f"-DVECTOR={processor.vector}", *macros]
+    subprocess.run([*command, str(source), "-o", str(made)], check=True)
+    told = subprocess.run([str(made)], capture_output=True, text=True, check=True).stdout
+    assert [*map(int, told.split())] == wanted
 
 
 def test_what_binds_is_told() -> None:
