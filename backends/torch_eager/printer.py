@@ -67,6 +67,8 @@ class Printer(Values):
                 return self._gather(n, *args)
             case "scatter":
                 return self._scatter(n, *args)
+            case "put":
+                return self._put(n, *args)
             case "cumsum":
                 return self._cumsum(n, args[0], form)
             case "tri_inv":
@@ -182,6 +184,17 @@ class Printer(Values):
         d, place = self.turn(d, (*shared, *own, *rest)), self.turn(place, (*shared, *own))
         given = [d.code, place.code, self.fn.size(n.text("dim")), str(len(shared))]
         return Text(f"{self.fn.helper('_rows_added')}({', '.join(given)})", (*shared, n.text("dim"), *rest))
+
+    def _put(self, n: Node, x: Text, rows: Text, place: Text) -> Text:
+        """A table with other rows where the index says."""
+        shared = tuple(d for d in place.axes if d not in n.names("over"))
+        x = self.full(self.tensor(x), n.dims)
+        rows = self.full(self.tensor(rows), [*(d for d in n.dims if d != n.text("dim")), *n.names("over")])
+        rest = tuple(d for d in x.axes if d not in (*shared, n.text("dim")))
+        x, place = self.turn(x, (*shared, n.text("dim"), *rest)), self.turn(place, (*shared, *n.names("over")))
+        rows = self.turn(rows, (*shared, *n.names("over"), *rest))
+        given = [x.code, rows.code, place.code, str(len(shared))]
+        return Text(f"{self.fn.helper('_rows_put')}({', '.join(given)})", x.axes)
 
     # ---- elementwise ----
 

@@ -79,6 +79,18 @@ def _rows_added(d, place, size, shared):
     added = torch.ops.aten.embedding_dense_backward(rows, places, math.prod(lead) * size, -1, False)
     return added.view(*lead, size, *rest)
 ''',
+    "_rows_put": '''
+def _rows_put(x, rows, place, shared):
+    """x [shared, size, rest] with rows [shared, own, rest] at their places; of several rows for one place the last stays."""
+    size, rest = x.shape[shared], x.shape[shared + 1 :]
+    table, at = x.reshape(-1, math.prod(rest)), _flat_places(place, size, shared)
+    if place.dim() > shared:  # rows that a later one replaces go behind the table
+        count = torch.arange(place.shape[-1], device=place.device)
+        replaced = ((place.unsqueeze(-1) == place.unsqueeze(-2)) & (count > count.unsqueeze(-1))).any(-1)
+        at, table = torch.where(replaced, len(table), at), torch.cat([table, table[:1]])
+    table = table.index_copy(0, at.reshape(-1), rows.reshape(-1, table.shape[-1]))
+    return table[: math.prod(x.shape[: shared + 1])].view(x.shape)
+''',
     "_blocks": '''
 def _blocks(x, rows, repeat):
     """[B, T, ...] as [NT, B, rows, ...]: the rows after the last step repeat it, or are zero."""
@@ -245,7 +257,7 @@ def _phi_slope(x, d):
 NEEDS = {
     "_pairs": ("_upper", "_lower"), "_shift_within": ("_shift",), "_expm_slope": ("_blocks_of",), "_phi": ("_blocks_of",),
     "_phi_slope": ("_expm_slope", "_blocks_of"), "_shift_places": ("_shift",), "_rows_at": ("_flat_places",),
-    "_rows_added": ("_flat_places",),
+    "_rows_added": ("_flat_places",), "_rows_put": ("_flat_places",),
 }
 
 

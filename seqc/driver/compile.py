@@ -112,10 +112,10 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
 
 def _without_places(core: Program) -> None:
     """Raise Unsupported where what an index tells is left for kernels to read."""
-    read = [n for n in topological(core.graph.values()) if n.op in ("gather", "scatter", "as_real")]
+    read = [n for n in topological(core.graph.values()) if n.op in ("gather", "scatter", "put", "as_real")]
     if read:
         span = core.spans.get(read[0])
-        message = "kernels read no rows by an index: plain torch does, before the recurrence"
+        message = "kernels read and write no rows by an index: plain torch does, before the recurrence"
         cause = "what is read by an index here depends on a state, or there is no recurrence beside it"
         labels = (Label(span),) if span else ()
         help = "use the backend `torch`"

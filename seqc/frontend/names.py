@@ -15,12 +15,12 @@ from dataclasses import replace
 from seqc.diagnostics import Label, Span, listing
 from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED
-from seqc.frontend.scope import Scope
+from seqc.frontend.scope import Scope, written_index
 from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, part_names, real, shown, within
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
 from seqc.ir.intervals import ANY
-from seqc.ir.ops.indexing import as_real
+from seqc.ir.ops.indexing import as_real, put
 from seqc.ir.ops.structure import expanded
 from seqc.ir.program import TensorDecl
 
@@ -179,7 +179,11 @@ class Names(ABC):
         state = scope.states.get(word)
         if state is not None and not self.fits(state, value, e):
             return None
-        for source in (scope.defines.get(word), scope.outputs.get(word), state):
+        define = scope.defines.get(word)
+        index = written_index(scope, define.dims) if define is not None else None
+        if index is not None and state is not None:
+            return self._put(word, state, index, value, e)
+        for source in (define, scope.outputs.get(word), state):
             written = source.dims if source is not None else None
             if written is not None:
                 if not self.scope.known_dims(written):
@@ -190,6 +194,26 @@ class Names(ABC):
                     return None
                 value = checked
         return value
+
+    def _put(self, word: str, state: Decl, index: Name, value: Value, e: Expr) -> Value | None:
+        """The state with the value in the rows that an index tells."""
+        place, decl, own = self._leaf("input", self.scope.inputs[index.id], 0), self.scope.inputs[index.id], axes(state)
+        assert decl.places is not None
+        dim = decl.places.id
+        several = [d for d in place.order if d not in own]
+        if dim not in own or len(several) > 1:
+            label, there = Label(index.span, f"declared `index {dim}`"), Label(state.span, f"has the dims {shown(own)}")
+            message = f"`{index.id}` tells no rows of `{word}`"
+            cause = "an index that writes has at most one dim of its own: several rows in a step, the last of which stays"
+            self.scope.report("bad-index", message, label, there, cause=cause if dim in own else "")
+            return None
+        rows = tuple(x for d in own for x in (several if d == dim else [d]))
+        made = self.checked(word, rows, value, e)
+        if made is None:
+            return None
+        old = self._leaf("state", state, 0)
+        parts = zip(old.pair, made.pair, strict=True)
+        return old.of(put(x, y, place.node.args[0], dim) for x, y in parts if x.op == "leaf")
 
     def _written(self, word: str, dims: Sequence[Name]) -> tuple[str, ...] | None:
         """The dims of a left side; reports one that is written once too often."""

@@ -227,6 +227,11 @@ def _without_dims(decl: Decl) -> Decl:
     return Decl(decl.span, decl.name, (), decl.value, decl.interval, role=decl.role, places=decl.places)
 
 
+def written_index(scope: Scope, dims: tuple[syntax.Name, ...] | None) -> syntax.Name | None:
+    """The index among what stands in the brackets of a left side."""
+    return next((d for d in dims or () if d.id in scope.inputs and scope.inputs[d.id].places is not None), None)
+
+
 def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None:
     """Enter `NAME = ...` or `output NAME ...`; both give a state its new value when the name is a state's."""
     if isinstance(statement, Output):
@@ -248,13 +253,11 @@ def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None
             help="give the intermediate value its own name",
         )
         return
-    places = [d for d in statement.dims or () if d.id in scope.inputs and scope.inputs[d.id].places is not None]
-    if places:
-        cause = "what an index tells is read, and not written yet"
-        dim = next((d.id for d in (scope.inputs[places[0].id].places,) if d is not None), "N")
-        axis, word = scope.axis, places[0].id
-        help = f"choose among all rows: `{name.id} = where(index[{dim}] == {word}, .., {name.id}[{axis}-1])`"
-        scope.refuse("scatter", f"`{name.id}` is written at an index", name.span.to(places[0].span), cause, help)
+    index = written_index(scope, statement.dims)
+    if index is not None and (name.id not in scope.states or len(statement.dims or ()) > 1 or isinstance(statement, Output)):
+        cause = "what is written at an index is a row of a state, whose other rows stay"
+        help = f"declare a state with its dim, and write `{name.id}[{index.id}] = ...` on a line of its own"
+        scope.report("bad-index", f"`{name.id}` cannot be written at an index", Label(index.span), cause=cause, help=help)
         scope.lost |= {name.id}
         return
     if name.id in scope.states or _new(scope, name, "define"):

@@ -18,7 +18,7 @@ from seqc.ir.program import Program, TensorDecl
 KINDS = ("input", "param", "state", "cot", "mask", "value")
 STEP_KINDS = ("input", "param", "state")
 TRUTH: Mapping[str, tuple[int, ...]] = {"where": (0,), "and": (0, 1), "or": (0, 1), "not": (0,)}
-WHOLE: Mapping[str, tuple[int, ...]] = {"as_real": (0,), "gather": (1,), "scatter": (1,)}
+WHOLE: Mapping[str, tuple[int, ...]] = {"as_real": (0,), "gather": (1,), "scatter": (1,), "put": (2,)}
 EITHER: Mapping[str, tuple[int, ...]] = {  # arguments that may be of either dtype
     "surrogate": (0,), "expand": (0,), "rename": (0,), "take": (0,), "stopgrad": (0,),
 }

@@ -12,7 +12,7 @@ from seqc.ir.intervals import Interval
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where
-from seqc.ir.ops.indexing import as_real, gather, scatter
+from seqc.ir.ops.indexing import as_real, gather, put, scatter
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
 from seqc.semantics.evaluate import evaluate, to_order
 
@@ -76,6 +76,7 @@ def samples() -> dict[str, list[Node]]:
         "expm_slope": [node("expm_slope", m, diagonal, row="t", col="s", phi=0)],
         "gather": [gather(x, one, "K"), gather(argument(0, ("K", "V")), each, "K")],
         "scatter": [scatter(b, each, "K", ("V",)), scatter(x, one, "V", ()), scatter(b, one, "K", ("t",))],
+        "put": [put(argument(0, ("K", "V")), argument(2, ("K",)) * argument(3, ("t",)), one, "V")],
         "as_real": [as_real(one)],
     }
     return found

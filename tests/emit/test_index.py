@@ -16,6 +16,7 @@ from seqc.driver.compile import Options, compile_program, compile_spec
 from seqc.driver.load_emitted import load_emitted
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
+from seqc.ir.arguments import argument_table
 from seqc.ir.graph_text import parse, show
 from seqc.semantics.reference import gradients
 
@@ -223,8 +224,69 @@ output second[D] = sin(S[t-1])[p]
     found = made.picks(p, x)
     same(found, wanted)
     same(slopes(found, [x]), slopes(wanted, [x]))
-    with pytest.raises(Unsupported, match="kernels read no rows by an index"):
+    with pytest.raises(Unsupported, match="kernels read and write no rows"):
         compile_spec(text, Options("cpu"))
+
+
+MEMORY = """spec memory
+dim N = 5, K = 3, D
+input x[K, D], read index N, w[K] index N
+param R[D, D]
+state M[N, D] = 0, h[D] = 0
+o = M[t-1, read]
+h = tanh(R @ h[t-1] + o)
+M[w] = x + 0.5 * tanh(R @ o)
+output o
+output h
+"""
+
+
+def memory_loop(x, read, w, R, M, h):
+    """Rows are written one after the other: of several for one place the last stays."""
+    batch, rows = torch.arange(len(x)), []
+    for t in range(x.shape[1]):
+        o = M[batch, read[:, t]]
+        h = torch.tanh(h @ R.T + o)
+        for k in range(x.shape[2]):
+            M = M.index_put((batch, w[:, t, k]), x[:, t, k] + 0.5 * torch.tanh(o @ R.T))
+        rows.append((o, h))
+    return *(torch.stack(y, 1) for y in zip(*rows, strict=True)), M, h
+
+
+def memory_data() -> list[torch.Tensor]:
+    made = torch.Generator().manual_seed(7)
+    shapes = [(B, T, 3, 2), (2, 2), (B, 5, 2), (B, 2)]
+    x, R, M, h = (torch.randn(s, generator=made, dtype=torch.float64).requires_grad_() for s in shapes)
+    read, w = (torch.randint(0, 5, s, generator=made) for s in ((B, T), (B, T, 3)))
+    assert (w[..., :2] == w[..., 1:]).any()
+    return [x, read, w, R, M, h]
+
+
+@pytest.fixture(scope="module")
+def memory() -> ModuleType:
+    return load_emitted(compile_spec(MEMORY, Options("auto", dims={"D": 2})).text, "memory")
+
+
+def test_rows_are_written(memory: ModuleType) -> None:
+    """A table that a step reads a row of, and writes three rows of; some rows twice."""
+    x, read, w, R, M, h = given = memory_data()
+    found, wanted = memory.memory(x, read, w, R, M_0=M, h_0=h), memory_loop(*given)
+    same(found, wanted)
+    found_slopes = slopes(found, given)
+    same(found_slopes, slopes(wanted, given))
+    one = [x[:, 0], read[:, 0], w[:, 0], R]
+    stepped, wanted = memory.memory_step(*one, M_0=M, h_0=h), memory_loop(x[:, :1], read[:, :1], w[:, :1], R, M, h)
+    same(stepped, [wanted[0][:, 0], wanted[1][:, 0], *wanted[2:]])
+    same(slopes(stepped, given), slopes(wanted, given))
+    pushed = torch.func.jvp(lambda R: memory.memory(x, read, w, R, M_0=M, h_0=h).h, (R,), (R,))[1]
+    same([pushed], [torch.func.jvp(lambda R: memory_loop(x, read, w, R, M, h)[1], (R,), (R,))[1]])
+    program = load(MEMORY)
+    arrays = {a.name: v.detach().numpy() for a, v in zip(argument_table(program), given, strict=True)}
+    made = torch.Generator().manual_seed(9)
+    cotangents = {n: torch.randn(r.shape, generator=made, dtype=torch.float64).numpy() for n, r in found._asdict().items()}
+    results, oracle = gradients(program, arrays, cotangents)
+    same([torch.tensor(results[n]) for n in found._fields], [r.detach() for r in found])
+    same([torch.tensor(oracle[n]) for n in ("x", "R", "M_0", "h_0")], found_slopes)
 
 
 def test_both_directions() -> None:
@@ -265,6 +327,8 @@ for text, name in (({CELL!r}, "reader"), ({TOKENS!r}, "tokens")):
         ("h = h[t-1] + x * E[x]", "is no index"),
         ("h = h[t-1] + x * R[w]", "there is no dim `V`"),
         ("h = h[t-1] + x + E[2 * w]", "the brackets of `E` hold no time"),
+        ("y[w] = x", "`y` cannot be written at an index"),
+        ("h[w] = x", "`w` tells no rows of `h`"),
     ],
 )
 def test_mistakes(line: str, words: str) -> None:

@@ -23,7 +23,7 @@ from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, nod
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where
-from seqc.ir.ops.indexing import as_real, gather, scatter
+from seqc.ir.ops.indexing import as_real, gather, put, scatter
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
 from seqc.ir.program import DimDecl, Program, TensorDecl
 from seqc.passes.derive_backward import derive_backward
@@ -34,7 +34,7 @@ ROWS = 16
 SIZES = {"K": 3, "N": 4, "M": 4}
 SHAPES = (("K", "N"), ("N",), ("K",))
 ALONG_ROWS = ["cumsum", "shift", "take", "affine_scan", "max_scan", "tri_inv", "amax", "sum", "index", "block_index", "expand",
-              "gather", "scatter", "as_real"]
+              "gather", "scatter", "put", "as_real"]
 
 
 def _input(i: int, dims: tuple[str, ...], time: bool) -> Node:
@@ -91,10 +91,12 @@ def indexed(dim: str, time: bool) -> dict[str, list[Node]]:
     rows = (ROW,) if time else ()
     x, table = leaf("input", "x0", (BATCH, *rows, "K", "N")), leaf("param", "p4", ("K", "N"))
     one, each = (leaf("input", name, (BATCH, *rows, *own), dtype="int") for name, own in (("w5", ()), ("w6", ("K",))))
-    here = leaf("input", "x7", (BATCH, *rows, "K"))
+    here, beside = leaf("input", "x7", (BATCH, *rows, "K")), leaf("input", "x8", (BATCH, *rows, "M"))
+    many = leaf("input", "w9", (BATCH, *rows, "M"), dtype="int")
     return {
         "gather": [gather(x, one, "N"), gather(x, each, "N"), gather(table, one, "N"), gather(table, each, "N")],
         "scatter": [scatter(here, one, "N", ()), scatter(here, each, "N", ("K",)), scatter(here, each, "N", ())],
+        "put": [put(x, here, one, "N"), put(x, here, each, "N"), put(x, here * beside, many, "N")],
         "as_real": [as_real(one) * here],
     }
 

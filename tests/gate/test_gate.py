@@ -21,7 +21,7 @@ from tests.gate.running import SERVED, emits, run
 ROOT = Path(__file__).parents[2]
 CELLS = [(backend, place) for backend, places in SERVED.items() for place in places]
 NO_LOOP = ("cumsum", "affine_scan", "max_scan", "tri_inv", "block_index")  # along a dim of the spec no spec makes any of them
-INDEXED = ("gather", "scatter", "as_real")  # plain torch reads by an index for all steps at once, before a kernel runs
+INDEXED = ("gather", "scatter", "put", "as_real")  # plain torch reads by an index for all steps at once, before a kernel runs
 REFUSED: dict[tuple[str, str, str], str] = {  # (backend, place, operator) -> the reason
     **{("cpu", place, name): f"the native CPU backend has no loop for operator '{name}'"
        for place in ("step", "loop") for name in NO_LOOP},

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from seqc.ir.graph import Dims, Node, node
+from seqc.ir.graph import Dims, Node, const, index, node, total
 from seqc.ir.intervals import Interval
+from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.row import Op
 from seqc.ir.ops.structure import expanded
 
@@ -30,6 +31,66 @@ def scatter(d: Node, place: Node, dim: str, over: Dims) -> Node:
     """y[dim = v] = the sum over `over` of d where place = v; 0 where nothing is meant for v."""
     dims = tuple(sorted({*d.dims, *place.dims}))
     return node("scatter", expanded(d, dims), place, dim=dim, over=tuple(sorted(over)))
+
+
+def put(x: Node, rows: Node, place: Node, dim: str) -> Node:
+    """x with `rows` at the positions `place` of its dim; of several rows for one position (along the one dim that `place` has
+    and x has not) the last stays."""
+    over = tuple(d for d in place.dims if d not in x.dims)
+    assert len(over) < 2, over
+    own = tuple(sorted({*(d for d in x.dims if d != dim), *place.dims}))
+    return node("put", x, expanded(rows, own), place, dim=dim, over=over)
+
+
+def _put_dims(n: Node) -> Dims:
+    x, rows, place = n.args
+    dim, over = n.text("dim"), n.names("over")
+    assert dim in x.dims and dim not in (*rows.dims, *place.dims), (dim, x.dims, rows.dims, place.dims)
+    assert set(over) <= set(place.dims), (over, place.dims)
+    return (*x.dims, *(d for d in (*rows.dims, *place.dims) if d not in over))
+
+
+def _np_put(n: Node, x: Any, rows: Any, place: Any) -> Any:
+    over, dim = n.names("over"), n.text("dim")
+    sizes: dict[str, int] = {}
+    for a, value in zip(n.args, (x, rows, place), strict=True):
+        sizes |= dict(zip(a.dims, value.shape, strict=True))
+    if place.size and not (place.min() >= 0 and place.max() < sizes[dim]):
+        raise IndexError(f"an index is outside of {dim}, whose size is {sizes[dim]}")
+    left = tuple(d for d in n.dims if d != dim)
+    out = np.array(_spread(x, n.args[0].dims, n.dims, sizes))
+    rows = _spread(rows, n.args[1].dims, (*over, *left), sizes)
+    place = np.moveaxis(place, [n.args[2].dims.index(d) for d in over], list(range(len(over))))
+    dims = tuple(d for d in n.args[2].dims if d not in over)
+    for i in range(sizes[over[0]] if over else 1):
+        some, at = (rows[i], place[i]) if over else (rows, place)
+        out[_positions(n.dims, left, at, dims, dim, some.shape)] = some
+    return out
+
+
+def _spread(x: Any, have: Dims, want: Dims, sizes: dict[str, int]) -> Any:
+    """x repeated along the dims that it lacks."""
+    x = np.transpose(x, [have.index(d) for d in want if d in have])
+    return np.broadcast_to(x[tuple(slice(None) if d in have else None for d in want)], [sizes[d] for d in want])
+
+
+def _stays(n: Node) -> Node:
+    """1 for the rows that a later one for the same position does not replace, else 0."""
+    over, place = n.names("over"), as_real(n.args[2])
+    if not over:
+        return const(1.0)
+    later = f"{over[0]}'"
+    other = node("rename", place, old=over[0], new=later)
+    hidden = node("and", node("eq", place, other), node("gt", index(later), index(over[0])))
+    return where(node("gt", total(where(hidden, 1.0, 0.0), (later,)), const(0.0)), 0.0, 1.0)
+
+
+def _put_vjp(n: Node, d: Node) -> Node:
+    return put(expanded(d, n.dims), const(0.0), n.args[2], n.text("dim"))
+
+
+def _put_rows_vjp(n: Node, d: Node) -> Node:
+    return gather(expanded(d, n.dims), n.args[2], n.text("dim")) * _stays(n)
 
 
 def _gather_dims(n: Node) -> Dims:
@@ -93,5 +154,8 @@ ROWS: tuple[Op, ...] = (
     # as_real(place): an index as a number
     Op("as_real", 1, lambda n, x: x.astype(np.float64), (None,), lambda n, a: a[0], lambda n: n.args[0].dims),
     Op("gather", 2, _np_gather, (_gather_vjp, None), lambda n, a: a[0], _gather_dims, laws=frozenset({"linear"})),
+    # put(x, rows, place): x with other rows at some positions
+    Op("put", 3, _np_put, (_put_vjp, _put_rows_vjp, None), lambda n, a: a[0].union(a[1]), _put_dims,
+       laws=frozenset({"linear"})),
     Op("scatter", 2, _np_scatter, (_scatter_vjp, None), _sum_interval, _scatter_dims, laws=frozenset({"linear"})),
 )
