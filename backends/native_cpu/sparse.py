@@ -100,20 +100,32 @@ def packing(products: list[SparseProduct], given: Mapping[Node, Place], masks: M
 
 
 def multiplying(products: list[SparseProduct], places: Mapping[Node, Place], team: bool) -> list[str]:
-    """The lines of products that share a nest."""
+    """The lines of products that share a nest. A list lays out one vector at a time: products with one matrix take turns."""
+    turns: list[list[SparseProduct]] = []
+    for x in products:
+        free = next((turn for turn in turns if x.name not in [other.name for other in turn]), None)
+        if free is None:
+            turns.append([x])
+        else:
+            free.append(x)
+    return [line for turn in turns for line in _turn(turn, places, team)]
+
+
+def _turn(products: list[SparseProduct], places: Mapping[Node, Place], team: bool) -> list[str]:
+    """The lines of products with different matrices."""
     member = "team" if team else "Team{nullptr, 0, 1}"
-    meet = ["team.meet();"] if team else []
-    calls = []
+    ahead, calls = [], []
     for x in products:
         place, out = places[x.vector.base], places[x.item.value]
         axis = next(d for d, i in x.vector.index if i == x.column and d in place.strides)
-        start = place.at({BATCH: "0", axis: "0"})
-        row, out_row = product(list(place.strides[BATCH])), product(list(out.strides[BATCH]))
-        calls.append((x.name, f"{start}, {row}", f"{start}, {row}, {out.base}, {out_row}"))
-    ahead = [f"if (w.{name}.single) w.{name}.template lay<w_B>({member}, {read});" for name, read, _ in calls]
-    single = " || ".join(f"w.{name}.single" for name, *_ in calls)
-    wait = [f"if ({single}) team.meet();"] if team else []
-    return [*ahead, *wait, *(f"w.{name}.template multiply<w_B>({member}, {all_});" for name, _, all_ in calls), *meet]
+        read = f"{place.at({BATCH: '0', axis: '0'})}, {product(list(place.strides[BATCH]))}"
+        write = f"{out.base}, {product(list(out.strides[BATCH]))}"
+        ahead.append(f"if (w.{x.name}.single) w.{x.name}.template lay<w_B>({member}, {read});")
+        calls.append(f"w.{x.name}.template multiply<w_B>({member}, {read}, {write});")
+    if not team:
+        return [*ahead, *calls]
+    single = " || ".join(f"w.{x.name}.single" for x in products)
+    return [*ahead, f"if ({single}) team.meet();", *calls, "team.meet();"]
 
 
 def kept_sides(plan: Plan, x: Product) -> tuple[Factor, Factor] | None:
