@@ -79,6 +79,11 @@ class Printer(Values):
                 return Text(f"{self.fn.helper('_unit_lower_inverse')}({x.code})", x.axes)
             case "solve":
                 return self._solve(n, args[0], args[1])
+            case "logdet":
+                row, col = n.text("row"), n.text("col")
+                x = self.full(args[0], (row, col))
+                x = self.turn(x, (*(d for d in x.axes if d not in (row, col)), row, col))
+                return Text(f"torch.linalg.slogdet({x.code})[1]", x.axes[:-2])
             case "expm" | "expm_slope":
                 return self._exponential(n, args)
         assert TABLE[n.op].elementwise, f"no torch text for operator '{n.op}'"

@@ -1,4 +1,4 @@
-"""solve(M, b)  ->  elementary operators, for kernels that have no library to call.
+"""solve(M, b), logdet(M)  ->  elementary operators, for kernels that have no library to call.
 
     x = solve(M, b)     ->   Gauss-Jordan elimination, a column of M after the other; the largest element left in a column
                              is its pivot, so that nothing depends on the order in which equations are written
@@ -16,8 +16,9 @@ from dataclasses import replace
 from seqc.analysis.matrices import MOST, counted
 from seqc.ir.block import Block
 from seqc.ir.graph import Node, const, index, node, rebuild, topological
+from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.ops.elementwise import where
-from seqc.ir.ops.structure import take
+from seqc.ir.ops.structure import expanded, take
 from seqc.passes.blocks.choose import EAGER, Machine
 
 
@@ -31,7 +32,7 @@ def eliminate(block: Block, machine: Machine) -> Block:
     done: dict[Node, Node] = {}
     for n in order:
         fresh = rebuild(n, tuple(done[a] for a in n.args))
-        done[n] = _written_out(fresh, sizes) if fresh.op == "solve" else fresh
+        done[n] = _written_out(fresh, sizes) if fresh.op in SYSTEMS else fresh
     if all(n is fresh for n, fresh in done.items()):
         return block
     forward, backward, updates, outputs = (
@@ -44,16 +45,34 @@ def eliminate(block: Block, machine: Machine) -> Block:
 
 
 def _written_out(n: Node, sizes: Mapping[str, int]) -> Node:
-    (m, b), row, col = n.args, n.text("row"), n.text("col")
+    row, col = n.text("row"), n.text("col")
     size = sizes.get(row.rstrip("'"))
-    return n if size is None else gauss_jordan(m, b, row, col, size)
+    if size is None:
+        return n
+    b = n.args[1] if n.op == "solve" else const(0.0)
+    solution, logdet = (by_formula if size <= 2 else gauss_jordan)(n.args[0], b, row, col, size)
+    return solution if n.op == "solve" else logdet
 
 
-def gauss_jordan(m: Node, b: Node, row: str, col: str, size: int) -> Node:
-    """x with m x = b, in elementwise operators and sums."""
+def by_formula(m: Node, b: Node, row: str, col: str, size: int) -> tuple[Node, Node]:
+    """As `gauss_jordan`, of one equation or two: Cramer's rule, a fifth of the operators."""
+    b = expanded(b, (row,))
+    p, r = take(take(m, row, 0), col, 0), take(b, row, 0)
+    if size == 1:
+        return expanded(r / p, (col,)), node("log", node("abs", p))
+    q, s, t = take(take(m, row, 0), col, 1), take(take(m, row, 1), col, 0), take(take(m, row, 1), col, 1)
+    u = take(b, row, 1)
+    det = p * t - q * s
+    found = where(node("eq", index(col), const(0.0)), t * r - q * u, p * u - s * r)
+    return found / det, node("log", node("abs", det))
+
+
+def gauss_jordan(m: Node, b: Node, row: str, col: str, size: int) -> tuple[Node, Node]:
+    """x with m x = b, and the logarithm of the size of m's determinant, in elementwise operators and sums."""
     place = -index(row)
     used: Node | None = None
     pivots: list[Node] = []
+    logdet: Node = const(0.0)
     for k in range(size):
         column = take(m, col, k)
         left = node("abs", column) if used is None else where(used, -1.0, node("abs", column))
@@ -61,6 +80,7 @@ def gauss_jordan(m: Node, b: Node, row: str, col: str, size: int) -> Node:
         first = node("amax", where(best, place, -math.inf), over=(row,))
         chosen = node("eq", place, first)  # one row: the first of those that are largest
         pivot = _at(chosen, column, row)
+        logdet = logdet + node("log", node("abs", pivot))
         lead, right = (_at(chosen, x, row) / pivot for x in (m, b))
         m = where(chosen, lead, m - column * lead) if k < size - 1 else m
         b = where(chosen, right, b - column * right)
@@ -69,7 +89,7 @@ def gauss_jordan(m: Node, b: Node, row: str, col: str, size: int) -> Node:
     x: Node = const(0.0)
     for k, chosen in enumerate(pivots):
         x = where(node("eq", index(col), const(float(k))), _at(chosen, b, row), x)
-    return x
+    return x, logdet
 
 
 def _at(chosen: Node, x: Node, row: str) -> Node:
@@ -77,4 +97,4 @@ def _at(chosen: Node, x: Node, row: str) -> Node:
     return node("sum", where(chosen, x, 0.0), over=(row,))
 
 
-__all__ = ["eliminate", "gauss_jordan"]
+__all__ = ["by_formula", "eliminate", "gauss_jordan"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqc.ir.graph import Node, topological
-from seqc.ir.ops.dense import DENSE
+from seqc.ir.ops.dense import DENSE, SYSTEMS
 from seqc.ir.program import Program
 
 MOST = 16  # rows of a system that is written out: its nodes grow with them, and each has as many elements as the matrix
@@ -15,7 +15,7 @@ def counted(program: Program) -> Program:
     """The program for kernels that write its systems out: their dims have their default sizes, and no other."""
     dims = dict(program.dims)
     for n in topological(program.graph.values()):
-        decl = dims[n.text("row").rstrip("'")] if n.op == "solve" else None
+        decl = dims[n.text("row").rstrip("'")] if n.op in SYSTEMS else None
         if decl is not None and not decl.choices and decl.default is not None and decl.default <= MOST:
             dims[decl.name] = replace(decl, choices=(decl.default,))
     return program if dims == program.dims else replace(program, dims=dims)
@@ -26,7 +26,7 @@ def small(n: Node, program: Program) -> bool:
     if n.op not in DENSE:
         return True
     decl = program.dims[n.text("row").rstrip("'")]
-    return n.op == "solve" and len(decl.choices) == 1 and decl.choices[0] <= MOST
+    return n.op in SYSTEMS and len(decl.choices) == 1 and decl.choices[0] <= MOST
 
 
 __all__ = ["MOST", "counted", "small"]

@@ -25,6 +25,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.block import Block
 from seqc.ir.both_ways import one_run
 from seqc.ir.graph import topological
+from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.outside import Outside
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import EAGER
@@ -153,7 +154,7 @@ def _refuse_large(core: Program) -> None:
     large = next((n for n in topological(core.graph.values()) if not small(n, core)), None)
     if large is None:
         return
-    if large.op == "solve":
+    if large.op in SYSTEMS:
         dim = large.text("row").rstrip("'")
         cause = f"a kernel solves at most {MOST} equations, and a number of them that is known when it is compiled"
         help = f"give the size of `{dim}` where it is declared, `dim {dim} = 4`, or use the torch backend"

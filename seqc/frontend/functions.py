@@ -16,9 +16,23 @@ from typing import TypeAlias
 from seqc.analysis.running_maximum import from_maximum
 from seqc.frontend.activations import ACTIVATIONS, expanded_call
 from seqc.frontend.complex_pairs import RULES, conj
-from seqc.frontend.square_matrices import exponential, identity, solved, square, times
-from seqc.frontend.values import Misuse, Value, apply, constant_of, number, part, power, real, reduced, truth
-from seqc.ir.graph import BATCH, node, size
+from seqc.frontend.square_matrices import exponential, identity, logdet, solved, square, times
+from seqc.frontend.values import (
+    Misuse,
+    Value,
+    apply,
+    constant_of,
+    number,
+    part,
+    power,
+    primed,
+    real,
+    reduced,
+    renamed_dims,
+    truth,
+)
+from seqc.ir.graph import BATCH, index, node, size
+from seqc.ir.ops.structure import shift
 
 EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
 EPS_UNIT = 1e-6  # l2norm: added to the sum of squares
@@ -115,6 +129,31 @@ def _fold_max(op: str, args: list[Value]) -> Value:
     for arg in args[1:]:
         result = apply(op, result, real(arg))
     return result
+
+
+def _cumsum(args: list[Value], dims: Dims) -> Value:
+    """The sum of the elements up to each one; over several dims, of all that are not behind it in any of them."""
+    x = real(args[0])
+    for dim in dims:
+        other = primed(dim, x.order)
+        upto = apply("le", Value(index(other), (other,)), Value(index(dim), (dim,)))
+        kept = apply("where", upto, renamed_dims(x, {dim: other}), number(0.0))
+        x = x.of([node("sum", kept.node, over=(other,))])
+    return x
+
+
+def _shift(args: list[Value], dims: Dims) -> Value:
+    """The element `by` positions before each one; what is outside is 0, or the third argument."""
+    x, by = real(args[0]), constant_of(args[1])
+    if len(dims) != 1 or by is None or by != int(by):
+        raise Misuse("`shift` moves a value along one dim, by a whole number", help="write `shift[N](x, 1)`")
+    dim, steps = dims[0], int(by)
+    moved = x.of([shift(x.node, dim, steps)]) if steps else x
+    if len(args) < 3:
+        return moved
+    place = Value(index(dim), (dim,))
+    inside = apply("ge", place, number(by)) if steps > 0 else apply("lt", place, _add(Value(size(dim)), number(by)))
+    return apply("where", inside, moved, real(args[2]))
 
 
 def _anchor(x: Value, dims: Dims) -> Value:
@@ -291,6 +330,8 @@ FUNCTIONS: dict[str, Function] = {
     "mean": Function(_over(mean), 1, 1, "yes", takes_complex=True),
     "var": Function(lambda args, dims: _variance(real(args[0]), dims), 1, 1, "yes"),
     "std": Function(lambda args, dims: _root(_variance(real(args[0]), dims)), 1, 1, "yes"),
+    "cumsum": Function(_cumsum, 1, 1, "yes"),
+    "shift": Function(_shift, 2, 3, "yes"),
     "softmax": Function(_softmax, 1, 1, "yes"),
     "logsumexp": Function(_logsumexp, 1, 1, "yes"),
     "layernorm": Function(_layernorm, 1, 3, "yes"),
@@ -299,6 +340,7 @@ FUNCTIONS: dict[str, Function] = {
     "norm": Function(_norm, 1, 1, "yes", takes_complex=True),
     "solve": Function(lambda args, dims: solved(real(args[0]), real(args[1])), 2, 2),
     "inv": Function(lambda args, dims: solved(real(args[0]), identity(real(args[0]))), 1, 1),
+    "logdet": Function(lambda args, dims: logdet(real(args[0])), 1, 1),
     "expm": Function(lambda args, dims: exponential(real(args[0])), 1, 1),
     "zoh": Function(_zoh, 2, 3, takes_complex=True),
     "bilinear": Function(_bilinear, 2, 3, takes_complex=True),

@@ -41,6 +41,12 @@ def exponential(x: Value, phi: int = 0) -> Value:
     return x.of([node("expm", x.node, row=row, col=col, phi=phi)])
 
 
+def logdet(m: Value) -> Value:
+    """The logarithm of the absolute value of the determinant."""
+    row, col = _matrix(m)
+    return m.over((row, col)).of([node("logdet", m.node, row=row, col=col)])
+
+
 def solved(m: Value, b: Value) -> Value:
     """x with m @ x = b. b has the row of m; x has it too."""
     row, col = _matrix(m)

@@ -72,6 +72,7 @@ def samples() -> dict[str, list[Node]]:
         "max_scan": [max_scan(a, b, h, "t")],
         "tri_inv": [node("tri_inv", m, row="t", col="s")],
         "solve": [solve(diagonal, a, "t", "s"), solve(diagonal, b * argument(2, ("K",)), "t", "s")],
+        "logdet": [node("logdet", diagonal, row="t", col="s"), node("logdet", diagonal * b, row="t", col="s")],
         "expm": [node("expm", m * 0.2, row="t", col="s", phi=phi) for phi in (0, 1)],
         "expm_slope": [node("expm_slope", m, diagonal, row="t", col="s", phi=0)],
         "gather": [gather(x, one, "K"), gather(argument(0, ("K", "V")), each, "K")],

@@ -21,7 +21,7 @@ import numpy as np
 from seqc.ir.block import Block
 from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, node, size, substitute, topological, total
 from seqc.ir.ops import TABLE
-from seqc.ir.ops.dense import solve
+from seqc.ir.ops.dense import SYSTEMS, solve
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.indexing import as_real, gather, put, scatter
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
@@ -75,6 +75,7 @@ def along(dim: str, time: bool) -> dict[str, list[Node]]:
         "max_scan": [max_scan(a, x, h, dim)],
         "tri_inv": [total(inverse * b, (col,)) if time else inverse],
         "solve": [solve(full, a, row, col), solve(full, x, row, col)],
+        "logdet": [x * node("logdet", full, row=row, col=col)],
         "expm": [node("expm", full * 0.2, row=row, col=col, phi=phi) for phi in (0, 1)],
         "expm_slope": [],
         **indexed(dim, time),
@@ -116,7 +117,7 @@ def program(place: str, wanted: Mapping[str, Node]) -> Program:
     """The program whose outputs are some nodes (by the outputs' names) in a place; truth values are stored as 1 or 0."""
     outputs = {name: where(n, 1.0, 0.0) if n.dtype == "bool" else n for name, n in wanted.items()}
     found = leaves(outputs.values())
-    fixed = any(n.op == "solve" for n in topological(outputs.values()))  # its equations are counted when it is compiled
+    fixed = any(n.op in SYSTEMS for n in topological(outputs.values()))  # its equations are counted when it is compiled
     inputs = {n.text("name"): n for n in found if n.text("kind") == "input"}
     params = {n.text("name"): TensorDecl(n.text("name"), "param", n.names("shape")) for n in found if n.text("kind") == "param"}
     states: dict[str, TensorDecl] = {}

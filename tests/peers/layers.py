@@ -110,7 +110,27 @@ def _lssl_conv_results(found: Tensors, given: Tensors) -> Tensors:
     return {"y": found["y"].transpose(-1, -2) + skip, "K": torch.stack(kernel, -1)}
 
 
+def _held(given: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """The transition and the weight of an input that is held between steps."""
+    n, columns = given["Bm"].shape
+    wide = torch.cat([torch.cat([given["A"], given["Bm"]], 1), torch.zeros(columns, n + columns, dtype=torch.float64)])
+    found = torch.linalg.matrix_exp(given["dt"] * wide)
+    return found[:n, :n], found[:n, n:]
+
+
+def _lti_results(found: Tensors, given: Tensors) -> Tensors:
+    """The discretised matrices are outputs of the peer; they do not pass through the recurrence."""
+    transition, weight = _held(given)
+    return {"y": found["y"], "x_T": found["x_T"], "Ad": transition, "Bd": weight}
+
+
+def _lti(given: Tensors) -> Tensors:
+    return {**{n: x for n, x in given.items() if n != "x0"}, "x_0": given["x0"]}
+
+
 LAYERS = (
+    renamed("kalman_3_2", "kalman", "y mask=observed F Z Q R a0=a_0 P0=P_0", "a ll P_T"),
+    Peer("lti_dense_zoh", "lti_zoh", _lti, _lti_results),
     Peer("rwkv7_time_mix", "rwkv7_time_mix", _rwkv7, lambda found, _: {"o": found["y"]}),
     renamed("rwkv4_time_mix", "rwkv4_time_mix", "x mix_r mix_k mix_v W_r W_k W_v W_o w u", "o"),
     renamed("mamba2_state_norm", "state_norm", "X=x A=g B=Bt C=Ct S0=S_0 p=limit", "Y=y S=S_T"),

@@ -1,6 +1,7 @@
 """Operators on square matrices, whose rows and columns are two named dims: systems of equations and exponentials.
 
 solve(M, b)         x with M x = b, sum over the column of M[row, col] x[col] = b[row]; the result has `col` where b has `row`
+logdet(M)           the logarithm of the absolute value of the determinant
 expm(X)             the exponential of a matrix; phi = 1: 1 + X / 2! + X^2 / 3! + .., the integral of exp(s X) over [0, 1]
 expm_slope(X, D)    the cotangent of X, given that of expm(X) (of phi_1(X)), by a Frechet derivative (Al-Mohy and Higham 2009)
 
@@ -13,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from seqc.ir.graph import Dims, Node, node
+from seqc.ir.graph import Dims, Node, const, index, node
 from seqc.ir.ops.row import Op
 
-DENSE = ("solve", "expm", "expm_slope")
+DENSE = ("solve", "logdet", "expm", "expm_slope")
+SYSTEMS = ("solve", "logdet")  # what elimination computes
 TERMS, SMALL = 18, 0.5  # of a power series for matrices of at most this norm: the rest is below 1e-22
 
 
@@ -48,6 +50,11 @@ def _np_solve(n: Node, m: Any, b: Any) -> Any:
     except np.linalg.LinAlgError:  # one of them is singular
         x = np.full(b.shape[:-1], np.nan)
     return np.moveaxis(x, -1, n.dims.index(col))
+
+
+def _np_logdet(n: Node, m: Any) -> Any:
+    at = [n.args[0].dims.index(n.text(axis)) for axis in ("row", "col")]
+    return np.linalg.slogdet(np.moveaxis(m, at, (-2, -1)))[1]
 
 
 def _series(x: Any) -> Any:
@@ -109,6 +116,16 @@ def _solve_vjp_m(n: Node, d: Node) -> Node:
     return -(_solve_vjp_b(n, d) * n)
 
 
+def _logdet_vjp(n: Node, d: Node) -> Node:
+    """The inverse, transposed."""
+    m, row, col = n.args[0], n.text("row"), n.text("col")
+    other = row
+    while other in (*m.dims, *d.dims):
+        other += "'"
+    same = node("where", node("eq", index(row), index(other)), const(1.0), const(0.0))
+    return d * node("rename", solve(m, same, row, col), old=other, new=row)
+
+
 def _expm_vjp(n: Node, d: Node) -> Node:
     from seqc.ir.ops.structure import expanded
 
@@ -129,6 +146,8 @@ def _square_dims(n: Node) -> Dims:
 
 ROWS: tuple[Op, ...] = (
     Op("solve", 2, _np_solve, (_solve_vjp_m, _solve_vjp_b), dims=_solve_dims),
+    Op("logdet", 1, _np_logdet, (_logdet_vjp,), dims=lambda n: tuple(
+        d for d in n.args[0].dims if d not in (n.text("row"), n.text("col")))),
     Op("expm", 1, _np_expm, (_expm_vjp,), dims=_square_dims),
     Op("expm_slope", 2, _np_expm_slope, None, dims=_square_dims),
 )
