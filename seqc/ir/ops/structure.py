@@ -40,7 +40,7 @@ def at_position(x: Node, dim: str, at: int) -> Node:
         if dim not in n.dims:
             done[n] = n  # what has no such dim, any more or at all, stays
         elif n.op == "index":
-            done[n] = const(float(at))
+            done[n] = const(float(at)) if at >= 0 else size(dim) + float(at)
         elif n.op == "expand":
             left = tuple(d for d in n.names("over") if d != dim)
             done[n] = node("expand", done[n.args[0]], over=left) if left else done[n.args[0]]
