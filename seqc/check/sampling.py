@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from seqc.analysis.ranges import interval_of
-from seqc.ir.both_ways import one_run
+from seqc.ir.both_ways import twin
 from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH
 from seqc.ir.intervals import ANY, Interval
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.two_axes import lowered
 
 ODD = (3, 5, 2, 7)  # extents of dims that the spec leaves open, in the order of the dims
 EXTREMES = (0.0, -1e-8, -20.0, -np.inf)  # drawn for a range that ends at 0 and has no other end
@@ -67,11 +68,12 @@ def state_domains(program: Program) -> dict[str, Interval]:
 
     So a sum of squares is not negative, whatever else a caller could pass.
     """
-    one = one_run(program)
+    one = lowered(program)
     reached = interval_of(one, own_start=True)
-    signs = [_sign(reached.get(d.leaf(), ANY)) for d in one.states.values()]
-    decls = program.states.values()
-    return {d.name: d.range.meet(sign) for d, sign in zip(decls, signs * 2, strict=False)}  # a second run has the same ones
+    signs = {name: _sign(reached.get(d.leaf(), ANY)) for name, d in one.states.items()}
+    signs |= {twin(name): sign for name, sign in signs.items()}  # a second run has the same ones
+    held = {name: name.partition(".")[0] if program.plane else name for name in program.states}  # a corner is of its state
+    return {name: d.range.meet(signs.get(held[name], ANY)) for name, d in program.states.items()}
 
 
 def _sign(reached: Interval) -> Interval:

@@ -234,7 +234,7 @@ def parts_and_steps(case: Case) -> Iterator[Finding]:
     cut = case.steps // 3 + 1
     parts = [case.call(_cut(case.program, arrays, slice(0, cut)))]
     parts.append(case.call(_cut(case.program, arrays, slice(cut, None)) | _carried(case, parts[0])))
-    now: dict[str, Any] = {k: x for k, x in arrays.items() if k.endswith("_0")}
+    now: dict[str, Any] = {k: x for k, x in arrays.items() if k.endswith("_0") and k not in case.program.inputs}
     single = []
     for t in range(case.steps):
         given = {k: arrays[k][:, t] for k in case.program.inputs} | {k: arrays[k] for k in case.program.params if k in arrays}

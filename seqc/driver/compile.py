@@ -17,6 +17,7 @@ from seqc.diagnostics import Diagnostic, Label, SeqcBug, Unsupported, near_miss
 from seqc.driver.compose import compose
 from seqc.driver.compose_once import compose_once
 from seqc.driver.compose_runs import compose_runs
+from seqc.driver.compose_waves import compose_waves
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
 from seqc.driver.signature_of import signature
@@ -28,6 +29,7 @@ from seqc.ir.graph import topological
 from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.outside import Outside
 from seqc.ir.program import Program
+from seqc.ir.two_axes import lowered
 from seqc.passes.blocks.choose import EAGER
 from seqc.passes.plan.outside_of_time import outside_of_time
 from seqc.passes.plan.products_outside import Split, split_parallel
@@ -83,9 +85,9 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     missing: dict[str, str] = {}
     gpu: Chosen | None = None
     program = program if options.backend == "torch" else counted(program)
-    one = one_run(program)
-    once = outside_of_time(one) if options.backend != "torch" else None
-    rest = one if once is None else once.rest
+    one, flat = one_run(program), lowered(program)
+    once = outside_of_time(flat) if options.backend != "torch" else None
+    rest = flat if once is None else once.rest
     split = split_parallel(rest)
     beside = parallel_blocks(split) if options.backend != "torch" else {}
     for part in PARTS[options.backend]:
@@ -97,11 +99,12 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
                 gpu, made = _triton_part(split.core, options)
                 blocks[part] = gpu.block
             else:
-                own = one if part == "torch" else split.core
-                whole = one is program and not beside and once is None
+                own = flat if part == "torch" else split.core
+                whole = flat is program and not beside and once is None
                 blocks[part], made = _part(part, own, beside, once, options, watch if part == "torch" else None, whole)
             made = made if part == "torch" or not beside else _joined(part, rest, split, beside, made)
-            made = made if part == "torch" or once is None else compose_once(one, once, made, part)
+            made = made if part == "torch" or once is None else compose_once(flat, once, made, part)
+            made = made if one.plane is None else compose_waves(one, flat, made, part)
             kernels[part] = made if one is program else compose_runs(program, made, part)
         except Unsupported as refusal:
             if part in ("torch", options.backend):

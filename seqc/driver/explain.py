@@ -40,7 +40,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
     components = []
     for reason in reasons:
         if reason.topic == "class":
-            states = [shape(program.states[name]) for name in reason.subject.split(", ")]
+            states = [shape(compiled.blocks["torch"].program.states[name]) for name in reason.subject.split(", ")]
             names = reason.subject.split(", ")
             components.append(
                 {

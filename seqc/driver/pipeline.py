@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, Unsupported, near_miss
 from seqc.ir.block import Block
-from seqc.ir.both_ways import one_run
 from seqc.ir.graph import Node
 from seqc.ir.program import Program
+from seqc.ir.two_axes import lowered
 from seqc.ir.verify import verify, verify_block, verify_program
 from seqc.passes import CHECKS, PIPELINE, Stage
 from seqc.passes.blocks.choose import GPU, Candidate, Machine, Offers, same_form
@@ -75,7 +75,7 @@ def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | Non
     known = dict(given)
     program = known["program"]
     assert isinstance(program, Program)
-    known["program"] = program = one_run(program)
+    known["program"] = program = lowered(program)
     verify_program(program, "the front end")
     if watch:
         watch("spec", program)

@@ -8,7 +8,7 @@ sigmoid or a logarithm, loses too much in half precision. Initial values become 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from seqc.analysis.noise import CLOCK, HIGH, LOW
@@ -24,6 +24,7 @@ from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.two_axes import lowered
 from seqc.passes.classify import classify
 from seqc.passes.plan.products_outside import Split
 
@@ -43,7 +44,7 @@ def signature(
         class_name=class_name(program.name),
         doc=tuple(documentation(program, split, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
-        inputs=tuple(Input(safe_name(d.name), _dims(d), d.name in gates, d.plays, d.places) for d in program.inputs.values()),
+        inputs=tuple(_input(d, gates) for d in program.inputs.values()),
         params=tuple(map(_param, program.params.values())),
         states=tuple(State(safe_name(d.name), _dims(d), initial(d) or "0", d.plays) for d in program.states.values()),
         outputs=tuple(Output(safe_name(d.name), _dims(d)) for d in program.output_decls.values()),
@@ -59,6 +60,10 @@ def signature(
         unread=unread(program),
         keys=keys(program),
     )
+
+
+def _input(d: TensorDecl, gates: Container[str]) -> Input:
+    return Input(safe_name(d.name), _dims(d), d.name in gates, d.plays, d.places, initial(d) if d.default else None)
 
 
 def _param(d: TensorDecl) -> Param:
@@ -85,7 +90,7 @@ def no_plain(program: Program) -> str:
 def unread(program: Program) -> tuple[str, ...]:
     """The emitted names of the states that no output depends on, however many steps later, and of those whose new value no
     output of the same step depends on: after the last step such a value is its caller's alone."""
-    one = one_run(program)
+    one = lowered(program)
     read: set[Node] = set()
     waiting = list(one.outputs.values())
     while waiting:
@@ -94,7 +99,7 @@ def unread(program: Program) -> tuple[str, ...]:
         waiting = [one.updates[n.text("name")] for n in new]
     same = set(topological(one.outputs.values()))
     late = {s for s, update in one.updates.items() if update not in same and update.op != "leaf"}  # a leaf is moved, no more
-    lost = [s for s, d in one.states.items() if d.leaf() not in read or s in late]
+    lost = [s for s, d in one.states.items() if s in program.states and (d.leaf() not in read or s in late)]
     return tuple(safe_name(x) for s in lost for x in ((s, twin(s)) if program.direction == "both" else (s,)))
 
 
@@ -159,8 +164,14 @@ def gate_inputs(program: Program, core: Program) -> set[str]:
     for form in (form for component in classify(core) for form in component.forms.values()):
         factors = [f for term in form.terms for f in (*term.outer, *term.inner)]
         curved = [n for n in topological(factors) if n.op in CURVED]
-        found |= {name for n in leaves(curved, "input") if (name := n.text("name")) in program.inputs}
+        found |= {name for n in leaves(curved, "input") if (name := _read_of(program, n)) in program.inputs}
     return found
+
+
+def _read_of(program: Program, n: Node) -> str:
+    """The input of the caller behind a leaf: of two axes, one input is read at several places."""
+    name = n.text("name")
+    return name if name in program.inputs or program.plane is None else name.partition(".")[0]
 
 
 # ---- initial values ----
@@ -170,9 +181,10 @@ def initial(decl: TensorDecl) -> str | None:
     """A declaration's initial value as a number, or as a torch expression that broadcasts to its axes."""
     if decl.init is None:
         return None
-    if decl.init.op == "const" and decl.kind == "state":
+    if decl.init.op == "const" and decl.kind != "param":
         return f"{decl.init.attr('value')}"
-    return aligned(_text(decl.init, decl), decl.axes).code
+    axes = (decl.axes[0], "T", *decl.axes[1:]) if decl.kind == "input" else decl.axes
+    return aligned(_text(decl.init, decl), axes).code
 
 
 def filling(decl: TensorDecl) -> tuple[str, ...]:

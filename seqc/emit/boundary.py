@@ -100,6 +100,14 @@ def _size(sig: Signature, dim: str) -> str:
     return str(next(d.default for d in sig.dims if d.name == dim))
 
 
+def _tellers(sig: Signature) -> str:
+    """Those of `arguments` that tell sizes: the first ones, unless an input may be left out."""
+    places = [at for at, a in enumerate(sig.table) if not a.default]
+    if places == list(range(len(places))):
+        return f"*arguments[:{len(places)}]"
+    return f"*(arguments[i] for i in {group(list(map(str, places)))})"
+
+
 def operators_text(sig: Signature) -> str:
     """The operators: their code for real tensors, for tracing, and for autograd; and their registration."""
     main = main_input(sig)
@@ -119,7 +127,7 @@ def operators_text(sig: Signature) -> str:
         "results": " ".join(sig.results),
         "main": sig.arguments.index(main),
         "given": sig.stateless,
-        "tellers": len(tellers(sig)),
+        "tellers": _tellers(sig),
         "clock": sig.arguments.index(clock(sig)),
         "like": "x" if main == clock(sig) else "like",
         "bind": bound(sig),
@@ -249,7 +257,7 @@ _OPERATORS = '''
 def _fake_forward(*arguments):
     """What `forward` returns, all zeros."""
     x, cu_seqlens, form = arguments[{main}], arguments[{count}], _form(*arguments[:{count}])
-    saved = form.saved(cu_seqlens is not None, *_sizes(*arguments[:{tellers}], cu_seqlens), x.dtype, _carry(x))
+    saved = form.saved(cu_seqlens is not None, *_sizes({tellers}, cu_seqlens), x.dtype, _carry(x))
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 

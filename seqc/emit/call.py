@@ -37,8 +37,8 @@ def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent
 
 
 def _reals(sig: Signature) -> list[str]:
-    """The inputs of real numbers."""
-    return [a.name for a in sig.table if a.kind == "input" and not a.whole]
+    """The inputs of real numbers that a call must give."""
+    return [a.name for a in sig.table if a.kind == "input" and not a.whole and not a.default]
 
 
 def caller(sig: Signature) -> list[Argument]:
@@ -47,24 +47,27 @@ def caller(sig: Signature) -> list[Argument]:
     return [a for a in sig.table if a.name not in hidden]
 
 
-def _default(init: str, axes: tuple[str, ...], main: str) -> str:
-    """The initial state, or the buffer, that a caller did not give."""
+def _default(init: str, axes: tuple[str, ...], main: str, dtype: str = "carry") -> str:
+    """The initial state, or the buffer, or the input of this dtype, that a caller did not give."""
     shape = group(list(axes))
     try:
         value = float(init)
     except ValueError:
-        return f"({init}).to(device=device, dtype=carry).expand{shape}"
+        return f"({init}).to(device=device, dtype={dtype}).expand{shape}"
     if value == 0.0:
-        return f"{main}.new_zeros({shape}, dtype=carry)"
+        return f"{main}.new_zeros({shape}, dtype={dtype})"
     number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
-    return f"{main}.new_full({shape}, {number}, dtype=carry)"
+    return f"{main}.new_full({shape}, {number}, dtype={dtype})"
 
 
 def _body(sig: Signature, time: bool) -> list[str]:
     """Dtypes, sizes and initial states, then the call of the operator: for the sequence, or for one step."""
     main = main_input(sig)
     inputs = _reals(sig)
-    axes = layouts(sig)
+    axes = layouts(sig, time)
+    edges = {x.name for x in sig.inputs if x.init is not None}
+    rows = f"*{clock(sig)}.shape[:2]" if time else f"{clock(sig)}.shape[0]"  # of a pack B is the number of sequences
+    axes |= {x: (rows, *axes[x][1 + time :]) for x in edges}
     made = "_sizes" if time else "_step_sizes"
     used = ", ".join(dims(sig, time))
     given = ["axis", "cu_seqlens", "reverse", *(["seed"] if sig.keys else []), *(a.name for a in caller(sig))]
@@ -77,7 +80,9 @@ def _body(sig: Signature, time: bool) -> list[str]:
         *masked(sig),
     ]
     inits = {p.name: p.init or "0" for p in sig.params if p.default} | {f"{s.name}_0": s.init for s in sig.states}
-    defaults = {a.name: _default(inits[a.name], axes[a.name], main) for a in sig.table if a.default}
+    inits |= {x.name: x.init for x in sig.inputs if x.init is not None}
+    dtypes = {a.name: f"{main}.dtype" if a.name in edges else "carry" for a in sig.table}
+    defaults = {a.name: _default(inits[a.name], axes[a.name], main, dtypes[a.name]) for a in sig.table if a.default}
     if defaults:
         lines.append(f"    carry = _carry({main})")
     if any("device" in code for code in defaults.values()):
@@ -92,8 +97,9 @@ def _body(sig: Signature, time: bool) -> list[str]:
             f"    elif {name}.shape != {group(list(axes[name]))}:",
             lay("raise _shape_error(", [str(time), "cu_seqlens" if time else "None", *known], ")", 8),
         ]
-        if name in sig.initial:
-            lines += [f"    elif {name}.dtype != carry:", f"        {name} = _to_carry(\"{name}\", {name}, carry)"]
+        if name in sig.initial or name in edges:
+            dtype = dtypes[name]
+            lines += [f"    elif {name}.dtype != {dtype}:", f"        {name} = _to_carry(\"{name}\", {name}, {dtype})"]
     own = [p.name for p in sig.params if not p.mask]
     if own:
         lines += [
@@ -203,7 +209,7 @@ def keys_text(sig: Signature) -> str:
 def cast_text(sig: Signature) -> str:
     """The dtype rule of the inputs."""
     names = _reals(sig)
-    gates = " ".join(x.name for x in sig.inputs if x.gate)
+    gates = " ".join(x.name for x in sig.required if x.gate)
     if not names:
         rest = _FIT[_FIT.index("def _dtype_error") :].format(spec=sig.spec, names="", gates="")
         return rest.strip() + "\n\n\n" + _CALL.strip()

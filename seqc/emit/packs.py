@@ -155,7 +155,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[{total}:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:{outputs}], *(s.clone() for s in tensors[{given}:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results

@@ -59,13 +59,14 @@ class Dim:
 @dataclass(frozen=True)
 class Input:
     """An input [B, T, dims...]. A gate is float32 under autocast, and may be so beside inputs of lower precision. places: the
-    dim whose positions an index tells."""
+    dim whose positions an index tells. init: what it is where a call leaves it out, as of a state; None where no call may."""
 
     name: str
     dims: tuple[str, ...]
     gate: bool = False
     role: str = "input"
     places: str = ""
+    init: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Signature:
     @cached_property
     def table(self) -> tuple[Argument, ...]:
         """Every argument of the kernels, in order: inputs, params, then NAME_0 of each state."""
-        rows = [argument(x.name, x.role, x.dims) for x in self.inputs]
+        rows = [argument(x.name, x.role, x.dims, default=x.init is not None) for x in self.inputs]
         rows += [argument(p.name, p.role, p.dims, p.per_batch, p.default) for p in self.params]
         return ordered([*rows, *(argument(s.name, s.role, s.dims) for s in self.states)])
 
@@ -195,6 +196,11 @@ class Signature:
     def arguments(self) -> tuple[str, ...]:
         """The names of the arguments, in order."""
         return tuple(a.name for a in self.table)
+
+    @property
+    def required(self) -> tuple[Input, ...]:
+        """The inputs that a call must give."""
+        return tuple(x for x in self.inputs if x.init is None)
 
     @property
     def stateless(self) -> int:

@@ -28,15 +28,15 @@ def dims(sig: Signature, time: bool = True) -> tuple[str, ...]:
 
 
 def tellers(sig: Signature) -> tuple[str, ...]:
-    """The arguments that a call must give, from which sizes are read: the first of the table."""
+    """The arguments that a call must give, from which sizes are read."""
     return tuple(a.name for a in sig.table if not a.default)
 
 
 def main_input(sig: Signature) -> str:
     """The argument whose dtype and device speak for all: the first input of real numbers that is no gate, else a param."""
     whole = {a.name for a in sig.table if a.whole}
-    plain = [x.name for x in sig.inputs if x.name not in whole]
-    first = [x.name for x in sig.inputs if x.name in plain and not x.gate]
+    plain = [x.name for x in sig.required if x.name not in whole]
+    first = [x.name for x in sig.required if x.name in plain and not x.gate]
     return [*first, *plain, *(p.name for p in sig.params if not p.default), sig.inputs[0].name][0]
 
 

@@ -23,6 +23,7 @@ from seqc.frontend.lint import warnings
 from seqc.frontend.names import axes
 from seqc.frontend.noise import sites, states_read
 from seqc.frontend.parse import parse_with_errors
+from seqc.frontend.planes import on_plane
 from seqc.frontend.scope import Scope, gather, plain
 from seqc.frontend.sources import read
 from seqc.frontend.sparsity import sparse_params
@@ -100,6 +101,7 @@ def build(
         path=spec.source.name,
     )
     _sized(scope, one.told)
+    one = on_plane(work, spec, one) if scope.second else one
     raise_if_any(scope.found)
     one = replace(one, warnings=warnings(spec, scope, one))
     return both_runs(one, "sum" in joined, "shared" in joined) if way == "both" else one

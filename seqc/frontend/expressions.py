@@ -20,6 +20,7 @@ from seqc.frontend.indexing import index_read, indexed
 from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.names import Names
 from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
+from seqc.frontend.planes import on_axes, places_back
 from seqc.frontend.positions import placed
 from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import Expr, fold_parts
@@ -105,11 +106,11 @@ class Elaborator(Names):
             return frame.bound[e.id]
         if e.id in CONSTANTS:
             return number(math.pi if e.id == "pi" else math.inf)
-        if e.id == self.scope.axis:
+        if e.id in (self.scope.axis, self.scope.second):
             self.scope.report(
                 "time-as-value",
                 f"`{e.id}` has no value of its own",
-                Label(e.span, "the time axis"),
+                Label(e.span, "the time axis" if e.id == self.scope.axis else "the second axis"),
                 help=f"time stands only in brackets: `x[{e.id}-1]`; a position is passed as an input",
             )
             return None
@@ -130,11 +131,16 @@ class Elaborator(Names):
         if any(isinstance(item, syntax.Renaming | syntax.Position) or index_read(self.scope, item) for item in e.items):
             return self._read_at(e, frame)
         dims = tuple(item for item in e.items if isinstance(item, syntax.Name))
+        if name == "index" and len(dims) == 1 and dims[0].id in self.scope.indexed:
+            return Value(index(self.scope.indexed[dims[0].id]))
         if name in ("index", "eye"):
             if len(e.items) != 1 or len(dims) != 1:
                 self.scope.report("syntax", f"`{name}` takes one dim", Label(e.span), help=f"write `{name}[N]`")
                 return None
             return self._index(name, dims[0], frame) if self.scope.known_dims(dims) else None
+        if self.scope.second and name not in frame.bound and on_axes(self.scope, e.items):
+            back = places_back(self.scope, e, frame.at)
+            return None if back is None else self._placed(self.on_plane(e.name, *back, frame.place, e), frame)
         if len(e.items) == 1 and mentions(e.items[0], axis):
             return self._lagged(e, e.items[0], frame)
         if name in NOT_LOWERED or name in FUNCTIONS:

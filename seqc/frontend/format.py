@@ -107,6 +107,8 @@ def show(statement: Statement) -> str:
             return f"checkpoint {steps}"
         case syntax.History(name=name, steps=steps):
             return f"history {name.id} {steps}"
+        case syntax.Before(axes=names, body=body):
+            return f"before {_comma(names)}: {show(body)}"
         case syntax.Every(steps=steps, body=body):
             return f"every {steps}: {show(body)}"
         case _:

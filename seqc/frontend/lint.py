@@ -103,7 +103,7 @@ def _used(spec: syntax.Spec, scope: Scope) -> set[str]:
     for decl in (*scope.states.values(), *scope.params.values(), *scope.consts.values()):
         exprs.setdefault(decl.name.id, []).append(decl.value)
     for statement in spec.statements:
-        if isinstance(statement, syntax.Every):
+        if isinstance(statement, syntax.Every | syntax.Before):
             exprs.setdefault(statement.body.name.id, []).append(statement.body.expr)
     todo = [*scope.outputs, *scope.states]
     used: set[str] = set(todo)
@@ -161,13 +161,13 @@ def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
             case syntax.Define() | syntax.Output():
                 used |= {dim.id for dim in statement.dims or ()}
                 used |= set(_reads(statement.expr)) if statement.expr is not None else set()
-            case syntax.Every(body=body):
+            case syntax.Every(body=body) | syntax.Before(body=body):
                 used |= set(_reads(body.expr))
             case _:
                 pass
     bare = {plain(name) for name in used}
     for name in scope.dims:
-        if name not in bare and name in scope.places:  # else a dim of the compiler's own
+        if name not in bare and name in scope.places and name != scope.across:  # else a dim of the compiler's own
             yield _warning("unused-dim", f"nothing has the dim `{name}`", Label(scope.places[name]), help="leave it out")
 
 

@@ -30,6 +30,7 @@ STATEMENTS = (
     "tile",
     "checkpoint",
     "history",
+    "before",
     "every",
 )
 MARKS = ("in", "index", "unit", "complex", "init", "per", "lag", "by", "keep", "block")

@@ -15,6 +15,7 @@ from dataclasses import replace
 from seqc.diagnostics import Label, Span, listing
 from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED
+from seqc.frontend.planes import named_leaf
 from seqc.frontend.scope import Scope, written_index
 from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, part_names, real, shown, within
@@ -113,7 +114,8 @@ class Names(ABC):
         return None
 
     def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
-        batch = (BATCH,) if kind != "param" or decl.per_batch else ()
+        batch: tuple[str, ...] = (BATCH,) if kind != "param" or decl.per_batch else ()
+        batch += (self.scope.across,) if self.scope.second and kind != "param" else ()  # unwritten, as the batch is
         names = part_names(decl.name.id, decl.is_complex)
         dims = axes(decl)
         if decl.places is not None:  # read as a number, but for where it stands in brackets
@@ -121,6 +123,32 @@ class Names(ABC):
         else:
             found = [leaf(kind, name, (*batch, *dims), offset) for name in names]
         return _of(found, dims, within([dims], dims))
+
+    def on_plane(self, name: Name, back: int, beside: int, place: str, e: Expr) -> Value | None:
+        """The value of a name so many places ago on each of two axes; None after a report."""
+        word, scope = name.id, self.scope
+        if place != "step" or not (word in scope.inputs or word in scope.states or word in scope.defines):
+            return self.read(name, back or beside, place, e)  # which says what is wrong
+        if not back and not beside:
+            return self.current(word, e.span) if word not in scope.inputs else self._leaf("input", scope.inputs[word], 0)
+        marks = scope.axis, scope.second, scope.across
+        if word in scope.inputs:
+            if max(abs(back), abs(beside)) > MAX_LAG:
+                scope.refuse("too-large", f"`{word}` is read too far away", e.span, f"at most {MAX_LAG} places are served")
+                return None
+            return named_leaf("input", scope.inputs[word], back, beside, marks)
+        if word in scope.states and back in (0, 1) and beside in (0, 1):
+            return named_leaf("state", scope.states[word], back, beside, marks)
+        if word in scope.states and min(back, beside) < 0:
+            cause = "a state is known from the past up to now, on each axis; only inputs may be read ahead"
+            scope.report("future-state", f"the state `{word}` cannot be read ahead", Label(e.span), cause=cause)
+            return None
+        what = f"`{scope.axis}-1`, `{scope.second}-1` and both"
+        cause = f"of two axes, states are read at {what}; a definition is read where it is"
+        carried = f"{word}[{scope.axis}-1]" if word in scope.states else word
+        help = f"declare a state that carries it, `past = {carried}`, and read `past[{scope.axis}-1]`"
+        scope.refuse("too-large", f"`{word}` is read at another place", e.span, cause, help)
+        return None
 
     # ---- now
 

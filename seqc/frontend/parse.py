@@ -36,6 +36,7 @@ _RULES = {
     "checkpoint": "checkpoint",
     "every": "every",
     "history": "history",
+    "before": "before",
 }
 _WORD = re.compile(r"[^\W\d]\w*")
 _TIME_ON_LEFT = re.compile(r"([^\W\d]\w*)\s*\[\s*(t\b[^\]]*)\]\s*=(?!=)")

@@ -90,6 +90,9 @@ class Reader:
                 return syntax.Tile(span, self._name(parts[0]), self._sizes(parts[1]))
             case "checkpoint":
                 return syntax.Checkpoint(span, self._int(parts[0]))
+            case "before":
+                *names, body = parts
+                return syntax.Before(span, tuple(self._name(name) for name in names), self._define(body))
             case "history":
                 return syntax.History(span, self._name(parts[0]), self._int(parts[1]))
             case other:

@@ -28,6 +28,8 @@ class Scope:
     """All names of a spec. `defines` holds definitions and outputs: what gives a name its value in a step."""
 
     axis: str = "t"
+    second: str = ""  # the second axis, of two
+    indexed: dict[str, str] = field(default_factory=dict)  # axis whose places an expression may count -> its extent
     dims: dict[str, DimDecl] = field(default_factory=dict)
     inputs: dict[str, Decl] = field(default_factory=dict)
     params: dict[str, Decl] = field(default_factory=dict)
@@ -40,6 +42,16 @@ class Scope:
     lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
     found: list[Diagnostic] = field(default_factory=list)
     told: set[tuple[str, str]] = field(default_factory=set)  # what is unknown is told once
+
+    @property
+    def across(self) -> str:
+        """The dim that the second axis is in arrays, or "" where there is one axis."""
+        return self.second.upper()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes, and the names of their extents."""
+        return (self.axis, "T", *((self.second, self.across) if self.second else ()))
 
     def names(self) -> list[str]:
         """Every name that may stand in an expression."""
@@ -69,7 +81,7 @@ class Scope:
     def known_dims(self, names: tuple[syntax.Name, ...]) -> bool:
         """Whether every name is a dim, or one with primes; reports the others."""
         for name in names:
-            if name.id in (self.axis, "B", "T") and name.id not in self.dims:
+            if name.id in (*self.axes, "B") and name.id not in self.dims:
                 self._not_a_dim(name)
             elif plain(name.id) not in self.dims:
                 declared = f"declare it: `dim {plain(name.id)}`"
@@ -131,22 +143,30 @@ def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
 
 def _axes(scope: Scope, names: tuple[syntax.Name, ...]) -> None:
     scope.axis = names[0].id
-    if len(names) > 1:
+    if len(names) > 2:
         span = names[0].span.to(names[-1].span)
-        help = "run one axis inside, and carry what the other hands on as an input, row by row in the caller"
-        cause = "a recurrence runs over one axis"
-        scope.refuse("several-axes", "two recurrence axes are not lowered yet", span, cause, help)
+        help = "run two axes inside, and carry what the third hands on as an input, in a loop of the caller"
+        cause = "diagonals are lowered for two axes"
+        scope.refuse("several-axes", f"{len(names)} recurrence axes are not lowered", span, cause, help)
         scope.lost |= {name.id for name in names[1:]}
+    elif len(names) == 2 and names[1].id.upper() in (names[0].id, "T", "B", names[0].id.upper()):
+        message = f"the second axis cannot be called `{names[1].id}`"
+        label = Label(names[1].span, f"its extent would be `{names[1].id.upper()}`")
+        scope.report("reserved-name", message, label, help=f"such as `axis {names[0].id}, u`")
+    elif len(names) == 2:
+        scope.second = names[1].id
+        scope.places[scope.second] = scope.places[scope.across] = names[1].span
 
 
 def _dim(scope: Scope, item: syntax.DimItem) -> None:
     name = item.name.id
-    if name in (*RESERVED, scope.axis):
+    if name in (*RESERVED, *scope.axes):
+        taken = (*RESERVED, *filter(None, [scope.across]))
         scope.report(
             "reserved-name",
             f"`{name}` cannot be the name of a dim",
             Label(item.name.span, "reserved"),
-            cause=f"{listing(RESERVED)} are the compiler's own names for the batch and for time",
+            cause=f"{listing(taken)} are the compiler's own names for the batch and for time",
             help="choose another name",
         )
         scope.lost |= {name}

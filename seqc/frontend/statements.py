@@ -7,6 +7,7 @@ claim holds, and whether a schedule can be followed, is for later passes: nothin
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, near_miss
 from seqc.frontend import syntax
@@ -79,7 +80,8 @@ def claims(scope: Scope, spec: syntax.Spec) -> tuple[Claim, ...]:
 
 def direction(scope: Scope, spec: syntax.Spec) -> tuple[str, frozenset[str]]:
     """The `scan` statement, and how its two runs are joined; forward without one."""
-    found = [statement for statement in spec.statements if isinstance(statement, syntax.Scan)]
+    found = [_of_axis(scope, statement) for statement in spec.statements if isinstance(statement, syntax.Scan)]
+    found = [statement for statement in found if statement.direction.id != scope.second or not scope.second]
     for statement in found:
         word = statement.direction
         if word.id not in DIRECTIONS:
@@ -93,6 +95,19 @@ def direction(scope: Scope, spec: syntax.Spec) -> tuple[str, frozenset[str]]:
     if found and found[0].direction.id == "both":
         _names_of_both(scope, found[0], () if "shared" in joined else tuple(scope.params))
     return found[0].direction.id if found else "forward", joined
+
+
+def _of_axis(scope: Scope, statement: syntax.Scan) -> syntax.Scan:
+    """`scan t backward` without the axis, where there are two; reports what is no direction of the second."""
+    if not scope.second or statement.direction.id not in (scope.axis, scope.second):
+        return statement
+    words = [word.id for word in statement.joined]
+    if len(words) != 1 or words[0] not in DIRECTIONS[:2]:
+        where = Label(statement.span)
+        scope.report("unknown-word", "an axis has one direction", where, help=f"write `scan {statement.direction.id} backward`")
+    elif statement.direction.id == scope.axis:
+        return replace(statement, direction=statement.joined[0], joined=())
+    return statement
 
 
 def _joined(scope: Scope, statement: syntax.Scan) -> None:

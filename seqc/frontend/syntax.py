@@ -198,7 +198,7 @@ class Axes(Statement):
 
 @dataclass(frozen=True)
 class Scan(Statement):
-    """`scan forward | backward | both`, and of `both` also `sum`, `shared`"""
+    """`scan forward | backward | both`, and of `both` also `sum`, `shared`; of two axes, `scan u backward`"""
 
     direction: Name
     joined: tuple[Name, ...] = ()
@@ -236,6 +236,14 @@ class History(Statement):
 
     name: Name
     steps: int
+
+
+@dataclass(frozen=True)
+class Before(Statement):
+    """`before t, u: h = EXPR`: what a state is before the first place of an axis, or of both."""
+
+    axes: tuple[Name, ...]
+    body: Define
 
 
 @dataclass(frozen=True)

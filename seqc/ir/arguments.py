@@ -39,6 +39,8 @@ class Role:
 ROLES = {
     "input": Role("input"),
     "index": Role("input", gradient=False, type="int"),
+    "edge": Role("input", default=True),  # what precedes the first place of a second axis
+    "place": Role("input", gradient=False),  # says where a step stands
     "param": Role("param"),
     "buffer": Role("param", gradient=False, default=True),
     "mask": Role("param", gradient=False),

@@ -112,6 +112,16 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """`axis t, u`: the names of both axes, and the dim that the second one is in arrays. backward: from its last place on."""
+
+    first: str
+    second: str
+    dim: str
+    backward: bool = False
+
+
+@dataclass(frozen=True)
 class Wishes:
     """The `schedule`, `tile` and `checkpoint` statements; None or empty where the spec leaves the choice."""
 
@@ -145,6 +155,7 @@ class Program:
     half: bool = False  # one of the two runs of `scan both`
     added: bool = False  # the outputs of both runs are added, not side by side
     shared: bool = False  # both runs have the same params
+    plane: Plane | None = None  # two axes: see `seqc.ir.two_axes`
     spans: Mapping[Node, Span] = field(default_factory=dict)
     definitions: Mapping[Node, str] = field(default_factory=dict)
     source: str = ""

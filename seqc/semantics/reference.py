@@ -17,7 +17,7 @@ from seqc.ir.dims import extent
 from seqc.ir.graph import Node, leaf, leaves
 from seqc.ir.program import Program, TensorDecl
 from seqc.ir.support import mask
-from seqc.semantics import both_ways, packed_arrays
+from seqc.semantics import both_ways, packed_arrays, two_axes
 from seqc.semantics.evaluate import evaluate, to_order
 
 Arrays = Mapping[str, Any]
@@ -91,6 +91,9 @@ def gradients(
     if cu_seqlens is not None:
         return packed_arrays.joined(program, arrays, cotangents, list(cu_seqlens), gradients)
     sizes = sizes_of(program, arrays)
+    if program.plane is not None:
+        results, slopes = two_axes.gradients(program, arrays, cotangents, sizes, _param_values(program, arrays, sizes))
+        return results, _where_kept(program, arrays, sizes, slopes)
     steps = sizes["T"]
     graph = program.graph
     inputs = {n: arrays_of_input(program, n, arrays) for n in leaves(graph.values(), "input")}
@@ -171,10 +174,15 @@ def _backward(
             for p, g in through.items():
                 shape = p.names("shape")
                 out[p.text("name")] = out[p.text("name")] + to_order(values[p.text("name")], g.dims, shape, sizes)
+    return _where_kept(program, arrays, sizes, out)
+
+
+def _where_kept(program: Program, arrays: Arrays, sizes: Mapping[str, int], slopes: dict[str, Any]) -> dict[str, Any]:
+    """The gradients; those of sparse params are 0 where nothing is kept."""
     for name, d in program.params.items():
-        if d.support is not None:
-            out[name] = np.where(kept(d, arrays, sizes), out[name], 0.0)
-    return out
+        if d.support is not None and name in slopes:
+            slopes[name] = np.where(kept(d, arrays, sizes), slopes[name], 0.0)
+    return slopes
 
 
 def arrays_of_input(program: Program, n: Node, arrays: Arrays) -> Any:

@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     from seqc.check.proof import prove
     from seqc.check.sampling import sample_sizes
     from seqc.frontend.elaborate import load
-    from seqc.ir.both_ways import one_run
+    from seqc.ir.two_axes import lowered
 
-    program = one_run(load(args.spec))
+    program = lowered(load(args.spec))
     given = dict(args.dims)
     sizes = {name: size for name, size in sample_sizes(program, given=given).items() if name in program.dims}
     found = [(block, list(prove(program, block, sizes, args.points))) for block in blocks(program, args.form, args.rows)]

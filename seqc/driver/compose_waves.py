@@ -1,0 +1,297 @@
+"""Kernels of a recurrence over two axes, made of those over its diagonals.
+
+In: the program of the caller, that over diagonals (`seqc.ir.two_axes`), and the kernels that a backend made of the
+second. Out: `Kernels` whose functions bring arrays [B, T, U, dims] onto diagonals, [B, T + U - 1, U, dims], call those
+kernels, and bring results and gradients back. Outside of the plane a diagonal holds the nearest row of its column, so
+that what is computed there is as finite as inside; the program over diagonals keeps nothing of it. Cotangents are zero
+there. The functions know whole batches and run forward; `scan backward` of either axis turns arrays around on their way
+in and out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from seqc.emit import Kernels, safe_name
+from seqc.emit.names import dim_name
+from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.ir.arguments import argument_table
+from seqc.ir.program import Program
+from seqc.ir.two_axes import Edges, edges, inside, reads
+
+
+def compose_waves(program: Program, wave: Program, kernels: Kernels, suffix: str) -> Kernels:
+    """The kernels of `program`, from those of `wave`."""
+    return _Waves(program, wave, kernels, suffix).kernels()
+
+
+class _Waves:
+    """Writes the functions of one part of the file."""
+
+    def __init__(self, program: Program, wave: Program, kernels: Kernels, suffix: str) -> None:
+        assert program.plane is not None
+        self.program, self.wave, self.run, self.suffix, self.plane = program, wave, kernels, suffix, program.plane
+        self.edges = {edge.state: edge for edge in edges(program)}
+        self.ends = {edge.end for edge in self.edges.values()}
+        self.corners: dict[str, Edges] = {edge.corner: edge for edge in self.edges.values() if edge.crosses}
+        self.inputs = [safe_name(x) for x in program.inputs]
+        self.params = [safe_name(x) for x in program.params]
+        self.starts = [f"{safe_name(x)}_0" for x in program.states]
+        self.arguments = [*self.inputs, *self.params, *self.starts]
+        whole = next(d for name, d in program.inputs.items() if name not in {edge.start for edge in self.edges.values()})
+        self.main, self.width = safe_name(whole.name), -len(whole.dims)  # and where U stands
+        self.saved = [safe_name(x.name) for x in kernels.saved]
+        self.within = "cu_seqlens=None, reverse=False" if kernels.packs else ""
+
+    def kernels(self) -> Kernels:
+        """All functions of the part, and what they save."""
+        names = "forward|infer|backward|step" + ("|ready" if self.suffix == "cpu" else "")
+        text = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_wave_\1_{self.suffix}", self.run.text.strip())
+        made = [text, *([_HELP.strip(), self._onto()] if self.suffix == "torch" else [])]
+        made += [self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
+        made += [self._plain_step() if self.suffix == "torch" else self._step(), self._backward()]
+        if self.suffix == "cpu":
+            made.append(self._ready())
+        long = f"(T + {dim_name(self.plane.dim)} - 1)"
+        saved = tuple(replace(x, shape=tuple(re.sub(r"\bT\b", long, d) for d in x.shape), packed=None) for x in self.run.saved)
+        return replace(self.run, text="\n\n\n".join(made) + "\n", saved=saved, packs=False)
+
+    # ---- pieces ----
+
+    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
+        return [lay(f"def _{name}(", arguments, "):"), docstring([doc], 4)]
+
+    def _turned(self, name: str, text: str) -> str:
+        """An array with steps, or its gradient, in the order of the scan; or back from it. name: of an input or an output."""
+        decl = self.program.inputs.get(name) or self.program.output_decls[name]
+        turns = ["1"] if self.program.direction == "backward" else []
+        turns += ["2"] if self.plane.backward and self.plane.dim in decl.dims else []
+        return f"{text}.flip({', '.join(turns)})" if turns else text
+
+    def _turned_state(self, text: str) -> str:
+        """The same of what stands before the first step, or after the last."""
+        return f"{text}.flip(1)" if self.plane.backward else text
+
+    def _call(self, results: Sequence[str], function: str, arguments: Sequence[str]) -> list[str]:
+        left = lay("(", results, ")", 4).strip() if len(", ".join(results)) > 80 else f"{', '.join(results)}"
+        given = [*arguments, *filter(None, [self.within])]
+        return [lay(f"{left}{',' if len(results) == 1 else ''} = _wave_{function}_{self.suffix}(", given, ")", 4)]
+
+    def _names(self, kind: str) -> list[str]:
+        """What the functions over diagonals take ("given") or give ("made"), in local names."""
+        wave = self.wave
+        if kind == "made":
+            return [*(f"w_{safe_name(x)}" for x in wave.outputs), *(f"w_{safe_name(x)}_T" for x in wave.states)]
+        return [f"d_w_{safe_name(a.name)}" for a in argument_table(wave) if a.gradient]
+
+    # ---- functions ----
+
+    def _onto(self) -> str:
+        lines = self._head("onto_waves", self.arguments, "Arguments of the recurrence over diagonals, in the scan's order.")
+        lines.append(f"    width = {self.main}.shape[2]")
+        made = {
+            read.name: f"_diagonals({_moved(self._turned(read.source, safe_name(read.source)), read.back, read.beside)})"
+            for read in reads(self.program)
+        }
+        for edge in self.edges.values():
+            start = self._turned(edge.start, safe_name(edge.start))
+            made[edge.start] = f"_edge({start}, width)"
+            if edge.crosses:
+                made[edge.crossed] = f"_edge(_one_later({start}, {safe_name(edge.corner)}_0), width)"
+        made[inside(self.program)] = f"_in_plane({self.main})"
+        held = {edge.held: edge.state for edge in self.edges.values()}
+        starts = [held.get(x, x) for x in self.wave.states]
+        states = [self._turned_state(f"{safe_name(x)}_0") for x in starts]
+        return "\n".join([*lines, returned([*(made[x] for x in self.wave.inputs), *self.params, *states], 4)])
+
+    def _results(self, steps: str = "steps") -> list[str]:
+        """The results of the caller, from those over diagonals."""
+        found = []
+        for x in self.program.outputs:
+            own = f"w_{safe_name(x)}"
+            cut = f"{own}[:, width - 1 :]" if x in self.ends else f"_rows({own}, {steps})"
+            found.append(self._turned(x, cut))
+        for x in self.program.states:
+            if x in self.corners:
+                start = self.corners[x].start
+                found.append(f"{self._turned(start, safe_name(start))}[:, -1].clone()")
+            else:
+                found.append(self._turned_state(f"w_{safe_name(x)}_T"))
+        return found
+
+    def _forward(self, name: str) -> str:
+        save = name == "forward"
+        doc = f"The recurrence over diagonals: results{', and what backward needs' if save else ''}."
+        lines = self._head(f"{name}_{self.suffix}", self.arguments, doc)
+        lines.append(f"    steps, width = {self.main}.shape[1:3]")
+        saved = self.saved if save else []
+        lines += self._call([*self._names("made"), *saved], name, [f"*_onto_waves({', '.join(self.arguments)})"])
+        return "\n".join([*lines, returned([*self._results(), *saved], 4)])
+
+    def _backward(self) -> str:
+        ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{safe_name(x)}_T" for x in self.program.states]
+        lines = self._head(f"backward_{self.suffix}", [*self.arguments, *self.saved, *ends], "Gradients, over diagonals.")
+        lines.append(f"    steps, width = {self.main}.shape[1:3]")
+        weights = []
+        for x in self.wave.outputs:
+            own = self._turned(x, f"d_{safe_name(x)}")
+            weights.append(f"_late({own}, width)" if x in self.ends else f"_spread({own})")
+        for x in self.wave.states:
+            held = x not in self.program.states
+            base = next(e.state for e in self.edges.values() if e.held == x) if held else x
+            own = f"d_{safe_name(base)}_T"
+            weights.append(f"torch.zeros_like({own})" if held else self._turned_state(own))
+        given = [f"*_onto_waves({', '.join(self.arguments)})", *self.saved, *weights]
+        lines += self._call(self._names("given"), "backward", given)
+        answers = [self._slope(x) for x in self.program.inputs]
+        answers += [f"d_w_{safe_name(x)}" for x, d in self.program.params.items() if d.gradient]
+        return "\n".join([*lines, returned([*answers, *(self._start_slope(x) for x in self.program.states)], 4)])
+
+    def _slope(self, name: str) -> str:
+        """The gradient of an input."""
+        terms = [
+            _moved(f"_rows(d_w_{safe_name(read.name)}, steps)", -read.back, -read.beside)
+            for read in reads(self.program) if read.source == name
+        ]
+        for edge in (e for e in self.edges.values() if e.start == name):
+            terms += [f"d_w_{safe_name(name)}[:, :steps]"] if edge.reads else []
+            if edge.crosses:
+                terms.append(f"_one_earlier(d_w_{safe_name(edge.crossed)}[:, :steps], d_{safe_name(edge.corner)}_T)")
+        if not terms:
+            return f"torch.zeros_like({safe_name(name)})"
+        return self._turned(name, terms[0] if len(terms) == 1 else f"({' + '.join(terms)})")
+
+    def _start_slope(self, name: str) -> str:
+        """The gradient of what precedes the first places."""
+        if name in self.corners:
+            return f"d_w_{safe_name(self.corners[name].crossed)}[:, 0]"
+        edge = self.edges.get(name)
+        own = f"d_w_{safe_name(name)}_0"
+        return self._turned_state(f"({own} + d_w_{safe_name(edge.held)}_0)" if edge and edge.crosses else own)
+
+    def _step(self) -> str:
+        """One step of the first axis is a plane of one row."""
+        lines = self._head(f"step_{self.suffix}", self.arguments, "One step: a plane of one row.")
+        given = [*(f"{x}[:, None]" for x in self.inputs), *self.params, *self.starts]
+        count, outputs = len(self.program.outputs) + len(self.program.states), len(self.program.outputs)
+        function = "infer" if self.run.infer else "forward"
+        lines.append(lay(f"results = _{function}_{self.suffix}(", given, f")[:{count}]", 4))
+        lines.append(f"    return *(y[:, 0] for y in results[:{outputs}]), *results[{outputs}:]")
+        return "\n".join(lines)
+
+    def _plain_step(self) -> str:
+        """The same by single diagonals, whose derivatives torch knows."""
+        lines = self._head("step_torch", self.arguments, "One step: a plane of one row, one diagonal after the other.")
+        given = [*(f"{x}[:, None]" for x in self.inputs), *self.params, *self.starts]
+        inputs, states, outputs = len(self.wave.inputs), len(self.wave.states), len(self.wave.outputs)
+        lines += [
+            f"    width = {self.main}.shape[1]",
+            lay("given = _onto_waves(", given, ")", 4),
+            f"    inputs, params, states = given[:{inputs}], given[{inputs}:-{states}], given[-{states}:]",
+            "    rows = []",
+            "    for d in range(width):",
+            "        results = _wave_step_torch(*(x[:, d] for x in inputs), *params, *states)",
+            f"        rows.append(results[:{outputs}])",
+            f"        states = results[{outputs}:]",
+        ]
+        if outputs:
+            lines.append(f"    {unpack(self._names('made')[:outputs])} = (torch.stack(y, 1) for y in zip(*rows))")
+        lines.append(f"    {unpack(self._names('made')[outputs:])} = states")
+        starts = (safe_name(edge.start) for edge in self.corners.values())
+        lines += [f"    {x} = {x}[:, None]" for x in starts]
+        found = self._results("1")
+        count = len(self.program.outputs)
+        return "\n".join([*lines, returned([*(f"{y}[:, 0]" for y in found[:count]), *found[count:]], 4)])
+
+    def _ready(self) -> str:
+        """Asked of arrays of a sequence, a pack or one step: the last axes are the same."""
+        lines = self._head("ready_cpu", self.arguments, "Whether native code can run on these.")
+        found = {read.name: safe_name(read.source) for read in reads(self.program)}
+        for edge in self.edges.values():
+            found[edge.start] = found[edge.crossed] = safe_name(edge.start)
+        found[inside(self.program)] = f"_Places({self.main}.dtype, ({self.main}.shape[{self.width}],))"
+        held = {edge.held: edge.state for edge in self.edges.values()}
+        given = [*(found[x] for x in self.wave.inputs), *self.params]
+        given += [f"{safe_name(held.get(x, x))}_0" for x in self.wave.states]
+        return "\n".join([*lines, lay("return _wave_ready_cpu(", given, ")", 4)])
+
+
+def _moved(text: str, back: int, beside: int) -> str:
+    return f"_moved({text}, {back}, {beside})" if back or beside else text
+
+
+_HELP = '''
+class _Places(NamedTuple):
+    """Dtype and last axes of what says where a cell stands."""
+
+    dtype: torch.dtype
+    shape: tuple
+
+
+def _cells(steps, width, device):
+    """Row and column of the cells of each diagonal; rows outside of the plane are negative, or too large."""
+    columns = torch.arange(width, device=device)
+    return torch.arange(steps + width - 1, device=device)[:, None] - columns, columns
+
+
+def _diagonals(x):
+    """[B, T, U, ...] as [B, T + U - 1, U, ...]: at [d, u] what x has at [d - u, u]; outside the nearest row of the column."""
+    rows, columns = _cells(x.shape[1], x.shape[2], x.device)
+    return x[:, rows.clamp(0, x.shape[1] - 1), columns]
+
+
+def _spread(x):
+    """The same with zeros outside."""
+    rows, columns = _cells(x.shape[1], x.shape[2], x.device)
+    inside = ((rows >= 0) & (rows < x.shape[1])).view(1, *rows.shape, *[1] * (x.dim() - 3))
+    return torch.where(inside, _diagonals(x), 0.0)
+
+
+def _rows(x, steps):
+    """[B, T + U - 1, U, ...] as [B, T, U, ...]."""
+    columns = torch.arange(x.shape[2], device=x.device)
+    return x[:, torch.arange(steps, device=x.device)[:, None] + columns, columns]
+
+
+def _in_plane(x):
+    """[B, T + U - 1, U]: 1 for a cell of the plane, 0 outside."""
+    rows, _ = _cells(x.shape[1], x.shape[2], x.device)
+    inside = ((rows >= 0) & (rows < x.shape[1])).to(x.dtype)
+    return inside.expand(x.shape[0], *inside.shape).contiguous()
+
+
+def _moved(x, back, beside):
+    """At [t, u] what x has at [t - back, u - beside]; zero outside."""
+    for dim, by in ((1, back), (2, beside)):
+        size = x.shape[dim]
+        left, kept = max(min(by, size), -size), max(size - abs(by), 0)
+        part = x.narrow(dim, max(-left, 0), kept)
+        zero = torch.zeros_like(x.narrow(dim, 0, size - kept))
+        x = torch.cat([zero, part] if left > 0 else [part, zero], dim)
+    return x
+
+
+def _edge(x, width):
+    """[B, T, ...] as [B, T + width - 1, ...]: the last step is repeated."""
+    return torch.cat([x, x[:, -1:].expand(-1, width - 1, *x.shape[2:])], 1)
+
+
+def _late(x, width):
+    """The cotangent of what stands at the end of the rows: zero on the diagonals before the first row's end."""
+    return torch.cat([torch.zeros_like(x[:, :1]).expand(-1, width - 1, *x.shape[2:]), x], 1)
+
+
+def _one_later(x, first):
+    """x one step later, behind `first`."""
+    return torch.cat([first[:, None].to(x.dtype), x[:, :-1]], 1)
+
+
+def _one_earlier(x, last):
+    """x one step earlier, with `last` at the end: the gradient of `_one_later`, and of its last step."""
+    return torch.cat([x[:, 1:], last[:, None].to(x.dtype)], 1)
+'''
+
+
+__all__ = ["compose_waves"]
