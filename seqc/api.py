@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -37,8 +38,8 @@ class Recurrence:
     `inspect.signature` and `help` of it show the arguments of the emitted function.
     """
 
-    def __init__(self, face: Face, source: Source, options: Options) -> None:
-        self._face, self._source, self._options = face, source, options
+    def __init__(self, face: Face, source: Source, options: Options, checks: bool = False) -> None:
+        self._face, self._source, self._options, self._checks = face, source, options, checks
         self.__name__ = self.__qualname__ = face.spec
 
     @cached_property
@@ -54,7 +55,13 @@ class Recurrence:
     @cached_property
     def module(self) -> ModuleType:
         """The emitted file as a module, loaded when it is first needed."""
-        return load_emitted(self.source, self._face.spec)
+        if not self._checks:
+            return load_emitted(self.source, self._face.spec)
+        from seqc.check.promises import watch
+
+        module = load_emitted(f"{self.source}# calls of this file are checked\n", self._face.spec)  # one of its own
+        watch(module, self._compiled.program, self._face.renamed)
+        return module
 
     def __call__(self, *inputs: Any, **states: Any) -> Any:
         """Inputs, then params, in the spec's order or by name; NAME_0 for a state's initial value. A named tuple.
@@ -134,7 +141,7 @@ class Recurrence:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy elsewhere is the same text compiled with the same options."""
-        return _again, (self._source.text, self._options)
+        return _again, (self._source.text, self._options, self._checks)
 
     def __repr__(self) -> str:
         face = self._face
@@ -150,21 +157,25 @@ def compile(
     dims: Mapping[str, int] | None = None,
     form: str | None = None,
     rows: int | None = None,
+    check: bool | None = None,
 ) -> Recurrence:
     """The recurrence of a `.seq` file, of a spec that ships with seqc by its name, or of a spec given as a string.
 
     backend: "auto" (every form that the spec can have, chosen by device at the call), "triton", "cpu" or "torch".
     target: the GPU that tiles are chosen for. dims: extents fixed at compile time. form ("step", "scan", "chunkwise")
     and rows (steps per block) override the compiler's choice. The same text with the same options is compiled once: later
-    processes read what the first one has kept in the person's cache. Raises seqc.SpecError and seqc.Unsupported.
+    processes read what the first one has kept in the person's cache. check: verify at each call what the spec promises of
+    its arguments (ranges, norms; ValueError), and name the first value that is no finite number (FloatingPointError); slow.
+    None: as the environment says, SEQC_CHECK=1. Raises seqc.SpecError and seqc.Unsupported.
     """
-    return _again(read(spec), Options(backend, target, dict(dims or {}), form, rows))
+    checks = os.environ.get("SEQC_CHECK") == "1" if check is None else check
+    return _again(read(spec), Options(backend, target, dict(dims or {}), form, rows), checks)
 
 
-def _again(spec: Source | str, options: Options) -> Recurrence:
+def _again(spec: Source | str, options: Options, checks: bool = False) -> Recurrence:
     """What is compiled of a text, in this process or an earlier one. A text alone is what `Recurrence.__reduce__` passes on."""
     source = spec if isinstance(spec, Source) else Source("<spec>", spec)
-    return Recurrence(_face(source, *_key(options)), source, options)
+    return Recurrence(_face(source, *_key(options)), source, options, checks)
 
 
 def _key(options: Options) -> tuple[Any, ...]:
