@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "find what is wrong with a spec: its text, its ranges, its claims",
     "explain": "say what the compiler decides for a spec, and why",
     "graph": "draw the graph before and after each pass",
+    "pass": "run one stage of the pipeline on a dumped graph",
     "verify": "compare the emitted code with the oracle and with finite differences",
     "prove": "show in exact arithmetic that a spec's blocks are its steps, and gradients derivatives",
     "fmt": "print specs in the canonical layout",

@@ -1,19 +1,22 @@
 """What a stage of the pipeline gave, as text: graphs in the text form of `seqc.ir.graph_text`, everything else as comments.
 
-In: a value of the pipeline and the program. Out: text that `seqc.ir.graph_text.parse` reads, graph by graph.
+In: a value of the pipeline and the program. Out: text, whose graphs `read` gives back.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from seqc.analysis.component import Component
 from seqc.ir.block import Block, Reason
 from seqc.ir.graph import Node
-from seqc.ir.graph_text import show
+from seqc.ir.graph_text import parse, show
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import Candidate, Offers
+
+TITLES = ("step", "forward", "backward", "graph")  # of the graphs in a dump
 
 
 def graphs(value: object) -> dict[str, Mapping[str, Node]]:
@@ -61,3 +64,9 @@ def text_of(stage: str, value: object, program: Program) -> str:
     parts = ["\n".join(lines) + "\n"]
     parts += [f"# {title}\n{show(graph, program.definitions)}" for title, graph in graphs(value).items()]
     return "\n".join(parts)
+
+
+def read(text: str) -> dict[str, dict[str, Node]]:
+    """The graphs of a dump by their titles, as `graphs` gave them. Raises `seqc.ir.graph_text.IrError`."""
+    parts = re.split(rf"^# ({'|'.join(TITLES)})$", text, flags=re.MULTILINE)[1:]
+    return {title: parse(graph) for title, graph in zip(parts[::2], parts[1::2], strict=True)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,25 @@ def lowered(place: str, wanted: Mapping[str, Node]) -> tuple[Program, Block]:
     return made, block
 
 
-def text(backend: str, block: Block) -> str:
-    """The text of a backend."""
-    match backend:
-        case "torch":
-            from seqc.backends.torch_eager import emit as torch_emit
+def _torch(block: Block) -> str:
+    from seqc.backends.torch_eager import emit
 
-            return torch_emit(block).text
-        case "cpu":
-            from seqc.backends.native_cpu import emit as native_emit
+    return emit(block).text
 
-            return native_emit(block).text
+
+def _cpu(block: Block) -> str:
+    from seqc.backends.native_cpu import emit
+
+    return emit(block).text
+
+
+def _triton(block: Block) -> str:
     from seqc.backends.triton_gpu.emit import triton_kernels
 
     return triton_kernels(block).text
+
+
+PRINTERS: dict[str, Callable[[Block], str]] = {"torch": _torch, "cpu": _cpu, "triton": _triton}  # the text of a backend
 
 
 def functions(backend: str, source: str, made: Program, folder: Path) -> dict[str, Any]:
@@ -71,7 +76,7 @@ def emits(backend: str, place: str, operator: str) -> str:
     """Why a backend refuses an operator in a place; "" where it prints it."""
     try:
         _, block = lowered(place, named(place, [operator]))
-        text(backend, block)
+        PRINTERS[backend](block)
     except Refusal as refusal:
         return refusal.diagnostics[0].message
     except (SeqcBug, AssertionError, LookupError, ValueError) as fault:  # never listed: a cell that fails is a fault
@@ -87,7 +92,7 @@ def named(place: str, operators: list[str]) -> dict[str, Node]:
 def run(backend: str, place: str, operators: list[str], folder: Path) -> None:
     """Compare the nodes of some operators, all in one program."""
     made, block = lowered(place, named(place, operators))
-    source = functions(backend, text(backend, block), made, folder)
+    source = functions(backend, PRINTERS[backend](block), made, folder)
     forward, backward = (source[f"_{part}_{backend}"] for part in ("forward", "backward"))
     dtype, tolerance = DTYPES[backend]
     given = arrays(made, STEPS[place], operators[0] if len(operators) == 1 else "")

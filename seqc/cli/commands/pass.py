@@ -1,0 +1,39 @@
+"""`seqc pass`: one stage of the pipeline on a dumped graph. In: its name, a file of `compile --dump`. Out: its dump."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from seqc.cli.commands.options import SPEC, spec_path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("name", metavar="NAME", help="a stage of the pipeline (passes/__init__.py), such as simplify")
+    parser.add_argument("file", metavar="FILE.ir", type=Path, help="the dump of the stage before, as it is or edited")
+    parser.add_argument("--spec", type=spec_path, metavar="SPEC", help=f"the spec of the dump (default: by its name): {SPEC}")
+    parser.add_argument("--form", metavar="NAME", help="as it was for `compile`")
+    parser.add_argument("--rows", type=int, metavar="C", help="as it was for `compile`")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the stage and print what it gives."""
+    from seqc.diagnostics import Diagnostic, Refusal
+    from seqc.driver.dump import read, text_of
+    from seqc.driver.one_pass import one_pass
+    from seqc.frontend.elaborate import load
+    from seqc.ir.graph_text import IrError
+
+    try:
+        text = args.file.read_text(encoding="utf-8")
+        given = read(text)
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Refusal(Diagnostic("cannot-read", f"cannot read `{args.file}`: {problem}")) from problem
+    except IrError as problem:
+        raise Refusal(Diagnostic("bad-graph", f"{args.file}: {problem}")) from problem
+    words = text.removeprefix("# ").split(maxsplit=1)
+    program = load(args.spec or spec_path(words[0] if words else ""))
+    found = one_pass(args.name, program, given, args.form, args.rows)
+    print(text_of(args.name, found, program), end="")
+    return 0
