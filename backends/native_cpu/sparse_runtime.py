@@ -20,83 +20,96 @@ INLINE i64 total(mask x) {  // how many lanes hold
   return n;
 }
 
-// A matrix as a product walks it. Panels of W rows, each with the columns in which any of its rows keeps an element; or, where
-// the panels would hold mostly zeros, every row by itself, with a lane for each row of the batch.
+// A matrix as a product walks it. Panels of W or 2 W rows, each with the columns in which any of its rows keeps an element; or,
+// where the panels would hold mostly zeros, every row by itself, with a lane for each row of the batch.
 template <i64 rows, i64 columns>
 struct Sparse {
-  static constexpr i64 panels = padded(rows) / W, most = panels * columns;
+  static constexpr i64 panels = padded(rows) / W, pairs = (panels + 1) / 2, most = 2 * pairs * columns;
   using place = std::conditional_t<(columns <= 65536), std::uint16_t, std::uint32_t>;
-  bool single;
+  bool single, tall;
   i64 from[padded(rows) + 1], next[padded(rows) + 1];
   place at[2 * most];
   alignas(64) real value[most * W];
   alignas(64) real lanes[4 * columns];
 
-  // turned: element (i, j) lies at j * stride + i, else at i * stride + j
+  // a vector of what is kept; turned: element (i, j) lies at j * stride + i, else at i * stride + j
   template <bool turned>
   static INLINE mask kept(const real* p, i64 stride, i64 first, i64 second) {
     const i64 left = turned ? rows - second : columns - second;
     return load<(turned ? rows : columns) % W == 0>(p + first * stride + second, left) != vec{};
   }
 
+  // the columns, from the j-th on, in which the rows of panel c keep an element; counts the elements
+  static INLINE mask any_of(const real* m, i64 stride, i64 c, i64 j, mask& elements) {
+    mask any{};
+    for (i64 i = c * W; i < std::min(rows, (c + 1) * W); ++i) {
+      const mask here = kept<false>(m, stride, i, j);
+      any |= here;
+      elements += here;
+    }
+    return any;
+  }
+
   template <bool turned>
   void pack(const real* p, const real* m, i64 stride) {
     mask elements{};
-    i64 segments = 0;
-    for (i64 c = 0; c < panels; ++c) walk<turned>(m, stride, c, [&](i64, mask any, mask several) {
-      segments += turned ? 1 : total(any);
-      elements += several;
-    });
-    single = -total_of(elements) < 2 * segments;
-    if (single) return turned ? pack_columns(p, m, stride) : pack_rows(p, m, stride);
-    i64 n = 0;
-    for (i64 c = 0; c < panels; ++c) {
-      from[c] = n;
-      walk<turned>(m, stride, c, [&](i64 j, mask any, mask) {
+    i64 low = 0, high = 0;  // columns that panels of W and of 2 W rows would list
+    for (i64 c = 0; c < panels; c += 2)
+      for (i64 j = 0; j < columns; j += turned ? 1 : W) {
+        mask a, b{};
         if (turned) {
-          store(value + n * W, load<rows % W == 0>(p + j * stride + c * W, rows - c * W));
-          at[n++] = place(j);
-          return;
+          a = kept<true>(m, stride, j, c * W);
+          if (c + 1 < panels) b = kept<true>(m, stride, j, (c + 1) * W);
+          elements += a + b;
+          low += some(a) + some(b), high += some(a | b);
+        } else {
+          a = any_of(m, stride, c, j, elements);
+          if (c + 1 < panels) b = any_of(m, stride, c + 1, j, elements);
+          low += total(a) + total(b), high += total(a | b);
         }
-        vec r[W];
-        UNROLL for (int i = 0; i < W; ++i)
-          r[i] = c * W + i < rows ? load<columns % W == 0>(p + (c * W + i) * stride + j, columns - j) : vec{};
-        turn<W / 2>(r);
-        UNROLL for (int i = 0; i < W; ++i)
-          if (any[i]) {
-            store(value + n * W, r[i]);
-            at[n++] = place(j + i);
-          }
-      });
-    }
-    from[panels] = n;
+      }
+    i64 count = 0;
+    for (int i = 0; i < W; ++i) count -= elements[i];
+    // what is loaded for each of them: positions, values, and the batch's rows
+    tall = 7 * high < 6 * low;
+    single = 3 * count < std::min(6 * low, 7 * high);
+    if (single) return turned ? pack_columns(p, m, stride) : pack_rows(p, m, stride);
+    return tall ? pack_panels<turned, 2>(p, m, stride) : pack_panels<turned, 1>(p, m, stride);
   }
 
-  static i64 total_of(mask x) {
+  template <bool turned, int height>
+  void pack_panels(const real* p, const real* m, i64 stride) {
     i64 n = 0;
-    for (int i = 0; i < W; ++i) n += x[i];
-    return n;
-  }
-
-  // visits what a panel keeps: (column, -, the kept rows) of each column, or (first column, the kept columns, kept elements)
-  template <bool turned, class Visit>
-  static INLINE void walk(const real* m, i64 stride, i64 c, const Visit& visit) {
-    if (turned) {
-      for (i64 j = 0; j < columns; ++j) {
-        const mask here = kept<true>(m, stride, j, c * W);
-        if (some(here)) visit(j, here, here);
+    for (i64 c = 0; c * height < panels; ++c) {
+      from[c] = n;
+      const int here = int(std::min<i64>(height, panels - c * height));
+      for (i64 j = 0; j < columns; j += turned ? 1 : W) {
+        mask any{}, counted{};
+        for (int k = 0; k < here; ++k)
+          any |= turned ? kept<true>(m, stride, j, (c * height + k) * W) : any_of(m, stride, c * height + k, j, counted);
+        if (!some(any)) continue;
+        for (int k = 0; k < height; ++k) {
+          const i64 i = (c * height + k) * W;
+          real* to = value + (n * height + k) * W;
+          if (turned) {
+            store(to, k < here ? load<rows % W == 0>(p + j * stride + i, rows - i) : vec{});
+            continue;
+          }
+          vec r[W];
+          UNROLL for (int l = 0; l < W; ++l)
+            r[l] = i + l < rows ? load<columns % W == 0>(p + (i + l) * stride + j, columns - j) : vec{};
+          turn<W / 2>(r);
+          UNROLL for (int l = 0; l < W; ++l)
+            if (any[l]) {
+              store(to, r[l]);
+              to += height * W;
+            }
+        }
+        for (int l = 0; l < (turned ? 1 : W); ++l)
+          if (turned || any[l]) at[n++] = place(j + l);
       }
-      return;
     }
-    for (i64 j = 0; j < columns; j += W) {
-      mask any{}, several{};
-      for (i64 i = c * W; i < std::min(rows, (c + 1) * W); ++i) {
-        const mask here = kept<false>(m, stride, i, j);
-        any |= here;
-        several += here;
-      }
-      if (some(any)) visit(j, any, several);
-    }
+    from[quotient(panels, height)] = n;
   }
 
   void pack_rows(const real* p, const real* m, i64 stride) {
@@ -147,18 +160,29 @@ struct Sparse {
   template <int w_B>
   void multiply(const Team& team, const real* __restrict x, i64 x_row, real* __restrict y, i64 y_row) const {
     if (single) return multiply_rows<w_B>(team, y, y_row);
-    for (i64 c = team.from(panels); c < team.upto(panels); ++c) {
-      vec r[2][w_B]{};
-      const auto add = [&](int k, i64 n) __attribute__((always_inline)) {
-        const vec v = load(value + n * W);
+    return tall ? multiply_panels<w_B, 2, 1>(team, x, x_row, y, y_row) : multiply_panels<w_B, 1, 2>(team, x, x_row, y, y_row);
+  }
+
+  // chains: sums of every second column by themselves, where one would wait for the last addition
+  template <int w_B, int height, int chains>
+  void multiply_panels(const Team& team, const real* __restrict x, i64 x_row, real* __restrict y, i64 y_row) const {
+    constexpr i64 count = quotient(panels, height);
+    for (i64 c = team.from(count); c < team.upto(count); ++c) {
+      vec r[chains][height][w_B]{};
+      const auto add = [&](int chain, i64 n) __attribute__((always_inline)) {
         const real* const h = x + at[n];
-        UNROLL for (int b = 0; b < w_B; ++b) r[k][b] += v * h[b * x_row];
+        vec v[height];
+        UNROLL for (int k = 0; k < height; ++k) v[k] = load(value + (n * height + k) * W);
+        UNROLL for (int b = 0; b < w_B; ++b)
+          UNROLL for (int k = 0; k < height; ++k) r[chain][k][b] += v[k] * h[b * x_row];
       };
       i64 n = from[c];
       const i64 end = from[c + 1];
-      for (; n + 2 <= end; n += 2) add(0, n), add(1, n + 1);
+      for (; n + 2 <= end; n += 2) add(0, n), add(chains - 1, n + 1);
       if (n < end) add(0, n);
-      UNROLL for (int b = 0; b < w_B; ++b) store(y + b * y_row + c * W, r[0][b] + r[1][b]);
+      UNROLL for (int b = 0; b < w_B; ++b)
+        for (int k = 0; k < height && c * height + k < panels; ++k)
+          store(y + b * y_row + (c * height + k) * W, chains == 2 ? r[0][k][b] + r[chains - 1][k][b] : r[0][k][b]);
     }
   }
 

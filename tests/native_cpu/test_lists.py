@@ -39,9 +39,10 @@ def _given(kind: str, batch: int) -> dict[str, torch.Tensor]:
 
 
 def _mask(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
-    if kind == "panels":
-        kept = torch.rand(*shape[:1], *(-(-n // 8) for n in shape[1:])) < 0.3
-        return kept.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, : shape[1], : shape[2]]
+    if kind.endswith("panels"):  # of one vector of float64, or of two
+        block, share = (4, 0.1) if kind == "short panels" else (8, 0.3)
+        kept = torch.rand(*shape[:1], *(-(-n // block) for n in shape[1:])) < share
+        return kept.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, : shape[1], : shape[2]]
     share = {"rows": 0.06, "nothing": 0.0, "everything": 1.0, "one row": 0.0, "some": 0.2}[kind]
     kept = torch.rand(shape) < share
     if kind == "one row":
@@ -56,7 +57,7 @@ def _all(recurrence: Recurrence, given: dict[str, torch.Tensor]) -> list[torch.T
     return [*results, *torch.autograd.grad(loss, [x for x in given.values() if x.requires_grad])]
 
 
-@pytest.mark.parametrize("kind", ["panels", "rows", "some", "nothing", "one row", "everything"])
+@pytest.mark.parametrize("kind", ["panels", "short panels", "rows", "some", "nothing", "one row", "everything"])
 def test_lists(both: tuple[Recurrence, Recurrence], kind: str) -> None:
     given = _given(kind, 7)
     got, want = (_all(one, given) for one in both)
@@ -64,7 +65,7 @@ def test_lists(both: tuple[Recurrence, Recurrence], kind: str) -> None:
     assert got[0].abs().max() > 0.1
 
 
-@pytest.mark.parametrize("kind", ["panels", "rows"])
+@pytest.mark.parametrize("kind", ["panels", "short panels", "rows"])
 def test_a_batch_is_its_rows_to_the_bit(both: tuple[Recurrence, Recurrence], kind: str) -> None:
     given = _given(kind, 7)  # blocks of 4, 2 and 1 rows
     with torch.no_grad():
