@@ -84,7 +84,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_block(STRUCTURE, "decayed", "chunkwise",
         ('n.number("block"), not n.number("reverse")', 'n.number("block"), bool(n.number("reverse"))')),
     *_block(STRUCTURE, "delta", "chunkwise", ("-total(inner * right, (col2,))", "total(inner * right, (col2,))")),
-    *_block(STRUCTURE, "element", "scan", ("size(dim) + float(at)", "size(dim) + float(at) - 1.0")),
+    *_block(STRUCTURE, "element", "scan", ("place = const(float(at)) if at >= 0 else size(dim) + float(at)",
+                                             "place = const(float(at)) if at >= 0 else size(dim) + float(at) - 1.0")),
     # ---- decays over spans
     *_block(DECAY, "decayed", "chunkwise",
         ('cumsum(self.log, ROW, reverse=True, exclusive=True))', 'cumsum(self.log, ROW, reverse=True))'),
