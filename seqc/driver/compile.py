@@ -7,7 +7,7 @@ torch, Triton and a C++ compiler are needed by who uses the file, not by who wri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from seqc.diagnostics import Diagnostic, Label, SeqcBug, Unsupported, near_miss
 from seqc.driver.compose import compose
 from seqc.driver.compose_once import compose_once
 from seqc.driver.compose_runs import compose_runs
+from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
@@ -33,6 +34,7 @@ from seqc.ir.two_axes import lowered
 from seqc.passes.blocks.choose import EAGER
 from seqc.passes.plan.outside_of_time import outside_of_time
 from seqc.passes.plan.products_outside import Split, split_parallel
+from seqc.passes.plan.tables import Tables, tables_of
 
 if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Chosen
@@ -86,8 +88,10 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     gpu: Chosen | None = None
     program = program if options.backend == "torch" else counted(program)
     one, flat = one_run(program), lowered(program)
-    once = outside_of_time(flat) if options.backend != "torch" else None
-    rest = flat if once is None else once.rest
+    tables = tables_of(one) if one.plane is None else None
+    base = flat if tables is None else tables.core
+    once = outside_of_time(base) if options.backend != "torch" else None
+    rest = base if once is None else once.rest
     split = split_parallel(rest)
     beside = parallel_blocks(split) if options.backend != "torch" else {}
     for part in PARTS[options.backend]:
@@ -96,15 +100,19 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
                 _refuse_large(split.core)
                 _without_places(split.core)
             if part == "triton":
+                _without_tables(tables)
                 gpu, made = _triton_part(split.core, options)
                 blocks[part] = gpu.block
             else:
-                own = flat if part == "torch" else split.core
-                whole = flat is program and not beside and once is None
+                own = base if part == "torch" else split.core
+                whole = base is program and not beside and once is None
                 blocks[part], made = _part(part, own, beside, once, options, watch if part == "torch" else None, whole)
             made = made if part == "torch" or not beside else _joined(part, rest, split, beside, made)
-            made = made if part == "torch" or once is None else compose_once(flat, once, made, part)
+            made = made if part == "torch" or once is None else compose_once(base, once, made, part)
             made = made if one.plane is None else compose_waves(one, flat, made, part)
+            if tables is not None:
+                made = compose_tables(one, tables, made, part)
+                blocks[part] = replace(blocks[part], reasons=(*blocks[part].reasons, *tables.reasons))
             kernels[part] = made if one is program else compose_runs(program, made, part)
         except Unsupported as refusal:
             if part in ("torch", options.backend):
@@ -112,6 +120,15 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
             missing[part] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
     sig = signature(program, split, blocks, kernels, header(program, options))
     return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split)
+
+
+def _without_tables(tables: Tables | None) -> None:
+    """Raise Unsupported where each step of a kernel would be a launch of its own."""
+    if tables is not None:
+        names = ", ".join(f"`{one.state}`" for one in tables.tables)
+        message = f"rows of {names} are read and written between the steps: a GPU takes plain torch"
+        cause = "a kernel holds the states of a sequence for all of its steps, and no table of rows"
+        raise Unsupported(Diagnostic("no-gpu-table", message, cause=cause, help="use the backend `torch`", kind="unsupported"))
 
 
 def _without_places(core: Program) -> None:

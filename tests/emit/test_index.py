@@ -267,8 +267,10 @@ def memory() -> ModuleType:
     return load_emitted(compile_spec(MEMORY, Options("auto", dims={"D": 2})).text, "memory")
 
 
-def test_rows_are_written(memory: ModuleType) -> None:
+@pytest.mark.parametrize("form", ["_CPU", "_TORCH"])
+def test_rows_are_written(memory: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """A table that a step reads a row of, and writes three rows of; some rows twice."""
+    monkeypatch.setattr(memory, "_form", lambda *_: getattr(memory, form))
     x, read, w, R, M, h = given = memory_data()
     found, wanted = memory.memory(x, read, w, R, M_0=M, h_0=h), memory_loop(*given)
     same(found, wanted)
@@ -280,6 +282,13 @@ def test_rows_are_written(memory: ModuleType) -> None:
     same(slopes(stepped, given), slopes(wanted, given))
     pushed = torch.func.jvp(lambda R: memory.memory(x, read, w, R, M_0=M, h_0=h).h, (R,), (R,))[1]
     same([pushed], [torch.func.jvp(lambda R: memory_loop(x, read, w, R, M, h)[1], (R,), (R,))[1]])
+    kept = getattr(memory, f"_saved{form.lower()}")(False, B, T, 5, 3, 2, torch.float64, torch.float64)
+    assert all(5 not in shape for shape, _ in kept), "a table is kept for the gradient"
+    pack = [v.detach().flatten(0, 1)[None] for v in (x, read, w)]
+    packed = memory.memory(*pack, R, M_0=M, h_0=h, cu_seqlens=torch.tensor([0, T, 2 * T]))
+    same(packed, [y.flatten(0, 1)[None] if i < 2 else y for i, y in enumerate(found)])
+    back = memory.memory(*(v.detach().flip(1) for v in (x, read, w)), R, M_0=M, h_0=h, reverse=True)
+    same(back, [y.flip(1) if i < 2 else y for i, y in enumerate(found)])
     program = load(MEMORY)
     arrays = {a.name: v.detach().numpy() for a, v in zip(argument_table(program), given, strict=True)}
     made = torch.Generator().manual_seed(9)

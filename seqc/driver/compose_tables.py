@@ -1,0 +1,240 @@
+"""Kernels of a program with tables, made of those of its core: a loop over the steps, with the tables' rows read and written.
+
+In: a program, its `Tables`, and the kernels that a backend made of the core. Out: `Kernels` of the whole. Forward keeps
+the rows that were read and the other states; backward computes each step again, which costs as much as it did. Tables are
+copied once a call, and changed in place after that. The functions know whole batches and one direction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from seqc.emit import Kernels, Saved, safe_name
+from seqc.emit.expressions import Names
+from seqc.emit.names import dim_name, emitted_name
+from seqc.emit.text import docstring, group, lay
+from seqc.ir.arguments import argument_table
+from seqc.ir.program import Program
+from seqc.passes.plan.tables import Rows, Tables
+
+HELPERS = '''
+def _table_rows(table, place):
+    """[B, ..]: of each sequence's table [B, size, ..] the rows at its places [B], or at several [B, K]."""
+    batch = torch.arange(len(place), device=place.device)
+    return table[batch, place] if place.dim() == 1 else table[batch[:, None], place]
+
+
+def _table_set(table, place, rows):
+    """Put rows in their places; of several for one place the last stays."""
+    batch = torch.arange(len(place), device=place.device)
+    for k in range(place.shape[1]) if place.dim() > 1 else [...]:
+        table[batch, place[:, k] if place.dim() > 1 else place] = rows[:, k] if place.dim() > 1 else rows
+
+
+def _table_taken(table, place):
+    """The rows at their places, which are 0 afterwards: the last one first, for a place gives what it holds once."""
+    batch = torch.arange(len(place), device=place.device)
+    taken = []
+    for at in place.unbind(1)[::-1] if place.dim() > 1 else [place]:
+        taken.append(table[batch, at])
+        table[batch, at] = 0.0
+    return torch.stack(taken[::-1], 1) if place.dim() > 1 else taken[0]
+
+
+def _table_add(table, place, rows):
+    """Add rows to those at their places, one after the other."""
+    batch = torch.arange(len(place), device=place.device)
+    for k in range(place.shape[1]) if place.dim() > 1 else [...]:
+        at = place[:, k] if place.dim() > 1 else place
+        table[batch, at] = table[batch, at] + (rows[:, k] if place.dim() > 1 else rows)
+
+
+def _table_step(table, place, rows):
+    """The table with other rows, as a new one of ordinary operators."""
+    batch = torch.arange(len(place), device=place.device)
+    for k in range(place.shape[1]) if place.dim() > 1 else [...]:
+        at = place[:, k] if place.dim() > 1 else place
+        table = table.index_put((batch, at), rows[:, k] if place.dim() > 1 else rows)
+    return table
+'''
+
+EVENTS = '''
+def _events_{suffix}(inputs, params, tables, states, save):
+    """(outputs, tables, states, rows that were read, states before each step), step by step."""
+    tables = [x.clone().movedim(axis, 1) for x, axis in zip(tables, {axes})]
+    columns = {{}}
+    for t in {order}:
+        now = [x[:, t] for x in inputs]
+        reads = [_table_rows(tables[i], now[j]) for i, j in {reads}]
+        given = [*(now[j][:, None].contiguous() for j in {inputs}), *(x[:, None].contiguous() for x in reads)]
+        found = {infer}(*given, *params, *states)
+        for table, j, rows in zip(tables, {places}, found[{outputs}:{rows}]):
+            _table_set(table, now[j], rows[:, 0])
+        columns[t] = found[:{outputs}], reads, states
+        states = [x.contiguous() for x in found[{rows}:{results}]]
+    columns = [columns[t] for t in sorted(columns)]
+    outputs = [torch.cat(column, 1) for column in zip(*(one[0] for one in columns))]
+    kept = [torch.stack(column, 1) for column in zip(*(one[1] for one in columns))] if save else []
+    kept += [torch.stack(column) for column in zip(*(one[2] for one in columns))] if save else []
+    return outputs, [x.movedim(1, axis).contiguous() for x, axis in zip(tables, {axes})], states, kept
+
+
+def _events_back_{suffix}(inputs, params, reads, states, d_outputs, d_tables, d_states):
+    """The gradients of inputs that have one, params that have one, tables and states; each step is computed again."""
+    d_tables = [x.clone().movedim(axis, 1) for x, axis in zip(d_tables, {axes})]
+    sums, columns = [torch.zeros_like(params[i]) for i in {params}], {{}}
+    for t in reversed({order}):
+        now = [x[:, t] for x in inputs]
+        given = [*(now[j][:, None].contiguous() for j in {inputs}), *(x[:, t, None].contiguous() for x in reads)]
+        given += [*params, *(x[t] for x in states)]
+        kept = _event_forward_{suffix}(*given)[{results}:]
+        weights = [x[:, t, None].contiguous() for x in d_outputs]
+        weights += [_table_taken(table, now[j])[:, None].contiguous() for table, j in zip(d_tables, {places})]
+        found = _event_backward_{suffix}(*given, *kept, *weights, *d_states)
+        columns[t], d_reads = found[:{moved}], found[{moved}:{read}]
+        for (i, j), d in zip({reads}, d_reads):
+            _table_add(d_tables[i], now[j], d[:, 0])
+        sums = [a + b for a, b in zip(sums, found[{read}:{summed}])]
+        d_states = [x.contiguous() for x in found[{summed}:]]
+    columns = [torch.cat(column, 1) for column in zip(*(columns[t] for t in sorted(columns)))]
+    return columns, sums, [x.movedim(1, axis).contiguous() for x, axis in zip(d_tables, {axes})], d_states
+'''
+
+
+def compose_tables(program: Program, tables: Tables, kernels: Kernels, suffix: str) -> Kernels:
+    """The kernels of `program`, from those of the core."""
+    return _Events(program, tables, kernels, suffix).kernels()
+
+
+class _Events:
+    """Writes the functions of one part of the file."""
+
+    def __init__(self, program: Program, tables: Tables, kernels: Kernels, suffix: str) -> None:
+        self.program, self.core, self.tables, self.kernel, self.suffix = program, tables.core, tables.tables, kernels, suffix
+        self.table = argument_table(program)
+        self.name = {a.name: emitted_name(a) for a in self.table}
+        self.place = {a.of: i for i, a in enumerate(x for x in self.table if x.kind == "input")}
+        self.own = [a for a in argument_table(self.core) if a.kind == "input"]
+        self.rows = [(i, rows) for i, one in enumerate(self.tables) for rows in one.reads]
+        self.others = [s for s in program.states if s in self.core.states]
+        self.names = Names((*self.name.values(), "torch", "B", "T"))
+        self.local = {x: self.names.fresh(x) for x in ("outputs", "tables", "states", "kept", "columns", "sums", "found")}
+
+    def kernels(self) -> Kernels:
+        """All functions of the part, and what they save."""
+        names = "forward|infer|backward|step" + ("|ready" if self.suffix == "cpu" else "")
+        text = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_event_\1_{self.suffix}", self.kernel.text).strip()
+        made = [text, *([HELPERS.strip()] if self.suffix == "torch" else []), self._events(), self._forward("forward")]
+        made += [self._forward("infer"), self._step(), self._backward(), *([self._ready()] if self.suffix == "cpu" else [])]
+        reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.core.inputs[rows.name].dims))) for _, rows in self.rows]
+        before = [Saved(f"{safe_name(s)}_before", ("T", "B", *map(dim_name, self.core.states[s].dims))) for s in self.others]
+        return Kernels("\n\n\n".join(made) + "\n", (*reads, *before), infer=True, float64=True)
+
+    def _events(self) -> str:
+        """The two loops."""
+        core = argument_table(self.core)
+        count, rows = len(self.program.outputs), len(self.program.outputs) + len(self.tables)
+        read = {rows.name for _, rows in self.rows}
+        moved = sum(a.gradient and a.of not in read for a in self.own)
+        params = [a for a in core if a.kind == "param"]
+        backwards = self.program.direction == "backward"
+        infer = "infer" if self.kernel.infer else "forward"
+        return EVENTS.format(
+            suffix=self.suffix, axes=_numbers(one.axis for one in self.tables), infer=f"_event_{infer}_{self.suffix}",
+            order="range(inputs[0].shape[1])" + ("[::-1]" if backwards else ""),
+            reads=group([f"({i}, {self.place[rows.place]})" for i, rows in self.rows]),
+            inputs=_numbers(self.place[a.of] for a in self.own if a.of not in read),
+            places=_numbers(self.place[one.written.place] for one in self.tables), outputs=count, rows=rows,
+            results=rows + len(self.others), params=_numbers(i for i, a in enumerate(params) if a.gradient), moved=moved,
+            read=moved + len(self.rows), summed=moved + len(self.rows) + sum(a.gradient for a in params),
+        ).strip()  # fmt: skip
+
+    def _groups(self) -> list[str]:
+        """The arguments as the loops take them."""
+        params = [a.of for a in argument_table(self.core) if a.kind == "param"]
+        parts = [[self.name[a.name] for a in self.table if a.kind == "input"], list(map(safe_name, params))]
+        parts += [[f"{safe_name(one.state)}_0" for one in self.tables], [f"{safe_name(s)}_0" for s in self.others]]
+        return list(map(group, parts))
+
+    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
+        return [lay(f"def _{name}_{self.suffix}(", arguments, "):"), docstring([doc], 4)]
+
+    def _ends(self, tables: str, states: str) -> list[str]:
+        """What belongs to the states, in their order."""
+        places = {one.state: f"{tables}[{i}]" for i, one in enumerate(self.tables)}
+        places |= {s: f"{states}[{i}]" for i, s in enumerate(self.others)}
+        return [places[s] for s in self.program.states]
+
+    def _forward(self, name: str) -> str:
+        save = name == "forward"
+        lines = self._head(name, list(self.name.values()), "Results" + (", and what backward needs." if save else "."))
+        outputs, tables, states, kept = (self.local[x] for x in ("outputs", "tables", "states", "kept"))
+        left = f"{outputs}, {tables}, {states}, {kept}"
+        call = lay(f"{left} = _events_{self.suffix}(", [*self._groups(), str(save)], ")", 4)
+        ends = lay("return (", [f"*{outputs}", *self._ends(tables, states), *([f"*{kept}"] if save else [])], ")", 4)
+        return "\n".join([*lines, call, ends])
+
+    def _backward(self) -> str:
+        saved = [self.names.fresh("kept") for _ in range(len(self.rows) + len(self.others))]
+        outputs = [self.names.fresh("d_output") for _ in self.program.outputs]
+        ends = {s: self.names.fresh("d_end") for s in self.program.states}
+        columns, sums, tables, states = (self.local[x] for x in ("columns", "sums", "tables", "states"))
+        doc = "Gradients: the steps of forward, the last one first."
+        lines = self._head("backward", [*self.name.values(), *saved, *outputs, *ends.values()], doc)
+        inputs, params, _, _ = self._groups()
+        cut = len(self.rows)
+        given = [inputs, params, group(saved[:cut]), group(saved[cut:]), group(outputs)]
+        given += [group([ends[one.state] for one in self.tables]), group([ends[s] for s in self.others])]
+        lines.append(lay(f"{columns}, {sums}, {tables}, {states} = _events_back_{self.suffix}(", given, ")", 4))
+        read = {rows.name for _, rows in self.rows}
+        moved = [a.of for a in self.own if a.gradient and a.of not in read]
+        core = [a.of for a in argument_table(self.core) if a.kind == "param" and a.gradient]
+        answers = []
+        for a in self.table:
+            table = {"input": (columns, moved), "param": (sums, core)}.get(a.kind)
+            if table and a.gradient:
+                where, names = table
+                zero = f"torch.zeros_like({self.name[a.name]})"
+                answers.append(f"{where}[{names.index(a.of)}]" if a.of in names else zero)
+        return "\n".join([*lines, lay("return (", [*answers, *self._ends(tables, states)], ")", 4)])
+
+    def _step(self) -> str:
+        lines = self._head("step", list(self.name.values()), "One step; tables are copied.")
+        found, held = self.local["found"], self.local["tables"]
+        tables = [f"{safe_name(one.state)}_0.movedim({one.axis}, 1)" for one in self.tables]
+        given = {rows.name: f"_table_rows({tables[i]}, {safe_name(rows.place)})" for i, rows in self.rows}
+        params = [safe_name(a.of) for a in argument_table(self.core) if a.kind == "param"]
+        states = [f"{safe_name(s)}_0" for s in self.others]
+        taken = [given.get(a.of) or safe_name(a.of) for a in self.own]
+        lines.append(lay(f"{found} = _event_step_{self.suffix}(", [*taken, *params, *states], ")", 4))
+        count, rows = len(self.program.outputs), len(self.program.outputs) + len(self.tables)
+        made = [f"_table_step({tables[i]}, {safe_name(one.written.place)}, {found}[{count + i}]).movedim(1, {one.axis})"
+                for i, one in enumerate(self.tables)]  # fmt: skip
+        lines.append(lay(f"{held} = [", made, "]", 4))
+        ends = self._ends(held, f"{found}[{rows}:]")
+        return "\n".join([*lines, lay("return (", [f"*{found}[:{count}]", *ends], ")", 4)])
+
+    def _ready(self) -> str:
+        """The question whether the core can run: with rows as far as they tell sizes."""
+        lines = self._head("ready", list(self.name.values()), "Whether native code can run on these.")
+        given = {rows.name: self._row(i, rows) for i, rows in self.rows}
+        params = [safe_name(a.of) for a in argument_table(self.core) if a.kind == "param"]
+        states = [f"{safe_name(s)}_0" for s in self.others]
+        taken = [given.get(a.of) or safe_name(a.of) for a in self.own]
+        return "\n".join([*lines, lay("return _event_ready_cpu(", [*taken, *params, *states], ")", 4)])
+
+    def _row(self, table: int, rows: Rows) -> str:
+        """A tensor without memory, of the shape of rows that are read."""
+        one = self.tables[table]
+        several = self.core.inputs[rows.name].dims[len(self.program.states[one.state].dims) - 1 :]
+        shape = f"{safe_name(rows.place)}.shape[-1:]" if several else "()"
+        whole = f"{safe_name(one.state)}_0"
+        return f"{whole}.new_empty(({whole}.shape[0], *{shape}, *{whole}.shape[1:{one.axis}], *{whole}.shape[{one.axis + 1}:]))"
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return group([str(x) for x in values])
+
+
+__all__ = ["compose_tables"]
