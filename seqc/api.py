@@ -77,6 +77,18 @@ class Recurrence:
         name = f"{self._face.spec}_step"
         return getattr(self.module, name)(**arguments(name, self._step_signature, inputs, self._emitted(states)))
 
+    def generate(self, *inputs: Any, **named: Any) -> Any:
+        """The closed loop of a spec with `feedback`: over the prompt, then over what it makes itself; `steps` in all.
+
+        A fed input has [B, P, dims], the P steps that are given; `given`: which steps are, where it has all of them. Raises
+        AttributeError where the spec says no `feedback`.
+        """
+        name = f"{self._face.spec}_generate"
+        if f"\ndef {name}(" not in self.source:
+            raise AttributeError(f"{self._face.spec} has no closed loop: its spec says no `feedback x = ...`")
+        signature = signature_of(head_of(self.source, name))
+        return getattr(self.module, name)(**arguments(name, signature, inputs, self._emitted(named)))
+
     def _emitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by their emitted names."""
         names = {own: emitted for emitted, own in self._face.renamed.items()}

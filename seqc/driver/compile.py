@@ -21,7 +21,7 @@ from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
-from seqc.driver.signature_of import signature
+from seqc.driver.signature_of import closed_loop, signature
 from seqc.emit import Kernels, Signature, emit
 from seqc.frontend.elaborate import load
 from seqc.ir.block import Block
@@ -64,6 +64,8 @@ class Compiled:
     """Rows and tiles of the Triton part, where there is one."""
     split: Split
     """What native code and Triton leave to torch; their blocks are of its core."""
+    loop: Compiled | None = None
+    """The closed loop of a spec with `feedback`, as a file of its own; its text stands in this one too."""
 
 
 def compile_spec(path_or_text: str | Path, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
@@ -119,7 +121,10 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
                 raise
             missing[part] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
     sig = signature(program, split, blocks, kernels, header(program, options))
-    return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split)
+    loop = None if program.loop is None else compile_program(program.loop.program, replace(options, form=None, rows=None))
+    if loop is not None and program.loop is not None:
+        sig = replace(sig, loop=closed_loop(program.loop, loop.signature))
+    return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split, loop)
 
 
 def _without_tables(tables: Tables | None) -> None:

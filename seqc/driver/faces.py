@@ -87,13 +87,14 @@ def arguments(name: str, signature: inspect.Signature, given: tuple[Any, ...], n
     missing = [key for key in ordered if key not in found]
     if missing:
         raise TypeError(f"{name}: no {listing(missing, 'and no')} given: {_shown(name, signature)}")
-    plain = {"seed"} if "seed" in known and known["seed"].kind is inspect.Parameter.KEYWORD_ONLY else set()
-    return {key: value if key in plain and _is_seed(value) else _of_its_kind(name, key, value, found)
+    plain = {x for x in ("seed", "steps", "given") if x in known and known[x].kind is inspect.Parameter.KEYWORD_ONLY}
+    return {key: value if key in plain and _is_plain(key, value) else _of_its_kind(name, key, value, found)
             for key, value in found.items()}
 
 
-def _is_seed(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+def _is_plain(key: str, value: Any) -> bool:
+    whole = key != "given" and isinstance(value, int) and not isinstance(value, bool)
+    return whole or (value is None and key != "steps")
 
 
 def _shown(name: str, signature: inspect.Signature) -> str:

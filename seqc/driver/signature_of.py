@@ -17,13 +17,14 @@ from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, clas
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
 from seqc.emit.names import dim_name
 from seqc.emit.numbers import number_spelling
+from seqc.emit.signature import Closed
 from seqc.ir.block import Block
 from seqc.ir.both_ways import one_run, twin
 from seqc.ir.dims import TWICE
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.ops import TABLE
-from seqc.ir.program import Program, TensorDecl
+from seqc.ir.program import Loop, Program, TensorDecl
 from seqc.ir.two_axes import lowered
 from seqc.passes.classify import classify
 from seqc.passes.plan.products_outside import Split
@@ -69,6 +70,11 @@ def _input(d: TensorDecl, gates: Container[str]) -> Input:
 def _param(d: TensorDecl) -> Param:
     support = d.support and replace(d.support, mask=safe_name(d.support.mask))
     return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default, filling(d))
+
+
+def closed_loop(loop: Loop, sig: Signature) -> Closed:
+    """A closed loop as an emitted file has it. sig: of its program."""
+    return Closed(sig, safe_name(loop.given), {safe_name(x): safe_name(name) for x, name in loop.fed.items()})
 
 
 def keys(program: Program) -> tuple[tuple[str, str], ...]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 
+from seqc.emit.beside import beside, with_imports
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
 from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text
+from seqc.emit.generate import generate_text
 from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
 from seqc.emit.pruning import pruned, pruning_text
@@ -38,8 +40,9 @@ def emit(sig: Signature) -> str:
         "from torch import Tensor",
         "from torch.autograd import forward_ad",
         "",
-        f'__all__ = ["{sig.class_name}", "{sig.class_name}Result", "{sig.spec}", "{sig.spec}_step"]',
+        f"__all__ = [{', '.join(_public(sig))}]",
     ]
+    loop = emit(sig.loop.sig) if sig.loop else ""
     text = join(
         "\n".join([*head, docstring(sig.doc or (sig.spec,)), "", *imports]),
         section("the recurrence in plain torch: every device, every dtype", sig.torch.text),
@@ -55,6 +58,16 @@ def emit(sig: Signature) -> str:
         function_text(sig),
         step_text(sig),
         pruning_text(sig),
+        generate_text(sig) if sig.loop else "",
         module_text(sig),
     )
+    if loop:
+        text = with_imports(text, loop) + "\n\n" + section("the closed loop", beside(text, loop, "_loop")) + "\n"
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)])
+
+
+def _public(sig: Signature) -> list[str]:
+    names = [sig.class_name, f"{sig.class_name}Result", sig.spec, f"{sig.spec}_step"]
+    if sig.loop:
+        names += [sig.loop.sig.class_name, f"{sig.loop.sig.class_name}Result", sig.loop.sig.spec, f"{sig.spec}_generate"]
+    return [f'"{name}"' for name in names]

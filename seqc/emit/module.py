@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqc.emit.call import caller, head_text
+from seqc.emit.generate import generate_method
 from seqc.emit.pruning import methods_text
 from seqc.emit.signature import Param, Signature
 from seqc.emit.sizes import extent
@@ -70,6 +71,7 @@ def module_text(sig: Signature) -> str:
             f'        """{words}; see `{function}`."""',
             lay(f"return {function}(", [*given, *states], ")", 8),
         ]
+    lines += generate_method(sig, own)
     more = methods_text(sig)
     lines += ["", *more] if more else []
     lines += [

@@ -151,6 +151,16 @@ class Kernels:
 
 
 @dataclass(frozen=True)
+class Closed:
+    """A closed loop. sig: of the recurrence whose input `given` tells which steps of the others are given; fed: name of an
+    input that is fed back -> what it is called there."""
+
+    sig: Signature
+    given: str
+    fed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Signature:
     """One emitted file.
 
@@ -163,6 +173,7 @@ class Signature:
     derivatives and forward mode are refused, or "". unread: states whose value after the last step may be
     without any cotangent: no output depends on the state, or none on its value in the same step. keys: of each run, the two
     states that hold the keys of its noise; where there are some, a call takes a `seed`, and the torch part defines `_draw`.
+    loop: the closed loop that stands in the file too, with a function and a method `generate`.
     """
 
     spec: str
@@ -184,6 +195,7 @@ class Signature:
     no_plain: str = ""
     unread: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
+    loop: Closed | None = None
 
     @cached_property
     def table(self) -> tuple[Argument, ...]:

@@ -15,6 +15,7 @@ from seqc.analysis import noise
 from seqc.diagnostics import Diagnostic, Label, raise_if_any
 from seqc.frontend import syntax
 from seqc.frontend.boundaries import hooks
+from seqc.frontend.closed_loops import closed, refuse_other_ways
 from seqc.frontend.delay_lines import long
 from seqc.frontend.expressions import Elaborator
 from seqc.frontend.fills import fill, fills
@@ -33,7 +34,7 @@ from seqc.frontend.values import Value, part_names, shown
 from seqc.ir.arguments import ROLES
 from seqc.ir.both_ways import both_runs
 from seqc.ir.graph import Node, const
-from seqc.ir.program import Program, TensorDecl
+from seqc.ir.program import Loop, Program, TensorDecl
 
 
 def load(path_or_text: str | Path) -> Program:
@@ -103,8 +104,19 @@ def build(
     _sized(scope, one.told)
     one = on_plane(work, spec, one) if scope.second else one
     raise_if_any(scope.found)
-    one = replace(one, warnings=warnings(spec, scope, one))
+    one = replace(one, loop=_closed_loop(work, spec, lost, way), warnings=warnings(spec, scope, one))
     return both_runs(one, "sum" in joined, "shared" in joined) if way == "both" else one
+
+
+def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str], way: str) -> Loop | None:
+    """The program of what the spec says by `feedback`; None where it says nothing."""
+    refuse_other_ways(work.scope, spec, way)
+    found = closed(work, spec)
+    raise_if_any(work.scope.found)
+    if found is None:
+        return None
+    program = build(found.spec, (), lost)
+    return Loop(replace(program, name=f"{program.name}_loop", warnings=()), found.given, found.fed)
 
 
 def _sized(scope: Scope, told: Container[str]) -> None:

@@ -347,7 +347,7 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 NOT_LOWERED: dict[str, Missing] = {
-    "feedback": Missing("closed loops are not lowered yet", "feed the output of `step` back in the caller"),
+    "feedback": Missing("what an input is where a caller gives none is a statement", "write `feedback x = y[t-1]` on a line"),
 }
 
 

@@ -105,6 +105,8 @@ def _used(spec: syntax.Spec, scope: Scope) -> set[str]:
     for statement in spec.statements:
         if isinstance(statement, syntax.Every | syntax.Before):
             exprs.setdefault(statement.body.name.id, []).append(statement.body.expr)
+        if isinstance(statement, syntax.Feedback):
+            exprs.setdefault(statement.name.id, []).append(statement.expr)
     todo = [*scope.outputs, *scope.states]
     used: set[str] = set(todo)
     while todo:
@@ -163,6 +165,8 @@ def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
                 used |= set(_reads(statement.expr)) if statement.expr is not None else set()
             case syntax.Every(body=body) | syntax.Before(body=body):
                 used |= set(_reads(body.expr))
+            case syntax.Feedback(expr=expr):
+                used |= set(_reads(expr))
             case _:
                 pass
     bare = {plain(name) for name in used}

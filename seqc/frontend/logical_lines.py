@@ -32,6 +32,7 @@ STATEMENTS = (
     "history",
     "before",
     "every",
+    "feedback",
 )
 MARKS = ("in", "index", "unit", "complex", "init", "per", "lag", "by", "keep", "block")
 

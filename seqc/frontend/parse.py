@@ -35,6 +35,7 @@ _RULES = {
     "tile": "tile",
     "checkpoint": "checkpoint",
     "every": "every",
+    "feedback": "feedback",
     "history": "history",
     "before": "before",
 }

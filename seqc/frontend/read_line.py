@@ -80,6 +80,8 @@ class Reader:
                 return self._define(tree)
             case "every":
                 return syntax.Every(span, self._int(parts[0]), self._define(parts[1]))
+            case "feedback":
+                return syntax.Feedback(span, self._name(parts[0]), self._expr(parts[1]))
             case "claim":
                 return syntax.Claim(span, self._name(parts[0]), self._interval(parts[1]))
             case "sparse":

@@ -314,6 +314,14 @@ class Every(Statement):
     body: Define
 
 
+@dataclass(frozen=True)
+class Feedback(Statement):
+    """`feedback x = EXPR`: what the input x is where a caller does not give it."""
+
+    name: Name
+    expr: Expr
+
+
 # ------------------------------------------------------------------------------------------------------------ file
 
 

@@ -133,6 +133,19 @@ class Wishes:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """The program of the closed loop of a spec with `feedback`: its inputs have other names, and one tells which are given.
+
+    given: the input without dims that is above 0 at the steps where a caller gives the others; fed: input of the spec -> what
+    it is called here, where the spec's name is that of the value which is used.
+    """
+
+    program: Program
+    given: str
+    fed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Program:
     """One spec: see the file's docstring. Mappings keep the order of the source.
 
@@ -160,6 +173,7 @@ class Program:
     definitions: Mapping[Node, str] = field(default_factory=dict)
     source: str = ""
     path: str = "<spec>"
+    loop: Loop | None = None
     warnings: tuple[Diagnostic, ...] = ()  # what the spec may say and probably does not mean
 
     def declared(self, leaf_node: Node) -> TensorDecl:
