@@ -58,7 +58,8 @@ def pack(rows: int) -> tuple[int, ...]:
 
 def count(compiled: Compiled, device: str = "cpu") -> int:
     """How many findings there will be, for a progress bar."""
-    return sum(2 if how in (against_oracle, in_phases, parts_and_steps) else 1 for how, *_ in _plan(compiled, device))
+    own = sum(2 if how in (against_oracle, in_phases, parts_and_steps) else 1 for how, *_ in _plan(compiled, device))
+    return own + (count(compiled.loop, device) if compiled.loop else 0)
 
 
 def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: str = "cpu") -> Iterator[Finding]:
@@ -84,6 +85,9 @@ def check(compiled: Compiled, given: Mapping[str, int] | None = None, device: st
         with np.errstate(all="ignore" if device == INTERPRETER else None):  # a kernel's own infinities, told by numpy
             found = list(how(case))
         yield from found
+    if compiled.loop:
+        for finding in check(compiled.loop, given, device):
+            yield replace(finding, what=f"the closed loop: {finding.what}")
 
 
 # ---- the comparisons ----

@@ -67,7 +67,15 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "gates": sorted(gate_inputs(program, compiled.split.core)),
         "extents": {d: sizes[d] for d in program.dims},
         "assumed": [d.name for d in program.dims.values() if d.default is None],
+        **({"closed loop": _closed_loop(compiled)} if compiled.loop else {}),
     }
+
+
+def _closed_loop(compiled: Compiled) -> dict[str, Any]:
+    """What is fed back, the form of each part, and the parts that are missing."""
+    assert compiled.loop is not None and compiled.program.loop is not None
+    forms = {name: block.form for name, block in compiled.loop.blocks.items()}
+    return {"fed back": list(compiled.program.loop.fed), "forms": forms, "missing": dict(compiled.loop.missing)}
 
 
 def sparsity(compiled: Compiled, sizes: Mapping[str, int]) -> dict[str, str]:
@@ -235,6 +243,12 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
             lines += _gpu_lines(told["gpu"])
     for name, why in told["missing"].items():
         lines += ["", f"{TITLES[name]}: none", *wrapped(why, 2)]
+    if "closed loop" in told:
+        loop = told["closed loop"]
+        lines += ["", f"closed loop, `generate`: {', '.join(loop['fed back'])} from what the recurrence made"]
+        words = {"step": "step by step"}
+        lines += [f"  {TITLES[name]}: {words.get(form, form)}" for name, form in loop["forms"].items()]
+        lines += [line for name, why in loop["missing"].items() for line in wrapped(f"{TITLES[name]}: none: {why}", 2)]
     return "\n".join(lines) + "\n"
 
 

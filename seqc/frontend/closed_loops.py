@@ -91,9 +91,12 @@ def _right(scope: Scope, said: list[Feedback]) -> bool:
 
 
 def refuse_other_ways(scope: Scope, spec: Spec, way: str) -> None:
-    """Report a feedback in a recurrence that does not run from the first step on."""
+    """Report a feedback in a recurrence that does not run from the first step on, along one axis."""
     said = [statement for statement in spec.statements if isinstance(statement, Feedback)]
-    if said and way != "forward":
+    if said and scope.second:
+        cause = "what is fed back would have to come from one of two neighbours"
+        scope.refuse("feedback", "a closed loop has one axis", said[0].span, cause)
+    elif said and way != "forward":
         cause = "what is fed back must be known, and a run from the last step back begins where nothing is"
         scope.refuse("feedback", f"a closed loop runs forward, and `scan {way}` does not", said[0].span, cause)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from seqc.diagnostics import Label, listing
 from seqc.frontend import syntax
 from seqc.frontend.complex_pairs import ZERO
-from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED, infix, prefix, total
+from seqc.frontend.functions import FUNCTIONS, infix, prefix, total
 from seqc.frontend.idioms import TRANSPOSED, function_advice
 from seqc.frontend.indexing import index_read, indexed
 from seqc.frontend.lags import index_dims, lag_of, mentions
@@ -143,7 +143,7 @@ class Elaborator(Names):
             return None if back is None else self._placed(self.on_plane(e.name, *back, frame.place, e), frame)
         if len(e.items) == 1 and mentions(e.items[0], axis):
             return self._lagged(e, e.items[0], frame)
-        if name in NOT_LOWERED or name in FUNCTIONS:
+        if name in FUNCTIONS or name in DRAWN:
             self.scope.report(
                 "not-called",
                 f"`{name}` is a function",
@@ -274,14 +274,10 @@ class Elaborator(Names):
             if frame.place != "step":
                 refuse_draw(self.scope, e)
             return self._draw(e, frame) if frame.place == "step" else None
-        if name in NOT_LOWERED:
-            missing = NOT_LOWERED[name]
-            self.scope.refuse("not-lowered", f"`{name}` is not served yet", e.span, missing.cause, missing.help)
-            return None
         function = FUNCTIONS.get(name)
         if function is None:
             advice = self._called(e) or function_advice(name, self.scope.dims)
-            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *NOT_LOWERED, *DRAWN, "fold"], advice)
+            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *DRAWN, "fold"], advice)
             return None
         if not self._fits(e, function.least, function.most, function.over):
             return None

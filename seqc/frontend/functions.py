@@ -42,14 +42,6 @@ Expand: TypeAlias = Callable[[list[Value], Dims], Value]
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Why something that is understood is not served, and what to do instead."""
-
-    cause: str
-    help: str
-
-
-@dataclass(frozen=True)
 class Function:
     """`least` to `most` arguments; `over`: whether dims in brackets are required ("yes"), or not taken ("no").
 
@@ -344,10 +336,6 @@ FUNCTIONS: dict[str, Function] = {
     "expm": Function(lambda args, dims: exponential(real(args[0])), 1, 1),
     "zoh": Function(_zoh, 2, 3, takes_complex=True),
     "bilinear": Function(_bilinear, 2, 3, takes_complex=True),
-}
-
-NOT_LOWERED: dict[str, Missing] = {
-    "feedback": Missing("what an input is where a caller gives none is a statement", "write `feedback x = y[t-1]` on a line"),
 }
 
 

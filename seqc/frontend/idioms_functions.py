@@ -45,6 +45,7 @@ ELSEWHERE: dict[str, str] = {
     "eye_like": "write `eye[N]`",
     **dict.fromkeys(("one_hot", "onehot", "gather", "scatter", "embedding", "take", "index_select"),
                     "pass the place one-hot, as an input `place[N]`: `sum[N](place * x)` reads, `place * x` writes"),
+    "feedback": "what an input is where a caller gives none is a line of its own: `feedback x = y[t-1]`",
     **dict.fromkeys(("randn", "rand", "randint", "normal_", "gaussian"), _NOISE), "dropout": _MASK,
     **dict.fromkeys(("lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell"), _CELLS),
     **dict.fromkeys(("heaviside", "step", "threshold", "indicator"), "write `where(x > 0, 1, 0)`"),

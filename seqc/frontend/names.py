@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, listing
 from seqc.frontend.delay_lines import line
-from seqc.frontend.functions import FUNCTIONS, NOT_LOWERED
+from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.planes import named_leaf
 from seqc.frontend.scope import Scope, written_index
 from seqc.frontend.syntax import Decl, Define, Expr, Name
@@ -96,7 +96,7 @@ class Names(ABC):
             told = lag > 0 and word in scope.history
             return self._past(name, lag, e) if told else self._leaf("input", scope.inputs[word], lag)
         if not known:
-            if word in FUNCTIONS or word in NOT_LOWERED:
+            if word in FUNCTIONS or word in ("normal", "uniform", "bernoulli"):
                 label = Label(name.span, "not called")
                 scope.report("not-called", f"`{word}` is a function", label, help=f"write `{word}(...)`")
             else:

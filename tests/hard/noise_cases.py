@@ -29,5 +29,21 @@ state S[K, V] = 0
 S = exp(g) * S[t-1] + k * v * bernoulli[V](0.5)
 output o = sum[K](q * S)
 '''
+VARIATIONAL = '''spec variational_gru
+"""GRU in the form of torch.nn.GRU with dropout: on the input anew in every step, on the state once a sequence."""
+dim I, D
+input x[I]
+param W_r[D, I], W_z[D, I], W_n[D, I], R_r[D, D], R_z[D, D], R_n[D, D], b_r[D], b_z[D], b_n[D], c_r[D], c_z[D], c_n[D]
+state h[D] = 0
+seen = bernoulli[I](0.75) / 0.75
+kept = bernoulli[D](0.75, once) / 0.75
+u = seen * x
+g = kept * h[t-1]
+r = sigmoid(W_r @ u + b_r + R_r @ g + c_r)
+z = sigmoid(W_z @ u + b_z + R_z @ g + c_z)
+n = tanh(W_n @ u + b_n + r * (R_n @ g + c_n))
+h = n + z * (h[t-1] - n)
+output h
+'''
 FORMS = {"step": (CELL, None), "scan": (SCAN, 16), "chunkwise": (CHUNK, 16)}
 """Form -> a spec that has it, and rows of its blocks."""

@@ -17,7 +17,7 @@ import torch
 
 import seqc
 from seqc.ir.ops.random import threefry
-from tests.hard.noise_cases import CELL, CHUNK, FORMS, SCAN
+from tests.hard.noise_cases import CELL, CHUNK, FORMS, SCAN, VARIATIONAL
 
 ROOT = Path(__file__).parents[2]
 DRAWS = '''spec draws
@@ -175,6 +175,30 @@ def test_gradients_through_what_multiplies_noise(backend: str) -> None:
     want = torch.autograd.grad((torch.stack(rows, 1) * weights).sum(), list(arguments.values()))
     for name, a, b in zip(names, found, want, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_variational_dropout_of_a_gru(backend: str) -> None:
+    """With masks in the place of draws, the numbers of torch.nn.GRU under masks; with draws, what their masks give."""
+    with np.load(ROOT / "tests" / "hard" / "numbers" / "variational_dropout_gru.npz") as found:
+        every = {key: torch.tensor(found[key]) for key in found.files}
+    arrays = {key[3:]: x.clone().requires_grad_() for key, x in every.items() if key.startswith("in.")}
+    weights = {f"{kind}_{gate}": part for kind, name in (("W", "W_ih"), ("R", "W_hh"), ("b", "b_ih"), ("c", "b_hh"))
+               for gate, part in zip("rzn", arrays[name].chunk(3), strict=True)}
+    named = {"x": arrays["x"], **weights, "h_0": arrays["h0"]}
+    masked = "".join(line for line in VARIATIONAL.splitlines(True) if "bernoulli" not in line)
+    masked = masked.replace("input x[I]", "input x[I], seen[I]\nparam kept[D] per batch")
+    one = seqc.compile(masked, backend)
+    got = one(**named, seen=arrays["m_x"], kept=arrays["m_h"]).h
+    torch.testing.assert_close(got, every["out.h"], rtol=0, atol=1e-9)
+    names = [name for name in arrays if f"grad.{name}" in every]
+    slopes = torch.autograd.grad((got * every["cot.h"]).sum(), [arrays[name] for name in names])
+    for name, x in zip(names, slopes, strict=True):
+        torch.testing.assert_close(x, every[f"grad.{name}"], rtol=0, atol=1e-9, msg=name)
+    drawn = seqc.compile(VARIATIONAL + "output seen\noutput kept\n", backend)(**named, seed=8)
+    again = one(**named, seen=drawn.seen.detach(), kept=drawn.kept[:, 0].detach())
+    torch.testing.assert_close(drawn.h, again.h, rtol=0, atol=1e-12)
+    assert set(drawn.seen.detach().unique().tolist()) == {0.0, 4 / 3}
 
 
 def test_triton_draws_the_same() -> None:

@@ -1,0 +1,47 @@
+"""Specs with a closed loop, for `test_closed_loops` and for the process that runs Triton's interpreter."""
+
+from __future__ import annotations
+
+AR = '''spec ar_net
+"""An autoregressive process: y_t = c + sum_l a_l x_{t-l}, where x is y once no data is given."""
+dim L = 3
+input x
+param a[L], c
+y = c + sum[L](a * x[t - 1 - index[L]])
+output y
+feedback x = y
+'''
+SHALLOW = '''spec shallow_plrnn
+"""A shallow piecewise-linear network, z_t = A z + W1 relu(W2 z + h2) + h1, forced through its first units."""
+dim N, H, Z
+input obs[N]
+param A[Z], W1[Z, H], W2[H, Z], h1[Z], h2[H], Bo[N, Z]
+const first[Z, N] = where(index[Z] == index[N], 1, 0)
+state z[Z] = 0
+forced = where(index[Z] < N, sum[N](first * obs), z[t-1])
+z = A * forced + W1 @ relu(W2 @ forced + h2) + h1
+output x[N] = Bo @ z
+feedback obs = sum[Z](first * z[t-1])
+'''
+CELL = '''spec fed_cell
+"""Elman's network with a drive from outside and noise, which takes its own output."""
+dim D, M
+input x[M], u
+param W[D, M], R[D, D], C[M, D]
+state h[D] = 0
+h = tanh(R @ h[t-1] + W @ x + u + 0.1 * normal[D]())
+y = C @ h
+output y
+feedback x = y[t-1]
+'''
+PLRNN = '''spec mixed_plrnn
+"""A piecewise-linear network that is forced by a weighted mean of data and its own state."""
+dim Z
+input x[Z], alpha in [0, 1]
+param A[Z], W[Z, Z], h[Z]
+state z[Z] = 0
+used = alpha * x + (1 - alpha) * z[t-1]
+z = A * used + W @ relu(used) + h
+output z
+feedback x = z[t-1]
+'''
