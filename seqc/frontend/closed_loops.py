@@ -57,6 +57,8 @@ def closed(work: Elaborator, spec: Spec) -> Closed | None:
                 out.append(_used(statement, scope.inputs[x.id], fed[x.id], given))
             case Declare(kind="input", items=items):
                 out.append(replace(statement, items=tuple(_renamed(item, fed) for item in items)))
+            case syntax.History(name=x) if x.id in fed:
+                pass  # the past of what is used is a state, whose first values are arguments
             case _:
                 out.append(statement)
     span = said[0].span
