@@ -106,7 +106,7 @@ def derivatives(compiled: Compiled) -> list[str]:
     return [
         "first: derived; second ones and forward mode: of single steps in plain torch",
         f"where a loss leaves out one of {watched} and the gradients are not finite, they are taken from single steps in plain "
-        "torch, which leave out what it leads to (on CPUs)",
+        "torch, which leave out what it leads to (on a GPU, this waits for it)",
     ]
 
 

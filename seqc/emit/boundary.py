@@ -302,10 +302,14 @@ _WATCHED = {watched}  # results without which a part of the recurrence has no co
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is being recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):

@@ -1,11 +1,15 @@
 """The gradients that pass through the boundary: all of them, some of them, none, and second ones."""
 
+import math
+from dataclasses import dataclass
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
 from tests.emit.data import cell_data, cell_reference, decay_data, decay_reference
 
 ROUNDING = 1e-12  # float64, a few dozen operations deep
@@ -129,3 +133,29 @@ def test_no_gradient_without_need(decay: ModuleType) -> None:
         assert decay.decay(*args[:2]).y.is_inference()
     assert decay.decay(*args[:2]).y.requires_grad
     assert not decay.decay(*decay_data(3, grad=False)[:2]).y.requires_grad
+
+
+GPU = torch.device("cuda")
+
+
+@dataclass(frozen=True)
+class _OnGpu:
+    """What is asked of a gradient on a GPU, where this machine has none."""
+
+    values: Tensor
+    device: torch.device = GPU
+
+    def isfinite(self) -> Tensor:
+        return self.values.isfinite()
+
+
+def test_gradients_beside_an_unused_result_are_looked_at_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "spec s\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + x\noutput a = h\noutput b = log(h)\n"
+    module, one = load_emitted(compile_spec(text, Options("torch")).text, "s"), torch.ones(1)
+    for bad, b, recorded, spoilt in (
+        (1.0, None, False, False), (math.nan, None, False, True), (math.inf, None, False, True),
+        (math.nan, one, False, False), (math.nan, None, True, False),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda recorded=recorded: recorded)
+        found = [_OnGpu(torch.ones(3)), _OnGpu(torch.tensor([0.0, bad]))]
+        assert module._spoilt(found, (one, b, None)) is spoilt
