@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from seqc import cache
+
+cache.KEEPS = False  # tests compile for themselves, and some change the compiler while it runs
+
 LONG = tuple(
     f"tests/{name}.py" for name in ("triton/test_kernels", "native_cpu/test_sanitizers", "emit/test_packs", "cli/test_golden")
 )

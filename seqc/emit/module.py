@@ -20,12 +20,12 @@ def module_text(sig: Signature) -> str:
     used = {extent(d) for dims in (*(p.dims for p in owned), *(s.dims for s in sig.states)) for d in dims}
     sizes = [d for d in sig.dims if d.name in used]
     keys = [f"{d.name}: int" if d.default is None else f"{d.name}: int = {d.default}" for d in sizes]
-    keys += ["axis=None", "device=None", "dtype=None"]
+    keys += ["axis: int | None = None", "device: torch.device | str | None = None", "dtype: torch.dtype | None = None"]
     lines = [
         f"class {sig.class_name}(torch.nn.Module):",
         docstring([f"{sig.spec} as a layer: it owns {', '.join(p.name for p in owned) or 'no parameter'}.", *_AXIS], 4),
         "",
-        lay("def __init__(", ["self", "*", *keys], "):", 4),
+        lay("def __init__(", ["self", "*", *keys], ") -> None:", 4),
         "        super().__init__()",
         "        self.axis = axis",
         lay("self.dims = {", [f'"{d.name}": {d.name}' for d in sizes], "}", 8),
@@ -49,7 +49,7 @@ def module_text(sig: Signature) -> str:
             "        self.reset_parameters()",
             "",
             "    @torch.no_grad()",
-            "    def reset_parameters(self):",
+            "    def reset_parameters(self) -> None:",
             '        """Give every parameter its initial value."""',
             *(f'        {d} = self.dims["{d}"]' for d in read),
             *_device(owned, inits),
@@ -76,7 +76,10 @@ def module_text(sig: Signature) -> str:
     lines += ["", *more] if more else []
     lines += [
         "",
-        "    def extra_repr(self):",
+        "    if TYPE_CHECKING:",
+        "        __call__ = forward",
+        "",
+        "    def extra_repr(self) -> str:",
         '        return ", ".join(f"{name}={size}" for name, size in self.dims.items())',
     ]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import pickle
@@ -101,6 +102,30 @@ def test_a_copy_by_pickle(leaky: seqc.Recurrence) -> None:
     other = pickle.loads(pickle.dumps(leaky))
     assert other.source == leaky.source
     assert torch.equal(other(X, X.sigmoid(), X[0, 0]).y, leaky(X, X.sigmoid(), X[0, 0]).y)
+
+
+ELSEWHERE = """
+import pickle, sys, torch
+layer, result = pickle.load(open(sys.argv[1], "rb"))
+other = torch.load(sys.argv[2], weights_only=False)
+x = torch.full((1, 3, 4), 0.5)
+print(torch.equal(other(x, x).y, layer(x, x).y), other.dims, type(other) is type(layer), result._fields, result.y.sum().item())
+"""
+
+
+def test_layers_and_results_go_to_other_processes(leaky: seqc.Recurrence, tmp_path: Path) -> None:
+    """By pickle, and so by spawn, and by torch.save; a copy here is of the same class."""
+    layer = leaky.Module(D=4)
+    with torch.no_grad():
+        layer.w.normal_()
+        result = leaky(X, X.sigmoid(), X[0, 0])
+    (tmp_path / "both").write_bytes(pickle.dumps((layer, result)))
+    torch.save(layer, tmp_path / "saved")
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "both"), str(tmp_path / "saved")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.stdout == f"True {{'D': 4}} True ('y', 'h_T') {result.y.sum().item()}\n", done.stderr
+    twin = copy.deepcopy(layer)
+    assert type(twin) is type(layer) and torch.equal(twin.w, layer.w) and twin.w is not layer.w
 
 
 def test_torch_compiles_the_object(leaky: seqc.Recurrence) -> None:
