@@ -15,6 +15,7 @@ from seqc.analysis.matrices import MOST, counted, small
 from seqc.backends.triton_gpu.tuning.targets import TARGETS
 from seqc.diagnostics import Diagnostic, Label, SeqcBug, Unsupported, near_miss
 from seqc.driver.compose import compose
+from seqc.driver.compose_inside import compose_inside
 from seqc.driver.compose_once import compose_once
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.compose_tables import compose_tables
@@ -27,6 +28,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.block import Block
 from seqc.ir.both_ways import one_run
 from seqc.ir.graph import topological
+from seqc.ir.inside import exposed
 from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.outside import Outside
 from seqc.ir.program import Program
@@ -92,8 +94,9 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     one, flat = one_run(program), lowered(program)
     tables = tables_of(one) if one.plane is None else None
     base = flat if tables is None else tables.core
-    once = outside_of_time(base) if options.backend != "torch" else None
-    rest = base if once is None else once.rest
+    told = exposed(base)
+    once = outside_of_time(told) if options.backend != "torch" else None
+    rest = told if once is None else once.rest
     split = split_parallel(rest)
     beside = parallel_blocks(split) if options.backend != "torch" else {}
     for part in PARTS[options.backend]:
@@ -106,11 +109,12 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
                 gpu, made = _triton_part(split.core, options)
                 blocks[part] = gpu.block
             else:
-                own = base if part == "torch" else split.core
-                whole = base is program and not beside and once is None
+                own = told if part == "torch" else split.core
+                whole = told is program and not beside and once is None
                 blocks[part], made = _part(part, own, beside, once, options, watch if part == "torch" else None, whole)
             made = made if part == "torch" or not beside else _joined(part, rest, split, beside, made)
-            made = made if part == "torch" or once is None else compose_once(base, once, made, part)
+            made = made if part == "torch" or once is None else compose_once(told, once, made, part)
+            made = made if told is base else compose_inside(base, made, part)
             made = made if one.plane is None else compose_waves(one, flat, made, part)
             if tables is not None:
                 made = compose_tables(one, tables, made, part)

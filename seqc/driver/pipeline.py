@@ -13,6 +13,7 @@ from dataclasses import replace
 from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, Unsupported, near_miss
 from seqc.ir.block import Block
 from seqc.ir.graph import Node
+from seqc.ir.inside import exposed
 from seqc.ir.program import Program
 from seqc.ir.two_axes import lowered
 from seqc.ir.verify import verify, verify_block, verify_program
@@ -75,7 +76,7 @@ def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | Non
     known = dict(given)
     program = known["program"]
     assert isinstance(program, Program)
-    known["program"] = program = lowered(program)
+    known["program"] = program = exposed(lowered(program))
     verify_program(program, "the front end")
     if watch:
         watch("spec", program)

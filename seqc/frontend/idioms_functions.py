@@ -7,7 +7,7 @@ In: nothing. Out: `ELSEWHERE`, name -> what to write. A function that the langua
 from __future__ import annotations
 
 _ORDER = "`softmax[N]` weighs all positions; what picks one must be known outside and passed as an input"
-_DENSE = "products with matrices are written with `@`; pass what decomposes them as a value"
+_DENSE = "`solve(M, b)`, `inv(M)` and `logdet(M)` are there; what else decomposes a matrix is passed as a value"
 _NAMED = "dims have names: `sum[K](a * b)` contracts, `a * b` spreads, `W @ x` is a matrix product"
 _SHAPES = "dims have names, and values spread by name: nothing is reshaped or copied"
 _PARTS = "declare the parts as values of their own, or as a dim: `input x[G, D]`, read `x[G = 0]`"
@@ -20,7 +20,7 @@ _CELLS = "a cell is written out, gate by gate: see `specs/lstm.seq` and `specs/g
 
 ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("argmax", "argmin", "sort", "argsort", "topk", "median"), _ORDER),
-    **dict.fromkeys(("det", "solve", "eig", "svd", "qr", "cholesky", "pinv", "logdet"), _DENSE),
+    **dict.fromkeys(("det", "slogdet", "eig", "svd", "qr", "cholesky", "pinv", "linsolve", "lstsq"), _DENSE),
     **dict.fromkeys(("einsum", "matmul", "dot", "outer", "mm", "bmm", "inner", "tensordot", "kron", "vecdot", "mv"), _NAMED),
     **dict.fromkeys(("linear", "dense"), "write `W @ x + b`, with `param W[M, D], b[M]`"),
     **dict.fromkeys(("reshape", "view", "unsqueeze", "squeeze", "expand", "broadcast", "tile", "repeat", "flatten", "rearrange",
@@ -34,11 +34,10 @@ ELSEWHERE: dict[str, str] = {
     "layer_norm": "write `layernorm[D](x, gain, bias)`", "rms_norm": "write `rmsnorm[D](x, gain)`",
     "normalize": "write `l2norm[K](x)`",
     **dict.fromkeys(("conv", "conv1d", "causal_conv1d"), "over time, a sum of taps: `sum[L](w * x[t - index[L]])`"),
-    **dict.fromkeys(("cumsum", "cummax", "cumprod", "scan", "associative_scan"),
+    **dict.fromkeys(("cummax", "cumprod", "scan", "associative_scan"),
                     "over time, a state: `c = c[t-1] + x`, `m = max(m[t-1], x)`"),
     "ema": "over time, a state: `m = m[t-1] + a * (x - m[t-1])`",
-    **dict.fromkeys(("roll", "shift"), "over time, `x[t-1]`; along a dim, a product with `const P[N, N] = where(index[N] == "
-                    "index[N'] + 1, 1, 0)`: `P @ x`"),
+    "roll": "over time, `x[t-1]`; along a dim `shift[N](x, 1)`, or around it `shift[N](x, 1, x[N = -1])`",
     **dict.fromkeys(("tril", "triu", "diag", "trace", "diagonal"), "compare positions: `where(index[N] >= index[N'], M, 0)`, "
                     "`sum[N'](where(index[N] == index[N'], M, 0))`"),
     **dict.fromkeys(("arange", "linspace", "iota", "range", "enumerate"), "positions are `index[N]`: 0, 1, 2, ..."),

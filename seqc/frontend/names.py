@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, listing
+from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.planes import named_leaf
@@ -20,6 +21,7 @@ from seqc.frontend.scope import Scope, written_index
 from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, part_names, real, shown, within
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
+from seqc.ir.inside import ahead
 from seqc.ir.intervals import ANY
 from seqc.ir.ops.indexing import as_real, put
 from seqc.ir.ops.structure import expanded
@@ -369,10 +371,21 @@ class Names(ABC):
             cause = "a state is known from the past up to now; only inputs may be read ahead"
             self.scope.report("future-state", message, Label(e.span), cause=cause)
         else:
-            cause = "look-ahead is lowered for inputs only"
-            message = f"the definition `{word}` is read {steps} ahead"
-            self.scope.refuse("look-ahead", message, e.span, cause, "read the inputs that it is made of ahead")
+            return self._ahead(name, -lag, steps, e)
         return None
+
+    def _ahead(self, name: Name, steps: int, words: str, e: Expr) -> Value | None:
+        """A definition of inputs and params alone, some steps ahead."""
+        now = self.current(name.id, e.span)
+        if now is None:
+            return None
+        now = real(now)
+        if leaves(now.parts, "state"):
+            message = f"the definition `{name.id}` is read {words} ahead"
+            cause = "it depends on a state, or on an earlier value of a definition, which is known up to now"
+            self.scope.report("future-state", message, Label(e.span), cause=cause)
+            return None
+        return now.of([ahead(part, steps) if part is not ZERO else part for part in now.pair])
 
     def hidden(self, word: str, states: Mapping[str, TensorDecl]) -> list[tuple[TensorDecl, Node]]:
         """The extra states of a name that is read further back, each with its new value."""

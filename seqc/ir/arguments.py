@@ -38,6 +38,7 @@ class Role:
 
 ROLES = {
     "input": Role("input"),
+    "inside": Role("input", gradient=False),
     "index": Role("input", gradient=False, type="int"),
     "edge": Role("input", default=True),  # what precedes the first place of a second axis
     "place": Role("input", gradient=False),  # says where a step stands

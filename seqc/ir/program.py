@@ -102,6 +102,10 @@ class TensorDecl:
         return leaf(self.kind, self.name, self.axes, offset, self.leaf_type)
 
 
+INSIDE = "steps.inside"  # see `seqc.ir.inside`
+INSIDE_DECL = TensorDecl(INSIDE, "input", (), Interval(0.0, 1.0), hidden=True, role="inside")
+
+
 @dataclass(frozen=True)
 class Claim:
     """`eigenvalues S in [lo, hi]`: what the user says of the transition of a state."""
@@ -179,7 +183,8 @@ class Program:
     def declared(self, leaf_node: Node) -> TensorDecl:
         """The declaration behind an input, param or state leaf."""
         table = {"input": self.inputs, "param": self.params, "state": self.states}[leaf_node.text("kind")]
-        return table[leaf_node.text("name")]
+        name = leaf_node.text("name")
+        return INSIDE_DECL if name == INSIDE else table[name]
 
     def with_gradient(self, roots: Iterable[Node]) -> list[Node]:
         """The leaves of inputs and params below the roots that have a gradient."""
@@ -199,7 +204,8 @@ class Program:
         read = sorted({n.text("name") for n in leaves(self.graph.values(), "input") if n.number("offset")})
         if not read:
             return ""
-        return f"one step of {self.name} reads other steps of {', '.join(read)}: call {self.name} on the sequence"
+        of = f" of {', '.join(x for x in read if x != INSIDE)}" if read != [INSIDE] else ""
+        return f"one step of {self.name} reads other steps{of}: call {self.name} on the sequence"
 
     @property
     def graph(self) -> dict[str, Node]:

@@ -13,7 +13,7 @@ from seqc.diagnostics import SeqcBug
 from seqc.ir.block import Block, gradient_key
 from seqc.ir.graph import BATCH, ROW, Dims, Node, leaves, node, topological
 from seqc.ir.ops import TABLE
-from seqc.ir.program import Program, TensorDecl
+from seqc.ir.program import INSIDE, Program, TensorDecl
 
 KINDS = ("input", "param", "state", "cot", "mask", "value")
 STEP_KINDS = ("input", "param", "state")
@@ -131,7 +131,7 @@ def _declared(program: Program, n: Node, kinds: tuple[str, ...], time: Dims, whe
     kind, name = n.text("kind"), n.text("name")
     if kind not in kinds:
         raise SeqcBug(where, f"{n!r} has no place in this graph")
-    if kind == "mask":
+    if kind == "mask" or (kind, name) == ("input", INSIDE):
         return
     table: Mapping[str, TensorDecl] = {
         "input": program.inputs, "param": program.params, "state": program.states}[kind]

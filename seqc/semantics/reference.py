@@ -15,7 +15,7 @@ import numpy as np
 from seqc.ir.arguments import argument_table
 from seqc.ir.dims import extent
 from seqc.ir.graph import Node, leaf, leaves
-from seqc.ir.program import Program, TensorDecl
+from seqc.ir.program import INSIDE, Program, TensorDecl
 from seqc.ir.support import mask
 from seqc.semantics import both_ways, packed_arrays, two_axes
 from seqc.semantics.evaluate import evaluate, to_order
@@ -188,6 +188,8 @@ def _where_kept(program: Program, arrays: Arrays, sizes: Mapping[str, int], slop
 def arrays_of_input(program: Program, n: Node, arrays: Arrays) -> Any:
     """The whole array behind an input leaf; ValueError if it was not given."""
     name = n.text("name")
+    if name == INSIDE and arrays.get(name) is None:
+        return np.ones(next(np.shape(arrays[x])[:2] for x in program.inputs if arrays.get(x) is not None))
     if arrays.get(name) is None:
         raise ValueError(f"input {name} is missing")
     return np.asarray(arrays[name], dtype=np.int64 if n.dtype == "int" else np.float64)
