@@ -90,7 +90,7 @@ def along(dim: str, time: bool) -> dict[str, list[Node]]:
 def indexed(dim: str, time: bool) -> dict[str, list[Node]]:
     """The operators that read and write at positions which an index tells: of a value for each sequence, and of a param."""
     rows = (ROW,) if time else ()
-    x, table = leaf("input", "x0", (BATCH, *rows, "K", "N")), leaf("param", "p4", ("K", "N"))
+    x, table = leaf("input", "x10" if time else "x0", (BATCH, *rows, "K", "N")), leaf("param", "p4", ("K", "N"))
     one, each = (leaf("input", name, (BATCH, *rows, *own), dtype="int") for name, own in (("w5", ()), ("w6", ("K",))))
     here, beside = leaf("input", "x7", (BATCH, *rows, "K")), leaf("input", "x8", (BATCH, *rows, "M"))
     many = leaf("input", "w9", (BATCH, *rows, "M"), dtype="int")
