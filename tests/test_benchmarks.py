@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import seqc
-from benchmarks import layers, report, tasks, tokens
+from benchmarks import layers, report, sparse, tasks, tokens
 from benchmarks.ceilings import Ceilings, Work, work
 from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Contender, error, numbers
 from benchmarks.entry import Entry, measure
@@ -28,6 +28,15 @@ CEILINGS = Ceilings(flops=1e9, bytes=1e9)
 
 def python(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_sparse_layers_are_compared_and_timed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    assert sparse.main(["--width", "32", "--steps", "2", "--batch", "2", "--rounds", "1", "--backend", "torch"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("seqc, sparse") == 8
+    assert said.count("torch.sparse, BSR") == 4
+    assert "outputs agree" in said
 
 
 def test_tokens_are_compared_and_timed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
