@@ -37,7 +37,7 @@ class _Waves:
         self.ends = {edge.end for edge in self.edges.values()}
         self.corners: dict[str, Edges] = {edge.corner: edge for edge in self.edges.values() if edge.crosses}
         self.inputs = [safe_name(x) for x in program.inputs]
-        self.params = [safe_name(x) for x in program.params]
+        self.params = [safe_name(a.of) for a in argument_table(program) if a.kind == "param"]
         self.starts = [f"{safe_name(x)}_0" for x in program.states]
         self.arguments = [*self.inputs, *self.params, *self.starts]
         whole = next(d for name, d in program.inputs.items() if name not in {edge.start for edge in self.edges.values()})
@@ -145,8 +145,9 @@ class _Waves:
             weights.append(f"torch.zeros_like({own})" if held else self._turned_state(own))
         given = [f"*_onto_waves({', '.join(self.arguments)})", *self.saved, *weights]
         lines += self._call(self._names("given"), "backward", given)
-        answers = [self._slope(x) for x in self.program.inputs]
-        answers += [f"d_w_{safe_name(x)}" for x, d in self.program.params.items() if d.gradient]
+        moved = [a for a in argument_table(self.program) if a.gradient]
+        answers = [self._slope(a.of) for a in moved if a.kind == "input"]
+        answers += [f"d_w_{safe_name(a.of)}" for a in moved if a.kind == "param"]
         return "\n".join([*lines, returned([*answers, *(self._start_slope(x) for x in self.program.states)], 4)])
 
     def _slope(self, name: str) -> str:

@@ -293,6 +293,10 @@ def _history(scope: Scope, statement: syntax.History) -> None:
             scope.report("not-an-input", f"`{name.id}` is not an input", Label(name.span), cause=cause)
         else:
             scope.unknown("input", name, list(scope.inputs))
+    elif scope.inputs[name.id].places is not None:
+        cause = "what an index was before the first step is 0, and a history would be a state, which holds numbers"
+        message, help = f"the index `{name.id}` has no history", "leave it out, or begin the sequence earlier"
+        scope.refuse("index-history", message, statement.span, cause, help)
     elif name.id in scope.history:
         there = Label(scope.history[name.id].span, "first here")
         scope.report("said-twice", f"the history of `{name.id}` is given twice", Label(statement.span), there)

@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from seqc.check.sampling import sample_sizes
+from seqc.check.verify_emitted import Case, against_oracle
 from seqc.diagnostics import SpecError, Unsupported
 from seqc.driver.compile import Options, compile_program, compile_spec
 from seqc.driver.load_emitted import load_emitted
@@ -296,6 +298,46 @@ def test_rows_are_written(memory: ModuleType, monkeypatch: pytest.MonkeyPatch, f
     results, oracle = gradients(program, arrays, cotangents)
     same([torch.tensor(results[n]) for n in found._fields], [r.detach() for r in found])
     same([torch.tensor(oracle[n]) for n in ("x", "R", "M_0", "h_0")], found_slopes)
+
+
+BESIDE = {
+    "two axes": """spec grid
+axis t, u
+dim D, V
+input x[D], w index V
+param E[V, D], a[D] in [0, 1]
+buffer m[D] init 1
+state h[D] = 0
+h = m * a * h[t-1] + 0.5 * h[u-1] + x + E[w]
+output h
+""",
+    "lags": """spec lags
+dim D, V, L = 3
+input x[D], w index V
+param E[V, D]
+state h[D] = 0
+e = E[w]
+h = 0.5 * h[t-1] + x + e[t-2] + sum[L](index[L] * e[t-index[L]])
+output h
+""",
+    "complex tables": """spec cplx
+dim N = 5, D, V
+input x[D], w index N, v index V
+param E[V, D] complex
+state M[N, D] complex = 0
+M[w] = 0.5 * M[t-1, w] + x * E[v]
+output o = re(M[t-1, w])
+""",
+}
+
+
+@pytest.mark.parametrize("text", BESIDE.values(), ids=BESIDE)
+def test_beside_other_statements(text: str) -> None:
+    """Indices, buffers and tables beside a second axis, lags of what is read, and complex values, against the oracle."""
+    compiled = compile_spec(text, Options("torch"))
+    module = load_emitted(compiled.text, compiled.signature.spec)
+    found = list(against_oracle(Case(compiled.program, module, sample_sizes(compiled.program), 5, "float64", False)))
+    assert len(found) == 2 and all(one.ok for one in found), found
 
 
 def test_both_directions() -> None:
