@@ -26,6 +26,7 @@ import shutil as _shutil
 import signal as _signal
 import struct as _struct
 import subprocess as _subprocess
+import sys as _sys
 import tempfile as _tempfile
 import threading as _threading
 import time as _time
@@ -40,6 +41,8 @@ from seqc.cache import _native_distrust
 NATIVE_CACHE: str | None = None
 # How long a call of the compiler may take, in seconds; and its answer to `--version`.
 NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
+# After how many seconds a build is told on stderr: on a terminal, and elsewhere.
+NATIVE_PATIENCE = 1.0, 10.0
 
 _native_lock = _threading.Lock()
 _native_loaded: dict[str, _ctypes.CDLL] = {}
@@ -185,6 +188,31 @@ def _native_alone(path: _Path) -> Iterator[None]:
         yield
 
 
+@_contextlib.contextmanager
+def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
+    """Say on stderr that kernels are built, where it takes long, and how long it took."""
+    sizes = ", ".join(f"{name[5:]}={size}" for name, size in sorted(defines.items()) if name.startswith("SEQC_"))
+    who = text.strip().partition("\n")[0].partition(",")[0].strip("/ ")
+    begin, said = _time.monotonic(), list[str]()
+    patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
+
+    def say(words: str) -> None:
+        said.append(words)
+        if _sys.stderr is not None:
+            print(f"{who}: native kernels for {sizes} {words}", file=_sys.stderr, flush=True)
+
+    timer = _threading.Timer(patience, say, ["are being built: once, then they lie in the cache"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if said:
+            say(f"took {_time.monotonic() - begin:.0f} s")
+
+
 def _native_macros(defines: Mapping[str, str]) -> list[str]:
     return [f"-D{name}={value}" for name, value in sorted(defines.items())]
 
@@ -223,7 +251,7 @@ def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
     if not _os.access(folder, _os.W_OK | _os.X_OK):
         _native_tell(f"cannot write {cache}: native kernels are built for this process only")
         folder = _native_private()
-    with _native_alone(folder / f"{name}.lock"):
+    with _native_told(text, defines), _native_alone(folder / f"{name}.lock"):
         if _native_note(folder / name) is None:
             _native_make(text, defines, link, folder / name, {})
     return folder / name

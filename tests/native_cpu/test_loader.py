@@ -49,6 +49,20 @@ def test_built_once_and_found_again(cache: Path) -> None:
     assert loader._native_library(ADD, {"SEQC_MORE": "2"}).add(2, 3) == 7
 
 
+def test_a_long_build_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And one that is short, or done already, is not."""
+    text = f"// seqc: adds, native CPU kernels.\n{ADD}"
+    loader._native_build(text, {"SEQC_MORE": "3"})
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(loader, "NATIVE_PATIENCE", (0.0, 0.0))
+    loader._native_build(text, {"SEQC_MORE": "3"})
+    assert capsys.readouterr().err == ""
+    loader._native_build(text, {"SEQC_MORE": "4", "SEQC_REAL": "float"})
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "seqc: adds: native kernels for MORE=4, REAL=float are being built: once, then they lie in the cache"
+    assert last.startswith("seqc: adds: native kernels for MORE=4, REAL=float took ")
+
+
 def test_processes_build_the_same_at_once(cache: Path) -> None:
     command = [sys.executable, "-c", WORKER, str(cache), ADD]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
