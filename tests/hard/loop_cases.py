@@ -45,3 +45,14 @@ z = A * used + W @ relu(used) + h
 output z
 feedback x = z[t-1]
 '''
+TOKENS = '''spec tokens
+"""A language model of one cell whose tokens are one-hot; the next is the likeliest, or drawn by the maximum of Gumbel noise."""
+dim V, D
+input w[V], greedy
+param E[D, V], R[D, D], C[V, D], b[V]
+state h[D] = 0
+h = tanh(R @ h[t-1] + E @ w)
+score = C @ h + b - where(greedy > 0, 0, log(-log(uniform[V]())))
+output chosen[V] = where(score == max[V](score), 1, 0)
+feedback w = chosen[t-1]
+'''

@@ -16,7 +16,7 @@ import torch
 
 import seqc
 from seqc.diagnostics import Refusal
-from tests.hard.loop_cases import AR, CELL, PLRNN, SHALLOW
+from tests.hard.loop_cases import AR, CELL, PLRNN, SHALLOW, TOKENS
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "hard" / "numbers"
@@ -157,6 +157,27 @@ def test_mixing_is_said_in_the_spec() -> None:
         torch.testing.assert_close(one(x, alpha, A, W, h).z, torch.stack(rows, 1), rtol=0, atol=1e-12)
         free = one.generate(x[:, :0], alpha, A, W, h, steps=6).z
         torch.testing.assert_close(free, one(x, alpha * 0, A, W, h).z, rtol=0, atol=1e-12)
+
+
+def test_tokens_are_chosen_and_drawn() -> None:
+    """One-hot tokens: the likeliest by a plain loop, drawn ones by their frequencies, within six standard errors."""
+    one = seqc.compile(TOKENS, "torch")
+    made = torch.Generator().manual_seed(5)
+    E, R, C, b = (torch.randn(s, generator=made, dtype=torch.float64) for s in ((4, 5), (4, 4), (5, 4), (5,)))
+    prompt = torch.eye(5, dtype=torch.float64)[torch.tensor([[1, 3]])]
+    greedy = torch.ones(1, 12, dtype=torch.float64)
+    got = one.generate(prompt, greedy, E, R, C, b, steps=12).chosen.argmax(-1)
+    h, token, want = torch.zeros(4, dtype=torch.float64), 0, []
+    for t in range(12):
+        h = torch.tanh(R @ h + E @ (prompt[0, t] if t < 2 else torch.eye(5, dtype=torch.float64)[token]))
+        token = int((C @ h + b).argmax())
+        want.append(token)
+    assert got[0].tolist() == want
+    count = 4000
+    drawn = one.generate(prompt[:, :0], torch.zeros(1, count, dtype=torch.float64), E * 0, R * 0, C, b, steps=count, seed=1).chosen[0]
+    assert torch.equal(drawn.sum(-1), torch.ones(count, dtype=drawn.dtype))
+    chance = torch.softmax(b, 0)
+    assert ((drawn.double().mean(0) - chance).abs() < 6 * (chance * (1 - chance) / count).sqrt()).all()
 
 
 def test_what_is_wrong_is_said(cell: dict[str, Any]) -> None:
