@@ -174,7 +174,8 @@ def test_tokens_are_chosen_and_drawn() -> None:
         want.append(token)
     assert got[0].tolist() == want
     count = 4000
-    drawn = one.generate(prompt[:, :0], torch.zeros(1, count, dtype=torch.float64), E * 0, R * 0, C, b, steps=count, seed=1).chosen[0]
+    free = prompt[:, :0], torch.zeros(1, count, dtype=torch.float64)
+    drawn = one.generate(*free, E * 0, R * 0, C, b, steps=count, seed=1).chosen[0]
     assert torch.equal(drawn.sum(-1), torch.ones(count, dtype=drawn.dtype))
     chance = torch.softmax(b, 0)
     assert ((drawn.double().mean(0) - chance).abs() < 6 * (chance * (1 - chance) / count).sqrt()).all()
