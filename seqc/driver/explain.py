@@ -16,7 +16,7 @@ from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Compiled
 from seqc.driver.signature_of import TITLES, gate_inputs
 from seqc.ir.block import Block
-from seqc.ir.graph import BATCH, COL, ROW
+from seqc.ir.graph import BATCH, COL, ROW, topological
 from seqc.ir.program import TensorDecl
 from seqc.ir.support import mask
 from seqc.passes.plan.products_outside import RATIO
@@ -87,15 +87,42 @@ def sparsity(compiled: Compiled, sizes: Mapping[str, int]) -> dict[str, str]:
             continue
         whole = volume(decl.dims, sizes)
         words = [support.words]
+        share = float(mask(support, decl.dims, sizes).mean())
         if support.rules:
-            share = float(mask(support, decl.dims, sizes).mean())
             words.append(f"rules keep {amount(round(share * whole))} of {amount(round(whole))} elements ({100 * share:.3g}%)")
         if support.pruning is not None:
             own = "`Module.prune` finds the mask" if support.pruning.by == "magnitude" else "the caller gives the mask"
             words.append(f"{own}, the argument and buffer {support.mask}")
+            n, m = support.pruning.pattern or (1, 1)
+            share *= (1.0 if support.pruning.keep is None else support.pruning.keep) * n / m
         words.append("what is left out counts as 0 and has gradient 0")
-        told[name] = "; ".join(words)
+        told[name] = "; ".join([*words, _skipped(compiled, name, 2 * whole, share)])
     return told
+
+
+def _skipped(compiled: Compiled, name: str, operations: float, share: float) -> str:
+    """What a product with a sparse parameter saves. operations: of the dense one, a token; share: of elements that are kept."""
+    if name not in compiled.split.core.params:
+        return "its product runs over all steps at once, before or after the recurrence, and multiplies by the zeros"
+    if "cpu" not in compiled.blocks:
+        return "a product multiplies by the zeros: native code for CPUs would skip them"
+    if not _alone(compiled, name):
+        return "it stands in no product by itself, and all backends multiply by the zeros"
+    left = f", {amount(round((1 - share) * operations))} of {amount(round(operations))} operations a token"
+    saves = left if share < 1 else ""
+    return (f"a product with the state skips it in native code, forward, backward and in the parameter's gradient{saves}; "
+            "plain torch and Triton multiply by the zeros")
+
+
+def _alone(compiled: Compiled, name: str) -> bool:
+    """Whether a parameter is a factor of a sum of products, under whatever names of its dims."""
+    for n in topological(compiled.split.core.graph.values()):
+        for factor in n.args[0].args if n.op == "sum" and n.args[0].op == "mul" else ():
+            while factor.op in ("rename", "expand"):
+                factor = factor.args[0]
+            if factor.op == "leaf" and (factor.text("kind"), factor.text("name")) == ("param", name):
+                return True
+    return False
 
 
 def derivatives(compiled: Compiled) -> list[str]:

@@ -1,6 +1,7 @@
 """`sparse`: every rule and every backend against loops of plain torch that multiply by masks written out here, with every
 gradient; what is left out has no effect, whatever it holds."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -194,3 +195,12 @@ def test_steps_along_another_axis() -> None:
     kept = seqc.compile(SPEC, backend="torch")
     turned = {**given, "x": given["x"].movedim(1, 0)}
     torch.testing.assert_close(kept(**turned, axis=0).h.movedim(0, 1), kept(**given).h)
+
+
+def test_explain_says_what_is_kept_and_what_it_saves(kept: Recurrence) -> None:
+    told = " ".join(kept.explain().split())
+    assert re.search(r"P: by blocks 4; rules keep [\d. kM]+ of [\d. kM]+ elements \(50%\); what is left out counts as 0", told)
+    assert "W: by mask; the caller gives the mask, the argument and buffer W_mask" in told
+    native = "_NATIVE_SOURCE" in kept.source
+    assert bool(re.search(r"L: by lower; .*? a product with the state skips it in native code", told)) == native
+    assert ("S: by mask; by band 5" in told) and ("it stands in no product by itself" in told) == native  # N + S
