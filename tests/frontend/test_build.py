@@ -27,7 +27,8 @@ def arrays(program: Program, seed: int = 0) -> dict[str, Any]:
     shapes = {d.name: [B, T, *(sizes[x] for x in d.dims)] for d in program.inputs.values()}
     for d in program.params.values():
         shapes[d.name] = ([B] if d.per_batch else []) + [sizes[x.rstrip("'")] for x in d.dims]
-    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    found = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    return found | {d.name: rng.integers(0, sizes[d.places], shapes[d.name]) for d in program.inputs.values() if d.places}
 
 
 def value_of(text: str, **given: Any) -> Any:

@@ -44,3 +44,13 @@ def stacked(rows: list[tuple[Tensor, ...]]) -> list[Tensor]:
 def definite(x: Tensor) -> Tensor:
     """A positive definite matrix."""
     return torch.eye(x.shape[-1], dtype=x.dtype) + 0.1 * x @ x.mT
+
+
+def between(low: float, high: float) -> Callable[[Tensor], Tensor]:
+    """What brings any number between two ends."""
+    return lambda x: low + (high - low) * torch.sigmoid(x)
+
+
+def below_zero(x: Tensor) -> Tensor:
+    """What brings any number below 0."""
+    return -torch.nn.functional.softplus(x)

@@ -5,19 +5,25 @@ Native code is built for some of each kind; `by_hand_in_triton` judges some in T
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 import seqc
 from seqc.check.sampling import sample
 from seqc.frontend import elaborate
-from tests.hard import matrices_by_hand
+from tests.hard import cells_by_hand, matrices_by_hand, neurons_and_filters_by_hand
 from tests.hard.by_hand import HAND, Given
 from tests.hard.test_by_hand import close
 
-assert matrices_by_hand
+assert cells_by_hand and matrices_by_hand and neurons_and_filters_by_hand  # they fill HAND
 STEPS = 7
-BUILT = ("kalman_filter", "system_by_zoh", "rotations")
+INTERPRETED = ("kalman_filter", "ctc_like", "folded", "ahead", "recursive_least_squares")
+BUILT = ("kalman_filter", "system_by_zoh", "rotations", "ahead")
 
 
 def arguments(name: str, dtype: torch.dtype = torch.float64) -> tuple[Given, Given]:
@@ -47,3 +53,14 @@ def test_equals_the_loop_written_by_hand(name: str, backend: str) -> None:
         close(got[x], value, x)
     for x, a, b in zip(given, *slopes, strict=True):
         close(*(torch.zeros_like(given[x]) if d is None else d for d in (a, b)), x)
+
+
+def test_triton_equals_the_loops_written_by_hand() -> None:
+    pytest.importorskip("triton")
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hard.by_hand_in_triton", *INTERPRETED], capture_output=True, text=True, cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not done.stdout.strip(), done.stdout
