@@ -224,7 +224,9 @@ def _unit_lower_inverse(x):
     "_solved": '''
 def _solved(m, b, vector=False):
     """x with m x = b, over the last two axes of m; b is [..., n, columns], or [..., n] if vector."""
-    x, _ = torch.linalg.solve_ex(m, b.unsqueeze(-1) if vector else b)
+    b = b.unsqueeze(-1) if vector else b
+    b = b[(None,) * (m.dim() - b.dim())]  # else torch takes a matrix for several vectors where the sizes would allow it
+    x, _ = torch.linalg.solve_ex(m, b)
     return x.squeeze(-1) if vector else x
 ''',
     "_blocks_of": '''

@@ -152,3 +152,32 @@ def _(g: Given) -> Given:
         x = torch.einsum("bij,bj->bi", torch.matrix_exp((w - w.mT).contiguous()), x) + u
         rows.append((x,))
     return {"x": stacked(rows)[0]}
+
+
+@by_hand("""spec extended_kalman_filter
+dim N = 3, M = 2
+input y[M], u[N]
+param W[N, N], Z[M, N], q[N] in [0.1, 1], r[M] in [0.1, 1]
+state a[N] = 0, P[N, N'] = eye[N]
+ahead = tanh(W @ a[t-1] + u)
+J = (1 - ahead^2) * W
+spread = J @ P[t-1] @ J[N -> N', N' -> N] + q * eye[N]
+S = Z @ (spread @ Z)[M -> M'] + r * eye[M]
+K = spread @ Z @ inv(S)
+a = ahead + K @ (y - Z @ ahead)
+P = (eye[N] - K @ Z[N -> N']) @ spread
+output o[N] = a
+""", {"P_0": definite})
+def _(g: Given) -> Given:
+    """An inverse for each sequence, of which there are as many here as there are equations."""
+    a, P, rows = g["a_0"], g["P_0"], []
+    W, Z, eye = g["W"], g["Z"], torch.eye(3, dtype=torch.float64)
+    for y, u in zip(g["y"].unbind(1), g["u"].unbind(1), strict=True):
+        ahead = torch.tanh(a @ W.T + u)
+        J = (1 - ahead**2)[:, :, None] * W
+        spread = J @ P @ J.mT + torch.diag(g["q"])
+        K = spread @ Z.T @ torch.linalg.inv(Z @ spread @ Z.T + torch.diag(g["r"]))
+        a = ahead + torch.einsum("bnm,bm->bn", K, y - ahead @ Z.T)
+        P = (eye - K @ Z) @ spread
+        rows.append((a,))
+    return {"o": stacked(rows)[0], "P_T": P}
