@@ -302,7 +302,7 @@ _WATCHED = {watched}  # results without which a part of the recurrence has no co
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is being recorded."""
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
     if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
     if gradients[0].device.type == "cpu":

@@ -63,6 +63,7 @@ def emit(sig: Signature) -> str:
         pruning_text(sig),
         generate_text(sig) if sig.loop else "",
         module_text(sig),
+        _WRAPPED.format(spec=sig.spec),
     )
     if loop:
         text = with_imports(text, loop) + "\n\n" + section("the closed loop", beside(text, loop, "_loop")) + "\n"
@@ -74,3 +75,10 @@ def _public(sig: Signature) -> list[str]:
     if sig.loop:
         names += [sig.loop.sig.class_name, f"{sig.loop.sig.class_name}Result", sig.loop.sig.spec, f"{sig.spec}_generate"]
     return [f'"{name}"' for name in names]
+
+
+_WRAPPED = """
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("{spec}")
+torch.fx.wrap("{spec}_step")
+"""
