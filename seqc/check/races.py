@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from seqc.check.emitted_case import tolerance
+from seqc.check.emitted_case import tolerance, whole
 from seqc.check.sampling import sample
 from seqc.check.timing import race, seconds
 from seqc.diagnostics import Diagnostic, Unsupported, near_miss
@@ -135,6 +135,9 @@ class Course:
         moved = {a.name for a in argument_table(self.program) if a.gradient and a.kind != "state"}
         found = {}
         for name, x in arrays.items():
+            if whole(x):
+                found[self._emitted(name)] = torch.tensor(x, dtype=torch.int64, device=self.device)
+                continue
             tensor = torch.tensor(x, dtype=torch.float32, device=self.device).to(dtype)
             found[self._emitted(name)] = tensor.requires_grad_(name in moved)
         return found

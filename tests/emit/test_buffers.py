@@ -191,9 +191,9 @@ module = load_emitted(compiled.text, "masked_cell")
 vars(module)["_form"] = lambda *_: module._TRITON
 sizes = dict(B=2, D=4)
 cases = [Case(compiled.program, module, sizes, steps, "float32", False, "cpu", bounds, reverse)
-         for steps, bounds, reverse in ((3, None, False), (5, (0, 3, 3, 5), True))]
+         for steps, bounds, reverse in ((5, (0, 3, 3, 5), True),)]
 found = [f for case in cases for f in against_oracle(case)]
-assert len(found) == 4 and all(f.ok for f in found), [f for f in found if not f.ok]
+assert len(found) == 2 and all(f.ok for f in found), [f for f in found if not f.ok]
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)

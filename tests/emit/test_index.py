@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from seqc.check.races import Course
 from seqc.check.sampling import sample_sizes
 from seqc.check.verify_emitted import Case, against_oracle
 from seqc.diagnostics import SpecError, Unsupported
@@ -358,18 +359,26 @@ def test_triton() -> None:
 from seqc.check.verify_emitted import Case, against_oracle
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
-for text, name in (({CELL!r}, "reader"), ({TOKENS!r}, "tokens")):
+runs = ((5, (0, 3, 3, 5), True), (3, None, False))
+for (text, name), (steps, bounds, reverse) in zip((({CELL!r}, "reader"), ({TOKENS!r}, "tokens")), runs):
     compiled = compile_spec(text, Options("triton"))
     module = load_emitted(compiled.text, name)
     vars(module)["_form"] = lambda *_: module._TRITON
-    for steps, bounds, reverse in ((3, None, False), (5, (0, 3, 3, 5), True)):
-        case = Case(compiled.program, module, dict(B=2, D=4, V=5, H=2), steps, "float32", False, "cpu", bounds, reverse)
-        found = list(against_oracle(case))
-        assert len(found) == 2 and all(f.ok for f in found), found
+    case = Case(compiled.program, module, dict(B=2, D=4, V=5, H=2), steps, "float32", False, "cpu", bounds, reverse)
+    found = list(against_oracle(case))
+    assert len(found) == 2 and all(f.ok for f in found), found
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_race_takes_whole_numbers() -> None:
+    compiled = compile_spec(TOKENS, Options("torch"))
+    course = Course(compiled, {"B": 2, "T": 4, "V": 5, "D": 3}, "cpu")
+    given = course.arguments(torch.float64)
+    assert given["w"].dtype == torch.int64 and given["E"].requires_grad
+    assert course.called(given)["h"].shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize(
