@@ -18,9 +18,10 @@ from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.loader import _native_compiler
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
+from tests.native_cpu.test_lists import SPEC as LISTS
 
 ROOT = Path(__file__).parents[2]
-SIZES = {"H": 2, "K": 19, "V": 37, "D": 21, "N": 3, "B": 3}
+SIZES = {"H": 2, "K": 19, "V": 37, "D": 21, "E": 13, "N": 3, "B": 3}
 FLAGS = ("-std=c++17", "-O0", "-g", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-w",
          "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -46,20 +47,28 @@ def program(source: NativeSource) -> str:
              "const i64* const bounds = pack ? cuts.data() : nullptr;", "const i64 rows = pack ? T : B * T;",
              "std::map<std::string, std::vector<real>> all; std::vector<void*> p;",
              "auto use = [&](const char* name, i64 n) {", "  auto& x = all[name];",
-             "  if (x.empty()) { x.resize(n); for (i64 i = 0; i < n; ++i) x[i] = real(0.1) * ((i * 7) % 11) - real(0.5); }",
+             "  if (x.empty()) { x.resize(n); for (i64 i = 0; i < n; ++i) x[i] = real(0.1) * ((i * 7) % 11) - real(0.5);",
+             '    if (std::string(name) == "R_mask") for (i64 i = 0; i < n; ++i) x[i] = i % 17 == 0;  // rows; others: panels',
+             '    else if (std::strstr(name, "_mask")) for (i64 i = 0; i < n; ++i) x[i] = i / 8 % 3 == 0; }',
              "  x.shrink_to_fit(); p.push_back(x.data()); };"]
     for kernel, arrays in (("forward", source.forward), ("backward", source.backward)):
         lines.append("p.clear();")
         lines += [f'use("{a.name}", {size(source, a)});' for a in arrays]
         lines.append(f"if (seqc_{kernel}(B, T, way, bounds, 1, 1, p.data())) return 1;")
+    if "seqc_outer_kept(" in source.text:
+        d, e, rows = SIZES["D"], SIZES["E"], "std::vector<real>(rows *"
+        lines += [f"std::vector<real> out({d} * {e});",
+                  f"if (seqc_outer_kept(1, rows, 1, {d}, {e}, {rows} {d}).data(), {rows} {e}).data(), all[\"Q_mask\"].data(),",
+                  "    out.data())) return 1;"]
     return source.text + "\n".join([*lines, "}", 'std::puts("clean");', "return 0; }", ""])
 
 
-@pytest.mark.parametrize("name", ["gla", "delta_rule", "hgrn", "mamba", "lstm"])
+@pytest.mark.parametrize("name", ["gla", "delta_rule", "hgrn", "mamba", "lstm", "lists"])
 def test_clean(name: str, tmp_path: Path) -> None:
     compiler = _native_compiler()
     assert compiler is not None
-    source = native_source(lower(elaborate.load(ROOT / "specs" / f"{name}.seq"), "step"))
+    spec = LISTS if name == "lists" else ROOT / "specs" / f"{name}.seq"
+    source = native_source(lower(elaborate.load(spec), "step"))
     main = tmp_path / "main.cpp"
     main.write_text(program(source))
     macros = [f"-DSEQC_{d}={SIZES[d]}" for d in source.dims]
