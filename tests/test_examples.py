@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import seqc
-from examples import corpus, demo, speed, training
+from examples import ar_net, corpus, demo, lorenz, pruned_gru, speed, training
 from examples.char_model import CharModel
 from examples.training import train
 
@@ -88,3 +88,24 @@ def test_the_loop_of_the_demo_is_the_recurrence() -> None:
     given = speed.arguments(9)
     want = seqc.oracle(SPEC, **dict(zip("qkvg", given, strict=True)))["o"]
     torch.testing.assert_close(speed.eager_loop(*given).double(), torch.tensor(want), rtol=1e-5, atol=1e-5)
+
+
+def test_smaller_examples_run_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--backend", "torch", "--out", str(tmp_path)]
+    assert pruned_gru.main([*few, "--strings", "64", "--epochs", "1", "--units", "8", "--wide", "16"]) == 0
+    assert lorenz.main([*few, "--updates", "2", "--data", "210", "--units", "4", "--free", "30"]) == 0
+    assert ar_net.main([*few, "--steps", "60", "--updates", "3", "--ahead", "5"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ar_net.png", "lorenz.png", "pruned_gru.png"]
+    assert "one epoch later" in capsys.readouterr().out
+
+
+def test_strings_are_of_the_grammar_or_not() -> None:
+    found = pruned_gru.strings(40, 0)
+    assert [yes for _, yes in found] == [pruned_gru.valid(text) for text, _ in found] == [True, False] * 20
+
+
+def test_the_lorenz_system_is_scaled() -> None:
+
+    found = lorenz.trajectory(500)
+    assert found.shape == (500, 3) and found.mean(0).abs().max() < 1e-5
+    assert (found.std(0) - 1).abs().max() < 1e-5
