@@ -104,13 +104,13 @@ def plot(true: Tensor, squares: Tensor, found: Tensor, shown: Tensor, ahead: dic
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     lags = range(1, LAGS + 1)
-    left.bar(lags, true, color="0.8", label="true")
-    left.plot(lags, squares, "x", label="least squares")
-    left.plot(lags, found, "o", fillstyle="none", label="AR-Net")
+    left.bar(lags, true.numpy(), color="0.8", label="true")
+    left.plot(lags, squares.numpy(), "x", label="least squares")
+    left.plot(lags, found.numpy(), "o", fillstyle="none", label="AR-Net")
     left.set(xlabel="lag", ylabel="coefficient")
-    right.plot(range(-60, len(shown) - 60), shown, color="0.7", label="series")
+    right.plot(range(-60, len(shown) - 60), shown.numpy(), color="0.7", label="series")
     for name, y in ahead.items():
-        right.plot(y, label=name)
+        right.plot(y.numpy(), label=name)
     right.set(xlabel="steps ahead")
     for axes in (left, right):
         axes.legend()

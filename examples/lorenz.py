@@ -5,8 +5,9 @@ forcing, with a constant share of it and with one that follows the network's Jac
 trained network draws in a closed loop of its own, beside the true one.
 
 What to see: without forcing, gradients through a trained network grow by the system's own Lyapunov exponent, e-fold every few
-dozen steps, until an update means nothing. A share of the true state in every step bounds them (generalised teacher forcing, Hess
-et al. 2023, arXiv:2306.04406), and what is learnt under it still runs free: `generate` is one call, with no loop in Python.
+dozen steps, until an update means nothing. A share of the true state in every step bounds them (generalised teacher
+forcing, Hess et al. 2023, arXiv:2306.04406), and what is learnt under it still runs free: `generate` is one call, with no loop
+in Python.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def plot(grown: dict[str, list[float]], losses: list[float], data: Tensor, free:
     right.plot(losses)
     right.set(yscale="log", xlabel="update", ylabel="mean squared error, one step ahead")
     for axes, points, title in ((true, data, "the Lorenz system"), (own, free, "the network in its own loop")):
-        axes.plot(points[:5000, 0], points[:5000, 2], linewidth=0.3)
+        axes.plot(points[:5000, 0].numpy(), points[:5000, 2].numpy(), linewidth=0.3)
         axes.set(xlabel="x", ylabel="z", title=title, xlim=(-3, 3), ylim=(-3, 3.5))
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""`python -m examples.pruned_gru`: a GRU learns the Reber grammar, loses nine tenths of its recurrent weights, and learns again.
+"""`python -m examples.pruned_gru`: a GRU learns the Reber grammar, loses recurrent weights, and learns again.
 
 In: nothing; strings are drawn from the grammar, half of them spoilt in one place, and told apart by the last state. Out: lines
 on the terminal and `pruned_gru.png`: accuracy on strings that were held out, before pruning, after it and after one more epoch,
@@ -186,7 +186,7 @@ def plot(
     left.set(xscale="log", xlabel="share of recurrent weights kept", ylabel="held-out strings judged rightly")
     for name, found in times.items():
         right.plot([keep for keep, _ in found], [1e3 * taken for _, taken in found], "o-", label=name)
-    right.set(xscale="log", xlabel="share of recurrent weights kept", ylabel="milliseconds, forward and backward", ylim=(0, None))
+    right.set(xscale="log", xlabel="share of recurrent weights kept", ylabel="milliseconds with gradients", ylim=(0, None))
     for axes, shares in ((left, densities), (right, [keep for keep, _ in next(iter(times.values()))])):
         axes.set_xticks(shares, [f"{keep:.0%}" for keep in shares])
         axes.minorticks_off()
