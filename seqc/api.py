@@ -89,6 +89,35 @@ class Recurrence:
         signature = signature_of(head_of(self.source, name))
         return getattr(self.module, name)(**arguments(name, signature, inputs, self._emitted(named)))
 
+    def convolution(self, *inputs: Any, **states: Any) -> Any:
+        """What a call gives, by FFT over the whole sequence, of a linear time-invariant system (`docs/calls.md`).
+
+        Arguments as of a call, without packs and directions. Outputs and states equal those of the recurrence up to
+        rounding, and all arguments have their gradients. Raises Unsupported, with the reason, for any other spec.
+        """
+        from seqc.driver.convolution import convolved
+
+        name = self._face.spec
+        given = arguments(name, self.__signature__, inputs, self._emitted(states))
+        for word in ("cu_seqlens", "reverse", "axis"):
+            value = given.pop(word, None)
+            if value is not None and value is not False:
+                raise TypeError(f"{name}: a convolution takes no `{word}`; call {name} for it")
+        if 0 in given[self._compiled.signature.inputs[0].name].shape[:2]:
+            return self(*inputs, **states)
+        compiled, module = self._responses
+        result = getattr(self.module, f"{self._face.class_name}Result")
+        return convolved(self._compiled.program, compiled, module, result, {k: x for k, x in given.items() if x is not None})
+
+    @cached_property
+    def _responses(self) -> tuple[Compiled, ModuleType]:
+        """The recurrence with its states after each step as outputs, compiled and loaded."""
+        from seqc.driver.compile import compile_program
+        from seqc.driver.convolution import responding
+
+        compiled = compile_program(responding(self._compiled.program), self._compiled.options)
+        return compiled, load_emitted(compiled.text, compiled.signature.spec)
+
     def _emitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by their emitted names."""
         names = {own: emitted for emitted, own in self._face.renamed.items()}

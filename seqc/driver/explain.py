@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from seqc.analysis.cost import cost, volume
+from seqc.analysis.time_invariant import not_invariant
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Compiled
+from seqc.driver.convolution import operations, sources
 from seqc.driver.signature_of import TITLES, gate_inputs
 from seqc.ir.block import Block
 from seqc.ir.graph import BATCH, COL, ROW, topological
-from seqc.ir.program import TensorDecl
+from seqc.ir.program import Program, TensorDecl
 from seqc.ir.support import mask
 from seqc.passes.plan.products_outside import RATIO
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Chosen
 
 WIDTH = 110
+LONG, MANY = 4096, 32  # steps and sequences at which a convolution is counted
 DECIDED = ("form", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
 
 
@@ -57,6 +60,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "direction": program.direction,
         "joined": f"{', outputs added' * program.added}{', params shared' * program.shared}",
         "components": components,
+        "invariant": invariant(program, sizes),
         "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
         "sparse": sparsity(compiled, sizes),
         "derivatives": derivatives(compiled),
@@ -123,6 +127,19 @@ def _alone(compiled: Compiled, name: str) -> bool:
             if factor.op == "leaf" and (factor.text("kind"), factor.text("name")) == ("param", name):
                 return True
     return False
+
+
+def invariant(program: Program, sizes: Mapping[str, int]) -> str:
+    """Of a linear time-invariant system: what its convolution costs beside the recurrence. "" of any other."""
+    if not_invariant(program):
+        return ""
+    runs = sum(s.impulses(sizes) for s in sources(program) if s.argument.timed)
+    one, other = operations(program, sizes, LONG, MANY)
+    return (
+        f"linear and time-invariant: `.convolution(..)` of the compiled spec gives the same by FFT, from {runs} impulse "
+        f"response{'s' * (runs > 1)}; at T = {LONG} and a batch of {MANY}, {amount(round(other))} operations a step forward, "
+        f"and {amount(round(one))} of the recurrence"
+    )
 
 
 def derivatives(compiled: Compiled) -> list[str]:
@@ -235,6 +252,8 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
             lines += wrapped(f"transition of {name}: {text}", 6)
         for name, text in component["claims"].items():
             lines += wrapped(f"claim on {name}: {text}", 6)
+    if told["invariant"]:
+        lines += wrapped(told["invariant"], 2)
     carried = "states and sums are carried in fp32 whatever the inputs' dtype (in fp64 for fp64 inputs)"
     lines.append(f"  {carried}" if told["components"] else "  no state: every step is by itself")
     if told["gates"]:

@@ -1,0 +1,114 @@
+"""`convolution`: a linear time-invariant recurrence by FFT, against the recurrence, another project's convolution, and
+loops.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import seqc
+from seqc.analysis.time_invariant import not_invariant
+from seqc.diagnostics import Unsupported
+from seqc.frontend.elaborate import load
+from seqc.ir.both_ways import one_run
+
+ROOT = Path(__file__).parents[2]
+LINEAR = {"lru", "s4", "s4d", "s5"}  # of the shipped specs
+MODES = """spec modes
+dim N
+input u
+param A[N] complex, C[N] complex, dt
+state x[N] complex = 0
+x = zoh(A, dt) * x[t-1] + (zoh(A, dt) - 1) / A * u
+output y = 2 * re(sum[N](C * x))
+"""
+DENSE = """spec dense
+dim D, N
+input u[D], v
+param A[N, N], Bm[N, D], Cm[D, N], b[N]
+state x[N] = 0
+x = A @ x[t-1] + Bm @ u + b * v[t-1]
+output y = Cm @ x[t-1] + 2 * u
+output z = v
+"""
+
+
+def drawn(f: Any, sizes: dict[str, int], batch: int, steps: int) -> dict[str, torch.Tensor]:
+    """An input and parameters of a shipped spec in float64, and an initial state."""
+    torch.manual_seed(0)
+    layer = f.Module(**sizes).double()
+    given = {name: (p if p.abs().sum() else torch.randn_like(p) * 0.3) for name, p in layer.named_parameters()}
+    given = {"u": torch.randn(batch, steps, sizes.get("H", sizes.get("D", 0)), dtype=torch.float64), **given}
+    ends = f(**given)._asdict()
+    given |= {f"{name[:-2]}_0": torch.randn_like(x) for name, x in ends.items() if name.endswith("_T")}
+    return {name: x.detach().requires_grad_() for name, x in given.items()}
+
+
+def compare(found: Any, want: Any, given: dict[str, torch.Tensor]) -> None:
+    """Results and all gradients, to 1e-9."""
+    weights = [torch.cos(torch.arange(y.numel(), dtype=y.dtype)).view(y.shape) for y in want]
+    torch.testing.assert_close(list(found), list(want), rtol=1e-9, atol=1e-9)
+    slopes = (torch.autograd.grad(list(y), list(given.values()), weights, materialize_grads=True) for y in (found, want))
+    torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("spec", "sizes"), [
+    ("s4d", {"M": 2, "H": 3, "N": 2}), ("lru", {"D": 3, "N": 4, "M": 2}), ("s4", {"M": 2, "H": 2, "N": 3}),
+])  # fmt: skip
+def test_is_the_recurrence(spec: str, sizes: dict[str, int]) -> None:
+    f = seqc.compile(spec, "torch")
+    given = drawn(f, sizes, 2, 37)
+    whole = f(**given)
+    compare(f.convolution(**given), whole, given)
+    cut = {name: x[:, :20] if name == "u" else x for name, x in given.items()}
+    state = {f"{name[:-2]}_0": x for name, x in f.convolution(**cut)._asdict().items() if name.endswith("_T")}
+    step = f.step(**{name: x[:, 20] if name == "u" else x for name, x in given.items()} | state)
+    torch.testing.assert_close(step.y, whole.y[:, 20], rtol=1e-9, atol=1e-9)
+
+
+def test_a_long_sequence() -> None:
+    f = seqc.compile("s4d", "torch")
+    given = drawn(f, {"M": 1, "H": 1, "N": 2}, 1, 16384)
+    compare(f.convolution(**given), f(**given), given)
+
+
+def test_another_projects_convolution() -> None:
+    f = seqc.compile(MODES, "torch")
+    with np.load(ROOT / "tests" / "planes" / "cases" / "s4_long_convolution.npz") as file:
+        data = {key: torch.tensor(file[key]) for key in file.files}
+    given = {key[3:]: x.requires_grad_() for key, x in data.items() if key.startswith("in.")}
+    y = f.convolution(given["u"][..., 0], **{name: x for name, x in given.items() if name != "u"}).y
+    torch.testing.assert_close(y[..., None], data["out.y"], rtol=1e-9, atol=1e-9)
+    slopes = torch.autograd.grad((y[..., None] * data["cot.y"]).sum(), list(given.values()))
+    for name, slope in zip(given, slopes, strict=True):
+        torch.testing.assert_close(slope, data[f"grad.{name}"], rtol=1e-9, atol=1e-9 * float(1 + slope.abs().max()))
+
+
+def test_a_dense_system_with_several_inputs() -> None:
+    """Against a plain loop: an output that reads the state before the step, and an input of the step before."""
+    torch.manual_seed(0)
+    shapes = {"u": (3, 9, 2), "v": (3, 9), "A": (3, 3), "Bm": (3, 2), "Cm": (2, 3), "b": (3,), "x_0": (3, 3)}
+    given = {name: (torch.randn(shape, dtype=torch.float64) / 2).requires_grad_() for name, shape in shapes.items()}
+    x, before, rows = given["x_0"], torch.zeros(3, dtype=torch.float64), []
+    for t in range(9):
+        rows.append(x @ given["Cm"].T + 2 * given["u"][:, t])
+        x = x @ given["A"].T + given["u"][:, t] @ given["Bm"].T + before[:, None] * given["b"]
+        before = given["v"][:, t]
+    compare(seqc.compile(DENSE, "torch").convolution(**given), (torch.stack(rows, 1), given["v"] * 1, x), given)
+
+
+def test_recognised_and_refused() -> None:
+    """By the graph alone; what is none says which factor stands in the way."""
+    programs = {path.stem: one_run(load(path)) for path in sorted((ROOT / "specs").glob("*.seq"))}
+    assert {name for name, program in programs.items() if not not_invariant(program)} == LINEAR
+    f = seqc.compile("hgrn", "torch")
+    with pytest.raises(Unsupported, match="hgrn is not a linear time-invariant system"):
+        f.convolution(torch.ones(1, 2, 3), -torch.ones(1, 2, 3))
+    constant = "spec a\ninput x\nstate h = 0\nh = 0.5 * h[t-1] + x + 1\noutput h\n"
+    assert not_invariant(load(constant)) == "`h` is not 0 where inputs and states are"
+    assert "linear and time-invariant" in seqc.explain("s4d", "torch") and "time-invariant" not in seqc.explain("hgrn", "torch")
+    with pytest.raises(TypeError, match="a convolution takes no `reverse`"):
+        seqc.compile(MODES, "torch").convolution(*(torch.ones(1, 1),) * 1, *(torch.ones(1),) * 4, torch.ones(()), reverse=True)
