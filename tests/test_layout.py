@@ -50,7 +50,8 @@ OWNERS = {
     "lark": ("seqc.frontend.parse",),
     "z3": ("seqc.solver",),
     "triton": ("seqc.backends.triton_gpu.tuning.toolchain_worker",),
-    "torch": ("seqc.check", "seqc.driver.faces", "seqc.cli.commands.bench", "seqc.cli.commands.doctor"),
+    "torch": ("seqc.check", "seqc.driver.convolution", "seqc.driver.faces", "seqc.cli.commands.bench",
+              "seqc.cli.commands.doctor"),
 }
 
 
