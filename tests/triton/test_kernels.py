@@ -70,7 +70,7 @@ SMALL = {"H": 1, "K": 3, "V": 5, "D": 4, "N": 3}
 
 def parallel() -> list[str]:
     """The specs that a GPU takes in blocks of many steps, as `tests/forms.tsv` has them."""
-    return [name for name in PATHS if len(forms.kept()[name, "triton"]) > 1]
+    return [name for name in PATHS if len(forms.kept().get((name, "triton"), ())) > 1]
 
 
 def interpret(
