@@ -35,11 +35,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["DeltaRule", "DeltaRuleResult", "delta_rule", "delta_rule_step"]
 
@@ -89,41 +92,29 @@ def _forward_torch(q, v, k, beta, S_0):
     v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
     k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
     beta = _blocks(beta, BT_, repeat=True).mT.contiguous()
-    x = BT_ - row
-    x2 = _inside(beta, T, 0.0, -1)[..., None] * k
-    A = torch.where((row[:, None] > row), k @ x2.mT, 0.0)
-    x3 = torch.abs(A) < math.inf
-    x4 = -A
-    inverse = _unit_lower_inverse(-torch.where(x3, x4, 0.0))
-    x5 = torch.where(((~x3).to(q.dtype).amax(-1) == 0.0), 0.0, x).amax(-1)
-    m = x5[..., None] >= x
+    x = _inside(beta, T, 0.0, -1)[..., None] * k
+    w = ((~(torch.abs(x) < math.inf)).to(q.dtype).amax(-1) == 0.0).to(q.dtype)
+    m = ((~(torch.abs(k) < math.inf)).to(q.dtype).amax(-1) == 0.0)[..., None] & (w > 0.0)[..., None, :]
+    A = torch.where((row[:, None] > row), k @ x.mT, 0.0)
+    inverse = _unit_lower_inverse(torch.where(m, A, 0.0))
 
     # the recurrence itself: one step or block after the other
     S = S_0
     S_all = [S]
-    x8 = x[:, None]
-    for k_n, v_n, inverse_n, m_n2, x2_n2 in zip(k, v, inverse, m[..., None], x2.mT):
-        x6 = v_n - k_n @ S
-        x7 = torch.abs(x6) < math.inf
-        p = inverse_n @ torch.where(x7, x6, 0.0)
-        w = torch.where((torch.where(x7, 0.0, x8).amax(-2)[:, :, None] >= x8), math.nan, p)
-        solved = torch.where(m_n2, math.nan, w)
-        S = S + x2_n2 @ solved
+    for k_n, v_n, inverse_n, x_n2 in zip(k, v, inverse, x.mT):
+        solved = inverse_n @ (v_n - k_n @ S)
+        S = S + x_n2 @ solved
         S_all.append(S)
 
     S_all = torch.stack(S_all)
-    x9 = v - k @ S_all[:-1]
-    x10 = torch.abs(x9) < math.inf
-    m2 = torch.where(x10, 0.0, x[:, None]).amax(-2)[..., None, :] >= x[:, None]
-    p2 = inverse @ torch.where(x10, x9, 0.0)
-    x11 = torch.where(m2, math.nan, p2)
-    solved2 = torch.where(m[..., None], math.nan, x11)
-    x12 = torch.abs(solved2) < math.inf
-    m3 = torch.where(x12, 0.0, x[:, None]).amax(-2)[..., None, :] >= x[:, None]
-    A2 = torch.where((row[:, None] >= row), q @ x2.mT, 0.0)
-    p3 = A2 @ torch.where(x12, solved2, 0.0)
+    x2 = v - k @ S_all[:-1]
+    x3 = torch.abs(x2) < math.inf
+    x4 = BT_ - row
+    m2 = torch.where(x3, 0.0, x4[:, None]).amax(-2)[..., None, :] >= x4[:, None]
+    A2 = torch.where((row[:, None] >= row), q @ x.mT, 0.0)
+    solved2 = inverse @ torch.where(x3, x2, 0.0)
     # output o = sum[K](q * S) / sqrt(K)
-    o = (q @ S_all[:-1] + torch.where(m3, math.nan, p3)) / math.sqrt(K)
+    o = (q @ S_all[:-1] + torch.where(m2, math.nan, A2 @ solved2)) / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
@@ -144,11 +135,11 @@ def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
     x2 = w[..., None] * k
     A = torch.where(m, q @ x2.mT, 0.0)
     x3 = A.mT @ x
-    m2 = row[:, None] > row
-    A2 = torch.where(m2, k @ x2.mT, 0.0)
-    x4 = torch.abs(A2) < math.inf
-    x5 = -A2
-    inverse = _unit_lower_inverse(-torch.where(x4, x5, 0.0))
+    w2 = ((~(torch.abs(x2) < math.inf)).to(q.dtype).amax(-1) == 0.0).to(q.dtype)
+    m2 = ((~(torch.abs(k) < math.inf)).to(q.dtype).amax(-1) == 0.0)[..., None] & (w2 > 0.0)[..., None, :]
+    m3 = row[:, None] > row
+    A2 = torch.where(m3, k @ x2.mT, 0.0)
+    inverse = _unit_lower_inverse(torch.where(m2, A2, 0.0))
     x_q = q.mT @ x
 
     # the recurrence itself: one step or block after the other
@@ -160,24 +151,18 @@ def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
         d_S_all.append(d_S)
 
     d_S_all = torch.stack(d_S_all[::-1])
-    x6 = BT_ - row
-    x7 = torch.where(((~x4).to(q.dtype).amax(-1) == 0.0), 0.0, x6).amax(-1)
-    x8 = v - k @ S_all[:-1]
-    x9 = torch.abs(x8) < math.inf
-    m3 = torch.where(x9, 0.0, x6[:, None]).amax(-2)[..., None, :] >= x6[:, None]
-    x10 = torch.where(x9, x8, 0.0)
-    p = inverse @ x10
-    x11 = torch.where(m3, math.nan, p)
-    solved = torch.where((x7[..., None] >= x6)[..., None], math.nan, x11)
-    w2 = torch.where(m, x @ torch.where((torch.abs(solved) < math.inf), solved, 0.0).mT, 0.0)
-    d_q = w2 @ x2 + x @ S_all[:-1].mT
-    x12 = w[..., None] * (k @ d_S_all[1:]) + x3
-    p2 = inverse.mT @ (x12 @ x10.mT)
-    w3 = torch.where(m2, -p2 @ inverse.mT, 0.0)
-    d_v2 = inverse.mT @ x12
-    x13 = solved @ d_S_all[1:].mT + (w2.mT @ q + w3.mT @ k)
-    d_k = w3 @ x2 - d_v2 @ S_all[:-1].mT + x13 * w[..., None]
-    d_beta = _inside((x13 * k).sum(-1), T, 0.0, -1, own=True)
+    x4 = v - k @ S_all[:-1]
+    x5 = torch.where((torch.abs(x4) < math.inf), x4, 0.0)
+    solved = inverse @ x5
+    w3 = torch.where(m, x @ solved.mT, 0.0)
+    d_q = w3 @ x2 + x @ S_all[:-1].mT
+    x6 = w[..., None] * (k @ d_S_all[1:]) + x3
+    d_v2 = inverse.mT @ x6
+    p = inverse.mT @ (x6 @ x5.mT)
+    w4 = torch.where(m3, -p @ inverse.mT, 0.0)
+    x7 = solved @ d_S_all[1:].mT + (w4.mT @ k + w3.mT @ q)
+    d_k = w4 @ x2 + x7 * w[..., None] - d_v2 @ S_all[:-1].mT
+    d_beta = _inside((x7 * k).sum(-1), T, 0.0, -1, own=True)
     return (
         _sequence(d_q.transpose(2, 3), T),
         _sequence(d_v2.transpose(2, 3), T).clone(),
@@ -259,7 +244,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -498,10 +483,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -872,10 +861,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_bff4d4b483e5", 0
+    name, tries = "seqc_delta_rule_15cdf5ed2556", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_bff4d4b483e5_{tries}"
+        name = f"seqc_delta_rule_15cdf5ed2556_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -977,12 +966,39 @@ _GATES = frozenset("beta".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"delta_rule: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"delta_rule: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = delta_rule(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return DeltaRuleResult(*outputs, *states)
 
 
 def delta_rule(
@@ -994,6 +1010,7 @@ def delta_rule(
     S_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> DeltaRuleResult:
     """Run delta_rule over a sequence.
 
@@ -1010,7 +1027,10 @@ def delta_rule(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, v, k, beta, S_0)
     q, v, k, beta = _cast(q, v, k, beta)
     B, T, H, K, V = _sizes(q, v, k, beta, cu_seqlens)
     carry = _carry(q)
@@ -1023,7 +1043,36 @@ def delta_rule(
     return DeltaRuleResult(*_call(_OPS.run.default, q, v, k, beta, S_0, cu_seqlens, reverse))
 
 
-def delta_rule_step(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tensor | None = None) -> DeltaRuleResult:
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"delta_rule_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"delta_rule_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("delta_rule_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
+def delta_rule_step(
+    q: Tensor,
+    v: Tensor,
+    k: Tensor,
+    beta: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: DeltaRuleResult | None = None,
+) -> DeltaRuleResult:
     """Run delta_rule for one step: one token of decoding.
 
     Shapes:
@@ -1032,7 +1081,12 @@ def delta_rule_step(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tenso
         k: [B, H, K]
         beta: [B, H]
         S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (S_0,)
     q, v, k, beta = _cast(q, v, k, beta)
     B, H, K, V = _step_sizes(q, v, k, beta)
     carry = _carry(q)
@@ -1042,14 +1096,28 @@ def delta_rule_step(q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tenso
         raise _shape_error(False, None, q=q, v=v, k=k, beta=beta, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return DeltaRuleResult(*_call(_OPS.step.default, q, v, k, beta, S_0))
+    _result = DeltaRuleResult(*_call(_OPS.step.default, q, v, k, beta, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class DeltaRule(torch.nn.Module):
-    """delta_rule as a layer: it owns no parameter."""
+    """delta_rule as a layer: it owns no parameter.
 
-    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "K": K, "V": V}
 
     def forward(
@@ -1062,13 +1130,34 @@ class DeltaRule(torch.nn.Module):
         S_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> DeltaRuleResult:
         """The recurrence over a sequence; see `delta_rule`."""
-        return delta_rule(q, v, k, beta, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse)
+        return delta_rule(
+            q, v, k, beta, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+        )
 
-    def step(self, q: Tensor, v: Tensor, k: Tensor, beta: Tensor, *, S_0: Tensor | None = None) -> DeltaRuleResult:
+    def step(
+        self,
+        q: Tensor,
+        v: Tensor,
+        k: Tensor,
+        beta: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: DeltaRuleResult | None = None,
+    ) -> DeltaRuleResult:
         """One step; see `delta_rule_step`."""
-        return delta_rule_step(q, v, k, beta, S_0=S_0)
+        return delta_rule_step(q, v, k, beta, S_0=S_0, inplace=inplace, into=into)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("delta_rule")
+torch.fx.wrap("delta_rule_step")

@@ -37,11 +37,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["GLA", "GLAResult", "gla", "gla_step"]
 
@@ -166,9 +169,9 @@ def _forward_torch(q, k, v, g, S_0):
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
-    p2 = A @ torch.where(x2, v, 0.0)
+    x7 = q * from_start @ S_all[:-1] + torch.where(m, math.nan, A @ torch.where(x2, v, 0.0))
     # output o = sum[K](q * S) / sqrt(K)
-    o = (q * from_start @ S_all[:-1] + torch.where(m, math.nan, p2)) / math.sqrt(K)
+    o = x7 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
@@ -313,6 +316,7 @@ import signal as _signal
 import stat as _stat
 import struct as _struct
 import subprocess as _subprocess
+import sys as _sys
 import tempfile as _tempfile
 import threading as _threading
 import time as _time
@@ -325,6 +329,8 @@ from typing import Any
 NATIVE_CACHE: str | None = None
 # How long a call of the compiler may take, in seconds; and its answer to `--version`.
 NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
+# After how many seconds a build is told on stderr: on a terminal, and elsewhere.
+NATIVE_PATIENCE = 1.0, 10.0
 
 _native_lock = _threading.Lock()
 _native_loaded: dict[str, _ctypes.CDLL] = {}
@@ -489,6 +495,31 @@ def _native_alone(path: _Path) -> Iterator[None]:
         yield
 
 
+@_contextlib.contextmanager
+def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
+    """Say on stderr that kernels are built, where it takes long, and how long it took."""
+    sizes = ", ".join(f"{name[5:]}={size}" for name, size in sorted(defines.items()) if name.startswith("SEQC_"))
+    who = text.strip().partition("\n")[0].partition(",")[0].strip("/ ")
+    begin, said = _time.monotonic(), list[str]()
+    patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
+
+    def say(words: str) -> None:
+        said.append(words)
+        if _sys.stderr is not None:
+            print(f"{who}: native kernels for {sizes} {words}", file=_sys.stderr, flush=True)
+
+    timer = _threading.Timer(patience, say, ["are being built: once, then they lie in the cache"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if said:
+            say(f"took {_time.monotonic() - begin:.0f} s")
+
+
 def _native_macros(defines: Mapping[str, str]) -> list[str]:
     return [f"-D{name}={value}" for name, value in sorted(defines.items())]
 
@@ -527,7 +558,7 @@ def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
     if not _os.access(folder, _os.W_OK | _os.X_OK):
         _native_tell(f"cannot write {cache}: native kernels are built for this process only")
         folder = _native_private()
-    with _native_alone(folder / f"{name}.lock"):
+    with _native_told(text, defines), _native_alone(folder / f"{name}.lock"):
         if _native_note(folder / name) is None:
             _native_make(text, defines, link, folder / name, {})
     return folder / name
@@ -658,7 +689,7 @@ using i64 = std::int64_t;
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AVX__)
+#if defined(__AVX512F__)  // this header is most of what there is to read: only where its functions are called
 #include <immintrin.h>
 #endif
 
@@ -743,15 +774,18 @@ INLINE vec load_early(const real* p, i64 left, i64 ahead) {
 INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
 #if defined(__AVX512F__)
   _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX__) && defined(__clang__)
+  __builtin_nontemporal_store(x, reinterpret_cast<vec*>(p));
 #elif defined(__AVX__)
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)x);
+  typedef long long quads __attribute__((vector_size(BYTES)));
+  __builtin_ia32_movntdq256(reinterpret_cast<quads*>(p), (quads)x);
 #else
   store(p, x);
 #endif
 }
 INLINE void streamed() {  // what was streamed is visible to other threads from here on
 #if defined(__AVX__)
-  _mm_sfence();
+  __builtin_ia32_sfence();
 #endif
 }
 template <bool full, class X>
@@ -1735,9 +1769,9 @@ int step_program(const Step& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
   const real* __restrict const p_k = a.g_k + i_B * n_H * n_K + i_H * n_K;
   const real* __restrict const p_v = a.g_v + i_B * n_H * n_V + i_H * n_V + o_V;
   const real* __restrict const p_g = a.g_g + i_B * n_H * n_K + i_H * n_K;
-  const real* __restrict const p_S_0 = a.g_S_0 + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  const real* const p_S_0 = a.g_S_0 + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
   real* __restrict const p_o = a.g_o + i_B * n_H * n_V + i_H * n_V + o_V;
-  real* __restrict const p_S_T = a.g_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
+  real* const p_S_T = a.g_S_T + i_B * n_H * n_K * n_V + i_H * n_K * n_V + o_V;
   real s_c0;
   {
     const real x0 = seqc_sqrt(real(n_K));
@@ -1765,18 +1799,18 @@ int step_program(const Step& a, const Call& call, i64 i_B, i64 i_H, i64 panel) {
         v_v[c] = load<e_V>(p_v + at, n_V - o_V - at);
       }
       for (i64 i_K = 0; i_K < m_K; ++i_K) {
-        const real x0 = w.s_x1[i_K];
-        const real v_k = p_k[i_K];
         const real v_q = p_q[i_K];
+        const real x1 = w.s_x1[i_K];
+        const real v_k = p_k[i_K];
         UNROLL for (int c = 0; c < CB; ++c) {
           const i64 at = (c0 + c) * W;
           const vec v_S_old = load<e_V>(p_S_0 + i_K * n_V + at, n_V - o_V - at);
-          const vec x2 = x0 * v_S_old;
-          const vec x5 = v_k * v_v[c];
-          const vec v_S = x2 + x5;
+          const vec x3 = x1 * v_S_old;
+          const vec x6 = v_k * v_v[c];
+          const vec v_S = x3 + x6;
           const vec x8 = v_q * v_S;
-          store<e_V>(p_S_T + i_K * n_V + at, v_S, n_V - o_V - at);
           r0[c] += x8;
+          store<e_V>(p_S_T + i_K * n_V + at, v_S, n_V - o_V - at);
         }
       }
       UNROLL for (int c = 0; c < CB; ++c) {
@@ -1829,6 +1863,199 @@ extern "C" int seqc_step(
   return failed;
 }
 
+// The step as a function that Python calls with tensors. Declared is what it needs of Python's stable interface and of DLPack.
+namespace {
+struct Object;
+struct Tensor {
+  void* data;
+  std::int32_t device, number, axes;
+  std::uint8_t code, bits;
+  std::uint16_t lanes;
+  const i64 *sizes, *strides;
+  std::uint64_t offset;
+};
+struct Direct {  // made by Python: pointers, in this order
+  Object* (*type)(Object*);
+  void (*hold)(Object*);
+  void (*drop)(Object*);
+  Object* (*call)(Object*, Object*);
+  Object* (*tuple)(std::ptrdiff_t);
+  int (*put)(Object*, std::ptrdiff_t, Object*);
+  Object* (*item)(Object*, std::ptrdiff_t);
+  void (*forget)();
+  i64 (*number)(Object*);
+  Object* (*whole)(i64);
+  void* (*unlock)();
+  void (*lock)(void*);
+  Object* (*no_memory)();
+  int (*read)(Object*, Tensor*);
+  int (*run)(i64, i64, i64, const i64*, i64, i64, void* const*);
+  Object *none, *yes, *tensor, *parameter, *result, *empty_like, *is_neg, *changed, *threads;
+  Object *watches[8], *answers[8];  // what tells whether something watches, and what it answers where nothing does
+  const i64* counts;  // arguments; states, which are the last of them; outputs
+  const i64* sizes;   // of arguments, then outputs: how many axes, and their extents; -1 is the batch
+  const i64* shared;  // of each state: whether several programs of the kernel read what one of them writes
+  const i64* alike;   // of each output: the argument that has its shape, or -1
+  Object* const* fresh;  // of each output: what makes one for a batch
+};
+constexpr int MOST = 128;  // tensors
+void* (*inside)(Object*, const char*);  // PyCapsule_GetPointer
+
+bool calm(const Direct& d) {
+  for (int i = 0; i < 8 && d.watches[i]; ++i) {
+    Object* const answer = d.call(d.watches[i], nullptr);
+    if (!answer) return d.forget(), false;
+    d.drop(answer);
+    if (answer != d.answers[i]) return false;
+  }
+  return true;
+}
+
+// Reads a tensor if it is of the kind that is taken: shape as `sizes` says, where B is -1 until the first tensor tells it.
+bool taken(const Direct& d, Object* x, Tensor& t, const i64* sizes, i64& B, i64& bytes) {
+  Object* const type = d.type(x);
+  d.drop(type);  // a class lives on
+  if (type != d.tensor && type != d.parameter) return false;
+  if (d.read(x, &t)) return d.forget(), false;
+  if (t.device != 1 || t.code != 2 || t.bits != 8 * sizeof(real) || t.lanes != 1 || !t.data || t.axes != *sizes) return false;
+  i64 size = 1;
+  for (i64 i = t.axes; i-- > 0;) {
+    i64 wanted = sizes[1 + i];
+    if (wanted < 0) {
+      if (B < 0) B = t.sizes[i];
+      wanted = B;
+    }
+    if (t.sizes[i] != wanted || (wanted != 1 && t.strides[i] != size)) return false;
+    size *= wanted;
+  }
+  if (size == 0) return false;
+  if (size == 1) {  // a view that stands for its negative is contiguous only where it has one element
+    Object* const one = d.tuple(1);
+    d.hold(x);
+    d.put(one, 0, x);
+    Object* const answer = d.call(d.is_neg, one);
+    d.drop(one);
+    if (!answer) return d.forget(), false;
+    d.drop(answer);
+    if (answer == d.yes) return false;
+  }
+  t.data = static_cast<char*>(t.data) + t.offset;
+  bytes = size * i64(sizeof(real));
+  return true;
+}
+
+Object* made(const Direct& d, Object* maker, Object* argument) {  // argument: ours
+  Object* const one = d.tuple(1);
+  d.put(one, 0, argument);
+  Object* const x = d.call(maker, one);
+  d.drop(one);
+  return x;
+}
+
+struct Written {  // the tensors that the step writes; ours
+  const Direct& d;
+  Object* x[MOST];
+  int count = 0;
+  ~Written() {
+    for (int i = 0; i < count; ++i) d.drop(x[i]);
+  }
+};
+}  // namespace
+
+extern "C" void seqc_direct_begin(void* (*pointer)(Object*, const char*)) { inside = pointer; }
+
+// given: the arguments of a step, whether it is in place, and the earlier result that is written, or None.
+extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_t count) {
+  const Direct& d = *static_cast<const Direct*>(inside(self, "seqc"));
+  const i64 arguments = d.counts[0], states = d.counts[1], outputs = d.counts[2], results = outputs + states;
+  const auto declined = [&] { return d.hold(d.none), d.none; };
+  if (count != arguments + 2 || arguments + results > MOST || !calm(d)) return declined();
+  const bool in_place = given[arguments] == d.yes;
+  Object* const out = given[arguments + 1] == d.none ? nullptr : given[arguments + 1];
+  if (out) {
+    Object* const type = d.type(out);
+    d.drop(type);
+    if (type != d.result) return declined();
+  }
+  Tensor t[MOST];
+  void* arrays[MOST];
+  i64 B = -1, bytes[MOST], sum = 0;
+  const i64 *sizes = d.sizes, *starts[MOST];
+  for (i64 i = 0; i < arguments + outputs; ++i, sizes += 1 + *sizes) {
+    starts[i] = sizes;
+    if (i >= arguments) continue;
+    if (!taken(d, given[i], t[i], sizes, B, bytes[i])) return declined();
+    arrays[i] = t[i].data;
+    sum += bytes[i];
+  }
+  Written written{d};
+  bool old = out || in_place;  // whether what is written was there before
+  for (i64 i = 0; i < results; ++i) {
+    const i64 at = arguments + i, state = i - outputs, before = arguments - states + state;
+    Object* x;
+    if (state >= 0 && in_place) {
+      x = given[before];
+      d.hold(x);
+    } else if (out) {
+      x = d.item(out, i);
+      d.hold(x);
+    } else if (const i64 like = state >= 0 ? before : d.alike[i]; like >= 0) {
+      d.hold(given[like]);
+      x = made(d, d.empty_like, given[like]);
+    } else {
+      x = made(d, d.fresh[i], d.whole(B));
+    }
+    if (!x) return d.forget(), declined();
+    written.x[written.count++] = x;
+    if (!taken(d, x, t[at], starts[state >= 0 ? before : at], B, bytes[at])) return declined();
+    arrays[at] = t[at].data;
+    for (i64 j = 0; old && j < at; ++j) {  // no other array may lie where this one is written
+      const char *a = static_cast<char*>(arrays[at]), *b = static_cast<char*>(arrays[j]);
+      if (a < b + bytes[j] && b < a + bytes[at] && !(j == before && a == b)) return declined();
+    }
+  }
+  thread_local std::unique_ptr<char[]> aside;  // new states, where several programs read the old ones
+  thread_local i64 room = 0;
+  i64 used = 0;
+  const auto moved = [&](i64 state) {
+    return d.shared[state] && arrays[arguments + outputs + state] == arrays[arguments - states + state];
+  };
+  for (i64 s = 0; s < states; ++s) used += moved(s) ? bytes[arguments - states + s] : 0;
+  if (used > room) aside.reset(new (std::nothrow) char[used]), room = aside ? used : 0;
+  if (used > room) return declined();
+  used = 0;
+  for (i64 s = 0; s < states; ++s) {
+    if (!moved(s)) continue;
+    arrays[arguments + outputs + s] = aside.get() + used;
+    used += bytes[arguments - states + s];
+  }
+  Object* const told = d.call(d.threads, nullptr);
+  if (!told) return d.forget(), declined();
+  const i64 threads = d.number(told);
+  d.drop(told);
+  const bool large = sum > i64(1) << 20;  // other threads may run meanwhile
+  void* const held = large ? d.unlock() : nullptr;
+  const int failed = d.run(B, 1, 1, nullptr, threads, 0, arrays);
+  for (i64 s = 0; used && !failed && s < states; ++s) {
+    const i64 at = arguments + outputs + s;
+    if (arrays[at] != t[at].data) std::memcpy(t[at].data, arrays[at], bytes[at]);
+  }
+  if (large) d.lock(held);
+  if (failed) return d.no_memory();
+  bool same = out;  // whether all that is written is the earlier result's
+  for (i64 i = outputs; out && i < results; ++i) same &= written.x[i] == d.item(out, i);
+  Object* const tensors = d.tuple(results);
+  for (i64 i = 0; i < results; ++i) d.hold(written.x[i]), d.put(tensors, i, written.x[i]);
+  if (old) {
+    d.hold(tensors);
+    Object* const counted = made(d, d.changed, tensors);
+    if (!counted) return d.drop(tensors), nullptr;
+    d.drop(counted);
+  }
+  Object* const result = same ? (d.hold(out), out) : d.call(d.result, tensors);
+  d.drop(tensors);
+  return result;
+}
 extern "C" int seqc_panels() { return int(panels); }
 
 // Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
@@ -1846,6 +2073,104 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 _NATIVE_DIMS = "H K V".split()
 
 
+_NATIVE_STEPS: list[Callable] = []  # the step of each library as a function: for calls that need nothing of torch's dispatcher
+_native_held: list[Any] = []  # what these functions point to
+
+_NATIVE_PYTHON = (
+    "PyObject_Type Py_IncRef Py_DecRef PyObject_CallObject PyTuple_New PyTuple_SetItem PyTuple_GetItem PyErr_Clear "
+    "PyLong_AsLongLong PyLong_FromLongLong PyEval_SaveThread PyEval_RestoreThread PyErr_NoMemory"
+).split()
+
+
+class _NativeMethod(_ctypes.Structure):
+    """A function as Python keeps it."""
+
+    _fields_ = [("name", _ctypes.c_char_p), ("call", _ctypes.c_void_p), ("flags", _ctypes.c_int), ("doc", _ctypes.c_char_p)]
+
+
+@_functools.cache
+def _native_watches() -> dict[Any, Any]:
+    """What tells whether something watches or changes what operators do, and its answer where nothing does."""
+    return {
+        torch.is_grad_enabled: False,
+        torch._C._are_functorch_transforms_active: False,
+        torch._C._len_torch_dispatch_stack: 0,
+        torch._C._len_torch_function_stack: 0,
+        torch._C._get_tracing_state: None,
+        torch._C._is_any_autocast_enabled: False,
+        torch._C._autograd._profiler_enabled: False,
+    }
+
+
+@_functools.cache
+def _native_exchange() -> int:
+    """Where torch's function lies that describes a tensor to other libraries; 0 if it, or Python's interface, is not there."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None or _platform.python_implementation() != "CPython":
+        return 0
+    get = _ctypes.PYFUNCTYPE(_ctypes.c_void_p, _ctypes.py_object, _ctypes.c_char_p)(("PyCapsule_GetPointer", _ctypes.pythonapi))
+    table = (_ctypes.c_void_p * 6).from_address(get(capsule, b"dlpack_exchange_api"))
+    version = (table[0] or 0) & 0xFFFFFFFF  # the table begins with the version of the interface; pointers follow
+    return table[5] or 0 if version == 1 else 0
+
+
+def _native_place(function: Any) -> int:
+    """Where a function lies."""
+    return _ctypes.cast(function, _ctypes.c_void_p).value or 0
+
+
+def _native_numbers(*values: int) -> Any:
+    return (_ctypes.c_int64 * len(values))(*values)
+
+
+def _native_direct(library: Any, result: Any, dtype: torch.dtype, states: int, shapes: Sequence[Any], shared: Any) -> None:
+    """Add the step of a library to `_NATIVE_STEPS`. shapes: of the arguments, then of the outputs; -1 is the batch."""
+    read = _native_exchange()
+    if not read:
+        return
+    outputs = len(result._fields) - states
+    count = len(shapes) - outputs
+    given, made = shapes[: count - states], shapes[count:]
+    alike = [next((i for i, x in enumerate(given) if x == shape), -1) for shape in made]
+    fresh = [_functools.partial(_native_fresh, dtype, shape[1:]) for shape in made]
+    objects = [None, True, torch.Tensor, torch.nn.Parameter, result, torch.empty_like, torch.is_neg,
+               torch._C._increment_version, torch.get_num_threads]
+    watches = _native_watches()
+    sizes = [n for shape in shapes for n in (len(shape), *shape)]
+    tables = [*(_native_numbers(*row) for row in ((count, states, outputs), sizes, shared, alike)),
+              (_ctypes.c_void_p * outputs)(*map(id, fresh))]
+    words = [*(_native_place(getattr(_ctypes.pythonapi, name)) for name in _NATIVE_PYTHON), read]
+    words += [_native_place(library.seqc_step), *map(id, objects), *[*map(id, watches), 0, 0][:8]]
+    words += [*[*map(id, watches.values()), 0, 0][:8], *map(_ctypes.addressof, tables)]
+    entry = (_ctypes.c_void_p * len(words))(*words)
+    library.seqc_direct_begin.argtypes = [_ctypes.c_void_p]
+    library.seqc_direct_begin(_native_place(_ctypes.pythonapi.PyCapsule_GetPointer))
+    name, pointer, thing = _ctypes.create_string_buffer(b"seqc"), _ctypes.c_void_p, _ctypes.py_object
+    capsule = _ctypes.PYFUNCTYPE(thing, pointer, pointer, pointer)(("PyCapsule_New", _ctypes.pythonapi))(
+        _ctypes.addressof(entry), _ctypes.addressof(name), None
+    )
+    method = _NativeMethod(b"seqc_direct", _native_place(library.seqc_direct), 0x80, None)  # METH_FASTCALL
+    function = _ctypes.PYFUNCTYPE(thing, pointer, thing, pointer)(("PyCFunction_NewEx", _ctypes.pythonapi))(
+        _ctypes.addressof(method), capsule, None
+    )
+    _native_held.append((entry, name, method, tables, fresh, objects, watches))
+    _NATIVE_STEPS.append(function)
+
+
+def _native_fresh(dtype: torch.dtype, sizes: Sequence[int], B: int) -> Tensor:
+    """A new tensor of a batch of B."""
+    return torch.empty((B, *sizes), dtype=dtype, device="cpu")
+
+
+def _native_entry(library, panels, dtype, H, K, V):
+    """Add the step of a library, for dims of these sizes, to the functions that take tensors."""
+    _native_direct(
+        library, GLAResult, dtype, 1,
+        [(-1, H, K), (-1, H, K), (-1, H, V), (-1, H, K), (-1, H, K, V), (-1, H, V)],
+        [False],
+    )
+
+
 def _native_defines(dtype, *sizes):
     """The macros of the kernels for dims of these sizes."""
     defines = {f"SEQC_{name}": str(int(size)) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
@@ -1861,7 +2186,9 @@ def _native_kernel(dtype, *sizes):
         function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
     library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
     library.seqc_large_pages.restype = None
-    return library, library.seqc_panels()
+    panels = library.seqc_panels()
+    _native_entry(library, panels, dtype, *sizes)
+    return library, panels
 
 
 def _native_run(function, B, T, way, bounds, save, *arrays):
@@ -2045,7 +2372,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -2295,10 +2622,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -2669,10 +3000,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_0312e91c8983", 0
+    name, tries = "seqc_gla_d7226dbcad08", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_0312e91c8983_{tries}"
+        name = f"seqc_gla_d7226dbcad08_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2774,12 +3105,39 @@ _GATES = frozenset("g".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return GLAResult(*outputs, *states)
 
 
 def gla(
@@ -2791,6 +3149,7 @@ def gla(
     S_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> GLAResult:
     """Run gla over a sequence.
 
@@ -2807,7 +3166,10 @@ def gla(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
     q, k, v, g = _cast(q, k, v, g)
     B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
     carry = _carry(q)
@@ -2820,7 +3182,36 @@ def gla(
     return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
 
 
-def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"gla_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"gla_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
+def gla_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: GLAResult | None = None,
+) -> GLAResult:
     """Run gla for one step: one token of decoding.
 
     Shapes:
@@ -2829,7 +3220,17 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
         v: [B, H, V]
         g: [B, H, K]
         S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    if not torch.compiler.is_compiling() and forward_ad._current_level < 0 and S_0 is not None:
+        for _direct in _NATIVE_STEPS:
+            _result = _direct(q, k, v, g, S_0, inplace, into)
+            if _result is not None:
+                return _result
+    _given = (S_0,)
     q, k, v, g = _cast(q, k, v, g)
     B, H, K, V = _step_sizes(q, k, v, g)
     carry = _carry(q)
@@ -2839,14 +3240,28 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
         raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
+    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class GLA(torch.nn.Module):
-    """gla as a layer: it owns no parameter."""
+    """gla as a layer: it owns no parameter.
 
-    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "K": K, "V": V}
 
     def forward(
@@ -2859,13 +3274,34 @@ class GLA(torch.nn.Module):
         S_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
-        return gla(q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse)
+        return gla(
+            q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+        )
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: GLAResult | None = None,
+    ) -> GLAResult:
         """One step; see `gla_step`."""
-        return gla_step(q, k, v, g, S_0=S_0)
+        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("gla")
+torch.fx.wrap("gla_step")

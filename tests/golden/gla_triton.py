@@ -40,11 +40,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["GLA", "GLAResult", "gla", "gla_step"]
 
@@ -169,9 +172,9 @@ def _forward_torch(q, k, v, g, S_0):
     _pairs(A, 4).add_(A_4)
     _pairs(A, 2).add_(A_2)
     _pairs(A, 1).add_(A_1)
-    p2 = A @ torch.where(x2, v, 0.0)
+    x7 = q * from_start @ S_all[:-1] + torch.where(m, math.nan, A @ torch.where(x2, v, 0.0))
     # output o = sum[K](q * S) / sqrt(K)
-    o = (q * from_start @ S_all[:-1] + torch.where(m, math.nan, p2)) / math.sqrt(K)
+    o = x7 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
@@ -520,11 +523,10 @@ def gla_forward_kernel(
         m_pair_6 = (tl.abs(b_v) < float("inf"))
         b_x_14 = tl.max(tl.where(m_pair_6, 0.0, b_x[:, None]), 0)
         m_pair_7 = (b_x_14[None, :] >= b_x[:, None])
-        b_x_15 = tl.where(m_pair_6, b_v, 0.0).to(tl.float32)
+        b_x_15 = tl.where(m_pair_6, b_v, 0.0)
         b_sum_7 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
-        b_x_16 = b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7).to(tl.float32)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = b_x_16 / SQRT_K
+        b_o = (b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7)) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_S = b_S_next
@@ -621,11 +623,10 @@ def gla_infer_kernel(
         m_pair_6 = (tl.abs(b_v) < float("inf"))
         b_x_14 = tl.max(tl.where(m_pair_6, 0.0, b_x[:, None]), 0)
         m_pair_7 = (b_x_14[None, :] >= b_x[:, None])
-        b_x_15 = tl.where(m_pair_6, b_v, 0.0).to(tl.float32)
+        b_x_15 = tl.where(m_pair_6, b_v, 0.0)
         b_sum_7 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
-        b_x_16 = b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7).to(tl.float32)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = b_x_16 / SQRT_K
+        b_o = (b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7)) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_S = b_S_next
@@ -692,113 +693,113 @@ def gla_backward_kernel(
         b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
         b_x_2 = b_x[None, :] + b_x_sum
         b_x_3 = b_vdS * b_to_end
-        b_x_4 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+        b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_5 = b_do / SQRT_K
-        b_x_4x_5 = tl.dot(b_x_5.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-        b_sum_3 = tl.sum(tl.where(m_pair, b_x_4x_5, 0.0), 1)
-        b_x_6 = b_x_3 + b_sum_3[:, None] * b_q
-        b_x_7 = b_sum_3[:, None] * b_k_in
-        b_Sx_5 = tl.dot(b_x_5.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_4 = b_do / SQRT_K
+        b_sum_3 = tl.dot(b_x_4.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+        b_sum_4 = tl.sum(tl.where(m_pair, b_sum_3, 0.0), 1)
+        b_x_5 = b_x_3 + b_sum_4[:, None] * b_q
+        b_x_6 = b_sum_4[:, None] * b_k_in
+        b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
-        b_x_8 = b_x_7 + b_Sx_5 * b_from_start
-        b_x_sum_rest = segment_cumsum(b_Sx_5 * b_q * b_from_start, BT, True, False)
-        b_x_9 = b_x_2 + b_x_sum_rest
-        b_sum_4 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_5.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_x_1 + b_sum_4
-        b_x_4x_5_low = tl.where(m_pair_1, b_x_4x_5, 0.0)
-        b_sum_5 = tl.dot(b_x_4x_5_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_x_7 = b_x_6 + b_Sx_4 * b_from_start
+        b_x_sum_rest = segment_cumsum(b_Sx_4 * b_q * b_from_start, BT, True, False)
+        b_x_8 = b_x_2 + b_x_sum_rest
+        b_sum_5 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
+        b_dS_1 = b_x_1 + b_sum_5
+        b_sum_3_low = tl.where(m_pair_1, b_sum_3, 0.0)
+        b_sum_6 = tl.dot(b_sum_3_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         b_exp_log_decay = tl.exp(b_log_decay)
-        b_x_10 = b_x_8 + b_sum_5 * b_exp_log_decay
-        b_x_11 = b_x_9 + b_sum_5 * b_q * b_exp_log_decay
-        b_x_12 = b_q * b_exp_log_decay
-        b_sum_6 = tl.dot(tl.trans(b_x_4x_5_low.to(DOT)), b_x_12.to(DOT), input_precision=PRECISION)
-        b_x_13 = b_x_6 + b_sum_6
-        b_sum_7 = tl.dot(b_x_12.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_1, b_sum_7, 0.0)
-        b_x_14 = b_A_here + b_A_1
+        b_x_9 = b_x_7 + b_sum_6 * b_exp_log_decay
+        b_x_10 = b_x_8 + b_sum_6 * b_q * b_exp_log_decay
+        b_x_11 = b_q * b_exp_log_decay
+        b_sum_7 = tl.dot(tl.trans(b_sum_3_low.to(DOT)), b_x_11.to(DOT), input_precision=PRECISION)
+        b_x_12 = b_x_5 + b_sum_7
+        b_sum_8 = tl.dot(b_x_11.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_1, b_sum_8, 0.0)
+        b_x_13 = b_A_here + b_A_1
         b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_15 = tl.exp(b_log_decay_sum2_rest)
-        b_x_4x_5_low_1 = tl.where(m_pair_2, b_x_4x_5, 0.0)
-        b_x_16 = b_k_in * b_x_15
-        b_sum_8 = tl.dot(b_x_4x_5_low_1.to(DOT), b_x_16.to(DOT), input_precision=PRECISION)
+        b_x_14 = tl.exp(b_log_decay_sum2_rest)
+        b_sum_3_low_1 = tl.where(m_pair_2, b_sum_3, 0.0)
+        b_x_15 = b_k_in * b_x_14
+        b_sum_9 = tl.dot(b_sum_3_low_1.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
         b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_17 = tl.exp(b_log_decay_sum2)
-        b_x_18 = b_x_10 + b_sum_8 * b_x_17
-        b_x_sum2_rest = segment_cumsum(b_sum_8 * b_q * b_x_17, 2, True, False)
-        b_x_19 = b_x_11 + b_x_sum2_rest
-        b_x_20 = b_q * b_x_17
-        b_sum_9 = tl.dot(b_x_20.to(DOT), tl.trans(b_x_16.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_2, b_sum_9, 0.0)
-        b_x_21 = b_x_14 + b_A_2
-        b_sum_10 = tl.dot(tl.trans(b_x_4x_5_low_1.to(DOT)), b_x_20.to(DOT), input_precision=PRECISION)
-        b_x_22 = b_x_13 + b_sum_10 * b_x_15
-        b_x_sum2 = segment_cumsum(b_sum_10 * b_k_in * b_x_15, 2, False, True)
-        b_x_23 = b_x_19 + b_x_sum2
+        b_x_16 = tl.exp(b_log_decay_sum2)
+        b_x_17 = b_x_9 + b_sum_9 * b_x_16
+        b_x_sum2_rest = segment_cumsum(b_sum_9 * b_q * b_x_16, 2, True, False)
+        b_x_18 = b_x_10 + b_x_sum2_rest
+        b_x_19 = b_q * b_x_16
+        b_sum_10 = tl.dot(b_x_19.to(DOT), tl.trans(b_x_15.to(DOT)), input_precision=PRECISION)
+        b_A_2 = tl.where(m_pair_2, b_sum_10, 0.0)
+        b_x_20 = b_x_13 + b_A_2
+        b_sum_11 = tl.dot(tl.trans(b_sum_3_low_1.to(DOT)), b_x_19.to(DOT), input_precision=PRECISION)
+        b_x_21 = b_x_12 + b_sum_11 * b_x_14
+        b_x_sum2 = segment_cumsum(b_sum_11 * b_k_in * b_x_14, 2, False, True)
+        b_x_22 = b_x_18 + b_x_sum2
         b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_24 = tl.exp(b_log_decay_sum4_rest)
-        b_x_4x_5_low_2 = tl.where(m_pair_3, b_x_4x_5, 0.0)
-        b_x_25 = b_k_in * b_x_24
-        b_sum_11 = tl.dot(b_x_4x_5_low_2.to(DOT), b_x_25.to(DOT), input_precision=PRECISION)
+        b_x_23 = tl.exp(b_log_decay_sum4_rest)
+        b_sum_3_low_2 = tl.where(m_pair_3, b_sum_3, 0.0)
+        b_x_24 = b_k_in * b_x_23
+        b_sum_12 = tl.dot(b_sum_3_low_2.to(DOT), b_x_24.to(DOT), input_precision=PRECISION)
         b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_26 = tl.exp(b_log_decay_sum4)
-        b_x_27 = b_x_18 + b_sum_11 * b_x_26
-        b_x_sum4_rest = segment_cumsum(b_sum_11 * b_q * b_x_26, 4, True, False)
-        b_x_28 = b_x_23 + b_x_sum4_rest
-        b_x_29 = b_q * b_x_26
-        b_sum_12 = tl.dot(b_x_29.to(DOT), tl.trans(b_x_25.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_3, b_sum_12, 0.0)
-        b_x_30 = b_x_21 + b_A_4
-        b_sum_13 = tl.dot(tl.trans(b_x_4x_5_low_2.to(DOT)), b_x_29.to(DOT), input_precision=PRECISION)
-        b_x_31 = b_x_22 + b_sum_13 * b_x_24
-        b_x_sum4 = segment_cumsum(b_sum_13 * b_k_in * b_x_24, 4, False, True)
-        b_x_32 = b_x_28 + b_x_sum4
+        b_x_25 = tl.exp(b_log_decay_sum4)
+        b_x_26 = b_x_17 + b_sum_12 * b_x_25
+        b_x_sum4_rest = segment_cumsum(b_sum_12 * b_q * b_x_25, 4, True, False)
+        b_x_27 = b_x_22 + b_x_sum4_rest
+        b_x_28 = b_q * b_x_25
+        b_sum_13 = tl.dot(b_x_28.to(DOT), tl.trans(b_x_24.to(DOT)), input_precision=PRECISION)
+        b_A_4 = tl.where(m_pair_3, b_sum_13, 0.0)
+        b_x_29 = b_x_20 + b_A_4
+        b_sum_14 = tl.dot(tl.trans(b_sum_3_low_2.to(DOT)), b_x_28.to(DOT), input_precision=PRECISION)
+        b_x_30 = b_x_21 + b_sum_14 * b_x_23
+        b_x_sum4 = segment_cumsum(b_sum_14 * b_k_in * b_x_23, 4, False, True)
+        b_x_31 = b_x_27 + b_x_sum4
         b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_33 = tl.exp(b_log_decay_sum8_rest)
-        b_x_4x_5_low_3 = tl.where(m_pair_4, b_x_4x_5, 0.0)
-        b_x_34 = b_k_in * b_x_33
-        b_sum_14 = tl.dot(b_x_4x_5_low_3.to(DOT), b_x_34.to(DOT), input_precision=PRECISION)
+        b_x_32 = tl.exp(b_log_decay_sum8_rest)
+        b_sum_3_low_3 = tl.where(m_pair_4, b_sum_3, 0.0)
+        b_x_33 = b_k_in * b_x_32
+        b_sum_15 = tl.dot(b_sum_3_low_3.to(DOT), b_x_33.to(DOT), input_precision=PRECISION)
         b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_35 = tl.exp(b_log_decay_sum8)
-        b_x_36 = b_x_27 + b_sum_14 * b_x_35
-        b_x_sum8_rest = segment_cumsum(b_sum_14 * b_q * b_x_35, 8, True, False)
-        b_x_37 = b_x_32 + b_x_sum8_rest
-        b_x_38 = b_q * b_x_35
-        b_sum_15 = tl.dot(b_x_38.to(DOT), tl.trans(b_x_34.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_4, b_sum_15, 0.0)
-        b_x_39 = b_x_30 + b_A_8
-        b_sum_16 = tl.dot(tl.trans(b_x_4x_5_low_3.to(DOT)), b_x_38.to(DOT), input_precision=PRECISION)
-        b_x_40 = b_x_31 + b_sum_16 * b_x_33
-        b_x_sum8 = segment_cumsum(b_sum_16 * b_k_in * b_x_33, 8, False, True)
-        b_x_41 = b_x_37 + b_x_sum8
+        b_x_34 = tl.exp(b_log_decay_sum8)
+        b_x_35 = b_x_26 + b_sum_15 * b_x_34
+        b_x_sum8_rest = segment_cumsum(b_sum_15 * b_q * b_x_34, 8, True, False)
+        b_x_36 = b_x_31 + b_x_sum8_rest
+        b_x_37 = b_q * b_x_34
+        b_sum_16 = tl.dot(b_x_37.to(DOT), tl.trans(b_x_33.to(DOT)), input_precision=PRECISION)
+        b_A_8 = tl.where(m_pair_4, b_sum_16, 0.0)
+        b_x_38 = b_x_29 + b_A_8
+        b_sum_17 = tl.dot(tl.trans(b_sum_3_low_3.to(DOT)), b_x_37.to(DOT), input_precision=PRECISION)
+        b_x_39 = b_x_30 + b_sum_17 * b_x_32
+        b_x_sum8 = segment_cumsum(b_sum_17 * b_k_in * b_x_32, 8, False, True)
+        b_x_40 = b_x_36 + b_x_sum8
         b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_42 = tl.exp(b_log_decay_sum16)
-        b_x_43 = b_q * b_x_42
+        b_x_41 = tl.exp(b_log_decay_sum16)
+        b_x_42 = b_q * b_x_41
         b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_44 = tl.exp(b_log_decay_sum16_rest)
-        b_x_45 = b_k_in * b_x_44
-        b_sum_17 = tl.dot(b_x_43.to(DOT), tl.trans(b_x_45.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair_5, b_sum_17, 0.0)
-        b_A = b_x_39 + b_A_16
-        b_Ax_5 = tl.dot(tl.trans(b_A.to(DOT)), b_x_5.to(DOT), input_precision=PRECISION)
+        b_x_43 = tl.exp(b_log_decay_sum16_rest)
+        b_x_44 = b_k_in * b_x_43
+        b_sum_18 = tl.dot(b_x_42.to(DOT), tl.trans(b_x_44.to(DOT)), input_precision=PRECISION)
+        b_A_16 = tl.where(m_pair_5, b_sum_18, 0.0)
+        b_A = b_x_38 + b_A_16
+        b_Ax_4 = tl.dot(tl.trans(b_A.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
         # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_Ax_5, mask=m_tv)
-        b_x_4x_5_low_4 = tl.where(m_pair_5, b_x_4x_5, 0.0)
-        b_sum_18 = tl.dot(tl.trans(b_x_4x_5_low_4.to(DOT)), b_x_43.to(DOT), input_precision=PRECISION)
-        b_x_sum16 = segment_cumsum(b_sum_18 * b_k_in * b_x_44, 16, False, True)
-        b_x_46 = b_x_41 + b_x_sum16
-        b_sum_19 = tl.dot(b_x_4x_5_low_4.to(DOT), b_x_45.to(DOT), input_precision=PRECISION)
-        b_x_sum16_rest = segment_cumsum(b_sum_19 * b_q * b_x_42, 16, True, False)
+        tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_Ax_4, mask=m_tv)
+        b_sum_3_low_4 = tl.where(m_pair_5, b_sum_3, 0.0)
+        b_sum_19 = tl.dot(tl.trans(b_sum_3_low_4.to(DOT)), b_x_42.to(DOT), input_precision=PRECISION)
+        b_x_sum16 = segment_cumsum(b_sum_19 * b_k_in * b_x_43, 16, False, True)
+        b_x_45 = b_x_40 + b_x_sum16
+        b_sum_20 = tl.dot(b_sum_3_low_4.to(DOT), b_x_44.to(DOT), input_precision=PRECISION)
+        b_x_sum16_rest = segment_cumsum(b_sum_20 * b_q * b_x_41, 16, True, False)
         # gradient of g
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_46 + b_x_sum16_rest, 0.0), mask=m_tk)
+        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_45 + b_x_sum16_rest, 0.0), mask=m_tk)
         # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_x_36 + b_sum_19 * b_x_42, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_x_35 + b_sum_20 * b_x_41, mask=m_tk)
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_40 + b_sum_18 * b_x_44, 0.0), mask=m_tk)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_39 + b_sum_19 * b_x_43, 0.0), mask=m_tk)
         # cotangents of the states, for what comes before
         b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
@@ -899,6 +900,7 @@ def gla_outputs_kernel(
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     m_pair = (tl.abs(b_v) < float("inf"))
+    b_v_low = tl.where(m_pair, b_v, 0.0)
     b_x_1 = BT - o_t.to(tl.float32)
     b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x_1[:, None]), 0)
     b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
@@ -936,11 +938,10 @@ def gla_outputs_kernel(
     b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
     b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
     b_A = b_x_14 + b_A_1
-    b_x_15 = tl.where(m_pair, b_v, 0.0).to(tl.float32)
-    b_sum_4 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
+    b_sum_4 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
     b_x_low = tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum_4)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_xS + b_x_low.to(tl.float32)) / SQRT_K
+    b_o = (b_xS + b_x_low) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
@@ -1130,93 +1131,93 @@ def gla_gradients_K_kernel(
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
     b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
     b_x_2 = b_x_sum + b_x[None, :]
-    b_x_3 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+    b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_4 = b_do / SQRT_K
-    b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_x_3x_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
-    b_sum_1 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_x_3x_4, 0.0), 1)
+    b_x_3 = b_do / SQRT_K
+    b_Sx_3 = tl.dot(b_x_3.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_sum_1 = tl.dot(b_x_3.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+    b_sum_2 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum_1, 0.0), 1)
     b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
     b_from_start = tl.exp(b_log_decay_sum)
-    b_x_5 = b_Sx_4 * b_from_start
+    b_x_4 = b_Sx_3 * b_from_start
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_sum_rest = segment_cumsum(b_Sx_4 * b_q * b_from_start, BT, True, False)
-    b_x_6 = b_x_2 + b_x_sum_rest
-    b_x_7 = b_x_5 + b_sum_1[:, None] * b_k_in
-    b_x_8 = b_x_1 + b_sum_1[:, None] * b_q
+    b_x_sum_rest = segment_cumsum(b_Sx_3 * b_q * b_from_start, BT, True, False)
+    b_x_5 = b_x_2 + b_x_sum_rest
+    b_x_6 = b_x_4 + b_sum_2[:, None] * b_k_in
+    b_x_7 = b_x_1 + b_sum_2[:, None] * b_q
     m_pair = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_x_3x_4_low = tl.where(m_pair, b_x_3x_4, 0.0)
-    b_sum_2 = tl.dot(b_x_3x_4_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_sum_1_low = tl.where(m_pair, b_sum_1, 0.0)
+    b_sum_3 = tl.dot(b_sum_1_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
     b_exp_log_decay = tl.exp(b_log_decay)
-    b_sum_3 = tl.dot(tl.trans(b_x_3x_4_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
-    b_x_9 = b_x_8 + b_sum_3
-    b_x_10 = b_x_7 + b_sum_2 * b_exp_log_decay
-    b_x_11 = b_x_6 + b_sum_2 * b_q * b_exp_log_decay
+    b_sum_4 = tl.dot(tl.trans(b_sum_1_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
+    b_x_8 = b_x_7 + b_sum_4
+    b_x_9 = b_x_6 + b_sum_3 * b_exp_log_decay
+    b_x_10 = b_x_5 + b_sum_3 * b_q * b_exp_log_decay
     b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_12 = tl.exp(b_log_decay_sum16_rest)
-    b_x_3x_4_low_1 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_x_3x_4, 0.0)
-    b_x_13 = b_k_in * b_x_12
-    b_sum_4 = tl.dot(b_x_3x_4_low_1.to(DOT), b_x_13.to(DOT), input_precision=PRECISION)
+    b_x_11 = tl.exp(b_log_decay_sum16_rest)
+    b_sum_1_low_1 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_sum_1, 0.0)
+    b_x_12 = b_k_in * b_x_11
+    b_sum_5 = tl.dot(b_sum_1_low_1.to(DOT), b_x_12.to(DOT), input_precision=PRECISION)
     b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_14 = tl.exp(b_log_decay_sum16)
-    b_sum_5 = tl.dot(tl.trans(b_x_3x_4_low_1.to(DOT)), (b_q * b_x_14).to(DOT), input_precision=PRECISION)
-    b_x_15 = b_x_10 + b_sum_4 * b_x_14
-    b_x_sum16_rest = segment_cumsum(b_sum_4 * b_q * b_x_14, 16, True, False)
-    b_x_16 = b_x_11 + b_x_sum16_rest
-    b_x_17 = b_x_9 + b_sum_5 * b_x_12
-    b_x_sum16 = segment_cumsum(b_sum_5 * b_k_in * b_x_12, 16, False, True)
-    b_x_18 = b_x_16 + b_x_sum16
+    b_x_13 = tl.exp(b_log_decay_sum16)
+    b_sum_6 = tl.dot(tl.trans(b_sum_1_low_1.to(DOT)), (b_q * b_x_13).to(DOT), input_precision=PRECISION)
+    b_x_14 = b_x_9 + b_sum_5 * b_x_13
+    b_x_sum16_rest = segment_cumsum(b_sum_5 * b_q * b_x_13, 16, True, False)
+    b_x_15 = b_x_10 + b_x_sum16_rest
+    b_x_16 = b_x_8 + b_sum_6 * b_x_11
+    b_x_sum16 = segment_cumsum(b_sum_6 * b_k_in * b_x_11, 16, False, True)
+    b_x_17 = b_x_15 + b_x_sum16
     b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_19 = tl.exp(b_log_decay_sum2_rest)
+    b_x_18 = tl.exp(b_log_decay_sum2_rest)
     m_pair_1 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_x_3x_4_low_2 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-    b_x_20 = b_k_in * b_x_19
-    b_sum_6 = tl.dot(b_x_3x_4_low_2.to(DOT), b_x_20.to(DOT), input_precision=PRECISION)
+    b_sum_1_low_2 = tl.where(m_pair_1, b_sum_1, 0.0)
+    b_x_19 = b_k_in * b_x_18
+    b_sum_7 = tl.dot(b_sum_1_low_2.to(DOT), b_x_19.to(DOT), input_precision=PRECISION)
     b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_21 = tl.exp(b_log_decay_sum2)
-    b_sum_7 = tl.dot(tl.trans(b_x_3x_4_low_2.to(DOT)), (b_q * b_x_21).to(DOT), input_precision=PRECISION)
-    b_x_22 = b_x_15 + b_sum_6 * b_x_21
-    b_x_sum2_rest = segment_cumsum(b_sum_6 * b_q * b_x_21, 2, True, False)
-    b_x_23 = b_x_18 + b_x_sum2_rest
-    b_x_24 = b_x_17 + b_sum_7 * b_x_19
-    b_x_sum2 = segment_cumsum(b_sum_7 * b_k_in * b_x_19, 2, False, True)
-    b_x_25 = b_x_23 + b_x_sum2
+    b_x_20 = tl.exp(b_log_decay_sum2)
+    b_sum_8 = tl.dot(tl.trans(b_sum_1_low_2.to(DOT)), (b_q * b_x_20).to(DOT), input_precision=PRECISION)
+    b_x_21 = b_x_14 + b_sum_7 * b_x_20
+    b_x_sum2_rest = segment_cumsum(b_sum_7 * b_q * b_x_20, 2, True, False)
+    b_x_22 = b_x_17 + b_x_sum2_rest
+    b_x_23 = b_x_16 + b_sum_8 * b_x_18
+    b_x_sum2 = segment_cumsum(b_sum_8 * b_k_in * b_x_18, 2, False, True)
+    b_x_24 = b_x_22 + b_x_sum2
     b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_26 = tl.exp(b_log_decay_sum4)
+    b_x_25 = tl.exp(b_log_decay_sum4)
     m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
     b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_27 = tl.exp(b_log_decay_sum4_rest)
-    b_x_3x_4_low_3 = tl.where(m_pair_2, b_x_3x_4, 0.0)
-    b_sum_8 = tl.dot(tl.trans(b_x_3x_4_low_3.to(DOT)), (b_q * b_x_26).to(DOT), input_precision=PRECISION)
-    b_x_28 = b_x_24 + b_sum_8 * b_x_27
-    b_x_sum4 = segment_cumsum(b_sum_8 * b_k_in * b_x_27, 4, False, True)
-    b_x_29 = b_x_25 + b_x_sum4
-    b_x_30 = b_k_in * b_x_27
-    b_sum_9 = tl.dot(b_x_3x_4_low_3.to(DOT), b_x_30.to(DOT), input_precision=PRECISION)
-    b_x_31 = b_x_22 + b_sum_9 * b_x_26
-    b_x_sum4_rest = segment_cumsum(b_sum_9 * b_q * b_x_26, 4, True, False)
-    b_x_32 = b_x_29 + b_x_sum4_rest
+    b_x_26 = tl.exp(b_log_decay_sum4_rest)
+    b_sum_1_low_3 = tl.where(m_pair_2, b_sum_1, 0.0)
+    b_sum_9 = tl.dot(tl.trans(b_sum_1_low_3.to(DOT)), (b_q * b_x_25).to(DOT), input_precision=PRECISION)
+    b_x_27 = b_x_23 + b_sum_9 * b_x_26
+    b_x_sum4 = segment_cumsum(b_sum_9 * b_k_in * b_x_26, 4, False, True)
+    b_x_28 = b_x_24 + b_x_sum4
+    b_x_29 = b_k_in * b_x_26
+    b_sum_10 = tl.dot(b_sum_1_low_3.to(DOT), b_x_29.to(DOT), input_precision=PRECISION)
+    b_x_30 = b_x_21 + b_sum_10 * b_x_25
+    b_x_sum4_rest = segment_cumsum(b_sum_10 * b_q * b_x_25, 4, True, False)
+    b_x_31 = b_x_28 + b_x_sum4_rest
     b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_33 = tl.exp(b_log_decay_sum8)
+    b_x_32 = tl.exp(b_log_decay_sum8)
     m_pair_3 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_x_3x_4_low_4 = tl.where(m_pair_3, b_x_3x_4, 0.0)
+    b_sum_1_low_4 = tl.where(m_pair_3, b_sum_1, 0.0)
     b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_34 = tl.exp(b_log_decay_sum8_rest)
-    b_sum_10 = tl.dot(tl.trans(b_x_3x_4_low_4.to(DOT)), (b_q * b_x_33).to(DOT), input_precision=PRECISION)
-    b_x_35 = b_x_28 + b_sum_10 * b_x_34
-    b_x_sum8 = segment_cumsum(b_sum_10 * b_k_in * b_x_34, 8, False, True)
-    b_x_36 = b_x_32 + b_x_sum8
-    b_x_37 = b_k_in * b_x_34
-    b_sum_11 = tl.dot(b_x_3x_4_low_4.to(DOT), b_x_37.to(DOT), input_precision=PRECISION)
+    b_x_33 = tl.exp(b_log_decay_sum8_rest)
+    b_sum_11 = tl.dot(tl.trans(b_sum_1_low_4.to(DOT)), (b_q * b_x_32).to(DOT), input_precision=PRECISION)
+    b_x_34 = b_x_27 + b_sum_11 * b_x_33
+    b_x_sum8 = segment_cumsum(b_sum_11 * b_k_in * b_x_33, 8, False, True)
+    b_x_35 = b_x_31 + b_x_sum8
+    b_x_36 = b_k_in * b_x_33
+    b_sum_12 = tl.dot(b_sum_1_low_4.to(DOT), b_x_36.to(DOT), input_precision=PRECISION)
     # gradient of q
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_thk + o_thk, b_x_31 + b_sum_11 * b_x_33, mask=m_tk)
-    b_x_sum8_rest = segment_cumsum(b_sum_11 * b_q * b_x_33, 8, True, False)
+    tl.store(p_d_q + at_thk + o_thk, b_x_30 + b_sum_12 * b_x_32, mask=m_tk)
+    b_x_sum8_rest = segment_cumsum(b_sum_12 * b_q * b_x_32, 8, True, False)
     # gradient of g
-    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_36 + b_x_sum8_rest, 0.0), mask=m_tk)
+    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_35 + b_x_sum8_rest, 0.0), mask=m_tk)
     # gradient of k
-    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_35, 0.0), mask=m_tk)
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_34, 0.0), mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -1271,11 +1272,11 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 2422, 18432, True),
-    "infer": (2, 2390, 10240, True),
+    "forward": (2, 2414, 18432, True),
+    "infer": (2, 2382, 10240, True),
     "backward": (2, 4810, 34816, True),
     "states": (4, 1020, 28672, True),
-    "outputs": (2, 2752, 36864, False),
+    "outputs": (2, 2744, 36864, False),
     "cotangents": (6, 1008, 7168, True),
     "gradients_V": (2, 2694, 36864, False),
     "gradients_K": (2, 4752, 65536, False),
@@ -1605,7 +1606,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[4:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -1875,10 +1876,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -2249,10 +2254,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_ee79a9aa7ac5", 0
+    name, tries = "seqc_gla_0a559bcd96b0", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_ee79a9aa7ac5_{tries}"
+        name = f"seqc_gla_0a559bcd96b0_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2354,12 +2359,39 @@ _GATES = frozenset("g".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return GLAResult(*outputs, *states)
 
 
 def gla(
@@ -2371,6 +2403,7 @@ def gla(
     S_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> GLAResult:
     """Run gla over a sequence.
 
@@ -2387,7 +2420,10 @@ def gla(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
     q, k, v, g = _cast(q, k, v, g)
     B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
     carry = _carry(q)
@@ -2400,7 +2436,36 @@ def gla(
     return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
 
 
-def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"gla_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"gla_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
+def gla_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: GLAResult | None = None,
+) -> GLAResult:
     """Run gla for one step: one token of decoding.
 
     Shapes:
@@ -2409,7 +2474,12 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
         v: [B, H, V]
         g: [B, H, K]
         S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (S_0,)
     q, k, v, g = _cast(q, k, v, g)
     B, H, K, V = _step_sizes(q, k, v, g)
     carry = _carry(q)
@@ -2419,14 +2489,28 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None =
         raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
+    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class GLA(torch.nn.Module):
-    """gla as a layer: it owns no parameter."""
+    """gla as a layer: it owns no parameter.
 
-    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "K": K, "V": V}
 
     def forward(
@@ -2439,13 +2523,34 @@ class GLA(torch.nn.Module):
         S_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
-        return gla(q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse)
+        return gla(
+            q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+        )
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, S_0: Tensor | None = None) -> GLAResult:
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: GLAResult | None = None,
+    ) -> GLAResult:
         """One step; see `gla_step`."""
-        return gla_step(q, k, v, g, S_0=S_0)
+        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("gla")
+torch.fx.wrap("gla_step")

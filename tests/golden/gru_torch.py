@@ -34,11 +34,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["GRU", "GRUResult", "gru", "gru_step"]
 
@@ -200,7 +203,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[9:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -464,10 +467,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -838,10 +845,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_811bc344d9ad", 0
+    name, tries = "seqc_gru_3d6fa7945702", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_811bc344d9ad_{tries}"
+        name = f"seqc_gru_3d6fa7945702_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]
@@ -942,12 +949,39 @@ _GATES = frozenset("".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"gru: axis is {axis}; x_r has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of x_r has the steps"
+                raise ValueError(f"gru: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = gru(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return GRUResult(*outputs, *states)
 
 
 def gru(
@@ -964,6 +998,7 @@ def gru(
     h_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> GRUResult:
     """Run gru over a sequence.
 
@@ -985,7 +1020,10 @@ def gru(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: h_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0)
     x_r, x_z, x_n = _cast(x_r, x_z, x_n)
     B, T, H, D = _sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, cu_seqlens)
     carry = _carry(x_r)
@@ -1009,6 +1047,26 @@ def gru(
     return GRUResult(*_call(_OPS.run.default, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, cu_seqlens, reverse))
 
 
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"gru_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"gru_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("gru_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
 def gru_step(
     x_r: Tensor,
     x_z: Tensor,
@@ -1021,6 +1079,8 @@ def gru_step(
     b_n: Tensor,
     *,
     h_0: Tensor | None = None,
+    inplace: bool = False,
+    into: GRUResult | None = None,
 ) -> GRUResult:
     """Run gru for one step: one token of decoding.
 
@@ -1035,7 +1095,12 @@ def gru_step(
         b_z: [H, D]
         b_n: [H, D]
         h_0: [B, H, D]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (h_0,)
     x_r, x_z, x_n = _cast(x_r, x_z, x_n)
     B, H, D = _step_sizes(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n)
     carry = _carry(x_r)
@@ -1056,14 +1121,27 @@ def gru_step(
         or b_n.dtype not in _FLOATS
     ):
         raise _dtype_error(R_r=R_r, R_z=R_z, R_n=R_n, b_r=b_r, b_z=b_z, b_n=b_n)
-    return GRUResult(*_call(_OPS.step.default, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
+    _result = GRUResult(*_call(_OPS.step.default, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class GRU(torch.nn.Module):
-    """gru as a layer: it owns R_r, R_z, R_n, b_r, b_z, b_n."""
+    """gru as a layer: it owns R_r, R_z, R_n, b_r, b_z, b_n.
 
-    def __init__(self, *, H: int, D: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        D: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "D": D}
         self.R_r = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
         self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
@@ -1074,7 +1152,7 @@ class GRU(torch.nn.Module):
         self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Give every parameter its initial value."""
         D = self.dims["D"]
         self.R_r.normal_(std=D**-0.5)
@@ -1093,6 +1171,7 @@ class GRU(torch.nn.Module):
         h_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> GRUResult:
         """The recurrence over a sequence; see `gru`."""
         return gru(
@@ -1108,11 +1187,42 @@ class GRU(torch.nn.Module):
             h_0=h_0,
             cu_seqlens=cu_seqlens,
             reverse=reverse,
+            axis=self.axis if axis is None else axis,
         )
 
-    def step(self, x_r: Tensor, x_z: Tensor, x_n: Tensor, *, h_0: Tensor | None = None) -> GRUResult:
+    def step(
+        self,
+        x_r: Tensor,
+        x_z: Tensor,
+        x_n: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        inplace: bool = False,
+        into: GRUResult | None = None,
+    ) -> GRUResult:
         """One step; see `gru_step`."""
-        return gru_step(x_r, x_z, x_n, self.R_r, self.R_z, self.R_n, self.b_r, self.b_z, self.b_n, h_0=h_0)
+        return gru_step(
+            x_r,
+            x_z,
+            x_n,
+            self.R_r,
+            self.R_z,
+            self.R_n,
+            self.b_r,
+            self.b_z,
+            self.b_n,
+            h_0=h_0,
+            inplace=inplace,
+            into=into,
+        )
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("gru")
+torch.fx.wrap("gru_step")

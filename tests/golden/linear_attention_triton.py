@@ -36,11 +36,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["LinearAttention", "LinearAttentionResult", "linear_attention", "linear_attention_step"]
 
@@ -98,9 +101,9 @@ def _forward_torch(q, k, v, S_0):
     x2 = BT_ - row
     m = torch.where(x, 0.0, x2[:, None]).amax(-2)[..., None, :] >= x2[:, None]
     A = torch.where((row[:, None] >= row), q @ w.mT, 0.0)
-    p = A @ torch.where(x, v, 0.0)
+    x3 = q @ S_all[:-1] + torch.where(m, math.nan, A @ torch.where(x, v, 0.0))
     # output o = sum[K](q * S) / sqrt(K)
-    o = (q @ S_all[:-1] + torch.where(m, math.nan, p)) / math.sqrt(K)
+    o = x3 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
@@ -271,13 +274,12 @@ def linear_attention_forward_kernel(
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
         b_A = tl.where(m_pair, b_sum, 0.0)
-        b_x_2 = tl.where(m_pair_1, b_v, 0.0).to(tl.float32)
+        b_x_2 = tl.where(m_pair_1, b_v, 0.0)
         b_Ax_2 = tl.dot(b_A.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
         b_x_low = tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_Ax_2)
-        b_x_3 = b_x_low.to(tl.float32)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_x_3) / SQRT_K
+        b_o = (b_qS + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_sum_1 = tl.dot(tl.trans(b_k_in.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
@@ -327,13 +329,12 @@ def linear_attention_infer_kernel(
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
         b_A = tl.where(m_pair, b_sum, 0.0)
-        b_x_2 = tl.where(m_pair_1, b_v, 0.0).to(tl.float32)
+        b_x_2 = tl.where(m_pair_1, b_v, 0.0)
         b_Ax_2 = tl.dot(b_A.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
         b_x_low = tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_Ax_2)
-        b_x_3 = b_x_low.to(tl.float32)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_x_3) / SQRT_K
+        b_o = (b_qS + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_sum_1 = tl.dot(tl.trans(b_k_in.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
@@ -382,7 +383,7 @@ def linear_attention_backward_kernel(
         b_qx = tl.dot(tl.trans(b_q.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
         b_dS_1 = b_dS + b_qx
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_x_1 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+        b_x_1 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
         b_x_1x = tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
         b_x_1x_low = tl.where(m_pair, b_x_1x, 0.0)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
@@ -477,6 +478,7 @@ def linear_attention_outputs_kernel(
     m_v = (o_v < V) | (V % BV == 0)
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     m_pair = (tl.abs(b_v) < float("inf"))
+    b_v_low = tl.where(m_pair, b_v, 0.0)
     b_x = BT - o_t.to(tl.float32)
     b_x_1 = tl.max(tl.where(m_pair, 0.0, b_x[:, None]), 0)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
@@ -489,17 +491,15 @@ def linear_attention_outputs_kernel(
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
     b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_sum, 0.0)
-    b_x_2 = tl.where(m_pair, b_v, 0.0).to(tl.float32)
-    b_Ax_2 = tl.dot(b_A.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
-    b_x_low = tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_Ax_2)
-    b_x_3 = b_x_low.to(tl.float32)
+    b_sum_1 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+    b_x_low = tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_qS + b_x_3) / SQRT_K
+    b_o = (b_qS + b_x_low) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
@@ -620,7 +620,7 @@ def linear_attention_gradients_K_kernel(
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
     b_x = b_do / SQRT_K
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_x_1 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+    b_x_1 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
     b_x_1x = tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
     b_x_1x_low = tl.where((o_t[:, None] >= o_t[None, :]), b_x_1x, 0.0)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
@@ -697,11 +697,11 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 963, 12288, True),
-    "infer": (2, 955, 8192, True),
+    "forward": (2, 959, 12288, True),
+    "infer": (2, 951, 8192, True),
     "backward": (2, 1909, 47104, True),
     "states": (3, 597, 32768, True),
-    "outputs": (2, 1715, 49152, False),
+    "outputs": (2, 1699, 49152, False),
     "cotangents": (4, 992, 32768, True),
     "gradients_V": (5, 2505, 49152, False),
     "gradients_K": (2, 2118, 81920, False),
@@ -1028,7 +1028,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[3:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -1297,10 +1297,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -1671,10 +1675,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_72bfb9332042", 0
+    name, tries = "seqc_linear_attention_b325e364f977", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_72bfb9332042_{tries}"
+        name = f"seqc_linear_attention_b325e364f977_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1775,12 +1779,39 @@ _GATES = frozenset("".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"linear_attention: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"linear_attention: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = linear_attention(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return LinearAttentionResult(*outputs, *states)
 
 
 def linear_attention(
@@ -1791,6 +1822,7 @@ def linear_attention(
     S_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> LinearAttentionResult:
     """Run linear_attention over a sequence.
 
@@ -1806,7 +1838,10 @@ def linear_attention(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, S_0)
     q, k, v = _cast(q, k, v)
     B, T, H, K, V = _sizes(q, k, v, cu_seqlens)
     carry = _carry(q)
@@ -1819,7 +1854,35 @@ def linear_attention(
     return LinearAttentionResult(*_call(_OPS.run.default, q, k, v, S_0, cu_seqlens, reverse))
 
 
-def linear_attention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> LinearAttentionResult:
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"linear_attention_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"linear_attention_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("linear_attention_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
+def linear_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: LinearAttentionResult | None = None,
+) -> LinearAttentionResult:
     """Run linear_attention for one step: one token of decoding.
 
     Shapes:
@@ -1827,7 +1890,12 @@ def linear_attention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None
         k: [B, H, K]
         v: [B, H, V]
         S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (S_0,)
     q, k, v = _cast(q, k, v)
     B, H, K, V = _step_sizes(q, k, v)
     carry = _carry(q)
@@ -1837,14 +1905,28 @@ def linear_attention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None
         raise _shape_error(False, None, q=q, k=k, v=v, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return LinearAttentionResult(*_call(_OPS.step.default, q, k, v, S_0))
+    _result = LinearAttentionResult(*_call(_OPS.step.default, q, k, v, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class LinearAttention(torch.nn.Module):
-    """linear_attention as a layer: it owns no parameter."""
+    """linear_attention as a layer: it owns no parameter.
 
-    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "K": K, "V": V}
 
     def forward(
@@ -1856,13 +1938,33 @@ class LinearAttention(torch.nn.Module):
         S_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> LinearAttentionResult:
         """The recurrence over a sequence; see `linear_attention`."""
-        return linear_attention(q, k, v, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse)
+        return linear_attention(
+            q, k, v, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+        )
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> LinearAttentionResult:
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: LinearAttentionResult | None = None,
+    ) -> LinearAttentionResult:
         """One step; see `linear_attention_step`."""
-        return linear_attention_step(q, k, v, S_0=S_0)
+        return linear_attention_step(q, k, v, S_0=S_0, inplace=inplace, into=into)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("linear_attention")
+torch.fx.wrap("linear_attention_step")

@@ -41,11 +41,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step"]
 
@@ -650,7 +653,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[3:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[8:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -943,10 +946,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -1321,10 +1328,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_c6c5c0c50633", 0
+    name, tries = "seqc_lstm_c663e7ae55a6", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_c6c5c0c50633_{tries}"
+        name = f"seqc_lstm_c663e7ae55a6_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -1427,12 +1434,39 @@ _GATES = frozenset("".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"lstm: axis is {axis}; x_i has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of x_i has the steps"
+                raise ValueError(f"lstm: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = lstm(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return LSTMResult(*outputs, *states)
 
 
 def lstm(
@@ -1449,6 +1483,7 @@ def lstm(
     c_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> LSTMResult:
     """Run lstm over a sequence.
 
@@ -1470,7 +1505,10 @@ def lstm(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: h_0, c_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0)
     x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
     B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, cu_seqlens)
     carry = _carry(x_i)
@@ -1495,6 +1533,26 @@ def lstm(
     return LSTMResult(*_call(_OPS.run.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
 
 
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"lstm_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"lstm_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("lstm_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
 def lstm_step(
     x_i: Tensor,
     x_f: Tensor,
@@ -1507,6 +1565,8 @@ def lstm_step(
     *,
     h_0: Tensor | None = None,
     c_0: Tensor | None = None,
+    inplace: bool = False,
+    into: LSTMResult | None = None,
 ) -> LSTMResult:
     """Run lstm for one step: one token of decoding.
 
@@ -1521,7 +1581,12 @@ def lstm_step(
         R_o: [H, D, D]
         h_0: [B, H, D]
         c_0: [B, H, D]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (h_0, c_0)
     x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
     B, H, D = _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
     carry = _carry(x_i)
@@ -1539,14 +1604,27 @@ def lstm_step(
         c_0 = _to_carry("c_0", c_0, carry)
     if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
         raise _dtype_error(R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
-    return LSTMResult(*_call(_OPS.step.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+    _result = LSTMResult(*_call(_OPS.step.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class LSTM(torch.nn.Module):
-    """lstm as a layer: it owns R_i, R_f, R_z, R_o."""
+    """lstm as a layer: it owns R_i, R_f, R_z, R_o.
 
-    def __init__(self, *, H: int, D: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        D: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "D": D}
         self.R_i = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
         self.R_f = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
@@ -1555,7 +1633,7 @@ class LSTM(torch.nn.Module):
         self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Give every parameter its initial value."""
         D = self.dims["D"]
         self.R_i.normal_(std=D**-0.5)
@@ -1574,6 +1652,7 @@ class LSTM(torch.nn.Module):
         c_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> LSTMResult:
         """The recurrence over a sequence; see `lstm`."""
         return lstm(
@@ -1589,6 +1668,7 @@ class LSTM(torch.nn.Module):
             c_0=c_0,
             cu_seqlens=cu_seqlens,
             reverse=reverse,
+            axis=self.axis if axis is None else axis,
         )
 
     def step(
@@ -1600,9 +1680,21 @@ class LSTM(torch.nn.Module):
         *,
         h_0: Tensor | None = None,
         c_0: Tensor | None = None,
+        inplace: bool = False,
+        into: LSTMResult | None = None,
     ) -> LSTMResult:
         """One step; see `lstm_step`."""
-        return lstm_step(x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0)
+        return lstm_step(
+            x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0, inplace=inplace, into=into
+        )
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("lstm")
+torch.fx.wrap("lstm_step")

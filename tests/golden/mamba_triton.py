@@ -30,7 +30,7 @@ How it is computed:
         scan: 64 rows a block: modelled time 0.06 of the step form; chunkwise form 0.19
         h: products of coefficients are formed by the scan itself: any sign, and zero, are exact
     in Triton:
-        step: 1 rows a block: modelled time 1.00 of the step form; chunkwise form 2.27; scan form does not fit
+        step: 1 rows a block: modelled time 1.00 of the step form; chunkwise form 2.26; scan form does not fit
             (a program could not hold its values)
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
@@ -40,11 +40,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["Mamba", "MambaResult", "mamba", "mamba_step"]
 
@@ -663,7 +666,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[8:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -945,10 +948,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -1319,10 +1326,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_d00b8b548985", 0
+    name, tries = "seqc_mamba_c962cdb63dd1", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_d00b8b548985_{tries}"
+        name = f"seqc_mamba_c962cdb63dd1_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]
@@ -1425,12 +1432,39 @@ _GATES = frozenset("delta".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 1
+    if not -count <= axis < count:
+        raise ValueError(f"mamba: axis is {axis}; u has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of u has the steps"
+                raise ValueError(f"mamba: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = mamba(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return MambaResult(*outputs, *states)
 
 
 def mamba(
@@ -1446,6 +1480,7 @@ def mamba(
     h_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> MambaResult:
     """Run mamba over a sequence.
 
@@ -1466,7 +1501,10 @@ def mamba(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: h_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, u, z, delta, Bt, Ct, A_log, skip, bias, h_0)
     u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
     B, T, D, N = _sizes(u, z, delta, Bt, Ct, A_log, skip, bias, cu_seqlens)
     carry = _carry(u)
@@ -1483,6 +1521,26 @@ def mamba(
     return MambaResult(*_call(_OPS.run.default, u, z, delta, Bt, Ct, A_log, skip, bias, h_0, cu_seqlens, reverse))
 
 
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"mamba_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"mamba_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("mamba_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
 def mamba_step(
     u: Tensor,
     z: Tensor,
@@ -1494,6 +1552,8 @@ def mamba_step(
     bias: Tensor,
     *,
     h_0: Tensor | None = None,
+    inplace: bool = False,
+    into: MambaResult | None = None,
 ) -> MambaResult:
     """Run mamba for one step: one token of decoding.
 
@@ -1507,7 +1567,12 @@ def mamba_step(
         skip: [D]
         bias: [D]
         h_0: [B, D, N]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (h_0,)
     u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
     B, D, N = _step_sizes(u, z, delta, Bt, Ct, A_log, skip, bias)
     carry = _carry(u)
@@ -1519,14 +1584,27 @@ def mamba_step(
         h_0 = _to_carry("h_0", h_0, carry)
     if A_log.dtype not in _FLOATS or skip.dtype not in _FLOATS or bias.dtype not in _FLOATS:
         raise _dtype_error(A_log=A_log, skip=skip, bias=bias)
-    return MambaResult(*_call(_OPS.step.default, u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+    _result = MambaResult(*_call(_OPS.step.default, u, z, delta, Bt, Ct, A_log, skip, bias, h_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class Mamba(torch.nn.Module):
-    """mamba as a layer: it owns A_log, skip, bias."""
+    """mamba as a layer: it owns A_log, skip, bias.
 
-    def __init__(self, *, D: int, N: int = 16, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        D: int,
+        N: int = 16,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"D": D, "N": N}
         self.A_log = torch.nn.Parameter(torch.empty((D, N), device=device, dtype=dtype))
         self.skip = torch.nn.Parameter(torch.empty((D,), device=device, dtype=dtype))
@@ -1534,7 +1612,7 @@ class Mamba(torch.nn.Module):
         self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Give every parameter its initial value."""
         N = self.dims["N"]
         self.A_log.copy_(torch.as_tensor(torch.log(1.0 + torch.arange(N, dtype=torch.float64))))
@@ -1552,17 +1630,46 @@ class Mamba(torch.nn.Module):
         h_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> MambaResult:
         """The recurrence over a sequence; see `mamba`."""
         return mamba(
-            u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0, cu_seqlens=cu_seqlens, reverse=reverse
+            u,
+            z,
+            delta,
+            Bt,
+            Ct,
+            self.A_log,
+            self.skip,
+            self.bias,
+            h_0=h_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
         )
 
     def step(
-        self, u: Tensor, z: Tensor, delta: Tensor, Bt: Tensor, Ct: Tensor, *, h_0: Tensor | None = None
+        self,
+        u: Tensor,
+        z: Tensor,
+        delta: Tensor,
+        Bt: Tensor,
+        Ct: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        inplace: bool = False,
+        into: MambaResult | None = None,
     ) -> MambaResult:
         """One step; see `mamba_step`."""
-        return mamba_step(u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0)
+        return mamba_step(u, z, delta, Bt, Ct, self.A_log, self.skip, self.bias, h_0=h_0, inplace=inplace, into=into)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("mamba")
+torch.fx.wrap("mamba_step")

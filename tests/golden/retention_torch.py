@@ -34,11 +34,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["Retention", "RetentionResult", "retention", "retention_step"]
 
@@ -120,8 +123,7 @@ def _forward_torch(q, k, v, S_0):
     m = torch.where(x2, 0.0, x3[:, None]).amax(-2)[..., None, :] >= x3[:, None]
     x4 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
     A = torch.where((row[:, None] >= row), q @ w.mT * torch.exp(x4)[:, None], 0.0)
-    p2 = A @ torch.where(x2, v, 0.0)
-    x5 = from_start[:, None, :, :, None] * (q @ S_all[:-1]) + torch.where(m, math.nan, p2)
+    x5 = from_start[:, None, :, :, None] * (q @ S_all[:-1]) + torch.where(m, math.nan, A @ torch.where(x2, v, 0.0))
     # output o = sum[K](q * S) / sqrt(K)
     o = x5 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
@@ -246,7 +248,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[3:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -484,10 +486,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -858,10 +864,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_0e2f43f43914", 0
+    name, tries = "seqc_retention_4e696059c5a4", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_0e2f43f43914_{tries}"
+        name = f"seqc_retention_4e696059c5a4_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -962,12 +968,39 @@ _GATES = frozenset("".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"retention: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"retention: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = retention(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return RetentionResult(*outputs, *states)
 
 
 def retention(
@@ -978,6 +1011,7 @@ def retention(
     S_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> RetentionResult:
     """Run retention over a sequence.
 
@@ -993,7 +1027,10 @@ def retention(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, S_0)
     q, k, v = _cast(q, k, v)
     B, T, H, K, V = _sizes(q, k, v, cu_seqlens)
     carry = _carry(q)
@@ -1006,7 +1043,35 @@ def retention(
     return RetentionResult(*_call(_OPS.run.default, q, k, v, S_0, cu_seqlens, reverse))
 
 
-def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"retention_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"retention_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("retention_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
+def retention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: RetentionResult | None = None,
+) -> RetentionResult:
     """Run retention for one step: one token of decoding.
 
     Shapes:
@@ -1014,7 +1079,12 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None
         k: [B, H, K]
         v: [B, H, V]
         S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (S_0,)
     q, k, v = _cast(q, k, v)
     B, H, K, V = _step_sizes(q, k, v)
     carry = _carry(q)
@@ -1024,14 +1094,28 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None
         raise _shape_error(False, None, q=q, k=k, v=v, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return RetentionResult(*_call(_OPS.step.default, q, k, v, S_0))
+    _result = RetentionResult(*_call(_OPS.step.default, q, k, v, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class Retention(torch.nn.Module):
-    """retention as a layer: it owns no parameter."""
+    """retention as a layer: it owns no parameter.
 
-    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "K": K, "V": V}
 
     def forward(
@@ -1043,13 +1127,33 @@ class Retention(torch.nn.Module):
         S_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> RetentionResult:
         """The recurrence over a sequence; see `retention`."""
-        return retention(q, k, v, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse)
+        return retention(
+            q, k, v, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+        )
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: RetentionResult | None = None,
+    ) -> RetentionResult:
         """One step; see `retention_step`."""
-        return retention_step(q, k, v, S_0=S_0)
+        return retention_step(q, k, v, S_0=S_0, inplace=inplace, into=into)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("retention")
+torch.fx.wrap("retention_step")

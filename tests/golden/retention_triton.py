@@ -27,7 +27,7 @@ How it is computed:
         S: decay over H kept as a logarithm in [-0.0317487, 0] per step
         S: read over K: one factor per pair of rows: exp of sums over disjoint spans
     in Triton:
-        chunkwise: 64 rows a block: modelled time 0.12 of the step form; scan form does not fit (a program could
+        chunkwise: 64 rows a block: modelled time 0.11 of the step form; scan form does not fit (a program could
             not hold its values)
         S: decay over H kept as a logarithm in [-0.0317487, 0] per step
         S: read over K: one factor per pair of rows: exp of sums over disjoint spans
@@ -40,11 +40,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# What is called has types; kernels and operators have none that a checker could follow.
+# mypy: ignore-errors
 
 __all__ = ["Retention", "RetentionResult", "retention", "retention_step"]
 
@@ -126,8 +129,7 @@ def _forward_torch(q, k, v, S_0):
     m = torch.where(x2, 0.0, x3[:, None]).amax(-2)[..., None, :] >= x3[:, None]
     x4 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
     A = torch.where((row[:, None] >= row), q @ w.mT * torch.exp(x4)[:, None], 0.0)
-    p2 = A @ torch.where(x2, v, 0.0)
-    x5 = from_start[:, None, :, :, None] * (q @ S_all[:-1]) + torch.where(m, math.nan, p2)
+    x5 = from_start[:, None, :, :, None] * (q @ S_all[:-1]) + torch.where(m, math.nan, A @ torch.where(x2, v, 0.0))
     # output o = sum[K](q * S) / sqrt(K)
     o = x5 / math.sqrt(K)
     return _sequence(o.transpose(2, 3), T), S, S_all
@@ -389,14 +391,14 @@ def retention_forward_kernel(
         # S = gamma * S[t-1] + k * v
         b_S_next = b_x_2 + b_sum_2
         m_pair_2 = (tl.abs(b_v) < float("inf"))
+        b_v_low = tl.where(m_pair_2, b_v, 0.0)
         b_x_4 = tl.max(tl.where(m_pair_2, 0.0, b_x_1[:, None]), 0)
         b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
         b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
-        b_x_5 = tl.where(m_pair_2, b_v, 0.0).to(tl.float32)
-        b_Ax_5 = tl.dot(b_A.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_Ax_5)
+        b_sum_3 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_sum_3)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_x_3 + b_x_low.to(tl.float32)) / SQRT_K
+        b_o = (b_x_3 + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_S = b_S_next
@@ -456,14 +458,14 @@ def retention_infer_kernel(
         # S = gamma * S[t-1] + k * v
         b_S_next = b_x_2 + b_sum_2
         m_pair_2 = (tl.abs(b_v) < float("inf"))
+        b_v_low = tl.where(m_pair_2, b_v, 0.0)
         b_x_4 = tl.max(tl.where(m_pair_2, 0.0, b_x_1[:, None]), 0)
         b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
         b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
-        b_x_5 = tl.where(m_pair_2, b_v, 0.0).to(tl.float32)
-        b_Ax_5 = tl.dot(b_A.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_Ax_5)
+        b_sum_3 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_sum_3)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_x_3 + b_x_low.to(tl.float32)) / SQRT_K
+        b_o = (b_x_3 + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_S = b_S_next
@@ -508,47 +510,47 @@ def retention_backward_kernel(
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_x_1 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+        b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_2 = b_do / SQRT_K
-        b_x_1x_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_x_1x_2_low = tl.where(m_pair, b_x_1x_2, 0.0)
+        b_x_1 = b_do / SQRT_K
+        b_sum = tl.dot(b_x_1.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+        b_sum_low = tl.where(m_pair, b_sum, 0.0)
         b_log_decay = tl.where(m_t, b_x, 0.0)
         b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
         b_exp_x_sum = tl.exp(b_x_sum)
-        b_x_3 = b_x_1x_2_low * b_exp_x_sum
+        b_x_2 = b_sum_low * b_exp_x_sum
         b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
         b_from_start = tl.exp(b_log_decay_sum)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_Sx_2 = tl.dot(b_x_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_x_4 = b_from_start[:, None] * b_Sx_2
-        b_sum = tl.dot(b_x_3.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_3 = b_from_start[:, None] * b_Sx_1
+        b_sum_1 = tl.dot(b_x_2.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         # gradient of q
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_sum + b_x_4, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_x_3, mask=m_tk)
         b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
         b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_5 = b_to_end[:, None] * b_sum_1
+        b_sum_2 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_x_4 = b_to_end[:, None] * b_sum_2
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_sum_2 * b_exp_x_sum, 0.0)
-        b_Ax_2 = tl.trans(tl.dot(tl.trans(b_x_2.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+        b_sum_3 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A = tl.where(m_pair, b_sum_3 * b_exp_x_sum, 0.0)
+        b_Ax_1 = tl.trans(tl.dot(tl.trans(b_x_1.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
         # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_x_5 + b_Ax_2, mask=m_tv)
+        tl.store(p_d_v + at_thv + o_thv, b_x_4 + b_Ax_1, mask=m_tv)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_6 = b_vdS * b_to_end[:, None]
-        b_qx_3 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_3.to(DOT), input_precision=PRECISION))
+        b_x_5 = b_vdS * b_to_end[:, None]
+        b_qx_2 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION))
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_6 + b_qx_3, 0.0), mask=m_tk)
-        b_sum_3 = tl.sum(b_log_decay, 0)
-        b_x_7 = b_dS * tl.exp(b_sum_3)
-        b_sum_4 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_5 + b_qx_2, 0.0), mask=m_tk)
+        b_sum_4 = tl.sum(b_log_decay, 0)
+        b_x_6 = b_dS * tl.exp(b_sum_4)
+        b_sum_5 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_7 + b_sum_4
+        b_dS = b_x_6 + b_sum_5
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -642,6 +644,7 @@ def retention_outputs_kernel(
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     m_pair = (tl.abs(b_v) < float("inf"))
+    b_v_low = tl.where(m_pair, b_v, 0.0)
     b_x_2 = BT - o_t.to(tl.float32)
     b_x_3 = tl.max(tl.where(m_pair, 0.0, b_x_2[:, None]), 0)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
@@ -650,11 +653,10 @@ def retention_outputs_kernel(
     b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
     b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
     b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_qx_4 * tl.exp(b_log_decay_low_sum), 0.0)
-    b_x_5 = tl.where(m_pair, b_v, 0.0).to(tl.float32)
-    b_Ax_5 = tl.dot(b_A.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
-    b_x_low = tl.where((b_x_3[None, :] >= b_x_2[:, None]), float("nan"), b_Ax_5)
+    b_sum = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+    b_x_low = tl.where((b_x_3[None, :] >= b_x_2[:, None]), float("nan"), b_sum)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_x_1 + b_x_low.to(tl.float32)) / SQRT_K
+    b_o = (b_x_1 + b_x_low) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
@@ -806,7 +808,7 @@ def retention_gradients_K_kernel(
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
     b_x_3 = b_vdS * b_to_end[:, None]
-    b_x_4 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0).to(tl.float32)
+    b_x_4 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
     b_x_4x_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
     b_x_4x_1_low = tl.where((o_t[:, None] >= o_t[None, :]), b_x_4x_1, 0.0)
     b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
@@ -878,9 +880,9 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
 # after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (3, 1524, 12288, True),
-    "infer": (3, 1500, 8192, True),
-    "backward": (2, 2185, 47104, True),
+    "forward": (3, 1512, 12288, True),
+    "infer": (3, 1488, 8192, True),
+    "backward": (2, 2181, 47104, True),
     "states": (2, 602, 32768, True),
     "outputs": (2, 1928, 49152, False),
     "cotangents": (4, 672, 16384, True),
@@ -1211,7 +1213,7 @@ def _one_by_one(infer, forward, backward):
             return [*_turned(results, _RESULTS, reverse), *results[2:]]
         results = [*_fake_run(*tensors, cu_seqlens, reverse)[:1], *(s.clone() for s in tensors[3:])]
         for part in _each(cu_seqlens):
-            found = infer(*_copies(tensors, _ARGUMENTS, part, reverse))
+            found = function(*_copies(tensors, _ARGUMENTS, part, reverse))
             for whole, own in zip(_parts(results, _RESULTS, *part), _turned(found, _RESULTS, reverse)):
                 whole.copy_(own)
         return results
@@ -1480,10 +1482,14 @@ _WATCHED = (0,)  # results without which a part of the recurrence has no cotange
 
 
 def _spoilt(gradients, cotangents):
-    """Whether zero times infinity may have spoilt the gradients. On CPUs alone: a GPU would have to be waited for."""
-    if gradients[0].device.type != "cpu" or not any(cotangents[i] is None for i in _WATCHED):
+    """Whether zero times infinity may have spoilt the gradients. A GPU is waited for, unless its work is recorded."""
+    if not gradients or not any(cotangents[i] is None for i in _WATCHED):
         return False
-    return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type == "cpu":
+        return not all(math.isfinite(d.sum()) for d in gradients)
+    if gradients[0].device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
 def _apart(tensors, cu_seqlens, reverse, cotangents):
@@ -1854,10 +1860,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_a93888940ea3", 0
+    name, tries = "seqc_retention_90cc3e52f32f", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_a93888940ea3_{tries}"
+        name = f"seqc_retention_90cc3e52f32f_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1958,12 +1964,39 @@ _GATES = frozenset("".split())
 
 def _call(operator, *arguments):
     """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return operator(*arguments)
     if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
         return operator(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"retention: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"retention: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = retention(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return RetentionResult(*outputs, *states)
 
 
 def retention(
@@ -1974,6 +2007,7 @@ def retention(
     S_0: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
+    axis: int | None = None,
 ) -> RetentionResult:
     """Run retention over a sequence.
 
@@ -1989,7 +2023,10 @@ def retention(
         [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
     """
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, S_0)
     q, k, v = _cast(q, k, v)
     B, T, H, K, V = _sizes(q, k, v, cu_seqlens)
     carry = _carry(q)
@@ -2002,7 +2039,35 @@ def retention(
     return RetentionResult(*_call(_OPS.run.default, q, k, v, S_0, cu_seqlens, reverse))
 
 
-def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"retention_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"retention_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("retention_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
+def retention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: RetentionResult | None = None,
+) -> RetentionResult:
     """Run retention for one step: one token of decoding.
 
     Shapes:
@@ -2010,7 +2075,12 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None
         k: [B, H, K]
         v: [B, H, V]
         S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
     """
+    _given = (S_0,)
     q, k, v = _cast(q, k, v)
     B, H, K, V = _step_sizes(q, k, v)
     carry = _carry(q)
@@ -2020,14 +2090,28 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None
         raise _shape_error(False, None, q=q, k=k, v=v, S_0=S_0)
     elif S_0.dtype != carry:
         S_0 = _to_carry("S_0", S_0, carry)
-    return RetentionResult(*_call(_OPS.step.default, q, k, v, S_0))
+    _result = RetentionResult(*_call(_OPS.step.default, q, k, v, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
 
 
 class Retention(torch.nn.Module):
-    """retention as a layer: it owns no parameter."""
+    """retention as a layer: it owns no parameter.
 
-    def __init__(self, *, H: int, K: int, V: int, device=None, dtype=None):
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.axis = axis
         self.dims = {"H": H, "K": K, "V": V}
 
     def forward(
@@ -2039,13 +2123,33 @@ class Retention(torch.nn.Module):
         S_0: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
+        axis: int | None = None,
     ) -> RetentionResult:
         """The recurrence over a sequence; see `retention`."""
-        return retention(q, k, v, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse)
+        return retention(
+            q, k, v, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+        )
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor, *, S_0: Tensor | None = None) -> RetentionResult:
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: RetentionResult | None = None,
+    ) -> RetentionResult:
         """One step; see `retention_step`."""
-        return retention_step(q, k, v, S_0=S_0)
+        return retention_step(q, k, v, S_0=S_0, inplace=inplace, into=into)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("retention")
+torch.fx.wrap("retention_step")
