@@ -53,7 +53,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Set the compiler for a test and its fixtures. Modules find it once each, and each test has modules of its own names."""
     from seqc.backends.native_cpu import loader
 
-    before = os.environ.get("CXX", "")
+    before = os.environ.get("CXX")
     if not optimised(item) and shutil.which("c++"):
         os.environ |= {"CXX": str(QUICK), "SEQC_TEST_CXX": before or "c++"}
     loader._native_search.cache_clear()
@@ -61,4 +61,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     try:
         return (yield)
     finally:
-        os.environ["CXX"] = before
+        if before is None:
+            os.environ.pop("CXX", None)
+        else:
+            os.environ["CXX"] = before

@@ -50,6 +50,8 @@ class Machine(Protocol):
     """Steps of a sequence for which results are compared."""
     calls: int
     """How often a call is repeated where its results must be the same bits."""
+    timed: int
+    """In how many calls a kernel is timed."""
 
     def facts(self) -> dict[str, object]:
         """What figures are taken on."""
@@ -84,6 +86,7 @@ class Cuda:
     dtypes = (torch.bfloat16, torch.float32)
     lengths = (1, 2, 15, 16, 17, 63, 64, 65, 257)
     calls = 50
+    timed = 10
 
     def __init__(self) -> None:
         self.units = torch.cuda.get_device_properties(0).multi_processor_count
@@ -140,7 +143,8 @@ class Stub:
     dtypes = (torch.float32,)
     units = 4
     lengths = (1, 17)
-    calls = 2
+    calls = 1
+    timed = 1
 
     def __init__(self) -> None:
         os.environ["TRITON_INTERPRET"] = "1"

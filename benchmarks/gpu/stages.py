@@ -24,10 +24,10 @@ from benchmarks.timing import quartiles
 
 Facts = dict[str, object]
 CASES = ("plain", "states", "reverse", "hard", "pack")
+WARM = 1  # calls before those that are timed: all is compiled by then
 ALLOWED = {torch.bfloat16: 4 * 2.0**-8, torch.float32: 2.0**-13}
 """Of the largest element. bfloat16: four roundings of 2^-8 on the way through two products and storage. float32: sums of
 exponents over 257 steps lose 8 of 24 bits, products of three tf32 parts three more."""
-TIMED = 10  # calls a kernel is timed in
 
 
 def tensors(module: ModuleType, spec: str, D: int, steps: int, case: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
@@ -171,20 +171,20 @@ def kernel_times(module: ModuleType, spec: str, D: int, grid: Grid, apart: bool,
     try:
         with watched(module, machine) as launches:
             seen: dict[str, list[Any]] = {}
-            for i in range(TIMED + 2):
+            for i in range(machine.timed + WARM):
                 machine.cool()
                 made = getattr(module, spec)(**given)
                 torch.autograd.grad(list(made), list(given.values()), [torch.ones_like(x) for x in made])
                 with torch.no_grad():
                     getattr(module, spec)(**given)
-                for one in launches() if i >= 2 else launches()[:0]:
+                for one in launches() if i >= WARM else launches()[:0]:
                     seen.setdefault(one.kernel, []).append(one)
     finally:
         undo()
     times = {}
     for name, ones in seen.items():
         taken = quartiles([x.milliseconds for x in ones])
-        times[name] = {"programs": ones[0].programs, "launches": len(ones) / TIMED, "milliseconds": taken}
+        times[name] = {"programs": ones[0].programs, "launches": len(ones) / machine.timed, "milliseconds": taken}
     return {"steps": grid.T, "units": machine.units, "kernels": times}
 
 
@@ -194,5 +194,5 @@ def decoded(module: ModuleType, spec: str, D: int, grid: Grid, machine: Machine)
     one = {k: x[:, 0].detach() if "T" in module._AXES[k].split() else x.detach() for k, x in given.items()}
     step = getattr(module, f"{spec}_step")
     with torch.no_grad():
-        times = [milliseconds(machine, lambda: step(**one)) for _ in range(TIMED + 2)][2:]
+        times = [milliseconds(machine, lambda: step(**one)) for _ in range(machine.timed + WARM)][WARM:]
     return {"milliseconds": quartiles(times)}

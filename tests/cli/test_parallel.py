@@ -25,6 +25,7 @@ from tests.harness import Case, check_causality, compare, compare_split, compare
 TOLERANCE = 1e-10
 SIZES = {"D": 6, "M": 5}
 Call = Callable[..., tuple[torch.Tensor, ...]]
+FEW = ["layer", "rwkv7_time_mix"]  # both ways out of the recurrence, with lags and without
 every = pytest.mark.parametrize("name", FOLDERS)
 
 
@@ -79,11 +80,11 @@ def test_operator(name: str) -> None:
         torch.library.opcheck(module._OPS.forward.default, [*tensors(case), None, False], test_utils=checks)
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_triton_part(part: int) -> None:
+@pytest.mark.parametrize("names", [FEW, pytest.param([x for x in FOLDERS if x not in FEW], marks=pytest.mark.long)])
+def test_triton_part(names: list[str]) -> None:
     pytest.importorskip("triton")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cli.parallel", *list(FOLDERS)[part::2]], capture_output=True, text=True, cwd=ROOT,
+        [sys.executable, "-m", "tests.cli.parallel", *names], capture_output=True, text=True, cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]

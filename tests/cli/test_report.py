@@ -63,6 +63,7 @@ def test_few_programs_take_the_two_phases() -> None:
     assert "--dim K=64 --dim V=64 --refresh" in " ".join(text(found).split())
 
 
+@pytest.mark.long  # it asks for the tiles of twelve rounds
 def test_a_spilling_choice_says_why() -> None:
     """Every tile of every kernel spills: what is taken says what else was made, and what keeps all registers elsewhere."""
     program = fix_dims(load(SPECS / "retention.seq"), {"K": 64, "V": 64})

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.13", *(pytest.param(version, marks=pytest.mark.long) for version in ("3.11", "3.12")))
 LOCAL = ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT", "PIP_NO_INDEX", "PIP_INDEX_URL", "PIP_REQUIREMENT")
 UNREACHED = ("ConnectionError", "NewConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "connection broken")
 BUILT = (  # the pins whose wheels are made for one version of Python, or for none that is older than some

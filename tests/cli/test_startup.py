@@ -49,7 +49,7 @@ def test_compile_loads_nothing_heavy_and_does_little(spec: str, most: int, tmp_p
     assert int(done.stdout.split()[-1]) < most
 
 
-@pytest.mark.parametrize("spec", ["gla", "delta_rule", "lstm"])
+@pytest.mark.parametrize("spec", ["gla", *(pytest.param(name, marks=pytest.mark.long) for name in ("delta_rule", "lstm"))])
 def test_output_is_the_same_to_the_byte(spec: str) -> None:
     command = ("-m", "seqc", "compile", f"specs/{spec}.seq", "-o", "-")
     first, second = (python(*command, seed=seed) for seed in ("1", "4711"))

@@ -116,7 +116,7 @@ def test_file_imported_twice_and_two_versions(decay: ModuleType) -> None:
     assert load_emitted(text, "another_name") is again
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
 def test_compile_without_a_break(cell: ModuleType, backend: str) -> None:
     def run(*args: torch.Tensor) -> torch.Tensor:
         y, h_T, c_T = cell.cell(args[0].sin(), *args[1:4])

@@ -39,10 +39,9 @@ def test_pack_and_reverse(name: str, backend: str) -> None:
     assert not packed.failures(name, backend, single, hard=name not in ("mlstm", "gsa"))
 
 
-@pytest.mark.parametrize("part", range(3))
-def test_pack_and_reverse_in_triton(part: int) -> None:
+@pytest.mark.parametrize("mine", [INTERPRETED[:3], INTERPRETED[-3:], pytest.param(INTERPRETED[3:-3], marks=pytest.mark.long)])
+def test_pack_and_reverse_in_triton(mine: tuple[str, ...]) -> None:
     pytest.importorskip("triton")
-    mine = INTERPRETED[part::3]
     done = subprocess.run(
         [sys.executable, "-m", "tests.emit.packed", *mine],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(packed.ROOT)},

@@ -63,7 +63,10 @@ def program(source: NativeSource) -> str:
     return source.text + "\n".join([*lines, "}", 'std::puts("clean");', "return 0; }", ""])
 
 
-@pytest.mark.parametrize("name", ["gla", "delta_rule", "hgrn", "mamba", "lstm", "lists"])
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in ("delta_rule", "mamba", "lstm")]
+
+
+@pytest.mark.parametrize("name", ["gla", "hgrn", "lists", *OTHERS])
 def test_clean(name: str, tmp_path: Path) -> None:
     compiler = _native_compiler()
     assert compiler is not None

@@ -97,7 +97,7 @@ def test_lengths_and_float32(name: str) -> None:
         compare(case, made._forward_cpu, made._backward_cpu, 2e-4, torch.float32)
 
 
-@main_specs
+@pytest.mark.parametrize("name", [x if x in ("gla", "gru") else pytest.param(x, marks=pytest.mark.long) for x in MAIN])
 def test_several_panels_and_rows(name: str) -> None:
     """Dims that fill several vectors and end inside one; batches that end inside a block of rows."""
     program, made = compiled(name)

@@ -333,10 +333,13 @@ def test_elementwise(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, want, rtol=10 * 2.0**-24, atol=2.0**-126, err_msg=name)
 
 
-def test_compiles(tmp_path: Path) -> None:
-    """For every kind of target; the last one that the process names is the one that failed."""
+KINDS = [("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32), ("hip", "gfx942", 64)]
+
+
+@pytest.mark.parametrize("kinds", [KINDS[1:2], pytest.param(KINDS[:1] + KINDS[2:], marks=pytest.mark.long)])
+def test_compiles(tmp_path: Path, kinds: list[tuple[str, int | str, int]]) -> None:
+    """For kinds of targets; the last one that the process names is the one that failed."""
     _module(tmp_path)
-    kinds = [("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32), ("hip", "gfx942", 64)]
     targets = [(*kind, dot_precision(kind[0])) for kind in kinds]
     (tmp_path / "compile.py").write_text(f"TARGETS = {targets!r}\n{COMPILE}")
     env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path / "cache")}

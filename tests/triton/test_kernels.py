@@ -48,6 +48,13 @@ EDGES: list[tuple[str, str | None]] = [
     ("lru", "chunkwise"),
     ("mamba_complex", "scan"),
 ]
+MOST = EDGES[:2] + EDGES[4:6] + EDGES[8:10] + EDGES[12:13] + EDGES[14:15] + EDGES[17:]
+"""Of every form, with feedback, a maximum, inputs of other steps, complex values; the others are long ones."""
+OF_EACH_KIND = (
+    "aaren", "delta_rule", "gated_delta_product", "gla", "gsa", "hgrn", "hooked_delta", "kda", "mlstm", "rwkv7", "s5",
+    "stuffed_mamba",
+)  # fmt: skip
+"""Parallel forms of every kind: the other specs are long ones."""
 PARAMS = """spec params
 dim H, K, V
 input q[H, K], k[H, K], v[H, V]
@@ -104,18 +111,38 @@ def interpret(
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_lengths_dims_and_extreme_arguments(part: int) -> None:
-    interpret(EDGES[part::PARTS], RUNS, steps=3)
+    interpret(MOST[part::PARTS], RUNS, steps=3)
 
 
+@pytest.mark.long
+def test_lengths_dims_and_extreme_arguments_of_the_others() -> None:
+    interpret([case for case in EDGES if case not in MOST], RUNS, steps=3)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_parallel_forms_of_each_kind(part: int) -> None:
+    packs = [((1, 0, 3 * ROWS), part == 0)]  # in the mean more than a block
+    cases = [(name, None) for name in OF_EACH_KIND[part::PARTS]]
+    interpret(cases, [(ROWS + 2, "half", SMALL)], golden=parallel(), packs=packs)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_spec_in_its_parallel_form(part: int) -> None:
-    packs = [((1, 0, 3 * ROWS), part == 0)]  # in the mean more than a block
-    interpret([(name, None) for name in parallel()[part::PARTS]], [(ROWS + 2, "half", SMALL)], golden=parallel(), packs=packs)
+    packs = [((1, 0, 3 * ROWS), part == 0)]
+    cases = [(name, None) for name in parallel() if name not in OF_EACH_KIND]
+    interpret(cases[part::PARTS], [(ROWS + 2, "half", SMALL)], golden=parallel(), packs=packs)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_spec_step_by_step(part: int) -> None:
-    interpret([(name, "step") for name in PATHS][part::PARTS], [(3, False, SMALL)], golden={*PATHS} - {*parallel()})
+def test_specs_without_a_parallel_form(part: int) -> None:
+    cases = [(name, "step") for name in PATHS if name not in parallel()]
+    interpret(cases[part::PARTS], [(3, False, SMALL)], golden={*PATHS} - {*parallel()})
+
+
+@pytest.mark.long
+def test_other_specs_step_by_step() -> None:
+    interpret([(name, "step") for name in parallel()], [(3, False, SMALL)])
 
 
 def test_packs_in_phases(tmp_path: Path) -> None:

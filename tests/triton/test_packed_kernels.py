@@ -27,8 +27,14 @@ def variant(job: Job, bounds: str | None, step: int) -> Job:
     return replace(job, configuration=replace(there, signature=signature, constants=constants))
 
 
+CASES = [
+    pytest.param("gla", "chunkwise", 16, marks=pytest.mark.long), ("mamba", "step", None),
+    pytest.param("lstm", "step", None, marks=pytest.mark.long),
+]  # fmt: skip
+
+
 @pytest.mark.skipif(available() is not None, reason=str(available()))
-@pytest.mark.parametrize(("name", "form", "rows"), [("gla", "chunkwise", 16), ("mamba", "step", None), ("lstm", "step", None)])
+@pytest.mark.parametrize(("name", "form", "rows"), CASES)
 def test_packs_and_directions_compile(name: str, form: str, rows: int | None) -> None:
     plan = schedule(lower(load(ROOT / "specs" / f"{name}.seq"), form, rows))
     jobs = []

@@ -35,7 +35,7 @@ def chosen(text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY)
     return choose_tiles([Lowered(block, SIZES, "bf16") for block in lowerings(load(text))], target, table)
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("target", ["sm_90", *(pytest.param(name, marks=pytest.mark.long) for name in ("sm_80", "gfx942"))])
 @pytest.mark.parametrize("spec", ["gla", "mamba", "lstm"])
 def test_tiles_of_every_kernel(spec: str, target: str) -> None:
     found = chosen(SPECS / f"{spec}.seq", target)
