@@ -100,7 +100,7 @@ def plan(block: Block) -> Plan:
     shadow = {n: leaf("value", name, _axes(program, n)) for name, n in kept.items()}
     backward = substitute(block.backward, shadow)
     used = {n.text("name") for n in leaves(backward.values(), "value")}
-    updates = substitute(program.updates, shadow)
+    updates = substitute({name: block.forward[f"{name}.next"] for name in program.updates}, shadow)
     wanted = {n.text("name") for n in leaves(backward.values(), "state")}
     if program.wishes.checkpoint is None and all(_is_vector(program, s) for s in program.states.values()):
         every = 1

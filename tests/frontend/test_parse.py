@@ -163,3 +163,11 @@ def test_long_numbers_in_brackets_are_read_or_refused(line: str) -> None:
 def test_deep_nesting_is_refused_where_it_gets_too_deep() -> None:
     with pytest.raises(SpecError, match="too-deep"):
         load("spec a\noutput y = " + "(" * 400 + "1" + ")" * 400 + "\n")
+
+
+@pytest.mark.parametrize("names", [("in", "x"), ("lag", "per"), ("unit", "init_"), ("not_", "in")])
+def test_not_stands_before_names_that_are_words_elsewhere(names: tuple[str, str]) -> None:
+    first, second = names
+    text = f"spec a\ninput {first}, {second}\noutput y = where(not {first} > 0.5, {second}, 1)\n"
+    assert "not" in str(parse(text))
+    assert parse("spec a\ninput not in [0, 1]\noutput y = not * 2\n")

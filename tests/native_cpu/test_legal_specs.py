@@ -39,6 +39,9 @@ SPECS = {
                 "output o[D, E] = 3 + 0 * p + 0 * index[D]\n",
     "constant state": "input x\nstate h = 0\nh = 2\noutput y = x\n",
     # sizes
+    "choice between equals": "dim P\ninput x, y[P], m\nparam p[P]\nstate h = 0\nz = where(x < sum[P](y * p), x, x)\n"
+                             "h = where(m > 0, 0.5 * h[t-1] + sin(where(h[t-1] >= z, h[t-1], h[t-1])), h[t-1])\n"
+                             "output o = 2 * h\n",
     "bare dim": "dim D, J = 6\ninput x[D]\nstate h[D] = 0\nh = tanh(h[t-1] + x / J)\noutput h\n",
     "root of a dim": "dim D, J = 6\ninput x[D]\noutput y = x / sqrt(J)\n",
     "functions of a dim": "dim K\ninput x[K]\noutput o[K] = (softplus(K) + sigmoid(K - 3) + sign(K) + exp(-K) + K^0.3) * x\n",
