@@ -84,15 +84,14 @@ class Function:
         self.helpers.add(name)
         return name
 
-    def shifted(self, code: str, by: int, backwards: bool, whole: bool = False) -> str:
-        """An array [B, T, ...] moved to later steps, zero outside of the sequence. backwards: it is the other way round;
-        whole: it is of whole numbers."""
+    def shifted(self, code: str, by: int, backwards: bool) -> str:
+        """An array [B, T, ...] moved to later steps, zero outside of the sequence. backwards: it is the other way round."""
         if not self.packs:
             return f"{self.helper('_shift')}({code}, {by}, 1)"
         bounds = "cu_seqlens"
         if backwards:
             bounds = self.once("bounds", f"None if cu_seqlens is None else {self.size('T')} - cu_seqlens.flip(0)")
-        return f"{self.helper('_shift_places' if whole else '_shift_within')}({code}, {by}, {bounds}, reverse)"
+        return f"{self.helper('_shift_within')}({code}, {by}, {bounds}, reverse)"
 
     def size(self, dim: str) -> str:
         """The extent of a dim."""

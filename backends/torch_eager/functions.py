@@ -104,7 +104,7 @@ def loader(fn: Function, block: Block, layout: Layout) -> Callable[[Node], Text]
             code = f"{code}.flip(1)"
         offset = n.number("offset")
         if offset:
-            code = fn.shifted(code, offset, block.program.direction == "backward", n.dtype == "int")
+            code = fn.shifted(code, offset, block.program.direction == "backward")
             wish = f"{wish}_{'before' if offset > 0 else 'after'}{abs(offset)}"
         dims = tuple(d for d in n.names("shape") if d not in (BLOCK, BATCH, ROW))
         if layout.at:

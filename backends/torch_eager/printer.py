@@ -72,17 +72,12 @@ class Printer(Values):
             case "cumsum":
                 return self._cumsum(n, args[0], form)
             case "tri_inv":
-                row, col = n.text("row"), n.text("col")
-                x = self.full(args[0], (row, col))
-                order = (*(d for d in x.axes if d not in (row, col)), row, col)
-                x = self.turn(x, order)
+                x = self._matrices(n, args[0])
                 return Text(f"{self.fn.helper('_unit_lower_inverse')}({x.code})", x.axes)
             case "solve":
                 return self._solve(n, args[0], args[1])
             case "logdet":
-                row, col = n.text("row"), n.text("col")
-                x = self.full(args[0], (row, col))
-                x = self.turn(x, (*(d for d in x.axes if d not in (row, col)), row, col))
+                x = self._matrices(n, args[0])
                 return Text(f"torch.linalg.slogdet({x.code})[1]", x.axes[:-2])
             case "expm" | "expm_slope":
                 return self._exponential(n, args)
@@ -144,6 +139,12 @@ class Printer(Values):
         return Text(f"{self.fn.helper('_inside')}({x.code}, {self.fn.size('T')}, {value}, {at}{own})", x.axes)
 
     # ---- square matrices ----
+
+    def _matrices(self, n: Node, x: Text) -> Text:
+        """x with the rows and columns that an operator names as its last axes."""
+        row, col = n.text("row"), n.text("col")
+        x = self.full(x, (row, col))
+        return self.turn(x, (*(d for d in x.axes if d not in (row, col)), row, col))
 
     def _solve(self, n: Node, m: Text, b: Text) -> Text:
         """The last dim of the right-hand side that the matrix lacks is one of columns."""

@@ -42,17 +42,6 @@ def _shift_within(x, by, cu_seqlens, reverse):
         return moved
     steps = torch.arange(x.shape[1], dtype=cu_seqlens.dtype, device=x.device)
     own = torch.searchsorted(cu_seqlens, steps, right=True)
-    return torch.where((_shift(own, by, 0) == own).view(-1, *[1] * (x.dim() - 2)), moved, 0.0)
-''',
-    "_shift_places": '''
-def _shift_places(x, by, cu_seqlens, reverse):
-    """The same of an index."""
-    by = -by if reverse else by
-    moved = _shift(x, by, 1)
-    if cu_seqlens is None:
-        return moved
-    steps = torch.arange(x.shape[1], dtype=cu_seqlens.dtype, device=x.device)
-    own = torch.searchsorted(cu_seqlens, steps, right=True)
     return torch.where((_shift(own, by, 0) == own).view(-1, *[1] * (x.dim() - 2)), moved, 0)
 ''',
     "_flat_places": '''
@@ -258,7 +247,7 @@ def _phi_slope(x, d):
 }
 NEEDS = {
     "_pairs": ("_upper", "_lower"), "_shift_within": ("_shift",), "_expm_slope": ("_blocks_of",), "_phi": ("_blocks_of",),
-    "_phi_slope": ("_expm_slope", "_blocks_of"), "_shift_places": ("_shift",), "_rows_at": ("_flat_places",),
+    "_phi_slope": ("_expm_slope", "_blocks_of"), "_rows_at": ("_flat_places",),
     "_rows_added": ("_flat_places",), "_rows_put": ("_flat_places",),
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from seqc.ir.graph import BATCH, Node, leaf, rebuild, topological
+from seqc.ir.graph import BATCH, RESERVED, Node, leaf, rebuild, topological
 from seqc.ir.program import Program
 
 
@@ -77,4 +77,20 @@ def replaced(
     return {name: done[n] for name, n in outputs.items()}, done
 
 
-__all__ = ["bare", "plain", "reached", "replaced", "sized", "terms", "times"]
+def names_of(program: Program) -> set[str]:
+    """The names that nothing new of a program may have."""
+    taken = {*program.inputs, *program.params, *program.states, *program.outputs, *program.dims, *RESERVED}
+    return taken | {f"{name}{mark}" for name in program.states for mark in ("_0", "_T", "_all")}
+
+
+def fresh(wish: str, taken: set[str]) -> str:
+    """A name that is not taken, and is from now on."""
+    name, i = wish, 1
+    while name in taken:
+        i += 1
+        name = f"{wish}_{i}"
+    taken.add(name)
+    return name
+
+
+__all__ = ["bare", "fresh", "names_of", "plain", "reached", "replaced", "sized", "terms", "times"]

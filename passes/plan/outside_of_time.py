@@ -15,10 +15,11 @@ from dataclasses import replace
 
 from seqc.analysis.derivative import vjp
 from seqc.analysis.ranges import interval_of
-from seqc.ir.graph import BATCH, Node, depends, leaves, rebuild, topological
+from seqc.ir.graph import BATCH, Node, depends, leaves, topological
 from seqc.ir.ops.dense import DENSE
 from seqc.ir.outside import Outside, cotangents
 from seqc.ir.program import Program, TensorDecl
+from seqc.passes.plan.cutting import fresh, names_of, replaced
 
 
 def outside_of_time(program: Program) -> Outside | None:
@@ -31,11 +32,11 @@ def outside_of_time(program: Program) -> Outside | None:
         return None
     found = _frontier(program, [n for n in order if n in varying], fixed)
     ranges = interval_of(program)
-    names = _Names(program)
+    taken = names_of(program)
     decls: dict[str, TensorDecl] = {}
     values: dict[str, Node] = {}
     for n in found:
-        name = names.fresh(program.definitions.get(n, "fixed"))
+        name = fresh(program.definitions.get(n, "fixed"), taken)
         dims = sorted((d for d in n.dims if d != BATCH), key=lambda d: (list(program.dims).index(d.rstrip("'")), d))
         decls[name] = TensorDecl(name, "param", tuple(dims), ranges[n], per_batch=BATCH in n.dims)
         values[name] = n
@@ -62,9 +63,7 @@ def _frontier(program: Program, varying: list[Node], fixed: set[Node]) -> list[N
 
 def _rest(program: Program, table: Mapping[Node, Node], decls: Mapping[str, TensorDecl]) -> Program:
     """The program that reads the values as params."""
-    done: dict[Node, Node] = {}
-    for n in topological(program.graph.values()):
-        done[n] = table[n] if n in table else rebuild(n, tuple(done[a] for a in n.args))
+    _, done = replaced(program.graph, table, mirrored=False)
     outputs = {name: done[n] for name, n in program.outputs.items()}
     updates = {name: done[n] for name, n in program.updates.items()}
     starts = [d.init for d in program.states.values() if d.init is not None]
@@ -75,22 +74,6 @@ def _rest(program: Program, table: Mapping[Node, Node], decls: Mapping[str, Tens
         spans={done[n]: span for n, span in program.spans.items() if n in done and done[n].op != "leaf"},
         definitions={done[n]: name for n, name in program.definitions.items() if n in done and done[n].op != "leaf"},
     )  # fmt: skip
-
-
-class _Names:
-    """Names that nothing of a program has."""
-
-    def __init__(self, program: Program) -> None:
-        self.taken = {*program.inputs, *program.params, *program.states, *program.outputs, *program.dims, "B", "T"}
-        self.taken |= {f"{name}{mark}" for name in program.states for mark in ("_0", "_T", "_all")}
-
-    def fresh(self, wish: str) -> str:
-        name, i = wish, 1
-        while name in self.taken:
-            i += 1
-            name = f"{wish}_{i}"
-        self.taken.add(name)
-        return name
 
 
 __all__ = ["outside_of_time"]

@@ -33,10 +33,10 @@ from seqc.analysis.ranges import interval_of
 from seqc.analysis.workload import NOMINAL
 from seqc.diagnostics import Span
 from seqc.ir.block import Reason
-from seqc.ir.graph import BATCH, RESERVED, Node, depends, leaves, node, substitute, topological
+from seqc.ir.graph import BATCH, Node, depends, leaves, node, substitute, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program, TensorDecl, Wishes
-from seqc.passes.plan.cutting import bare, plain, reached, replaced, sized, terms, times
+from seqc.passes.plan.cutting import bare, fresh, names_of, plain, reached, replaced, sized, terms, times
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number
@@ -101,8 +101,7 @@ class _Splitter:
         self.varying = depends(self.order, moving)
         self.products = {n: p for n in self.order if n.op == "sum" and (p := self._product(n)) is not None}
         self.needed = set(topological(program.updates.values()))
-        self.taken = {*program.inputs, *program.params, *program.states, *program.outputs, *program.dims, *RESERVED}
-        self.taken |= {f"{name}_0" for name in program.states} | {f"{name}_T" for name in program.states}
+        self.taken = names_of(program)
 
     @cached_property
     def ranges(self) -> Mapping[Node, Interval]:
@@ -306,7 +305,7 @@ class _Splitter:
     def _value(self, n: Node) -> TensorDecl:
         """A value of the front as an input of what reads it."""
         dims = n.names("shape")[1:] if n.op == "leaf" else self._axes(n)
-        return TensorDecl(self._fresh(self._wish(n)), "input", dims, self.ranges[n])
+        return TensorDecl(fresh(self._wish(n), self.taken), "input", dims, self.ranges[n])
 
     def _given(self, x: Node, kept: Mapping[str, Node]) -> TensorDecl:
         """What the core gives, as an output of it: one that it has already, or a new one."""
@@ -316,7 +315,7 @@ class _Splitter:
                 return decl
         name = self._wish(x)
         own = self.program.updates.get(name) is x and name not in self.program.outputs  # as `output h = ..` of a state h
-        return TensorDecl(name if own else self._fresh(name), "output", self._axes(x))
+        return TensorDecl(name if own else fresh(name, self.taken), "output", self._axes(x))
 
     def _axes(self, n: Node) -> tuple[str, ...]:
         places = {dim: i for i, dim in enumerate(self.program.dims)}
@@ -334,14 +333,6 @@ class _Splitter:
         if p and len(read) == len(p.fixed) + len(p.varying):
             return "_".join(read)
         return f"{read[0]}_product" if read else "product" if p else self._wish(n.args[0]) if n.op in ("add", "sub") else "read"
-
-    def _fresh(self, wish: str) -> str:
-        name, i = wish, 1
-        while name in self.taken:
-            i += 1
-            name = f"{wish}_{i}"
-        self.taken.add(name)
-        return name
 
     def _reasons(self, front: list[Node], back: list[Node]) -> tuple[Reason, ...]:
         """For every product with parameters that could leave the recurrence, what it would save and whether it does."""

@@ -19,7 +19,7 @@ from seqc.diagnostics import Span
 from seqc.ir.block import Reason
 from seqc.ir.graph import BATCH, Node, leaves, topological
 from seqc.ir.program import Program, TensorDecl
-from seqc.passes.plan.cutting import replaced, sized
+from seqc.passes.plan.cutting import fresh, names_of, replaced, sized
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _is_place(n: Node, table: Node) -> bool:
 
 
 def _cut(program: Program, names: list[str]) -> Tables | None:
-    taken = {*program.inputs, *program.params, *program.states, *program.outputs, *program.dims}
+    taken = names_of(program)
     tables: list[Table] = []
     inputs: dict[str, TensorDecl] = {}
     outputs: dict[str, tuple[TensorDecl, Node]] = {}
@@ -92,23 +92,14 @@ def _cut(program: Program, names: list[str]) -> Tables | None:
         reads = []
         for n in topological(program.graph.values()):
             if n.op == "gather" and n.args[0] is decl.leaf():
-                own = TensorDecl(_fresh(f"{name}_read", taken), "input", _dims(decl, n.args[1], dim), decl.range)
+                own = TensorDecl(fresh(f"{name}_read", taken), "input", _dims(decl, n.args[1], dim), decl.range)
                 inputs[own.name], swapped[n] = own, own.leaf()
                 reads.append(Rows(own.name, n.args[1].text("name")))
-        given = TensorDecl(_fresh(f"{name}_rows", taken), "output", _dims(decl, place, dim))
+        given = TensorDecl(fresh(f"{name}_rows", taken), "output", _dims(decl, place, dim))
         outputs[given.name] = given, update.args[1]
         tables.append(Table(name, 1 + decl.dims.index(dim), tuple(reads), Rows(given.name, place.text("name"))))
     core = _core(program, names, inputs, outputs, swapped)
     return Tables(core, tuple(tables)) if core.inputs and sized(core) else None
-
-
-def _fresh(wish: str, taken: set[str]) -> str:
-    name, i = wish, 1
-    while name in taken:
-        i += 1
-        name = f"{wish}{i}"
-    taken.add(name)
-    return name
 
 
 def _dims(decl: TensorDecl, place: Node, dim: str) -> tuple[str, ...]:

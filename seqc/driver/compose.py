@@ -10,17 +10,17 @@ that belongs to a sequence know whole batches only.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from seqc.driver.inner import behind, extent_of
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name
 from seqc.emit.signature import Dtype
-from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.emit.text import docstring, group, lay, returned, unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph import leaves
 from seqc.ir.program import Program
@@ -93,8 +93,7 @@ class _Composer:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        names = "forward|infer|backward|step" + ("|ready" if self.suffix == "cpu" else "")  # Triton's asks for sizes alone
-        core = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_core_\1_{self.suffix}", self.kernel.text)
+        core = behind(self.kernel, self.suffix, "core")
         made = [self._forward("forward"), self._forward("infer"), self._step(), self._backward()]
         if self.suffix == "cpu":
             made = [SHAPED.strip(), *made, self._ready()]
@@ -109,7 +108,7 @@ class _Composer:
         saved += [Saved(name, x.shape, dtype) for name, x in zip(self.own, self.kept, strict=True)]
         saved += [Saved(self.called[x], self._shape(x), dtype, self._shape(x, "1")) for x in self.read]
         saved += [replace(x, name=name) for name, x in zip(self.inner, self.kernel.saved, strict=True)]
-        return replace(self.kernel, text="\n\n\n".join([core.strip(), *made]) + "\n", saved=tuple(saved), packs=self.packs)
+        return replace(self.kernel, text="\n\n\n".join([core, *made]) + "\n", saved=tuple(saved), packs=self.packs)
 
     def _shape(self, name: str, rows: str = "B") -> tuple[str, ...]:
         decl = self.before.output_decls[name] if self.before and name in self.values else self.core.output_decls[name]
@@ -164,7 +163,7 @@ class _Composer:
             made = [self.called[x] for x in self.values]
             results = [*made, *_ends(self.before), *self.own]
             lines += self._call(results, BEFORE, self._given(self.before), cast=True, shifts=_shifts(self.before))
-            lines.append(f"    {unpack(made)} = (x.contiguous() for x in {_group(made)})")
+            lines.append(f"    {unpack(made)} = (x.contiguous() for x in {group(made)})")
         made = [*(self.called[x] for x in self.core.outputs), *_ends(self.core), *(self.inner if save else ())]
         lines += self._call(made, f"_core_{name}_{self.suffix}", [*self._given(self.core), *self.keywords])
         if self.after:
@@ -204,18 +203,9 @@ class _Composer:
         given = self._given(self.core)
         for i, a in enumerate(argument_table(self.core)):
             if a.kind == "input" and a.of not in self.program.inputs:
-                given[i] = f"_Shaped({self.main}.dtype, {_group([self._size(d) for d in a.dims])})"
+                given[i] = f"_Shaped({self.main}.dtype, {group([extent_of(d, self.table, self.program) for d in a.dims])})"
         lines = [lay("def _ready_cpu(", self.arguments, "):"), docstring(["Whether native code can run on these."], 4)]
         return "\n".join([*lines, lay("return _core_ready_cpu(", given, ")", 4)])
-
-    def _size(self, dim: str) -> str:
-        """The extent of a dim, read from an argument of the whole program."""
-        dim = dim.rstrip("'")
-        for a in self.table:
-            plain = [d.rstrip("'") for d in a.dims]
-            if dim in plain:
-                return f"{emitted_name(a)}.shape[{plain.index(dim) - len(plain)}]"
-        return str(self.program.dims[dim].default)
 
     def _backward(self) -> str:
         program = self.program
@@ -265,10 +255,6 @@ def _apart(part: Program) -> bool:
 def _shifts(part: Program) -> bool:
     """Whether a part reads inputs of other steps."""
     return any(n.number("offset") for n in leaves(part.graph.values(), "input"))
-
-
-def _group(names: Sequence[str]) -> str:
-    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
 
 def _sum(terms: Sequence[str]) -> str:

@@ -6,10 +6,10 @@ that make the ones themselves.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from seqc.driver.inner import behind
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
 from seqc.emit.text import docstring, lay, returned, unpack
@@ -25,7 +25,6 @@ def compose_inside(program: Program, kernels: Kernels, suffix: str) -> Kernels:
     results = [safe_name(x) for x in program.outputs] + [f"{safe_name(s)}_T" for s in program.states]
     packed, keywords = ["*", "cu_seqlens=None", "reverse=False"], ["cu_seqlens=cu_seqlens", "reverse=reverse"]
     packed, keywords = (packed, keywords) if kernels.packs else ([], [])
-    names = "forward|infer|backward|step" + ("|ready" if suffix == "cpu" else "")
 
     def function(name: str, arguments: Sequence[str], doc: str, lines: Sequence[str]) -> str:
         return "\n".join([lay(f"def _{name}_{suffix}(", arguments, "):"), docstring([doc], 4), *lines])
@@ -35,7 +34,7 @@ def compose_inside(program: Program, kernels: Kernels, suffix: str) -> Kernels:
         return function(name, [*given, *packed], "Results; every step of the sequence is one.", [made, call])
 
     made = f"    {ones} = {given[0]}.new_ones({given[0]}.shape[:2])"
-    text = re.sub(rf"\b_({names})_{suffix}\b", rf"_told_\1_{suffix}", kernels.text).strip()
+    text = behind(kernels, suffix, "told")
     parts = [text, run("forward"), *([run("infer")] if kernels.infer else [])]
     parts.append(function("step", given, "Refused.", [f'    raise NotImplementedError("{program.no_step}")']))
     saved, ends = [x.name for x in kernels.saved], [f"d_{x}" for x in results]

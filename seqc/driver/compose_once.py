@@ -7,14 +7,14 @@ again: that costs as much as they did, once a call. They are computed in fp32 at
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from seqc.driver.inner import behind, extent_of
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name
-from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.emit.text import docstring, group, lay, returned, unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.outside import Outside
 from seqc.ir.program import Program
@@ -62,8 +62,7 @@ class _Once:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        names = "forward|infer|backward|step" + ("|ready" if self.suffix == "cpu" else "")
-        text = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_rest_\1_{self.suffix}", self.kernel.text).strip()
+        text = behind(self.kernel, self.suffix, "rest")
         made = [text, WIDE.strip(), self._forward("forward"), *([self._forward("infer")] if self.kernel.infer else [])]
         made += [self._step(), self._backward()]
         if self.suffix == "cpu":
@@ -118,18 +117,9 @@ class _Once:
             if x not in of:
                 given.append(x)
                 continue
-            sizes = ["1"] * (len(of[x].axes) - len(of[x].dims)) + [self._size(d) for d in of[x].dims]
-            given.append(f"_Made({self.like}.dtype, ({', '.join(sizes)}{',' if len(sizes) == 1 else ''}))")
+            sizes = ["1"] * (len(of[x].axes) - len(of[x].dims)) + [extent_of(d, self.table, self.program) for d in of[x].dims]
+            given.append(f"_Made({self.like}.dtype, {group(sizes)})")
         return "\n".join([*lines, lay("return _rest_ready_cpu(", given, ")", 4)])
-
-    def _size(self, dim: str) -> str:
-        """The extent of a dim, read from an argument of the whole program."""
-        plain = dim.rstrip("'")
-        for a in self.table:
-            own = [d.rstrip("'") for d in a.dims]
-            if plain in own:
-                return f"{emitted_name(a)}.shape[{own.index(plain) - len(own)}]"
-        return str(self.program.dims[plain].default)
 
 
 __all__ = ["compose_once"]

@@ -9,10 +9,10 @@ Functions that know whole batches and one direction only get arrays whose steps 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from seqc.driver.inner import behind
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name
@@ -61,10 +61,9 @@ class _Runs:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        names = "forward|infer|backward" + ("|ready" if self.suffix == "cpu" else "")
         steps = tuple(f"def {place}_step_{self.suffix}(" for place in ("", "_core"))
-        text = "\n\n\n".join(part for part in self.run.text.strip().split("\n\n\n") if not part.startswith(steps))
-        text = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_one_run_\1_{self.suffix}", text)
+        single = "\n\n\n".join(part for part in self.run.text.strip().split("\n\n\n") if not part.startswith(steps))
+        text = behind(replace(self.run, text=single), self.suffix, "one_run")
         made = [text, self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
         made += [self._step(), self._backward()]
         if self.suffix == "cpu":

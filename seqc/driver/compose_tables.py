@@ -7,9 +7,9 @@ copied once a call, and changed in place after that. The functions know whole ba
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from seqc.driver.inner import behind
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name
@@ -123,8 +123,7 @@ class _Events:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        names = "forward|infer|backward|step" + ("|ready" if self.suffix == "cpu" else "")
-        text = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_event_\1_{self.suffix}", self.kernel.text).strip()
+        text = behind(self.kernel, self.suffix, "event")
         made = [text, *([HELPERS.strip()] if self.suffix == "torch" else []), self._events(), self._forward("forward")]
         made += [self._forward("infer"), self._step(), self._backward(), *([self._ready()] if self.suffix == "cpu" else [])]
         reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.core.inputs[rows.name].dims))) for _, rows in self.rows]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from seqc.driver.inner import behind
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import dim_name
 from seqc.emit.text import docstring, lay, returned, unpack
@@ -47,8 +48,7 @@ class _Waves:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        names = "forward|infer|backward|step" + ("|ready" if self.suffix == "cpu" else "")
-        text = re.sub(rf"\b_({names})_{self.suffix}\b", rf"_wave_\1_{self.suffix}", self.run.text.strip())
+        text = behind(self.run, self.suffix, "wave")
         made = [text, *([_HELP.strip(), self._onto()] if self.suffix == "torch" else [])]
         made += [self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
         made += [self._plain_step() if self.suffix == "torch" else self._step(), self._backward()]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from seqc.emit.call import caller, head_text
 from seqc.emit.generate import generate_method
 from seqc.emit.pruning import methods_text
-from seqc.emit.signature import Param, Signature
+from seqc.emit.signature import Dim, Param, Signature
 from seqc.emit.sizes import extent
 from seqc.emit.text import docstring, group, lay
 
@@ -30,47 +32,10 @@ def module_text(sig: Signature) -> str:
         "        self.axis = axis",
         lay("self.dims = {", [f'"{d.name}": {d.name}' for d in sizes], "}", 8),
     ]
-    for p in owned:
-        shape = group([extent(d) for d in p.dims])
-        if p.role == "buffer":
-            made = [f'"{p.name}"', f"torch.empty({shape}, device=device, dtype=dtype)"]
-            lines.append(lay("self.register_buffer(", made, ")", 8))
-            continue
-        lines.append(
-            lay(f"self.{p.name} = torch.nn.Parameter(torch.empty(", [shape, "device=device", "dtype=dtype"], "))", 8)
-        )
-    for p in masks:
-        made = [group([extent(d) for d in p.dims]), "device=device", "dtype=torch.bool"]
-        lines.append(lay(f'self.register_buffer("{p.name}", torch.ones(', made, "))", 8))
-    if owned:
-        inits = [line for p in owned for line in _init(p)]
-        read = [d.name for d in sizes if any(_mentions(line, d.name) for line in inits)]
-        lines += [
-            "        self.reset_parameters()",
-            "",
-            "    @torch.no_grad()",
-            "    def reset_parameters(self) -> None:",
-            '        """Give every parameter its initial value."""',
-            *(f'        {d} = self.dims["{d}"]' for d in read),
-            *_device(owned, inits),
-            *inits,
-        ]
-    for method, function in (("forward", sig.spec), ("step", f"{sig.spec}_step")):
-        own = {p.name: f"self.{p.name}" for p in (*owned, *masks) if not p.per_batch}
-        given = [own.get(a.name, a.name) for a in caller(sig) if not a.default]
-        time = method == "forward"
-        head = head_text(sig, method, time, params=False, indent=4)
-        keys = [a.name for a in sig.table if a.default] + (["seed"] if sig.keys else [])
-        keys += ["cu_seqlens", "reverse"] if time else ["inplace", "into"]
-        states = [f"{x}={own.get(x, x)}" for x in keys]
-        states += ["axis=self.axis if axis is None else axis"] if time else []
-        words = "The recurrence over a sequence" if time else "One step"
-        lines += [
-            "",
-            head,
-            f'        """{words}; see `{function}`."""',
-            lay(f"return {function}(", [*given, *states], ")", 8),
-        ]
+    lines += _held(owned, masks)
+    lines += _resets(owned, sizes) if owned else []
+    own = {p.name: f"self.{p.name}" for p in (*owned, *masks) if not p.per_batch}
+    lines += [*_call(sig, own, "forward", sig.spec), *_call(sig, own, "step", f"{sig.spec}_step")]
     lines += generate_method(sig, own)
     more = methods_text(sig)
     lines += ["", *more] if more else []
@@ -83,6 +48,53 @@ def module_text(sig: Signature) -> str:
         '        return ", ".join(f"{name}={size}" for name, size in self.dims.items())',
     ]
     return "\n".join(lines)
+
+
+def _held(owned: list[Param], masks: list[Param]) -> list[str]:
+    """Lines of the constructor that make params, buffers and masks."""
+    lines = list[str]()
+    for p in owned:
+        shape = group([extent(d) for d in p.dims])
+        if p.role == "buffer":
+            made = [f'"{p.name}"', f"torch.empty({shape}, device=device, dtype=dtype)"]
+            lines.append(lay("self.register_buffer(", made, ")", 8))
+            continue
+        lines.append(
+            lay(f"self.{p.name} = torch.nn.Parameter(torch.empty(", [shape, "device=device", "dtype=dtype"], "))", 8)
+        )
+    for p in masks:
+        made = [group([extent(d) for d in p.dims]), "device=device", "dtype=torch.bool"]
+        lines.append(lay(f'self.register_buffer("{p.name}", torch.ones(', made, "))", 8))
+    return lines
+
+
+def _resets(owned: list[Param], sizes: Sequence[Dim]) -> list[str]:
+    """The end of the constructor, and the method that gives params their initial values."""
+    inits = [line for p in owned for line in _init(p)]
+    read = [d.name for d in sizes if any(_mentions(line, d.name) for line in inits)]
+    return [
+        "        self.reset_parameters()",
+        "",
+        "    @torch.no_grad()",
+        "    def reset_parameters(self) -> None:",
+        '        """Give every parameter its initial value."""',
+        *(f'        {d} = self.dims["{d}"]' for d in read),
+        *_device(owned, inits),
+        *inits,
+    ]
+
+
+def _call(sig: Signature, own: Mapping[str, str], method: str, function: str) -> list[str]:
+    """A method that calls a function of the file. own: what the Module gives, by name."""
+    given = [own.get(a.name, a.name) for a in caller(sig) if not a.default]
+    time = method == "forward"
+    keys = [a.name for a in sig.table if a.default] + (["seed"] if sig.keys else [])
+    keys += ["cu_seqlens", "reverse"] if time else ["inplace", "into"]
+    states = [f"{x}={own.get(x, x)}" for x in keys]
+    states += ["axis=self.axis if axis is None else axis"] if time else []
+    words = "The recurrence over a sequence" if time else "One step"
+    head = head_text(sig, method, time, params=False, indent=4)
+    return ["", head, f'        """{words}; see `{function}`."""', lay(f"return {function}(", [*given, *states], ")", 8)]
 
 
 def _mentions(line: str, name: str) -> bool:

@@ -1,0 +1,35 @@
+"""What every composition of kernels does: the functions that a backend made are set behind a name of their own.
+
+In: kernels, an argument table. Out: text, and expressions of it. `compose` and its siblings then write functions of the usual
+names, which call those.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from seqc.emit import Kernels
+from seqc.emit.names import emitted_name
+from seqc.ir.arguments import Argument
+from seqc.ir.program import Program
+
+
+def behind(kernels: Kernels, suffix: str, name: str) -> str:
+    """The text of kernels with `_forward_SUFFIX` called `_NAME_forward_SUFFIX`, and its siblings likewise. Triton's part asks
+    for sizes alone whether it is ready, whatever surrounds it."""
+    functions = "forward|infer|backward|step" + ("|ready" if suffix == "cpu" else "")
+    return re.sub(rf"\b_({functions})_{suffix}\b", rf"_{name}_\1_{suffix}", kernels.text).strip()
+
+
+def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
+    """The extent of a dim, read from the first argument that has it, or the number that the spec gives."""
+    plain = dim.rstrip("'")
+    for a in table:
+        own = [d.rstrip("'") for d in a.dims]
+        if plain in own:
+            return f"{emitted_name(a)}.shape[{own.index(plain) - len(own)}]"
+    return str(program.dims[plain].default)
+
+
+__all__ = ["behind", "extent_of"]
