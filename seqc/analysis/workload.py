@@ -17,10 +17,11 @@ def lane(program: Program) -> str:
     Not the heads of a state of which a program holds a matrix: the first of three dims, or one before two that are mixed.
     """
     free = free_dims(program.graph)
-    places = [
-        (i, d) for state in program.states.values() for i, d in enumerate(state.dims)
-        if d in free and (i > 0 or len(state.dims) <= 2) and sum(x not in free for x in state.dims[i + 1:]) <= 1
-    ]
+    heads = {
+        d for state in program.states.values() for i, d in enumerate(state.dims)
+        if (i == 0 and len(state.dims) > 2) or sum(x not in free for x in state.dims[i + 1 :]) > 1
+    }
+    places = [(i, d) for state in program.states.values() for i, d in enumerate(state.dims) if d in free and d not in heads]
     return max(places, key=lambda p: p[0], default=(0, ""))[1]
 
 

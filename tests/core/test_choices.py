@@ -14,12 +14,29 @@ from seqc.ir.program import Program
 from seqc.passes.blocks import choose
 from seqc.passes.blocks.choose import EAGER, GPU, Machine
 from seqc.passes.classify import classify
+from seqc.passes.plan.products_outside import split_parallel
 
 ROOT = Path(__file__).parents[2]
 SEVERAL = {  # published recurrences of several linear states -> those that are no chunks on a GPU, and rows of its blocks
     "aaren": ("c a", 64), "based": ("S0 n0", 16), "gsa": ("", 32), "linear_attention_normalized": ("", 64), "mlstm": ("", 64),
     "rebased": ("", 16), "rwkv4": ("a b", 64),
 }
+LAYER = """spec gated_delta_layer
+dim E, H, K, V, L = 4
+input x[E]
+param W_q[H, K, E], W_k[H, K, E], W_v[H, V, E], W_g[H, V, E], W_a[H, E], W_b[H, E], W_o[E, H, V]
+param c_q[L, H, K], c_k[L, H, K], c_v[L, H, V], A[H], dt[H], gain[V]
+u_q = W_q @ x
+u_k = W_k @ x
+u_v = W_v @ x
+q = l2norm[K](silu(sum[L](c_q * u_q[t - index[L]])))
+k = l2norm[K](silu(sum[L](c_k * u_k[t - index[L]])))
+v = silu(sum[L](c_v * u_v[t - index[L]]))
+state S[H, K, V] = 0
+kept = exp(-exp(A) * softplus(W_a @ x + dt)) * S[t-1]
+S = kept + sigmoid(W_b @ x) * k * (v - sum[K](k * kept))
+output y = W_o @ (rmsnorm[V](sum[K](q * S), gain) * silu(W_g @ x))
+"""  # Gated DeltaNet (arXiv:2412.06464) with its projections, short convolutions, norm and gate
 TOGETHER = """spec squared
 dim K, V
 input q[K], k[K], v[V], g in [-inf, 0]
@@ -52,6 +69,13 @@ def test_published(name: str) -> None:
     scans, rows = SEVERAL[name]
     assert {n for n, form in best.forms.items() if form == "scan"} == set(scans.split())
     assert best.rows == rows
+
+
+@pytest.mark.parametrize("machine", [GPU, EAGER], ids=lambda m: m.name)
+def test_a_whole_layer_runs_in_chunks(machine: Machine) -> None:
+    """States of taps have the heads as their first dim of two: these stay programs of their own."""
+    core = split_parallel(elaborate.load(LAYER)).core
+    assert choose.choose_form(core, offers(core, machine)).form == "chunkwise"
 
 
 @pytest.mark.parametrize("machine", [GPU, EAGER], ids=lambda m: m.name)
