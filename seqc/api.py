@@ -66,7 +66,8 @@ class Recurrence:
     def __call__(self, *inputs: Any, **states: Any) -> Any:
         """Inputs, then params, in the spec's order or by name; NAME_0 for a state's initial value. A named tuple.
 
-        cu_seqlens: the bounds of a pack's sequences; reverse: from the last step to the first (`docs/calls.md`). Names are
+        cu_seqlens: the bounds of a pack's sequences; reverse: from the last step to the first; states_every: states at
+        positions too (`docs/calls.md`). Names are
         the spec's or, where those are words of Python, the emitted ones: `gla(**{"lambda": x})` or `gla(lambda_=x)`.
         """
         name = self._face.spec
@@ -99,7 +100,7 @@ class Recurrence:
 
         name = self._face.spec
         given = arguments(name, self.__signature__, inputs, self._emitted(states))
-        for word in ("cu_seqlens", "reverse", "axis"):
+        for word in ("cu_seqlens", "reverse", "axis", "states_every"):
             value = given.pop(word, None)
             if value is not None and value is not False:
                 raise TypeError(f"{name}: a convolution takes no `{word}`; call {name} for it")

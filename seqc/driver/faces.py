@@ -114,9 +114,9 @@ def _of_its_kind(name: str, key: str, value: Any, found: Mapping[str, Any]) -> A
         if value is not None and not hasattr(value, "_fields"):
             raise TypeError(f"{name}: into is the result of an earlier step, not {_kind(value)}")
         return value
-    if key == "axis":
+    if key in ("axis", "states_every"):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise TypeError(f"{name}: axis is a whole number, not {_kind(value)}")
+            raise TypeError(f"{name}: {key} is a whole number, not {_kind(value)}")
         return value
     if isinstance(value, torch.Tensor) or (value is None and (key == "cu_seqlens" or key.endswith("_0"))):
         return value

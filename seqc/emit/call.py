@@ -30,6 +30,7 @@ def head_text(sig: Signature, name: str, time: bool, params: bool = True, indent
     keys += ["seed: int | Tensor | None = None"] if sig.keys else []
     if time:
         keys += ["cu_seqlens: Tensor | None = None", "reverse: bool = False", "axis: int | None = None"]
+        keys += ["states_every: int | None = None"]
     else:
         keys += ["inplace: bool = False", f"into: {sig.class_name}Result | None = None"]
     own = [] if params else ["self"]
@@ -71,7 +72,9 @@ def _body(sig: Signature, time: bool) -> list[str]:
     made = "_sizes" if time else "_step_sizes"
     used = ", ".join(dims(sig, time))
     given = ["axis", "cu_seqlens", "reverse", *(["seed"] if sig.keys else []), *(a.name for a in caller(sig))]
+    pieces = ["states_every", *given[: -len(caller(sig))], *(f"{a.name}={a.name}" for a in caller(sig))]
     lines = [
+        *(["    if states_every is not None:", lay("return _in_pieces(", pieces, ")", 8)] if time else []),
         *(["    if axis is not None:", lay("return _along(", given, ")", 8)] if time else []),
         *([lay(f"{unpack(inputs)} = _cast(", inputs, ")", 4)] if inputs else []),
         *cast_lines(sig),
@@ -151,6 +154,8 @@ def function_text(sig: Signature) -> str:
         f"    the inputs' device.{f' One entry per sequence: {own}.' if own else ''}",
         "reverse: every sequence runs from its last step to its first.",
         "axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.",
+        f"states_every: the result is a {sig.class_name}States, with the states after every so many steps." if not sig.no_step else
+        "states_every: refused, for a run cannot be cut.",
     ]
     return "\n".join([head_text(sig, sig.spec, True), docstring(words, 4), *_body(sig, True)])
 

@@ -17,6 +17,7 @@ from seqc.emit.module import module_text
 from seqc.emit.pruning import pruned, pruning_text
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import check
+from seqc.emit.states_every import states_text
 from seqc.emit.supports import supports_text
 from seqc.emit.text import docstring, join, section
 
@@ -56,6 +57,7 @@ def emit(sig: Signature) -> str:
         section("what to call", result_text(sig)),
         cast_text(sig),
         along_text(sig),
+        states_text(sig),
         supports_text(sig),
         keys_text(sig),
         function_text(sig),
@@ -72,6 +74,7 @@ def emit(sig: Signature) -> str:
 
 def _public(sig: Signature) -> list[str]:
     names = [sig.class_name, f"{sig.class_name}Result", sig.spec, f"{sig.spec}_step"]
+    names += [] if sig.no_step else [f"{sig.class_name}States"]
     if sig.loop:
         names += [sig.loop.sig.class_name, f"{sig.loop.sig.class_name}Result", sig.loop.sig.spec, f"{sig.spec}_generate"]
     return [f'"{name}"' for name in names]

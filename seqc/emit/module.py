@@ -91,7 +91,7 @@ def _call(sig: Signature, own: Mapping[str, str], method: str, function: str) ->
     keys = [a.name for a in sig.table if a.default] + (["seed"] if sig.keys else [])
     keys += ["cu_seqlens", "reverse"] if time else ["inplace", "into"]
     states = [f"{x}={own.get(x, x)}" for x in keys]
-    states += ["axis=self.axis if axis is None else axis"] if time else []
+    states += ["axis=self.axis if axis is None else axis", "states_every=states_every"] if time else []
     words = "The recurrence over a sequence" if time else "One step"
     head = head_text(sig, method, time, params=False, indent=4)
     return ["", head, f'        """{words}; see `{function}`."""', lay(f"return {function}(", [*given, *states], ")", 8)]

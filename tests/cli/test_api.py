@@ -38,7 +38,7 @@ def leaky() -> seqc.Recurrence:
 
 
 def test_signature_and_documentation(leaky: seqc.Recurrence) -> None:
-    want = "(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False, axis=None)"
+    want = "(x, lambda_, w, *, h_0=None, cu_seqlens=None, reverse=False, axis=None, states_every=None)"
     found = inspect.signature(leaky)
     assert str(found.replace(parameters=[p.replace(annotation=p.empty) for p in found.parameters.values()])).startswith(want)
     assert str(found).replace("'", "") == str(inspect.signature(leaky.module.leaky)).replace("'", "")
