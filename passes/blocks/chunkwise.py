@@ -41,7 +41,7 @@ from seqc.passes.blocks.selecting import (
     spoilt,
     taken_off,
 )
-from seqc.passes.blocks.solving import Reading, Sight, Source, Unknown, solved
+from seqc.passes.blocks.solving import NotChunkwise, Reading, Sight, Source, Unknown, solved
 
 OVERFLOW_SPAN = 40.0  # sums of log decays may exceed 0 by this much before an exponential could overflow fp32
 
@@ -83,7 +83,9 @@ class Chunk:
     # ---- reading ----
 
     def read(self, q: Node, over: tuple[str, ...], exclusive: bool) -> Node:
-        """[t, ...]: sum[over](q * S) of the state after the row's own update (before it if exclusive)."""
+        """[t, ...]: sum[over](q * S) of the state after the row's own update (before it if exclusive). Raises NotChunkwise."""
+        if self.resets is not None and (mixed := set(self.resets.dims) & set(over)):
+            raise NotChunkwise(f"it is reset differently along {', '.join(sorted(mixed))}, which a readout contracts")
         return self._read(q, over, exclusive, self.feedback)
 
     def _read(self, q: Node, over: tuple[str, ...], exclusive: bool, feedback: tuple[Source, ...]) -> Node:
@@ -95,7 +97,7 @@ class Chunk:
             k, others = source.split(over)
             out = out + self._spread(q, k, others, over, exclusive)
         if feedback:
-            parts = [self._spread(q, *source.split(over), over, exclusive, clean=True) for source in feedback]
+            parts = [self._spread(q, *source.split(over), over, exclusive, source.factors[-1]) for source in feedback]
             assert self.good is not None
             out = out + poisoned(reduce(lambda a, b: a + b, parts), self.good, exclusive, self._alive(exclusive))
         return kept(condition, out)
@@ -105,9 +107,9 @@ class Chunk:
         return [self._named("from_start", decay.from_start(exclusive)) for decay in self.decays]
 
     def _spread(
-        self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool, clean: bool = False
+        self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool, clean: Node | None = None
     ) -> Node:
-        """sum_s A[t, s] * (product of `others`)_s; clean: these are numbers."""
+        """sum_s A[t, s] * (product of `others`)_s; clean: the factor that is known to hold numbers alone."""
         bare = (set(q.dims) | set(k.dims)) - set(over) | {ROW, BATCH}
         folded = [f for f in others if set(f.dims) <= bare]
         v = product(f for f in others if f not in folded)
@@ -118,7 +120,7 @@ class Chunk:
             outside, along = [], frozenset().union(*(d.dims for d in outside))
         matrices = self.pair(q, k, over, exclusive, split=bool(outside), along=along)
         alive = self._alive(exclusive)
-        if not outside and clean:
+        if not outside and v is clean:
             return added_up(matrices[0][1], expanded(v, (ROW,)))
         if not outside:
             return causal_sum(matrices[0][1], v, exclusive, alive)

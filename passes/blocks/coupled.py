@@ -140,10 +140,15 @@ class System:
                 parts.append(total(expanded(read.by * share, (ROW,)) * start, read.over))
         parts += [x for j, source in self.writes if (x := self._spread(read, j, source, exclusive, causal_sum)) is not None]
 
-        def clean(matrix: Node, rows: Node, _: bool) -> Node:
-            return added_up(matrix, expanded(rows, (ROW,)))
+        def solved_sum(row: Node) -> Callable[[Node, Node, bool], Node]:
+            return lambda matrix, rows, strict: (
+                added_up(matrix, expanded(rows, (ROW,))) if rows is row else causal_sum(matrix, rows, strict)
+            )
 
-        found = [x for j, source in feedback if (x := self._spread(read, j, source, exclusive, clean)) is not None]
+        found = [
+            x for j, source in feedback
+            if (x := self._spread(read, j, source, exclusive, solved_sum(source.factors[-1]))) is not None
+        ]
         if found:
             assert self.good is not None
             parts.append(poisoned(reduce(lambda a, b: a + b, found), self.good, exclusive))

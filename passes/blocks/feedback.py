@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product as combinations
 
 from seqc.analysis.affine import Affine, NotAffine, Product, chosen, condition, parted, product
-from seqc.ir.graph import Node, constant, total
+from seqc.ir.graph import BATCH, Node, constant, total
 from seqc.ir.intervals import ANY, Interval
 from seqc.ir.ops.structure import at_position
 from seqc.passes.blocks.rows import Read, Row, rows_of
@@ -81,7 +81,10 @@ def feedback(
 
 
 def _uses(rows: Sequence[Row], forms: Sequence[Affine]) -> dict[Node, Node | None]:
-    """Of each row the condition without which nothing uses it: elsewhere it may be 0. None where it is always used."""
+    """Of each row the condition without which nothing uses it: elsewhere it may be 0. None where it is always used.
+
+    A condition with a dim that the row lacks, such as one that the row was contracted over, chooses no rows.
+    """
     found: dict[Node, list[Node]] = {}
     for row in reversed(rows):
         each = [
@@ -90,7 +93,7 @@ def _uses(rows: Sequence[Row], forms: Sequence[Affine]) -> dict[Node, Node | Non
             for t in form.terms if t.state is row.node
         ]
         common = [c for c in dict.fromkeys(each[0] if each else ()) if all(c in other for other in each)]
-        found[row.node] = [c for c in common if not set(c.dims) & set(row.rank)]
+        found[row.node] = [c for c in common if set(c.dims) <= {*row.node.dims, BATCH} - set(row.rank)]
     return {n: parted(map(chosen, conditions))[0] for n, conditions in found.items()}
 
 

@@ -312,7 +312,8 @@ class BlockForm(Lifted):
             writes += [(i, source) for source in self._writes(form)]
         try:
             system = System(c.states, tuple(olds), self.rows, coefficients, tuple(writes), frozenset(over))
-            system.solve(found.unknowns)
+            if found.unknowns:
+                system.solve(found.unknowns)
             self.ends |= {name: system.end(i) for name, i in number.items()}
         except NotChunkwise as stop:
             raise NotBlock(c.states[0], str(stop)) from None

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqc.diagnostics import Unsupported
+from seqc.diagnostics import SpecError, Unsupported
 from seqc.frontend.format import format_text
 from tests.fuzz.programs import Program, drawn, smaller
 from tests.fuzz.report import report
@@ -117,10 +117,18 @@ def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
             continue
         tell(f"new: {number}: {p.signature}\n  {p.where}")
         least, last = _least(p, choices, wish, number)
-        text = format_text(least.text)
+        text = formatted(least.text)
         example = {"text": text, "sizes": least.sizes, "number": number, "where": last.where, "words": last.words}
         tally.examples[p.signature] = example
         tell(f"smallest of {number}: {last.signature}\n  {last.where}\n  sizes {least.sizes}, {wish}\n{text}")
+
+
+def formatted(text: str) -> str:
+    """The text as `seqc fmt` prints it; a text that the language refuses, as it is."""
+    try:
+        return format_text(text)
+    except SpecError:
+        return text
 
 
 def _least(p: Problem, choices: list[int], wish: Wish, number: int) -> tuple[Program, Problem]:
