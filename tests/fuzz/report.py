@@ -27,17 +27,21 @@ language's page alone. Compared are all results and the gradients of all argumen
 program: a batch of any size and length around blocks, forwards or backwards, with ordinary or extreme arguments; a pack;
 another dtype; a run in parts and step by step; and for half of them one law that needs no judge (`tests/fuzz/invariants.py`).
 Half of the programs on torch and Triton are compiled with another form or number of rows than the compiler would choose.
+
+A program that had a problem was tried again (`python -m tests.fuzz --again TALLY.json ..`) once the compiler was mended; each
+problem is kept in its smallest form (`tests/fuzz/found`), and tried by the test command on every backend.
 """
 
 
 def report(tallies: Sequence[Mapping[str, Any]]) -> str:
     """The page."""
-    parts = [HEAD, "| backend | programs | numbers | with a problem |", "|---|---|---|---|"]
+    parts = [HEAD, "| backend | programs | numbers | had a problem, mended since | have one |", "|---|---|---|---|---|"]
     for backend, words in BACKENDS.items():
         own = [t for t in tallies if t["backend"] == backend]
-        numbers = ", ".join(f"{a} to {b - 1}" for t in own for a, b in t["numbers"] if b > a)
-        wrong = sum(n for t in own for n in t["problems"].values())
-        parts.append(f"| {words} | {sum(t['programs'] for t in own)} | {numbers or '-'} | {wrong} |")
+        numbers = ", ".join(f"{a} to {b - 1}" for a, b in _joined([(a, b) for t in own for a, b in t["numbers"] if b > a]))
+        wrong = len({n for t in own for numbers in t["wrong"].values() for n in numbers})
+        mended = sum(len(t["mended"]) for t in own)
+        parts.append(f"| {words} | {sum(t['programs'] for t in own)} | {numbers or '-'} | {mended} | {wrong} |")
     parts += ["", "## Forms", ""]
     for backend in BACKENDS:
         forms = _added(tallies, backend, "forms")
@@ -52,9 +56,20 @@ def report(tallies: Sequence[Mapping[str, Any]]) -> str:
     refusals = [(b, words, n) for b in BACKENDS for words, n in _added(tallies, b, "refusals").most_common()]
     parts += [f"- {BACKENDS[b]}, {n}: {words}" for b, words, n in refusals] or ["- nothing"]
     parts += ["", "## Disagreements left", ""]
-    problems = [(b, words, n) for b in BACKENDS for words, n in _added(tallies, b, "problems").most_common()]
-    parts += [f"- {n}: {words.splitlines()[0]}" for _, words, n in problems] or ["- none"]
+    left = Counter(words for t in tallies for words, numbers in t["wrong"].items() for _ in numbers)
+    parts += [f"- {n}: {words.splitlines()[0]}" for words, n in left.most_common()] or ["- none"]
     return "\n".join([*parts, *_recall()]) + "\n"
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in order, those that meet as one."""
+    out: list[tuple[int, int]] = []
+    for a, b in sorted(ranges):
+        if out and a <= out[-1][1]:
+            out[-1] = out[-1][0], max(b, out[-1][1])
+        else:
+            out.append((a, b))
+    return out
 
 
 def _recall() -> list[str]:

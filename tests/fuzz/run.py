@@ -36,7 +36,10 @@ SHRINKING = 90.0  # seconds that making one problem smaller may take
 
 @dataclass
 class Tally:
-    """What ran: programs, forms, features, refusals; every problem by its signature, with its smallest program."""
+    """What ran: programs, forms, features, refusals; every problem by its signature, with its smallest program.
+
+    wrong: the numbers with a problem, by its signature; mended: those that had one once, and none when they were tried again.
+    """
 
     backend: str
     programs: int = 0
@@ -44,13 +47,26 @@ class Tally:
     forms: Counter[str] = field(default_factory=Counter)
     features: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
-    problems: Counter[str] = field(default_factory=Counter)
+    wrong: dict[str, list[int]] = field(default_factory=dict)
+    mended: list[int] = field(default_factory=list)
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> Counter[str]:
+        """How many programs have each problem."""
+        return Counter({signature: len(numbers) for signature, numbers in self.wrong.items()})
+
+    def count(self, signature: str, number: int) -> bool:
+        """Note a problem of a program; whether it is a new one."""
+        new = signature not in self.wrong
+        numbers = self.wrong.setdefault(signature, [])
+        numbers += [number] if number not in numbers else []
+        return new
 
     def saved(self) -> dict[str, Any]:
         """As JSON."""
         return {"backend": self.backend, "programs": self.programs, "numbers": self.numbers, "forms": dict(self.forms),
-                "features": dict(self.features), "refusals": dict(self.refusals), "problems": dict(self.problems),
+                "features": dict(self.features), "refusals": dict(self.refusals), "wrong": self.wrong, "mended": self.mended,
                 "examples": self.examples}
 
 
@@ -82,11 +98,11 @@ def syntax(tally: Tally, start: int, count: int | None, minutes: float, tell: Ca
                 tally.refusals["; ".join(d.message for d in refusal.diagnostics)] += 1
             except Exception as crash:
                 words = f"{type(crash).__name__}: {crash}"
-                tally.problems[re.sub(r"[0-9]+", "#", words)] += 1
+                tally.count(re.sub(r"[0-9]+", "#", words), at)
                 tell(f"{at}: {words}\n{program.text}")
         for (at, text), words in zip(texts, checker.compiled(sources, ("float", "double")[number % 2]), strict=True):
             if words:
-                tally.problems[re.sub(r"[0-9]+", "#", words.splitlines()[0])] += 1
+                tally.count(re.sub(r"[0-9]+", "#", words.splitlines()[0]), at)
                 tell(f"{at}: {words}\n{text}")
         number += checker.BATCH
     tally.numbers.append((start, number))
@@ -112,8 +128,7 @@ def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
             if wish.form is None and wish.rows is None:
                 tally.refusals[p.words] += 1
             continue
-        tally.problems[p.signature] += 1
-        if tally.problems[p.signature] > 1:
+        if not tally.count(p.signature, number):
             continue
         tell(f"new: {number}: {p.signature}\n  {p.where}")
         least, last = _least(p, choices, wish, number)
@@ -157,6 +172,20 @@ def hunt(tally: Tally, start: int, count: int | None, minutes: float, tell: Call
     tally.numbers.append((start, number))
 
 
+def again(saved: dict[str, Any]) -> dict[str, Any]:
+    """A tally whose programs with a problem are tried once more: those that are right now are `mended`."""
+    known = {number for numbers in saved["wrong"].values() for number in numbers}
+    wrong: dict[str, list[int]] = {}
+    for number in sorted(known):
+        program, _ = drawn(number)
+        found, _ = attempt(program.text, wish_of(saved["backend"], number), program.sizes, number)
+        for p in found:
+            if p.kind != "refused":
+                wrong.setdefault(p.signature, []).append(number)
+    left = {number for numbers in wrong.values() for number in numbers}
+    return {**saved, "wrong": wrong, "mended": sorted({*saved["mended"], *known - left})}
+
+
 def quick_builds(folder: Path) -> None:
     """Native code from here on: built without optimisation, which is several times as fast, and kept in the folder."""
     compiler = folder / "compiler"
@@ -174,7 +203,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--programs", type=int)
     parser.add_argument("--save", type=Path, help="write the tally as JSON")
     parser.add_argument("--report", type=Path, help="run nothing: write a page about tallies that were saved")
-    parser.add_argument("tallies", nargs="*", type=Path, help="those tallies")
+    parser.add_argument("--again", action="store_true", help="try the programs of tallies that had a problem once more")
+    parser.add_argument("tallies", nargs="*", type=Path, help="tallies that were saved")
     parser.add_argument("--optimised", action="store_true", help="build native code as users do")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -185,7 +215,18 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="seqc-fuzz-") as folder:
         if args.backend == "cpu" and not args.optimised:
             quick_builds(Path(folder))
-        return _run(args)
+        return _again(args.tallies) if args.again else _run(args)
+
+
+def _again(paths: list[Path]) -> int:
+    """Tallies, each written again as it is now."""
+    left = 0
+    for path in paths:
+        made = again(json.loads(path.read_text()))
+        path.write_text(json.dumps(made, indent=1))
+        left += sum(map(len, made["wrong"].values()))
+        print(f"{path}: mended {made['mended']}; wrong {made['wrong']}")
+    return 1 if left else 0
 
 
 def _run(args: argparse.Namespace) -> int:

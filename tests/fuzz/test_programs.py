@@ -13,7 +13,7 @@ from seqc.frontend.elaborate import load
 from tests.fuzz.invariants import LAWS
 from tests.fuzz.programs import Program, chosen, drawn, programs, smaller
 from tests.fuzz.report import report
-from tests.fuzz.run import Tally, hunt, quick_builds
+from tests.fuzz.run import Tally, again, hunt, quick_builds
 from tests.fuzz.trial import Call, Subject, Wish, attempt
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.seq"))
@@ -42,7 +42,17 @@ def test_random_programs_agree_with_the_judge(backend: str) -> None:
     first, count = COUNTS[backend]
     hunt(tally, first, count, 60.0, lambda words: None)
     assert tally.programs == count and not tally.problems, tally.examples
-    assert f"| {count} | {first} to {first + count - 1} | 0 |" in report([tally.saved()])
+    assert f"| {count} | {first} to {first + count - 1} | 0 | 0 |" in report([tally.saved()])
+
+
+def test_a_tally_is_tried_again() -> None:
+    tally = Tally("torch", numbers=[(1, 2)])
+    assert tally.count("once wrong", 1) and not tally.count("once wrong", 1) and tally.problems == {"once wrong": 1}
+    text = report([tally.saved(), {**tally.saved(), "numbers": [(2, 3)], "wrong": {}}])
+    assert "| 1 to 2 | 0 | 1 |" in text and "- 1: once wrong" in text
+    made = again(tally.saved())
+    assert made["wrong"] == {} and made["mended"] == [1]
+    assert "| 1 to 1 | 1 | 0 |" in report([made])
 
 
 def test_a_wrong_program_is_made_smaller() -> None:
