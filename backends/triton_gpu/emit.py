@@ -15,7 +15,7 @@ from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.launcher import OF_EACH, SUPPORT, Launcher
 from seqc.backends.triton_gpu.order import WHOLE
-from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
+from seqc.backends.triton_gpu.print_kernel import Printed, print_named
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.backends.triton_gpu.tuning.pace import Pacing
 from seqc.backends.triton_gpu.tuning.room import open_dims, room_text
@@ -48,7 +48,7 @@ def triton_kernels(
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     if plan.single is not None:
         functions.insert(0, launcher.steps(pacing.few))
-    kernels = [p.text for p in printed.values()]
+    kernels = list(dict.fromkeys(p.text for p in printed.values()))
     support = [SUPPORT, *([pacing.text()] if plan.phases else [])]
     support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
     support += [OF_EACH] if any("_of_each(" in text for text in functions) else []
@@ -66,7 +66,10 @@ def triton_kernels(
 
 def print_all(plan: Schedule) -> dict[str, Printed]:
     """Every kernel of a schedule, by its name."""
-    return {name: print_kernel(plan.of(name), plan.kernel(name)) for name in plan.kernels}
+    printed: dict[str, Printed] = {}
+    for name in plan.kernels:
+        printed[name] = print_named(plan, name, lambda: printed["forward"])
+    return printed
 
 
 def device_texts(text: str) -> list[str]:

@@ -7,7 +7,8 @@ lies between two saved states).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from seqc.ir.graph import Node
@@ -70,11 +71,13 @@ class Let:
 
 @dataclass(frozen=True)
 class Store:
-    """array <- node. first_only: only the programs of piece 0 of these dims, since all hold the same."""
+    """array <- node. first_only: only the programs of piece 0 of these dims, since all hold the same; saves: only where the
+    kernel's switch SAVE says that a gradient follows."""
 
     node: Node
     array: Array
     first_only: tuple[str, ...] = ()
+    saves: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,13 @@ class Kernel:
     block_in_grid: bool = False
     results: tuple[Array, ...] = field(default=())
 
+    def without_saving(self, name: str, doc: str) -> Kernel:
+        """The same work where no gradient follows: nothing is stored for it."""
+        body = _not_saving(self.body)
+        stored = {item.array.name for item in _walk(self.body) if isinstance(item, Store) and item.saves}
+        arrays = tuple(a for a in self.arrays if a.name not in stored)
+        return replace(self, name=name, doc=doc, arrays=arrays, body=body)
+
     def loops(self) -> list[Loop]:
         """Every loop of the tree, outer before inner."""
         found: list[Loop] = []
@@ -152,3 +162,15 @@ class Kernel:
                 found.append(item)
                 todo = [*item.body, *todo]
         return found
+
+
+def _walk(items: Iterable[Item]) -> Iterable[Item]:
+    for item in items:
+        yield item
+        if isinstance(item, Loop):
+            yield from _walk(item.body)
+
+
+def _not_saving(items: Iterable[Item]) -> tuple[Item, ...]:
+    kept = (item for item in items if not (isinstance(item, Store) and item.saves))
+    return tuple(replace(item, body=_not_saving(item.body)) if isinstance(item, Loop) else item for item in kept)

@@ -14,7 +14,7 @@ from itertools import chain
 from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
-from seqc.backends.triton_gpu.print_kernel import SETTINGS, Printed
+from seqc.backends.triton_gpu.print_kernel import SAVE, SETTINGS, Printed
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
@@ -60,7 +60,7 @@ class Launcher(Extents):
         """One launch, every argument in place."""
         tile = self.tiles[printed.kernel.name]
         bounds = ["cu_seqlens"] if " p_cu_seqlens," in printed.text else []
-        arguments = [self.local(a.name) for a in printed.arrays] + bounds + list(printed.runtime)
+        arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + bounds + list(printed.runtime)
         named = [f"{name}={self.dims[d]}" for d, name in printed.dims]
         rows = self.rows_per_block()
         named += [f"{name}={rows if d == 't' else self.blocks[d]}" for d, name in printed.tiles]
@@ -72,6 +72,7 @@ class Launcher(Extents):
             stages = f'_stages("{printed.kernel.name}", {stages}, {self.main}, {sizes})'
         values = {x: stages if x == "STAGES" else x for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
         named += [f"{x}={value}" for x, value in values.items()]
+        named += [] if printed.saves is None else [f"{SAVE}={printed.saves}"]
         named += [f"num_warps={tile.warps}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.roles import Roles, is_time
@@ -195,8 +196,8 @@ class _Order:
                     self.out.append(work)
                 case Let(n):
                     self.ready(n)
-                case Store(n, array, only):
-                    self.out.append(Store(self.ready(n), array, only))
+                case Store(n):
+                    self.out.append(replace(work, node=self.ready(n)))
                 case Add(name, n):
                     self.out.append(Add(name, self.ready(n)))
                 case Advance(pairs):

@@ -7,8 +7,8 @@ once, in the scope where it is computed, and is short, is written where it is us
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, Addresses, Scope
 from seqc.backends.triton_gpu.kernel import (
@@ -44,6 +44,7 @@ from seqc.ir.ops import TABLE
 SHORT = 60  # characters of an expression that is written where it is used
 TAB = "    "
 SETTINGS = ("STEP", "DOT", "PRECISION", "STAGES")  # compile-time arguments that the launcher has under the same names
+SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,26 @@ class Printed:
     in_dots: tuple[str, ...]
     turned: Mapping[Node, str]  # products whose left operand is the transposed result of another -> dim of their rows
     grid: tuple[str, ...]  # what the programs are: "N_BLOCKS", a dim, or "#" + a blocked dim; the last runs fastest
+    given: tuple[Array | None, ...]  # the text's arrays, None for one that this kernel does without
+    saves: bool | None = None  # what the text's switch SAVE is, None where it has none
+
+    def without_saving(self, kernel: Kernel) -> Printed:
+        """The same text for a kernel that stores nothing for a gradient."""
+        names = {a.name for a in kernel.arrays}
+        given = tuple(a if a is not None and a.name in names else None for a in self.given)
+        return replace(self, kernel=kernel, arrays=kernel.arrays, given=given, saves=None if self.saves is None else False)
 
 
 def print_kernel(schedule: Schedule, kernel: Kernel) -> Printed:
     """The text of a kernel."""
     return _Printer(schedule, kernel).print()
+
+
+def print_named(schedule: Schedule, name: str, forward: Callable[[], Printed]) -> Printed:
+    """The kernel of a name. Where forward and inference differ in what is saved alone, they are one text with a switch."""
+    if name == "infer" and not schedule.nested:
+        return forward().without_saving(schedule.kernel(name))
+    return print_kernel(schedule.of(name), schedule.kernel(name))
 
 
 class _Printer:
@@ -100,7 +116,8 @@ class _Printer:
         needs_bt = _word("BT", text)
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
         constants += [name for name, _ in scalars]
-        constants += [x for x in SETTINGS if _word(x, text)]
+        saves = any(isinstance(item, Store) and item.saves for item in self.uses.items)
+        constants += [x for x in (*SETTINGS, *([SAVE] if saves else [])) if _word(x, text)]
         name = f"{safe_name(self.program.name)}_{self.kernel.name}_kernel"
         bounds = ["p_cu_seqlens"] if _word("p_cu_seqlens", text) else []
         arguments = [self.pointers[a.name] for a in self.kernel.arrays] + bounds + list(runtime)
@@ -114,7 +131,7 @@ class _Printer:
         return Printed(
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, runtime,
             tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
-            self.values.turned, self.grid(),
+            self.values.turned, self.grid(), self.kernel.arrays, saves or None,
         )
 
     def grid(self) -> tuple[str, ...]:
@@ -212,8 +229,8 @@ class _Printer:
                 self.scope.lines.append(f"# {text}")
             case Let(node):
                 self.let(node)
-            case Store(node, array, first_only):
-                self.store(array, self.find(node), first_only)
+            case Store(node, array, first_only, saves):
+                self.store(array, self.find(node), first_only, saves)
             case Zero(name, node):
                 axes = self.values.axes(node)
                 var = self.sums[name] = self.names.fresh(f"b_{safe_name(name)}")
@@ -246,14 +263,14 @@ class _Printer:
             self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")
         self.texts[-1][item.node] = Text(name, at.axes)
 
-    def store(self, array: Array, value: Text, first_only: tuple[str, ...]) -> None:
+    def store(self, array: Array, value: Text, first_only: tuple[str, ...], saves: bool = False) -> None:
         """memory <- value, where the array has the element."""
         at = self.addresses.at(array, self.scope, 0, True, first_only)
         mask = f", mask={at.mask}" if at.mask else ""
         code = self.values.full(value, at.axes).code
-        if at.only:
-            self.scope.lines.append(f"if {at.only}:")
-        tab = TAB if at.only else ""
+        tests = [SAVE] * saves + [at.only] * bool(at.only)
+        self.scope.lines += [f"{TAB * i}if {test}:" for i, test in enumerate(tests)]
+        tab = TAB * len(tests)
         self.scope.lines.append(f"{tab}tl.store({self.pointers[array.name]}{at.pointer}, {code}{mask})")
 
     def let(self, n: Node) -> None:

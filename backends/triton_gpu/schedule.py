@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +46,15 @@ from seqc.ir.graph import Node, leaf, leaves
 from seqc.ir.program import Program
 
 STEPS_KERNEL, PAIRS_KERNEL = "steps", "pairs"
+DOCS = {
+    "forward": "Outputs, final states, and the states that the gradient needs.",
+    "infer": "Outputs and final states.",
+    "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
+    "states": "First phase: the states as each block begins.",
+    "outputs": "Second phase: the outputs of all blocks at once.",
+    "backward": "All gradients, from the last block to the first.",
+    "cotangents": "First phase: the cotangents of the states as each block ends.",
+}
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -90,6 +99,11 @@ class Schedule:
         if name not in self.made:
             self.made[name] = self.makers[name]()
         return self.made[name]
+
+    @property
+    def nested(self) -> bool:
+        """Whether the forward kernel walks the steps within blocks whose states it saves."""
+        return bool(self.saved) and self.every > 1
 
     @property
     def lean(self) -> frozenset[str]:
@@ -143,11 +157,14 @@ class _Scheduler(Gradients):
 
     def schedule(self) -> Schedule:
         """All kernels."""
+        forward = cache(lambda: self.forward_kernel("forward", save=True))
         makers: dict[str, Callable[[], Kernel]] = {
-            "forward": lambda: self.forward_kernel("forward", save=True),
-            "infer": lambda: self.forward_kernel("infer", save=False),
+            "forward": forward,
+            "infer": lambda: forward().without_saving("infer", DOCS["infer"]),
             "backward": lambda: self.backward_kernel("backward"),
         }
+        if self.nested:  # without blocks to save the states of, there is one loop
+            makers["infer"] = lambda: self.forward_kernel("infer", save=False)
         apart: dict[str, tuple[str, ...]] = {}
         beside: dict[str, Schedule] = {}
         if not self.step and self.program.states:
@@ -259,7 +276,8 @@ class _Scheduler(Gradients):
             wanted = [s for s in carried if s in self.phase_states()] if what == "states" else kept
             for s in wanted:
                 array = self.arrays.saved_state(s)
-                keep.append(Store(program.states[s].leaf(), array, self.arrays.missing(self.arrays.state_axes(s))))
+                missing = self.arrays.missing(self.arrays.state_axes(s))
+                keep.append(Store(program.states[s].leaf(), array, missing, saves=what == "forward" and not self.nested))
         if what == "outputs":
             body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(needed, "state")]
         body += self.loads(needed, known)
@@ -272,8 +290,13 @@ class _Scheduler(Gradients):
             body.append(Advance(tuple(following.items())))
         if what == "outputs":
             return self.kernel(what, [*setup, *body], block_in_grid=True)
-        loop = self.time_loop(keep, body, reverse=False, nested=bool(kept) and self.arrays.every > 1)
+        loop = self.time_loop(keep, body, reverse=False, nested=save and self.nested)
         return self.kernel(what, [*setup, *first, loop, *final])
+
+    @property
+    def nested(self) -> bool:
+        """Whether the loop over the steps lies in one over the blocks whose states are saved."""
+        return bool(self.arrays.saved) and self.arrays.every > 1
 
     def phase_states(self) -> tuple[str, ...]:
         """States that the second phases read."""
@@ -366,15 +389,7 @@ class _Scheduler(Gradients):
     # ---- the kernel ----
 
     def kernel(self, what: str, body: list[Item], block_in_grid: bool = False) -> Kernel:
-        doc = {
-            "forward": "Outputs, final states, and the states that the gradient needs.",
-            "infer": "Outputs and final states.",
-            "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
-            "states": "First phase: the states as each block begins.",
-            "outputs": "Second phase: the outputs of all blocks at once.",
-            "backward": "All gradients, from the last block to the first.",
-            "cotangents": "First phase: the cotangents of the states as each block ends.",
-        }.get(what) or self.gradients_doc()
+        doc = DOCS.get(what) or self.gradients_doc()
         body = [_whole_arrays(item) for item in self.sparing(body, block_in_grid)]
         arrays: dict[str, Array] = {}
         todo: list[Item] = list(body)

@@ -96,7 +96,7 @@ def walk(items: Iterable[Item]) -> list[Item]:
 def consumed(item: Item) -> list[Node]:
     """What an item stores, adds up or carries on."""
     match item:
-        case Store(node, _, _) | Add(_, node):
+        case Store(node) | Add(_, node):
             return [node]
         case Advance(pairs):
             return [b for _, b in pairs]

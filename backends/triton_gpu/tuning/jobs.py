@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from seqc.backends.triton_gpu.emit import device_texts
 from seqc.backends.triton_gpu.extents import Tiles
-from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.print_kernel import SAVE, Printed
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
@@ -32,8 +32,8 @@ class Jobs:
         kinds = {"io": f"*{kind}", "carry": "*fp32"}
         arguments = printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")
         names = [a.strip().removesuffix(": tl.constexpr") for a in arguments if a.strip()]
-        arrays = dict(zip(names, printed.arrays, strict=False))
-        signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items()]
+        arrays = dict(zip(names, printed.given, strict=False))
+        signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items() if a is not None]
         self.signature = (*signature, *((n, "i32") for n in printed.runtime))
         self.rows = plan.block.rows if plan.block.rows > 1 else plan.every
         extents = {**{d: sizes[d] for d in plan.block.program.dims}, "t": self.rows, "s": self.rows}
@@ -42,6 +42,8 @@ class Jobs:
             self.fixed.append((arg, number_at(n, extents)))
         # packs and reversed runs use the same tiles: they differ in addresses only
         self.fixed += [(name, value) for name, value in (("p_cu_seqlens", None), ("STEP", 1)) if name in names]
+        self.fixed += [(n, None) for n, a in arrays.items() if a is None]
+        self.fixed += [] if printed.saves is None else [(SAVE, printed.saves)]
         self.stages = "STAGES" in names
         if "PRECISION" in names:
             self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))

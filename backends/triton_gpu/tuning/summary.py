@@ -228,7 +228,7 @@ def _used(item: Item) -> list[Node]:
     match item:
         case Let(node):
             return list(node.args)
-        case Store(node, _, _) | Add(_, node):
+        case Store(node) | Add(_, node):
             return [node]
         case Advance(pairs):
             return [b for _, b in pairs]

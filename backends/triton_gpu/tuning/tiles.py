@@ -15,7 +15,7 @@ from functools import partial
 from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import BLOCKS
-from seqc.backends.triton_gpu.print_kernel import Printed, print_kernel
+from seqc.backends.triton_gpu.print_kernel import Printed, print_named
 from seqc.backends.triton_gpu.schedule import PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
 from seqc.backends.triton_gpu.tuning.choose import Choice, choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
@@ -105,7 +105,7 @@ class Lowered:
         """A kernel as it is printed, and what the solver needs to know of it."""
         if name not in self.made:
             plan = self.plan.of(name)
-            printed = print_kernel(plan, self.plan.kernel(name))
+            printed = print_named(self.plan, name, lambda: self.kernel("forward")[0])
             self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
         return self.made[name]
 
