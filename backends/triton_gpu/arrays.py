@@ -23,6 +23,14 @@ def keepable(n: Node) -> bool:
     return BATCH in n.dims and all(d in (ROW, COL) for d in n.dims if is_time(d))
 
 
+def steps_between_saved(block: Block, roles: Roles) -> int:
+    """Steps from one saved state to the next in form "step"; 1 in other forms."""
+    if block.form != "step":
+        return 1
+    inside = max((len(roles.axes(d.dims)) for d in block.program.states.values()), default=0)
+    return block.program.wishes.checkpoint or (EVERY if inside > 1 else 1)
+
+
 class Arrays:
     """See the file's docstring. every: steps between two saved states; saved: the names of those that are kept, each in
     array NAME_in."""
@@ -32,15 +40,8 @@ class Arrays:
     ) -> None:
         self.program, self.roles, self.forward, self.backward = block.program, roles, forward, backward
         self.step = block.form == "step"
-        self.every = self._every()
+        self.every = steps_between_saved(block, roles)
         self.saved = self._saved()
-
-    def _every(self) -> int:
-        if not self.step:
-            return 1
-        inside = max((len(self.roles.axes(d.dims)) for d in self.program.states.values()), default=0)
-        wish = self.program.wishes.checkpoint
-        return wish if wish else EVERY if inside > 1 else 1
 
     def _saved(self) -> tuple[str, ...]:
         """States that the gradient reads; with recomputation also those that these depend on."""
@@ -59,6 +60,11 @@ class Arrays:
     def saved_state(self, name: str) -> Array:
         batch, *dims = self.state_axes(name)
         return Array(f"{name}_in", (batch, BLOCKS, *dims), "saved", name)
+
+    def saved_value(self, n: Node) -> Array:
+        """A value of every step that forward leaves for backward, in the type of the inputs: [B, T, dims]."""
+        name = n.text("name")
+        return Array(name, (BATCH, STEPS, *self.factor_dims(n)), "saved", name, "io")
 
     def missing(self, axes: Iterable[str]) -> tuple[str, ...]:
         """Dims that programs share out and an array with these axes lacks."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, count
+from types import MappingProxyType
 
 from seqc.backends.triton_gpu.arrays import Arrays
 from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Loop, Note, Store
@@ -18,7 +19,7 @@ from seqc.backends.triton_gpu.roles import MARK, Roles
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
 from seqc.ir.block import COL, Block
-from seqc.ir.graph import Node, depends, leaves, topological
+from seqc.ir.graph import Node, depends, leaf, leaves, topological
 
 
 def moving(roots: Iterable[Node]) -> set[Node]:
@@ -28,7 +29,7 @@ def moving(roots: Iterable[Node]) -> set[Node]:
 
 
 class Bodies:
-    """Makes the items of one block's kernels."""
+    """Makes the items of one block's kernels. values: what forward saves of every step for backward, by its leaf's name."""
 
     def __init__(
         self,
@@ -38,10 +39,11 @@ class Bodies:
         backward: Mapping[str, Node],
         names: Mapping[Node, str],
         lines: Mapping[Node, str],
+        values: Mapping[str, Node] = MappingProxyType({}),
     ) -> None:
         self.block, self.roles, self.names, self.lines = block, roles, dict(names), lines
         self.labels = labels(forward, backward)
-        self.forward, self.backward = forward, backward
+        self.forward, self.backward, self.values = forward, backward, values
         self.program = block.program
         self.step = block.form == "step"
         self.arrays = Arrays(block, roles, forward, backward)
@@ -134,6 +136,14 @@ class Bodies:
         known.update(n for n in kept if n in needed)
         return [Load(n, array) for n, array in kept.items() if n in needed]
 
+    def saved_values(self) -> dict[Array, Node]:
+        """What forward keeps of every step for backward, and where."""
+        return {self.arrays.saved_value(leaf("value", name, n.dims)): n for name, n in self.values.items()}
+
+    def stores_of_values(self) -> list[Item]:
+        """Stores of these, where a gradient follows."""
+        return [Store(n, array, self.arrays.missing(array.axes), saves=True) for array, n in self.saved_values().items()]
+
     # ---- what is loaded, and what is computed once ----
 
     def loads(self, roots: Iterable[Node], known: set[Node]) -> list[Item]:
@@ -142,6 +152,9 @@ class Bodies:
         for n in leaves(roots, known=known):
             if n.text("kind") == "input":
                 out.append(Load(n, self.arrays.given(n), n.number("offset")))
+                known.add(n)
+            elif n.text("kind") == "value":
+                out.append(Load(n, self.arrays.saved_value(n)))
                 known.add(n)
             elif n.text("kind") == "cot" and n.text("name") in self.program.output_decls:
                 array = self.arrays.cotangent(n.text("name"))

@@ -101,7 +101,7 @@ class Launcher(Extents):
         whole = printed["forward" if save else "infer"]
         arguments = self.arguments
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
-        saved = [f"{s}_in" for s in self.schedule.saved] if save else []
+        saved = self.saved_names() if save else []
         phases = self.phases(whole)
         rows = self.rows_per_block()
         names = [self.local(x) for x in (*results, *saved)]
@@ -165,7 +165,7 @@ class Launcher(Extents):
         program, printed = self.program, self.printed
         whole = printed["backward"]
         arguments = self.arguments
-        given = [f"{s}_in" for s in self.schedule.saved] + [f"d_{o}" for o in program.outputs]
+        given = self.saved_names() + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
         phases = self.phases(whole)
         lines = [*self.unpack([whole, *chain(*phases)], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
@@ -265,7 +265,14 @@ class Launcher(Extents):
         for s in self.schedule.saved:
             dims = [dim_name(d) for d in self.program.states[s].dims]
             out.append(Saved(f"{s}_in", (*blocks, *dims), packed=(*packed, *dims)))
+        for array in self.schedule.values:
+            dims = [dim_name(d) for d in array.axes[2:]]
+            out.append(Saved(self.local(array.name), ("B", "T", *dims), "io", ("1", "T", *dims)))
         return tuple(out)
+
+    def saved_names(self) -> list[str]:
+        """The names of what forward gives to backward."""
+        return [*(f"{s}_in" for s in self.schedule.saved), *(a.name for a in self.schedule.values)]
 
 
 def _zero(root: Node | None) -> bool:

@@ -16,6 +16,7 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
+from seqc.backends.triton_gpu.arrays import steps_between_saved
 from seqc.backends.triton_gpu.cut import cut, long_dims, plain
 from seqc.backends.triton_gpu.gradients import Gradients, gradient_note, kernel_name
 from seqc.backends.triton_gpu.kernel import (
@@ -39,6 +40,7 @@ from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
 from seqc.backends.triton_gpu.pairs import pairs
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
+from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
 from seqc.backends.triton_gpu.uses import multiplied
 from seqc.ir.block import BATCH, Block
@@ -60,7 +62,8 @@ NONE: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Schedule:
-    """See the file's docstring. saved: names of the states whose values are kept, each in array NAME_in.
+    """See the file's docstring. saved: names of the states whose values are kept, each in array NAME_in; values: what else
+    forward keeps for backward, of every step.
 
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
     by step, whose kernel without saved states is this one's "steps". apart: the kernels that do the work of another, by
@@ -75,6 +78,7 @@ class Schedule:
     names: Mapping[Node, str]
     labels: Mapping[Node, str]
     saved: tuple[str, ...]
+    values: tuple[Array, ...]
     every: int
     outer: Mapping[str, tuple[Outer, ...]]
     makers: Mapping[str, Callable[[], Kernel]]
@@ -145,7 +149,14 @@ def _prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
     backward = {k: paired[f"b {k}"] for k in block.backward}
     names = {moved[n]: name for n, name in block.names.items() if n in moved}
     lines = {moved[n]: line for n, line in spec_lines(block).items() if n in moved and moved[n].op != "leaf"}
-    made = _Scheduler(block, roles, forward, backward, names, lines)
+    values: dict[str, Node] = {}
+    if block.form == "step" and steps_between_saved(block, roles) == 1:
+        taken = (*block.program.inputs, *block.program.params, *block.program.outputs)
+        values = saved_products(forward, backward, roles, names, taken)
+        backward, read = read_instead(backward, values)
+        names = {**{read[n]: name for n, name in names.items() if n in read}, **names}
+        lines = {**{read[n]: line for n, line in lines.items() if n in read and read[n].op != "leaf"}, **lines}
+    made = _Scheduler(block, roles, forward, backward, names, lines, values)
     made.whole = whole
     return made
 
@@ -193,7 +204,8 @@ class _Scheduler(Gradients):
         saved = tuple(dict.fromkeys(map(plain, self.arrays.saved)))
         backward = self.backward if self.block is self.whole else self.whole.backward
         return Schedule(
-            self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, self.arrays.every, self.outer,
+            self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, tuple(self.saved_values()),
+            self.arrays.every, self.outer,
             makers, self.program, apart, parts=parts,
         )
 
@@ -286,6 +298,7 @@ class _Scheduler(Gradients):
             axes = (BATCH, STEPS, *program.output_decls[key].dims)
             body.append(Store(root, Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
         body += self.compute(following.values(), known, inside=True)
+        body += self.stores_of_values() if save and what == "forward" else []
         if carried:
             body.append(Advance(tuple(following.items())))
         if what == "outputs":

@@ -3,6 +3,7 @@ Triton that does not miscompile what it holds."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,21 +27,37 @@ def lstm() -> ModuleType:
     return load_emitted(made.text, made.signature.spec)
 
 
+@pytest.fixture(scope="module")
+def gru() -> ModuleType:
+    made = compile_spec(SPECS / "gru.seq", Options("triton"))
+    return load_emitted(made.text, made.signature.spec)
+
+
 def ready(module: ModuleType, D: int, alone: bool) -> bool:
     answer = module._ready_triton(torch.empty(1, 1, 2, D, dtype=torch.bfloat16), D, alone=alone)
     return bool(answer)
 
 
 def test_kernels_of_inference_need_room_for_themselves_alone(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An LSTM of 128 units holds its matrices once forward, and four times backward, which a program has no room for."""
-    monkeypatch.setattr(lstm, "_room", lambda device: HOPPER)
+    """Backward loads more in a step than inference does: on a machine with room for the one alone, that one runs."""
     needs = {k: sum(v) for k, v in lstm._needs_triton(2, 128).items()}
-    assert needs["infer"] < HOPPER < needs["backward"]
+    assert needs["infer"] < needs["backward"]
+    monkeypatch.setattr(lstm, "_room", lambda device: needs["infer"])
     assert ready(lstm, 64, False) and ready(lstm, 64, True)
     with pytest.warns(UserWarning, match="plain torch runs"):
         assert not ready(lstm, 128, False)
     assert ready(lstm, 128, True), "and nothing is said"
     assert not ready(lstm, 256, True)
+
+
+def test_backward_holds_a_matrix_once(lstm: ModuleType, gru: ModuleType) -> None:
+    """Forward saves the sums before the gates: the matrices of 128 units fit a program in both directions."""
+    for module, gates in ((lstm, 4), (gru, 3)):
+        kept = {k: v[0] for k, v in module._needs_triton(2, 128).items()}
+        assert kept["forward"] == kept["backward"] < HOPPER
+        assert kept["backward"] - 16 * 128 * 4 == gates * 128 * 128 * 2, "and beside them two operands of 16 rows"
+        backward = inspect.getsource(module).partition("_backward_kernel(")[2].partition("@_jit")[0]
+        assert backward.count("tl.dot(") == gates
 
 
 def test_a_call_without_gradients_asks_for_its_own_kernels(lstm: ModuleType) -> None:
