@@ -114,7 +114,7 @@ def likeness(p: Problem) -> tuple[str, str, str]:
 
 
 def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
-    """The program of a number, tried and counted; a new problem is made smaller and told."""
+    """The program of a number, tried and counted; a new problem, the first of a program's, is made smaller and told."""
     program, choices = drawn(number)
     wish = wish_of(tally.backend, number)
     problems, subject = attempt(program.text, wish, program.sizes, number)
@@ -131,6 +131,8 @@ def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
         if not tally.count(p.signature, number):
             continue
         tell(f"new: {number}: {p.signature}\n  {p.where}")
+        if any(example["number"] == number for example in tally.examples.values()):
+            continue
         least, last = _least(p, choices, wish, number)
         text = formatted(least.text)
         example = {"text": text, "sizes": least.sizes, "number": number, "where": last.where, "words": last.words}
