@@ -139,10 +139,9 @@ def both(*conditions: Node | None) -> Node | None:
 
 
 def sound(factors: Sequence[Node], over: Sequence[str], unless: Node | None = None) -> Node | None:
-    """[t, ..]: whether values are numbers all along the dims `over`, or a condition does not hold; None: constants, always."""
-    flags = [all_good(finite(f), over) for f in factors if leaves([f])]
-    good = both(*flags)
-    return good if good is None or unless is None else node("or", node("not", unless), good)
+    """[t, ..]: whether values are numbers all along the dims `over`, wherever a condition holds; None: constants, always."""
+    flags = [finite(f) for f in factors if leaves([f])]
+    return both(*(all_good(f if unless is None else node("or", node("not", unless), f), over) for f in flags))
 
 
 def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:

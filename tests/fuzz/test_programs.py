@@ -17,6 +17,9 @@ from tests.fuzz.run import Tally, again, hunt, quick_builds
 from tests.fuzz.trial import Call, Subject, Wish, attempt
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.seq"))
+IN_BLOCKS = frozenset((  # wrong in a block's form alone, which native code does not have: tried on it in long runs only
+    "coupled_by_nothing", "delta_masked_along_the_keys", "delta_read_over_values", "reset_along_a_read_dim",
+))
 COUNTS = {"torch": (1, 6), "cpu": (200_037, 1), "triton": (100_001, 2)}  # the first number, and how many
 
 
@@ -62,13 +65,20 @@ def test_a_wrong_program_is_made_smaller() -> None:
     assert len(least.text) < len(program.text) and least.text.count("\n") <= 8
 
 
-@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
-@pytest.mark.parametrize("backend", COUNTS)
+@pytest.mark.parametrize(("path", "backend"), [
+    pytest.param(path, backend, id=f"{backend}-{path.stem}",
+                 marks=[pytest.mark.long] if backend == "cpu" and path.stem in IN_BLOCKS else [])
+    for backend in COUNTS for path in FOUND
+])
 def test_what_was_wrong_is_right(path: Path, backend: str) -> None:
     text = path.read_text()
     for number in range(3 if backend == "torch" else 1):
         problems, _ = attempt(text, Wish(backend, rows=None if backend == "cpu" else 16), sizes_of(text), number)
         assert not [p for p in problems if p.kind != "refused"], problems
+    if backend == "torch":
+        subject = Subject(text, Wish("torch", rows=16))
+        call = Call({**sizes_of(text), "B": 2, "T": 7}, seed=1)
+        assert [p for law in LAWS for p in law(subject, call)] == []
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
