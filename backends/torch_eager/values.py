@@ -18,7 +18,7 @@ from seqc.backends.torch_eager.products import Products
 from seqc.backends.torch_eager.scans import befores_of, scans_of
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, row_of, within
 from seqc.emit.expressions import ATOM, SIGN, Text
-from seqc.ir.graph import BATCH, COL, ROW, Node
+from seqc.ir.graph import BATCH, ROW, Node
 
 LONG = 64  # characters of an expression that is used once and still gets a line of its own
 FREE = ("rename", "expand", "stopgrad")  # the text of their argument
@@ -245,10 +245,11 @@ class Values(Products):
         return replace(self._views[x.code, form], axes=axes_in(self._turned(x, form), form))  # its dims may have other names
 
     def _turned(self, x: Text, form: Form) -> tuple[str, ...]:
-        """The axes of x, both times last where a form has both."""
+        """The axes of x, both times last where a form has both: first the one of the upper halves, whatever they are called."""
         if len(form) != 2:
             return x.axes
-        return (*(d for d in x.axes if d not in (ROW, COL)), *(d for d in (ROW, COL) if d in x.axes))
+        times = [d for side in "ul" for d, _, own in form if own == side]
+        return (*(d for d in x.axes if d not in times), *times)
 
     def whole_of(
         self, dims: Sequence[str], whole: list[tuple[int, Text, bool]], parts: list[tuple[int, Text, Form]], wish: str
