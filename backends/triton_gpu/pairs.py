@@ -1,9 +1,9 @@
 """Which matrices [t, s] of a block need no state, and are therefore computed for all blocks at once.
 
-In: the roots of the kernels that walk the blocks one after the other, and the roles of the dims. Out: the largest values in
-them over pairs of steps that depend on no state and no cotangent, and that contract something: decayed products, the inverse
-of the rows' system. A kernel over all blocks then keeps them, and the chain from block to block has its products with
-states alone. It makes no kernel; that is `schedule`'s.
+In: roots of kernels, and the roles of the dims. Out: the largest values in them over pairs of steps that depend on no state
+and no cotangent, and that contract something: decayed products, the inverse of the rows' system. A kernel over all blocks
+then keeps them: the chain from block to block has its products with states alone, and programs that take pieces of a
+dim do not each compute what has no such dim. It makes no kernel; that is `schedule`'s.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ def pairs(roots: Iterable[Node], roles: Roles) -> tuple[Node, ...]:
         else:
             todo += n.args[::-1]
     return tuple(found)
+
+
+def is_costly(n: Node, roles: Roles) -> bool:
+    """Whether each program of pieces would compute n again at the price of sums or exponentials over steps and a contracted
+    dim, as the levels of a decayed product have them. A product alone is sooner computed again than loaded."""
+    wide = (x for x in topological([n]) if x.op in ("exp", "cumsum", "affine_scan") and any(map(is_time, x.dims)))
+    return any(not is_time(d) for x in wide for d in roles.axes(x.dims))
 
 
 def _is_pair(n: Node, roles: Roles) -> bool:

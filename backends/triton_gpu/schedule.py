@@ -38,7 +38,7 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.pairs import pairs
+from seqc.backends.triton_gpu.pairs import is_costly, pairs
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
@@ -242,12 +242,13 @@ class _Scheduler(Gradients):
     # ---- before the phases ----
 
     def find_pairs(self) -> None:
-        """The values over pairs of steps that are kept for the walks from block to block."""
-        following = [self.forward[f"{s}.next"] for s in self.program.states]
-        back = [self.backward[f"d.{s}.prev"] for s in self.program.states]
-        found = pairs([*following, *back], self.roles)
-        self.pairs = self.keep(found, [*self.forward.values(), *self.backward.values()])
-        self.pairs_forward = bool(self.loads_kept(self.pairs, following, set()))
+        """The values over pairs of steps that are kept: for the walks from block to block, and for programs of pieces."""
+        ahead = list(self.forward.values())
+        walks = [self.forward[f"{s}.next"] for s in self.program.states]
+        walks += [self.backward[f"d.{s}.prev"] for s in self.program.states]
+        found = dict.fromkeys([*pairs(walks, self.roles), *(n for n in pairs(ahead, self.roles) if is_costly(n, self.roles))])
+        self.pairs = self.keep(found, [*ahead, *self.backward.values()])
+        self.pairs_forward = bool(self.loads_kept(self.pairs, ahead, set()))
 
     def pairs_of(self, what: str) -> Mapping[Node, Array]:
         """Those that a kernel may load: in forward none, where the walk needs none."""
