@@ -244,11 +244,12 @@ class _Scheduler(Gradients):
     def find_pairs(self) -> None:
         """The values over pairs of steps that are kept: for the walks from block to block, and for programs of pieces."""
         ahead = list(self.forward.values())
-        walks = [self.forward[f"{s}.next"] for s in self.program.states]
-        walks += [self.backward[f"d.{s}.prev"] for s in self.program.states]
-        found = dict.fromkeys([*pairs(walks, self.roles), *(n for n in pairs(ahead, self.roles) if is_costly(n, self.roles))])
+        following = [self.forward[f"{s}.next"] for s in self.program.states]
+        back = [self.backward[f"d.{s}.prev"] for s in self.program.states]
+        costly = [n for n in pairs(ahead, self.roles) if is_costly(n, self.roles)]
+        found = dict.fromkeys([*pairs([*following, *back], self.roles), *costly])
         self.pairs = self.keep(found, [*ahead, *self.backward.values()])
-        self.pairs_forward = bool(self.loads_kept(self.pairs, ahead, set()))
+        self.pairs_forward = bool(costly or self.loads_kept(self.pairs, following, set()))
 
     def pairs_of(self, what: str) -> Mapping[Node, Array]:
         """Those that a kernel may load: in forward none, where the walk needs none."""
