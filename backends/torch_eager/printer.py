@@ -63,6 +63,8 @@ class Printer(Values):
                 return Text(f"{self.fn.helper('_shift')}({x.code}, {n.number('by')}, {axis})", x.axes)
             case "as_real":
                 return self._real(args[0])
+            case "as_place":
+                return Text(f"{self.tensor(args[0]).at(ATOM)}.long()", self.tensor(args[0]).axes)
             case "gather":
                 return self._gather(n, *args)
             case "scatter":

@@ -224,7 +224,8 @@ class _Splitter:
         handed = [*program.inputs.values(), *values.values(), *(replace(d, kind="input") for d in given.values())]
         behind = self._part("after", back, {}, read, handed, program.output_decls)
         core = replace(core, wishes=program.wishes, name=program.name)
-        before, behind = self._typed(before), self._typed(behind)
+        core = self._told(core)
+        before, behind = self._told(self._typed(before)), self._told(self._typed(behind))
         parts = [part for part, used in ((before, front), (core, True), (behind, back)) if used]
         if not all(map(sized, parts)):
             return Split(None, program, None)
@@ -298,6 +299,17 @@ class _Splitter:
                 table = {d.name: d}
                 part = replace(part, dims={**part.dims, **own})
                 return replace(part, inputs={**part.inputs, **table}) if d.kind == "input" else replace(part, params=table)
+        return part
+
+    def _told(self, part: Program) -> Program:
+        """The part with arguments that tell the sizes of its dims, where none of those that it reads does."""
+        told = {d.rstrip("'") for x in (*part.inputs.values(), *part.params.values()) for d in x.dims}
+        for name, dim in part.dims.items():
+            has = [d for d in self.program.params.values() if name in {x.rstrip("'") for x in d.dims}]
+            if name not in told and dim.default is None and has:
+                own = {x.rstrip("'"): self.program.dims[x.rstrip("'")] for x in has[0].dims}
+                part = self._told(replace(part, dims={**own, **part.dims}, params={**part.params, has[0].name: has[0]}))
+                break
         return part
 
     # ---- names and words ----

@@ -34,6 +34,7 @@ from seqc.ir.outside import Outside
 from seqc.ir.program import Program
 from seqc.ir.two_axes import lowered
 from seqc.passes.blocks.choose import EAGER
+from seqc.passes.plan.chosen_rows import chosen_rows, numbered
 from seqc.passes.plan.outside_of_time import outside_of_time
 from seqc.passes.plan.products_outside import Split, split_parallel
 from seqc.passes.plan.tables import Tables, tables_of
@@ -96,8 +97,9 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     base = flat if tables is None else tables.core
     told = exposed(base)
     once = outside_of_time(told) if options.backend != "torch" else None
-    rest = told if once is None else once.rest
+    rest = numbered(told if once is None else once.rest) if options.backend != "torch" else told
     split = split_parallel(rest)
+    split = replace(split, core=chosen_rows(split.core))
     beside = parallel_blocks(split) if options.backend != "torch" else {}
     for part in PARTS[options.backend]:
         try:
@@ -146,7 +148,7 @@ def _without_places(core: Program) -> None:
     if read:
         span = core.spans.get(read[0])
         message = "kernels read and write no rows by an index: plain torch does, before the recurrence"
-        cause = "what is read by an index here depends on a state, or there is no recurrence beside it"
+        cause = "there is no recurrence beside what is read by an index here"
         labels = (Label(span),) if span else ()
         help = "use the backend `torch`"
         raise Unsupported(Diagnostic("no-indexed-kernel", message, labels, cause, help, kind="unsupported"))

@@ -90,6 +90,7 @@ class _Composer:
         self.parts.update(self.called[x] for x in given if x in program.outputs)
         self.own = [names.fresh(x.name) for x in kept]
         self.inner = [names.fresh(x.name) for x in core.saved]
+        self.places = {x: self.called[place] for x in self.values if self.stored and (place := _place(split.before, x))}
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
@@ -104,7 +105,8 @@ class _Composer:
                 stored = stored.replace("[x.to(io)", f"[{LEAVING}x.to(io)")
             made[:0] = [stored, *([own] if self.packs else [])]
         dtype: Dtype = "io" if self.stored else "carry"
-        saved = [Saved(self.called[x], self._shape(x), dtype, self._shape(x, "1")) for x in self.values]
+        kept = {x: self._shape(x) for x in self.values}
+        saved = [Saved(self.called[x], kept[x], "carry" if x in self.places else dtype, self._shape(x, "1")) for x in kept]
         saved += [Saved(name, x.shape, dtype) for name, x in zip(self.own, self.kept, strict=True)]
         saved += [Saved(self.called[x], self._shape(x), dtype, self._shape(x, "1")) for x in self.read]
         saved += [replace(x, name=name) for name, x in zip(self.inner, self.kernel.saved, strict=True)]
@@ -141,6 +143,10 @@ class _Composer:
         """Those of a part's arguments that have a gradient."""
         return [self.called[a.of] if a.kind == "input" else emitted_name(a) for a in argument_table(part) if a.gradient]
 
+    def _exact(self, form: str) -> list[str]:
+        """The lines that make numbers of indices: half precision would round them."""
+        return [f"    {self.called[x]} = {form.format(w)}.to(torch.float32).contiguous()" for x, w in self.places.items()]
+
     def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
         taken = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if self.packs else [])]
         lines = [lay(f"def _{name}_{self.suffix}(", taken, "):"), docstring([doc], 4)]
@@ -164,6 +170,7 @@ class _Composer:
             results = [*made, *_ends(self.before), *self.own]
             lines += self._call(results, BEFORE, self._given(self.before), cast=True, shifts=_shifts(self.before))
             lines.append(f"    {unpack(made)} = (x.contiguous() for x in {group(made)})")
+            lines += self._exact("{}")
         made = [*(self.called[x] for x in self.core.outputs), *_ends(self.core), *(self.inner if save else ())]
         lines += self._call(made, f"_core_{name}_{self.suffix}", [*self._given(self.core), *self.keywords])
         if self.after:
@@ -185,6 +192,7 @@ class _Composer:
         if self.before:
             made = [self.called[x] for x in self.values] + _ends(self.before) + ["_"] * len(self.own)
             lines += self._call(made, BEFORE, self._given(self.before, "{}[:, None]"), cast=True)
+            lines += self._exact("{}[:, None]")
         made = [self.called[x] for x in self.core.outputs] + _ends(self.core)
         lines += self._call(made, f"_core_step_{self.suffix}", self._given(self.core, value="{}[:, 0].contiguous()"))
         results = dict.fromkeys(self.program.outputs, "{}")
@@ -245,6 +253,13 @@ class _Composer:
         function = f"{name}_backward" + (f"_{self.suffix}" if part is self.core else "")
         shifts = part is self.core or _shifts(part)
         return self._call(made, function, [*arguments, *saved, *cotangents], cast=part is not self.core, shifts=shifts)
+
+
+def _place(before: Program | None, value: str) -> str:
+    """The index that a value of the front is as a number; "" of any other."""
+    n = before.outputs[value] if before is not None else None
+    told = n is not None and n.op == "as_real" and n.args[0].op == "leaf" and not n.args[0].number("offset")
+    return n.args[0].text("name") if n is not None and told else ""
 
 
 def _apart(part: Program) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from seqc.emit.call import caller
 from seqc.emit.signature import Closed, Signature
+from seqc.emit.sizes import main_input
 from seqc.emit.text import docstring, lay
 
 
@@ -30,7 +31,7 @@ def generate_text(sig: Signature) -> str:
     lines = [
         _head(sig, loop, f"{sig.spec}_generate", True, 0),
         docstring(words, 4),
-        lay(f"{arrays} = _prompted(", ["steps", "given", *made], ")", 4),
+        lay(f"{arrays} = _prompted(", ["steps", "given", f"{main_input(sig)}.dtype", *made], ")", 4),
         lay(f"return {loop.sig.spec}(", call, ")", 4),
     ]
     return _PROMPTED.format(spec=sig.spec).strip() + "\n\n\n" + "\n".join(lines)
@@ -63,8 +64,8 @@ def _head(sig: Signature, loop: Closed, name: str, params: bool, indent: int) ->
 
 
 _PROMPTED = '''
-def _prompted(steps, given, **prompts):
-    """Which steps are given, [B, steps], and the prompts with zeros up to the last step."""
+def _prompted(steps, given, dtype, **prompts):
+    """Which steps are given, [B, steps], in the dtype, and the prompts with zeros up to the last step."""
     name, first = next(iter(prompts.items()))
     length = first.shape[1]
     if any(x.shape[:2] != first.shape[:2] for x in prompts.values()):
@@ -78,5 +79,5 @@ def _prompted(steps, given, **prompts):
     if given.shape not in ((steps,), (first.shape[0], steps)):
         raise ValueError(f"{spec}: given has shape {{list(given.shape)}} for [{{steps}}] or [{{first.shape[0]}}, {{steps}}]")
     rest = [torch.cat([x, x.new_zeros(x.shape[0], steps - length, *x.shape[2:])], 1) for x in prompts.values()]
-    return (given.to(first.dtype).expand(first.shape[0], steps), *rest)
+    return (given.to(dtype).expand(first.shape[0], steps), *rest)
 '''

@@ -25,11 +25,14 @@ GIVEN = "given"
 
 @dataclass(frozen=True)
 class Closed:
-    """The tree of a closed loop; its input that tells which steps are given; what each fed input is called in it."""
+    """The tree of a closed loop; its input that tells which steps are given; what each fed input is called in it.
+
+    positions: of the fed indices, the dims."""
 
     spec: Spec
     given: str
     fed: dict[str, str]
+    positions: dict[str, str]
 
 
 def closed(work: Elaborator, spec: Spec) -> Closed | None:
@@ -49,7 +52,8 @@ def closed(work: Elaborator, spec: Spec) -> Closed | None:
             span = scope.defines[name].name.span
             dims = tuple(Name(span, dim) for dim in value.order)
             zero, is_complex = Number(span, "0"), value.imag is not None
-            states.append(Decl(span, Name(span, name), dims, zero, is_complex=is_complex, role="state"))
+            told = Name(span, value.places) if value.places else None
+            states.append(Decl(span, Name(span, name), dims, zero, is_complex=is_complex, role="state", places=told))
     out: list[Statement] = []
     for statement in spec.statements:
         match statement:
@@ -64,7 +68,8 @@ def closed(work: Elaborator, spec: Spec) -> Closed | None:
     span = said[0].span
     out.append(Declare(span, "input", (Decl(span, Name(span, given), role="input"),)))
     out += [Declare(decl.span, "state", (decl,)) for decl in states]
-    return Closed(replace(spec, statements=tuple(out)), given, fed)
+    positions = {name: decl.places.id for name, decl in scope.inputs.items() if name in fed and decl.places is not None}
+    return Closed(replace(spec, statements=tuple(out)), given, fed, positions)
 
 
 def _right(scope: Scope, said: list[Feedback]) -> bool:
@@ -81,9 +86,8 @@ def _right(scope: Scope, said: list[Feedback]) -> bool:
                 scope.unknown("input", fb.name, list(scope.inputs))
         elif name in first:
             scope.report("said-twice", f"`{name}` is fed back twice", Label(fb.span), Label(first[name].span, "first here"))
-        elif scope.inputs[name].is_complex or scope.inputs[name].places is not None:
-            kind = "complex" if scope.inputs[name].is_complex else "an index"
-            scope.refuse("feedback", f"`{name}` is {kind}, and real inputs alone are fed back", fb.span,
+        elif scope.inputs[name].is_complex:
+            scope.refuse("feedback", f"`{name}` is complex, and real inputs and indices alone are fed back", fb.span,
                          "a choice between what is given and what is fed is made of real numbers")
         else:
             first[name] = fb
@@ -131,7 +135,7 @@ def _free(scope: Scope, wish: str) -> str:
 
 
 def _state(name: Name, decl: Decl) -> Decl:
-    return Decl(name.span, name, decl.dims, Number(name.span, "0"), role="state")
+    return Decl(name.span, name, decl.dims, Number(name.span, "0"), role="state", places=decl.places)
 
 
 def _renamed(item: Decl, fed: dict[str, str]) -> Decl:

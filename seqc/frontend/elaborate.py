@@ -34,6 +34,7 @@ from seqc.frontend.values import Value, part_names, shown
 from seqc.ir.arguments import ROLES
 from seqc.ir.both_ways import both_runs
 from seqc.ir.graph import Node, const
+from seqc.ir.intervals import ANY
 from seqc.ir.program import Loop, Program, TensorDecl
 
 
@@ -45,14 +46,16 @@ def load(path_or_text: str | Path) -> Program:
 
 def build(
     spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset[str] = frozenset(),
-    lines: Mapping[str, int] | None = None,
+    lines: Mapping[str, int] | None = None, positions: Mapping[str, str] = {},
 ) -> Program:
     """The program of a tree. `found`: mistakes that parsing has left; `lost`: words of the lines that it gave up.
 
-    lines: names whose lags are one state, with the longest; None where that must be found first.
+    lines: names whose lags are one state, with the longest; None where that must be found first. positions: names whose values
+    must tell positions, with the dim.
     """
     scope = gather(spec, lost)
     scope.found.extend(found)
+    scope.positions = positions
     title = _title(scope, spec)
     work = Elaborator(scope, lines or {})
     work.sites = sites(scope, spec)
@@ -77,7 +80,7 @@ def build(
     params = sparse_params(scope, spec, params, [*outputs.values(), *updates.values()])
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
-        return build(spec, found, lost, deep)
+        return build(spec, found, lost, deep, positions)
     for name in work.deepest:
         for decl, newest in work.hidden(name, states):
             states[decl.name], updates[decl.name] = decl, newest
@@ -115,7 +118,7 @@ def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str], way:
     raise_if_any(work.scope.found)
     if found is None:
         return None
-    program = build(found.spec, (), lost)
+    program = build(found.spec, (), lost, positions=found.positions)
     return Loop(replace(program, name=f"{program.name}_loop", warnings=()), found.given, found.fed)
 
 
@@ -172,9 +175,11 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
         if value is not None and work.fits(decl, value, decl.value):
             value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
         inits = value.pair if value is not None else (None, None)
-    declared_index(work.scope, decl)
     unit = tuple(dim.id for dim in decl.unit or ())
-    allowed, places = bounds or index_range(work.scope, decl), decl.places.id if decl.places else ""
+    if kind == "input":
+        declared_index(work.scope, decl)
+        bounds = bounds or index_range(work.scope, decl)
+    allowed, places = bounds or ANY, decl.places.id if decl.places and kind == "input" else ""
     return [
         TensorDecl(
             name, kind, axes(decl), allowed, unit, init, decl.per_batch, role=decl.role, places=places, fill=filled)

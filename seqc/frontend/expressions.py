@@ -128,7 +128,7 @@ class Elaborator(Names):
 
     def _subscript(self, e: syntax.Subscript, frame: Frame) -> Value | None:
         name, axis = e.name.id, self.scope.axis
-        if any(isinstance(item, syntax.Renaming | syntax.Position) or index_read(self.scope, item) for item in e.items):
+        if any(isinstance(item, syntax.Renaming | syntax.Position) or self._tells(item, frame) for item in e.items):
             return self._read_at(e, frame)
         dims = tuple(item for item in e.items if isinstance(item, syntax.Name))
         if name == "index" and len(dims) == 1 and dims[0].id in self.scope.indexed:
@@ -177,8 +177,8 @@ class Elaborator(Names):
     def _read_at(self, e: syntax.Subscript | syntax.Placed, frame: Frame) -> Value | None:
         """`k[K -> K']`, `k[t-1, G = 2]`, `(a * b)[N -> N']`: a value with renamed dims, or at one position of a dim."""
         items = tuple(item for item in e.items if isinstance(item, syntax.Renaming | syntax.Position))
-        places = [(item, decl) for item in e.items if (decl := index_read(self.scope, item)) is not None]
-        rest = tuple(item for item in e.items if item not in items and index_read(self.scope, item) is None)
+        places = [item for item in e.items if self._tells(item, frame)]
+        rest = tuple(item for item in e.items if item not in items and item not in places)
         if isinstance(e, syntax.Placed):
             if rest:
                 what = "a time belongs to a name" if mentions(rest[0], self.scope.axis) else "this says nothing of the dims"
@@ -188,12 +188,16 @@ class Elaborator(Names):
             value, where = self.expr(e.x, frame), e.x.span
         else:
             value, where = self.expr(replace(e, items=rest) if rest else e.name, frame), e.name.span
-        for item, decl in places:
-            place = self.expr(item, Frame(frame.place))
-            if value is not None and place is not None:
-                value = indexed(self.scope, value, decl, place, where, item.span)
+        for item in places:
+            place = self.expr(item, Frame(frame.place, bound=frame.bound))
+            value = None if value is None or place is None else indexed(self.scope, value, place, where, item.span)
         value = None if value is None else placed(self.scope, value, items, where)
         return self._placed(value, frame)
+
+    def _tells(self, item: Expr, frame: Frame) -> bool:
+        """Whether an item of brackets tells positions."""
+        bound = isinstance(item, syntax.Name) and item.id in frame.bound
+        return bound or index_read(self.scope, item)
 
     def _index(self, name: str, dim: syntax.Name, frame: Frame) -> Value:
         if name == "eye":

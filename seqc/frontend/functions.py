@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from seqc.analysis.running_maximum import from_maximum
 from seqc.frontend.activations import ACTIVATIONS, expanded_call
+from seqc.frontend.choices import chosen
 from seqc.frontend.complex_pairs import RULES, conj
 from seqc.frontend.square_matrices import exponential, identity, logdet, solved, square, times
 from seqc.frontend.values import (
@@ -229,7 +230,9 @@ def _gelu(args: list[Value], dims: Dims) -> Value:
 
 
 def _where(args: list[Value], dims: Dims) -> Value:
-    return apply("where", truth(args[0]), real(args[1]), real(args[2]))
+    found = apply("where", truth(args[0]), real(args[1]), real(args[2]))
+    told = {x.places for x in args[1:] if constant_of(x) is None}
+    return replace(found, places=told.pop()) if len(told) == 1 else found
 
 
 def _withgrad(args: list[Value], dims: Dims) -> Value:
@@ -318,6 +321,8 @@ FUNCTIONS: dict[str, Function] = {
     "withgrad": Function(_withgrad, 2, 2),
     "max": Function(_largest, 1, 16, "maybe"),
     "min": Function(_smallest, 1, 16, "maybe"),
+    "argmax": Function(_over(chosen), 1, 1, "yes"),
+    "argmin": Function(lambda args, dims: chosen(apply("neg", real(args[0])), dims), 1, 1, "yes"),
     "sum": Function(_over(total), 1, 1, "yes", takes_complex=True),
     "mean": Function(_over(mean), 1, 1, "yes", takes_complex=True),
     "var": Function(lambda args, dims: _variance(real(args[0]), dims), 1, 1, "yes"),

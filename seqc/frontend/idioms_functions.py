@@ -6,7 +6,7 @@ In: nothing. Out: `ELSEWHERE`, name -> what to write. A function that the langua
 
 from __future__ import annotations
 
-_ORDER = "`softmax[N]` weighs all positions; what picks one must be known outside and passed as an input"
+_ORDER = "`argmax[N](x)` picks the largest, `softmax[N](x)` weighs all; what orders all of them is passed as an input"
 _DENSE = "`solve(M, b)`, `inv(M)` and `logdet(M)` are there; what else decomposes a matrix is passed as a value"
 _NAMED = "dims have names: `sum[K](a * b)` contracts, `a * b` spreads, `W @ x` is a matrix product"
 _SHAPES = "dims have names, and values spread by name: nothing is reshaped or copied"
@@ -19,7 +19,7 @@ _TURNED = "a transpose is a renaming: `S[K -> K', K' -> K]`"
 _CELLS = "a cell is written out, gate by gate: see `specs/lstm.seq` and `specs/gru.seq`"
 
 ELSEWHERE: dict[str, str] = {
-    **dict.fromkeys(("argmax", "argmin", "sort", "argsort", "topk", "median"), _ORDER),
+    **dict.fromkeys(("sort", "argsort", "topk", "median"), _ORDER),
     **dict.fromkeys(("det", "slogdet", "eig", "svd", "qr", "cholesky", "pinv", "linsolve", "lstsq"), _DENSE),
     **dict.fromkeys(("einsum", "matmul", "dot", "outer", "mm", "bmm", "inner", "tensordot", "kron", "vecdot", "mv"), _NAMED),
     **dict.fromkeys(("linear", "dense"), "write `W @ x + b`, with `param W[M, D], b[M]`"),
@@ -43,7 +43,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("arange", "linspace", "iota", "range", "enumerate"), "positions are `index[N]`: 0, 1, 2, ..."),
     "eye_like": "write `eye[N]`",
     **dict.fromkeys(("one_hot", "onehot", "gather", "scatter", "embedding", "take", "index_select"),
-                    "pass the place one-hot, as an input `place[N]`: `sum[N](place * x)` reads, `place * x` writes"),
+                    "with an input `w index N`, or a choice `w = argmax[N](x)`, `E[w]` reads a row, `M[w] = x` writes one"),
     "feedback": "what an input is where a caller gives none is a line of its own: `feedback x = y[t-1]`",
     **dict.fromkeys(("randn", "rand", "randint", "normal_", "gaussian"), _NOISE), "dropout": _MASK,
     **dict.fromkeys(("lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell"), _CELLS),
@@ -73,5 +73,6 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("lambda", "def"), "a definition is a line `NAME = ...`, without arguments"),
     **dict.fromkeys(("diff", "delta"), "over time, `x - x[t-1]`"),
     **dict.fromkeys(("len", "size", "shape"), "the size of a dim is its bare name: `K`"),
+    **dict.fromkeys(("multinomial", "categorical", "gumbel_softmax"), "write `sample[V](logits)`"),
     "int": "write `trunc(x)`", "float": "leave it out: values have no type",
 }

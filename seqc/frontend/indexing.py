@@ -1,26 +1,30 @@
-"""What brackets behind a value say where an index stands in them: `E[w]` is E at the position of a dim that w tells.
+"""What brackets behind a value say where a position stands in them: `E[w]` is E at the position of a dim that w tells.
 
-In: a value, and the value of an input that is declared `index V`. Out: the value without V, with the dims of the index in its
-place; or None after a report in the scope.
+In: a value, and one that tells positions. Out: the value without their dim, with the dims of the positions in its place; or
+None after a report in the scope.
 """
 
 from __future__ import annotations
 
 from seqc.diagnostics import Label, Span
 from seqc.frontend import syntax
+from seqc.frontend.choices import CHOICES, rows_at
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Decl, Expr
-from seqc.frontend.values import Value, within
-from seqc.ir.graph import Node
+from seqc.frontend.values import Value, real, within
 from seqc.ir.intervals import ANY, Interval
-from seqc.ir.ops.indexing import gather
 
 
-def index_read(scope: Scope, item: Expr) -> Decl | None:
-    """The declaration of the index that an item of brackets reads: `w`, or `w[t-1]`; None for anything else."""
-    name = item.id if isinstance(item, syntax.Name) else item.name.id if isinstance(item, syntax.Subscript) else ""
-    decl = scope.inputs.get(name)
-    return decl if decl is not None and decl.places is not None else None
+def index_read(scope: Scope, item: Expr) -> bool:
+    """Whether an item of brackets tells positions, if it is right: a name of a value, now or earlier, or a choice."""
+    match item:
+        case syntax.Call(name=name):
+            return name.id in CHOICES
+        case syntax.Name(id=word) | syntax.Subscript(name=syntax.Name(id=word)):
+            told = word in scope.inputs and scope.inputs[word].places is not None
+            return told or word in scope.states or (word in scope.defines and word not in scope.dims)
+        case _:
+            return False
 
 
 def index_range(scope: Scope, decl: Decl) -> Interval:
@@ -31,25 +35,35 @@ def index_range(scope: Scope, decl: Decl) -> Interval:
     return Interval(0.0, float(max(sizes) - 1) if sizes else float("inf"))
 
 
-def indexed(scope: Scope, value: Value, decl: Decl, place: Value, where: Span, at: Span) -> Value | None:
-    """The value at the positions of an index. where: what the brackets stand behind; at: where the index stands."""
-    assert decl.places is not None
-    dim = decl.places.id
+def indexed(scope: Scope, value: Value, place: Value, where_: Span, at: Span) -> Value | None:
+    """The value at the positions of another. where_: what the brackets stand behind; at: where the positions stand."""
+    dim = place.places
+    if not dim:
+        cause = "positions are told by an input `index V`, by `argmax[V](x)` and `sample[V](x)`, and by `where` of two of them"
+        message = f"`{where_.text}` is read at `{at.text}`, which is no index"
+        scope.report("bad-index", message, Label(at, "a number"), cause=cause)
+        return None
     if dim not in value.order:
-        label = Label(where, f"has the dims {value.shown()}")
-        message = f"there is no dim `{dim}`, whose positions `{decl.name.id}` tells"
-        scope.report("missing-dim", message, Label(at, f"declared `index {dim}`"), label)
+        label = Label(where_, f"has the dims {value.shown()}")
+        message = f"there is no dim `{dim}`, whose positions `{at.text}` tells"
+        scope.report("missing-dim", message, Label(at, f"a position of `{dim}`"), label)
         return None
-    if place.node.op != "as_real":
-        cause = "positions are read as a caller gives them, now or at a step that is a fixed number of steps away"
-        scope.report("bad-index", f"`{at.text}` is no index as it was given", Label(at), cause=cause)
-        return None
-    leaf: Node = place.node.args[0]
     order: list[str] = []
     for d in value.order:
         order += [x for x in place.order if x not in value.order] if d == dim else [d]
-    found = value.of(gather(part, leaf, dim) if dim in part.dims else part for part in value.pair)
+    found = value.of(rows_at(part, place) if dim in part.dims else part for part in real(value).pair)
     return Value(found.node, tuple(order), found.imag, within(value.written, order))
+
+
+def told_positions(scope: Scope, word: str, value: Value, e: Expr) -> bool:
+    """Whether the value of a name tells the positions that it must; reports it."""
+    dim = scope.positions.get(word, "")
+    if not dim or value.places == dim:
+        return True
+    cause = f"`{word}` is declared `index {dim}`, and what it is without a caller is a position of {dim} too"
+    help = f"write `feedback {word} = argmax[{dim}](x[{scope.axis}-1])`, or `sample[{dim}](..)` for a random choice"
+    scope.report("bad-index", f"what `{word}` is fed is no position of `{dim}`", Label(e.span), cause=cause, help=help)
+    return False
 
 
 def declared_index(scope: Scope, decl: Decl) -> None:
@@ -68,4 +82,4 @@ def declared_index(scope: Scope, decl: Decl) -> None:
             scope.report("bad-index", f"the index `{name}` has {what}", Label(decl.span), cause=cause, help="leave it out")
 
 
-__all__ = ["declared_index", "index_range", "index_read", "indexed"]
+__all__ = ["declared_index", "index_range", "index_read", "indexed", "told_positions"]

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, listing
+from seqc.frontend.choices import written_rows
 from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS
+from seqc.frontend.indexing import told_positions
 from seqc.frontend.planes import named_leaf
 from seqc.frontend.scope import Scope, written_index
 from seqc.frontend.syntax import Decl, Define, Expr, Name
@@ -23,7 +25,7 @@ from seqc.frontend.values import Orders, Value, part_names, real, shown, within
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
 from seqc.ir.inside import ahead
 from seqc.ir.intervals import ANY
-from seqc.ir.ops.indexing import as_real, put
+from seqc.ir.ops.indexing import as_real
 from seqc.ir.ops.structure import expanded
 from seqc.ir.program import TensorDecl
 
@@ -98,7 +100,7 @@ class Names(ABC):
             told = lag > 0 and word in scope.history
             return self._past(name, lag, e) if told else self._leaf("input", scope.inputs[word], lag)
         if not known:
-            if word in FUNCTIONS or word in ("normal", "uniform", "bernoulli"):
+            if word in FUNCTIONS or word in ("normal", "uniform", "bernoulli", "sample"):
                 label = Label(name.span, "not called")
                 scope.report("not-called", f"`{word}` is a function", label, help=f"write `{word}(...)`")
             else:
@@ -120,11 +122,11 @@ class Names(ABC):
         batch += (self.scope.across,) if self.scope.second and kind != "param" else ()  # unwritten, as the batch is
         names = part_names(decl.name.id, decl.is_complex)
         dims = axes(decl)
-        if decl.places is not None:  # read as a number, but for where it stands in brackets
+        if decl.places is not None and kind == "input":  # read as a number, but for where it stands in brackets
             found = [as_real(leaf(kind, decl.name.id, (*batch, *dims), offset, "int"))]
         else:
             found = [leaf(kind, name, (*batch, *dims), offset) for name in names]
-        return _of(found, dims, within([dims], dims))
+        return replace(_of(found, dims, within([dims], dims)), places=decl.places.id if decl.places else "")
 
     def on_plane(self, name: Name, back: int, beside: int, place: str, e: Expr) -> Value | None:
         """The value of a name so many places ago on each of two axes; None after a report."""
@@ -169,6 +171,8 @@ class Names(ABC):
         if value is not None:
             carried = word in self.scope.states or word in self.scope.outputs
             value = self._declared(word, real(value) if carried else value, define.expr)
+        if value is not None and not told_positions(self.scope, word, value, define.expr):
+            value = None
         if value is not None:
             for name, found in zip(part_names(word, value.imag is not None), value.parts, strict=True):
                 if found.op not in ("leaf", "const"):
@@ -227,12 +231,14 @@ class Names(ABC):
 
     def _put(self, word: str, state: Decl, index: Name, value: Value, e: Expr) -> Value | None:
         """The state with the value in the rows that an index tells."""
-        place, decl, own = self._leaf("input", self.scope.inputs[index.id], 0), self.scope.inputs[index.id], axes(state)
-        assert decl.places is not None
-        dim = decl.places.id
+        place, own = self.read(index, 0, "step", index), axes(state)
+        if place is None:
+            return None
+        dim = place.places
         several = [d for d in place.order if d not in own]
         if dim not in own or len(several) > 1:
-            label, there = Label(index.span, f"declared `index {dim}`"), Label(state.span, f"has the dims {shown(own)}")
+            told = f"tells positions of `{dim}`" if dim else "a number"
+            label, there = Label(index.span, told), Label(state.span, f"has the dims {shown(own)}")
             message = f"`{index.id}` tells no rows of `{word}`"
             cause = "an index that writes has at most one dim of its own: several rows in a step, the last of which stays"
             self.scope.report("bad-index", message, label, there, cause=cause if dim in own else "")
@@ -242,8 +248,7 @@ class Names(ABC):
         if made is None:
             return None
         old = self._leaf("state", state, 0)
-        parts = zip(old.pair, made.pair, strict=True)
-        return old.of(put(x, y, place.node.args[0], dim) for x, y in parts if x.op == "leaf")
+        return old.of(written_rows(x, y, place) for x, y in zip(old.pair, made.pair, strict=True) if x.op == "leaf")
 
     def _written(self, word: str, dims: Sequence[Name]) -> tuple[str, ...] | None:
         """The dims of a left side; reports one that is written once too often."""
@@ -328,19 +333,22 @@ class Names(ABC):
             if lag == 1:
                 return self._leaf("state", state, 0)
             order, written = axes(state), within([axes(state)], axes(state))
+            told = state.places.id if state.places else ""
         else:
             if word in self._active:
                 return self._needs_state(word, e)
             now = self._told(word, lag, e) if word in self.scope.inputs else self.current(word, e.span)
             if now is None:
                 return None
-            order, written = now.order, now.written
+            order, written, told = now.order, now.written, now.places
         self.deepest[word] = max(lag, self.deepest.get(word, 0))
         is_complex = now is not None and now.imag is not None if state is None else state.is_complex
         names = part_names(word, is_complex)
         if word in self.lines:
-            return _of([self.lines[word].at(name, order, lag) for name in names], order, written)
-        return _of([leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names], order, written)
+            past = [self.lines[word].at(name, order, lag) for name in names]
+        else:
+            past = [leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names]
+        return replace(_of(past, order, written), places=told)
 
     def _told(self, word: str, lag: int, e: Expr) -> Value | None:
         """An input whose earlier values are states; reports a lag that its history does not reach."""

@@ -15,12 +15,13 @@ from zlib import crc32
 from seqc.analysis.noise import CLOCK, HIGH, LOW, draw
 from seqc.diagnostics import Label
 from seqc.frontend import syntax
+from seqc.frontend.choices import chosen
 from seqc.frontend.names import square
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Call, Expr, Name
 from seqc.frontend.values import Misuse, Value, apply, number, real, within
 
-DRAWN = {"normal": (0, 2), "uniform": (0, 2), "bernoulli": (1, 1)}
+DRAWN = {"normal": (0, 2), "uniform": (0, 2), "bernoulli": (1, 1), "sample": (1, 1)}
 """Name -> how many arguments a draw may have beside `once`."""
 ONCE = "once"
 SITES = 1 << 16
@@ -54,9 +55,12 @@ def drawn(e: Call, args: Sequence[Value], site: int, at: Mapping[str, int], once
     name = e.name.id
     fewest, most = DRAWN[name]
     if len(args) not in (fewest, most):
-        help = {"normal": "`normal[D]()` or `normal[D](mean, std)`", "uniform": "`uniform[D]()` or `uniform[D](low, high)`"}
+        help = {"normal": "`normal[D]()` or `normal[D](mean, std)`", "uniform": "`uniform[D]()` or `uniform[D](low, high)`",
+                "bernoulli": "`bernoulli[D](p)`, with the chance p of a 1", "sample": "`sample[V](logits)`"}
         raise Misuse(f"`{name}` takes {'one argument' if most == 1 else 'no argument or two'}, and `once` behind",
-                     help=f"write {help.get(name, '`bernoulli[D](p)`, with the chance p of a 1')}")
+                     help=f"write {help[name]}")
+    if name == "sample":
+        return _sampled(e, args[0], site, at, once)
     dims = square(e.dims or ())
     if len(set(dims)) < len(dims):
         raise Misuse(f"`{name}` repeats a dim", help="a further dim of the same size is written `D''`")
@@ -74,6 +78,17 @@ def drawn(e: Call, args: Sequence[Value], site: int, at: Mapping[str, int], once
     length = apply("sqrt", apply("mul", number(-2.0), apply("log", apply("sub", number(1.0), one(0)))))
     x = apply("mul", length, apply("cos", apply("mul", number(2 * math.pi), one(1))))
     return _scaled(x, real(args[1]), real(args[0])) if args else x
+
+
+def _sampled(e: Call, logits: Value, site: int, at: Mapping[str, int], once: bool) -> Value:
+    """A position, each with the chance that the softmax of the logits gives it: that of the largest with Gumbel noise."""
+    dims = square(e.dims or ())
+    if len(dims) != 1 or dims[0] not in logits.order:
+        help = "write `sample[V](logits)`, with logits that have the dim V"
+        raise Misuse(f"`sample` chooses a position of one dim that its argument has, which is {logits.shown()}", help=help)
+    u = Value(draw((*at, *logits.order), site, once, 0, at), logits.order)
+    noise = apply("neg", apply("log", apply("neg", apply("log", u))))
+    return chosen(apply("add", real(logits), noise), dims)
 
 
 def refuse_draw(scope: Scope, e: Call) -> None:

@@ -6,6 +6,7 @@ It evaluates no expression and makes no node.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from seqc.diagnostics import Diagnostic, Label, Span, listing, near_miss
@@ -39,6 +40,8 @@ class Scope:
     outputs: dict[str, Output] = field(default_factory=dict)
     history: dict[str, syntax.History] = field(default_factory=dict)
     places: dict[str, Span] = field(default_factory=dict)
+    positions: Mapping[str, str] = field(default_factory=dict)  # name -> the dim whose positions its value must tell
+    assigned: frozenset[str] = frozenset()  # the names that stand on left sides
     lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
     found: list[Diagnostic] = field(default_factory=list)
     told: set[tuple[str, str]] = field(default_factory=set)  # what is unknown is told once
@@ -131,6 +134,8 @@ def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
         if isinstance(statement, syntax.Declare):
             for decl in statement.items:
                 _declare(scope, statement.kind, decl)
+    left = (s.name.id for s in spec.statements if isinstance(s, syntax.Define | syntax.Output))
+    scope.assigned = frozenset(left) - scope.dims.keys()
     for statement in spec.statements:
         if isinstance(statement, syntax.Define | syntax.Output):
             _define(scope, statement.name, statement)
@@ -249,7 +254,8 @@ def _without_dims(decl: Decl) -> Decl:
 
 def written_index(scope: Scope, dims: tuple[syntax.Name, ...] | None) -> syntax.Name | None:
     """The index among what stands in the brackets of a left side."""
-    return next((d for d in dims or () if d.id in scope.inputs and scope.inputs[d.id].places is not None), None)
+    told = {name for name, decl in scope.inputs.items() if decl.places is not None} | scope.assigned
+    return next((d for d in dims or () if d.id in told), None)
 
 
 def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None:

@@ -34,19 +34,21 @@ class Value:
     """`node` with its dims, batch excluded, in reading order; of a complex value, `node` is the real part.
 
     A part may lack dims of the value: it is constant along them. `written`: the orders that declarations give to dims of the
-    value, for outputs whose dims are not written; an order of one dim alone says nothing and is left out.
+    value, for outputs whose dims are not written; an order of one dim alone says nothing and is left out. `places`: the dim of
+    which the value tells positions; "" of a number that is only a number.
     """
 
     node: Node
     order: tuple[str, ...] = ()
     imag: Node | None = None
     written: Orders = frozenset()
+    places: str = ""
 
     def of(self, nodes: Iterable[Node]) -> Value:
-        """Another value with the same dims."""
+        """Another value with the same dims, which is only a number."""
         found = tuple(nodes)
         imag = found[1] if len(found) > 1 and found[1] is not ZERO else None
-        return replace(self, node=found[0], imag=imag)
+        return replace(self, node=found[0], imag=imag, places="")
 
     def over(self, dims: Iterable[str]) -> Value:
         """The value without some of its dims."""
@@ -156,7 +158,8 @@ def at(value: Value, dim: str, position: int) -> Value:
     """The value at one position of a dim; itself where it has no such dim."""
     if dim not in value.order:
         return value
-    return value.over((dim,)).of(node("take", x, dim=dim, at=position) if dim in x.dims else x for x in value.pair)
+    found = value.over((dim,)).of(node("take", x, dim=dim, at=position) if dim in x.dims else x for x in value.pair)
+    return replace(found, places=value.places)
 
 
 def constant_of(value: Value) -> float | None:
@@ -201,7 +204,8 @@ def renamed_dims(value: Value, names: Mapping[str, str]) -> Value:
             later[free] = new
     for old, new in later.items():
         result, order = _renamed(result, old, new), tuple(new if d == old else d for d in order)
-    return of_pair(result, order, frozenset(tuple(names.get(dim, dim) for dim in own) for own in value.written))
+    found = of_pair(result, order, frozenset(tuple(names.get(dim, dim) for dim in own) for own in value.written))
+    return replace(found, places=value.places)
 
 
 def primed(dim: str, taken: Iterable[str]) -> str:

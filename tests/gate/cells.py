@@ -23,7 +23,7 @@ from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, nod
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import SYSTEMS, solve
 from seqc.ir.ops.elementwise import where
-from seqc.ir.ops.indexing import as_real, gather, put, scatter
+from seqc.ir.ops.indexing import as_place, as_real, gather, put, scatter
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
 from seqc.ir.program import DimDecl, Program, TensorDecl
 from seqc.passes.derive_backward import derive_backward
@@ -34,7 +34,7 @@ ROWS = 16
 SIZES = {"K": 3, "N": 4, "M": 4}
 SHAPES = (("K", "N"), ("N",), ("K",))
 ALONG_ROWS = ["cumsum", "shift", "take", "affine_scan", "max_scan", "tri_inv", "amax", "sum", "index", "block_index", "expand",
-              "gather", "scatter", "put", "as_real"]
+              "gather", "scatter", "put", "as_real", "as_place"]
 
 
 def _input(i: int, dims: tuple[str, ...], time: bool) -> Node:
@@ -99,6 +99,7 @@ def indexed(dim: str, time: bool) -> dict[str, list[Node]]:
         "scatter": [scatter(here, one, "N", ()), scatter(here, each, "N", ("K",)), scatter(here, each, "N", ())],
         "put": [put(x, here, one, "N"), put(x, here, each, "N"), put(x, here * beside, many, "N")],
         "as_real": [as_real(one) * here],
+        "as_place": [gather(x, as_place(as_real(one)), "N"), gather(table, as_place(as_real(each)), "N")],
     }
 
 

@@ -28,6 +28,8 @@ REFUSED: dict[tuple[str, str, str], str] = {  # (backend, place, operator) -> th
     **{("cpu", place, name): f"the native CPU backend has no loop for operator '{name}'"
        for place in ("step", "loop") for name in INDEXED},
     **{("triton", place, name): f"a GPU program computes no `{name}`" for place in SERVED["triton"] for name in INDEXED},
+    **{("cpu", place, "as_place"): "the native CPU backend has no loop for operator 'gather'" for place in ("step", "loop")},
+    **{("triton", place, "as_place"): "a GPU program computes no `as_real`" for place in SERVED["triton"]},
     **{("cpu", place, "expm"): "the native CPU backend has no loop for operator 'expm'" for place in ("step", "loop")},
     **{("triton", place, "expm"): "a GPU program computes no `expm`" for place in ("step", "loop", "block")},
     **{("triton", place, "tri_inv"): "a triangular system along N: a GPU program solves one along the steps of a block alone"

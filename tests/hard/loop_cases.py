@@ -56,3 +56,27 @@ score = C @ h + b - where(greedy > 0, 0, log(-log(uniform[V]())))
 output chosen[V] = where(score == max[V](score), 1, 0)
 feedback w = chosen[t-1]
 '''
+WORDS = '''spec words
+"""A language model of one cell over words: it keeps a note for each word, and reads the one of the word that it chose last."""
+dim V, D
+input w index V
+param E[V, D], R[D, D], C[V, D], b[V]
+state h[D] = 0, notes[V, D] = 0
+h = tanh(E[w] + R @ h[t-1] + 0.5 * notes[t-1, w] + 0.1 * E[argmin[V](notes[t-1, D = 0])])
+score = C @ h + b
+chosen = argmax[V](score)
+notes[chosen] = h
+output chosen, score
+feedback w = chosen[t-1]
+'''
+DRAWN = '''spec drawn_words
+"""A language model of one cell whose next word is drawn."""
+dim V, D
+input w index V
+param E[V, D], R[D, D], C[V, D], b[V]
+state h[D] = 0
+h = tanh(E[w] + R @ h[t-1])
+word = sample[V](C @ h + b)
+output word
+feedback w = word[t-1]
+'''

@@ -10,7 +10,7 @@ from tests.triton import interpreter
 
 
 def main() -> None:
-    """Judge an AR process and a cell."""
+    """Judge an AR process, a cell and a model of words."""
     interpreter.choose()
     import tempfile
     from pathlib import Path
@@ -20,16 +20,19 @@ def main() -> None:
     from seqc.backends.triton_gpu.emit import triton_kernels
     from seqc.driver.pipeline import lower
     from seqc.frontend.elaborate import load
-    from tests.hard.loop_cases import AR, CELL
+    from seqc.passes.plan.chosen_rows import chosen_rows
+    from seqc.passes.plan.products_outside import split_parallel
+    from tests.hard.loop_cases import AR, CELL, WORDS
     from tests.harness import compare, draw
     from tests.triton.interpret import functions
 
-    for number, text in enumerate((AR, CELL)):
+    for number, text in enumerate((AR, CELL, WORDS)):
         loop = load(text).loop
         assert loop is not None
+        core = chosen_rows(split_parallel(loop.program).core)
         with tempfile.TemporaryDirectory() as folder:
-            made = functions(triton_kernels(lower(loop.program)).text, Path(folder), f"loop_{number}")
-        case = draw(loop.program, 5)
+            made = functions(triton_kernels(lower(core)).text, Path(folder), f"loop_{number}")
+        case = draw(core, 5)
         try:
             compare(case, made["_forward_triton"], made["_backward_triton"], 2e-5, torch.float32)
         except AssertionError as failure:

@@ -16,7 +16,7 @@ import torch
 
 import seqc
 from seqc.diagnostics import Refusal
-from tests.hard.loop_cases import AR, CELL, PLRNN, SHALLOW, TOKENS
+from tests.hard.loop_cases import AR, CELL, DRAWN, PLRNN, SHALLOW, TOKENS, WORDS
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "hard" / "numbers"
@@ -181,6 +181,63 @@ def test_tokens_are_chosen_and_drawn() -> None:
     assert ((drawn.double().mean(0) - chance).abs() < 6 * (chance * (1 - chance) / count).sqrt()).all()
 
 
+def words(seed: int) -> list[torch.Tensor]:
+    """E, R, C and b of the models of words."""
+    made = torch.Generator().manual_seed(seed)
+    shapes = (5, 3), (3, 3), (5, 3), (5,)
+    return [torch.randn(shape, generator=made, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+def spoken(E: Any, R: Any, C: Any, b: Any, prompt: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Words that a plain loop chooses, and their scores: of each sequence a table of its own, written row by row."""
+    h, notes = E.new_zeros(len(prompt), 3), [[E.new_zeros(3) for _ in range(5)] for _ in prompt]
+    chosen, scores = [], []
+    for t in range(steps):
+        w = prompt[:, t] if t < prompt.shape[1] else chosen[-1]
+        least = [min(range(5), key=lambda v: float(rows[v][0].detach())) for rows in notes]
+        read = torch.stack([rows[int(i)] for rows, i in zip(notes, w, strict=True)])
+        h = torch.tanh(E[w] + h @ R.T + 0.5 * read + 0.1 * E[least])
+        scores.append(h @ C.T + b)
+        chosen.append(scores[-1].argmax(-1))
+        for i, rows in enumerate(notes):
+            rows[int(chosen[-1][i])] = h[i]
+    return torch.stack(chosen, 1), torch.stack(scores, 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_words_are_chosen_and_read_and_written_by(backend: str) -> None:
+    """An index is fed what the step chooses, which also tells rows of params and states; gradients pass the rows."""
+    one, prompt = seqc.compile(WORDS, backend), torch.tensor([[1, 3], [2, 2]])
+    mine, plain = words(2), words(2)
+    got = one.generate(prompt, *mine, steps=9)
+    chosen, scores = spoken(*plain, prompt, 9)
+    assert torch.equal(got.chosen.long(), chosen) and len(chosen.unique()) > 2
+    torch.testing.assert_close(got.score, scores, rtol=0, atol=1e-12)
+    weights = torch.randn(scores.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    pairs = zip(*(torch.autograd.grad((x * weights).sum(), p) for x, p in ((got.score, mine), (scores, plain))), strict=True)
+    for name, (a, b) in zip("ERCb", pairs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11, msg=name)
+
+
+def test_words_are_drawn() -> None:
+    """By their frequencies, within six standard errors; the same on both backends."""
+    E, R, C, b = (x.detach() for x in words(3))
+    one, count = seqc.compile(DRAWN, "torch"), 4000
+    none = torch.zeros(1, 0, dtype=torch.long)
+    drawn = one.generate(none, E * 0, R * 0, C, b, steps=count, seed=1).word[0].long()
+    chance = torch.softmax(b, 0)
+    assert ((drawn.bincount(minlength=5) / count - chance).abs() < 6 * (chance * (1 - chance) / count).sqrt()).all()
+    runs = [seqc.compile(DRAWN, backend).generate(none, E, R, C, b, steps=50, seed=4).word for backend in BACKENDS]
+    assert torch.equal(*runs)
+
+
+def test_a_choice_among_numbers_that_are_none_is_a_position() -> None:
+    one = seqc.compile(WORDS, "torch")
+    E, R, C, b = (x.detach() for x in words(3))
+    got = one.generate(torch.tensor([[1]]), E, R, C, b * torch.nan, steps=3)
+    assert got.chosen.tolist() == [[4.0, 4.0, 4.0]] and got.score.isnan().all()
+
+
 def test_what_is_wrong_is_said(cell: dict[str, Any]) -> None:
     one, given = cell["torch"], arguments(6)
     for wrong, words in (
@@ -214,4 +271,4 @@ def test_triton_runs_the_loop() -> None:
     """The loop's own kernels in Triton's interpreter, values and gradients against the reference."""
     answers = subprocess.run([sys.executable, "-m", "tests.hard.loop_in_triton"], cwd=ROOT, capture_output=True, text=True)
     assert answers.returncode == 0, answers.stderr
-    assert [line.strip() for line in answers.stdout.splitlines()] == ["", ""], answers.stdout
+    assert [line.strip() for line in answers.stdout.splitlines()] == ["", "", ""], answers.stdout

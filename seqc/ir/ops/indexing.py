@@ -1,7 +1,7 @@
 """Operators that read and write at positions which a value tells: rows of a table by an index.
 
-An index is an array of whole numbers (a leaf of dtype "int"); it has no derivative. `gather` reads, `scatter` adds up what is
-meant for the same place: each is the other's derivative.
+An index is an array of whole numbers of dtype "int": a leaf, or numbers that a step has made whole. It has no derivative. `gather`
+reads, `scatter` adds up what is meant for the same place: each is the other's derivative.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def gather(x: Node, place: Node, dim: str) -> Node:
 def as_real(place: Node) -> Node:
     """An index as a number."""
     return node("as_real", place)
+
+
+def as_place(x: Node) -> Node:
+    """A whole number that a step has computed as an index: a position that there is."""
+    return node("as_place", x)
 
 
 def scatter(d: Node, place: Node, dim: str, over: Dims) -> Node:
@@ -153,6 +158,8 @@ def _sum_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
 ROWS: tuple[Op, ...] = (
     # as_real(place): an index as a number
     Op("as_real", 1, lambda n, x: x.astype(np.float64), (None,), lambda n, a: a[0], lambda n: n.args[0].dims),
+    # as_place(x): a number as an index
+    Op("as_place", 1, lambda n, x: x.astype(np.int64), (None,), lambda n, a: a[0], lambda n: n.args[0].dims, lambda n: "int"),
     Op("gather", 2, _np_gather, (_gather_vjp, None), lambda n, a: a[0], _gather_dims, laws=frozenset({"linear"})),
     # put(x, rows, place): x with other rows at some positions
     Op("put", 3, _np_put, (_put_vjp, _put_rows_vjp, None), lambda n, a: a[0].union(a[1]), _put_dims,

@@ -1,0 +1,73 @@
+"""program -> the same program, in which rows of what depends on states are sums, for kernels that read no tables.
+
+    gather(E, as_place(p), V)        ->   sum over V of where(index(V) == p, E, 0)
+    put(M, rows, as_place(p), V)     ->   where(index(V) == p, rows, M), or the last of several rows
+
+Needs: the step graph. Gives: the same values. A row costs a walk over all of V, as the logits do from which a position is
+chosen. It is made in two steps, around the cut that takes what sees no state out of the recurrence (`products_outside`):
+`numbered` makes numbers of indices, which are then taken out, and `chosen_rows` writes out what is left inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from seqc.ir.graph import Node, const, depends, index, node, rebuild, topological, total
+from seqc.ir.ops.elementwise import where
+from seqc.ir.ops.indexing import as_place, as_real
+from seqc.ir.program import Program
+
+ROWS = ("gather", "put")
+
+
+def numbered(program: Program) -> Program:
+    """The program in which indices that tell rows of what depends on a state are whole numbers."""
+    order = topological(program.graph.values())
+    late = depends(order, [d.leaf() for d in program.states.values()])
+
+    def told(n: Node, new: Node) -> Node:
+        if n.op not in ROWS or n.args[-1].op == "as_place" or not any(a in late for a in n.args[:-1]):
+            return new
+        return node(n.op, *new.args[:-1], as_place(as_real(new.args[-1])), **dict(n.attrs))
+
+    return _rewritten(program, order, told) if any(n.op in ROWS for n in order) else program
+
+
+def chosen_rows(program: Program) -> Program:
+    """The program without rows at positions that are whole numbers."""
+    order = topological(program.graph.values())
+    return _rewritten(program, order, lambda n, new: _written_out(new)) if any(n.op == "as_place" for n in order) else program
+
+
+def _rewritten(program: Program, order: list[Node], make: Callable[[Node, Node], Node]) -> Program:
+    """make: from a node, and what it has become by what its arguments have."""
+    done: dict[Node, Node] = {}
+    for n in order:
+        done[n] = make(n, rebuild(n, tuple(done[a] for a in n.args)))
+    return replace(
+        program,
+        updates={name: done[n] for name, n in program.updates.items()},
+        outputs={name: done[n] for name, n in program.outputs.items()},
+        spans={done[n]: span for n, span in program.spans.items() if n in done},
+        definitions={done[n]: name for n, name in program.definitions.items() if n in done},
+    )
+
+
+def _written_out(n: Node) -> Node:
+    if n.op not in ROWS or n.args[-1].op != "as_place":
+        return n
+    dim, place = n.text("dim"), n.args[-1].args[0]
+    here = node("eq", index(dim), place)
+    if n.op == "gather":
+        return total(where(here, n.args[0], 0.0), (dim,))
+    x, rows, _ = n.args
+    if not n.names("over"):
+        return where(here, rows, x)
+    (over,) = n.names("over")
+    last = node("amax", where(here, index(over), -1.0), over=(over,))
+    kept = total(where(node("eq", index(over), last), rows, 0.0), (over,))
+    return where(node("ge", last, const(0.0)), kept, x)
+
+
+__all__ = ["chosen_rows", "numbered"]
