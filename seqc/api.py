@@ -156,11 +156,12 @@ class Recurrence:
         return Text(explanation(self._compiled))
 
     def graph(self, stage: str = "spec") -> str:
-        """The graph after a stage of the pipeline in the DOT language; "spec" is the step itself. A notebook draws it where
-        Graphviz is installed. Raises Unsupported for a stage that gives no graph."""
+        """The graph after a stage of the pipeline in the DOT language; "spec" is the step itself. A notebook draws it.
+        Raises Unsupported for a stage that gives no graph."""
         from seqc.driver.dump import graphs
         from seqc.driver.pipeline import lower
         from seqc.ir.dot import dot
+        from seqc.ir.picture import picture
 
         program, options = self._compiled.program, self._compiled.options
         found: dict[str, Mapping[str, Any]] = {}
@@ -173,7 +174,9 @@ class Recurrence:
         if not wanted:
             help = near_miss(stage, found) or f"one of {', '.join(found)}"
             raise Unsupported(Diagnostic("no-such-stage", f"there is no graph `{stage}`", help=help, kind="unsupported"))
-        return Picture(dot(f"{program.name} after {wanted[-1]}", found[wanted[-1]], program.definitions))
+        shown = Picture(dot(f"{program.name} after {wanted[-1]}", found[wanted[-1]], program.definitions))
+        shown.drawn = picture(found[wanted[-1]], program.definitions)
+        return shown
 
     def save(self, path: str | Path) -> Path:
         """Write the emitted file, whole or not at all, and never over its spec. Raises a diagnostic where that fails."""

@@ -36,6 +36,7 @@ COMMANDS = {
     "new": "write a commented spec to start from",
     "list": "list the specs that ship with seqc",
     "doctor": "tell what this machine offers seqc, and what is missing",
+    "lsp": "serve editors: mistakes, meanings, completion, renaming, layout",
     "completion": "print a script that completes words in a shell",
 }
 DONE, WRONG, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130

@@ -229,7 +229,8 @@ def on_gpu(chosen: Chosen) -> dict[str, Any]:
     from seqc.backends.triton_gpu.tuning.pacing import few_steps
 
     kernels = [{**one.data(), "tiles": one.tiles(), "words": one.words()} for one in figures(chosen)]
-    spent = f"{chosen.block.rows} rows: {microseconds(chosen.trained)} us forward and backward by the model"
+    rows = "step by step" if chosen.block.rows == 1 else f"{chosen.block.rows} rows"
+    spent = f"{rows}: {microseconds(chosen.trained)} us forward and backward by the model"
     others = [f"{rows} rows: {told}" for rows, told in chosen.others().items()]
     told = {"rows": chosen.block.rows, "why": "; ".join([spent, *others]), "kernels": kernels}
     return told | ({"one by one": few_steps(chosen)} if STEPS_KERNEL in chosen.kernels else {})

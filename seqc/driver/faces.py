@@ -140,12 +140,14 @@ class Text(str):
 
 
 class Picture(str):
-    """A graph in the DOT language; a notebook draws it where Graphviz is installed."""
+    """A graph in the DOT language, drawn in notebooks: by Graphviz where that is installed, else as `drawn`."""
 
-    def _repr_svg_(self) -> str | None:
+    drawn: str
+
+    def _repr_svg_(self) -> str:
         from seqc.ir.dot import svg
 
-        return svg(self)
+        return svg(self) or self.drawn
 
 
 class OfTheInstance:

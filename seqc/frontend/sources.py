@@ -32,7 +32,7 @@ def read(path_or_text: str | Path) -> Source:
     A string is a text if it holds a line break, or a space and no `.seq` at its end. `Path("-")` is standard input.
     """
     if isinstance(path_or_text, str) and ("\n" in path_or_text or not _PATH.fullmatch(path_or_text)):
-        return _fit(Source("<spec>", _unix(path_or_text)))
+        return checked(Source("<spec>", path_or_text))
     path = located(path_or_text)
     if path == Path(STDIN):
         name, data = "<stdin>", sys.stdin.buffer.read(LONGEST + 1)
@@ -49,7 +49,12 @@ def read(path_or_text: str | Path) -> Source:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(Diagnostic("no-file", f"`{name}` is not UTF-8 text (byte {error.start})")) from error
-    return _fit(Source(name, _unix(text)))
+    return checked(Source(name, text))
+
+
+def checked(source: Source) -> Source:
+    """A text that is no file (yet), with line ends of Unix. Raises SpecError where it holds what no spec may hold."""
+    return _fit(Source(source.name, _unix(source.text)))
 
 
 def located(given: str | Path) -> Path:

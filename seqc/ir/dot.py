@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
 from seqc.ir.formula import INFIX
 from seqc.ir.graph import Node, topological
@@ -69,13 +68,3 @@ def svg(text: str) -> str | None:
     if program is None:
         return None
     return subprocess.run([program, "-Tsvg"], input=text, capture_output=True, text=True, check=True).stdout
-
-
-def draw(path: Path) -> Path | None:
-    """An SVG beside a DOT file, where Graphviz is installed; None where it is not. CalledProcessError if it fails."""
-    program = shutil.which("dot")
-    if program is None:
-        return None
-    picture = path.with_suffix(".svg")
-    subprocess.run([program, "-Tsvg", str(path), "-o", str(picture)], check=True)
-    return picture

@@ -6,7 +6,6 @@ import copy
 import inspect
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,7 +91,7 @@ def test_graph_and_explanation(leaky: seqc.Recurrence) -> None:
     assert leaky.graph().startswith('digraph "leaky after spec"')
     assert "leaky after assemble: backward" in leaky.graph("assemble")
     picture = leaky.graph()._repr_svg_()  # type: ignore[attr-defined]
-    assert (picture is None) == (shutil.which("dot") is None)
+    assert "<svg" in picture
     assert leaky.explain()._repr_html_().startswith("<pre>leaky: ")  # type: ignore[attr-defined]
     with pytest.raises(seqc.Unsupported, match="there is no graph `asemble`"):
         leaky.graph("asemble")

@@ -1,9 +1,10 @@
-"""`seqc explain`: what the compiler decides for a spec, and why. In: a spec and wishes. Out: text, or JSON."""
+"""`seqc explain`: what the compiler decides for a spec, and why. In: a spec and wishes. Out: text, JSON, or a page of HTML."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from seqc.cli.commands.options import add_choices, add_json, add_spec, options
 
@@ -14,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_choices(parser)
     parser.add_argument("--also", action="append", default=[], metavar="NAME",
                         help="tell of another GPU too; `all` for all. May be repeated")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page of HTML, with the graph")
     add_json(parser)
 
 
@@ -25,5 +27,14 @@ def run(args: argparse.Namespace) -> int:
 
     also = known_targets([] if "all" in args.also else args.also) if args.also else []
     compiled = compile_spec(args.spec, options(args))
+    if args.html:
+        from seqc.driver.page import page
+        from seqc.files import put, write
+
+        if args.html == Path("-"):
+            put(page(compiled, also))
+        else:
+            print(write(args.html, page(compiled, also), args.spec))
+        return 0
     print(json.dumps(facts(compiled, also), indent=2) + "\n" if args.json else explanation(compiled, also), end="")
     return 0
