@@ -154,8 +154,8 @@ def function_text(sig: Signature) -> str:
         f"    the inputs' device.{f' One entry per sequence: {own}.' if own else ''}",
         "reverse: every sequence runs from its last step to its first.",
         "axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.",
-        f"states_every: the result is a {sig.class_name}States, with the states after every so many steps." if not sig.no_step else
-        "states_every: refused, for a run cannot be cut.",
+        "states_every: refused, for a run cannot be cut." if sig.no_step else
+        f"states_every: the result is a {sig.class_name}States, with the states after every so many steps.",
     ]
     return "\n".join([head_text(sig, sig.spec, True), docstring(words, 4), *_body(sig, True)])
 

@@ -1,5 +1,6 @@
 """`states_every=N`: the result, states at positions and their gradients, held against runs that end there."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_pack_has_the_states_of_each_sequence(station: Any, reverse: bool) -> 
     found = station(**given, cu_seqlens=bounds, reverse=reverse, states_every=2)
     torch.testing.assert_close(tuple(found), tuple(plain), rtol=1e-12, atol=1e-12)
     at = 0
-    for i, (before, after) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(bounds)):
         for piece in range((after - before) // 2):
             low, high = (after - 2 * piece - 2, after) if reverse else (before, before + 2 * piece + 2)
             r = until(station, given, i, low, high, reverse, slice(0, 1))

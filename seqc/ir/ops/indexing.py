@@ -1,7 +1,7 @@
 """Operators that read and write at positions which a value tells: rows of a table by an index.
 
-An index is an array of whole numbers of dtype "int": a leaf, or numbers that a step has made whole. It has no derivative. `gather`
-reads, `scatter` adds up what is meant for the same place: each is the other's derivative.
+An index is an array of whole numbers of dtype "int": a leaf, or numbers that a step has made whole. It has no derivative.
+`gather` reads, `scatter` adds up what is meant for the same place: each is the other's derivative.
 """
 
 from __future__ import annotations
