@@ -8,6 +8,7 @@ No autograd inside, nothing of seqc at run time.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.functions import backward, fixed, forward, saved_states, step
@@ -36,6 +37,12 @@ def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None, on
     return Kernels(join(*helpers, *(fn.text() for fn in functions)), saved(block), float64=True)
 
 
+def lone(block: Block, name: str, doc: str) -> str:
+    """The text of `NAME(inputs, params, NAME_0) -> (outputs, NAME_T)`, which saves nothing, and of its helpers."""
+    fn = forward(replace(block, backward={}), name, doc)
+    return join(*helper_texts(fn.helpers), fn.text())
+
+
 def _once(program: Program, once: Outside) -> list[Function]:
     """`_once(params) -> values`, and `_once_backward(params, d_values) -> d_params`; of no params, the first argument tells the
     dtype."""
@@ -60,4 +67,4 @@ def saved(block: Block) -> tuple[Saved, ...]:
     )
 
 
-__all__ = ["emit", "saved"]
+__all__ = ["emit", "lone", "saved"]

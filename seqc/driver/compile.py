@@ -20,6 +20,7 @@ from seqc.driver.compose_once import compose_once
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
+from seqc.driver.in_pieces import in_pieces
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
 from seqc.driver.signature_of import closed_loop, signature
@@ -166,7 +167,9 @@ def _part(
 
             block = lower(program, options.form, options.rows, EAGER, watch)
             with blamed("the torch backend"):
-                return block, torch_eager.emit(block, {name: (one, DOCS[name]) for name, one in beside.items()}, once)
+                texts = {name: (one, DOCS[name]) for name, one in beside.items()}
+                cut = in_pieces(program, block, lambda b: torch_eager.emit(b, texts, once)) if options.form is None else None
+                return cut or (block, torch_eager.emit(block, texts, once))
         case "cpu":
             from seqc.backends import native_cpu
 
