@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
@@ -38,7 +39,7 @@ def triton_kernels(
     recurrence cannot be served.
     """
     plan = plan or schedule(block)
-    pacing = pacing or Pacing(apart=plan.apart)
+    pacing = pacing or Pacing()
     printed = print_all(plan)
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan.of(name)) for name in printed}
     sizes = {name: dim.default or WHOLE for name, dim in block.program.dims.items()}
@@ -49,13 +50,13 @@ def triton_kernels(
     if plan.single is not None:
         functions.insert(0, launcher.steps(pacing.few))
     kernels = list(dict.fromkeys(p.text for p in printed.values()))
-    support = [SUPPORT, *([pacing.text()] if plan.phases else [])]
+    support = [SUPPORT, *([pacing.text(plan.ways)] if plan.phases else [])]
     support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
     support += [OF_EACH] if any("_of_each(" in text for text in functions) else []
     if open_:
         blocks = {name: one.blocks for name, one in chosen.items()}
         lengths = {d: launcher.length_of_tile(d, printed.values()) for d in open_}
-        infer = ["infer", *plan.apart.get("infer", ()), *(["steps"] if plan.single is not None else [])]
+        infer = ["infer", *dict.fromkeys(chain(*plan.ways.get("infer", ()))), *(["steps"] if plan.single is not None else [])]
         names = launcher.dims, launcher.blocks, lengths
         support.append(room_text(block.program.name, summaries, blocks, open_, *names, [*plan.parts], infer))
     texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
@@ -68,7 +69,7 @@ def print_all(plan: Schedule) -> dict[str, Printed]:
     """Every kernel of a schedule, by its name."""
     printed: dict[str, Printed] = {}
     for name in plan.kernels:
-        printed[name] = print_named(plan, name, lambda: printed["forward"])
+        printed[name] = print_named(plan, name, printed.__getitem__)
     return printed
 
 

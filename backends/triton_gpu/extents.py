@@ -193,11 +193,14 @@ class Extents:
         counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.dims.get(one, one) for one in printed.grid]
         return " * ".join(counts) or "1"
 
-    def phases(self, whole: Printed) -> list[list[Printed]]:
-        """The kernels that do another's work in phases, in their order: those together that have the same tile lengths."""
-        kernels = [self.printed[name] for name in self.schedule.apart.get(whole.kernel.name, ())]
-        alone = any(k.kernel.name in self.schedule.parts for k in kernels)
-        return [[k] for k in kernels] if alone else [kernels] if kernels else []
+    def ways(self, whole: Printed) -> list[list[list[Printed]]]:
+        """Other ways to do a kernel's work: each its kernels in their order, those together that have the same tile lengths."""
+        found = []
+        for way in self.schedule.ways.get(whole.kernel.name, ()):
+            kernels = [self.printed[name] for name in way]
+            alone = any(k.kernel.name in self.schedule.parts for k in kernels)
+            found.append([[k] for k in kernels] if alone else [kernels])
+        return found
 
     def fits(self, groups: Sequence[Sequence[Printed]]) -> list[str]:
         """`fits = ..`: whether the tiles of phases that a call can do without fit the device, where only a call knows."""

@@ -78,15 +78,28 @@ class Launcher(Extents):
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
         return [*lines, ")"]
 
-    def in_phases(self, whole: Printed, groups: Sequence[Sequence[Printed]]) -> list[str]:
-        """The test whether phases do a kernel's work."""
-        given = [f'"{whole.kernel.name}"', self.grid(whole), "NT", self.any]
-        given += [f"{one.kernel.name}={self.programs(one, whole, group)}" for group in groups for one in group]
-        fits = self.fits(groups)
-        also = "fits and " if fits else ""
-        flat = f"if NT > 1 and {also}_in_phases({', '.join(given)}):"
-        head = flat[: flat.index(given[0])]
-        return [*fits, *([flat] if len(flat) <= 116 else [head, *(TAB + line for line in _fill(given, 108)), "):"])]
+    def chosen(self, whole: Printed, ways: Sequence[Sequence[Sequence[Printed]]]) -> list[str]:
+        """`way = ..`: which way does a kernel's work, 0 for the kernel itself."""
+        lines = [f'{{"{whole.kernel.name}": {self.grid(whole)}}},']
+        fits: list[str] = []
+        for groups in ways:
+            counts = [f'"{one.kernel.name}": {self.programs(one, whole, group)}' for group in groups for one in group]
+            spare = self.fits(groups)
+            fits += spare
+            head, tail = ("*([{", "}] if fits else []),") if spare else ("{", "},")
+            flat = f"{head}{', '.join(counts)}{tail}"
+            lines += [flat] if len(flat) <= 108 else [head, *(TAB + line for line in _fill(counts, 104)), tail]
+        return [*fits, "way = _way(", f"{TAB}{self.any}, NT,", *(TAB + line for line in lines), ")"]
+
+    def by_way(self, whole: Printed, there: Sequence[str], own: Sequence[str]) -> list[str]:
+        """The kernel's work in the way that takes least time. there: arrays that exist; own: the lines of the kernel itself."""
+        ways = self.ways(whole)
+        if not ways:
+            return list(own)
+        lines = self.chosen(whole, ways)
+        for i, groups in enumerate(ways, 1):
+            lines += [f"{'if' if i == 1 else 'elif'} way == {i}:", *(TAB + x for x in self.launches(whole, groups, there))]
+        return [*lines, "else:", *(TAB + x for x in own)]
 
     def types(self) -> list[str]:
         """Types of operands, by the names that kernels take them by."""
@@ -102,23 +115,16 @@ class Launcher(Extents):
         arguments = self.arguments
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = self.saved_names() if save else []
-        phases = self.phases(whole)
+        others = list(chain(*chain(*self.ways(whole))))
         rows = self.rows_per_block()
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
-        lines += [*self.unpack([whole, *chain(*phases)], True, rows), *self.types(), *self.sizes([whole])]
-        arrays = {a.name: a for k in (whole, *chain(*phases)) for a in k.arrays}
+        lines += [*self.unpack([whole, *others], True, rows), *self.types(), *self.sizes([whole])]
+        arrays = {a.name: a for k in (whole, *others) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
         assert {a.name for a in made} == set(results), (results, list(arrays))
-        if phases:
-            lines += self.in_phases(whole, phases)
-            lines += [TAB + x for x in self.launches(whole, phases, saved)]
-            lines.append("else:")
-            lines += [TAB + x for x in self.launch(whole)]
-        else:
-            lines += self.launch(whole)
-        lines.append(f"return {_tuple(names)}")
+        lines += [*self.by_way(whole, saved, self.launch(whole)), f"return {_tuple(names)}"]
         name = "_forward_triton" if save else "_infer_triton"
         doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
         return _function(name, [safe_name(a) for a in arguments], doc, lines, calls=True)
@@ -167,20 +173,11 @@ class Launcher(Extents):
         arguments = self.arguments
         given = self.saved_names() + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
-        phases = self.phases(whole)
-        lines = [*self.unpack([whole, *chain(*phases)], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
+        others = list(chain(*chain(*self.ways(whole))))
+        lines = [*self.unpack([whole, *others], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
         mine = [a for a in whole.arrays if a.role in WRITTEN]
-        if phases:
-            lines += self.in_phases(whole, phases)
-            lines += [TAB + x for x in self.launches(whole, phases, given)]
-            lines.append("else:")
-            lines += [TAB + x for x in map(self.allocate, mine)]
-            lines += [TAB + x for x in self.launch(whole)]
-            lines += [TAB + x for a in mine if (x := self.add_up(a))]
-        else:
-            lines += [self.allocate(a) for a in mine]
-            lines += self.launch(whole)
-            lines += [x for a in mine if (x := self.add_up(a))]
+        own = [*map(self.allocate, mine), *self.launch(whole), *(x for a in mine if (x := self.add_up(a)))]
+        lines += self.by_way(whole, given, own)
         moved = [a for a in self.table if a.gradient]
         for a in moved:
             lines += self.input_gradient(a.name) if a.kind == "input" else []

@@ -44,6 +44,7 @@ from seqc.ir.ops import TABLE
 SHORT = 60  # characters of an expression that is written where it is used
 TAB = "    "
 SETTINGS = ("STEP", "DOT", "PRECISION", "STAGES")  # compile-time arguments that the launcher has under the same names
+SAVING = {"infer": "forward", "infer_walk": "walk"}  # where no gradient follows, and the same kernel where one does
 SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
 
 
@@ -77,10 +78,13 @@ def print_kernel(schedule: Schedule, kernel: Kernel) -> Printed:
     return _Printer(schedule, kernel).print()
 
 
-def print_named(schedule: Schedule, name: str, forward: Callable[[], Printed]) -> Printed:
-    """The kernel of a name. Where forward and inference differ in what is saved alone, they are one text with a switch."""
-    if name == "infer" and not schedule.nested:
-        return forward().without_saving(schedule.kernel(name))
+def print_named(schedule: Schedule, name: str, saving: Callable[[str], Printed]) -> Printed:
+    """The kernel of a name. Where forward and inference differ in what is saved alone, they are one text with a switch.
+
+    saving: gives the printed kernel that saves.
+    """
+    if name in SAVING and not schedule.nested:
+        return saving(SAVING[name]).without_saving(schedule.kernel(name))
     return print_kernel(schedule.of(name), schedule.kernel(name))
 
 

@@ -52,6 +52,7 @@ DOCS = {
     "forward": "Outputs, final states, and the states that the gradient needs.",
     "infer": "Outputs and final states.",
     "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
+    "walk": "After the pairs of steps: outputs, final states, and the states that the gradient needs.",
     "states": "First phase: the states as each block begins.",
     "outputs": "Second phase: the outputs of all blocks at once.",
     "backward": "All gradients, from the last block to the first.",
@@ -66,8 +67,8 @@ class Schedule:
     forward keeps for backward, of every step.
 
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
-    by step, whose kernel without saved states is this one's "steps". apart: the kernels that do the work of another, by
-    its name, in the order of their launches; none where blocks are no tiles. parts: by kernel, the schedules of those whose
+    by step, whose kernel without saved states is this one's "steps". ways: other ways to do the work of a kernel, by its
+    name: each the kernels that do it, in the order of their launches; none where blocks are no tiles. parts: by kernel, the schedules of those whose
     programs take pieces of another dim than the block's.
     """
 
@@ -83,7 +84,7 @@ class Schedule:
     outer: Mapping[str, tuple[Outer, ...]]
     makers: Mapping[str, Callable[[], Kernel]]
     program: Program
-    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ways: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     single: Schedule | None = None
     parts: Mapping[str, Schedule] = field(default_factory=dict)
     made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
@@ -96,7 +97,11 @@ class Schedule:
     @property
     def phases(self) -> bool:
         """Whether there are kernels that do the work in phases."""
-        return bool(self.apart)
+        return bool(self.ways)
+
+    def way(self, kernel: str, phase: str) -> tuple[str, ...]:
+        """The way to do a kernel's work that has a phase; empty where there is none."""
+        return next((way for way in self.ways.get(kernel, ()) if phase in way), ())
 
     def kernel(self, name: str) -> Kernel:
         """One kernel, its items put in order when it is first asked for."""
@@ -176,7 +181,7 @@ class _Scheduler(Gradients):
         }
         if self.nested:  # without blocks to save the states of, there is one loop
             makers["infer"] = lambda: self.forward_kernel("infer", save=False)
-        apart: dict[str, tuple[str, ...]] = {}
+        ways: dict[str, tuple[tuple[str, ...], ...]] = {}
         beside: dict[str, Schedule] = {}
         if not self.step and self.program.states:
             self.find_pairs()
@@ -191,22 +196,26 @@ class _Scheduler(Gradients):
                 if one is not self:
                     beside[name] = one.planned({name: makers[name]})
             first = (PAIRS_KERNEL,) if self.pairs_of("states") else ()
-            apart = dict.fromkeys(("forward", "infer"), (*first, "states", "outputs"))
+            ways = dict.fromkeys(("forward", "infer"), ((*first, "states", "outputs"),))
+            if first:
+                walk = cache(lambda: self.forward_kernel("walk", save=True))
+                makers |= {"walk": walk, "infer_walk": lambda: walk().without_saving("infer_walk", DOCS["infer"])}
+                ways = {name: ((*first, one), *ways[name]) for name, one in (("forward", "walk"), ("infer", "infer_walk"))}
             first = (PAIRS_KERNEL,) if self.pairs else ()
-            apart["backward"] = (*first, "cotangents", *gradients)
-        return self.planned(makers, apart, beside)
+            ways["backward"] = ((*first, "cotangents", *gradients),)
+        return self.planned(makers, ways, beside)
 
     def planned(
-        self, makers: Mapping[str, Callable[[], Kernel]], apart: Mapping[str, tuple[str, ...]] = NONE,
+        self, makers: Mapping[str, Callable[[], Kernel]], ways: Mapping[str, tuple[tuple[str, ...], ...]] = NONE,
         parts: Mapping[str, Schedule] = NONE,
     ) -> Schedule:
-        """The schedule of kernels that have these roles. apart, parts: see `Schedule`."""
+        """The schedule of kernels that have these roles. ways, parts: see `Schedule`."""
         saved = tuple(dict.fromkeys(map(plain, self.arrays.saved)))
         backward = self.backward if self.block is self.whole else self.whole.backward
         return Schedule(
             self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, tuple(self.saved_values()),
             self.arrays.every, self.outer,
-            makers, self.program, apart, parts=parts,
+            makers, self.program, ways, parts=parts,
         )
 
     def parts(self) -> dict[str, _Scheduler]:
@@ -253,7 +262,7 @@ class _Scheduler(Gradients):
 
     def pairs_of(self, what: str) -> Mapping[Node, Array]:
         """Those that a kernel may load: in forward none, where the walk needs none."""
-        forward = what in ("states", "outputs") and self.pairs_forward
+        forward = what in ("walk", "states", "outputs") and self.pairs_forward
         return self.pairs if forward or what == "cotangents" else {}
 
     def pairs_kernel(self) -> Kernel:
@@ -269,7 +278,8 @@ class _Scheduler(Gradients):
     # ---- forward ----
 
     def forward_kernel(self, what: str, save: bool) -> Kernel:
-        """what: "forward" or "infer" (everything), "states" (no outputs), "outputs" (no recurrence)."""
+        """what: "forward" or "infer" (everything), "walk" (all but pairs of steps), "states" (no outputs), "outputs" (no
+        recurrence)."""
         program, graph = self.program, self.forward
         carried = [] if what == "outputs" else list(program.states)
         roots = {} if what == "states" else {k: graph[k] for k in program.outputs}
@@ -291,7 +301,7 @@ class _Scheduler(Gradients):
             for s in wanted:
                 array = self.arrays.saved_state(s)
                 missing = self.arrays.missing(self.arrays.state_axes(s))
-                keep.append(Store(program.states[s].leaf(), array, missing, saves=what == "forward" and not self.nested))
+                keep.append(Store(program.states[s].leaf(), array, missing, saves=what != "states" and not self.nested))
         if what == "outputs":
             body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(needed, "state")]
         body += self.loads(needed, known)

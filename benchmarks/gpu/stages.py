@@ -85,11 +85,11 @@ def worst(module: ModuleType, spec: str, given: Mapping[str, Any]) -> tuple[floa
 
 def phased(module: ModuleType, apart: bool) -> Callable[[], None]:
     """Make the file run in phases, or in one kernel; what it gives undoes that."""
-    own = getattr(module, "_in_phases", None)
+    own = getattr(module, "_way", None)
     if own is None:  # it has no phases
         return lambda: None
-    module._in_phases = lambda *_, **__: apart
-    return lambda: setattr(module, "_in_phases", own)
+    module._way = lambda x, blocks, *ways: len(ways) - 1 if apart else 0
+    return lambda: setattr(module, "_way", own)
 
 
 def warm(path: Path, stub: bool) -> Facts:

@@ -149,14 +149,15 @@ class Case:
 
 
 @contextmanager
-def phases(module: ModuleType, taken: bool) -> Iterator[None]:
-    """Within, Triton's kernels work in phases wherever they may, or never. Without phases nothing changes."""
-    rule = vars(module).get("_in_phases")
-    vars(module).update({"_in_phases": lambda *_, **__: taken} if rule else {})
+def phases(module: ModuleType, taken: int) -> Iterator[None]:
+    """Within, Triton's kernels work in the way of this number wherever they may (the last where there are fewer), 0 for one
+    kernel. Without other ways nothing changes."""
+    rule = vars(module).get("_way")
+    vars(module).update({"_way": lambda x, blocks, *ways: min(taken, len(ways) - 1)} if rule else {})
     try:
         yield
     finally:
-        vars(module).update({"_in_phases": rule} if rule else {})
+        vars(module).update({"_way": rule} if rule else {})
 
 
 def emitted_name(program: Program, key: str) -> str:

@@ -126,8 +126,8 @@ def _everywhere(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bound
 
 
 def _in_phases(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bounds, bool]]:
-    """Where Triton's kernels may work in phases: a batch, and packs whose mean length is more than a block."""
-    if "def _in_phases(" in compiled.text:
+    """Where Triton's kernels have other ways to work: a batch, and packs whose mean length is more than a block."""
+    if "def _way(" in compiled.text:
         rows = max(block.rows for block in compiled.blocks.values())
         bounds = tuple(accumulate((1, 0, rows, 3 * rows + 1), initial=0))
         yield in_phases, lengths(rows)[-1], "float32", True, None, False
@@ -146,10 +146,13 @@ def against_oracle(case: Case) -> Iterator[Finding]:
 
 
 def in_phases(case: Case) -> Iterator[Finding]:
-    """The same, of calls that work in phases wherever they may: the states first, then all blocks at once."""
-    with phases(case.module, True):
-        found = list(against_oracle(replace(case)))
-    yield from (replace(one, what=f"{one.what}, in phases") for one in found)
+    """The same, of calls that take several kernels wherever they may: the states first, then all blocks at once; and where
+    what blocks need of pairs of steps is computed first, and one kernel does the rest."""
+    walks = any("_walk_kernel" in name for name in vars(case.module))
+    for way, words in enumerate(("pairs first", "in phases") if walks else ("in phases",), 1):
+        with phases(case.module, way):
+            found = list(against_oracle(replace(case)))
+        yield from (replace(one, what=f"{one.what}, {words}") for one in found)
 
 
 def against_separate_calls(case: Case) -> Iterator[Finding]:
@@ -160,7 +163,7 @@ def against_separate_calls(case: Case) -> Iterator[Finding]:
     assert case.bounds is not None
     arrays, cotangents = case.sample()
     failed = set()
-    with phases(case.module, False):
+    with phases(case.module, 0):
         found, slopes = (case if case.device == "cpu" else replace(case)).ran
         for i, (start, end) in enumerate(pairwise(case.bounds)):
             alone = replace(case, bounds=None, steps=end - start)

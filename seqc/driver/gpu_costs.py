@@ -161,17 +161,18 @@ def _costs(
 
     def launched(whole: str) -> list[KernelCost]:
         blocks = -(-shape.steps // chosen.block.rows)
-        phases = chosen.plan.apart.get(whole, ())
         one = priced[whole]
-        if phases and blocks > 1:  # as the launcher decides
-            each = {name: priced[name].programs // (1 if pace.pace(name).walks else blocks) for name in phases}
-            if pace.in_phases(whole, one.programs, blocks, target.units, each):
-                return [_priced(lean, name, shape, sizes, target) if whole == "infer" else priced[name] for name in phases]
-            if one.spills:
-                apart = sum(priced[name].nanoseconds for name in phases) + pace.more(whole)
-                kept = "spill too" if any(priced[name].spills for name in phases) else "keep all registers"
-                told = f"in phases, which {kept}, this shape takes {apart / 1000:.0f} us by the model"
-                return [replace(one, spills=f"{one.spills}; {told}")]
+        ways = [(whole,), *chosen.plan.ways.get(whole, ())]
+        counts = [{x: priced[x].programs // (1 if pace.pace(x).walks else blocks) for x in way} for way in ways]
+        at = pace.way(blocks, target.units, counts)
+        if at:  # as the launcher decides
+            return [_priced(lean, name, shape, sizes, target) if whole == "infer" else priced[name] for name in ways[at]]
+        phases = ways[-1]
+        if len(ways) > 1 and blocks > 1 and one.spills:
+            apart = sum(priced[name].nanoseconds + LAUNCH * (1 + priced[name].afterwards) for name in phases)
+            kept = "spill too" if any(priced[name].spills for name in phases) else "keep all registers"
+            told = f"in phases, which {kept}, this shape takes {apart / 1000:.0f} us by the model"
+            return [replace(one, spills=f"{one.spills}; {told}")]
         return [one]
 
     infer, forward, back = map(launched, ("infer", "forward", "backward"))
@@ -182,7 +183,7 @@ def _costs(
 def _lean(chosen: Chosen) -> Chosen:
     """The choice, what the phases of `infer` move counted as it is kept where no gradient follows."""
     kernels, plan, arrays = dict(chosen.kernels), chosen.plan, chosen.plan.lean
-    for name in plan.apart.get("infer", ()) if arrays else ():
+    for name in plan.way("infer", "states") if arrays else ():
         printed = print_kernel(plan.of(name), plan.kernel(name))
         kernels[name] = replace(kernels[name], summary=summarize(plan.of(name), printed, chosen.sizes, "bf16", arrays))
     return replace(chosen, kernels=kernels)

@@ -104,7 +104,7 @@ def failures(name: str, backend: str, dtype: str, hard: bool = False) -> list[st
             continue
         if case.bounds is not None and compiled(name, backend).split.whole:
             found += against_separate_calls(case)
-        elif backend == "triton" and hasattr(case.module, "_in_phases"):
+        elif backend == "triton" and hasattr(case.module, "_way"):
             found += in_phases(case)
     return [f"{f.what}, T = {f.steps}: {f.error:.1e} of {f.allowed:.1e}" for f in found if not f.ok]
 

@@ -26,7 +26,7 @@ def plan(spec: str) -> Schedule:
 
 def gradients(found: Schedule) -> dict[str, dict[str, tuple[str, ...]]]:
     """By kernel of gradients: what it computes, and along which dims it leaves it in parts."""
-    names = [name for name in found.apart["backward"] if name.startswith("gradients")]
+    names = [name for name in found.way("backward", "cotangents") if name.startswith("gradients")]
     stored = {name: [a for a in found.kernel(name).arrays if a.role == "grad"] for name in names}
     assert all((a.dtype == "io") != bool(a.partial or "NT" in a.axes) for arrays in stored.values() for a in arrays)
     return {name: {a.name: a.partial for a in arrays} for name, arrays in stored.items()}

@@ -38,9 +38,10 @@ def computed(plan: Schedule, kernel: str) -> list[str]:
 )  # fmt: skip
 def test_a_walk_from_block_to_block_has_products_with_states_alone(spec: str, forward: bool, backward: bool) -> None:
     found = plan(spec)
-    assert found.apart["forward"] == (*["pairs"] * forward, "states", "outputs")
+    assert found.way("forward", "outputs") == (*["pairs"] * forward, "states", "outputs")
+    assert found.way("forward", "walk") == (("pairs", "walk") if forward else ())
     gradients = [name for name in found.kernels if name.startswith("gradients")]
-    assert found.apart["backward"] == (*["pairs"] * backward, "cotangents", *gradients)
+    assert found.way("backward", "cotangents") == (*["pairs"] * backward, "cotangents", *gradients)
     assert not computed(found, "states") and not computed(found, "cotangents")
     if spec == "gla":  # programs of pieces of V do not each compute the levels of A
         assert not computed(found, "outputs") and not computed(found, "gradients_V")

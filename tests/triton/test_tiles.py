@@ -152,16 +152,18 @@ def test_a_value_that_is_made_in_two_places_is_counted() -> None:
 
 def test_one_rule_says_when_blocks_run_in_parallel() -> None:
     """The launcher's text and the report's function agree; few programs and many blocks take phases, many take one kernel."""
-    rule = pacing(chosen(SPECS / "delta_rule.seq"))
+    found = chosen(SPECS / "delta_rule.seq")
+    rule = pacing(found)
     device = SimpleNamespace(multi_processor_count=132)
     torch = SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _: device))
     made: dict[str, Any] = {"torch": torch}
-    exec(rule.text(), made)
+    exec(rule.text(found.plan.ways), made)
     x = SimpleNamespace(device=SimpleNamespace(type="cuda"))
     said = {}
-    for kernel, programs, blocks in product(("forward", "infer", "backward"), (8, 128, 300, 4000), (2, 8, 64, 512)):
-        each = {name: programs // (2 if name == "pairs" else 1) for name in rule.apart[kernel]}
-        said[kernel, programs, blocks] = rule.in_phases(kernel, programs, blocks, 132, each)
-        assert made["_in_phases"](kernel, programs, blocks, x, **each) == said[kernel, programs, blocks]
+    for kernel, programs, blocks in product(("forward", "infer", "backward"), (8, 128, 300, 4000), (1, 2, 8, 64, 512)):
+        kernels = [(kernel,), *found.plan.ways[kernel]]
+        ways = [{name: programs // (2 if name == "pairs" else 1) for name in way} for way in kernels]
+        at = said[kernel, programs, blocks] = rule.way(blocks, 132, ways)
+        assert made["_way"](x, blocks, *ways) == at
     for kernel in ("forward", "infer", "backward"):
-        assert said[kernel, 8, 512] and not said[kernel, 4000, 512]
+        assert said[kernel, 8, 512] and not said[kernel, 4000, 1]

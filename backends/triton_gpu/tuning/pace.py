@@ -7,7 +7,7 @@ its numbers, so that what a report counts and what a launcher does are one thing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 LAUNCH = 2000  # nanoseconds from the end of a kernel to the beginning of the next one
@@ -35,57 +35,56 @@ class Pace:
 @dataclass(frozen=True)
 class Pacing:
     """What a launcher is told. few: sequences of up to so many steps take them one by one; kernels: by name, those that the
-    model has timed; apart: the phases that do a kernel's work; words: at what sizes, and for what."""
+    model has timed; words: at what sizes, and for what."""
 
     few: int = 1
     kernels: Mapping[str, Pace] = field(default_factory=dict)
-    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bandwidth: int = 1
     words: str = "not timed"
 
     def pace(self, kernel: str) -> Pace:
-        """That of a kernel; where none was timed, one by which phases never pay."""
+        """That of a kernel; where none was timed, one by which several kernels never pay."""
         return self.kernels.get(kernel, Pace())
 
-    def in_phases(self, kernel: str, programs: int, blocks: int, units: int, phases: Mapping[str, int]) -> bool:
-        """Whether the phases are faster than `kernel`. programs, phases: how many programs each has, of one block where
-        each does one; blocks: of a sequence; units: of the device. A single block takes the one kernel whatever this says."""
-        times = (self.pace(name).time(count, blocks, units, self.bandwidth) for name, count in phases.items())
-        return sum(times) + self.more(kernel) < self.pace(kernel).time(programs, blocks, units, self.bandwidth)
+    def way(self, blocks: int, units: int, ways: Sequence[Mapping[str, int]]) -> int:
+        """Which of several ways takes least time, of equals the first. ways: the kernels of each, and how many programs they
+        have, of one block where each does one; blocks: of a sequence; units: of the device. One block takes the first."""
+        times = [sum(self.time(name, n, blocks, units) for name, n in way.items()) for way in ways]
+        return times.index(min(times)) if blocks > 1 else 0
 
-    def more(self, kernel: str) -> int:
-        """The nanoseconds that the phases' launches take more."""
-        return LAUNCH * (sum(self.pace(p).launches for p in self.apart[kernel]) - self.pace(kernel).launches)
+    def time(self, kernel: str, programs: int, blocks: int, units: int) -> int:
+        """Modelled nanoseconds of a kernel, with its launches."""
+        one = self.pace(kernel)
+        return LAUNCH * one.launches + one.time(programs, blocks, units, self.bandwidth)
 
-    def text(self) -> str:
-        """The rule as an emitted file has it."""
-        names = dict.fromkeys((*self.apart, *(p for phases in self.apart.values() for p in phases)))
+    def text(self, ways: Mapping[str, Sequence[Sequence[str]]]) -> str:
+        """The rule as an emitted file has it. ways: other ways to do the work of kernels."""
+        names = dict.fromkeys((*ways, *(name for way in ways.values() for one in way for name in one)))
         paces = {name: self.pace(name) for name in names}
-        rows = [f'"{name}": ({p.resident}, {p.busy}, {p.moved}, {p.walks}),' for name, p in paces.items()]
-        more = ", ".join(f'"{kernel}": {self.more(kernel)}' for kernel in self.apart)
-        return _TEXT.format(words=self.words, rows="\n    ".join(rows), more=more, bandwidth=self.bandwidth).strip()
+        rows = [f'"{name}": ({p.resident}, {p.busy}, {p.moved}, {p.walks}, {p.launches}),' for name, p in paces.items()]
+        return _TEXT.format(words=self.words, rows="\n    ".join(rows), bandwidth=self.bandwidth, launch=LAUNCH).strip()
 
 
 _TEXT = '''
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
-# after the other: by the model of the tiles, for {words}.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
+# after the other, and launches: by the model of the tiles, for {words}.
 _PACE = {{
     {rows}
 }}
-_MORE_LAUNCHES = {{{more}}}  # nanoseconds, where phases do the same
 
 
-def _in_phases(kernel, programs, blocks, x, **phases):
-    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
-    if x.device.type != "cuda":
-        return False
+def _way(x, blocks, *ways):
+    """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
+    have: of one block, where each does one."""
+    if blocks <= 1 or x.device.type != "cuda":
+        return 0
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks = _PACE[name]
+        resident, busy, moved, walks, launches = _PACE[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // {bandwidth})
+        waves = -(-programs // (resident * units))
+        return {launch} * launches + max(waves * turns * busy, programs * turns * moved // {bandwidth})
 
-    apart = sum(time(name, count) for name, count in phases.items())
-    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
+    return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 '''

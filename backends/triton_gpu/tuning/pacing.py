@@ -50,7 +50,7 @@ def pacing(chosen: Chosen) -> Pacing:
     seen = {name: measured()[key] for name in kernels if (key := pace_key(chosen, name)) in measured()}
     kernels |= {name: replace(kernels[name], busy=nanoseconds) for name, nanoseconds in seen.items()}
     words = f"{chosen.target}, bf16, {sizes}" + (f"; measured: {', '.join(seen)}" if seen else "")
-    return Pacing(few_steps(chosen), kernels, chosen.plan.apart, target.bytes_per_ns, words)
+    return Pacing(few_steps(chosen), kernels, target.bytes_per_ns, words)
 
 
 def few_steps(chosen: Chosen) -> int:

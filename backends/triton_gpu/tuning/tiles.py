@@ -37,9 +37,9 @@ TRAINED = ("forward", "backward")
 def following(plan: Schedule) -> tuple[tuple[str, ...], ...]:
     """Kernels whose tiles are chosen once the rows are. Two phases of one job cut dims alike, for they share partial results;
     not where other kernels take pieces of other dims: there these results are added up between the phases."""
-    backward = tuple(name for name in plan.apart.get("backward", ()) if name != PAIRS_KERNEL)
+    backward = tuple(name for name in plan.way("backward", "cotangents") if name != PAIRS_KERNEL)
     apart = tuple((name,) for name in backward) if plan.parts else (backward,)
-    groups = (("infer",), (PAIRS_KERNEL,), ("states", "outputs"), *apart, (STEPS_KERNEL,))
+    groups = (("infer",), (PAIRS_KERNEL,), ("walk",), ("infer_walk",), ("states", "outputs"), *apart, (STEPS_KERNEL,))
     return tuple(names for names in groups if names and all(name in plan.kernels for name in names))
 
 
@@ -105,7 +105,7 @@ class Lowered:
         """A kernel as it is printed, and what the solver needs to know of it."""
         if name not in self.made:
             plan = self.plan.of(name)
-            printed = print_named(self.plan, name, lambda: self.kernel("forward")[0])
+            printed = print_named(self.plan, name, lambda saving: self.kernel(saving)[0])
             self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
         return self.made[name]
 
@@ -199,18 +199,18 @@ class _Chooser:
         return [k for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling)]
 
     def faster(self, whole: str, rows: int) -> tuple[list[Choice], int]:
-        """(the choices of a direction's one kernel or of its phases, whichever is faster by the model, its nanoseconds)."""
+        """(the choices of a direction's one kernel or of another way, whichever is fastest by the model, its nanoseconds)."""
         plan = self.lowered[rows].plan
         one = self.tried((whole,), rows)
         assert isinstance(one, Choice)
-        phases = plan.apart.get(whole, ())
-        groups = {names: self.tried(names, rows) for names in following(plan) if set(names) & set(phases)}
-        found = [x for x in groups.values() if isinstance(x, Choice)]
-        if found and len(found) == len(groups):
-            apart = sum(x.part(name, "ns") for names, x in zip(groups, found, strict=True) for name in names)
-            if apart < one.part(whole, "ns"):
-                return found, apart
-        return [one], one.part(whole, "ns")
+        best, least = [one], one.part(whole, "ns")
+        for way in plan.ways.get(whole, ()):
+            groups = {names: self.tried(names, rows) for names in following(plan) if set(names) & set(way)}
+            found = [x for x in groups.values() if isinstance(x, Choice)]
+            if found and len(found) == len(groups):
+                spent = sum(x.part(name, "ns") for names, x in zip(groups, found, strict=True) for name in names)
+                best, least = (found, spent) if spent < least else (best, least)
+        return best, least
 
     def solved(self, names: Sequence[str], rows: int) -> Choice:
         found = self.answer(names, [rows])
