@@ -68,8 +68,8 @@ class Schedule:
 
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
     by step, whose kernel without saved states is this one's "steps". ways: other ways to do the work of a kernel, by its
-    name: each the kernels that do it, in the order of their launches; none where blocks are no tiles. parts: by kernel, the schedules of those whose
-    programs take pieces of another dim than the block's.
+    name: each the kernels that do it, in the order of their launches; none where blocks are no tiles. parts: by kernel, the
+    schedules of those whose programs take pieces of another dim than the block's.
     """
 
     block: Block
