@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: test test-all demo clean
+.PHONY: test test-all demo site clean
 
 # torch is named with its version, so that pip takes the build that its configuration offers for this machine (on one
 # without a GPU, the CPU build) and never looks for a newer one. pip itself comes first: older ones read an index slowly.
@@ -29,5 +29,9 @@ test-all: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
+# The documentation as a site, in site/.
+site: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -42,20 +42,22 @@ def main(arguments: Sequence[str]) -> int:
     rows = [Row(**{**row, "work": None}) for row in known["rows"]]
     sweeps = {axis: [Row(**{**row, "work": None}) for row in found] for axis, found in known["sweeps"].items()}
     pictures = plot_sweeps(sweeps, folder)
-    text = page(rows, known["machine"], Ceilings(**known["ceilings"]), pictures)
+    guide = "README.md" if (folder / "README.md").is_file() else "../README.md"
+    text = page(rows, known["machine"], Ceilings(**known["ceilings"]), pictures, guide)
     (folder / "results.md").write_text(text, encoding="utf-8")
     return 0
 
 
-def page(rows: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, pictures: Sequence[str]) -> str:
-    """Markdown: the machine, a summary, every figure, the pictures."""
+def page(rows: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings, pictures: Sequence[str],
+         guide: str = "README.md") -> str:
+    """Markdown: the machine, a summary, every figure, the pictures. guide: where the words on how to read it lie."""
     packages = machine["packages"]
     assert isinstance(packages, dict)
     said = ", ".join(f"{name} {number}" for name, number in packages.items() if number)
     out = [
         "# Results on a CPU",
         "",
-        "Written by `python -m benchmarks`; [README.md](README.md) says how to read it.",
+        f"Written by `python -m benchmarks`; [README.md]({guide}) says how to read it.",
         "",
         f"- {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['vectors']}; "
         f"{machine['date']}",
