@@ -42,6 +42,7 @@ ALLOWED = {
     "editor": _MIDDLE | {"frontend", "passes", "driver", "seqc"},
     "check": _ALL - {"check", "api", "cli", "editor"},
     "api": _ALL - {"api", "cli"},
+    "nn": _ALL - {"api", "cli"} | {"seqc"},
     "cli": _ALL - {"cli"} | {"seqc"},
     "seqc": _ALL,  # `__init__` and `__main__`
 }

@@ -23,6 +23,7 @@ from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, visible
 
 COMMANDS = {
     "compile": "write the standalone Python file of a spec",
+    "layer": "write a layer of a network around a spec",
     "check": "find what is wrong with a spec: its text, its ranges, its claims",
     "explain": "say what the compiler decides for a spec, and why",
     "graph": "draw the graph before and after each pass",

@@ -17,10 +17,9 @@ _ELEMENTS = ("normal", "uniform", "trunc_normal")  # fill element by element; th
 
 def module_text(sig: Signature) -> str:
     """The Module."""
-    owned = [p for p in sig.params if not p.per_batch and not p.mask]
+    owned = _owned(sig)
     masks = [p for p in sig.params if p.mask and not p.hidden]
-    used = {extent(d) for dims in (*(p.dims for p in owned), *(s.dims for s in sig.states)) for d in dims}
-    sizes = [d for d in sig.dims if d.name in used]
+    sizes = module_sizes(sig)
     keys = [f"{d.name}: int" if d.default is None else f"{d.name}: int = {d.default}" for d in sizes]
     keys += ["axis: int | None = None", "device: torch.device | str | None = None", "dtype: torch.dtype | None = None"]
     lines = [
@@ -48,6 +47,16 @@ def module_text(sig: Signature) -> str:
         '        return ", ".join(f"{name}={size}" for name, size in self.dims.items())',
     ]
     return "\n".join(lines)
+
+
+def module_sizes(sig: Signature) -> list[Dim]:
+    """The dims whose sizes a Module is made with."""
+    used = {extent(d) for dims in (*(p.dims for p in _owned(sig)), *(s.dims for s in sig.states)) for d in dims}
+    return [d for d in sig.dims if d.name in used]
+
+
+def _owned(sig: Signature) -> list[Param]:
+    return [p for p in sig.params if not p.per_batch and not p.mask]
 
 
 def _held(owned: list[Param], masks: list[Param]) -> list[str]:
