@@ -6,17 +6,12 @@ not depend on the spec stands in `layer_parts`; what is printed here are the lin
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.beside import chunks
+from seqc.emit.layer_init import activated, constructor, read_outputs
 from seqc.emit.layer_parts import CACHE, CONVOLUTION, ROWS, SEQUENCES, STACK
-from seqc.emit.layer_plan import LayerPlan, Projected
+from seqc.emit.layer_plan import LayerPlan
 from seqc.emit.layer_weights import loading_text, stack_text
-from seqc.emit.module import module_sizes
-from seqc.emit.signature import Output
-from seqc.emit.sizes import extent
 from seqc.emit.text import docstring, group, join, lay, section, unpack
 
 _WORDS = frozenset((
@@ -133,23 +128,13 @@ def _local(name: str) -> str:
 # ---- the layer itself ----
 
 
-def _outputs(plan: LayerPlan) -> list[Output]:
-    """The outputs that are read: not what continues a second axis."""
-    found = [o for o in plan.sig.outputs if not (plan.second and o.name.endswith("_T"))]
-    return [replace(o, dims=tuple(d for d in o.dims if d not in plan.second)) for o in found]
-
-
-def _shape(dims: tuple[str, ...]) -> list[str]:
-    return [extent(d) for d in dims]
-
-
 def _layer(plan: LayerPlan) -> str:
     name = plan.sig.class_name
     parts = [
         f"class {name}Layer(_Sequences):",
         docstring(_words(plan), 4),
         "",
-        _init(plan),
+        constructor(plan),
         "",
         _inputs(plan),
         "",
@@ -176,10 +161,10 @@ def _words(plan: LayerPlan) -> list[str]:
         lines.append(f"    conv > 0: {', '.join([*plan.direct, *mixed])} through a causal convolution of so many steps")
     for p in plan.projected:
         if not p.mixes:
-            lines.append(f"    {p.name} = {_activated(p, p.name)}, for the spec declares it in [{p.low:g}, {p.high:g}]")
+            lines.append(f"    {p.name} = {activated(p, p.name)}, for the spec declares it in [{p.low:g}, {p.high:g}]")
         if p.unit:
             lines.append(f"    {p.name} = {p.name} / |{p.name}|, for the spec declares a norm of 1")
-    outputs = ", ".join(o.name for o in _outputs(plan))
+    outputs = ", ".join(o.name for o in read_outputs(plan))
     called = ", ".join(x.name for x in sig.required)
     lines += [f"    {outputs} = {sig.spec}({called})", f"    y = dropout(out(norm({outputs}) * silu(gate(x))))", ""]
     if plan.given:
@@ -190,100 +175,6 @@ def _words(plan: LayerPlan) -> list[str]:
         "element of the result is 0 in training. Sizes that are not given follow from d_model.",
     ]
     return lines
-
-
-def _init(plan: LayerPlan) -> str:
-    sig = plan.sig
-    keys = [f"{name}: int | None = None" if "d_model" in text else f"{name}: int = {text}" for name, text in plan.sizes]
-    keys += ["d_out: int | None = None", "conv: int = 0", "norm: bool = True", "gate: bool = True", "out: bool = True"]
-    keys += ["dropout: float = 0.0", "device: torch.device | str | None = None", "dtype: torch.dtype | None = None"]
-    lines = [
-        lay("def __init__(", ["self", "d_model: int", "*", *keys], ") -> None:", 4),
-        "        super().__init__()",
-        *(f"        {name} = {text}" for name, text in plan.fixed),
-        *(f"        {name} = {text} if {name} is None else {name}" for name, text in plan.sizes if "d_model" in text),
-    ]
-    made = [f"{d.name}={d.name}" for d in module_sizes(sig) if d.name in {n for n, _ in (*plan.sizes, *plan.fixed)}]
-    made += [f"{d}=0" for d in plan.second]  # as wide as each call says
-    lines += [lay(f"self.recurrence = {sig.class_name}(", [*made, "device=device", "dtype=dtype"], ")", 8)]
-    if plan.projected:
-        shapes = [f'"{p.name}": {group(_shape(p.dims))}' for p in plan.projected]
-        lines += [
-            lay("self.shapes: dict[str, tuple[int, ...]] = {", shapes, "}", 8),
-            "        self.widths = [math.prod(shape) for shape in self.shapes.values()]",
-            "        self.project = torch.nn.Linear(d_model, sum(self.widths), device=device, dtype=dtype)",
-            "        torch.nn.init.zeros_(self.project.bias)",
-            *_biases(plan),
-        ]
-    content = sum(p.mixes for p in plan.projected)
-    if content or plan.direct:
-        width = ["d_model"] * len(plan.direct)
-        width += ["sum(self.widths)" if content == len(plan.projected) else f"sum(self.widths[:{content}])"] if content else []
-        lines += [
-            "        self.conv: torch.nn.Parameter | None = None",
-            "        if conv > 0:",
-            "            # the newest step's weight first; it begins as the identity",
-            f"            weight = torch.zeros((conv, {' + '.join(width)}), device=device, dtype=dtype)",
-            "            weight[0] = 1.0",
-            "            self.conv = torch.nn.Parameter(weight)",
-        ]
-    outputs = _outputs(plan)
-    total = " + ".join(_width(o.dims) for o in outputs)
-    lines.append(f"        width = {total}")
-    for o in outputs:
-        if o.dims:
-            rms = f"torch.nn.RMSNorm({extent(o.dims[-1])}, eps=1e-5, device=device, dtype=dtype)"
-            lines.append(f"        self.norm_{o.name} = {rms} if norm else None")
-    linear = "torch.nn.Linear(d_model, width, bias=False, device=device, dtype=dtype)"
-    back = "torch.nn.Linear(width, self.d_out, bias=False, device=device, dtype=dtype)"
-    lines += [
-        "        self.d_out = (d_out or d_model) if out else width",
-        f"        self.gate = {linear} if gate else None",
-        f"        self.out = {back} if out else None",
-        "        self.dropout = torch.nn.Dropout(dropout)",
-    ]
-    return "\n".join(lines)
-
-
-def _width(dims: tuple[str, ...]) -> str:
-    return " * ".join(_shape(dims)) or "1"
-
-
-def _biases(plan: LayerPlan) -> list[str]:
-    """Lines that set the bias of gates, so that a new layer remembers."""
-    lines: list[str] = []
-    for i, p in enumerate(plan.projected):
-        if p.bias == (0.0, 0.0):
-            continue
-        low, high = p.bias
-        begin = f"sum(self.widths[:{i}])" if i else "0"
-        last = _shape(p.dims)[-1] if p.dims else ""
-        if not lines:
-            lines += ["        with torch.no_grad():  # gates begin with memories of 4 to 256 steps"]
-        place = f"self.project.bias[{begin}:][: self.widths[{i}]]"
-        many = f".view(-1, {last}).copy_(torch.linspace({low:.4g}, {high:.4g}, {last}))"
-        lines.append(f"            {place}{many if last else f'.fill_({(low + high) / 2:.4g})'}")
-    return lines
-
-
-def _activated(p: Projected, x: str) -> str:
-    """x brought into the declared range."""
-    low, high = p.low, p.high
-    if p.mixes:
-        return x
-    functional = "torch.nn.functional."
-    if math.isinf(low):
-        return f"{functional}logsigmoid({x})" + (f" {_signed(high)}" if high else "")
-    if math.isinf(high):
-        return f"{functional}softplus({x})" + (f" {_signed(low)}" if low else "")
-    if low == -high:
-        return f"torch.tanh({x})" if high == 1 else f"{high:.17g} * torch.tanh({x})"
-    scaled = f"torch.sigmoid({x})" if high - low == 1 else f"{high - low:.17g} * torch.sigmoid({x})"
-    return scaled + (f" {_signed(low)}" if low else "")
-
-
-def _signed(number: float) -> str:
-    return f"{'-' if number < 0 else '+'} {abs(number):.17g}"
 
 
 def _inputs(plan: LayerPlan) -> str:
@@ -316,7 +207,7 @@ def _inputs(plan: LayerPlan) -> str:
     for p in plan.projected:
         own = _local(p.name)
         whole = f'torch.unflatten({own}, -1, self.shapes["{p.name}"])' if p.dims else f"{own}.squeeze(-1)"
-        value = _activated(p, own if len(p.dims) == 1 else whole)
+        value = activated(p, own if len(p.dims) == 1 else whole)
         if p.unit:
             value = f"_unit({value}, {group([str(axis) for axis in p.unit])})"
         if value != own:
@@ -351,7 +242,7 @@ def _run(plan: LayerPlan) -> str:
         _unpacked(plan, "self.inputs(x, states, cu_seqlens)"),
         _call(plan, "", True),
         update,
-        f"        return self.read(x, {', '.join(f'result.{o.name}' for o in _outputs(plan))})",
+        f"        return self.read(x, {', '.join(f'result.{o.name}' for o in read_outputs(plan))})",
     ]
     return "\n".join(line for line in lines if line)
 
@@ -370,13 +261,13 @@ def _step(plan: LayerPlan) -> str:
         _unpacked(plan, "(one[:, 0] for one in self.inputs(x[:, None], states, None))"),
         _call(plan, ".step", False),
         update,
-        f"        return self.read(x, {', '.join(f'result.{o.name}' for o in _outputs(plan))})",
+        f"        return self.read(x, {', '.join(f'result.{o.name}' for o in read_outputs(plan))})",
     ]
     return "\n".join(line for line in lines if line)
 
 
 def _read(plan: LayerPlan) -> str:
-    outputs = _outputs(plan)
+    outputs = read_outputs(plan)
     names = [_local(o.name) for o in outputs]
     lines = [
         lay("def read(", ["self", "x: Tensor", *(f"{name}: Tensor" for name in names)], ") -> Tensor:", 4),
