@@ -122,7 +122,8 @@ def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
     tally.features.update(program.features)
     if subject is not None:
         block = subject.block
-        tally.forms[f"{block.form}{f' of {block.rows} rows' if block.rows > 1 else ''}"] += 1
+        words = f" of {block.rows} rows" if block.rows > 1 else " in pieces of time" if subject.in_pieces else ""
+        tally.forms[block.form + words] += 1
     for p in problems:
         if p.kind == "refused":
             if wish.form is None and wish.rows is None:
