@@ -110,6 +110,35 @@ class Recurrence:
         result = getattr(self.module, f"{self._face.class_name}Result")
         return convolved(self._compiled.program, compiled, module, result, {k: x for k, x in given.items() if x is not None})
 
+    def context_parallel(self, group: Any = None) -> Any:
+        """The function for one sequence over the processes of a group of `torch.distributed`, each with its steps of it.
+
+        It is called as this one, by every process, with the inputs' own steps [B, T of this process, dims] and the same params;
+        the process of rank 0 has the first steps. `cu_seqlens` are the bounds in the whole row. Outputs are of the own steps,
+        NAME_T the states after these; of NAME_0 that of the first process counts. A gradient of what all have in common is this
+        process's share. Raises Unsupported, with the reason, where the recurrence is not linear in its states.
+        """
+        from seqc.driver.context_parallel import run
+
+        own, name = self._stretches, self._face.spec
+        result = getattr(self.module, f"{self._face.class_name}Result")
+
+        def call(*inputs: Any, **states: Any) -> Any:
+            given = arguments(name, self.__signature__, inputs, self._emitted(states))
+            for word in ("axis", "states_every"):
+                if given.pop(word, None) is not None:
+                    raise TypeError(f"{name}: a run over several processes takes no `{word}`")
+            return run(own, result, given, group)
+
+        return call
+
+    @cached_property
+    def _stretches(self) -> Any:
+        """The recurrence cut in stretches of steps, compiled and loaded."""
+        from seqc.driver.context_parallel import stretches
+
+        return stretches(self._compiled)
+
     @cached_property
     def _responses(self) -> tuple[Compiled, ModuleType]:
         """The recurrence with its states after each step as outputs, compiled and loaded."""

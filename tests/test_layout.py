@@ -55,12 +55,12 @@ OWNERS = {
     "pygments": ("seqc.editor.highlight",),
     "z3": ("seqc.solver",),
     "triton": ("seqc.backends.triton_gpu.tuning.toolchain_worker",),
-    "torch": ("seqc.check", "seqc.driver.convolution", "seqc.driver.faces", "seqc.cli.commands.bench",
-              "seqc.cli.commands.doctor"),
+    "torch": ("seqc.check", "seqc.driver.context_parallel", "seqc.driver.convolution", "seqc.driver.faces",
+              "seqc.cli.commands.bench", "seqc.cli.commands.doctor"),
 }
 
 # modules that exist for such a package alone: they import it at their top level, and are themselves imported late.
-WHOLE = ("seqc.editor.highlight", "seqc.editor.server")
+WHOLE = ("seqc.driver.context_parallel", "seqc.editor.highlight", "seqc.editor.server")
 
 
 def modules() -> dict[str, Path]:

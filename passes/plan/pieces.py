@@ -22,6 +22,7 @@ from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded, shift, take
 from seqc.ir.program import Program, TensorDecl, Wishes
 
+LETTERS = "acdefghijklmnopqrstuvwxyz"  # all but that of the batch
 MOST = 64  # links: states of a companion matrix of order 8
 CLOCK = TensorDecl("piece.steps", "input", ())  # of a span that reads no input: it tells the number of steps
 
@@ -40,6 +41,16 @@ class Link:
     def dims(self) -> tuple[str, ...]:
         """Its axes behind the batch."""
         return (*self.free, *self.rows, *(fresh for _, fresh in self.columns))
+
+
+    def letters(self, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, str, str]:
+        """The axes of the link, of the state that is reached and of the other, [B, dims], as `einsum` spells them. one, other:
+        dims of the states."""
+        columns = dict(self.columns)
+        letter = dict(zip(dict.fromkeys((*one, *columns.values(), *other)), LETTERS, strict=False))
+        own = (self.dims, one, tuple(columns.get(d, d) for d in other))
+        matrix, left, right = ("".join(["b", *(letter[d] for d in dims)]) for dims in own)
+        return matrix, left, right
 
 
 @dataclass(frozen=True)

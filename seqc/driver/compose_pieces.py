@@ -20,8 +20,6 @@ from seqc.ir.arguments import argument_table
 from seqc.ir.program import Program
 from seqc.passes.plan.pieces import CLOCK, Link, Load, Pieces
 
-LETTERS = "acdefghijklmnopqrstuvwxyz"
-
 
 def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str, spans: str) -> Kernels:
     """The kernels of `program`, from those of `pieces.whole`. ends, spans: the text of `_ends` and `_spans`."""
@@ -158,11 +156,7 @@ class _Cut:
     def _through(self, i: str, j: str, back: bool) -> str:
         """What a state [B, dims] is over a piece in another; back: a cotangent of the second, in the first."""
         link = self.cut.links[(i, j)]
-        one, other, columns = self.program.states[i].dims, self.program.states[j].dims, dict(link.columns)
-        letter = dict(zip(dict.fromkeys((*one, *columns.values(), *other)), LETTERS, strict=False))
-        matrix = "".join(["b", *(letter[d] for d in link.dims)])
-        left = "".join(["b", *(letter[d] for d in one)])
-        right = "".join(["b", *(letter[columns.get(d, d)] for d in other)])
+        matrix, left, right = link.letters(self.program.states[i].dims, self.program.states[j].dims)
         name, value = f"_{safe_name(link.name)}", f"_d_{safe_name(i)}" if back else safe_name(j)
         if left == right == matrix:
             return f"_chosen({name}, {value})" if self.cut.selects else f"{name} * {value}"
