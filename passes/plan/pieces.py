@@ -208,7 +208,9 @@ class _Spans:
         spans = replace(bare, inputs=inputs, params=params, states=decls, updates=updates, definitions={})
         below = leaves(self.program.updates.values())
         taken = {n: d for n, d in self.program.inputs.items() if d.leaf() in below} or {CLOCK.name: CLOCK}
-        ends = replace(bare, inputs=taken, params={n: d for n, d in self.program.params.items() if d.leaf() in below})
+        own = {n: d for n, d in self.program.params.items() if d.leaf() in below}
+        zeros = {n: replace(d, init=const(0.0)) for n, d in self.program.states.items()}  # a piece starts from nothing
+        ends = replace(bare, inputs=taken, params=own, states=zeros)
         return Pieces(self.program, ends, spans, links, self.shifts, CLOCK.name in inputs, selects)
 
     def _reaches(self, j: str, i: str) -> bool:
