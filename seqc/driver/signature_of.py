@@ -190,7 +190,10 @@ def initial(decl: TensorDecl) -> str | None:
     if decl.init.op == "const" and decl.kind != "param":
         return f"{decl.init.attr('value')}"
     axes = (decl.axes[0], "T", *decl.axes[1:]) if decl.kind == "input" else decl.axes
-    return aligned(_text(decl.init, decl), axes).code
+    made = aligned(_text(decl.init, decl), axes)
+    if made.scalar and decl.init.op != "const" and (decl.kind != "param" or decl.default):
+        return f"torch.tensor({made.code}, dtype=torch.float64)"  # of sizes: no tensor yet
+    return made.code
 
 
 def filling(decl: TensorDecl) -> tuple[str, ...]:

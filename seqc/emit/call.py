@@ -54,7 +54,7 @@ def _default(init: str, axes: tuple[str, ...], main: str, dtype: str = "carry") 
     try:
         value = float(init)
     except ValueError:
-        return f"({init}).to(device=device, dtype={dtype}).expand{shape}"
+        return f"({init}).to(device=device, dtype={dtype})" + (f".expand{shape}" if axes else "")
     if value == 0.0:
         return f"{main}.new_zeros({shape}, dtype={dtype})"
     number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'

@@ -14,9 +14,9 @@ def test_rows_come_in_and_go_out() -> None:
     assert found is not None
     (table,) = found.tables
     assert (table.state, table.axis, table.written.place) == ("M", 1, "w")
-    assert sorted((rows.name, rows.place) for rows in table.reads) == [("M_read", "r"), ("M_read2", "w")]
+    assert sorted((rows.name, rows.place) for rows in table.reads) == [("M_read", "r"), ("M_read_2", "w")]
     assert list(found.core.states) == ["h"] and list(found.core.outputs) == ["h", "M_rows"]
-    assert set(found.core.inputs) == {"x", "M_read", "M_read2"}
+    assert set(found.core.inputs) == {"x", "M_read", "M_read_2"}
     assert not {"put", "gather"} & {n.op for n in topological(found.core.graph.values())}
 
 

@@ -29,9 +29,16 @@ def state(w: Writer, stem: str, dims: Sequence[str], init: bool = True, marks: s
     w.states[name] = tuple(dims)
     start = ""
     if init and w.chance(30):
-        start = " = " + w.pick(("0", "0.5", "-1", w.param(w.subset(dims))))
+        start = " = " + (of_sizes(w, dims) if w.wide and w.chance(40) else w.pick(("0", "0.5", "-1", w.param(w.subset(dims)))))
     w.lines.append(f"state {name}{shown(dims)}{' ' if marks else ''}{marks}{start}")
     return name
+
+
+def of_sizes(w: Writer, dims: Sequence[str]) -> str:
+    """A start that is made of sizes, places or params."""
+    d = w.pick(list(w.sizes)) if w.sizes else "2"
+    return w.pick((f"1 / {d}", f"where({d} > 2, 1, 0.5)", f"0.2 * index[{dims[0]}]" if dims else f"sqrt({d})",
+                   f"0.3 * {w.param(w.subset(dims))} - 1"))
 
 
 def past(w: Writer, name: str) -> str:

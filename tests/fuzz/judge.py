@@ -18,7 +18,8 @@ from torch import Tensor
 from seqc.frontend import syntax
 from tests.fuzz.one_step import Step
 from tests.fuzz.reading import Spec, deepest, own_dims, read, squared
-from tests.fuzz.values import BATCH, Value, each, number, real
+from tests.fuzz.threefry import ONCE
+from tests.fuzz.values import BATCH, Value, each, kept_by_place, number, real
 
 Tensors = Mapping[str, Tensor]
 
@@ -35,18 +36,59 @@ class Run:
         self.sizes = dict(sizes)
         self.ahead = -1 if back else 1
         self.steps = sizes["T"]
+        self.prompts, self.opened = how.prompts, False
+        self.used: dict[tuple[str, int], Value] = {}  # of inputs that are fed back, by step
+        self.sites = spec.sites()
         self.inputs = {n: self._array(n, d) for n, d in spec.inputs.items()}
-        self.params = {n: Value(self._array(n, d), (BATCH,) * d.per_batch + own_dims(d)) for n, d in spec.params.items()}
-        self.lags = deepest(spec, sizes)
+        self.params: dict[str, Value] = {}
+        before = Step(self, None, {})
+        for n, d in spec.params.items():
+            self.params[n] = self._param(n, d, before)
+        self.lags = deepest(spec, sizes, () if how.prompts is None else spec.feedback.values())
+        self.keys = self._keys(0)
 
     def _array(self, name: str, d: syntax.Decl) -> Tensor:
         return torch.complex(self.arrays[f"{name}_re"], self.arrays[f"{name}_im"]) if d.is_complex else self.arrays[name]
 
-    def input_at(self, name: str, t: int) -> Value:
-        """An input at a step: zero outside of the sequence."""
-        x = self.inputs[name]
-        row = x[:, t] if 0 <= t < self.steps else torch.zeros_like(x[:, 0])
-        return Value(row, (BATCH, *own_dims(self.spec.inputs[name])))
+    def _param(self, name: str, d: syntax.Decl, before: Step) -> Value:
+        """A param or a buffer: what a call passes, else its initial value; 0 where nothing is kept of it."""
+        if name not in self.arrays and f"{name}_re" not in self.arrays:
+            assert d.value is not None
+            return self.spread(before.value(d.value, {}, {}), own_dims(d))
+        value = Value(self._array(name, d), (BATCH,) * d.per_batch + own_dims(d))
+        if name in self.spec.sparse:
+            kept, mask = kept_by_place(self.spec.sparse[name], own_dims(d), self.sizes), self.arrays.get(f"{name}_mask")
+            if mask is not None:
+                kept = each(torch.logical_and, kept, Value(mask != 0, own_dims(d)))
+            value = self.spread(each(torch.where, kept, value, number(0.0)), value.dims)
+        return value
+
+    def _keys(self, done: int) -> tuple[Tensor, ...]:
+        """The two words of each sequence's key, and the step's number, after so many steps."""
+        nothing = torch.zeros(self.sizes[BATCH], dtype=torch.float64)
+        low, high, clock = (self.arrays.get(f"noise_{n}_0", nothing).detach() for n in ("low", "high", "clock"))
+        return low, high, (clock + done) % ONCE
+
+    def input_at(self, name: str, t: int, step: Step | None) -> Value:
+        """An input at a step: zero outside of the sequence, or what a call says of the steps before the first one."""
+        x, dims = self.inputs[name], (BATCH, *own_dims(self.spec.inputs[name]))
+        if 0 <= t < self.steps:
+            if name not in self.spec.feedback or self.prompts is None or self.opened:
+                return Value(x[:, t], dims)
+            if (name, t) not in self.used:
+                assert step is not None and step.now == t
+                given, fed = Value(self.prompts[:, t], (BATCH,)), step.value(self.spec.feedback[name], {}, {})
+                self.used[name, t] = self.spread(each(torch.where, given, Value(x[:, t], dims), fed), dims)
+            return self.used[name, t]
+        back = -t if self.ahead > 0 else t - self.steps + 1
+        before = self.arrays.get(f"{name}_lag{back}_0") if name in self.spec.history else None
+        return Value(torch.zeros([self.sizes[d.rstrip("'")] for d in dims], dtype=x.dtype) if before is None else before, dims)
+
+    def _history(self) -> dict[str, Value]:
+        """What the next call needs of inputs whose history is an argument."""
+        last = self.steps - 1 if self.ahead > 0 else 0
+        return {f"{n}_lag{k}_T": self.input_at(n, last - self.ahead * (k - 1), None)
+                for n, long in self.spec.history.items() for k in range(1, long + 1)}
 
     def spread(self, value: Value, dims: tuple[str, ...]) -> Value:
         """The value with exactly these dims."""
@@ -63,12 +105,15 @@ class Run:
             return None if x is None else Value(x, (BATCH, *self.axes[stem]))
         dims = (BATCH, *own_dims(decl))
         parts = [stem.replace(name, f"{name}_{p}", 1) for p in ("re", "im")] if decl.is_complex else [stem]
-        if parts[0] in self.arrays:
+        if all(p in self.arrays for p in parts):
             given = [self.arrays[p] for p in parts]
             return Value(torch.complex(*given) if decl.is_complex else given[0], dims)
         value = number(0.0) if decl.value is None else before.value(decl.value, {}, {})
         found = self.spread(value, dims)
-        return Value(found.x.to(torch.complex128), dims) if decl.is_complex else found
+        if not decl.is_complex:
+            return found
+        own = torch.view_as_real(found.x.to(torch.complex128)).unbind(-1)
+        return Value(torch.complex(*(self.arrays.get(p, x) for p, x in zip(parts, own, strict=True))), dims)
 
     # ---- all steps
 
@@ -81,12 +126,17 @@ class Run:
             kept[name] = [self._initial(name, lag, before) for lag in range(long, 0, -1)]
         counts = {e.steps: self._count(e.steps) for e in self.spec.every.values()}
         rows: dict[str, dict[int, Value]] = {name: {} for name in self.spec.outputs}
-        for t in range(self.steps) if self.ahead > 0 else range(self.steps - 1, -1, -1):
+        for done, t in enumerate(range(self.steps) if self.ahead > 0 else range(self.steps - 1, -1, -1)):
+            self.keys = self._keys(done)
             step = Step(self, t, {n: self._reader(kept, n) for n in kept})
             self._one(step, t, kept, counts, rows)
         last = {f"{n}_T" if k == 1 and n in self.spec.states else f"{n}_lag{k}_T": past[-k]
                 for n, past in kept.items() for k in range(1, max(self.lags.get(n, 1), 1) + 1)}
         last |= {f"every_{n}_T": Value(c, (BATCH,)) for n, c in counts.items()}
+        if self.sites:
+            words = zip(("low", "high", "clock"), self._keys(self.steps), strict=True)
+            last |= {f"noise_{n}_T": Value(x, (BATCH,)) for n, x in words}
+        last |= self._history()
         return {**rows, **last}
 
     def _one(self, step: Step, t: int, kept: dict[str, list[Value | None]], counts: dict[int, Tensor],
@@ -140,13 +190,15 @@ class How:
     """How a call runs. bounds: of a pack's sequences. reverse: from the last step to the first.
 
     sheltered: gradients of 0 stay 0 through infinite derivatives, for arguments that are not finite. axes: the dims of the
-    initial values of lagged definitions, which no declaration tells.
+    initial values of lagged definitions, which no declaration tells. prompts: [B, T], of a closed loop: whether the inputs that
+    are fed back are given at a step.
     """
 
     bounds: tuple[int, ...] | None = None
     reverse: bool = False
     sheltered: bool = False
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prompts: Tensor | None = None
 
 
 def judge(
@@ -160,8 +212,9 @@ def judge(
         return {n: x.detach() for n, x in results.items()}, {}
     used = [(results[n], c) for n, c in cotangents.items() if results[n].requires_grad]
     loss = torch.stack([(x * c).sum() for x, c in used]).sum() if used else torch.zeros((), requires_grad=True)
-    slopes = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-    found = {n: torch.zeros_like(x) if s is None else s for (n, x), s in zip(tensors.items(), slopes, strict=True)}
+    moved = {n: x for n, x in tensors.items() if x.requires_grad}
+    slopes = torch.autograd.grad(loss, list(moved.values()), allow_unused=True)
+    found = {n: torch.zeros_like(x) if s is None else s for (n, x), s in zip(moved.items(), slopes, strict=True)}
     return {n: x.detach() for n, x in results.items()}, found
 
 
@@ -178,12 +231,15 @@ def _whole_call(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -
         return _one_run(spec, tensors, sizes, how)
     own = {n: x for n, x in tensors.items() if "_reverse" not in n}
     first = _one_run(spec, own, sizes, how)
-    twins = {n: tensors.get(_twin(spec, n), x) for n, x in own.items()}
+    twins = {n: tensors.get(_twin(spec, n), x) for n, x in own.items() if not n.endswith("_0")}
+    twins |= {n.replace("_reverse", ""): x for n, x in tensors.items() if n.endswith("_0") and "_reverse" in n}
     second = _one_run(spec, twins, sizes, replace(how, reverse=not how.reverse))
     joined = {}
     for n, x in first.items():
         if n.endswith("_T"):
             joined[n], joined[_twin(spec, n)] = x, second[n]
+        elif "sum" in spec.joined:
+            joined[n] = x + second[n]
         else:
             joined[n] = torch.cat([x, second[n]], -1) if x.ndim > 2 else torch.stack([x, second[n]], -1)
     return joined
@@ -196,6 +252,8 @@ def _plain(spec: Spec, name: str) -> str:
 
 def _shared(spec: Spec, name: str) -> bool:
     """Whether the sequences of a pack have a value in common."""
+    if name.removesuffix("_mask").removesuffix("_mask_reverse") in spec.sparse:
+        return True
     decls = (spec.params.get(n) for n in (name, _plain(spec, name), name.replace("_reverse", "")))
     return any(decl is not None and not decl.per_batch for decl in decls)
 
@@ -204,7 +262,8 @@ def _twin(spec: Spec, name: str) -> str:
     """What is called `name` in the run from the first step on, in the other."""
     if name.endswith(("_0", "_T")):
         return f"{name[:-2]}_reverse{name[-2:]}"
-    return f"{name}_reverse" if _plain(spec, name) in spec.params or name in spec.params else name
+    of_param = _plain(spec, name) in spec.params or name in spec.params or name.removesuffix("_mask") in spec.sparse
+    return f"{name}_reverse" if of_param else name
 
 
 def _one_run(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -> dict[str, Tensor]:

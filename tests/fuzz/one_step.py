@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from seqc.frontend import syntax
-from tests.fuzz.reading import indexed, mentions, own_dims, squared, whole
-from tests.fuzz.values import BATCH, ELEMENTWISE, ONE_OF_TWO, SIGNS, Value, each, matmul, number, over, power, real, truth
+from tests.fuzz.matrices import OF_MATRICES
+from tests.fuzz.reading import DRAWS, folded, indexed, mentions, own_dims, squared, whole
+from tests.fuzz.threefry import ONCE, fractions, normal
+from tests.fuzz.values import (
+    BATCH,
+    ELEMENTWISE,
+    ONE_OF_TWO,
+    SIGNS,
+    Value,
+    at_places,
+    each,
+    matmul,
+    number,
+    over,
+    power,
+    real,
+    shifted,
+    truth,
+    with_rows,
+)
 
 if TYPE_CHECKING:
     from tests.fuzz.judge import Run
@@ -39,7 +57,8 @@ class Step:
         run = self.run
         if name in self.spec.inputs:
             assert self.now is not None
-            return run.input_at(name, self.now - lag * run.ahead)
+            x = run.input_at(name, self.now - lag * run.ahead, self)
+            return x if x.x.is_floating_point() or x.x.is_complex() else Value(x.x.double(), x.dims)
         if name in self.spec.params:
             return run.params[name]
         if name in self.spec.consts:
@@ -51,14 +70,21 @@ class Step:
         if lag:
             past = self.past[name](lag)
             if past is None:  # a definition before the first step
-                now = self._named(name, 0)
+                run.opened = True  # its dims alone are asked for, which no feedback changes
+                now = Step(run, self.now, self.past)._named(name, 0)
+                run.opened = False
                 past = Value(torch.zeros_like(real(now.x)), now.dims)
             return past
         if name not in self.memo:
             statement = self.spec.defined.get(name) or self.spec.outputs[name]
             assert statement.expr is not None
             value = self.value(statement.expr, {}, {})
-            if name in self.spec.states:
+            if (index := self.spec.written_rows(name)) is not None:
+                dims = (BATCH, *own_dims(self.spec.states[name]))
+                before, dim = run.spread(self._named(name, 1), dims), self.spec.inputs[index].places
+                assert dim is not None and self.now is not None
+                value = with_rows(before, run.input_at(index, self.now, self), dim.id, value)
+            elif name in self.spec.states:
                 value = run.spread(value, (BATCH, *own_dims(self.spec.states[name])))
             elif statement.dims is not None:
                 value = _ordered(value, squared(statement.dims), run.sizes)
@@ -112,9 +138,50 @@ class Step:
             assert isinstance(item, syntax.Name)
             return self._index(name, item.id, at)
         places = (syntax.Renaming, syntax.Position)
-        times = [i for i in e.items if not isinstance(i, places)]
+        reads = [i for i in e.items if self.spec.index(i) is not None]
+        times = [i for i in e.items if not isinstance(i, places) and i not in reads]
         value = self._read(name, times[0], at, bound) if times else self.value(e.name, at, bound)
+        for item in reads:
+            value = self._at_index(value, item, at)
         return self._placed(value, tuple(i for i in e.items if isinstance(i, places)))
+
+    def _at_index(self, value: Value, item: syntax.Expr, at: Mapping[str, int]) -> Value:
+        """The value at the positions that an index tells, now or some steps away."""
+        name = self.spec.index(item)
+        assert name is not None and self.now is not None
+        lag = 0
+        if isinstance(item, syntax.Subscript):
+            (time,) = item.items
+            lag = -whole(time, {**self.run.sizes, self.spec.axis: 0}, at)
+        place = self.run.input_at(name, self.now - lag * self.run.ahead, self)
+        for dim, position in at.items():
+            place = _at(place, dim, position) if dim in place.dims else place
+        of = self.spec.inputs[name].places
+        assert of is not None
+        return at_places(value, place, of.id)
+
+    def _draw(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
+        """Noise: what the key of the sequence, the step, the draw and the place make."""
+        once = bool(e.args) and isinstance(e.args[-1], syntax.Name) and e.args[-1].id == "once"
+        dims, run = squared(e.dims or ()), self.run
+        place = number(0.0)
+        for dim in dims:
+            size = run.sizes[dim.rstrip("'")]
+            here = number(float(at[dim])) if dim in at else Value(torch.arange(size).double(), (dim,))
+            place = each(torch.add, each(torch.mul, place, number(float(size))), here)
+        low, high, clock = run.keys
+        step = torch.full_like(clock, ONCE) if once else clock
+        counts = [*(Value(x, (BATCH,)) for x in (low, high, step)), place, number(float(run.sites[id(e)]))]
+        made = [each(lambda *x, i=i: fractions(*x)[i], *counts) for i in (0, 1)]
+        given = [self.value(arg, at, bound) for arg in (e.args[:-1] if once else e.args)]
+        if e.name.id == "bernoulli":
+            return each(torch.lt, made[0], *given)
+        drawn = each(normal, *made) if e.name.id == "normal" else made[0]
+        if not given:
+            return drawn
+        first, second = given  # a mean and a deviation, or both ends
+        width = second if e.name.id == "normal" else each(torch.sub, second, first)
+        return each(torch.add, each(torch.mul, drawn, width), first)
 
     def _placed(self, value: Value, items: tuple[syntax.Expr, ...]) -> Value:
         """The value with dims renamed, all at once, or at one position of them."""
@@ -144,13 +211,15 @@ class Step:
 
     def _call(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
         name, dims = e.name.id, tuple(d.id for d in e.dims or ())
+        if name in DRAWS:
+            return self._draw(e, at, bound)
         if name == "fold":
-            start, body = e.args
-            assert isinstance(body, syntax.Bound)
-            value = self.value(start, at, bound)
+            starts, names, bodies = folded(e)
+            values = [self.value(start, at, bound) for start in starts]
             for j in range(self.run.sizes[dims[0]]):
-                value = self.value(body.body, {**at, dims[0]: j}, {**bound, body.name.id: value})
-            return value
+                running = {**bound, **dict(zip(names, values, strict=True))}
+                values = [self.value(body, {**at, dims[0]: j}, running) for body in bodies]
+            return values[0]
         if name == "withgrad":
             return self._withgrad(e, at, bound)
         if name == "sum" and len(e.args) == 1 and (taps := [d for d in dims if d in self._tap_dims(e.args[0], at)]):
@@ -160,6 +229,12 @@ class Step:
         if name == "where":
             return each(torch.where, Value(truth(args[0].x), args[0].dims), *(Value(real(a.x), a.dims) for a in args[1:]))
         args = [Value(real(a.x), a.dims) for a in args]
+        if name == "shift":
+            return shifted(args[0], dims[0], int(args[1].x), args[2] if len(args) > 2 else number(0.0))
+        if name in OF_MATRICES and (found := OF_MATRICES[name](args)) is not None:
+            return found
+        if name == "gradclip":
+            return Value(_Clipped.apply(args[0].x, float(args[1].x)), args[0].dims)
         if name == "stopgrad":
             return Value(args[0].x.detach(), args[0].dims)
         if name in ("max", "min") and not dims:
@@ -200,6 +275,19 @@ class Step:
         difference = each(lambda x, y: signed * (real(x) - real(y)), a, b)
         truth = each(SIGNS[comparison.op], a, b)
         return each(lambda c, d, s: real(c) + s.detach() * (d - d.detach()), truth, difference, slope)
+
+
+class _Clipped(torch.autograd.Function):
+    """A value whose cotangent is cut to [-c, c] before it goes on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, c: float) -> torch.Tensor:
+        ctx.c = c
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
+        return cotangents[0].clamp(-ctx.c, ctx.c), None
 
 
 def _ordered(value: Value, dims: tuple[str, ...], sizes: dict[str, int]) -> Value:

@@ -16,7 +16,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.fuzz.families import FAMILIES
+from tests.fuzz.wider_families import WIDER
 from tests.fuzz.writer import Expr, Writer, bracketed, shown
+
+ALL = FAMILIES + WIDER
+WIDE = 5_000_000  # programs of numbers from here on have all families, and what `Writer.wide` adds; others FAMILIES alone
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,11 @@ class Program:
     features: frozenset[str] = field(default=frozenset())
 
 
-def program(below: Callable[[int], int], families: tuple[Any, ...] = FAMILIES) -> Program:
+def program(below: Callable[[int], int], families: tuple[Any, ...] = ALL) -> Program:
     """The spec that choices make. below: a choice, of 0 to n - 1, of which 0 is the simplest."""
-    w = Writer(below)
+    w = Writer(below, families is not FAMILIES)
     w.ahead = w.chance(30)
+    w.indexed, w.buffered, w.noisy = w.wide and w.chance(20), w.wide and w.chance(20), w.wide and w.chance(15)
     read: list[Expr] = []
     for _ in range(1 + (w.below(3) if w.chance(60) else 0)):
         read += w.pick(families)(w)
@@ -41,10 +46,15 @@ def program(below: Callable[[int], int], families: tuple[Any, ...] = FAMILIES) -
         w.input((), again=0) if w.chance(50) else w.param(())
     if not w.inputs:
         w.input(())
-    direction = w.pick(("forward",) * 10 + ("backward", "both"))
+    direction = "forward" if w.fed else w.pick(("forward",) * 10 + ("backward", "both"))
+    if direction == "both" and w.wide:
+        direction = w.pick(("both", "both", "both sum", "both shared", "both sum shared"))
     if direction != "forward":
         w.features.add(f"scan {direction}")
         w.lines.append(f"scan {direction}")
+    if w.wide and w.chance(8):
+        w.features.add("checkpoint")
+        w.lines.append(f"checkpoint {w.pick((1, 2, 3, 5, 16))}")
     lines = [_sized(line, w) for line in w.lines]
     if w.chance(30):
         w.features.add("statements in any order")
@@ -59,25 +69,30 @@ def _sized(line: str, w: Writer) -> str:
     name = line.removeprefix("dim ")
     if name == line or " = " in line:
         return line
-    arguments = (other.partition("[")[2] for other in w.lines if other.startswith(("input", "param")))
+    arguments = (other.partition("[")[2].partition("]")[0] for other in w.lines if other.startswith(("input", "param")))
     told = any(name in re.findall(r"[^\W\d]\w*", dims) for dims in arguments)
     return line if told else f"{line} = {w.sizes[name]}"
 
 
 @st.composite
-def programs(draw: Callable[[Any], Any], families: tuple[Any, ...] = FAMILIES) -> Program:
+def programs(draw: Callable[[Any], Any], families: tuple[Any, ...] = ALL) -> Program:
     """A random spec, as a hypothesis strategy."""
     return program(lambda n: int(draw(st.integers(0, n - 1))), families)
 
 
-def chosen(choices: Sequence[int], families: tuple[Any, ...] = FAMILIES) -> Program:
+def chosen(choices: Sequence[int], families: tuple[Any, ...] = ALL) -> Program:
     """The spec of written choices; those that are missing are 0."""
     rest = iter(choices)
     return program(lambda n: min(next(rest, 0), n - 1), families)
 
 
-def drawn(number: int, families: tuple[Any, ...] = FAMILIES) -> tuple[Program, list[int]]:
-    """The spec of a number, with its choices."""
+def families_of(number: int) -> tuple[Any, ...]:
+    """What the program of a number may be made of."""
+    return ALL if number >= WIDE else FAMILIES
+
+
+def drawn(number: int, families: tuple[Any, ...] | None = None) -> tuple[Program, list[int]]:
+    """The spec of a number, with its choices. families: others than the number's own."""
     rng = Random(number)
     choices: list[int] = []
 
@@ -85,16 +100,18 @@ def drawn(number: int, families: tuple[Any, ...] = FAMILIES) -> tuple[Program, l
         choices.append(rng.randrange(n))
         return choices[-1]
 
-    return program(below, families), choices
+    return program(below, families or families_of(number)), choices
 
 
-def smaller(choices: Sequence[int], wrong: Callable[[Program], bool], seconds: float) -> Program:
+def smaller(
+    choices: Sequence[int], wrong: Callable[[Program], bool], seconds: float, families: tuple[Any, ...] = ALL
+) -> Program:
     """The smallest spec that can be found, in so many seconds, that is still wrong: of fewer choices or simpler ones, and then
     with fewer lines."""
-    best, until, seen = list(choices), time.monotonic() + seconds, {chosen(choices).text: True}
+    best, until, seen = list(choices), time.monotonic() + seconds, {chosen(choices, families).text: True}
 
     def holds(candidate: list[int]) -> bool:
-        made = chosen(candidate)
+        made = chosen(candidate, families)
         if made.text not in seen and time.monotonic() < until:
             seen[made.text] = wrong(made)
         return seen.get(made.text, False)
@@ -115,7 +132,7 @@ def smaller(choices: Sequence[int], wrong: Callable[[Program], bool], seconds: f
                 else:
                     at += width
             width //= 2
-    return _shorter(chosen(best), wrong, until + seconds / 2)
+    return _shorter(chosen(best, families), wrong, until + seconds / 2)
 
 
 def _shorter(made: Program, wrong: Callable[[Program], bool], until: float) -> Program:
@@ -161,4 +178,4 @@ def outputs(w: Writer, read: list[Expr]) -> None:
             w.lines.append(f"output {name}{shown(sorted(own))} = {x}")
 
 
-__all__ = ["Program", "chosen", "drawn", "program", "programs", "smaller"]
+__all__ = ["ALL", "WIDE", "Program", "chosen", "drawn", "families_of", "program", "programs", "smaller"]

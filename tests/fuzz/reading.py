@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from zlib import crc32
 
 from seqc.frontend import syntax
 from seqc.frontend.parse import parse
+
+DRAWS = ("normal", "uniform", "bernoulli")
 
 
 @dataclass
@@ -22,8 +25,12 @@ class Spec:
     defined: dict[str, syntax.Define] = field(default_factory=dict)
     outputs: dict[str, syntax.Output] = field(default_factory=dict)
     every: dict[str, syntax.Every] = field(default_factory=dict)
+    sparse: dict[str, list[syntax.Sparse]] = field(default_factory=dict)  # what is said of each param
+    feedback: dict[str, syntax.Expr] = field(default_factory=dict)
+    history: dict[str, int] = field(default_factory=dict)
     axis: str = "t"
     scan: str = "forward"
+    joined: tuple[str, ...] = ()  # words behind `scan both`
     name: str = "spec"
 
     def fixed(self) -> dict[str, int]:
@@ -36,12 +43,37 @@ class Spec:
         found = [d.expr for d in self.defined.values()] + [o.expr for o in self.outputs.values() if o.expr is not None]
         return found + [e.body.expr for e in self.every.values()]
 
+    def index(self, item: syntax.Expr) -> str | None:
+        """The index input that an item of brackets reads: `w`, or `w[t-1]`; None for anything else."""
+        name = item.id if isinstance(item, syntax.Name) else item.name.id if isinstance(item, syntax.Subscript) else ""
+        return name if name in self.inputs and self.inputs[name].places is not None else None
+
+    def written_rows(self, name: str) -> str | None:
+        """The index of `M[w] = ..` for a state M; None for any other definition."""
+        dims = self.defined[name].dims if name in self.states and name in self.defined else None
+        return dims[0].id if dims and len(dims) == 1 and self.index(syntax.Name(dims[0].span, dims[0].id)) else None
+
+    def sites(self) -> dict[int, int]:
+        """The site of each draw by the id of its call: the CRC-32 of "NAME.I" below 2^16, or the next one that is free."""
+        named = {n: d.expr for n, d in self.defined.items()}
+        named |= {n: o.expr for n, o in self.outputs.items() if o.expr is not None}
+        named |= {f"every {n}": e.body.expr for n, e in self.every.items()}
+        calls = {(n, i): call for n, e in named.items()
+                 for i, call in enumerate(x for x in syntax.walk(e) if isinstance(x, syntax.Call) and x.name.id in DRAWS)}
+        taken: dict[int, int] = {}
+        for name, i in sorted(calls):
+            site = crc32(f"{name}.{i}".encode()) % 65536
+            while site in taken.values():
+                site = (site + 1) % 65536
+            taken[id(calls[name, i])] = site
+        return taken
+
 
 @lru_cache(maxsize=8)
 def read(text: str) -> Spec:
     """The spec of a text."""
     spec = Spec()
-    kinds = {"input": spec.inputs, "param": spec.params, "const": spec.consts, "state": spec.states}
+    kinds = {"input": spec.inputs, "param": spec.params, "buffer": spec.params, "const": spec.consts, "state": spec.states}
     for s in parse(text).statements:
         match s:
             case syntax.SpecName():
@@ -51,7 +83,7 @@ def read(text: str) -> Spec:
             case syntax.Axes():
                 spec.axis = s.names[0].id
             case syntax.Scan():
-                spec.scan = s.direction.id
+                spec.scan, spec.joined = s.direction.id, tuple(word.id for word in s.joined)
             case syntax.Declare():
                 kinds[s.kind].update({d.name.id: d for d in s.items})
             case syntax.Define():
@@ -60,8 +92,17 @@ def read(text: str) -> Spec:
                 spec.outputs[s.name.id] = s
             case syntax.Every():
                 spec.every[s.body.name.id] = s
-            case _:  # claims and wishes change no number
-                pass
+            case syntax.Sparse():
+                for name in s.names:
+                    spec.sparse.setdefault(name.id, []).append(s)
+            case syntax.Feedback():
+                spec.feedback[s.name.id] = s.expr
+            case syntax.History():
+                spec.history[s.name.id] = s.steps
+            case syntax.Claim() | syntax.Schedule() | syntax.Tile() | syntax.Checkpoint():
+                pass  # claims and wishes change no number
+            case _:
+                raise NotImplementedError(type(s).__name__)
     return spec
 
 
@@ -81,14 +122,15 @@ def squared(dims: tuple[syntax.Name, ...]) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def deepest(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The longest lag of each state and definition that is read at one."""
+def deepest(spec: Spec, sizes: Mapping[str, int], more: Iterable[syntax.Expr] = ()) -> dict[str, int]:
+    """The longest lag of each state and definition that is read at one. more: what is computed in a step besides."""
     found: dict[str, int] = {}
-    for whole in spec.every_expression():
+    for whole in (*spec.every_expression(), *more):
         for e in syntax.walk(whole):
             if isinstance(e, syntax.Subscript) and e.name.id in (*spec.states, *spec.defined):
                 for item in e.items:
-                    if not isinstance(item, syntax.Renaming | syntax.Position) and mentions(item, spec.axis):
+                    if not isinstance(item, syntax.Renaming | syntax.Position) and not spec.index(item) and (
+                            mentions(item, spec.axis)):
                         long = max(_lags(item, spec.axis, sizes))
                         found[e.name.id] = max(long, found.get(e.name.id, 0))
     return found
@@ -96,6 +138,16 @@ def deepest(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def mentions(e: syntax.Expr, name: str) -> bool:
     return any(isinstance(part, syntax.Name) and part.id == name for part in syntax.walk(e))
+
+
+def folded(e: syntax.Call) -> tuple[list[syntax.Expr], list[str], list[syntax.Expr]]:
+    """First values, names and new values of a `fold[J](a0, r0, a, r -> A, R)`; first values may stand as `a = a0`."""
+    count = (len(e.args) + 1) // 3
+    starts = [x.start if isinstance(x, syntax.Started) else x for x in e.args[:count]]
+    arrow = e.args[2 * count - 1]
+    assert isinstance(arrow, syntax.Bound)
+    names = [x.id for x in e.args[count : 2 * count - 1] if isinstance(x, syntax.Name)] + [arrow.name.id]
+    return starts, names, [arrow.body, *e.args[2 * count :]]
 
 
 def _lags(e: syntax.Expr, axis: str, sizes: Mapping[str, int]) -> list[int]:
@@ -127,4 +179,4 @@ def whole(e: syntax.Expr, names: Mapping[str, int], at: Mapping[str, int]) -> in
     raise NotImplementedError(e)
 
 
-__all__ = ["Spec", "deepest", "indexed", "mentions", "own_dims", "read", "squared", "whole"]
+__all__ = ["DRAWS", "Spec", "deepest", "folded", "indexed", "mentions", "own_dims", "read", "squared", "whole"]

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ import torch
 
 from seqc.diagnostics import SpecError, Unsupported
 from seqc.frontend.format import format_text
-from tests.fuzz.programs import Program, drawn, smaller
+from tests.fuzz.programs import Program, drawn, families_of, smaller
 from tests.fuzz.report import report
 from tests.fuzz.trial import Problem, Wish, attempt
 
+KEPT = 20  # programs after which a long run writes its tally
 SHRINKING = 90.0  # seconds that making one problem smaller may take
 
 
@@ -159,17 +161,22 @@ def _least(p: Problem, choices: list[int], wish: Wish, number: int) -> tuple[Pro
         shown.extend(same[:1])
         return bool(same)
 
-    return smaller(choices, wrong, SHRINKING), shown[-1]
+    return smaller(choices, wrong, SHRINKING, families_of(number)), shown[-1]
 
 
-def hunt(tally: Tally, start: int, count: int | None, minutes: float, tell: Callable[[str], None] = print) -> None:
-    """The programs of numbers from `start` on, until there were enough or the time is over."""
+def hunt(
+    tally: Tally, start: int, count: int | None, minutes: float, tell: Callable[[str], None] = print, keep: Path | None = None
+) -> None:
+    """The programs of numbers from `start` on, until there were enough or the time is over. keep: where the tally is written
+    now and then on the way."""
     until = time.monotonic() + 60 * minutes
     number = start
     try:
         while (count is None or number < start + count) and time.monotonic() < until:
             one(tally, number, tell)
             number += 1
+            if keep is not None and number % KEPT == 0:
+                keep.write_text(json.dumps({**tally.saved(), "numbers": [*tally.numbers, (start, number)]}, indent=1))
     except KeyboardInterrupt:
         tell("interrupted")
     tally.numbers.append((start, number))
@@ -235,7 +242,7 @@ def _again(paths: list[Path]) -> int:
 def _run(args: argparse.Namespace) -> int:
     tally = Tally(args.backend)
     started = time.monotonic()
-    how = syntax if args.backend == "syntax" else hunt
+    how = syntax if args.backend == "syntax" else partial(hunt, keep=args.save)
     how(tally, args.seed, args.programs, args.minutes, lambda words: print(words, file=sys.stderr, flush=True))
     seconds = time.monotonic() - started
     print(f"{tally.programs} programs on {args.backend} in {seconds:.0f} s; numbers {tally.numbers}")

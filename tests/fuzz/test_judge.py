@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import torch
 
 from tests.fuzz.judge import How, judge
+from tests.fuzz.threefry import threefry
 
 
 def _tensors(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -79,3 +82,70 @@ def test_the_branch_that_is_not_taken_has_no_gradient() -> None:
     x = torch.tensor([[1.0, 0.0]]).double()
     _, slopes = judge(text, {"x": x}, {"B": 1, "T": 2}, {"h": torch.ones(1, 2).double()}, How(sheltered=True))
     assert slopes["x"].tolist() == [[1.0, 0.0]]
+
+
+def test_noise_is_threefry_of_the_key_the_step_the_draw_and_the_place() -> None:
+    """Known answers of the Random123 distribution; a draw by hand from the layout in docs/decisions/noise.md."""
+    known = (
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    )
+    for key, counter, want in known:
+        found = threefry([torch.tensor(x) for x in key], [torch.tensor(x) for x in counter])
+        assert tuple(int(x) for x in found) == want
+    text = ("spec f\ndim D\ninput x[D]\nstate h[D]\nh = h[t-1] + x * uniform[D]()\n"
+            "output o[D] = bernoulli[D](0.5, once) + 0 * h\n")
+    counts = {"low": 7.0, "high": 9.0, "clock": 3.0}
+    given = _tensors(x=(1, 3, 2)) | {f"noise_{n}_0": torch.tensor([v]) for n, v in counts.items()}
+    found, _ = judge(text, given, {"B": 1, "T": 3, "D": 2})
+    h, sites = torch.zeros(2).double(), [crc32(name) % 65536 for name in (b"h.0", b"o.0")]
+
+    def word(site: int, step: int, place: int) -> float:
+        key = (7 | (site & 255) << 24, 9 | (site >> 8) << 24)
+        return (int(threefry([torch.tensor(x) for x in key], [torch.tensor(step), torch.tensor(place)])[0]) >> 8) / 2**24
+
+    for t in range(3):
+        h = h + given["x"][0, t] * torch.tensor([word(sites[0], 3 + t, i) for i in (0, 1)]).double()
+    assert torch.allclose(found["h_T"][0], h, atol=1e-14) and int(found["noise_clock_T"][0]) == 6
+    assert found["o"][0, 2].tolist() == [float(word(sites[1], 1 << 24, i) < 0.5) for i in (0, 1)]
+
+
+def test_rows_of_tables_and_systems_of_equations() -> None:
+    text = ("spec f\ndim N, D, K\ninput w[K] index N, x[K, D], k[D]\nparam E[N, D]\nstate M[N, D]\nM[w] = 0.5 * M[t-1, w] + x\n"
+            "output o[D] = solve(2 * eye[D] + k * k[D -> D'], sum[K](M[t-1, w] + E[w]))\n"
+            "output f = logdet(2 * eye[D] + k * k[D -> D'])\n")
+    given = _tensors(x=(1, 3, 2, 2), k=(1, 3, 2), E=(3, 2), M_0=(1, 3, 2)) | {"w": torch.tensor([[[0, 2], [1, 1], [2, 0]]])}
+    found, slopes = judge(text, given, {"B": 1, "T": 3, "N": 3, "D": 2, "K": 2}, {"o": torch.ones(1, 3, 2).double()})
+    table, rows = given["M_0"][0].clone(), given["E"].clone().requires_grad_()
+    total = torch.zeros(()).double()
+    for t in range(3):
+        w, k = given["w"][0, t].tolist(), given["k"][0, t]
+        m = 2 * torch.eye(2).double() + torch.outer(k, k)
+        o = torch.linalg.solve(m, sum(table[i] + rows[i] for i in w))
+        total = total + o.sum()
+        assert torch.allclose(found["o"][0, t], o.detach(), atol=1e-14)
+        assert torch.allclose(found["f"][0, t], torch.linalg.det(m).log(), atol=1e-14)
+        old = table.clone()
+        for j, i in enumerate(w):
+            table[i] = 0.5 * old[i] + given["x"][0, t, j]
+    assert torch.allclose(found["M_T"][0], table, atol=1e-14)
+    (want,) = torch.autograd.grad(total, rows)
+    assert torch.allclose(slopes["E"], want, atol=1e-14)
+
+
+def test_a_closed_loop_a_history_and_a_gradient_that_is_cut() -> None:
+    text = ("spec f\ndim D\ninput x[D], u\nparam R[D, D]\nstate h[D]\nhistory u 2\ng = gradclip(h[t-1], 0.5)\n"
+            "h = R @ g + x + u[t-2]\noutput h\nfeedback x = 0.5 * h[t-1]\nsparse R by lower zero diagonal\n")
+    given = _tensors(x=(1, 3, 2), u=(1, 3), R=(2, 2), h_0=(1, 2), u_lag1_0=(1,), u_lag2_0=(1,))
+    mask = torch.tensor([[True, False, False]])
+    found, slopes = judge(text, given, {"B": 1, "T": 3, "D": 2}, {"h": torch.full((1, 3, 2), 10.0).double()}, How(prompts=mask))
+    h, below = given["h_0"][0], given["R"][1, 0]
+    drives = [given["u_lag2_0"][0], given["u_lag1_0"][0], given["u"][0, 0]]
+    for t in range(3):
+        x = given["x"][0, 0] if t == 0 else 0.5 * h
+        h = torch.stack([torch.zeros(()).double(), below * h[0]]) + x + drives[t]
+        assert torch.allclose(found["h"][0, t], h, atol=1e-14)
+    assert torch.equal(found["u_lag1_T"], given["u"][:, 2]) and torch.equal(found["u_lag2_T"], given["u"][:, 1])
+    # the first step's h_0 is read through `g` alone: what comes back is cut
+    assert float(slopes["h_0"].abs().max()) <= 0.5 and float(slopes["R"][0].abs().max()) == 0.0

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 
 from seqc.frontend.elaborate import load
 from tests.fuzz.invariants import LAWS
-from tests.fuzz.programs import Program, chosen, drawn, programs, smaller
+from tests.fuzz.programs import Program, chosen, drawn, families_of, programs, smaller
 from tests.fuzz.report import report
 from tests.fuzz.run import Tally, again, hunt, quick_builds
-from tests.fuzz.trial import Call, Subject, Wish, attempt
+from tests.fuzz.trial import Call, Subject, Wish, against_judge, attempt
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.seq"))
 IN_BLOCKS = frozenset((  # wrong in a form that native code does not have: tried on it in long runs only
@@ -62,8 +62,9 @@ def test_a_tally_is_tried_again() -> None:
 
 def test_a_wrong_program_is_made_smaller() -> None:
     program, choices = drawn(4)
-    assert chosen(choices).text == program.text
-    least = smaller(choices, lambda made: "state" in made.text and "output" in made.text, 20.0)
+    families = families_of(4)
+    assert chosen(choices, families).text == program.text
+    least = smaller(choices, lambda made: "state" in made.text and "output" in made.text, 20.0, families)
     assert len(least.text) < len(program.text) and least.text.count("\n") <= 8
 
 
@@ -81,6 +82,12 @@ def test_what_was_wrong_is_right(path: Path, backend: str) -> None:
         subject = Subject(text, Wish("torch", rows=16))
         call = Call({**sizes_of(text), "B": 2, "T": 7}, seed=1)
         assert [p for law in LAWS for p in law(subject, call)] == []
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_what_was_wrong_is_right_with_what_a_call_may_leave_out(path: Path) -> None:
+    subject = Subject(path.read_text(), Wish("torch"))
+    assert not [*against_judge(subject, Call({**sizes_of(subject.text), "B": 2, "T": 4}, defaults=True))]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

@@ -9,8 +9,8 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -24,8 +24,11 @@ from seqc.diagnostics import SpecError, Unsupported
 from seqc.driver.compile import Compiled, Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
+from seqc.ir.arguments import argument_table
 from seqc.ir.program import Program
 from tests.fuzz.judge import How, judge
+from tests.fuzz.programs import WIDE
+from tests.fuzz.threefry import keys
 
 Arrays = dict[str, torch.Tensor]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
@@ -63,7 +66,11 @@ class Wish:
 
 @dataclass(frozen=True)
 class Call:
-    """One call: the extents, the dtype, a pack's bounds, whether it is reversed, whether arguments are extreme, and a seed."""
+    """One call: the extents, the dtype, a pack's bounds, whether it is reversed, whether arguments are extreme, and a seed.
+
+    defaults: whether buffers and states are left out for their initial values (all of them where the seed is 0), and noise
+    comes from a seed.
+    """
 
     sizes: Mapping[str, int]
     dtype: str = "float64"
@@ -71,12 +78,14 @@ class Call:
     reverse: bool = False
     hard: bool = False
     seed: int = 0
+    defaults: bool = False
 
     def words(self) -> str:
         """The call in words."""
         marks = [self.dtype, *(f"{k}={v}" for k, v in self.sizes.items())]
         marks += [f"pack {self.bounds}"] if self.bounds else []
-        return ", ".join(marks + ["reversed"] * self.reverse + ["extreme"] * self.hard + [f"seed {self.seed}"])
+        left = ["defaults"] * self.defaults
+        return ", ".join(marks + ["reversed"] * self.reverse + ["extreme"] * self.hard + left + [f"seed {self.seed}"])
 
 
 def name_of(key: str) -> str:
@@ -105,10 +114,13 @@ class Subject:
         form = getattr(self.module, {"torch": "_TORCH", "cpu": "_CPU", "triton": "_TRITON"}[wish.backend])
         if wish.backend == "triton":
             vars(self.module)["_form"] = lambda *_: form
+            loop = getattr(self.module, "_loop_TRITON", None)
+            vars(self.module)["_loop_form"] = lambda *_: loop
         self.in_pieces = hasattr(self.module, "_pieces")
         if self.in_pieces:
             vars(self.module)["_pieces"] = _cut
         self.function = getattr(self.module, self.compiled.signature.spec)
+        self.moved = {a.name for a in argument_table(self.program) if a.gradient}
 
     def arguments(self, call: Call) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """(arrays, cotangents) in float64, rounded to the call's dtype."""
@@ -119,36 +131,72 @@ class Subject:
             sizes["B"], rows = len(call.bounds) - 1, 1
         parts = sample(self.program, sizes, steps, hard=call.hard, seed=call.seed, rows=rows)
         dtype = getattr(torch, call.dtype)
-        arrays, cotangents = ({k: torch.as_tensor(x).to(dtype).double() for k, x in part.items()} for part in parts)
+        arrays, cotangents = ({k: cast(torch.as_tensor(x), dtype, torch.float64) for k, x in part.items()} for part in parts)
         if call.dtype == "float32":  # a decay by so little is none in this dtype: no tie of the judge's
-            arrays = {k: torch.where(x.abs() == torch.tensor(1e-8).to(dtype).double(), 1e6 * x, x) for k, x in arrays.items()}
+            least = torch.tensor(1e-8).to(dtype).double()
+            arrays = {k: torch.where(x.abs() == least, 1e6 * x, x) if x.is_floating_point() else x for k, x in arrays.items()}
         for name in self.program.states:
             if name.startswith("every."):
                 period = int(name[6:].removesuffix("_reverse"))
                 arrays[f"{name}_0"] = torch.arange(arrays[f"{name}_0"].shape[0], dtype=torch.float64) % period
+            if self.program.states[name].whole:
                 cotangents[f"{name}_T"] = torch.zeros_like(cotangents[f"{name}_T"])
+                if name.startswith("noise.clock") and call.hard:  # the count begins again within the run
+                    arrays[f"{name}_0"] = torch.full_like(arrays[f"{name}_0"], (1 << 24) - 2)
+                if name.startswith("noise.") and call.defaults:
+                    del arrays[f"{name}_0"]
+        if call.defaults:
+            arrays = {k: x for k, x in arrays.items() if k not in self.program.params or not self.program.params[k].default}
+            left = np.random.default_rng(call.seed)
+            arrays = {k: x for k, x in arrays.items() if not k.endswith("_0") or (call.seed and left.random() < 0.5)}
         return arrays, cotangents
+
+    def seed_of(self, call: Call) -> torch.Tensor | None:
+        """The seed of a call that passes none of the states of noise: one number, or one for each sequence."""
+        if not call.defaults or not any(name.startswith("noise.") for name in self.program.states):
+            return None
+        count = call.sizes["B"] if call.bounds is None else len(call.bounds) - 1
+        made = torch.Generator().manual_seed(call.seed)
+        return torch.randint(1 << 62, (count,) if call.seed % 2 else (), generator=made)
 
     def truth(self, call: Call, arrays: Any, cotangents: Any) -> Any:
         """The judge's results and gradients, by the names of a call."""
         axes = {f"{n.replace('.', '_')}_0": d.dims for n, d in self.program.states.items() if ".lag" in n}
         how = How(call.bounds, call.reverse, axes=axes)
         given = {k.replace(".", "_"): x for k, x in arrays.items()}
+        if (seed := self.seed_of(call)) is not None:
+            count = call.sizes["B"] if call.bounds is None else len(call.bounds) - 1
+            for back, word in enumerate(("", "_reverse")):
+                words = keys(seed, count, bool(back))
+                given |= {f"noise_{n}{word}_0": x for n, x in zip(("low", "high"), words, strict=True)}
         weights = None if cotangents is None else {k.replace(".", "_"): x for k, x in cotangents.items()}
         return judge(self.text, given, call.sizes, weights, how)
 
     def answer(self, call: Call, arrays: Any, cotangents: Any) -> Any:
         """What the emitted function gives: (results, gradients)."""
         dtype = getattr(torch, call.dtype)
-        given = {k: x.to(dtype).requires_grad_() for k, x in arrays.items()}
+        given = {k: cast(x, dtype).requires_grad_(k in self.moved) for k, x in arrays.items()}
         how = {"reverse": call.reverse, "cu_seqlens": None if call.bounds is None else torch.tensor(call.bounds)}
+        how |= {} if (seed := self.seed_of(call)) is None else {"seed": seed}
         with np.errstate(all="ignore"):
             results = self.function(**{name_of(k): x for k, x in given.items()}, **how)
-            found = {k: getattr(results, name_of(k)) for k in cotangents}
-            loss = torch.stack([(found[k] * c.to(dtype)).sum() for k, c in cotangents.items()]).sum()
-            slopes = torch.autograd.grad(loss, list(given.values()), allow_unused=True)
-        zeros = {k: torch.zeros_like(x) if s is None else s for (k, x), s in zip(given.items(), slopes, strict=True)}
+            found, zeros = differentiated({k: getattr(results, name_of(k)) for k in cotangents}, cotangents, given)
         return ({k.replace(".", "_"): x.detach() for k, x in found.items()}, {k.replace(".", "_"): x for k, x in zeros.items()})
+
+
+def cast(x: torch.Tensor, *dtypes: torch.dtype) -> torch.Tensor:
+    """The tensor in a dtype, and then in the next; whole numbers as they are."""
+    for dtype in dtypes:
+        x = x.to(dtype) if x.is_floating_point() else x.double() if x.dtype == torch.bool else x
+    return x
+
+
+def differentiated(found: Arrays, cotangents: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
+    """(results, gradients of all arguments that ask for theirs)."""
+    loss = torch.stack([(found[k] * c.to(found[k].dtype)).sum() for k, c in cotangents.items()]).sum()
+    asked = {k: x for k, x in given.items() if x.requires_grad}
+    slopes = torch.autograd.grad(loss, list(asked.values()), allow_unused=True) if loss.requires_grad else [None] * len(asked)
+    return found, {k: torch.zeros_like(x) if s is None else s for (k, x), s in zip(asked.items(), slopes, strict=True)}
 
 
 def error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -168,8 +216,15 @@ def error(got: torch.Tensor, want: torch.Tensor) -> float:
 def against_judge(subject: Subject, call: Call) -> Iterator[Problem]:
     """One call with all its gradients."""
     arrays, cotangents = subject.arguments(call)
-    want, want_slopes = subject.truth(call, arrays, cotangents)
-    got, slopes = subject.answer(call, arrays, cotangents)
+    got = subject.answer(call, arrays, cotangents)
+    yield from compared(subject, call, got, lambda given: subject.truth(call, given, cotangents), arrays)
+
+
+def compared(
+    subject: Subject, call: Call, got: tuple[Arrays, Arrays], truth: Callable[[Arrays], Any], arrays: Arrays, way: str = ""
+) -> Iterator[Problem]:
+    """Results and gradients against the truth of these arguments. way: words of a call that is no ordinary one."""
+    want = truth(arrays)
     least = UNIT[call.dtype] * ROUNDINGS * (call.sizes["T"] + 8)
     moved: list[Any] = []  # the judge's answer for nudged arguments, where it is asked for
 
@@ -177,18 +232,18 @@ def against_judge(subject: Subject, call: Call) -> Iterator[Problem]:
         if not moved:
             rng = torch.Generator().manual_seed(7)
             nudged = {k: x * (1 + NUDGE * (2 * torch.rand(x.shape, generator=rng, dtype=torch.float64) - 1))
-                      if not k.startswith("every") else x for k, x in arrays.items()}
-            moved.extend(subject.truth(call, nudged, cotangents))
+                      if not k.startswith(("every", "noise")) and x.is_floating_point() else x for k, x in arrays.items()}
+            moved.extend(truth(nudged))
         return moved[which]
 
-    for which, kind, found, true in ((0, "values", got, want), (1, "gradients", slopes, want_slopes)):
-        bad = []
-        for key in found:
+    for which, kind in ((0, "values"), (1, "gradients")):
+        bad, true = [], want[which]
+        for key, x in got[which].items():
             if key not in true:
                 if call.sizes["T"] and not (key.startswith("every") and kind == "gradients"):
                     bad.append((float("inf"), key, "unknown to the judge"))
                 continue
-            off = error(found[key], true[key])
+            off = error(x, true[key])
             allowed = least
             if not off <= least:
                 allowed = least * max(error(near(which)[key], true[key]) / NUDGE, 1.0)
@@ -197,7 +252,7 @@ def against_judge(subject: Subject, call: Call) -> Iterator[Problem]:
         if bad:
             bad.sort(reverse=True)
             block = subject.block
-            words = f"{block.form} {block.rows if block.rows > 1 else ''}, {call.dtype}"
+            words = f"{way or block.form} {block.rows if block.rows > 1 else ''}, {call.dtype}"
             words += ", pack" * (call.bounds is not None) + ", reversed" * call.reverse
             where = f"{call.words()}: " + "; ".join(f"{k}: {w}" for _, k, w in bad)
             yield Problem(kind, subject.part, words, where, bad[0][0])
@@ -211,7 +266,7 @@ def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
     want, _ = subject.truth(call, arrays, None)
     dtype = getattr(torch, call.dtype)
     back = (subject.program.direction == "backward") != call.reverse
-    given = {name_of(k): x.to(dtype) for k, x in arrays.items()}
+    given = {name_of(k): cast(x, dtype) for k, x in arrays.items()}
     inputs = [name_of(k) for k in subject.program.inputs]
     states = [name_of(k) for k in subject.program.states]
     steps = call.sizes["T"]
@@ -229,6 +284,8 @@ def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
                 made[piece.stop] = result
         bad = []
         for key in want:
+            if key.startswith("noise") and key[:-2] not in states:  # no draw reads it
+                continue
             if key.endswith("_T"):
                 got = now[f"{key[:-2]}_0"] if key[:-2] in states else None
                 got = now.get(f"{name_of(key)[:-2]}_0") if got is None else got
@@ -242,8 +299,10 @@ def parts_and_steps(subject: Subject, call: Call) -> Iterator[Problem]:
             yield Problem("values", subject.part, f"{way}, {subject.block.form}", f"{call.words()}: {'; '.join(bad)}")
 
 
-def calls(subject: Subject, sizes: Mapping[str, int], rng: np.random.Generator, few: bool) -> Iterator[tuple[Any, Call]]:
-    """(comparison, call) for one program. few: the two that matter most, where a call is slow."""
+def calls(
+    subject: Subject, sizes: Mapping[str, int], rng: np.random.Generator, few: bool, wide: bool
+) -> Iterator[tuple[Any, Call]]:
+    """(comparison, call) for one program. few: the two that matter most, where a call is slow; wide: of all kinds there are."""
     rows = subject.block.rows if subject.block.rows > 1 else 4
     batch = int(rng.choice([1, 2, 3]))
     steps = int(rng.choice([batch, rows - 1, rows, rows + 1, 2 * rows + 1, 1, 5, 7])) if rows <= 32 or rng.random() < 0.3 else 5
@@ -256,13 +315,21 @@ def calls(subject: Subject, sizes: Mapping[str, int], rng: np.random.Generator, 
     lengths = [min(x, 20) for x in lengths] if few else lengths
     bounds = tuple(accumulate([*lengths[:2], max(lengths[2], 1)], initial=0))
     pack = Call({**sizes, "B": 3, "T": bounds[-1]}, dtype, bounds, bool(rng.random() < 0.3), seed=seed + 1)
-    other = "float64" if dtype == "float32" and not few else "float32"
+    # another dtype, but in native code, where each dtype of a program would be a build of its own
+    alone = wide and subject.part == "cpu"
+    other = dtype if alone else "float64" if dtype == "float32" and not few else "float32"
     second = Call({**sizes, "B": steps if steps < 6 else 1, "T": steps}, other, seed=seed + 2)
-    short = Call({**sizes, "B": batch, "T": min(steps, 9)}, "float32" if few else "float64", seed=seed + 3)
-    plans = [(against_judge, first), (against_judge, pack), (against_judge, second), (parts_and_steps, short)]
+    short = Call({**sizes, "B": batch, "T": min(steps, 9)}, "float32" if few else dtype if alone else "float64", seed=seed + 3)
+    plans: list[tuple[Any, Call]] = [*((against_judge, call) for call in (first, pack, second)), (parts_and_steps, short)]
     from tests.fuzz.invariants import LAWS
 
-    yield from (plans[i] for i in sorted(rng.choice(4, 1 if few else 2, replace=False, p=(0.4, 0.25, 0.2, 0.15))))
+    for i in sorted(rng.choice(4, 1 if few else 2, replace=False, p=(0.4, 0.25, 0.2, 0.15))):
+        how, call = plans[i]
+        yield how, replace(call, defaults=wide and how is against_judge and bool(rng.random() < 0.3))
+    if subject.program.loop is not None:
+        from tests.fuzz.closed_loops import closed_loop
+
+        yield closed_loop, replace(first, sizes={**first.sizes, "T": min(steps, 9)})
     if rng.random() < 0.5:
         yield LAWS[rng.integers(len(LAWS))], pack if rng.random() < 0.3 else second
 
@@ -279,7 +346,7 @@ def attempt(text: str, wish: Wish, sizes: Mapping[str, int], seed: int) -> tuple
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             subject = Subject(text, wish)
             stage = "call"
-            for how, call in calls(subject, sizes, rng, wish.backend == "triton"):
+            for how, call in calls(subject, sizes, rng, wish.backend == "triton", seed >= WIDE):
                 stage = f"call: {how.__name__} {call.words()}"
                 found += how(subject, call)
     except SpecError as wrong:
@@ -293,4 +360,5 @@ def attempt(text: str, wish: Wish, sizes: Mapping[str, int], seed: int) -> tuple
     return found, subject
 
 
-__all__ = ["Arrays", "Call", "Problem", "Subject", "Wish", "against_judge", "attempt", "calls", "error", "parts_and_steps"]
+__all__ = ["Arrays", "Call", "Problem", "Subject", "Wish", "against_judge", "attempt", "calls", "cast", "compared",
+           "differentiated", "error", "name_of", "parts_and_steps"]

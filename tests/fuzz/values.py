@@ -136,6 +136,24 @@ def _bilinear_weight(a: Tensor, b: Tensor, dt: Tensor) -> Tensor:
     return dt * b / (1 - dt * a / 2)
 
 
+SELU = (1.0507009873554804934193349852946, 1.6732632423543772848170429916717)  # Klambauer et al., 2017
+
+
+def _cut(x: Tensor, lo: float, hi: float) -> Tensor:
+    """x between two numbers, with derivative 0 at both."""
+    return torch.where(x <= lo, torch.full_like(x, lo), torch.where(x >= hi, torch.full_like(x, hi), x))
+
+
+def _elu(x: Tensor, alpha: float, width: float = 1.0) -> Tensor:
+    """x above 0, and alpha (exp(x / width) - 1) below. torch's own derivatives are rounded to float32 here and there."""
+    return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x) / width))
+
+
+def _modulo(a: Tensor, b: Tensor) -> Tensor:
+    """What is left of a after whole multiples of b, with the sign of b; the multiple counts as a constant."""
+    return a - b * torch.floor(a / b).detach()
+
+
 ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p, "sqrt": torch.sqrt, "abs": torch.abs,
     "sign": torch.sign, "cos": torch.cos, "sin": torch.sin, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
@@ -143,6 +161,14 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "silu": lambda x: x * torch.sigmoid(x), "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
     "logaddexp": logaddexp, "re": torch.real, "im": lambda x: torch.imag(x) if x.is_complex() else torch.zeros_like(x),
     "conj": torch.conj,
+    "exp2": torch.exp2, "log2": torch.log2, "log10": torch.log10, "rsqrt": torch.rsqrt, "tan": torch.tan, "atan": torch.atan,
+    "sinh": torch.sinh, "cosh": torch.cosh, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
+    "trunc": torch.trunc, "mod": _modulo, "clamp": torch.clamp, "hardsigmoid": lambda x: _cut(x + 3, 0, 6) / 6,
+    "hardswish": lambda x: x * _cut(x + 3, 0, 6) / 6, "relu6": lambda x: _cut(x, 0, 6),
+    "selu": lambda x: SELU[0] * _elu(x, SELU[1]), "softsign": lambda x: x / (1 + x.abs()),
+    "mish": lambda x: x * torch.tanh(_softplus(x)), "hardtanh": lambda x, lo=-1.0, hi=1.0: _cut(x, float(lo), float(hi)),
+    "elu": lambda x, alpha=1.0: _elu(x, float(alpha)), "celu": lambda x, alpha=1.0: _elu(x, float(alpha), float(alpha)),
+    "leaky_relu": lambda x, slope=0.01: torch.where(x > 0, x, slope * x),
 }
 ONE_OF_TWO = {("zoh", 2): _zoh, ("zoh", 3): _zoh_weight, ("bilinear", 2): _bilinear, ("bilinear", 3): _bilinear_weight}
 SIGNS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -175,6 +201,13 @@ def over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
             square = (x.x.abs() ** 2 if x.x.is_complex() else x.x * x.x).sum(axes)
             at_zero = square == 0
             return Value(torch.where(at_zero, torch.zeros_like(square), torch.where(at_zero, 1.0, square).sqrt()), left)
+        case "var" | "std":
+            square = ((x.x - x.x.mean(axes, keepdim=True)) ** 2).mean(axes)
+            at_zero = square == 0
+            root = torch.where(at_zero, torch.zeros_like(square), torch.where(at_zero, 1.0, square).sqrt())
+            return Value(square if name == "var" else root, left)
+        case "cumsum":
+            return Value(x.x.cumsum(axes[0]), x.dims)
         case "softmax":
             shifted = torch.exp(x.x - x.x.amax(axes, keepdim=True).detach())
             return Value(shifted / shifted.sum(axes, keepdim=True), x.dims)
@@ -187,6 +220,65 @@ def over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
         case "rmsnorm":
             return _scaled(Value(x.x / torch.sqrt((x.x**2).mean(axes, keepdim=True) + 1e-5), x.dims), values[1:])
     raise NotImplementedError(name)
+
+
+def shifted(x: Value, dim: str, by: int, fill: Value) -> Value:
+    """The element `by` positions before each one of a dim; the fill where there is none."""
+    axis = x.dims.index(dim)
+    size = x.x.shape[axis]
+    places = torch.arange(size) - by
+    inside = (places >= 0) & (places < size)
+    moved = Value(x.x.index_select(axis, places.clamp(0, max(size - 1, 0))), x.dims)
+    return each(torch.where, Value(inside, (dim,)), moved, fill)
+
+
+def at_places(x: Value, place: Value, dim: str) -> Value:
+    """x at the positions of a dim that whole numbers tell; their dims come in, lined up with those that x has."""
+    dims = tuple(dict.fromkeys((*(d for d in x.dims if d != dim), *place.dims)))
+    sizes = {d: n for v in (x, place) for d, n in zip(v.dims, v.x.shape, strict=True)}
+    one = {**{d: sizes[d] for d in dims}, dim: sizes[dim]}
+    wide = Value(x.x, x.dims).x.permute([x.dims.index(d) for d in (*dims, dim) if d in x.dims])
+    for i, d in enumerate(dims):
+        wide = wide if d in x.dims else wide.unsqueeze(i)
+    places = place.x.permute([place.dims.index(d) for d in dims if d in place.dims])
+    for i, d in enumerate(dims):
+        places = places if d in place.dims else places.unsqueeze(i)
+    shape = [one[d] for d in dims]
+    return Value(torch.gather(wide.expand(*shape, one[dim]), -1, places.expand(shape).unsqueeze(-1)).squeeze(-1), dims)
+
+
+def with_rows(table: Value, place: Value, dim: str, rows: Value) -> Value:
+    """The table with other rows at the positions that whole numbers tell: of several for one position the last stays."""
+    own = [d for d in place.dims if d not in table.dims]
+    counts = [place.x.shape[place.dims.index(d)] for d in own]
+    here = Value(torch.arange(table.x.shape[table.dims.index(dim)]), (dim,))
+    for at in torch.cartesian_prod(*(torch.arange(n) for n in counts)).reshape(-1, len(own)).tolist() if own else [()]:
+        spot, new = place, rows
+        for d, i in zip(own, at, strict=True):
+            spot = Value(spot.x.select(spot.dims.index(d), i), tuple(x for x in spot.dims if x != d))
+            new = new if d not in new.dims else Value(new.x.select(new.dims.index(d), i), tuple(x for x in new.dims if x != d))
+        changed = each(torch.where, each(torch.eq, here, spot), new, table)
+        table = Value(changed.x.permute([changed.dims.index(d) for d in table.dims]), table.dims)
+    return table
+
+
+def kept_by_place(said: Sequence[Any], dims: tuple[str, ...], sizes: dict[str, int]) -> Value:
+    """Where the `sparse` statements about a param keep its elements, by their place in the last two dims."""
+    row, col = dims[-2:] if len(dims) > 1 else (dims[0], dims[0])
+    i, j = (torch.arange(sizes[d.rstrip("'")]) for d in (row, col))
+    kept = torch.ones(len(i), len(j), dtype=torch.bool)
+    i, j = i[:, None], j[None, :]
+    for s in said:
+        word, size = s.method.id if s.method else "", int(s.size.text) if s.size else 0
+        if word == "band":
+            kept &= (i - j).abs() <= size
+        elif word == "blocks":
+            kept &= i // size == j // size
+        elif word == "lower":
+            kept &= j <= i
+        if any(mark.kind == "diagonal" for mark in s.marks):
+            kept &= i != j
+    return Value(kept, (row, col)) if len(dims) > 1 else Value(torch.ones(len(i), dtype=torch.bool), (row,))
 
 
 def _logsumexp(x: Tensor, axes: list[int]) -> Tensor:
@@ -231,5 +323,5 @@ def power(a: Value, b: Value, sheltered: bool) -> Value:
     return each(torch.pow, a, b, sheltered=sheltered)
 
 
-__all__ = ["BATCH", "ELEMENTWISE", "ONE_OF_TWO", "SIGNS", "Value", "each", "lined_up", "logaddexp", "matmul", "number", "over",
-           "power", "real", "truth"]
+__all__ = ["BATCH", "ELEMENTWISE", "ONE_OF_TWO", "SIGNS", "Value", "at_places", "each", "kept_by_place", "lined_up",
+           "logaddexp", "matmul", "number", "over", "power", "real", "shifted", "truth", "with_rows"]

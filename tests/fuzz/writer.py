@@ -17,8 +17,16 @@ UNARY = ("tanh({})", "sigmoid({})", "relu({})", "silu({})", "gelu({})", "softplu
          "abs({})", "exp(-softplus({}))",
          "log1p(({})^2)", "sqrt(1 + ({})^2)", "logsigmoid({})", "sign({})", "stopgrad({})", "0.5 * ({})",
          "({})^2", "-({})", "1 - {}", "expm1(-abs({}))", "log(1.5 + sin({}))", "2^(-abs({}))", "({})^3", "1 / (1 + ({})^2)")
+CURVES = ("exp2(-abs({}))", "log2(1.5 + cos({}))", "log10(2 + ({})^2)", "rsqrt(1 + ({})^2)", "tan(0.5 * tanh({}))", "atan({})",
+          "sinh(tanh({}))", "cosh(tanh({}))", "clamp({}, -0.7, 1.1)", "hardtanh({})", "hardtanh({}, -0.4, 2.5)",
+          "hardsigmoid({})", "hardswish({})", "relu6(3 * ({}))", "elu({})", "elu({}, 0.3)", "celu({}, 1.7)", "leaky_relu({})",
+          "leaky_relu({}, 0.2)",
+          "selu({})", "softsign({})", "mish({})", "0.3 * floor({})", "0.3 * ceil({})", "0.3 * round({})", "0.3 * trunc({})",
+          "mod({}, 1.3)")
 OVER = ("l2norm[{d}]({e})", "softmax[{d}]({e})", "layernorm[{d}]({e})", "rmsnorm[{d}]({e})")
+ALONG = ("0.5 * cumsum[{d}]({e})", "shift[{d}]({e}, 1)", "shift[{d}]({e}, -1, 0.5)", "shift[{d}]({e}, 2)")
 REDUCE = ("sum[{d}]({e})", "mean[{d}]({e})", "max[{d}]({e})", "min[{d}]({e})", "logsumexp[{d}]({e})", "norm[{d}]({e})")
+SPREAD = ("var[{d}]({e})", "std[{d}]({e})")
 BINARY = ("{} + {}", "{} - {}", "({}) * ({})", "max({}, {})", "min({}, {})", "logaddexp({}, {})", "({}) / (1 + ({})^2)")
 COMPARE = ("<", "<=", ">", ">=")
 
@@ -26,19 +34,22 @@ COMPARE = ("<", "<=", ">", ">=")
 class Writer:
     """What a spec declares so far, and random parts of it."""
 
-    def __init__(self, below: Callable[[int], int]) -> None:
+    def __init__(self, below: Callable[[int], int], wide: bool = True) -> None:
         self.below = below  # 0 to n - 1; the simplest is 0
+        self.wide = wide  # whether all parts of the language may stand in the spec
         self.sizes: dict[str, int] = {}
         self.given: set[str] = set()  # dims whose size the text gives
         self.lines: list[str] = []
         self.inputs: dict[str, tuple[frozenset[str], str]] = {}
+        self.indices: dict[str, tuple[frozenset[str], str]] = {}  # dims, and the dim whose positions they tell
         self.params: dict[str, tuple[frozenset[str], str]] = {}
         self.definitions: dict[str, frozenset[str]] = {}
         self.states: dict[str, tuple[str, ...]] = {}
         self.features: set[str] = set()
         self.taken: set[str] = set()
+        self.fed = False  # whether an input is fed back
         self.ahead = True  # whether inputs may be read ahead
-        self.linear = False  # whether only elementwise expressions are wanted
+        self.indexed = self.buffered = self.noisy = False  # whether positions, buffers, draws may stand among expressions
 
     # ---- drawing
 
@@ -103,6 +114,45 @@ class Writer:
         self.lines.append(f"param {name}{shown(axes)}{batch}{' ' if marks else ''}{marks}")
         return name
 
+    def index(self, dims: Sequence[str], of: str) -> str:
+        """An input of positions of a dim: one that there is, or a new one."""
+        same = [n for n, (own, dim) in self.indices.items() if own == frozenset(dims) and dim == of]
+        if same and self.chance(60):
+            return self.pick(same)
+        name = self.fresh(self.pick(("w", "i", "place")))
+        self.indices[name] = frozenset(dims), of
+        self.lines.append(f"input {name}{shown(dims)} index {of}")
+        self.features.add("index")
+        return name
+
+    def buffer(self, dims: Sequence[str]) -> str:
+        """A buffer, mostly with an initial value."""
+        name = self.fresh(self.pick(("m", "seen", "p")))
+        counts = " + ".join(f"0.25 * index[{d}]" for d in dims) or "0.25"
+        init = self.pick((f" init cos({counts})", " init 0.5", f" init where({counts} > 0.3, 1, 0)", ""))
+        self.lines.append(f"buffer {name}{shown(dims)}{init}")
+        self.features.add("buffer")
+        return name
+
+    def draw(self, dims: Sequence[str]) -> str:
+        """Noise with these dims."""
+        own = shown(dims)
+        self.features.add("noise")
+        once = self.pick(("", "", "once"))
+        of = self.pick(("0.5", "0.7", self.input(self.subset(dims), "in [0, 1]")))
+        self.features |= {"noise once"} if once else set()
+        after = f", {once}" if once else ""
+        return self.pick((f"bernoulli{own}({of}{after})", f"normal{own}({once})", f"uniform{own}({once})",
+                          f"0.3 * normal{own}({self.param(())}, 0.5{after})", f"uniform{own}(-1, {of}{after})"))
+
+    def at_index(self, dims: Sequence[str]) -> Expr:
+        """A row of a table of params, of a buffer, or of an input, at a position that an input tells."""
+        of = self.pick([d for d in self.sizes if d not in dims] or [self.dim()])
+        table = self.param((of, *dims)) if self.chance(70) else self.input((of, *dims))
+        place = self.index(self.subset(dims, 20), of)
+        lag = self.pick(("", "", "", "[t-1]", "[t-2]"))
+        return f"{table}[{place}{lag}]", frozenset(dims)
+
     def const(self, dims: Sequence[str]) -> str:
         """A constant."""
         name = self.fresh("c")
@@ -123,6 +173,12 @@ class Writer:
         """A value with some of these dims."""
         kind = self.below(20)
         own = self.subset(dims)
+        if self.indexed and self.chance(12):
+            return self.at_index(own)
+        if self.buffered and self.chance(12):
+            return self.buffer(own), frozenset(own)
+        if self.noisy and self.chance(15):
+            return self.draw(own), frozenset(own)
         if kind < 8:
             return self.input(own, self.pick(("", "", "", "", "in [-1, 1]"))), frozenset(own)
         if kind < 11:
@@ -179,11 +235,14 @@ class Writer:
             return leaf(dims)
         if kind < 7:
             e, own = self.expr(dims, depth - 1, leaf)
-            return self.pick(UNARY).format(bracketed(e)), own
+            return self.pick(CURVES if self.wide and self.chance(30) else UNARY).format(bracketed(e)), own
         if kind == 7:
             e, own = self.expr(dims, depth - 1, leaf)
             wide = sorted(d for d in own if self.sizes[d] > 1)  # of one element, they divide 0 by a root of almost 0
             if wide:
+                if self.wide and self.chance(30):
+                    self.features.add("along a dim")
+                    return self.pick(ALONG).format(d=self.pick(wide), e=e), own
                 return self.pick(OVER).format(d=self.pick(wide), e=e), own
             return e, own
         if kind == 8:
@@ -206,7 +265,7 @@ class Writer:
             return leaf(dims)
         other = self.pick(others)
         e, own = self.covered(self.expr((*dims, other), depth - 1, leaf), (other,))
-        return self.pick(REDUCE).format(d=other, e=e), own - {other}
+        return self.pick(REDUCE + SPREAD if self.wide else REDUCE).format(d=other, e=e), own - {other}
 
     def covered(self, e: Expr, dims: Sequence[str]) -> Expr:
         """The expression, with what lacks of these dims brought in by an input."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from seqc.analysis.matrices import counted
 from seqc.backends.native_cpu import NativeSource, loader, native_source
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.runtime import RUNTIME
@@ -24,8 +25,12 @@ from seqc.diagnostics import Unsupported
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.both_ways import one_run
+from seqc.ir.inside import exposed
 from seqc.ir.program import Program
+from seqc.ir.two_axes import lowered
+from seqc.passes.plan.outside_of_time import outside_of_time
 from seqc.passes.plan.products_outside import split_parallel
+from seqc.passes.plan.tables import tables_of
 
 REFUSED = "refused: "  # what an answer begins with where the native backend does not take the program
 BATCH = 64  # programs a translation unit
@@ -57,8 +62,12 @@ def check_many(programs: Iterable[str | Program], real: str = "float") -> list[s
 
 def source_of(program: str | Program) -> NativeSource:
     """The native part of a spec, of its core where products stand outside of the recurrence. Raises Unsupported."""
-    made = load(program) if isinstance(program, str) else program
-    return native_source(lower(split_parallel(one_run(made)).core, "step"))
+    made = counted(load(program) if isinstance(program, str) else program)
+    one, flat = one_run(made), lowered(made)
+    tables = tables_of(one) if one.plane is None else None
+    told = exposed(flat if tables is None else tables.core)
+    once = outside_of_time(told)
+    return native_source(lower(split_parallel(told if once is None else once.rest).core, "step"))
 
 
 def sizes_of(source: NativeSource) -> Mapping[str, int]:
@@ -89,7 +98,9 @@ def in_namespace(source: NativeSource, number: int, outside: str = "") -> str:
     sizes = {f"SEQC_{ident(d)}": n for d, n in sizes_of(source).items()}
     head = [f"#define {name} {n}" for name, n in sizes.items()]
     tail = [f"#undef {name}" for name in (*sizes, "SEQC_L1")]
-    return "\n".join([*head, f"namespace program_{number} {{", f'#line 1 "program_{number}"', body, "}", *tail])
+    # a file has one namespace: what is of two kinds (`total` of lanes, and of a vector) must not hide the runtime's here
+    opened = f"namespace program_{number} {{\nusing ::total;"
+    return "\n".join([*head, opened, f'#line 1 "program_{number}"', body, "}", *tail])
 
 
 def runtime(real: str) -> str:

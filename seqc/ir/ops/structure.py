@@ -245,6 +245,10 @@ def _leaf_dtype(n: Node) -> str:
     return n.text("type")
 
 
+def _own_dtype(n: Node) -> str:
+    return n.args[0].dtype
+
+
 def _rename_dims(n: Node) -> Dims:
     assert n.text("new") not in n.args[0].dims, (n.text("new"), n.args[0])
     return tuple(n.text("new") if d == n.text("old") else d for d in n.args[0].dims)
@@ -281,7 +285,7 @@ ROWS: tuple[Op, ...] = (
     Op("expand", 1, lambda n, x: None, (lambda n, d: total(d, n.names("over")),), _same,
        lambda n: n.args[0].dims + n.names("over"), laws=frozenset({"linear"})),
     Op("rename", 1, _np_rename, (lambda n, d: renamed(d, n.text("new"), n.text("old")),), _same, _rename_dims,
-       laws=frozenset({"linear"})),
+       _own_dtype, laws=frozenset({"linear"})),
     Op("take", 1, _np_take, (_take_vjp,), _same, lambda n: _without(n, (n.text("dim"),)), laws=frozenset({"linear"})),
     Op("cumsum", 1, _np_cumsum, (_cumsum_vjp,), _cumsum_interval, lambda n: n.args[0].dims,
        laws=frozenset({"linear"})),
