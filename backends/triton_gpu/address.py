@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array, Kernel
+from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
 from seqc.ir.block import BATCH, ROW
@@ -60,6 +60,7 @@ class At:
 
 SEQUENCE_ROWS = "rows"  # the batch and the steps as one axis
 SEQUENCE_BLOCKS = "blocks"  # the batch and the blocks as one axis
+SEQUENCE_SPANS = "spans"  # the batch and the spans as one axis
 
 
 def spread(code: str, axis: str, axes: tuple[str, ...]) -> str:
@@ -82,6 +83,8 @@ class Addresses:
         for i in range(len(axes) - 1):
             if axes[i] == BATCH and (axes[i + 1] == STEPS or (axes[i + 1] == BLOCKS and every_step)):
                 return (*axes[:i], SEQUENCE_ROWS, *axes[i + 2 :])
+            if axes[i] == BATCH and axes[i + 1] == SPANS:
+                return (*axes[:i], SEQUENCE_SPANS, *axes[i + 2 :])
             if axes[i].strip(PIECES) == BATCH and axes[i + 1] == BLOCKS:
                 return (*axes[:i], SEQUENCE_BLOCKS, *axes[i + 2 :])
         return array.axes
@@ -129,7 +132,7 @@ class Addresses:
         found = scope.look(key)
         if found:
             return found
-        late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, SCRATCH) for i in used)
+        late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, SEQUENCE_SPANS, SCRATCH) for i in used)
         home = scope if late else scope.root()
         suffix = self.suffix(array)
         if code.isidentifier():
@@ -151,6 +154,8 @@ class Addresses:
             return f"{'first + ' if whole else ''}STEP * {row}"
         if axis == SEQUENCE_BLOCKS:
             return "i_s" if self.kernel.block_in_grid else f"{'first_block + ' if whole else ''}i_n"
+        if axis == SEQUENCE_SPANS:
+            return "i_s" if self.kernel.span_in_grid else "first_span + i_n // EVERY"
         if axis == SCRATCH:
             return "(i_t - i_n * BT)"
         if axis.startswith(PIECES):
@@ -163,6 +168,8 @@ class Addresses:
             return "N_STEPS"
         if axis == SEQUENCE_BLOCKS:
             return ALL_BLOCKS
+        if axis == SEQUENCE_SPANS:
+            return ALL_SPANS
         if axis == STEPS:
             return axis
         if axis == SCRATCH:
@@ -174,7 +181,7 @@ class Addresses:
 
     def suffix(self, array: Array) -> str:
         """Letters of the axes: [B, T, H, K] is `thk`."""
-        low = {STEPS: "t", BLOCKS: "n", SCRATCH: "r"}
+        low = {STEPS: "t", BLOCKS: "n", SPANS: "s", SCRATCH: "r"}
         letters = [low.get(a) or self.names.low[base(a.strip(PIECES))] for a in array.axes if a != BATCH]
         return ("" if all(len(x) == 1 for x in letters) else "_").join(letters) or "b"
 
@@ -213,7 +220,7 @@ class Addresses:
 
     def stride(self, later: tuple[str, ...], factor: tuple[str, ...] = ()) -> str:
         """` * T * (H * K)`: run-time extents first, so that a 64-bit index stays one."""
-        special = (SEQUENCE_ROWS, SEQUENCE_BLOCKS, STEPS, BATCH, PIECES + BATCH)
+        special = (SEQUENCE_ROWS, SEQUENCE_BLOCKS, SEQUENCE_SPANS, STEPS, BATCH, PIECES + BATCH)
         runtime = [self.extent(a) for a in later if a in special]
         fixed = [*factor, *(self.extent(a) for a in later if self.extent(a) not in runtime)]
         text = "".join(f" * {x}" for x in runtime)

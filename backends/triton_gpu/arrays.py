@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, STEPS, Array
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import BATCH, COL, ROW, Block
@@ -60,6 +60,11 @@ class Arrays:
     def saved_state(self, name: str) -> Array:
         batch, *dims = self.state_axes(name)
         return Array(f"{name}_in", (batch, BLOCKS, *dims), "saved", name)
+
+    def span_state(self, name: str) -> Array:
+        """The state as each span begins, which forward keeps for backward."""
+        batch, *dims = self.state_axes(name)
+        return Array(f"{name}_every", (batch, SPANS, *dims), "saved", name)
 
     def saved_value(self, n: Node) -> Array:
         """A value of every step that forward leaves for backward, in the type of the inputs: [B, T, dims]."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, BLOCKS, PIECES, SCRATCH, STEPS, Array
+from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
@@ -54,7 +54,7 @@ class Extents:
         program = self.program
         self.table = argument_table(program)
         self.arguments = [a.name for a in self.table]
-        self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
+        self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "N_SPANS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
         self.taken.add("fits")
@@ -106,11 +106,14 @@ class Extents:
         lines += ["N_BLOCKS = B * NT"] if saves or apart else []
         if any("N_STEPS" in k.runtime for k in kernels):
             lines.append("N_STEPS = B * T")
+        spans = self.schedule.spans if any(SPANS in a.axes for k in kernels for a in k.arrays) else 1
+        lines += [f"N_SPANS = B * -(-NT // {spans})"] if spans > 1 else []
         gaps = any(by_block(a) or by_step(a) for k in kernels for a in k.arrays)
         lines += ["empty = torch.empty"] if gaps else []
         lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", f"{TAB}B = cu_seqlens.shape[0] - 1"]
         lines += [f"{TAB}NT = -(-T // ({rows} * max(B, 1)))  # of a sequence of mean length"] if apart else []
         lines += [f"{TAB}N_BLOCKS = T // {rows} + B"] if saves or apart else []
+        lines += [f"{TAB}N_SPANS = T // {rows * spans} + B"] if spans > 1 else []
         lines += [f"{TAB}empty = torch.zeros  # some entries belong to no sequence"] if gaps else []
         lines.append(f"{TAB}cu_seqlens = cu_seqlens.contiguous()")
         backwards = self.program.direction == "backward"
@@ -136,9 +139,9 @@ class Extents:
         """`o = torch.empty(...)`."""
         axes: list[str] = []
         for axis in array.axes:
-            if axis in (STEPS, BLOCKS):
+            if axis in (STEPS, BLOCKS, SPANS):
                 every = axis == STEPS or self.rows_per_block() == 1
-                axes[-1] = f"*{self.any}.shape[:2]" if every else "N_BLOCKS"
+                axes[-1] = f"*{self.any}.shape[:2]" if every else ALL_BLOCKS if axis == BLOCKS else ALL_SPANS
             else:
                 axes.append(self.length(axis))
         shape = ", ".join(axes)
@@ -198,6 +201,8 @@ class Extents:
         found = []
         for way in self.schedule.ways.get(whole.kernel.name, ()):
             kernels = [self.printed[name] for name in way]
+            if whole.kernel.name == "infer":
+                kernels = [k.quiet() if k.saves else k for k in kernels]
             alone = any(k.kernel.name in self.schedule.parts for k in kernels)
             found.append([[k] for k in kernels] if alone else [kernels])
         return found

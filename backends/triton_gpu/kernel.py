@@ -17,13 +17,15 @@ from seqc.ir.graph import Node
 STEPS = "T"  # the sequence
 BLOCKS = "NT"  # one entry per block; the batch stands before it, and both are one axis in memory
 ALL_BLOCKS = "N_BLOCKS"  # in a grid: one program per entry of the batch and the blocks together
+SPANS = "NS"  # one entry per span of blocks, after the batch likewise
+ALL_SPANS = "N_SPANS"  # in a grid: one program per entry of the batch and the spans together
 SCRATCH = "BT"  # one entry per step of a block
 PIECES = "#"  # "#V": one entry per piece of the blocked dim V, or per index of the grid dim V: partial results
 
 
 @dataclass(frozen=True)
 class Array:
-    """A kernel argument. axes: dims of the spec, "B", the four above, and "t" and "s", the rows of a block. role: what the
+    """A kernel argument. axes: dims of the spec, "B", those above, and "t" and "s", the rows of a block. role: what the
     launcher makes of it.
 
     role: "input" | "param" | "state" (NAME_0) | "output" | "final" (NAME_T) | "saved" | "cot" | "grad" | "scratch" |
@@ -131,9 +133,9 @@ Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum |
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel. block_in_grid: each program does one block. rows: steps of a block as a tile axis, 1 in form "step".
+    """One kernel. block_in_grid: each program does one block; span_in_grid: the blocks of one span. rows: steps of a block as a tile axis, 1 in form "step".
 
-    every: form "step": steps between two saved states (1: no inner loop).
+    every: form "step": steps between two saved states (1: no inner loop). spans: blocks between two that are kept.
     """
 
     name: str
@@ -143,6 +145,8 @@ class Kernel:
     rows: int
     every: int = 1
     block_in_grid: bool = False
+    spans: int = 1
+    span_in_grid: bool = False
     results: tuple[Array, ...] = field(default=())
 
     def without_saving(self, name: str, doc: str) -> Kernel:

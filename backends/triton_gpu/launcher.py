@@ -71,6 +71,7 @@ class Launcher(Extents):
             sizes = ", ".join(self.dims[d] for d in self.open)
             stages = f'_stages("{printed.kernel.name}", {stages}, {self.main}, {sizes})'
         values = {x: stages if x == "STAGES" else x for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
+        values |= {"EVERY": str(self.schedule.spans)} if "EVERY" in values else {}
         named += [f"{x}={value}" for x, value in values.items()]
         named += [] if printed.saves is None else [f"{SAVE}={printed.saves}"]
         named += [f"num_warps={tile.warps}", f"num_stages={stages}", "enable_fp_fusion=True"]
@@ -173,8 +174,14 @@ class Launcher(Extents):
         arguments = self.arguments
         given = self.saved_names() + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
-        others = list(chain(*chain(*self.ways(whole))))
+        passed = tuple(given)
+        before = [printed[name] for name in self.schedule.before.get("backward", ())]
+        others = [*before, *chain(*chain(*self.ways(whole)))]
         lines = [*self.unpack([whole, *others], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
+        if before:
+            lines += self.launches(whole, [[one] for one in before], given)
+            given = [*given, *(a.name for one in before for a in one.arrays)]
+            lines += [line for found in self.resized([whole], self.resized(before, {})).values() for line in found]
         mine = [a for a in whole.arrays if a.role in WRITTEN]
         own = [*map(self.allocate, mine), *self.launch(whole), *(x for a in mine if (x := self.add_up(a)))]
         lines += self.by_way(whole, given, own)
@@ -183,14 +190,14 @@ class Launcher(Extents):
             lines += self.input_gradient(a.name) if a.kind == "input" else []
             lines += self.param_gradient(a.name, program.params[a.of]) if a.kind == "param" else []
         lines.append(f"return {_tuple([self.local(f'd_{a.name}') for a in moved])}")
-        names = [safe_name(a) for a in (*arguments, *given)]
+        names = [safe_name(a) for a in (*arguments, *passed)]
         return _function("_backward_triton", names, "Gradients of every argument of forward.", lines, calls=True)
 
     def launches(self, whole: Printed, groups: Sequence[Sequence[Printed]], there: Iterable[str]) -> list[str]:
         """Phases one after the other, tile lengths and arrays before them. there: arrays that exist."""
         lines: list[str] = []
         made, sizes = set(there), self.resized([whole], {})
-        lean = self.schedule.lean if whole.kernel.name == "infer" else ()
+        lean = self.schedule.lean if self.schedule.hands_on(whole.kernel.name) else ()
         for group in groups:
             new = self.resized(group, sizes)
             sizes |= new
@@ -256,20 +263,24 @@ class Launcher(Extents):
 
     def saved(self) -> tuple[Saved, ...]:
         """What forward gives to backward."""
-        rows = self.rows_per_block()
+        rows = self.rows_per_block() * self.schedule.spans
         blocks, packed = ([f"B * ((T + {rows - 1}) // {rows})"], [f"T // {rows} + B"]) if rows > 1 else (["B", "T"], ["1", "T"])
         out = []
         for s in self.schedule.saved:
             dims = [dim_name(d) for d in self.program.states[s].dims]
-            out.append(Saved(f"{s}_in", (*blocks, *dims), packed=(*packed, *dims)))
+            out.append(Saved(self.saved_state(s), (*blocks, *dims), packed=(*packed, *dims)))
         for array in self.schedule.values:
             dims = [dim_name(d) for d in array.axes[2:]]
             out.append(Saved(self.local(array.name), ("B", "T", *dims), "io", ("1", "T", *dims)))
         return tuple(out)
 
+    def saved_state(self, state: str) -> str:
+        """What a state's values are called that forward gives to backward."""
+        return f"{state}_every" if self.schedule.spans > 1 else f"{state}_in"
+
     def saved_names(self) -> list[str]:
         """The names of what forward gives to backward."""
-        return [*(f"{s}_in" for s in self.schedule.saved), *(a.name for a in self.schedule.values)]
+        return [*map(self.saved_state, self.schedule.saved), *(a.name for a in self.schedule.values)]
 
 
 def _zero(root: Node | None) -> bool:

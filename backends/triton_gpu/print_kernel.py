@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, Addresses, Scope
+from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, SEQUENCE_SPANS, Addresses, Scope
 from seqc.backends.triton_gpu.kernel import (
     ALL_BLOCKS,
+    ALL_SPANS,
     PIECES,
+    SPANS,
     Add,
     Advance,
     Array,
@@ -43,7 +45,7 @@ from seqc.ir.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used
 TAB = "    "
-SETTINGS = ("STEP", "DOT", "PRECISION", "STAGES")  # compile-time arguments that the launcher has under the same names
+SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES")  # compile-time arguments that the launcher has under the same names
 SAVING = {"infer": "forward", "infer_walk": "walk"}  # where no gradient follows, and the same kernel where one does
 SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
 
@@ -65,6 +67,10 @@ class Printed:
     grid: tuple[str, ...]  # what the programs are: "N_BLOCKS", a dim, or "#" + a blocked dim; the last runs fastest
     given: tuple[Array | None, ...]  # the text's arrays, None for one that this kernel does without
     saves: bool | None = None  # what the text's switch SAVE is, None where it has none
+
+    def quiet(self) -> Printed:
+        """The same kernel where no gradient follows."""
+        return self.without_saving(self.kernel.without_saving(self.kernel.name, self.kernel.doc))
 
     def without_saving(self, kernel: Kernel) -> Printed:
         """The same text for a kernel that stores nothing for a gradient."""
@@ -142,7 +148,7 @@ class _Printer:
         """What the programs are, the slowest first."""
         roles = self.roles
         batch = (PIECES + BATCH,) if BATCH in roles.blocked else (BATCH,)
-        first = (ALL_BLOCKS,) if self.kernel.block_in_grid else batch
+        first = (ALL_BLOCKS,) if self.kernel.block_in_grid else (ALL_SPANS,) if self.kernel.span_in_grid else batch
         return (*first, *(d for d in roles.grid if d != BATCH), *(PIECES + d for d in roles.blocked if d != BATCH))
 
     def setup_programs(self) -> None:
@@ -151,7 +157,7 @@ class _Printer:
         grid = self.grid()
         counts = []
         for one in grid:
-            if one == ALL_BLOCKS:
+            if one in (ALL_BLOCKS, ALL_SPANS):
                 counts.append(one)
             elif one.startswith(PIECES):
                 dim = one[1:]
@@ -162,7 +168,7 @@ class _Printer:
                 counts.append(count)
             else:
                 counts.append(names.dims[one])
-        index = ["i_s" if g == ALL_BLOCKS else names.program(g.strip(PIECES)) for g in grid]
+        index = ["i_s" if g in (ALL_BLOCKS, ALL_SPANS) else names.program(g.strip(PIECES)) for g in grid]
         if len(grid) == 1:
             lines.append(f"{index[0]} = tl.program_id(0).to(tl.int64)")
         else:
@@ -174,6 +180,8 @@ class _Printer:
         if self.kernel.block_in_grid:
             lines.append(f"{names.program(BATCH)}, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)")
             lines.append("i_0 = i_n * BT")
+        if self.kernel.span_in_grid:
+            lines.append(f"{names.program(BATCH)}, i_c = block_of(p_cu_seqlens, i_s, B, T, BT * EVERY)")
         self.setup_sequence()
 
     def setup_sequence(self) -> None:
@@ -187,11 +195,15 @@ class _Printer:
         if self.kernel.block_in_grid:
             lines += ["if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here", f"{TAB}return"]
             return
+        if self.kernel.span_in_grid:
+            lines += ["if p_cu_seqlens is not None and i_c * EVERY * BT >= T:  # the pack has no span here", f"{TAB}return"]
         merged = [self.addresses.merged(a) for a in self.kernel.arrays]
         if self.uses_blocks() or any(SEQUENCE_BLOCKS in axes for axes in merged):
             lines.append("NT = tl.cdiv(T, BT)")
         if any(SEQUENCE_BLOCKS in axes for axes in merged):
             lines.append(f"first_block = first_block{tiles}_of(p_cu_seqlens, {which}, NT, BT)")
+        if not self.kernel.span_in_grid and any(SEQUENCE_SPANS in axes for axes in merged):
+            lines.append(f"first_span = first_block{tiles}_of(p_cu_seqlens, {which}, tl.cdiv(NT, EVERY), BT * EVERY)")
 
     def uses_blocks(self) -> bool:
         return any(loop.over == "blocks" for loop in self.kernel.loops()) or (self.stores_blocks() and self.kernel.every > 1)
@@ -272,7 +284,7 @@ class _Printer:
         at = self.addresses.at(array, self.scope, 0, True, first_only)
         mask = f", mask={at.mask}" if at.mask else ""
         code = self.values.full(value, at.axes).code
-        tests = [SAVE] * saves + [at.only] * bool(at.only)
+        tests = [SAVE] * saves + ["i_n % EVERY == 0"] * (SPANS in array.axes) + [at.only] * bool(at.only)
         self.scope.lines += [f"{TAB * i}if {test}:" for i, test in enumerate(tests)]
         tab = TAB * len(tests)
         self.scope.lines.append(f"{tab}tl.store({self.pointers[array.name]}{at.pointer}, {code}{mask})")
@@ -327,6 +339,8 @@ class _Printer:
         self.scope = outer
         self.values.scope = outer
         index, low, high = ("i_n", "0", "NT") if item.over == "blocks" else ("i_t", "0", "T")
+        if self.kernel.span_in_grid:
+            low, high = "i_c * EVERY", "tl.minimum(NT, i_c * EVERY + EVERY)"
         if item.over == "steps" and self.kernel.every > 1 and outer.rank:
             low, high = "i_n * BT", "tl.minimum(T, i_n * BT + BT)"
         span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"

@@ -42,12 +42,13 @@ from seqc.backends.triton_gpu.pairs import is_costly, pairs
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
+from seqc.backends.triton_gpu.spans import blocks_between_saved, with_sources
 from seqc.backends.triton_gpu.uses import multiplied
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, leaf, leaves
 from seqc.ir.program import Program
 
-STEPS_KERNEL, PAIRS_KERNEL = "steps", "pairs"
+STEPS_KERNEL, PAIRS_KERNEL, AGAIN_KERNEL = "steps", "pairs", "again"
 DOCS = {
     "forward": "Outputs, final states, and the states that the gradient needs.",
     "infer": "Outputs and final states.",
@@ -55,6 +56,7 @@ DOCS = {
     "walk": "After the pairs of steps: outputs, final states, and the states that the gradient needs.",
     "states": "First phase: the states as each block begins.",
     "outputs": "Second phase: the outputs of all blocks at once.",
+    "again": "Before the gradients: the states as each block begins, from those that forward kept, all spans at once.",
     "backward": "All gradients, from the last block to the first.",
     "cotangents": "First phase: the cotangents of the states as each block ends.",
 }
@@ -69,7 +71,8 @@ class Schedule:
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
     by step, whose kernel without saved states is this one's "steps". ways: other ways to do the work of a kernel, by its
     name: each the kernels that do it, in the order of their launches; none where blocks are no tiles. parts: by kernel, the
-    schedules of those whose programs take pieces of another dim than the block's.
+    schedules of those whose programs take pieces of another dim than the block's. spans: blocks between two states that
+    are kept for backward; before: by kernel, those that run first, whichever way its work is done.
     """
 
     block: Block
@@ -87,6 +90,8 @@ class Schedule:
     ways: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     single: Schedule | None = None
     parts: Mapping[str, Schedule] = field(default_factory=dict)
+    spans: int = 1
+    before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -116,8 +121,12 @@ class Schedule:
 
     @property
     def lean(self) -> frozenset[str]:
-        """Arrays of states that outputs only multiply: where no gradient follows, they are kept as products take them."""
+        """Arrays of states that outputs only multiply: where no gradient reads them, they are kept as products take them."""
         return multiplied(self.kernel("outputs").body, self.roles, "saved") if self.phases else frozenset()
+
+    def hands_on(self, kernel: str) -> bool:
+        """Whether the states of all blocks are for the outputs alone, and not kept, where phases do a kernel's work."""
+        return kernel == "infer" or (kernel == "forward" and self.spans > 1)
 
     @property
     def pieces(self) -> frozenset[str]:
@@ -183,6 +192,7 @@ class _Scheduler(Gradients):
             makers["infer"] = lambda: self.forward_kernel("infer", save=False)
         ways: dict[str, tuple[tuple[str, ...], ...]] = {}
         beside: dict[str, Schedule] = {}
+        before: dict[str, tuple[str, ...]] = {}
         if not self.step and self.program.states:
             self.find_pairs()
             if self.pairs:
@@ -201,21 +211,24 @@ class _Scheduler(Gradients):
                 walk = cache(lambda: self.forward_kernel("walk", save=True))
                 makers |= {"walk": walk, "infer_walk": lambda: walk().without_saving("infer_walk", DOCS["infer"])}
                 ways = {name: ((*first, one), *ways[name]) for name, one in (("forward", "walk"), ("infer", "infer_walk"))}
-            first = (PAIRS_KERNEL,) if self.pairs else ()
+            if self.spans > 1 and self.arrays.saved:
+                makers[AGAIN_KERNEL] = self.again_kernel
+                before["backward"] = (*first, AGAIN_KERNEL)
+            first = (PAIRS_KERNEL,) if self.pairs and PAIRS_KERNEL not in before.get("backward", ()) else ()
             ways["backward"] = ((*first, "cotangents", *gradients),)
-        return self.planned(makers, ways, beside)
+        return replace(self.planned(makers, ways, beside), before=before)
 
     def planned(
         self, makers: Mapping[str, Callable[[], Kernel]], ways: Mapping[str, tuple[tuple[str, ...], ...]] = NONE,
         parts: Mapping[str, Schedule] = NONE,
     ) -> Schedule:
         """The schedule of kernels that have these roles. ways, parts: see `Schedule`."""
-        saved = tuple(dict.fromkeys(map(plain, self.arrays.saved)))
+        saved = tuple(dict.fromkeys(map(plain, self.kept_states)))
         backward = self.backward if self.block is self.whole else self.whole.backward
         return Schedule(
             self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, tuple(self.saved_values()),
             self.arrays.every, self.outer,
-            makers, self.program, ways, parts=parts,
+            makers, self.program, ways, parts=parts, spans=self.spans,
         )
 
     def parts(self) -> dict[str, _Scheduler]:
@@ -299,9 +312,12 @@ class _Scheduler(Gradients):
         if what != "outputs":
             wanted = [s for s in carried if s in self.phase_states()] if what == "states" else kept
             for s in wanted:
-                array = self.arrays.saved_state(s)
+                array, missing = self.arrays.saved_state(s), self.arrays.missing(self.arrays.state_axes(s))
+                if what == "states" or self.spans == 1:
+                    keep.append(Store(program.states[s].leaf(), array, missing, saves=what != "states" and not self.nested))
+            for s in self.kept_states if save and self.spans > 1 else ():
                 missing = self.arrays.missing(self.arrays.state_axes(s))
-                keep.append(Store(program.states[s].leaf(), array, missing, saves=what != "states" and not self.nested))
+                keep.append(Store(program.states[s].leaf(), self.arrays.span_state(s), missing, saves=True))
         if what == "outputs":
             body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(needed, "state")]
         body += self.loads(needed, known)
@@ -317,6 +333,33 @@ class _Scheduler(Gradients):
             return self.kernel(what, [*setup, *body], block_in_grid=True)
         loop = self.time_loop(keep, body, reverse=False, nested=save and self.nested)
         return self.kernel(what, [*setup, *first, loop, *final])
+
+    def again_kernel(self) -> Kernel:
+        """The states of every block, from those that are kept of every span."""
+        following = {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.kept_states}
+        known = set(following)
+        body: list[Item] = self.loads_kept(self.pairs_of("states"), following.values(), known)
+        setup = self.setup(following.values(), known)
+        first: list[Item] = [Load(n, self.arrays.span_state(n.text("name"))) for n in following]
+        for s in self.arrays.saved:
+            array, missing = self.arrays.saved_state(s), self.arrays.missing(self.arrays.state_axes(s))
+            body.append(Store(self.program.states[s].leaf(), array, missing))
+        body += self.loads(following.values(), known)
+        body += self.compute(following.values(), known, inside=True)
+        body.append(Advance(tuple(following.items())))
+        kernel = self.kernel(AGAIN_KERNEL, [*setup, *first, self.time_loop([], body, reverse=False, nested=False)])
+        return replace(kernel, span_in_grid=True)
+
+    @property
+    def spans(self) -> int:
+        """Blocks between two states that are kept."""
+        return blocks_between_saved(self.whole)
+
+    @property
+    def kept_states(self) -> tuple[str, ...]:
+        """The states that forward keeps for backward."""
+        saved = self.arrays.saved
+        return with_sources(saved, self.forward, self.program.states) if self.spans > 1 else saved
 
     @property
     def nested(self) -> bool:
@@ -424,7 +467,8 @@ class _Scheduler(Gradients):
                 todo = [*item.body, *todo]
             elif isinstance(item, Load | Store | StoreSum):
                 arrays.setdefault(item.array.name, item.array)
-        return Kernel(what, doc, tuple(arrays.values()), tuple(body), self.block.rows, self.arrays.every, block_in_grid)
+        rows, every = self.block.rows, self.arrays.every
+        return Kernel(what, doc, tuple(arrays.values()), tuple(body), rows, every, block_in_grid, self.spans)
 
 
 def _whole_arrays(item: Item) -> Item:

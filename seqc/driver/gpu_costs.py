@@ -165,15 +165,17 @@ def _costs(
         ways = [(whole,), *chosen.plan.ways.get(whole, ())]
         counts = [{x: priced[x].programs // (1 if pace.pace(x).walks else blocks) for x in way} for way in ways]
         at = pace.way(blocks, target.units, counts)
+        first = [priced[name] for name in chosen.plan.before.get(whole, ())]
         if at:  # as the launcher decides
-            return [_priced(lean, name, shape, sizes, target) if whole == "infer" else priced[name] for name in ways[at]]
+            narrow = chosen.plan.hands_on(whole)
+            return [*first, *(_priced(lean, x, shape, sizes, target) if narrow else priced[x] for x in ways[at])]
         phases = ways[-1]
         if len(ways) > 1 and blocks > 1 and one.spills:
             apart = sum(priced[name].nanoseconds + LAUNCH * (1 + priced[name].afterwards) for name in phases)
             kept = "spill too" if any(priced[name].spills for name in phases) else "keep all registers"
             told = f"in phases, which {kept}, this shape takes {apart / 1000:.0f} us by the model"
-            return [replace(one, spills=f"{one.spills}; {told}")]
-        return [one]
+            return [*first, replace(one, spills=f"{one.spills}; {told}")]
+        return [*first, one]
 
     infer, forward, back = map(launched, ("infer", "forward", "backward"))
     name = chosen.block.program.name

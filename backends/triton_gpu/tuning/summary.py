@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from seqc.analysis.cost import weight
-from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Store
+from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load, Loop, Store
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
@@ -66,7 +66,7 @@ class _Summary:
             read=tuple(self.stored(i) for i in loads),
             written=tuple(self.stored(i) for i in stores),
             rows=self.plan.block.rows,
-            loops_over_time=not self.kernel.block_in_grid,
+            loops_over_time=not (self.kernel.block_in_grid or self.kernel.span_in_grid),
             limits=tuple(self.limits()),
         )
 
@@ -78,7 +78,8 @@ class _Summary:
 
     def stored(self, item: Load | Store) -> Tile:
         narrow = item.array.dtype == "io" or item.array.name in self.lean
-        return Tile(self.axes(item.node), BYTES[self.kind] if narrow else 4)
+        spans = self.kernel.spans if SPANS in item.array.axes else 1  # of several turns one stores it
+        return Tile(self.axes(item.node), BYTES[self.kind] if narrow else max(1, 4 // spans))
 
     def volume(self, tile: Tile) -> int:
         out = tile.bytes

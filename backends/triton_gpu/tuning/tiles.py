@@ -16,7 +16,7 @@ from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import BLOCKS
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
-from seqc.backends.triton_gpu.schedule import PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
+from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
 from seqc.backends.triton_gpu.tuning.choose import Choice, choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
 from seqc.backends.triton_gpu.tuning.kernel_problem import Told, tile_choices
@@ -39,7 +39,8 @@ def following(plan: Schedule) -> tuple[tuple[str, ...], ...]:
     not where other kernels take pieces of other dims: there these results are added up between the phases."""
     backward = tuple(name for name in plan.way("backward", "cotangents") if name != PAIRS_KERNEL)
     apart = tuple((name,) for name in backward) if plan.parts else (backward,)
-    groups = (("infer",), (PAIRS_KERNEL,), ("walk",), ("infer_walk",), ("states", "outputs"), *apart, (STEPS_KERNEL,))
+    groups: tuple[tuple[str, ...], ...] = (("infer",), (PAIRS_KERNEL,), ("walk",), ("infer_walk",), ("states", "outputs"), (AGAIN_KERNEL,), *apart)
+    groups = (*groups, (STEPS_KERNEL,))
     return tuple(names for names in groups if names and all(name in plan.kernels for name in names))
 
 
@@ -210,6 +211,10 @@ class _Chooser:
             if found and len(found) == len(groups):
                 spent = sum(x.part(name, "ns") for names, x in zip(groups, found, strict=True) for name in names)
                 best, least = (found, spent) if spent < least else (best, least)
+        for name in plan.before.get(whole, ()):
+            first = self.tried((name,), rows)
+            if isinstance(first, Choice):
+                best, least = [first, *best], least + first.part(name, "ns")
         return best, least
 
     def solved(self, names: Sequence[str], rows: int) -> Choice:

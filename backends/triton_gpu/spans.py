@@ -1,0 +1,52 @@
+"""How many blocks lie between two states that forward keeps for backward, and which states these are.
+
+In: a block. Out: a number of blocks, a span. Of a span, forward keeps the states as its first block begins; before the
+gradients a kernel computes the states of its other blocks again, all spans at once, so that from forward to backward memory holds
+one state a span. `checkpoint N` of a spec, or the option of a compile, says how long a span is; otherwise memory does:
+states take no more than the inputs, which are kept too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from seqc.analysis.workload import nominal_sizes
+from seqc.ir.block import Block
+from seqc.ir.graph import Node, leaves
+from seqc.ir.program import Program
+
+STATE, INPUT = 4, 2  # bytes of an element: states are fp32, inputs are counted as bf16
+
+
+def blocks_between_saved(block: Block) -> int:
+    """Blocks of a span; 1 where each state is kept."""
+    program = block.program
+    if block.rows == 1 or not program.states or block.form != "chunkwise":
+        return 1
+    wish = program.wishes.checkpoint
+    if wish is not None:
+        return max(1, -(-wish // block.rows))
+    state, step = saved_bytes(program, nominal_sizes(program))
+    return 1 << max(0, math.ceil(math.log2(state / (step * block.rows)))) if step else 1
+
+
+def saved_bytes(program: Program, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """(bytes of all states at one place, bytes of all inputs of one step), of one sequence."""
+
+    def volume(dims: Iterable[str]) -> int:
+        return math.prod(sizes[d.rstrip("'")] for d in dims)
+
+    states = STATE * sum(volume(d.dims) for d in program.states.values())
+    return states, INPUT * sum(volume(d.dims) for d in program.inputs.values())
+
+
+def with_sources(saved: Iterable[str], forward: Mapping[str, Node], states: Iterable[str]) -> tuple[str, ...]:
+    """These states and those that their next values depend on, in the order of all."""
+    found = set(saved)
+    todo = list(found)
+    while todo:
+        new = {n.text("name") for n in leaves([forward[f"{todo.pop()}.next"]], "state")} - found
+        found |= new
+        todo += new
+    return tuple(s for s in states if s in found)

@@ -1,0 +1,60 @@
+"""States that forward keeps once a span of blocks, and that a kernel computes again before the gradients.
+
+Every case runs in each of its ways, in Triton's interpreter, against the float64 reference: batches whose last span and last block are
+short, packs with empty sequences, both directions, initial and final states, all gradients.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from seqc.backends.triton_gpu.emit import triton_kernels
+from seqc.backends.triton_gpu.schedule import schedule
+from seqc.backends.triton_gpu.spans import blocks_between_saved
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import elaborate_text, load
+from tests.triton.test_kernels import ROWS, SMALL, interpret
+
+SPECS = Path(__file__).parents[2] / "specs"
+
+
+def with_checkpoint(spec: str, steps: int, folder: Path) -> Path:
+    """A copy of a spec that asks for a state every so many steps."""
+    path = folder / f"{spec}.seq"
+    path.write_text(re.sub(r"^dim ", f"checkpoint {steps}\n\ndim ", (SPECS / f"{spec}.seq").read_text(), count=1, flags=re.M))
+    return path
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["gla", "kda", pytest.param("gsa", marks=pytest.mark.long), pytest.param("momentum_delta_rule", marks=pytest.mark.long),
+     pytest.param("linear_attention_normalized", marks=pytest.mark.long), pytest.param("mamba2", marks=pytest.mark.long)],
+)  # fmt: skip
+def test_states_of_spans(spec: str, tmp_path: Path) -> None:
+    """Three blocks a span: a batch of four blocks and a piece, packs with a span and a step, a block, one step, nothing."""
+    path = with_checkpoint(spec, 3 * ROWS, tmp_path)
+    lengths = (3 * ROWS + 1, 0, 1, ROWS)
+    interpret([(str(path), "chunkwise")], [(4 * ROWS + 3, "half", SMALL)], packs=[(lengths, False), (lengths[::-1], True)])
+
+
+def test_what_is_kept_is_one_state_a_span(tmp_path: Path) -> None:
+    block = lower(load(with_checkpoint("gla", 64, tmp_path)), "chunkwise", 16)
+    plan = schedule(block)
+    assert plan.spans == 4 and plan.before == {"backward": ("pairs", "again")}
+    made = triton_kernels(block, plan=plan)
+    (saved,) = made.saved
+    assert saved.name == "S_every" and saved.shape[0] == "B * ((T + 63) // 64)"
+    assert saved.packed is not None and saved.packed[0] == "T // 64 + B"
+    assert made.text.count("i_n % EVERY == 0") == 3  # forward, walk, states
+    each = schedule(lower(load(with_checkpoint("gla", 1, tmp_path)), "chunkwise", 16))
+    assert each.spans == 1 and "again" not in each.kernels
+
+
+def test_states_take_no_more_than_the_inputs_that_are_kept_anyway() -> None:
+    """K = V = 64: 16 KiB of a state against 512 bytes of q, k, v and g a step; K = V = 128: 64 KiB against 1 KiB."""
+    text = (SPECS / "gla.seq").read_text()
+    assert blocks_between_saved(lower(load(SPECS / "gla.seq"), "chunkwise", 16)) == 2
+    assert blocks_between_saved(lower(load(SPECS / "gla.seq"), "chunkwise", 32)) == 1
+    large = elaborate_text(text.replace("dim H, K, V", "dim H, K = 128, V = 128"))
+    assert blocks_between_saved(lower(large, "chunkwise", 16)) == 4
