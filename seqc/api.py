@@ -231,19 +231,21 @@ def compile(
     dims: Mapping[str, int] | None = None,
     form: str | None = None,
     rows: int | None = None,
+    save_states: int | None = None,
     check: bool | None = None,
 ) -> Recurrence:
     """The recurrence of a `.seq` file, of a spec that ships with seqc by its name, or of a spec given as a string.
 
     backend: "auto" (every form that the spec can have, chosen by device at the call), "triton", "cpu" or "torch".
     target: the GPU that tiles are chosen for. dims: extents fixed at compile time. form ("step", "scan", "chunkwise")
-    and rows (steps per block) override the compiler's choice. The same text with the same options is compiled once: later
-    processes read what the first one has kept in the person's cache. check: verify at each call what the spec promises of
-    its arguments (ranges, norms; ValueError), and name the first value that is no finite number (FloatingPointError); slow.
-    None: as the environment says, SEQC_CHECK=1. Raises seqc.SpecError and seqc.Unsupported.
+    and rows (steps per block) override the compiler's choice; save_states (steps between states that are kept for the
+    backward pass, which computes those between again) the spec's `checkpoint`. The same text with the same options is
+    compiled once: later processes read what the first one has kept in the person's cache. check: verify at each call what
+    the spec promises of its arguments (ranges, norms; ValueError), and name the first value that is no finite number
+    (FloatingPointError); slow. None: as the environment says, SEQC_CHECK=1. Raises seqc.SpecError and seqc.Unsupported.
     """
     checks = os.environ.get("SEQC_CHECK") == "1" if check is None else check
-    return _again(read(spec), Options(backend, target, dict(dims or {}), form, rows), checks)
+    return _again(read(spec), Options(backend, target, dict(dims or {}), form, rows, save_states), checks)
 
 
 def _again(spec: Source | str, options: Options, checks: bool = False) -> Recurrence:
@@ -254,7 +256,8 @@ def _again(spec: Source | str, options: Options, checks: bool = False) -> Recurr
 
 def _key(options: Options) -> tuple[Any, ...]:
     """The options as arguments that can be looked up."""
-    return options.backend, options.target, tuple(sorted(options.dims.items())), options.form, options.rows
+    dims = tuple(sorted(options.dims.items()))
+    return options.backend, options.target, dims, options.form, options.rows, options.save_states
 
 
 @lru_cache(maxsize=128)
@@ -270,7 +273,8 @@ def _face(source: Source, *wishes: Any) -> Face:
 
 @lru_cache(maxsize=128)
 def _compiled(
-    source: Source, backend: str, target: str, dims: tuple[tuple[str, int], ...], form: str | None, rows: int | None
+    source: Source, backend: str, target: str, dims: tuple[tuple[str, int], ...], form: str | None, rows: int | None,
+    save_states: int | None,
 ) -> Compiled:
     """The emitted file of a text; a file that has changed is another text."""
     from seqc.driver.compile import compile_program
@@ -279,7 +283,7 @@ def _compiled(
 
     parsed = parse_with_errors(source)
     program = build(parsed.spec, parsed.found, parsed.lost)
-    return compile_program(program, Options(backend, target, dict(dims), form, rows))
+    return compile_program(program, Options(backend, target, dict(dims), form, rows, save_states))
 
 
 def oracle(
@@ -306,9 +310,9 @@ def oracle(
 
 
 def explain(spec: str | Path, backend: str = "auto", *, target: str = "sm_90", dims: Mapping[str, int] | None = None,
-            form: str | None = None, rows: int | None = None) -> str:
+            form: str | None = None, rows: int | None = None, save_states: int | None = None) -> str:
     """What the compiler decides for a spec, and why, as text. Options as for `compile`."""
-    return compile(spec, backend, target=target, dims=dims, form=form, rows=rows).explain()
+    return compile(spec, backend, target=target, dims=dims, form=form, rows=rows, save_states=save_states).explain()
 
 
 def _array(x: Any) -> Any:

@@ -133,7 +133,8 @@ Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum |
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel. block_in_grid: each program does one block; span_in_grid: the blocks of one span. rows: steps of a block as a tile axis, 1 in form "step".
+    """One kernel. block_in_grid: each program does one block; span_in_grid: the blocks of one span. rows: steps of a block as a
+    tile axis, 1 in form "step".
 
     every: form "step": steps between two saved states (1: no inner loop). spans: blocks between two that are kept.
     """

@@ -1,9 +1,9 @@
 """How many blocks lie between two states that forward keeps for backward, and which states these are.
 
 In: a block. Out: a number of blocks, a span. Of a span, forward keeps the states as its first block begins; before the
-gradients a kernel computes the states of its other blocks again, all spans at once, so that from forward to backward memory holds
-one state a span. `checkpoint N` of a spec, or the option of a compile, says how long a span is; otherwise memory does:
-states take no more than the inputs, which are kept too.
+gradients a kernel computes the states of its other blocks again, all spans at once. From forward to backward memory
+therefore holds one state a span. `checkpoint N` of a spec, or the option `save_states` of a compile, says how long a span
+is; otherwise memory does: states take no more than the inputs, which are kept too.
 """
 
 from __future__ import annotations

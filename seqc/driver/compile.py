@@ -87,7 +87,7 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
         help = near_miss(options.target, TARGETS) or f"one of {', '.join(TARGETS)}"
         message = f"there is no target `{options.target}`"
         raise Unsupported(Diagnostic("no-such-target", message, help=help, kind="unsupported"))
-    program = fix_dims(program, options.dims)
+    program = saving(fix_dims(program, options.dims), options.save_states)
     blocks: dict[str, Block] = {}
     kernels: dict[str, Kernels] = {}
     missing: dict[str, str] = {}
@@ -132,6 +132,16 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     if loop is not None and program.loop is not None:
         sig = replace(sig, loop=closed_loop(program.loop, loop.signature))
     return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split, loop)
+
+
+def saving(program: Program, steps: int | None) -> Program:
+    """The program as if its spec said `checkpoint STEPS`; as it is where steps is None."""
+    if steps is None:
+        return program
+    if steps < 1:
+        message = f"states are saved every {steps} steps: it is at least 1"
+        raise Unsupported(Diagnostic("save-states", message, help="1 keeps a state each step or block", kind="unsupported"))
+    return replace(program, wishes=replace(program.wishes, checkpoint=steps))
 
 
 def _without_tables(tables: Tables | None) -> None:
@@ -226,4 +236,5 @@ def _triton_part(program: Program, options: Options) -> tuple[Chosen, Kernels]:
 def header(program: Program, options: Options) -> str:
     """The words of the comment line at the top of the file."""
     sizes = "".join(f", {name} = {size}" for name, size in sorted(options.dims.items()))
+    sizes += f", states saved every {options.save_states} steps" if options.save_states else ""
     return f"Made by seqc from the spec `{program.name}`{sizes}. Edit the spec, not this file."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqc.analysis.cost import cost, volume
 from seqc.analysis.time_invariant import not_invariant
+from seqc.backends.triton_gpu.spans import blocks_between_saved, saved_bytes
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Compiled
 from seqc.driver.convolution import operations, sources
@@ -159,8 +160,14 @@ def shape(decl: TensorDecl) -> str:
     return f"{decl.name}[{', '.join(decl.dims)}]" if decl.dims else decl.name
 
 
-def checkpoints(name: str, block: Block) -> list[str]:
-    """What a part of the file makes of the spec's `checkpoint`."""
+def checkpoints(name: str, block: Block, sizes: dict[str, int]) -> list[str]:
+    """What a part of the file keeps for the backward pass, and what it makes of the spec's `checkpoint`."""
+    if name == "triton" and block.form == "chunkwise" and block.program.states:
+        every = blocks_between_saved(block) * block.rows
+        state, inputs = saved_bytes(block.program, sizes)
+        again = "" if every == block.rows else ", and the backward pass computes those between again"
+        bytes = f"{state / every:.0f} bytes a step, beside {inputs} of inputs in bfloat16"
+        return [f"checkpoint: states are kept every {every} steps{again}: {bytes}"]
     steps = block.program.wishes.checkpoint
     if steps is None or not block.program.states:
         return []
@@ -173,7 +180,7 @@ def checkpoints(name: str, block: Block) -> list[str]:
 def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     """One part of the file: its form, what was decided on the way, and what a token costs."""
     decided = {topic: [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
-    decided["memory"] += checkpoints(name, block)
+    decided["memory"] += checkpoints(name, block, sizes)
     known = {**sizes, BATCH: 1, ROW: block.rows, COL: block.rows}
     forward, backward = (cost(g.values(), known) for g in (block.forward, block.backward))
     program = block.program

@@ -7,6 +7,7 @@ for the dims and the target, never for the batch or the length. Modelled times r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from seqc.analysis.workload import lane
 from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.report.figures import Chosen, extents, known, tiles_of
+from seqc.backends.triton_gpu.spans import saved_bytes
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
 from seqc.backends.triton_gpu.tuning.pace import LAUNCH
@@ -85,6 +87,10 @@ class Costs:
     target: str
     shape: str
     rows: int
+    saved: int
+    """Bytes of states that forward keeps for backward, of the whole batch."""
+    inputs: int
+    """Bytes of the inputs, which are kept too."""
     fixed: Mapping[str, int]
     """Extents that the kernels are made for."""
     forward: tuple[KernelCost, ...]
@@ -102,6 +108,7 @@ class Costs:
     def data(self) -> dict[str, Any]:
         """For a machine to read."""
         found: dict[str, Any] = {"spec": self.program, "target": self.target, "shape": self.shape, "rows": self.rows}
+        found |= {"bytes saved for backward": self.saved, "bytes of inputs": self.inputs}
         for name, kernels in (("forward", self.forward), ("forward+backward", self.training)):
             listed = [_data(one) for one in kernels]
             found[name] = {"ns": self.nanoseconds(kernels), "launches": self.launches(kernels), "kernels": listed}
@@ -179,7 +186,11 @@ def _costs(
 
     infer, forward, back = map(launched, ("infer", "forward", "backward"))
     name = chosen.block.program.name
-    return Costs(name, target.name, str(shape), chosen.block.rows, fixed, tuple(infer), (*forward, *back))
+    plan, rows = chosen.plan, max(chosen.block.rows, chosen.plan.every) * chosen.plan.spans
+    elements = sum(math.prod(sizes[d.rstrip("'")] for d in chosen.block.program.states[s].dims) for s in plan.saved)
+    kept = 4 * shape.batch * -(-shape.steps // rows) * elements
+    given = shape.batch * shape.steps * saved_bytes(chosen.block.program, sizes)[1]
+    return Costs(name, target.name, str(shape), chosen.block.rows, kept, given, fixed, tuple(infer), (*forward, *back))
 
 
 def _lean(chosen: Chosen) -> Chosen:

@@ -1,7 +1,7 @@
 """States that forward keeps once a span of blocks, and that a kernel computes again before the gradients.
 
-Every case runs in each of its ways, in Triton's interpreter, against the float64 reference: batches whose last span and last block are
-short, packs with empty sequences, both directions, initial and final states, all gradients.
+Every case runs in each of its ways, in Triton's interpreter, against the float64 reference: batches whose last span and
+last block are short, packs with empty sequences, both directions, initial and final states, all gradients.
 """
 
 import re
@@ -13,7 +13,7 @@ from seqc.backends.triton_gpu.emit import triton_kernels
 from seqc.backends.triton_gpu.schedule import schedule
 from seqc.backends.triton_gpu.spans import blocks_between_saved
 from seqc.driver.pipeline import lower
-from seqc.frontend.elaborate import elaborate_text, load
+from seqc.frontend.elaborate import load
 from tests.triton.test_kernels import ROWS, SMALL, interpret
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -56,5 +56,5 @@ def test_states_take_no_more_than_the_inputs_that_are_kept_anyway() -> None:
     text = (SPECS / "gla.seq").read_text()
     assert blocks_between_saved(lower(load(SPECS / "gla.seq"), "chunkwise", 16)) == 2
     assert blocks_between_saved(lower(load(SPECS / "gla.seq"), "chunkwise", 32)) == 1
-    large = elaborate_text(text.replace("dim H, K, V", "dim H, K = 128, V = 128"))
+    large = load(text.replace("dim H, K, V", "dim H, K = 128, V = 128"))
     assert blocks_between_saved(lower(large, "chunkwise", 16)) == 4

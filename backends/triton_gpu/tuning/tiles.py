@@ -39,8 +39,8 @@ def following(plan: Schedule) -> tuple[tuple[str, ...], ...]:
     not where other kernels take pieces of other dims: there these results are added up between the phases."""
     backward = tuple(name for name in plan.way("backward", "cotangents") if name != PAIRS_KERNEL)
     apart = tuple((name,) for name in backward) if plan.parts else (backward,)
-    groups: tuple[tuple[str, ...], ...] = (("infer",), (PAIRS_KERNEL,), ("walk",), ("infer_walk",), ("states", "outputs"), (AGAIN_KERNEL,), *apart)
-    groups = (*groups, (STEPS_KERNEL,))
+    ahead = (("infer",), (PAIRS_KERNEL,), ("walk",), ("infer_walk",), ("states", "outputs"), (AGAIN_KERNEL,))
+    groups: tuple[tuple[str, ...], ...] = (*ahead, *apart, (STEPS_KERNEL,))
     return tuple(names for names in groups if names and all(name in plan.kernels for name in names))
 
 

@@ -40,13 +40,15 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--form", metavar="NAME", help="step, scan or chunkwise (default: the cheapest)")
     parser.add_argument("--rows", type=int, metavar="C", help="steps per block, a power of two")
+    parser.add_argument("--save-states", type=int, metavar="N",
+                        help="keep a state every N steps for the backward pass, which computes those between again")
 
 
 def options(args: argparse.Namespace) -> Options:
     """The arguments of `add_choices` as options."""
     from seqc.driver.options import Options
 
-    return Options(args.backend, args.target, dict(args.dims), args.form, args.rows)
+    return Options(args.backend, args.target, dict(args.dims), args.form, args.rows, args.save_states)
 
 
 def spec_path(text: str) -> Path:

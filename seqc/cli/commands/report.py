@@ -76,6 +76,7 @@ def text(costs: Costs) -> str:
             at = list(zip(range(len(HEAD)), row, widths, strict=True))
             placed = [x.ljust(w) if i < left or i == right else x.rjust(w) for i, x, w in at]
             lines.append(("  " + "  ".join(placed)).rstrip())
+    lines.append(f"  saved for backward: {costs.saved / 1e6:.0f} MB of states, beside {costs.inputs / 1e6:.0f} MB of inputs")
     kernels = list({one.kernel: one for one in (*costs.forward, *costs.training)}.values())
     untold = [short(one, costs) for one in kernels if one.verdict is None]
     if untold:
