@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqc.check.sampling import definite
 from seqc.ir.arguments import argument_table
+from seqc.ir.graph import leaves
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.support import mask
 from seqc.semantics import reference
 
 Call = Callable[..., Any]
@@ -63,6 +66,12 @@ class Case:
                 self.truths[dtype] = reference.gradients(self.program, arrays, weights, self.bounds, self.reverse)
         return self.truths[dtype]
 
+    def kept(self, argument: str, gradient: torch.Tensor) -> torch.Tensor:
+        """A gradient, 0 where nothing is kept of a sparse param: what the call does around the functions of a backend."""
+        decl = self.program.params.get(argument)
+        support = decl.support if decl is not None else None
+        return gradient if support is None else gradient * torch.tensor(self.arrays[support.mask], dtype=gradient.dtype)
+
     @property
     def results(self) -> list[str]:
         """Every result, in the order of the signature."""
@@ -84,7 +93,8 @@ def draw(
     lengths: of the sequences of a pack, which has `steps` steps in all.
     """
     rng = np.random.default_rng(seed)
-    every = {**usual_sizes(program), **(sizes or {}), "T": steps}
+    open_sizes = {d: n for d, n in (sizes or {}).items() if d not in program.dims or n in (program.dims[d].choices or (n,))}
+    every = {**usual_sizes(program), **open_sizes, "T": steps}
     every |= {} if lengths is None else {"B": len(lengths)}
     bounds = None if lengths is None else tuple(accumulate(lengths, initial=0))
     assert bounds is None or bounds[-1] == steps
@@ -100,19 +110,37 @@ def draw(
         x = 0.4 * normal(*d.axes)
         if np.isfinite(d.range.lo) or np.isfinite(d.range.hi):
             x = np.clip(x, d.range.lo, d.range.hi)
-        arrays[name] = x
+        arrays[name] = definite(2.5 * x, d.dims) if d.definite else x
+    for name, kept in kept_of(program, every, rng).items():  # as a Module has them
+        arrays[name] = np.where(kept, arrays[name], 0.0)
+        arrays[program.params[name].support.mask] = kept * 1.0
     arrays |= {f"{name}_0": normal("B", *d.dims) for name, d in program.states.items()}
+    arrays |= {f"{name}_0": definite(arrays[f"{name}_0"], d.dims) for name, d in program.states.items() if d.definite}
     arrays |= {k: rng.integers(0, int(d.range.hi) + 1, np.shape(arrays[k])).astype(float)
                for name, d in program.states.items() for k in [f"{name}_0"] if d.whole}
     cotangents = {name: normal("B", "T", *d.dims) for name, d in program.output_decls.items()}
     cotangents |= {f"{name}_T": normal("B", *d.dims) for name, d in program.states.items()}
-    if not steps:  # a count passes no gradient on, and an empty run hands it back: told apart at the boundary, not here
-        cotangents |= {f"{name}_T": np.zeros(every["B"]) for name, d in program.states.items() if d.whole}
+    if not steps:  # a count or a flag passes no gradient on, and an empty run hands it back: the boundary tells these apart
+        flags = [name for name, d in program.states.items() if d.whole or not leaves([program.updates[name]])]
+        cotangents |= {f"{name}_T": np.zeros_like(cotangents[f"{name}_T"]) for name in flags}
     return Case(program, arrays, cotangents, bounds, reverse)
+
+
+def kept_of(program: Program, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Any]:
+    """Where each sparse param is kept: by the spec's rules, and half of the rest where a mask says it."""
+    found = {}
+    for name, d in program.params.items():
+        if d.support is not None:
+            kept = mask(d.support, d.dims, sizes)
+            shape = [sizes.get(a.rstrip("'"), 3) for a in d.dims]
+            found[name] = np.broadcast_to(kept, shape) & ((rng.random(shape) < 0.5) | (d.support.pruning is None))
+    return found
 
 
 def _input(d: TensorDecl, x: Any, rng: np.random.Generator, hard: bool) -> Any:
     lo, hi = d.range.lo, d.range.hi
+    if d.definite:
+        return definite(x, d.dims)
     if d.unit:
         axes = tuple(2 + d.dims.index(u) for u in d.unit)
         x = x / np.linalg.norm(x, axis=axes, keepdims=True)
@@ -162,7 +190,7 @@ def compare(
     assert len(gradients) == len(case.moved), (len(gradients), case.moved)
     for name, x in (*zip(case.results, got, strict=False), *zip(case.results, alone, strict=False)):
         close(x, want[name], tolerance, f"{name}, {describe(case)}", dtype)
-    for name, x in zip(case.moved, gradients, strict=True):
+    for name, x in zip(case.moved, map(case.kept, case.moved, gradients), strict=True):
         close(x, want_gradients[name], tolerance, f"gradient of {name}, {describe(case)}", dtype)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from seqc.check.sampling import matrix_axes
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.program import Program, TensorDecl
@@ -62,7 +63,8 @@ def _watched(function: Callable[..., Any], program: Program, renamed: Mapping[st
 
 def broken_promise(program: Program, arrays: Mapping[str, Any]) -> str:
     """The first element that is not what the spec says of it, in words; "" if all are. arrays: by the spec's names."""
-    for decl in (*program.inputs.values(), *program.params.values()):
+    starts = [replace(d, name=f"{name}_0") for name, d in program.states.items() if d.definite]
+    for decl in (*program.inputs.values(), *program.params.values(), *starts):
         x = arrays.get(decl.name)
         if x is None or decl.leaf_type != "real":
             continue
@@ -81,7 +83,20 @@ def broken_promise(program: Program, arrays: Mapping[str, Any]) -> str:
             dims, wrong = ", ".join(decl.unit), np.abs(norms - 1) > NORM
             if problem := _first(f"the norm of {decl.name} over {dims}", norms, wrong, "and the spec says 1"):
                 return problem
+        if decl.definite and (problem := _indefinite(decl.name, x, decl.dims)):
+            return problem
     return ""
+
+
+def _indefinite(name: str, x: Any, dims: tuple[str, ...]) -> str:
+    """The first matrix of an array that is not symmetric, or has an eigenvalue that is not positive."""
+    m = np.moveaxis(x, matrix_axes(dims), (-2, -1))
+    size = np.abs(m).max((-2, -1), initial=0.0)
+    off = np.abs(m - np.swapaxes(m, -1, -2)).max((-2, -1), initial=0.0)
+    if problem := _first(f"{name}, the difference from its transpose", off, off > NORM * size, "and the spec says `definite`"):
+        return problem
+    least = np.linalg.eigvalsh(m).min(-1, initial=np.inf)
+    return _first(f"{name}, the least eigenvalue", least, least <= 0, "and the spec says `definite`")
 
 
 def first_wrong(

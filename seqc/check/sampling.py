@@ -95,7 +95,9 @@ def domains(program: Program) -> dict[str, Interval]:
 
 
 def _within(decl: TensorDecl, x: Any, hard: bool, rng: Any) -> Any:
-    """Normal numbers brought into the declared range, or onto the unit sphere."""
+    """Normal numbers brought into the declared range, onto the unit sphere, or together to a definite matrix."""
+    if decl.definite:
+        return definite(x, decl.dims)
     if decl.unit:
         axes = tuple(x.ndim - len(decl.dims) + decl.dims.index(d) for d in decl.unit)
         x = x / np.linalg.norm(x, axis=axes, keepdims=True)
@@ -105,8 +107,24 @@ def _within(decl: TensorDecl, x: Any, hard: bool, rng: Any) -> Any:
     return _inside(decl.range, x, hard, rng)
 
 
+def definite(x: Any, dims: tuple[str, ...]) -> Any:
+    """Half the identity, and a square of the matrices of x along the last pair of dims X and X'. dims: the last axes of x."""
+    row, column = matrix_axes(dims)
+    m = np.moveaxis(x, (row, column), (-2, -1))
+    size = m.shape[-1]
+    return np.moveaxis(0.5 * np.eye(size) + m @ np.swapaxes(m, -1, -2) / size, (-2, -1), (row, column))
+
+
+def matrix_axes(dims: tuple[str, ...]) -> tuple[int, int]:
+    """Where the last dim X that has an X' and that X' stand among the last axes of an array."""
+    row = [d for d in dims if f"{d}'" in dims][-1]
+    return dims.index(row) - len(dims), dims.index(f"{row}'") - len(dims)
+
+
 def _start(decl: TensorDecl, allowed: Interval, x: Any, rng: Any) -> Any:
-    """Normal numbers brought into the range of a state; whole ones where it counts."""
+    """Normal numbers brought into the range of a state, or to a definite matrix; whole ones where it counts."""
+    if decl.definite:
+        return definite(x, decl.dims)
     found = _inside(allowed, x, False, rng)
     return np.floor(found) if decl.whole else found
 

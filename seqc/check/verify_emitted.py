@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from seqc.check.emitted_case import Case, Finding, emitted_name, nudged, phases, relative, rounded, tolerance, whole
-from seqc.check.sampling import counted, domains, sample, sample_sizes
+from seqc.check.sampling import counted, domains, matrix_axes, sample, sample_sizes
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
@@ -226,10 +226,19 @@ def _direction(program: Program, arrays: Arrays, reach: float) -> dict[str, Any]
         if decl is not None and decl.unit:
             axes = tuple(x.ndim - len(decl.dims) + decl.dims.index(u) for u in decl.unit)
             d = d - x * (d * x).sum(axis=axes, keepdims=True)
+        if (matrix := definite_of(program, name)) is not None:
+            d = d + np.swapaxes(d, *matrix)
         ends = (x + sign * reach * d for sign in (1.0, -1.0))
         inside = np.logical_and.reduce([(e >= allowed[name].lo) & (e <= allowed[name].hi) for e in ends])
         found[name] = np.where(inside & (name in moved and name not in counted(program)), d, 0.0)
     return found
+
+
+def definite_of(program: Program, argument: str) -> tuple[int, int] | None:
+    """The axes of a symmetric matrix that an argument is; None of any other."""
+    starts = {f"{name}_0": d for name, d in program.states.items()}
+    decl = {**program.inputs, **program.params, **starts}.get(argument)
+    return matrix_axes(decl.dims) if decl is not None and decl.definite else None
 
 
 def parts_and_steps(case: Case) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from seqc.frontend.planes import on_plane
 from seqc.frontend.scope import Scope, gather, plain
 from seqc.frontend.sources import read
 from seqc.frontend.sparsity import sparse_params
+from seqc.frontend.square_matrices import identity_of
 from seqc.frontend.statements import claims, direction, interval, wishes
 from seqc.frontend.syntax import Decl
 from seqc.frontend.values import Value, part_names, shown
@@ -175,6 +176,8 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
         if value is not None and work.fits(decl, value, decl.value):
             value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
         inits = value.pair if value is not None else (None, None)
+    if decl.definite and decl.value is None and ROLES[decl.role].leaf == "param":
+        inits = (identity_of(axes(decl)),)
     unit = tuple(dim.id for dim in decl.unit or ())
     if kind == "input":
         declared_index(work.scope, decl)
@@ -182,7 +185,8 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
     allowed, places = bounds or ANY, decl.places.id if decl.places and kind == "input" else ""
     return [
         TensorDecl(
-            name, kind, axes(decl), allowed, unit, init, decl.per_batch, role=decl.role, places=places, fill=filled)
+            name, kind, axes(decl), allowed, unit, decl.definite, init, decl.per_batch, role=decl.role, places=places,
+            fill=filled)
         for name, init in zip(part_names(decl.name.id, decl.is_complex), inits, strict=False)
     ]
 

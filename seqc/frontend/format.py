@@ -170,6 +170,8 @@ def _decl(kind: str, decl: syntax.Decl) -> str:
         parts.append(f"index {decl.places.id}")
     if decl.unit is not None:
         parts.append(f"unit[{_comma(decl.unit)}]")
+    if decl.definite:
+        parts.append("definite")
     if decl.per_batch:
         parts.append("per batch")
     return " ".join(parts)

@@ -34,7 +34,7 @@ STATEMENTS = (
     "every",
     "feedback",
 )
-MARKS = ("in", "index", "unit", "complex", "init", "per", "lag", "by", "keep", "block")
+MARKS = ("in", "index", "unit", "complex", "definite", "init", "per", "lag", "by", "keep", "block")
 
 _DOC = '"""'
 _FIRST_WORD = re.compile(r"\s*([^\W\d]\w*)\s*(\S?)(\S?)")

@@ -160,6 +160,8 @@ class Reader:
                     key, value = "unit", self._names(part)
                 case "complex":
                     key, value = "is_complex", True
+                case "definite":
+                    key, value = "definite", True
                 case "per_batch":
                     key, value = "per_batch", True
                 case "lag":

@@ -7,7 +7,7 @@ It evaluates no expression and makes no node.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from seqc.diagnostics import Diagnostic, Label, Span, listing, near_miss
 from seqc.frontend import syntax
@@ -236,6 +236,11 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
             break
     if decl.places is not None:
         known = scope.known_dims((decl.places,)) and known
+    if decl.definite and (decl.is_complex or not _has_square(counts)):
+        message = f"`{decl.name.id}` cannot be definite: it is no real matrix"
+        help = "a matrix has rows and columns of one size: `param Q[N, N] definite`, `state P[N, N'] = eye[N] definite`"
+        scope.report("not-square", message, Label(decl.span, f"has the dims [{', '.join(counts)}]"), help=help)
+        decl = replace(decl, definite=False)
     if decl.unit is not None:
         for dim in decl.unit:
             if dim.id not in counts:
@@ -246,6 +251,11 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
     table[decl.name.id] = decl if known else _without_dims(decl)
     if not known:
         scope.lost |= {decl.name.id}
+
+
+def _has_square(dims: list[str]) -> bool:
+    """Whether dims have rows and columns of one size."""
+    return any(f"{dim}'" in dims or dims.count(dim) > 1 for dim in dims)
 
 
 def _without_dims(decl: Decl) -> Decl:

@@ -7,8 +7,9 @@ counts. What has no such pair, or is complex, raises `Misuse`.
 from __future__ import annotations
 
 from seqc.frontend.values import Misuse, Value, apply, number, primed, renamed_dims, within
-from seqc.ir.graph import index, node
+from seqc.ir.graph import Node, index, node
 from seqc.ir.ops.dense import solve
+from seqc.ir.ops.elementwise import where
 
 _HELP = "a matrix has rows and columns of one size: declare it as `A[N, N]`, or write `(k * k[N -> N'])`"
 
@@ -33,6 +34,12 @@ def identity(x: Value) -> Value:
     row, col = _matrix(x)
     same = node("eq", index(row), index(col))
     return apply("where", Value(same, (row, col)), number(1.0), number(0.0))
+
+
+def identity_of(dims: tuple[str, ...]) -> Node:
+    """The identity along the last of the dims X that have their X'."""
+    row = [dim for dim in dims if f"{dim}'" in dims][-1]
+    return where(node("eq", index(row), index(f"{row}'")), 1.0, 0.0)
 
 
 def exponential(x: Value, phi: int = 0) -> Value:

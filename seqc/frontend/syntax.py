@@ -160,6 +160,7 @@ class Decl(Node):
     interval: Interval | None = None
     unit: tuple[Name, ...] | None = None
     is_complex: bool = False
+    definite: bool = False
     per_batch: bool = False
     lag: int | None = None
     role: str = ""

@@ -38,13 +38,13 @@ class Fill:
 class TensorDecl:
     """An input, parameter, state or output.
 
-    dims: declared order, without the batch and time axes. `range` and `unit` (dims over which the 2-norm is 1) are what
-    the user promises. `init`: a parameter's initial value or a state's value before the first step (a graph over
-    params, constants and indices). `hidden`: made by the compiler: `y.lag2` holds y[t-2]. A caller passes and gets it as
-    any other, so that a run can be cut anywhere. `role`: its role among the arguments of a call (a row of
-    `seqc.ir.arguments.ROLES`), where that is not named like the kind. `support`: what is kept of a sparse parameter; the role
-    "mask" is the mask of one: not 0 where an element is kept. `places`: the dim whose positions an index tells. `whole`: a
-    state that holds whole numbers, and has no gradient. `fill`: of a parameter, instead of `init`.
+    dims: declared order, without the batch and time axes. `range`, `unit` (dims over which the 2-norm is 1) and `definite` (a
+    symmetric, positive definite matrix in the dims X and X') are what the user promises. `init`: a parameter's initial value or
+    a state's value before the first step (a graph over params, constants and indices). `hidden`: made by the compiler:
+    `y.lag2` holds y[t-2]. A caller passes and gets it as any other, so that a run can be cut anywhere. `role`: its role among
+    the arguments of a call (a row of `seqc.ir.arguments.ROLES`), where that is not named like the kind. `support`: what is kept
+    of a sparse parameter; the role "mask" is the mask of one: not 0 where an element is kept. `places`: the dim whose positions
+    an index tells. `whole`: a state that holds whole numbers, and has no gradient. `fill`: of a parameter, instead of `init`.
     """
 
     name: str
@@ -52,6 +52,7 @@ class TensorDecl:
     dims: tuple[str, ...]
     range: Interval = ANY
     unit: tuple[str, ...] = ()
+    definite: bool = False
     init: Node | None = None
     per_batch: bool = False
     hidden: bool = False

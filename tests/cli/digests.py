@@ -14,6 +14,7 @@ from pathlib import Path
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
+from tests.forms import for_kernels
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "golden" / "digests.txt"
@@ -51,11 +52,11 @@ def text(spec: str, backend: str) -> str:
     if backend == "cpu":
         from seqc.backends import native_cpu
 
-        return native_cpu.emit(lower(load(SPECS[spec]), "step")).text
+        return native_cpu.emit(lower(for_kernels(load(SPECS[spec])), "step")).text
     if backend == "triton":
         from seqc.backends.triton_gpu.emit import triton_kernels
 
-        return triton_kernels(lower(load(SPECS[spec]), rows=ROWS)).text
+        return triton_kernels(lower(for_kernels(load(SPECS[spec])), rows=ROWS)).text
     return compile_spec(SPECS[spec], Options("torch")).text
 
 

@@ -67,6 +67,30 @@ def test_broken_promises(watched: seqc.Recurrence, name: str, place: tuple[int, 
         watched(**arguments)
 
 
+def test_matrices_that_are_not_definite() -> None:
+    """Of a param, an input and a state's start: one that is not symmetric, and one with an eigenvalue below 0."""
+    text = """spec matrices
+dim N
+input Q[N, N'] definite
+param R[N, N] definite
+state P[N, N'] = eye[N] definite
+P = P[t-1] + Q + R
+output trace = sum[N, N'](eye[N] * P)
+"""
+    one = seqc.compile(text, backend="torch", check=True)
+    eye = torch.eye(2)
+    right = {"Q": eye.expand(1, 3, 2, 2), "R": one.Module(N=2).R.detach(), "P_0": eye[None]}
+    assert torch.equal(right["R"], eye)
+    assert one(**right).trace.tolist() == [[6.0, 10.0, 14.0]]
+    for name, wrong, words in (
+        ("R", torch.tensor([[1.0, 0.5], [0.0, 1.0]]), r"R, the difference from its transpose is 0.5, and the spec says"),
+        ("Q", torch.tensor([[1.0, 2.0], [2.0, 1.0]]).expand(1, 3, 2, 2), r"Q, the least eigenvalue\[0, 0\] is -1"),
+        ("P_0", torch.zeros(1, 2, 2), r"P_0, the least eigenvalue\[0\] is 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            one(**{**right, name: wrong})
+
+
 def test_the_first_that_is_no_finite_number(watched: seqc.Recurrence) -> None:
     """Its name, element and step: of a definition that overflows in float32, a root, a pack, the other direction, one step."""
     arguments = given()

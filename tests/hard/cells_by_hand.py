@@ -75,47 +75,6 @@ def _(g: Given) -> Given:
 
 
 @by_hand(
-    """spec ct_lstm
-dim D
-input x[D], dt in [0, inf]
-param Wi[D, D], Wf[D, D], Wz[D, D], Wo[D, D], Wib[D, D], Wfb[D, D], Wd[D, D]
-state c[D] = 0, cb[D] = 0, d[D] = 1, o[D] = 0
-ct = cb[t-1] + (c[t-1] - cb[t-1]) * exp(-d[t-1] * dt)
-h = o[t-1] * (2 * sigmoid(2 * ct) - 1)
-i = sigmoid(Wi @ (x + h))
-f = sigmoid(Wf @ (x + h))
-z = 2 * sigmoid(Wz @ (x + h)) - 1
-o = sigmoid(Wo @ (x + h))
-c = f * ct + i * z
-cb = sigmoid(Wfb @ (x + h)) * cb[t-1] + sigmoid(Wib @ (x + h)) * z
-d = softplus(Wd @ (x + h))
-output h
-""",
-    {"dt": between(0, 1), "d_0": between(0.5, 1)},
-    D=3,
-)
-def _(g: Given) -> Given:
-    c, cb, d, o = (g[k + "_0"] for k in ("c", "cb", "d", "o"))
-    rows_ = []
-    s = torch.sigmoid
-    for t in range(g["x"].shape[1]):
-        ct = cb + (c - cb) * torch.exp(-d * g["dt"][:, t, None])
-        h = o * (2 * s(2 * ct) - 1)
-        u = g["x"][:, t] + h
-
-        def of(n: str, u: Tensor = u) -> Tensor:
-            return u @ g[n].T
-
-        i, f, z = s(of("Wi")), s(of("Wf")), 2 * s(of("Wz")) - 1
-        o = s(of("Wo"))
-        c = f * ct + i * z
-        cb = s(of("Wfb")) * cb + s(of("Wib")) * z
-        d = F.softplus(of("Wd"))
-        rows_.append(h)
-    return {"h": torch.stack(rows_, 1), "c_T": c, "cb_T": cb}
-
-
-@by_hand(
     """spec clockwork
 dim G = 3, D
 input x[G, D]

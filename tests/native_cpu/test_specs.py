@@ -32,14 +32,15 @@ MAIN = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "
 WIDE = {"H": 3, "K": 33, "V": 80, "D": 70, "N": 17}
 Call = Callable[..., tuple[torch.Tensor, ...]]
 
-every_spec = pytest.mark.parametrize("name", PATHS)
+marked = [pytest.param(name, marks=pytest.mark.long) if name in forms.REPEATING else name for name in PATHS]
+every_spec = pytest.mark.parametrize("name", marked)
 main_specs = pytest.mark.parametrize("name", MAIN)
 
 
 @cache
 def compiled(name: str) -> tuple[Program, ModuleType]:
     """A spec and the module of its native part."""
-    program = one_run(elaborate.load(PATHS[name]))
+    program = forms.for_kernels(one_run(elaborate.load(PATHS[name])))
     return program, loaded(text(name), program, name)
 
 
@@ -55,7 +56,7 @@ def apart(name: str) -> tuple[Program, ModuleType]:
 @cache
 def text(name: str) -> str:
     """The native part of a spec."""
-    return native_cpu.emit(lower(elaborate.load(PATHS[name]), "step")).text
+    return native_cpu.emit(lower(forms.for_kernels(elaborate.load(PATHS[name])), "step")).text
 
 
 def contiguous(function: Call) -> Call:

@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, line in enumerate(sys.stdin):
             case = json.loads(line)
-            program = fix_dims(one_run(load(Path(case["path"]))), case.get("dims", {}))
+            program = fix_dims(forms.for_kernels(one_run(load(Path(case["path"])))), case.get("dims", {}))
             try:
                 block = lower(program, case["form"], case["rows"])
                 text = triton_kernels(block).text

@@ -136,13 +136,13 @@ def test_every_spec_in_its_parallel_form(part: int) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_specs_without_a_parallel_form(part: int) -> None:
-    cases = [(name, "step") for name in PATHS if name not in parallel()]
+    cases = [(name, "step") for name in PATHS if name not in (*parallel(), *forms.REPEATING)]
     interpret(cases[part::PARTS], [(3, False, SMALL)], golden={*PATHS} - {*parallel()})
 
 
 @pytest.mark.long
 def test_other_specs_step_by_step() -> None:
-    interpret([(name, "step") for name in parallel()], [(3, False, SMALL)])
+    interpret([(name, "step") for name in (*parallel(), *forms.REPEATING)], [(3, False, SMALL)])
 
 
 def test_packs_in_phases(tmp_path: Path) -> None:
