@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array, Kernel
+from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array, Kernel
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
 from seqc.ir.block import BATCH, ROW
@@ -75,6 +75,7 @@ class Addresses:
 
     def __init__(self, kernel: Kernel, roles: Roles, names: Names) -> None:
         self.kernel, self.roles, self.names = kernel, roles, names
+        self.step = "i_t"  # the step that loads and stores are of
 
     def merged(self, array: Array) -> tuple[str, ...]:
         """The array's axes, with the batch and the steps (or the blocks) in one."""
@@ -132,7 +133,7 @@ class Addresses:
         found = scope.look(key)
         if found:
             return found
-        late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, SEQUENCE_SPANS, SCRATCH) for i in used)
+        late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, SEQUENCE_SPANS, SCRATCH, TURN) for i in used)
         home = scope if late else scope.root()
         suffix = self.suffix(array)
         if code.isidentifier():
@@ -146,7 +147,7 @@ class Addresses:
         """The scalar index along an array's axis, "" where it is a tile axis or zero."""
         whole = BATCH not in self.roles.blocked  # else where sequences begin is a tile
         if axis == SEQUENCE_ROWS:
-            row = "i_0" if self.kernel.rows > 1 else "i_t"
+            row = "i_0" if self.kernel.rows > 1 else self.step
             if offset:
                 row = f"({row}{_signed(-offset)})"
                 if self.kernel.rows == 1:  # where there is no such step, any other is read and not used
@@ -158,6 +159,8 @@ class Addresses:
             return "i_s" if self.kernel.span_in_grid else "first_span + i_n // EVERY"
         if axis == SCRATCH:
             return "(i_t - i_n * BT)"
+        if axis == TURN:
+            return "i_t % 2"
         if axis.startswith(PIECES):
             return self.names.program(axis[1:])
         return self.names.program(axis) if axis in self.roles.grid else ""
@@ -181,7 +184,7 @@ class Addresses:
 
     def suffix(self, array: Array) -> str:
         """Letters of the axes: [B, T, H, K] is `thk`."""
-        low = {STEPS: "t", BLOCKS: "n", SPANS: "s", SCRATCH: "r"}
+        low = {STEPS: "t", BLOCKS: "n", SPANS: "s", SCRATCH: "r", TURN: "2"}
         letters = [low.get(a) or self.names.low[base(a.strip(PIECES))] for a in array.axes if a != BATCH]
         return ("" if all(len(x) == 1 for x in letters) else "_").join(letters) or "b"
 

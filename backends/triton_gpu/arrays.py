@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array
-from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.backends.triton_gpu.roles import ALL, Roles, base, is_time
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import BATCH, COL, ROW, Block
 from seqc.ir.graph import Node, leaves
@@ -82,8 +82,8 @@ class Arrays:
     def given(self, n: Node) -> Array:
         kind, name = n.text("kind"), n.text("name")
         if kind == "param":
-            return Array(name, self.program.params[name].axes, "param", name, "io")
-        return Array(name, (BATCH, STEPS, *self.program.inputs[name].dims), "input", name, "io")
+            return Array(name, _as_held(self.program.params[name].axes, n), "param", name, "io")
+        return Array(name, (BATCH, STEPS, *_as_held(self.program.inputs[name].dims, n)), "input", name, "io")
 
     def cotangent(self, key: str, whole: bool = False) -> Array:
         """Of an output: [B, T, ..]; of a carried state at a block's end: as phase one stores it; whole: added up."""
@@ -127,3 +127,13 @@ class Arrays:
     def scratch(self, name: str) -> Array:
         batch, *dims = self.state_axes(name)
         return Array(f"{name}_again", (batch, SCRATCH, *dims), "scratch", name)
+
+
+def _as_held(axes: tuple[str, ...], n: Node) -> tuple[str, ...]:
+    """The axes of a leaf's array by the names that the leaf has them by, where a program of a team holds all units of one."""
+    shape = n.names("shape")
+    if not any(d.endswith(ALL) for d in shape):
+        return axes
+    held = tuple(d for d in shape if d != BATCH or BATCH in axes)
+    assert [base(d).removesuffix(ALL) for d in held] == [base(d) for d in axes], (axes, shape)
+    return held

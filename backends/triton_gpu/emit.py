@@ -13,14 +13,17 @@ from itertools import chain
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts
 from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
+from seqc.backends.triton_gpu.device_team import TEAM
 from seqc.backends.triton_gpu.extents import Tiles
+from seqc.backends.triton_gpu.launch_team import UNITS, WARPS, TeamLauncher, team_text
 from seqc.backends.triton_gpu.launcher import OF_EACH, SUPPORT, Launcher
 from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
+from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
 from seqc.backends.triton_gpu.tuning.pace import Pacing
 from seqc.backends.triton_gpu.tuning.room import open_dims, room_text
-from seqc.backends.triton_gpu.tuning.summary import summarize
+from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
 from seqc.emit.names import safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Kernels
@@ -44,12 +47,21 @@ def triton_kernels(
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan.of(name)) for name in printed}
     sizes = {name: dim.default or WHOLE for name, dim in block.program.dims.items()}
     summaries = {name: summarize(plan.of(name), one, sizes, "bf16") for name, one in printed.items() if one.in_dots}
-    open_ = open_dims(block.program, summaries.values())
-    launcher = Launcher(plan, printed, chosen, open_)
+    open_ = open_dims(block.program, summaries.values(), plan.team is not None)
+    team: dict[str, Printed] = {}
+    if plan.team is None:
+        launcher = Launcher(plan, printed, chosen, open_)
+    else:
+        team = print_team(plan.team)
+        shared = [d for d in plan.team.roles.blocked if d != BATCH]
+        chosen |= {name: Tiles({BATCH: 16, **dict.fromkeys(shared, UNITS)}, WARPS, 1) for name in team}
+        summaries |= {name: summarize_team(plan.team, one, sizes, "bf16") for name, one in team.items()}
+        launcher = TeamLauncher(plan, printed, chosen, open_)
+        launcher.join(team)
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     if plan.single is not None:
         functions.insert(0, launcher.steps(pacing.few))
-    kernels = list(dict.fromkeys(p.text for p in printed.values()))
+    kernels = list(dict.fromkeys(p.text for p in (*printed.values(), *team.values())))
     support = [SUPPORT, *([pacing.text(plan.ways)] if plan.phases else [])]
     support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
     support += [OF_EACH] if any("_of_each(" in text for text in functions) else []
@@ -59,6 +71,7 @@ def triton_kernels(
         infer = ["infer", *dict.fromkeys(chain(*plan.ways.get("infer", ()))), *(["steps"] if plan.single is not None else [])]
         names = launcher.dims, launcher.blocks, lengths
         support.append(room_text(block.program.name, summaries, blocks, open_, *names, [*plan.parts], infer))
+        support += [team_text(launcher)] if isinstance(launcher, TeamLauncher) else []
     texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
     text = "\n\n\n".join(t.strip() for t in texts) + "\n"
     limited = tuple(safe_name(d) for d in open_)
@@ -78,7 +91,8 @@ def device_texts(text: str) -> list[str]:
     called = set(re.findall(r"\b(\w+)\(", text))
     more = [name for name in MORE if name in called]
     below = {x for name in more for x in re.findall(r"\b(\w+)\(", MORE[name])}
-    sequences = [text for name, text in SEQUENCES.items() if name in called]
+    team = [text for name, text in TEAM.items() if name in called]
+    sequences = [*team, *(text for name, text in SEQUENCES.items() if name in called)]
     return [*helper_texts(n for n in HELPERS if n in called | below), *(MORE[name] for name in more), *sequences]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array
+from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
@@ -126,7 +126,7 @@ class Extents:
 
     def length(self, axis: str) -> str:
         """An axis of an array as a Python expression."""
-        if axis == STEPS:
+        if axis in (STEPS, TURN):
             return axis
         if axis == SCRATCH or is_time(axis):
             return str(self.rows_per_block())
@@ -146,7 +146,7 @@ class Extents:
                 axes.append(self.length(axis))
         shape = ", ".join(axes)
         kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
-        if array.role in ("kept", "saved") and array.dtype == "io":
+        if array.role in ("kept", "saved", "told") and array.dtype == "io":
             kind = f"{self.main}.dtype"  # that of matrix products' operands
         if array.role == "grad" and array.dtype == "io":
             source = array.source[2:].partition("@")[0]

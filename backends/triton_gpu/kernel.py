@@ -20,6 +20,8 @@ ALL_BLOCKS = "N_BLOCKS"  # in a grid: one program per entry of the batch and the
 SPANS = "NS"  # one entry per span of blocks, after the batch likewise
 ALL_SPANS = "N_SPANS"  # in a grid: one program per entry of the batch and the spans together
 SCRATCH = "BT"  # one entry per step of a block
+TURN = "2"  # one entry for even steps, one for odd ones
+TEAMS = "N_TEAMS"  # one entry per team: the programs that share out one head of a cell
 PIECES = "#"  # "#V": one entry per piece of the blocked dim V, or per index of the grid dim V: partial results
 
 
@@ -30,8 +32,8 @@ class Array:
 
     role: "input" | "param" | "state" (NAME_0) | "output" | "final" (NAME_T) | "saved" | "cot" | "grad" | "scratch" |
     "factor" (of an outer product that is summed up afterwards) | "kept" (a value of every block, which one kernel of a
-    function stores and others load).
-    dtype: "io" as the inputs, "carry" fp32.
+    function stores and others load) | "told" (what programs of a team tell each other) | "met" (how many have told).
+    dtype: "io" as the inputs, "carry" fp32, "count" whole numbers.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Load:
     array: Array
     offset: int = 0
     first_only: tuple[str, ...] = ()
+    ahead: bool = False  # it was sent for a step before (`Fetch`)
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,32 @@ class StoreSum:
     name: str
     node: Node
     array: Array
+    first_only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Barrier:
     """What the program's threads wrote to memory is seen by all of them."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Send for what the next step loads; start: for the first one, before the loop."""
+
+    loads: tuple[Load, ...]
+    start: bool
+    reverse: bool
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Wait until every program of the team has told what it has to tell: the `nth` of so many times in a step."""
+
+    array: Array
+    dim: str
+    nth: int
+    times: int
+    reverse: bool
 
 
 @dataclass(frozen=True)
@@ -128,7 +152,7 @@ class Loop:
     body: tuple[Item, ...]
 
 
-Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Loop"
+Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Fetch | Meet | Loop"
 
 
 @dataclass(frozen=True)

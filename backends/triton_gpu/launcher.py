@@ -15,6 +15,7 @@ from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
 from seqc.backends.triton_gpu.print_kernel import SAVE, SETTINGS, Printed
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
@@ -60,7 +61,8 @@ class Launcher(Extents):
         """One launch, every argument in place."""
         tile = self.tiles[printed.kernel.name]
         bounds = ["cu_seqlens"] if " p_cu_seqlens," in printed.text else []
-        arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + bounds + list(printed.runtime)
+        arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + bounds
+        arguments += [self.runtime(x) for x in printed.runtime]
         named = [f"{name}={self.dims[d]}" for d, name in printed.dims]
         rows = self.rows_per_block()
         named += [f"{name}={rows if d == 't' else self.blocks[d]}" for d, name in printed.tiles]
@@ -70,14 +72,23 @@ class Launcher(Extents):
         if self.open and tile.stages > 1 and printed.in_dots:
             sizes = ", ".join(self.dims[d] for d in self.open)
             stages = f'_stages("{printed.kernel.name}", {stages}, {self.main}, {sizes})'
-        values = {x: stages if x == "STAGES" else x for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
-        values |= {"EVERY": str(self.schedule.spans)} if "EVERY" in values else {}
+        special = {"STAGES": stages, "PARTS": self.parts(printed), "EVERY": str(self.schedule.spans)}
+        values = {x: special.get(x, x) for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
         named += [f"{x}={value}" for x, value in values.items()]
         named += [] if printed.saves is None else [f"{SAVE}={printed.saves}"]
         named += [f"num_warps={tile.warps}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
         return [*lines, ")"]
+
+    def runtime(self, name: str) -> str:
+        """A run-time argument of a kernel."""
+        return name
+
+    def parts(self, printed: Printed) -> str:
+        """How many parts a long product falls into: one a warp, of 16 elements or more."""
+        whole = [self.blocks[d] for d, _ in printed.tiles if d.endswith(ALL)]
+        return f"min({self.tiles[printed.kernel.name].warps}, {whole[0]} // 16)" if whole else "1"
 
     def chosen(self, whole: Printed, ways: Sequence[Sequence[Sequence[Printed]]]) -> list[str]:
         """`way = ..`: which way does a kernel's work, 0 for the kernel itself."""
@@ -107,6 +118,15 @@ class Launcher(Extents):
         inputs = ", ".join(safe_name(x) for x in self.program.inputs) or self.any
         return [f"DOT, PRECISION = _types({inputs})"]
 
+    def sizes_before(self, whole: Printed) -> list[str]:
+        """The tile lengths of a kernel, where they stand before all else."""
+        return self.sizes([whole])
+
+    def work(self, whole: Printed) -> list[str]:
+        """A launch, before it the arrays that it leaves parts in, and behind it their sums."""
+        mine = [a for a in whole.arrays if a.role in WRITTEN]
+        return [*map(self.allocate, mine), *self.launch(whole), *(x for a in mine if (x := self.add_up(a)))]
+
     # ---- functions ----
 
     def forward(self, save: bool) -> str:
@@ -120,12 +140,12 @@ class Launcher(Extents):
         rows = self.rows_per_block()
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
-        lines += [*self.unpack([whole, *others], True, rows), *self.types(), *self.sizes([whole])]
+        lines += [*self.unpack([whole, *others], True, rows), *self.types(), *self.sizes_before(whole)]
         arrays = {a.name: a for k in (whole, *others) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
         assert {a.name for a in made} == set(results), (results, list(arrays))
-        lines += [*self.by_way(whole, saved, self.launch(whole)), f"return {_tuple(names)}"]
+        lines += [*self.by_way(whole, saved, self.work(whole)), f"return {_tuple(names)}"]
         name = "_forward_triton" if save else "_infer_triton"
         doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
         return _function(name, [safe_name(a) for a in arguments], doc, lines, calls=True)
@@ -177,14 +197,12 @@ class Launcher(Extents):
         passed = tuple(given)
         before = [printed[name] for name in self.schedule.before.get("backward", ())]
         others = [*before, *chain(*chain(*self.ways(whole)))]
-        lines = [*self.unpack([whole, *others], False, self.rows_per_block()), *self.types(), *self.sizes([whole])]
+        lines = [*self.unpack([whole, *others], False, self.rows_per_block()), *self.types(), *self.sizes_before(whole)]
         if before:
             lines += self.launches(whole, [[one] for one in before], given)
             given = [*given, *(a.name for one in before for a in one.arrays)]
             lines += [line for found in self.resized([whole], self.resized(before, {})).values() for line in found]
-        mine = [a for a in whole.arrays if a.role in WRITTEN]
-        own = [*map(self.allocate, mine), *self.launch(whole), *(x for a in mine if (x := self.add_up(a)))]
-        lines += self.by_way(whole, given, own)
+        lines += self.by_way(whole, given, self.work(whole))
         moved = [a for a in self.table if a.gradient]
         for a in moved:
             lines += self.input_gradient(a.name) if a.kind == "input" else []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from seqc.backends.triton_gpu.roles import MARK, base, piece
+from seqc.backends.triton_gpu.roles import ALL, MARK, base, piece
 from seqc.emit.names import safe_name
 
 FIXED = (
     "T", "NT", "BT", "B", "N_STEPS", "N_BLOCKS", "STEP", "STAGES", "DOT", "PRECISION", "tl", "triton",
+    "PARTS", "FIRST", "i_start", "i_next",
     "i_p", "i_t", "i_n", "i_s", "i_0", "o_t", "m_t", "o_r", "first", "first_block", "p_cu_seqlens",
 )  # fmt: skip
 
@@ -19,6 +20,8 @@ class Names:
     def __init__(self, dims: tuple[str, ...]) -> None:
         self.taken = set(FIXED)
         self.numbers: dict[str, int] = {}  # wanted name -> a number up to which all are taken
+        whole = [d for d in dims if d.endswith(ALL)]
+        dims = tuple(d for d in dims if d not in whole)
         self.dims = {d: self.fresh(safe_name(d)) for d in dims}
         self.dims["B"], self.dims["t"] = "B", "BT"
         self.low = {d: self._low(d) for d in ("B", *dims)}
@@ -27,6 +30,11 @@ class Names:
         self.block = {d: self.fresh(f"B{self.dims[d]}") for d in ("B", *dims)}
         self.block["t"] = "BT"
         self.count = {d: self.fresh(f"N{self.dims[d]}") for d in ("B", *dims)}
+        for d in whole:  # all units of a dim: its extent, positions of their own
+            dim = d.removesuffix(ALL)
+            self.dims[d], self.low[d] = self.dims[dim], f"{self.low[dim]}_all"
+            self.taken |= {f"{kind}_{self.low[d]}" for kind in "om"}
+            self.block[d] = self.fresh(f"B{self.dims[d]}_ALL")
 
     def _low(self, dim: str) -> str:
         low = self.dims[dim].lower()

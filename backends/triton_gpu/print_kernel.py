@@ -33,7 +33,7 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.positions import is_position
-from seqc.backends.triton_gpu.roles import base
+from seqc.backends.triton_gpu.roles import ALL, base
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
 from seqc.backends.triton_gpu.values import Text, Values
@@ -45,7 +45,7 @@ from seqc.ir.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used
 TAB = "    "
-SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES")  # compile-time arguments that the launcher has under the same names
+SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS")  # compile-time arguments that the launcher gives by name
 SAVING = {"infer": "forward", "infer_walk": "walk"}  # where no gradient follows, and the same kernel where one does
 SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
 
@@ -81,7 +81,7 @@ class Printed:
 
 def print_kernel(schedule: Schedule, kernel: Kernel) -> Printed:
     """The text of a kernel."""
-    return _Printer(schedule, kernel).print()
+    return KernelPrinter(schedule, kernel).print()
 
 
 def print_named(schedule: Schedule, name: str, saving: Callable[[str], Printed]) -> Printed:
@@ -94,7 +94,7 @@ def print_named(schedule: Schedule, name: str, saving: Callable[[str], Printed])
     return print_kernel(schedule.of(name), schedule.kernel(name))
 
 
-class _Printer:
+class KernelPrinter:
     def __init__(self, schedule: Schedule, kernel: Kernel) -> None:
         self.schedule, self.kernel = schedule, kernel
         program, roles = schedule.block.program, schedule.roles
@@ -120,8 +120,8 @@ class _Printer:
         names = self.names
         text = "\n".join(self.scope.lines)
         tile_dims = [d for d in (BATCH, *self.program.dims) if _word(names.block[d], text)]
-        dims = [d for d in self.program.dims if _word(names.dims[d], text)]
-        runtime = tuple(x for x in ("B", "T", "N_STEPS", ALL_BLOCKS) if _word(x, text))
+        dims = [d for d in self.program.dims if _word(names.dims[d], text) and not d.endswith(ALL)]
+        runtime = tuple(x for x in ("B", "T", "N_STEPS", ALL_BLOCKS, "FIRST") if _word(x, text))
         scalars = tuple((name, n) for n, name in self.values.scalars.items())
         needs_bt = _word("BT", text)
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
@@ -164,7 +164,8 @@ class _Printer:
                 count, tile = names.count[dim], names.block[dim]
                 extent = names.dims[dim]  # Triton 3.6 makes a tensor of `tl.cdiv` where all is known when it compiles
                 known = f"{count}: tl.constexpr = ({extent} + {tile} - 1) // {tile}"
-                lines.append(f"{count} = tl.cdiv({extent}, {tile})" if dim == BATCH else known)
+                batch = f"{count} = tl.cdiv({extent}, {tile}) if p_cu_seqlens is None else {extent}"
+                lines.append(batch if dim == BATCH else known)
                 counts.append(count)
             else:
                 counts.append(names.dims[one])
@@ -254,8 +255,8 @@ class _Printer:
                 self.scope.lines.append(f"{var} = {zero}")
             case Add(name, node):
                 self.scope.lines.append(f"{self.sums[name]} += {self.values.whole(node).code}")
-            case StoreSum(name, node, array):
-                self.store(array, Text(self.sums[name], self.values.axes(node)), ())
+            case StoreSum(name, node, array, first_only):
+                self.store(array, Text(self.sums[name], self.values.axes(node)), first_only)
             case Advance(pairs):
                 self.advance(pairs)
             case Barrier():
@@ -269,11 +270,12 @@ class _Printer:
         mask = f", mask={at.mask}, other=0.0" if at.mask else ""
         name = self.var(item.node)
         operand = item.array.role == "param" and self.uses.is_operand(item.node)
-        if item.array.role == "kept" and item.array.dtype == "io":
+        if item.array.role in ("kept", "told") and item.array.dtype == "io":
             operand = self.uses.is_operand_under_any_name(item.node)
             if not operand:
                 raise SeqcBug("the Triton schedule", f"{item.array.name} is kept as products take it, and not they alone do")
         kind = "DOT" if operand else "tl.float32"
+        mask += ', cache_modifier=".cg"' if item.array.role == "told" else ""  # other programs wrote it: not from nearer memory
         self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
         if at.only:
             self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")

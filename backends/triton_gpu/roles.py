@@ -20,6 +20,7 @@ from seqc.ir.block import BATCH, COL, ROW, Block, free_dims
 from seqc.ir.graph import Node, depends, leaves, topological
 
 TIME = (ROW, COL)
+ALL = "+"  # `D+` is all units of D, beside a program's own piece of them (`team_graph`)
 MARK = "~"  # `K~2` is the third piece of K, where a program holds a long dim in pieces (`cut`)
 
 
@@ -90,6 +91,13 @@ def assign_roles(block: Block) -> Roles:
 def roles_along(block: Block, roles: Roles, dim: str) -> Roles:
     """The roles where programs take pieces of a dim that the block mixes, and have whole what they took pieces of."""
     return Roles(roles.grid, (dim,), _tile_axes(block, roles.grid), (dim,))
+
+
+def team_roles(roles: Roles, dim: str) -> Roles:
+    """The roles where several programs share out a dim that one held whole, and have all of it under another name."""
+    order = [d for d in roles.order if base(d) != dim or d == dim]
+    order.insert(order.index(dim) + 1, dim + ALL)
+    return Roles(roles.grid, (*roles.blocked, dim), tuple(order), (dim,))
 
 
 def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:

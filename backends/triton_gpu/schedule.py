@@ -43,6 +43,10 @@ from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, role
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
 from seqc.backends.triton_gpu.spans import blocks_between_saved, with_sources
+from seqc.backends.triton_gpu.team import BACKWARD as TEAM_BACKWARD
+from seqc.backends.triton_gpu.team import FORWARD as TEAM_FORWARD
+from seqc.backends.triton_gpu.team import INFER as TEAM_INFER
+from seqc.backends.triton_gpu.team import team_bodies
 from seqc.backends.triton_gpu.uses import multiplied
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, leaf, leaves
@@ -69,10 +73,12 @@ class Schedule:
     forward keeps for backward, of every step.
 
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
-    by step, whose kernel without saved states is this one's "steps". ways: other ways to do the work of a kernel, by its
+    by step, whose kernel without saved states is this one's "steps". team: the schedule of kernels in which several programs
+    share out what one cannot hold. ways: other ways to do the work of a kernel, by its
     name: each the kernels that do it, in the order of their launches; none where blocks are no tiles. parts: by kernel, the
     schedules of those whose programs take pieces of another dim than the block's. spans: blocks between two states that
     are kept for backward; before: by kernel, those that run first, whichever way its work is done.
+
     """
 
     block: Block
@@ -89,6 +95,7 @@ class Schedule:
     program: Program
     ways: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     single: Schedule | None = None
+    team: Schedule | None = None
     parts: Mapping[str, Schedule] = field(default_factory=dict)
     spans: int = 1
     before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -143,7 +150,8 @@ class Schedule:
 def schedule(block: Block) -> Schedule:
     """The kernels of a block, for any form."""
     whole, block = block, cut(block, assign_roles(block))
-    made = _prepared(whole, block, assign_roles(block)).schedule()
+    bodies = _prepared(whole, block, assign_roles(block))
+    made = replace(bodies.schedule(), team=_team(bodies))
     if whole.single is None or not made.phases:
         return made
     single = schedule(whole.single)
@@ -173,6 +181,24 @@ def _prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
     made = _Scheduler(block, roles, forward, backward, names, lines, values)
     made.whole = whole
     return made
+
+
+def _team(one: _Scheduler) -> Schedule | None:
+    """The kernels that several programs for each head share out; None where no team can do the step."""
+    made = team_bodies(one.block, one.roles, one.forward, one.backward, one.names, one.lines, one.values, one.outer)
+    if made is None:
+        return None
+    made.save_as(one.arrays)
+    makers: dict[str, Callable[[], Kernel]] = {
+        TEAM_FORWARD: lambda: made.kernel(TEAM_FORWARD, made.forward_items()),
+        TEAM_INFER: lambda: made.kernel(TEAM_FORWARD, made.forward_items()).without_saving(TEAM_INFER, DOCS["infer"]),
+        TEAM_BACKWARD: lambda: made.kernel(TEAM_BACKWARD, made.backward_items()),
+    }
+    saved, values = tuple(made.arrays.saved), tuple(made.saved_values())
+    return Schedule(
+        made.block, made.roles, made.forward, made.backward, made.names, made.labels, saved, values, 1, made.outer, makers,
+        made.block.program,
+    )
 
 
 class _Scheduler(Gradients):

@@ -16,7 +16,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.positions import has_positions, is_position
-from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.backends.triton_gpu.roles import ALL, Roles, is_time
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
@@ -251,6 +251,8 @@ class Values:
         left_code = f"tl.trans({left_code})" if turned_left else left_code
         right_code = f"tl.trans({right_code})" if turned_right else right_code
         code = f"tl.dot({left_code}, {right_code}, input_precision=PRECISION)"
+        if k.endswith(ALL):
+            code = f"product_in_parts({left_code}, {right_code}, PARTS, PRECISION)"
         return Text(f"tl.trans({code})" if swap else code, (row, column))
 
     def transposed(self, n: Node, turned: bool) -> bool:

@@ -86,12 +86,14 @@ def interpret(
     steps: int = 0,
     golden: Container[str] = (),
     packs: Sequence[tuple[Sequence[int], bool]] = (),
+    team: bool = False,
     **dims: int,
 ) -> None:
     """Fails with what went wrong in any case (spec or path, form; None is the compiler's choice), each at all runs (length,
     whether arguments are extreme, or "half" of them, sizes), and in a loop of that many single steps. golden: the specs whose
-    text is a golden one. packs: (lengths, whether reversed), in phases. dims: extents that the kernels are made for."""
-    given = {"runs": runs, "steps": steps, "dims": dims, "packs": packs}
+    text is a golden one. packs: (lengths, whether reversed), in phases. team: several
+    programs share out a head. dims: extents that the kernels are made for."""
+    given = {"runs": runs, "steps": steps, "dims": dims, "packs": packs, "team": team}
     own = [{"path": str(PATHS.get(name, name)), "form": form, "golden": name in golden} for name, form in cases]
     own = [case | {"listed": forms.kept().get((name, "triton"))} for case, (name, _) in zip(own, cases, strict=True)]
     lines = [json.dumps(case | {"rows": None if case["form"] == "step" else ROWS} | given) for case in own]

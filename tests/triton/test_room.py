@@ -33,21 +33,19 @@ def gru() -> ModuleType:
     return load_emitted(made.text, made.signature.spec)
 
 
-def ready(module: ModuleType, D: int, alone: bool) -> bool:
-    answer = module._ready_triton(torch.empty(1, 1, 2, D, dtype=torch.bfloat16), D, alone=alone)
-    return bool(answer)
-
-
-def test_kernels_of_inference_need_room_for_themselves_alone(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_of_inference_need_room_for_themselves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backward loads more in a step than inference does: on a machine with room for the one alone, that one runs."""
-    needs = {k: sum(v) for k, v in lstm._needs_triton(2, 128).items()}
+    made = compile_spec(SPECS / "shplrnn.seq", Options("triton"))
+    module = load_emitted(made.text, made.signature.spec)
+    needs = {k: sum(v) for k, v in module._needs_triton(2, 128, 128).items()}
     assert needs["infer"] < needs["backward"]
-    monkeypatch.setattr(lstm, "_room", lambda device: needs["infer"])
-    assert ready(lstm, 64, False) and ready(lstm, 64, True)
+    monkeypatch.setattr(module, "_room", lambda device: needs["infer"])
+    x = torch.empty(1, dtype=torch.bfloat16)
+    assert module._ready_triton(x, 64, 64) and module._ready_triton(x, 64, 64, alone=True)
     with pytest.warns(UserWarning, match="plain torch runs"):
-        assert not ready(lstm, 128, False)
-    assert ready(lstm, 128, True), "and nothing is said"
-    assert not ready(lstm, 256, True)
+        assert not module._ready_triton(x, 128, 128)
+    assert module._ready_triton(x, 128, 128, alone=True), "and nothing is said"
+    assert not module._ready_triton(x, 256, 256, alone=True)
 
 
 def test_backward_holds_a_matrix_once(lstm: ModuleType, gru: ModuleType) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from seqc.backends.triton_gpu.emit import device_texts
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.print_kernel import SAVE, Printed
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
@@ -28,15 +29,16 @@ class Jobs:
     """
 
     def __init__(self, plan: Schedule, printed: Printed, target: str, sizes: Mapping[str, int], kind: str) -> None:
-        self.plan, self.printed, self.target, self.sizes = plan, printed, target, sizes
-        kinds = {"io": f"*{kind}", "carry": "*fp32"}
+        self.plan, self.printed, self.target = plan, printed, target
+        self.sizes = {d: sizes[d.removesuffix(ALL)] for d in (*sizes, *plan.block.program.dims)}
+        kinds = {"io": f"*{kind}", "carry": "*fp32", "count": "*i32"}
         arguments = printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")
         names = [a.strip().removesuffix(": tl.constexpr") for a in arguments if a.strip()]
         arrays = dict(zip(names, printed.given, strict=False))
         signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items() if a is not None]
         self.signature = (*signature, *((n, "i32") for n in printed.runtime))
         self.rows = plan.block.rows if plan.block.rows > 1 else plan.every
-        extents = {**{d: sizes[d] for d in plan.block.program.dims}, "t": self.rows, "s": self.rows}
+        extents = {**{d: self.sizes[d] for d in plan.block.program.dims}, "t": self.rows, "s": self.rows}
         self.fixed: list[tuple[str, int | float | bool | str | None]] = []
         for arg, n in printed.scalars:
             self.fixed.append((arg, number_at(n, extents)))
@@ -45,7 +47,7 @@ class Jobs:
         self.fixed += [("EVERY", plan.spans)] if "EVERY" in names else []
         self.fixed += [(n, None) for n, a in arrays.items() if a is None]
         self.fixed += [] if printed.saves is None else [(SAVE, printed.saves)]
-        self.stages = "STAGES" in names
+        self.stages, self.in_parts = "STAGES" in names, "PARTS" in names
         if "PRECISION" in names:
             self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
         text = printed.text.replace(" DOT: tl.constexpr,", "")
@@ -57,6 +59,8 @@ class Jobs:
         constants = [*((arg, self.sizes[d]) for d, arg in self.printed.dims)]
         constants += [(arg, self.length(d, tiles)) for d, arg in self.printed.tiles]
         constants += [("STAGES", tiles.stages)] if self.stages else []
+        whole = [self.length(d, tiles) for d, _ in self.printed.tiles if d.endswith(ALL)]
+        constants += [("PARTS", min(tiles.warps, whole[0] // 16))] if self.in_parts else []
         configuration = Configuration(self.signature, (*constants, *self.fixed), tiles.warps, tiles.stages)
         return Job(self.source, self.printed.name, self.target, configuration)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from seqc.backends.triton_gpu.roles import base
+from seqc.backends.triton_gpu.roles import ALL, base
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Tile
 from seqc.backends.triton_gpu.tuning.targets import target_named
-from seqc.ir.block import ROW
+from seqc.ir.block import BATCH, ROW
 from seqc.ir.program import Program
 
+TEAM = "team_"  # of the names of kernels of which a program may take any number of sequences
 NOMINAL = "sm_90"  # whose limit counts where there is no device to ask
 IO = 2  # bytes of an element of the storage type that summaries are made for; in the text it is a variable
 
@@ -27,7 +28,7 @@ def _room(device):
     return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
-def _needs_triton(io, {sizes}):
+def _needs_triton(io, {sizes}{batch}):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     {lengths}{stay}
     return {{
@@ -52,7 +53,7 @@ def _ready_triton(x, {sizes}, alone=False):
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), {sizes})
         kernels = {infer} if alone else {each}
-        need = max((sum(needs[k]) for k in kernels), default=0)
+        need = max(({least} for k in kernels), default=0)
         _READY[key] = need <= room
         if need > room and not alone:
             warnings.warn(
@@ -74,13 +75,13 @@ def _room_for(kernels, x, {sizes}):
 _STAY = "\n    stays = 0 if torch.version.hip else 1  # what is kept from turn to turn: registers hold it on AMD"
 
 
-def open_dims(program: Program, summaries: Iterable[KernelSummary]) -> tuple[str, ...]:
-    """Dims of any size that tiles in shared memory hold whole, in declared order."""
+def open_dims(program: Program, summaries: Iterable[KernelSummary], fixed: bool = False) -> tuple[str, ...]:
+    """Dims of any size that tiles in shared memory hold whole, in declared order. fixed: those of one size too."""
     held: set[str] = set()
     for one in summaries:
         whole = {d.name for d in one.dims if d.role == "whole"}
         held |= {base(d) for tile in (*one.scratch, *one.kept, *_staged(one)) for d in tile.dims if d in whole}
-    return tuple(name for name, dim in program.dims.items() if name in held and len(dim.choices) != 1)
+    return tuple(name for name, dim in program.dims.items() if name in held and (fixed or len(dim.choices) != 1))
 
 
 def room_text(
@@ -94,12 +95,13 @@ def room_text(
     needs = []
     for name, summary in summaries.items():
         known = {d.name: str(d.size) for d in summary.dims} | {d: str(n) for d, n in blocks[name].items()}
-        known |= {d: tiles[base(d)] for d in known if base(d) in open_ and d not in blocks[name]}
+        known |= {d: tiles[_whole(d)] for d in known if _whole(d) in open_ and d not in blocks[name]}
+        known |= {BATCH: tiles[BATCH]} if name.startswith(TEAM) else {}
         known |= {d: str(summary.rows) for d in known if base(d) == ROW}
         scratch, kept, staged = (_bytes(tiles, known) for tiles in (summary.scratch, summary.kept, _staged(summary)))
         stays = [f"stays * {term}" for term in kept]
         needs.append(f'"{name}": ({" + ".join([*scratch, *stays]) or "0"}, {" + ".join(staged) or "0"}),')
-    sizes = [names[d] for d in open_]
+    sizes, team = [names[d] for d in open_], [name for name in summaries if name.startswith(TEAM)]
     machine = target_named(NOMINAL)
     return _ROOM.format(
         spec=spec,
@@ -110,13 +112,20 @@ def room_text(
         whole=", ".join(f"int({x})" for x in sizes),
         lengths="\n    ".join(f"{tiles[d]} = {lengths[d]}" for d in open_),
         infer=quoted([name for name in summaries if name in infer]),
-        each=f"[k for k in needs if k not in {quoted(spare)}]" if spare else "needs",
+        each=f"[k for k in needs if k not in {quoted([*spare, *team])}]" if spare or team else "needs",
+        batch=f", {tiles[BATCH]}=16" if team else "",
+        least=f"_least_triton(k, needs, x, {', '.join(sizes)})" if team else "sum(needs[k])",
         fit=_FIT.format(sizes=", ".join(sizes)).lstrip() if spare else "",
         stay=_STAY if any(one.kept for one in summaries.values()) else "",
         needs="\n        ".join(needs),
         told=", ".join(f"{d} = {{{names[d]}}}" for d in open_),
         fixed=" ".join(f"--dim {d}={{{names[d]}}}" for d in open_),
     ).strip()
+
+
+def _whole(d: str) -> str:
+    """The declared dim behind one that a program holds whole."""
+    return base(d).removesuffix(ALL)
 
 
 def quoted(names: Sequence[str]) -> str:

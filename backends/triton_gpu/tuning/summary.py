@@ -8,13 +8,14 @@ their axes and never looks at text.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from seqc.analysis.cost import weight
 from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load, Loop, Store
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import MARK, base, is_time
+from seqc.backends.triton_gpu.roles import ALL, MARK, base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
 from seqc.backends.triton_gpu.uses import Uses
@@ -32,6 +33,16 @@ def summarize(
 ) -> KernelSummary:
     """The summary of one kernel. kind: "fp32", "bf16" or "fp16"; lean: arrays in that type, whatever they say."""
     return _Summary(plan, printed, sizes, kind, lean).make()
+
+
+def summarize_team(plan: Schedule, printed: Printed, sizes: Mapping[str, int], kind: str) -> KernelSummary:
+    """The summary of a kernel whose programs share out a head: loads go to registers, and of what is contracted the longest
+    operand and the sums of the warps' parts stand in shared memory."""
+    whole = [d for d in plan.program.dims if d.endswith(ALL)]
+    made = summarize(plan, printed, {**sizes, **{d: sizes[d.removesuffix(ALL)] for d in whole}}, kind)
+    parts = [Tile((*dot.m, *dot.n), 4 * WARPS) for dot in made.dots if dot.k[0] in whole]
+    told = [Tile((BATCH, *dot.k), BYTES[kind]) for dot in made.dots if dot.k[0] in whole]
+    return replace(made, staged=(), scratch=(*told[:1], *parts[:1]))
 
 
 class _Summary:

@@ -1,0 +1,175 @@
+"""Cells whose heads are too large for one program: several programs share one out, and wait for each other in every step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from math import ceil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from seqc.driver.compile import Options, compile_spec
+from seqc.driver.load_emitted import load_emitted
+from tests.triton.test_kernels import interpret
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[2]
+HOPPER = 227 * 1024
+MIXED = """spec mixed_cell
+dim H, D
+input x[H, D], g[H]
+param R[H, D, D], U[H, D, D], w[H, D], s[H]
+state h[H, D] = 0, n[H] = 0
+a = sigmoid(x + R @ h[t-1])
+b = U @ (a * h[t-1])
+m = mean[D](b) + 0.1 * max[D](a)
+v = sum[D](w * h[t-1])
+n = 0.5 * n[t-1] + g * v + s
+h = a * tanh(b - m) + (1 - a) * h[t-1] * n / (1 + n * n)
+output o = h * sum[D](h)
+output y = n + sum[D](w * h)
+"""
+"""A product of a product, sums and a maximum over the units of a step; a state, inputs, outputs, params of a head alone."""
+SIZES = {"H": 2, "D": 35, "M": 20}, {"H": 1, "D": 16, "M": 20}
+RUNS: list[tuple[int, bool | str, dict[str, int]]] = [(3, False, SIZES[0]), (2, True, SIZES[1])]
+PACKS = [((2, 0, 5), False), ((3, 1, 0), True)]
+
+
+def test_teams_of_programs(tmp_path: Path) -> None:
+    """Three programs a head and one, both ways, packs with empty sequences; gates, and all else that a step can hold."""
+    (tmp_path / "mixed_cell.seq").write_text(MIXED)
+    interpret([("lstm", "step"), (str(tmp_path / "mixed_cell.seq"), "step")], RUNS, packs=PACKS, team=True)
+
+
+@pytest.mark.long
+def test_teams_of_other_cells() -> None:
+    names = ("gru", "mgu", "slstm", "plrnn", "rnn", "leaky_rnn", "bidirectional_gru", "layer", "oscillators", "clipped_cell")
+    interpret([(name, "step") for name in names], RUNS, packs=PACKS, team=True)
+
+
+def test_no_order_of_programs_shows() -> None:
+    """The same bits in every order, whole teams in each launch; without one of its programs a team waits for ever."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.triton.team_runs", str(ROOT / "specs/lstm.seq")], cwd=ROOT, capture_output=True,
+        text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+# ---- the protocol, in every order ----
+
+PROGRAMS, STEPS = 3, 3
+
+
+class Wrong(Exception):
+    """A program reads what is not of its step, or none can go on."""
+
+
+def explore(room: int, programs: int, buffers: int = 2) -> int:
+    """Every order in which programs of one team can begin, tell, arrive, and read each other's pieces: the states seen.
+
+    A state: of each program its next action (None: not begun), the counter, and the step of every piece in each buffer. An
+    action: tell the piece of a step, raise the counter, wait for it, read one other piece. room: how many run at once.
+    """
+    reads = [[("read", t, j) for j in range(programs)] for t in range(STEPS)]
+    actions = [a for t in range(STEPS) for a in (("tell", t), ("arrive", t), ("wait", t), *reads[t])]
+    start = (tuple([-1] * programs), 0, tuple([(-1,) * buffers] * programs))
+    seen, todo = {start}, [start]
+    while todo:
+        state = todo.pop()
+        after = list(following(state, actions, room, programs, buffers))
+        if not after and state[0] != (len(actions),) * programs:
+            raise Wrong("stuck")
+        fresh = [x for x in after if x not in seen]
+        seen.update(fresh)
+        todo += fresh
+    return len(seen)
+
+
+State = tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]]
+
+
+def following(state: State, actions: list[tuple[object, ...]], room: int, programs: int, buffers: int) -> Iterator[State]:
+    at, met, told = state
+    running = sum(0 <= x < len(actions) for x in at)
+    for i in range(programs):
+        moved = (*at[:i], at[i] + 1, *at[i + 1 :])
+        if at[i] == -1:
+            if running < room:
+                yield moved, met, told
+        elif at[i] < len(actions):
+            what, step, *other = actions[at[i]]
+            assert isinstance(step, int)
+            if what == "tell":
+                own = tuple(step if b == step % buffers else x for b, x in enumerate(told[i]))
+                yield moved, met, (*told[:i], own, *told[i + 1 :])
+            elif what == "arrive":
+                yield moved, met + 1, told
+            elif what == "wait" and met >= (step + 1) * programs:
+                yield moved, met, told
+            elif what == "read":
+                (j,) = other
+                assert isinstance(j, int)
+                if told[j][step % buffers] != step:
+                    raise Wrong(f"program {i} reads step {told[j][step % buffers]} in step {step}")
+                yield moved, met, told
+
+
+def test_no_program_waits_for_one_that_is_not_resident() -> None:
+    """Where all programs of a team run at once none waits for ever, and each reads its own step, whatever the order. With room
+    for one less some order is stuck; with one place instead of two for what is told, some program reads a later step."""
+    assert explore(PROGRAMS, PROGRAMS) > 800
+    with pytest.raises(Wrong, match="stuck"):
+        explore(PROGRAMS - 1, PROGRAMS)
+    with pytest.raises(Wrong, match="reads step"):
+        explore(PROGRAMS, PROGRAMS, buffers=1)
+
+
+# ---- how many are launched ----
+
+
+@pytest.fixture(scope="module")
+def lstm() -> ModuleType:
+    made = compile_spec(ROOT / "specs/lstm.seq", Options("triton"))
+    return load_emitted(made.text, made.signature.spec)
+
+
+def test_a_launch_has_no_more_programs_than_run_at_once(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole teams, and no more than the multiprocessors hold by the shared memory and the registers of each program."""
+    monkeypatch.setattr(lstm, "_room", lambda device: HOPPER)
+    x = torch.empty(1, dtype=torch.bfloat16)
+    shared, registers = 228 * 1024, 65536
+    for units, B, heads, D, packed in product((8, 64, 132), (1, 16, 40, 300), (1, 4), (100, 256, 768, 1024), (False, True)):
+        team = -(-D // 16)
+        if team > units:
+            continue
+        monkeypatch.setattr(lstm, "_machine", lambda device, units=units: (units, shared, registers))
+        for kernel in ("team_forward", "team_infer", "team_backward"):
+            each, many = lstm._team_triton(kernel, x, B, heads, D, packed)
+            need = sum(lstm._needs_triton(2, D, each)[kernel])
+            fit = min(shared // (need + 1024), registers // (256 * 128))
+            assert 0 < many <= units * max(fit, 1) and many % team == 0
+            assert need <= HOPPER and each in ((16,) if packed else (16, 32, 64))
+            launches = [ceil((B if packed else ceil(B / n)) * heads * team / many) for n in (each, 16)]
+            assert each == 16 or launches[0] < launches[1], "a program has more sequences only where fewer launches do"
+
+
+def test_sizes_that_only_a_team_serves(lstm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One head of 768 units in bf16 is served forward and backward, and plain torch takes what no team has room for."""
+    monkeypatch.setattr(lstm, "_room", lambda device: HOPPER)
+    x = torch.empty(1, 1, 1, 1, dtype=torch.bfloat16)
+    assert lstm._alone_triton("backward", x, 128) and not lstm._alone_triton("infer", x, 256)
+    assert all(lstm._ready_triton(x, D) for D in (128, 200, 256, 512, 768, 1024))
+    with pytest.warns(UserWarning, match="plain torch runs"):
+        assert not lstm._ready_triton(x, 4096)
+    monkeypatch.setattr(lstm, "_machine", lambda device: (32, 228 * 1024, 65536))
+    lstm._READY.clear()
+    assert lstm._ready_triton(x, 512)
+    with pytest.warns(UserWarning, match="plain torch runs"):
+        assert not lstm._ready_triton(x, 768), "48 programs would wait for each other on 32 multiprocessors"
