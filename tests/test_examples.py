@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import seqc
-from examples import ar_net, corpus, demo, lorenz, pruned_gru, speed, training
+from examples import ar_net, classifier, corpus, demo, filter, forecaster, language_model, lorenz, pruned_gru, speed, training
 from examples.char_model import CharModel
 from examples.training import train
 
@@ -97,6 +97,43 @@ def test_smaller_examples_run_and_plot(tmp_path: Path, capsys: pytest.CaptureFix
     assert ar_net.main([*few, "--steps", "60", "--updates", "3", "--ahead", "5"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ar_net.png", "lorenz.png", "pruned_gru.png"]
     assert "one epoch later" in capsys.readouterr().out
+
+
+def test_examples_of_layers_run(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--backend", "torch", "--width", "8", "--updates"]
+    assert language_model.main([*few, "1", "--layers", "1", "--spec", "gla"]) == 0
+    assert forecaster.main([*few, "1", "--hours", "380", "--spec", "gla"]) == 0
+    assert filter.main([*few, "1", "--steps", "24"]) == 0
+    assert classifier.main([*few, "1"]) == 0
+    said = capsys.readouterr().out
+    for words in ("bits per character of a page", "A state is ", "as a week ago", "1 hours before the end", "the Kalman filter",
+                  "80 to 120 steps", "as it comes in"):
+        assert words in said
+
+
+def test_the_filter_to_beat_is_the_kalman_filter() -> None:
+    """By hand, for one sequence: predict, weigh, correct; and it is the better the more it is told."""
+    torch.manual_seed(0)
+    target, observed = filter.drawn(64, 60)
+    found = filter.kalman(observed, "torch")
+    F = torch.tensor([[filter.FIRST, filter.SECOND], [1.0, 0.0]], dtype=torch.float64)
+    noise = (1 - filter.OUTLIERS) * filter.NOISE**2 + filter.OUTLIERS * filter.FAR**2
+    a, P = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    for y, x in zip(observed[0, :, 0].double(), found[0, :, 0], strict=True):
+        a, P = F @ a, F @ P @ F.T
+        P[0, 0] += filter.DRIVE**2
+        gain = P[:, 0] / (P[0, 0] + noise)
+        a, P = a + gain * (y - a[0]), P - torch.outer(gain, P[0])
+        assert abs(float(x) - float(a[0])) < 1e-4
+    assert filter.error(found, target) < 0.7 * filter.error(observed, target)
+
+
+def test_a_stream_is_judged_as_its_sequence() -> None:
+    torch.manual_seed(0)
+    model = classifier.Classifier("min_gru", 8, "torch")
+    sequences, _ = classifier.drawn(3)
+    last = [classifier.KINDS[int(i)] for i in model(sequences).argmax(-1)]
+    assert [model.judged(one)[-1] for one in sequences] == last
 
 
 def test_strings_are_of_the_grammar_or_not() -> None:
