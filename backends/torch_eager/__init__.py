@@ -10,29 +10,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from seqc.analysis.derivative import vjp
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.functions import backward, fixed, forward, saved_states, step
 from seqc.backends.torch_eager.layout import layout_of
 from seqc.backends.torch_eager.runtime import helper_texts
-from seqc.emit.names import dim_name, safe_name
+from seqc.emit.names import dim_name, emitted_name, safe_name
 from seqc.emit.signature import Kernels, Saved
 from seqc.emit.text import join
+from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block
-from seqc.ir.outside import Outside
+from seqc.ir.graph import leaf
 from seqc.ir.program import Program
 
 
-def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None, once: Outside | None = None) -> Kernels:
+def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None, once: Program | None = None) -> Kernels:
     """The torch part of an emitted file.
 
-    beside: name -> (block, documentation) of parts that other backends leave to torch: `_NAME` and `_NAME_backward` are
+    beside: name -> (block, documentation) of stages that other backends leave to torch: `_NAME` and `_NAME_backward` are
     written too. once: values of parameters alone that other backends read: `_once` and `_once_backward` are written.
     """
     functions = [forward(block), backward(block), step(block)]
     for name, (part, doc) in (beside or {}).items():
         functions += [forward(part, f"_{name}", doc), backward(part, f"_{name}_backward")]
     if once is not None:
-        functions += _once(block.program, once)
+        functions += _once(once)
     helpers = helper_texts(name for fn in functions for name in fn.helpers)
     return Kernels(join(*helpers, *(fn.text() for fn in functions)), saved(block), float64=True)
 
@@ -43,19 +45,22 @@ def lone(block: Block, name: str, doc: str) -> str:
     return join(*helper_texts(fn.helpers), fn.text())
 
 
-def _once(program: Program, once: Outside) -> list[Function]:
+def _once(once: Program) -> list[Function]:
     """`_once(params) -> values`, and `_once_backward(params, d_values) -> d_params`; of no params, the first argument tells the
     dtype."""
-    given = {safe_name(x): d.axes for x, d in once.params.items()}
-    doc = "What is made of parameters alone: once a call."
-    values = fixed(program, "_once", doc, given or {"x": ()}, once.values, {x: d.axes for x, d in once.decls.items()})
-    if not once.gradient:
+    table = argument_table(once)
+    given = {emitted_name(a): a.axes for a in table}
+    made = {x: d.axes for x, d in once.output_decls.items()}
+    values = fixed(once, "_once", "What is made of parameters alone: once a call.", given or {"x": ()}, once.outputs, made)
+    moved = {a.of: once.params[a.of] for a in table if a.gradient}
+    if not moved:
         return [values]
-    cotangents = once.cotangents
-    arguments = given | {f"d_{safe_name(x)}": d.axes for x, d in once.decls.items()}
-    axes = {x: once.params[x].axes for x in once.gradient}
+    cotangents = {x: leaf("cot", x, axes) for x, axes in made.items()}
+    slopes = vjp(once.outputs, cotangents, [d.leaf() for d in moved.values()])
+    arguments = given | {f"d_{safe_name(x)}": axes for x, axes in made.items()}
+    roots, axes = {x: slopes[d.leaf()] for x, d in moved.items()}, {x: d.axes for x, d in moved.items()}
     doc = "Gradients of the parameters behind what `_once` gives."
-    return [values, fixed(program, "_once_backward", doc, arguments, once.gradient, axes, cotangents.values())]
+    return [values, fixed(once, "_once_backward", doc, arguments, roots, axes, cotangents.values())]
 
 
 def saved(block: Block) -> tuple[Saved, ...]:

@@ -19,6 +19,7 @@ from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import BATCH, LONGEST, PIECE
 from seqc.ir.intervals import ANY
+from seqc.ir.program import HANDED
 
 TAB = "    "
 
@@ -145,7 +146,8 @@ class Extents:
             else:
                 axes.append(self.length(axis))
         shape = ", ".join(axes)
-        kind = f"{self.any}.dtype" if array.role == "output" else "torch.float32"
+        rounded = array.role == "output" and self.program.output_decls[array.name].role != HANDED
+        kind = f"{self.any}.dtype" if rounded else "torch.float32"
         if array.role in ("kept", "saved", "told") and array.dtype == "io":
             kind = f"{self.main}.dtype"  # that of matrix products' operands
         if array.role == "grad" and array.dtype == "io":

@@ -1,14 +1,16 @@
-"""What cutting a step graph in parts needs to know of its nodes.
+"""What cutting a step graph in parts needs to know of its nodes, and the parts as programs.
 
-In: nodes, programs. Out: nodes and answers. Nothing is decided here.
+In: nodes, programs. Out: nodes, answers, programs. Nothing is decided here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from seqc.ir.graph import BATCH, RESERVED, Node, leaf, rebuild, topological
-from seqc.ir.program import Program
+from seqc.diagnostics import Span
+from seqc.ir.graph import BATCH, RESERVED, Node, leaf, leaves, rebuild, topological
+from seqc.ir.program import Program, TensorDecl
 
 
 def times(values: Iterable[Node]) -> Node:
@@ -77,6 +79,58 @@ def replaced(
     return {name: done[n] for name, n in outputs.items()}, done
 
 
+def part_of(
+    program: Program, outputs: Mapping[str, Node], updates: Mapping[str, Node], table: Mapping[Node, Node],
+    given: Iterable[TensorDecl], output_decls: Mapping[str, TensorDecl], mirrored: bool = False, masks: bool = True,
+) -> Program:
+    """The program of some of the roots, with the nodes in `table` replaced. It declares what it reads of the inputs and params.
+
+    given: inputs and params beside the program's own. masks: whether it has the masks of sparse params, so that kernels skip
+    what these leave out. mirrored: what was a step ago is a step ahead.
+    """
+    graph, image = replaced({**outputs, **{f"{n}.next": x for n, x in updates.items()}}, table, mirrored)
+    states = {n: d for n, d in program.states.items() if n in updates}
+    used = leaves([*graph.values(), *(d.init for d in states.values() if d.init is not None)])
+    read = {(n.text("kind"), n.text("name")) for n in used}
+    read |= {("param", d.support.mask) for n, d in program.params.items() if masks and d.support and ("param", n) in read}
+    definitions: dict[Node, str] = {}
+    spans: dict[Node, Span] = {}
+    order = topological(graph.values())
+    present = {n for n in order if n.op != "leaf"}
+    for old, new in image.items():
+        if new in present and old in program.definitions:
+            definitions.setdefault(new, program.definitions[old])
+        if new in present and old in program.spans:
+            spans.setdefault(new, program.spans[old])
+    dims = {d.rstrip("'") for n in order for d in n.dims} | {n.text("dim") for n in order if n.op == "size"}
+    more = list(given)
+    inputs = [*program.inputs.values(), *(d for d in more if d.kind == "input")]
+    params = [*program.params.values(), *(d for d in more if d.kind == "param")]
+    return replace(
+        program, claims=(), spans=spans, definitions=definitions, states=states,
+        dims={n: d for n, d in program.dims.items() if n in dims},
+        inputs={d.name: d for d in inputs if ("input", d.name) in read},
+        params={d.name: d for d in params if ("param", d.name) in read},
+        updates={n: graph[f"{n}.next"] for n in updates}, outputs={n: graph[n] for n in outputs},
+        output_decls={n: output_decls[n] for n in outputs}, direction="forward" if mirrored else program.direction,
+    )  # fmt: skip
+
+
+def timed(part: Program, whole: Program) -> Program:
+    """The part with an input that tells how many steps there are, where it reads none."""
+    if part.inputs:
+        return part
+    one = min(whole.inputs.values(), key=lambda d: (d.leaf_type != "real", len(d.dims)))
+    own = {name: whole.dims[name] for name in whole.dims if name in part.dims or name in {d.rstrip("'") for d in one.dims}}
+    return replace(part, inputs={one.name: one}, dims=own)
+
+
+def axes_of(program: Program, n: Node) -> tuple[str, ...]:
+    """The dims that an array of a node's values has, in the order of the program's dims."""
+    places = {dim: i for i, dim in enumerate(program.dims)}
+    return tuple(sorted((d for d in n.dims if d != BATCH), key=lambda d: (places[d.rstrip("'")], d)))
+
+
 def names_of(program: Program) -> set[str]:
     """The names that nothing new of a program may have."""
     taken = {*program.inputs, *program.params, *program.states, *program.outputs, *program.dims, *RESERVED}
@@ -93,4 +147,4 @@ def fresh(wish: str, taken: set[str]) -> str:
     return name
 
 
-__all__ = ["bare", "fresh", "names_of", "plain", "reached", "replaced", "sized", "terms", "times"]
+__all__ = ["axes_of", "bare", "fresh", "names_of", "part_of", "plain", "reached", "sized", "terms", "timed", "times"]

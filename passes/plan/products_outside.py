@@ -31,12 +31,12 @@ from seqc.analysis.cost import volume
 from seqc.analysis.matrices import small
 from seqc.analysis.ranges import interval_of
 from seqc.analysis.workload import NOMINAL
-from seqc.diagnostics import Span
 from seqc.ir.block import Reason
 from seqc.ir.graph import BATCH, Node, depends, leaves, node, substitute, topological
 from seqc.ir.intervals import Interval
+from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
-from seqc.passes.plan.cutting import bare, fresh, names_of, plain, reached, replaced, sized, terms, times
+from seqc.passes.plan.cutting import axes_of, bare, fresh, names_of, part_of, plain, reached, sized, terms, timed, times
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number
@@ -82,15 +82,23 @@ class _Product:
         return self.operations >= RATIO * self.traffic
 
 
-def split_parallel(program: Program) -> Split:
+def products(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
+    """The recurrence of a stage between what runs for all steps at once; see the file's docstring."""
+    split = split_parallel(stage.program, taken)
+    before = () if split.before is None else (Stage(f"before_{stage.name}", "all", split.before),)
+    after = () if split.after is None else (Stage(f"after_{stage.name}", "all", split.after),)
+    return Plan(stage.program, (*before, replace(stage, program=split.core), *after), split.reasons)
+
+
+def split_parallel(program: Program, taken: Iterable[str] = ()) -> Split:
     """The program in three; see the file's docstring."""
-    return _Splitter(program).split()
+    return _Splitter(program, taken).split()
 
 
 class _Splitter:
     """The graph of one program, and what has been decided about it so far."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, taken: Iterable[str]) -> None:
         self.program = program
         self.sizes = {d.name: d.default or NOMINAL for d in program.dims.values()} | {BATCH: 1}
         self.order = topological(program.graph.values())
@@ -101,7 +109,7 @@ class _Splitter:
         self.varying = depends(self.order, moving)
         self.products = {n: p for n in self.order if n.op == "sum" and (p := self._product(n)) is not None}
         self.needed = set(topological(program.updates.values()))
-        self.taken = names_of(program)
+        self.taken = {*names_of(program), *taken}
 
     @cached_property
     def ranges(self) -> Mapping[Node, Interval]:
@@ -215,15 +223,12 @@ class _Splitter:
         read = inside | {x: replace(d, kind="input").leaf() for x, d in given.items()}
         outputs = kept | {d.name: x for x, d in given.items()}
         updates = {name: x for name, x in program.updates.items() if name not in states}
-        core = self._part("", outputs, updates, inside, [*program.inputs.values(), *values.values()],
-                          {**program.output_decls, **{d.name: d for d in given.values()}})
-        if not core.inputs:  # the length of the sequence is told by an input
-            core = replace(core, inputs=dict(list(program.inputs.items())[:1]))
+        own = {**program.output_decls, **{d.name: d for d in given.values()}}
+        core = timed(part_of(program, outputs, updates, inside, values.values(), own), program)
         before = self._part("before", {d.name: n for n, d in values.items()}, {name: program.updates[name] for name in states},
-                            {}, program.inputs.values(), {d.name: replace(d, kind="output") for d in values.values()})
-        handed = [*program.inputs.values(), *values.values(), *(replace(d, kind="input") for d in given.values())]
+                            {}, (), {d.name: replace(d, kind="output") for d in values.values()})
+        handed = [*values.values(), *(replace(d, kind="input") for d in given.values())]
         behind = self._part("after", back, {}, read, handed, program.output_decls)
-        core = replace(core, wishes=program.wishes, name=program.name)
         core = self._told(core)
         before, behind = self._told(self._typed(before)), self._told(self._typed(behind))
         parts = [part for part, used in ((before, front), (core, True), (behind, back)) if used]
@@ -257,37 +262,12 @@ class _Splitter:
 
     def _part(
         self, name: str, outputs: Mapping[str, Node], updates: Mapping[str, Node], table: Mapping[Node, Node],
-        inputs: Iterable[TensorDecl], output_decls: Mapping[str, TensorDecl],
+        given: Iterable[TensorDecl], output_decls: Mapping[str, TensorDecl],
     ) -> Program:
-        """A program of some of the roots, with the nodes in `table` replaced; it declares what it reads."""
-        program = self.program
-        mirrored = program.direction == "backward" and name != "" and not updates
-        graph, image = replaced({**outputs, **{f"{n}.next": x for n, x in updates.items()}}, table, mirrored)
-        states = {n: d for n, d in program.states.items() if n in updates}
-        used = leaves([*graph.values(), *(d.init for d in states.values() if d.init is not None)])
-        read = {(n.text("kind"), n.text("name")) for n in used}
-        # kernels of the core skip what masks leave out
-        masked = () if name else [d.support for n, d in program.params.items() if d.support and ("param", n) in read]
-        read |= {("param", support.mask) for support in masked}
-        definitions: dict[Node, str] = {}
-        spans: dict[Node, Span] = {}
-        order = topological(graph.values())
-        present = {n for n in order if n.op != "leaf"}
-        for old, new in image.items():
-            if new in present and old in program.definitions:
-                definitions.setdefault(new, program.definitions[old])
-            if new in present and old in program.spans:
-                spans.setdefault(new, program.spans[old])
-        dims = {d.rstrip("'") for n in order for d in n.dims} | {n.text("dim") for n in order if n.op == "size"}
-        return replace(
-            program,
-            name=f"{program.name}_{name}", claims=(), wishes=Wishes(), spans=spans, definitions=definitions,
-            dims={n: d for n, d in program.dims.items() if n in dims},
-            inputs={d.name: d for d in inputs if ("input", d.name) in read},
-            params={n: d for n, d in program.params.items() if ("param", n) in read},
-            states=states, updates={n: graph[f"{n}.next"] for n in updates}, outputs={n: graph[n] for n in outputs},
-            output_decls={n: output_decls[n] for n in outputs}, direction="forward" if mirrored else program.direction,
-        )
+        """A part for all steps at once."""
+        mirrored = self.program.direction == "backward" and not updates
+        part = part_of(self.program, outputs, updates, table, given, output_decls, mirrored, masks=False)
+        return replace(part, name=f"{self.program.name}_{name}", wishes=Wishes())
 
     def _typed(self, part: Program) -> Program:
         """The part with an argument that tells the dtype of its values, where it reads nothing but an index."""
@@ -316,7 +296,7 @@ class _Splitter:
 
     def _value(self, n: Node) -> TensorDecl:
         """A value of the front as an input of what reads it."""
-        dims = n.names("shape")[1:] if n.op == "leaf" else self._axes(n)
+        dims = n.names("shape")[1:] if n.op == "leaf" else axes_of(self.program, n)
         return TensorDecl(fresh(self._wish(n), self.taken), "input", dims, self.ranges[n])
 
     def _given(self, x: Node, kept: Mapping[str, Node]) -> TensorDecl:
@@ -327,11 +307,7 @@ class _Splitter:
                 return decl
         name = self._wish(x)
         own = self.program.updates.get(name) is x and name not in self.program.outputs  # as `output h = ..` of a state h
-        return TensorDecl(name if own else fresh(name, self.taken), "output", self._axes(x))
-
-    def _axes(self, n: Node) -> tuple[str, ...]:
-        places = {dim: i for i, dim in enumerate(self.program.dims)}
-        return tuple(sorted((d for d in n.dims if d != BATCH), key=lambda d: (places[d.rstrip("'")], d)))
+        return TensorDecl(name if own else fresh(name, self.taken), "output", axes_of(self.program, x))
 
     def _wish(self, n: Node) -> str:
         if n in self.program.definitions:

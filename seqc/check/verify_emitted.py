@@ -115,7 +115,7 @@ def _everywhere(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bound
     for dtype, hard in (("float64", False), ("float32", True)):
         for reverse in (False, True):
             yield against_oracle, bounds[-1], dtype, hard, bounds, reverse
-            if compiled.split.whole:  # else products over all steps, which a BLAS may sum in another order at another length
+            if compiled.plan.whole:  # else products over all steps, which a BLAS may sum in another order at another length
                 yield against_separate_calls, bounds[-1], dtype, hard, bounds, reverse
     if not any(n.op in ("surrogate", "stopgrad", "gradclip") for n in topological(compiled.program.graph.values())):
         yield against_differences, lengths(rows)[-2], "float64", False, None, False

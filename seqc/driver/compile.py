@@ -1,4 +1,4 @@
-"""Program -> the text of the emitted file: lowered once per backend, for what suits one need not suit another.
+"""Program -> the text of the emitted file: planned and lowered once per backend, for what suits one need not suit another.
 
 In: a program and options. Out: `Compiled`, the text and the block behind each of its parts. It loads nothing that runs:
 torch, Triton and a C++ compiler are needed by who uses the file, not by who writes it.
@@ -6,50 +6,38 @@ torch, Triton and a C++ compiler are needed by who uses the file, not by who wri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqc.analysis.matrices import MOST, counted, small
+from seqc.analysis.matrices import counted
 from seqc.backends.triton_gpu.tuning.targets import TARGETS
-from seqc.diagnostics import Diagnostic, Label, SeqcBug, Unsupported, near_miss
-from seqc.driver.compose import compose
-from seqc.driver.compose_inside import compose_inside
-from seqc.driver.compose_once import compose_once
-from seqc.driver.compose_runs import compose_runs
-from seqc.driver.compose_tables import compose_tables
-from seqc.driver.compose_waves import compose_waves
+from seqc.diagnostics import Diagnostic, Unsupported, near_miss
+from seqc.driver.backends import KERNELS, OUTSIDE, Core, torch_block, torch_plan
+from seqc.driver.compose import Made, compose
 from seqc.driver.in_pieces import in_pieces
 from seqc.driver.options import DEFAULTS, Options
-from seqc.driver.pipeline import Watch, blamed, fix_dims, lower, lowerings
+from seqc.driver.pipeline import Watch, blamed, check, fix_dims
 from seqc.driver.signature_of import closed_loop, signature
 from seqc.emit import Kernels, Signature, emit
 from seqc.frontend.elaborate import load
-from seqc.ir.block import Block
-from seqc.ir.both_ways import one_run
-from seqc.ir.graph import topological
-from seqc.ir.inside import exposed
-from seqc.ir.ops.dense import SYSTEMS
-from seqc.ir.outside import Outside
+from seqc.ir.block import Block, Reason
+from seqc.ir.plan import Plan, planned
 from seqc.ir.program import Program
-from seqc.ir.two_axes import lowered
-from seqc.passes.blocks.choose import EAGER
-from seqc.passes.plan.chosen_rows import chosen_rows, numbered
-from seqc.passes.plan.outside_of_time import outside_of_time
-from seqc.passes.plan.products_outside import Split, split_parallel
-from seqc.passes.plan.tables import Tables, tables_of
 
 if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Chosen
 
-__all__ = ["BACKENDS", "Compiled", "Options", "compile_program", "compile_spec", "header", "parallel_blocks"]
+__all__ = ["BACKENDS", "Compiled", "Options", "compile_program", "compile_spec", "header"]
 
 BACKENDS = ("auto", "triton", "cpu", "torch")
-PARTS = {"auto": ("torch", "cpu", "triton"), "triton": ("torch", "triton"), "cpu": ("torch", "cpu"), "torch": ("torch",)}
+PARTS = {"auto": ("cpu", "triton"), "triton": ("triton",), "cpu": ("cpu",), "torch": ()}  # beside plain torch
 DOCS = {
-    "before_core": "What the recurrence reads of products, for all steps at once.",
-    "after_core": "Outputs, from what the recurrence gave, for all steps at once.",
+    "before": "What the recurrence reads of products, for all steps at once.",
+    "after": "Outputs, from what the recurrence gave, for all steps at once.",
+    "core": "A recurrence that other backends leave to plain torch.",
 }
 
 
@@ -63,13 +51,21 @@ class Compiled:
     text: str
     signature: Signature
     blocks: Mapping[str, Block]
+    """Of several recurrences, that of the most rows, with what was decided about all."""
     missing: Mapping[str, str]
-    gpu: Chosen | None
-    """Rows and tiles of the Triton part, where there is one."""
-    split: Split
+    plan: Plan
     """What native code and Triton leave to torch; their blocks are of its core."""
+    stages: Mapping[str, Mapping[str, Block]] = field(default_factory=dict)
+    """Part -> recurrence -> its block."""
+    chosen: Mapping[str, Chosen] = field(default_factory=dict)
+    """Recurrence -> rows and tiles in the Triton part, where there is one."""
     loop: Compiled | None = None
     """The closed loop of a spec with `feedback`, as a file of its own; its text stands in this one too."""
+
+    @property
+    def core(self) -> Program:
+        """The recurrence without what leaves it."""
+        return self.plan.cores[0].program
 
 
 def compile_spec(path_or_text: str | Path, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
@@ -88,50 +84,31 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
         message = f"there is no target `{options.target}`"
         raise Unsupported(Diagnostic("no-such-target", message, help=help, kind="unsupported"))
     program = saving(fix_dims(program, options.dims), options.save_states)
-    blocks: dict[str, Block] = {}
-    kernels: dict[str, Kernels] = {}
-    missing: dict[str, str] = {}
-    gpu: Chosen | None = None
     program = program if options.backend == "torch" else counted(program)
-    one, flat = one_run(program), lowered(program)
-    tables = tables_of(one) if one.plane is None else None
-    base = flat if tables is None else tables.core
-    told = exposed(base)
-    once = outside_of_time(told) if options.backend != "torch" else None
-    rest = numbered(told if once is None else once.rest) if options.backend != "torch" else told
-    split = split_parallel(rest)
-    split = replace(split, core=chosen_rows(split.core))
-    beside = parallel_blocks(split) if options.backend != "torch" else {}
-    for part in PARTS[options.backend]:
+    shared, plan = planned(program, OUTSIDE), torch_plan(program, options)
+    stages = {"torch": _lowered(plan, options, watch)}
+    parts: dict[str, _Part] = {}
+    missing: dict[str, str] = {}
+    chosen: Mapping[str, Chosen] = {}
+    for name in PARTS[options.backend]:
         try:
-            if part != "torch":
-                _refuse_large(split.core)
-                _without_places(split.core)
-            if part == "triton":
-                _without_tables(tables)
-                gpu, made = _triton_part(split.core, options)
-                blocks[part] = gpu.block
-            else:
-                own = told if part == "torch" else split.core
-                whole = told is program and not beside and once is None
-                blocks[part], made = _part(part, own, beside, once, options, watch if part == "torch" else None, whole)
-            made = made if part == "torch" or not beside else _joined(part, rest, split, beside, made)
-            made = made if part == "torch" or once is None else compose_once(told, once, made, part)
-            made = made if told is base else compose_inside(base, made, part)
-            made = made if one.plane is None else compose_waves(one, flat, made, part)
-            if tables is not None:
-                made = compose_tables(one, tables, made, part)
-                blocks[part] = replace(blocks[part], reasons=(*blocks[part].reasons, *tables.reasons))
-            kernels[part] = made if one is program else compose_runs(program, made, part)
+            part = parts[name] = _part(name, program, options)
+            stages[name] = part.blocks
+            chosen = {x: core.chosen for x, core in part.cores.items() if core.chosen} or chosen
         except Unsupported as refusal:
-            if part in ("torch", options.backend):
+            if name == options.backend:
                 raise
-            missing[part] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
-    sig = signature(program, split, blocks, kernels, header(program, options))
+            missing[name] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
+    kernels = {"torch": _torch(plan, stages["torch"], parts.values(), options)}
+    kernels |= {name: part.kernels() for name, part in parts.items()}
+    blocks = {name: _told(found, (plan if name == "torch" else parts[name].plan).told) for name, found in stages.items()}
+    if len(stages["torch"]) > 1:  # each is lowered without the claims, which are about the whole
+        blocks["torch"] = replace(blocks["torch"], reasons=(*_claims(plan), *blocks["torch"].reasons))
+    sig = signature(program, shared, blocks, kernels, header(program, options))
     loop = None if program.loop is None else compile_program(program.loop.program, replace(options, form=None, rows=None))
     if loop is not None and program.loop is not None:
         sig = replace(sig, loop=closed_loop(program.loop, loop.signature))
-    return Compiled(program, options, emit(sig), sig, blocks, missing, gpu, split, loop)
+    return Compiled(program, options, emit(sig), sig, blocks, missing, shared, stages, chosen, loop)
 
 
 def saving(program: Program, steps: int | None) -> Program:
@@ -144,93 +121,88 @@ def saving(program: Program, steps: int | None) -> Program:
     return replace(program, wishes=replace(program.wishes, checkpoint=steps))
 
 
-def _without_tables(tables: Tables | None) -> None:
-    """Raise Unsupported where each step of a kernel would be a launch of its own."""
-    if tables is not None:
-        names = ", ".join(f"`{one.state}`" for one in tables.tables)
-        message = f"rows of {names} are read and written between the steps: a GPU takes plain torch"
-        cause = "a kernel holds the states of a sequence for all of its steps, and no table of rows"
-        raise Unsupported(Diagnostic("no-gpu-table", message, cause=cause, help="use the backend `torch`", kind="unsupported"))
+def _lowered(plan: Plan, options: Options, watch: Watch | None) -> dict[str, Block]:
+    """The blocks of a plan that torch serves alone. watch: sees the stages on the way to the first."""
+    found: dict[str, Block] = {}
+    for stage in plan.cores:
+        found[stage.name] = torch_block(stage, options, None if found else watch)
+    return found
 
 
-def _without_places(core: Program) -> None:
-    """Raise Unsupported where what an index tells is left for kernels to read."""
-    read = [n for n in topological(core.graph.values()) if n.op in ("gather", "scatter", "put", "as_real")]
-    if read:
-        span = core.spans.get(read[0])
-        message = "kernels read and write no rows by an index: plain torch does, before the recurrence"
-        cause = "there is no recurrence beside what is read by an index here"
-        labels = (Label(span),) if span else ()
-        help = "use the backend `torch`"
-        raise Unsupported(Diagnostic("no-indexed-kernel", message, labels, cause, help, kind="unsupported"))
+def _claims(plan: Plan) -> tuple[Reason, ...]:
+    """What is said of the claims on the recurrences of a plan."""
+    found = check(plan.program)["claims"]
+    assert isinstance(found, tuple)
+    return tuple(reason for reason in found if reason.topic == "claim")
 
 
-def _part(
-    part: str, program: Program, beside: Mapping[str, Block], once: Outside | None, options: Options, watch: Watch | None,
-    whole: bool,
-) -> tuple[Block, Kernels]:
-    """The block of one part of the file, and its text. beside: what plain torch holds for the other parts; whole: whether the
-    program is all that there is."""
-    match part:
-        case "torch":
-            from seqc.backends import torch_eager
-
-            block = lower(program, options.form, options.rows, EAGER, watch)
-            with blamed("the torch backend"):
-                texts = {name: (one, DOCS[name]) for name, one in beside.items()}
-                cut = in_pieces(program, block, lambda b: torch_eager.emit(b, texts, once)) if options.form is None else None
-                return cut or (block, torch_eager.emit(block, texts, once))
-        case "cpu":
-            from seqc.backends import native_cpu
-
-            if options.form not in (None, "step"):
-                help = "leave the form open, or use another backend"
-                message = f"the native form runs step by step, not as {options.form}"
-                raise Unsupported(Diagnostic("no-native-form", message, help=help, kind="unsupported"))
-            block = lower(program, "step")
-            with blamed("the native CPU backend"):
-                return block, native_cpu.emit(block, options.backend == "cpu", whole)
-    raise SeqcBug("the driver", f"no backend makes the part {part}")
+def _told(found: Mapping[str, Block], reasons: Iterable[Reason]) -> Block:
+    """One block for a part, with all that was decided."""
+    main = max(found.values(), key=lambda block: block.rows)
+    own = (reason for block in found.values() for reason in block.reasons)
+    return replace(main, reasons=(*own, *(reason for reason in reasons if reason.topic == "form")))
 
 
-def _refuse_large(core: Program) -> None:
-    """Raises Unsupported where a kernel would need an exponential of a matrix, or a system that is not written out."""
-    large = next((n for n in topological(core.graph.values()) if not small(n, core)), None)
-    if large is None:
-        return
-    if large.op in SYSTEMS:
-        dim = large.text("row").rstrip("'")
-        cause = f"a kernel solves at most {MOST} equations, and a number of them that is known when it is compiled"
-        help = f"give the size of `{dim}` where it is declared, `dim {dim} = 4`, or use the torch backend"
-        message = f"a system of `{dim}` equations that depends on the recurrence is not written out"
-    else:
-        cause, help = "only a library computes one, outside of the recurrence", "use the torch backend for this spec"
-        message = "an exponential of a matrix depends on the recurrence"
-    raise Unsupported(Diagnostic("dense-operator", message, cause=cause, help=help, kind="unsupported"))
+@dataclass(frozen=True)
+class _Part:
+    """One part of the file beside plain torch: what its backend made, and what it leaves to torch."""
+
+    plan: Plan
+    cores: Mapping[str, Core]
+    left: Mapping[str, Block]
+    suffix: str
+
+    @property
+    def blocks(self) -> dict[str, Block]:
+        """The block of each recurrence."""
+        return {s.name: self.cores[s.name].block if s.name in self.cores else self.left[s.name] for s in self.plan.cores}
+
+    def kernels(self) -> Kernels:
+        """The functions of the part."""
+        from seqc.backends.torch_eager import saved
+
+        made = {name: core.kernels for name, core in self.cores.items()}
+        return compose(self.plan, Made(made, {name: saved(block) for name, block in self.left.items()}, self.suffix))
 
 
-def parallel_blocks(split: Split) -> dict[str, Block]:
-    """The blocks of what runs before and after the core, for all steps at once."""
-    return {name: lower(p, "step") for name, p in (("before_core", split.before), ("after_core", split.after)) if p is not None}
+def _part(name: str, program: Program, options: Options) -> _Part:
+    """The stages that a backend serves. Raises Unsupported where it serves no recurrence, or no walk around one."""
+    backend = KERNELS[name]
+    plan = backend.plan(program, options)
+    alone = len(list(plan.every())) == 1
+    cores: dict[str, Core] = {}
+    refused: list[Unsupported] = []
+    for stage in plan.every():
+        try:
+            if (problem := backend.refuses(stage, options)) is not None:
+                raise Unsupported(problem)
+            if stage.walk == "steps":
+                cores[stage.name] = backend.make(stage, options, alone)
+        except Unsupported as refusal:
+            if stage.walk != "steps":
+                raise
+            refused.append(refusal)
+    if not cores:
+        raise refused[0]
+    left = [s for s in plan.every() if s.walk == "all" or (s.walk == "steps" and s.name not in cores)]
+    return _Part(plan, cores, {s.name: torch_block(s, options) for s in left}, name)
 
 
-def _joined(part: str, program: Program, split: Split, beside: Mapping[str, Block], core: Kernels) -> Kernels:
-    """The kernels of the whole program, from those of the core."""
-    from seqc.backends.torch_eager import saved
+def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options: Options) -> Kernels:
+    """The plain torch part, with the stages that other parts leave to it. blocks: of its recurrences; what is decided here is
+    entered."""
+    from seqc.backends import torch_eager
 
-    return compose(program, split, core, saved(beside["before_core"]) if "before_core" in beside else (), part)
-
-
-def _triton_part(program: Program, options: Options) -> tuple[Chosen, Kernels]:
-    """The GPU's block with its tiles, and the text of its kernels."""
-    from seqc.backends.triton_gpu.emit import triton_kernels
-    from seqc.backends.triton_gpu.report.figures import tiles_of
-    from seqc.backends.triton_gpu.tuning.pacing import pacing
-
-    lowered = lowerings(program, options.form, options.rows)
-    with blamed("the Triton backend"):
-        chosen = tiles_of(lowered, options.target)
-        return chosen, triton_kernels(chosen.block, chosen.tiles, chosen.plan, pacing(chosen))
+    left = {name: (block, DOCS[name.partition("_")[0]]) for part in parts for name, block in part.left.items()}
+    once = next((s.program for part in parts for s in part.plan.every() if s.walk == "once"), None)
+    made: dict[str, Kernels] = {}
+    with blamed("the torch backend"):
+        for stage in plan.cores:
+            printed = partial(torch_eager.emit, beside={} if made else left, once=None if made else once)
+            block = blocks[stage.name]
+            cut = in_pieces(stage.program, block, printed) if options.form is None else None
+            blocks[stage.name], made[stage.name] = cut or (block, printed(block))
+        return compose(plan, Made(made, {}, "torch"))
 
 
 def header(program: Program, options: Options) -> str:

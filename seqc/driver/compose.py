@@ -1,32 +1,36 @@
-"""The parts of a split program as one: functions for the whole recurrence, made of those for all steps at once and the core's.
+"""plan -> the functions of one part of a file: `Kernels` of the whole program, from those of its recurrences.
 
-In: a `Split`, and the kernels that a backend made of its core. Out: `Kernels` for the whole program. `_before_core` and
-`_after_core`, with `_before_core_backward` and `_after_core_backward`, stand in the plain torch part of the file, once for all
-backends. Forward saves what the core and `_after_core` read, so that no product between them runs twice.
-In Triton's part both run in the dtype of storage, as torch's linear layers do: sums in fp32, results rounded.
-Packs and `reverse` concern the core, and parts that read inputs of other steps; parts that carry a state or take a parameter
-that belongs to a sequence know whole batches only.
+In: a plan, the kernels that a backend made of each recurrence, and what stages in plain torch save. Out: `Kernels`. A stage
+that walks around an inner plan is written by `compose_runs`, `compose_tables` or `compose_waves`; here stages follow one
+another. `_NAME` and `_NAME_backward` of stages that torch serves stand in the plain torch part of the file, once for all
+backends; `_once` and `_once_backward` likewise. Forward saves what stages hand to one another, so that no product runs twice;
+values of parameters alone are computed again, which costs as much as they did, once a call, in fp32 at least whatever the
+params are stored in. In Triton's part torch's stages run in the dtype of storage, as torch's linear layers do: sums in fp32,
+results rounded; what a recurrence hands to another is not rounded.
+Packs and `reverse` concern recurrences, and stages that read inputs of other steps; stages in torch that carry a state or take
+a parameter that belongs to a sequence know whole batches only.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from seqc.driver.inner import behind, extent_of
+from seqc.driver.compose_runs import compose_runs
+from seqc.driver.compose_tables import compose_tables
+from seqc.driver.compose_waves import compose_waves
+from seqc.driver.inner import behind, extent_of, together
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name
 from seqc.emit.signature import Dtype
 from seqc.emit.text import docstring, group, lay, returned, unpack
-from seqc.ir.arguments import argument_table
+from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.graph import leaves
-from seqc.ir.program import Program
-from seqc.passes.plan.products_outside import Split
-
-BEFORE, CORE, AFTER = "_before_core", "_core", "_after_core"
+from seqc.ir.plan import Plan, Stage
+from seqc.ir.program import HANDED, Program, TensorDecl
 
 OWN = '''
 def _own(cu_seqlens, *tensors):
@@ -45,6 +49,12 @@ def _stored(io, *tensors):
 
 LEAVING = "x if x.dtype == torch.int64 else "  # an index stays as it is
 
+WIDE = '''
+def _wide(*tensors):
+    """Tensors in fp32 at least."""
+    return [x if x.dtype in (torch.float32, torch.float64) else x.float() for x in tensors]
+'''
+
 SHAPED = """
 class _Shaped(NamedTuple):
     \"\"\"A tensor that is not made yet: its dtype, and its shape without batch and time.\"\"\"
@@ -54,48 +64,71 @@ class _Shaped(NamedTuple):
 """
 
 
-def compose(program: Program, split: Split, core: Kernels, kept: Sequence[Saved], suffix: str) -> Kernels:
-    """The kernels of `program`, whose core's are given. kept: what `_before_core` saves beside its results."""
-    return _Composer(program, split, core, kept, suffix).kernels()
+@dataclass(frozen=True)
+class Made:
+    """What backends made of a plan. kernels: of the recurrences that the part's own backend serves, by stage; saved: what the
+    functions in plain torch of the other stages save."""
+
+    kernels: Mapping[str, Kernels]
+    saved: Mapping[str, Sequence[Saved]]
+    suffix: str
+
+
+AROUND = {"both": compose_runs, "diagonals": compose_waves, "rows": compose_tables}
+
+
+def compose(plan: Plan, made: Made) -> Kernels:
+    """The kernels of the plan's program."""
+    first = plan.stages[0]
+    if first.inner is not None:
+        return AROUND[first.walk](first, compose(first.inner, made), made.suffix)
+    if len(plan.stages) == 1 and first.name in made.kernels:
+        return made.kernels[first.name]
+    return _Chain(plan, made).kernels()
 
 
 def _ends(program: Program) -> list[str]:
     return [f"{safe_name(s)}_T" for s in program.states]
 
 
-class _Composer:
-    """Writes the functions of one part; names of values are those of the programs, and no two alike."""
+class _Chain:
+    """Writes the functions of stages that follow one another; names of values are those of the programs, and no two alike."""
 
-    def __init__(self, program: Program, split: Split, core: Kernels, kept: Sequence[Saved], suffix: str) -> None:
-        self.program, self.before, self.core, self.after = program, split.before, split.core, split.after
-        self.kernel, self.kept, self.suffix = core, kept, suffix
-        self.table = argument_table(program)
+    def __init__(self, plan: Plan, made: Made) -> None:
+        self.program, self.stages, self.suffix = plan.program, plan.stages, made.suffix
+        self.kernel = {stage.name: made.kernels[stage.name] for stage in plan.stages if stage.name in made.kernels}
+        self.cores = [stage for stage in plan.stages if stage.name in self.kernel]
+        self.torch = [s for s in plan.stages if s.walk in ("all", "steps") and s.name not in self.kernel]
+        self.table = argument_table(plan.program)
         self.arguments = [emitted_name(a) for a in self.table]
-        self.values = list(split.before.output_decls) if split.before else []
-        given = split.core.output_decls
-        self.read = [x for x in given if split.after is not None and x in split.after.inputs]
-        self.stored = suffix == "triton"
-        apart = all(_apart(part) for part in (split.before, split.after) if part)
-        self.packs = core.packs and apart
+        self.stored = made.suffix == "triton"
+        self.packs = all(k.packs for k in self.kernel.values()) and all(map(_apart, self.torch))
         self.keywords = ["cu_seqlens=cu_seqlens", "reverse=reverse"] if self.packs else []
-        gates = gate_inputs(program, split.core)
+        gates = {x for stage in self.cores for x in gate_inputs(plan.program, stage.program)}
         real = [a for a in self.table if not a.whole]
         plain = [a for a in real if a.kind == "input" and a.of not in gates]
         self.main = emitted_name([*plain, *real][0])
-        names = Names((*self.arguments, *_ends(program), "B", "T", "io", "x", "cu_seqlens", "reverse"))
-        self.called = {x: safe_name(x) for x in program.inputs}
-        self.called |= {x: names.fresh(x) for x in dict.fromkeys((*program.outputs, *self.values, *given))}
-        parts = [part for part in (self.before, self.core, self.after) if part]
-        self.parts = Counter(x for part in parts for x in self._moved(part))  # the parts that give a gradient of each
-        self.parts.update(self.called[x] for x in given if x in program.outputs)
-        self.own = [names.fresh(x.name) for x in kept]
-        self.inner = [names.fresh(x.name) for x in core.saved]
-        self.places = {x: self.called[place] for x in self.values if self.stored and (place := _place(split.before, x))}
+        names = Names((*self.arguments, *_ends(plan.program), "B", "T", "io", "x", "cu_seqlens", "reverse"))
+        self.decls: dict[str, TensorDecl] = {x: d for stage in plan.stages for x, d in stage.program.output_decls.items()}
+        self.called = {x: safe_name(x) for x in plan.program.inputs}
+        self.called |= {x: names.fresh(x) for x in dict.fromkeys((*plan.program.outputs, *self.decls))}
+        self.params = {x: self.called[x] for stage in plan.stages if stage.walk == "once" for x in stage.program.output_decls}
+        read = {x for stage in plan.stages for x in stage.program.inputs}
+        self.given = {s.name: [x for x in s.program.output_decls if x in read] for s in (*self.torch, *self.cores)}
+        self.own = {s.name: [names.fresh(x.name) for x in made.saved[s.name]] for s in self.torch}
+        self.own |= {s.name: [names.fresh(x.name) for x in self.kernel[s.name].saved] for s in self.cores}
+        self.kept = {x: [*made.saved.get(x, ()), *(self.kernel[x].saved if x in self.kernel else ())] for x in self.own}
+        torch = {x: s.program for s in self.torch for x in s.program.outputs} if self.stored else {}
+        self.places = {x: self.called[place] for x, part in torch.items() if (place := _place(part, x))}
+        self.parts = Counter(x for stage in plan.stages for x in self._moved(stage.program))  # stages that give its gradient
+        self.parts.update(self.called[x] for stage in plan.stages for x in stage.program.outputs if x in plan.program.outputs)
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        core = behind(self.kernel, self.suffix, "core")
-        made = [self._forward("forward"), self._forward("infer"), self._step(), self._backward()]
+        several = len(self.kernel) > 1
+        texts = [behind(kernels, self.suffix, name, several) for name, kernels in self.kernel.items()]
+        infer = any(k.infer for k in self.kernel.values())
+        made = [self._forward("forward"), *([self._forward("infer")] if infer else []), self._step(), self._backward()]
         if self.suffix == "cpu":
             made = [SHAPED.strip(), *made, self._ready()]
         if self.stored:
@@ -104,17 +137,26 @@ class _Composer:
                 own = own.replace("x, 0.0)", "x, 0 if x.dtype == torch.int64 else 0.0)")
                 stored = stored.replace("[x.to(io)", f"[{LEAVING}x.to(io)")
             made[:0] = [stored, *([own] if self.packs else [])]
-        dtype: Dtype = "io" if self.stored else "carry"
-        kept = {x: self._shape(x) for x in self.values}
-        saved = [Saved(self.called[x], kept[x], "carry" if x in self.places else dtype, self._shape(x, "1")) for x in kept]
-        saved += [Saved(name, x.shape, dtype) for name, x in zip(self.own, self.kept, strict=True)]
-        saved += [Saved(self.called[x], self._shape(x), dtype, self._shape(x, "1")) for x in self.read]
-        saved += [replace(x, name=name) for name, x in zip(self.inner, self.kernel.saved, strict=True)]
-        return replace(self.kernel, text="\n\n\n".join([core, *made]) + "\n", saved=tuple(saved), packs=self.packs)
+        limited = tuple(dict.fromkeys(d for k in self.kernel.values() for d in k.limited))
+        if several and limited:
+            made.append(self._room(limited))
+        made[:0] = [WIDE.strip()] if self.params else []
+        first = next(iter(self.kernel.values()))
+        return replace(
+            first, text="\n\n\n".join([together(texts, [*self.kernel]), *made]) + "\n", saved=tuple(self._saved()),
+            packs=self.packs, infer=infer, limited=limited, direct=False, float64=all(k.float64 for k in self.kernel.values()),
+        )  # fmt: skip
 
-    def _shape(self, name: str, rows: str = "B") -> tuple[str, ...]:
-        decl = self.before.output_decls[name] if self.before and name in self.values else self.core.output_decls[name]
-        return (rows, "T", *map(dim_name, decl.dims))
+    def _saved(self) -> Iterable[Saved]:
+        for stage in (s for s in self.stages if s.name in self.own):
+            for x in self.given[stage.name]:
+                dims = ("T", *map(dim_name, self.decls[x].dims))
+                exact = not self.stored or self.decls[x].role == HANDED or x in self.places
+                dtype: Dtype = "carry" if exact else "io"
+                yield Saved(self.called[x], ("B", *dims), dtype, ("1", *dims))
+            for name, kept in zip(self.own[stage.name], self.kept[stage.name], strict=True):
+                stored = self.stored and stage.name not in self.kernel
+                yield replace(kept, name=name, dtype="io" if stored else kept.dtype)
 
     # ---- lines ----
 
@@ -134,18 +176,23 @@ class _Composer:
             return [*lines, *lay(f"{left} = {function}(*_stored(", ["io", *arguments], end, 4).split("\n")]
         return [*lines, *lay(f"{left} = {function}(", [*arguments, *more], ")", 4).split("\n")]
 
-    def _given(self, part: Program, whole: str = "{}", value: str = "{}") -> list[str]:
-        """The arguments of a part. whole, value: how an input of the program, and a value between parts, is written."""
-        forms = {x: whole if x in self.program.inputs else value for x in part.inputs}
-        return [forms[a.of].format(self.called[a.of]) if a.kind == "input" else emitted_name(a) for a in argument_table(part)]
+    def _name(self, a: Argument) -> str:
+        """An argument of a stage, by the name of its value."""
+        return self.called[a.of] if a.kind == "input" else self.params.get(a.of) or emitted_name(a)
+
+    def _taken(self, part: Program, forms: Mapping[str, str] | None = None) -> list[str]:
+        """The arguments of a stage. forms: how an input is written, where that is not by its name."""
+        table = argument_table(part)
+        return [(forms or {}).get(a.of, "{}").format(self._name(a)) if a.kind == "input" else self._name(a) for a in table]
 
     def _moved(self, part: Program) -> list[str]:
-        """Those of a part's arguments that have a gradient."""
-        return [self.called[a.of] if a.kind == "input" else emitted_name(a) for a in argument_table(part) if a.gradient]
+        """Those of a stage's arguments that have a gradient."""
+        return [self._name(a) for a in argument_table(part) if a.gradient]
 
-    def _exact(self, form: str) -> list[str]:
+    def _exact(self, part: Program, form: str) -> list[str]:
         """The lines that make numbers of indices: half precision would round them."""
-        return [f"    {self.called[x]} = {form.format(w)}.to(torch.float32).contiguous()" for x, w in self.places.items()]
+        found = {self.called[x]: self.places[x] for x in part.outputs if x in self.places}
+        return [f"    {x} = {form.format(w)}.to(torch.float32).contiguous()" for x, w in found.items()]
 
     def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
         taken = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if self.packs else [])]
@@ -157,118 +204,147 @@ class _Composer:
         names = list(names) if self.stored and self.packs else []
         return lay(f"{unpack(names)} = _own(", ["cu_seqlens", *names], ")", 4).split("\n") if names else []
 
+    def _fixed(self, stage: Stage) -> list[str]:
+        """The values of a stage that needs no step of the sequence."""
+        made = [self.called[x] for x in stage.program.outputs]
+        if stage.walk == "ones":
+            return [f"    {made[0]} = {self.main}.new_ones({self.main}.shape[:2])"]
+        lines = self._call(made, "_once", [f"*_wide({', '.join(self._params(stage))})"])
+        return [*lines, f"    {unpack(made)} = (x.contiguous() for x in {group(made)})"]
+
+    def _params(self, stage: Stage) -> list[str]:
+        """What `_once` takes: of no params, what tells the dtype."""
+        return self._taken(stage.program) or [f"{self.main}[:0]"]
+
     def _results(self) -> list[str]:
         return [self.called[x] for x in self.program.outputs] + _ends(self.program)
 
     def _forward(self, name: str) -> str:
         save = name == "forward"
         doc = "Results, and what backward needs." if save else "Results only."
-        lines = self._head(name, self.arguments, f"{doc} Products over all steps, and the recurrence between them.")
+        what = "Products over all steps, and the recurrence between them." if self.torch else "One stage after the other."
+        lines = self._head(name, self.arguments, f"{doc} {what}")
         lines += self._cleared([self.called[x] for x in self.program.inputs])
-        if self.before:
-            made = [self.called[x] for x in self.values]
-            results = [*made, *_ends(self.before), *self.own]
-            lines += self._call(results, BEFORE, self._given(self.before), cast=True, shifts=_shifts(self.before))
-            lines.append(f"    {unpack(made)} = (x.contiguous() for x in {group(made)})")
-            lines += self._exact("{}")
-        made = [*(self.called[x] for x in self.core.outputs), *_ends(self.core), *(self.inner if save else ())]
-        lines += self._call(made, f"_core_{name}_{self.suffix}", [*self._given(self.core), *self.keywords])
-        if self.after:
-            if self.stored:
-                lines += [f"    {self.called[x]} = {self.called[x]}.to(io)" for x in self.read]
-            results = [self.called[x] for x in self.after.outputs]
-            lines += self._call(results, AFTER, self._given(self.after), cast=True, shifts=_shifts(self.after))
-            lines += self._cleared(results)
-        saved = [*(self.called[x] for x in self.values), *self.own]
-        saved += [f"{self.called[x]}.clone()" if x in self.program.outputs else self.called[x] for x in self.read]
-        return "\n".join([*lines, returned([*self._results(), *(saved if save else ()), *(self.inner if save else ())], 4)])
+        saved, rounded = list[str](), set[str]()
+        for stage in self.stages:
+            part, made = stage.program, [self.called[x] for x in stage.program.outputs]
+            if stage.name in self.kernel:
+                own = self.own[stage.name] if save else []
+                function = f"_{stage.name}_{name}_{self.suffix}"
+                lines += self._call([*made, *_ends(part), *own], function, [*self._taken(part), *self.keywords])
+            elif stage.name in self.own:
+                fresh = [x for x in part.inputs if self.stored and x not in rounded and self._rounds(x)]
+                lines += [f"    {self.called[x]} = {self.called[x]}.to(io)" for x in fresh]
+                rounded |= {*fresh, *part.outputs}
+                own = self.own[stage.name]
+                lines += self._call([*made, *_ends(part), *own], f"_{stage.name}", self._taken(part), True, _shifts(part))
+                read = [self.called[x] for x in self.given[stage.name]]
+                lines += [f"    {unpack(read)} = (x.contiguous() for x in {group(read)})"] if read else []
+                lines += self._exact(part, "{}")
+                lines += self._cleared([self.called[x] for x in part.outputs if x in self.program.outputs])
+            else:
+                lines += self._fixed(stage)
+                continue
+            values = self.given[stage.name]
+            saved += [f"{self.called[x]}.clone()" if x in self.program.outputs else self.called[x] for x in values]
+            saved += own
+        return "\n".join([*lines, returned([*self._results(), *(saved if save else ())], 4)])
+
+    def _rounds(self, x: str) -> bool:
+        """Whether a value of a recurrence is kept in the dtype of storage."""
+        return x in self.decls and self.decls[x].role != HANDED and any(x in stage.program.outputs for stage in self.cores)
 
     def _step(self) -> str:
         lines = [lay(f"def _step_{self.suffix}(", self.arguments, "):"), docstring(["One step: a sequence of one."], 4)]
         if self.program.no_step:
-            return "\n".join([*lines, lay("return _step_torch(", self.arguments, ")", 4)])
-        if self.stored:
-            lines.append(f"    io = {self.main}.dtype")
-        if self.before:
-            made = [self.called[x] for x in self.values] + _ends(self.before) + ["_"] * len(self.own)
-            lines += self._call(made, BEFORE, self._given(self.before, "{}[:, None]"), cast=True)
-            lines += self._exact("{}[:, None]")
-        made = [self.called[x] for x in self.core.outputs] + _ends(self.core)
-        lines += self._call(made, f"_core_step_{self.suffix}", self._given(self.core, value="{}[:, 0].contiguous()"))
-        results = dict.fromkeys(self.program.outputs, "{}")
-        if self.after:
-            lines += [f"    {self.called[x]} = {self.called[x]}[:, None]" for x in self.read if x not in self.program.outputs]
-            taken = self._given(self.after, "{}[:, None]")
-            at = {self.called[x]: f"{self.called[x]}[:, None]" for x in self.read if x in self.program.outputs}
-            made = [self.called[x] for x in self.after.outputs]
-            lines += self._call(made, AFTER, [at.get(x, x) for x in taken], cast=True)
-            results |= dict.fromkeys(self.after.outputs, "{}[:, 0]")
-        outputs = [form.format(self.called[x]) for x, form in results.items()]
+            return "\n".join([*lines, f'    raise NotImplementedError("{self.program.no_step}")'])
+        lines += [f"    io = {self.main}.dtype"] if self.stored else []
+        long: set[str] = set()  # values with an axis of the one step
+        for stage in self.stages:
+            part, made = stage.program, [self.called[x] for x in stage.program.outputs]
+            if stage.name in self.kernel:
+                forms = {x: "{}[:, 0].contiguous()" for x in part.inputs if x in long}
+                lines += self._call([*made, *_ends(part)], f"_{stage.name}_step_{self.suffix}", self._taken(part, forms))
+            elif stage.name in self.own:
+                forms = {x: "{}[:, None]" for x in part.inputs if x not in long}
+                results = [*made, *_ends(part), *["_"] * len(self.own[stage.name])]
+                lines += self._call(results, f"_{stage.name}", self._taken(part, forms), cast=True)
+                lines += self._exact(part, "{}[:, None]")
+                long |= set(part.outputs)
+            else:
+                lines += self._fixed(stage)
+        outputs = [f"{self.called[x]}[:, 0]" if x in long else self.called[x] for x in self.program.outputs]
         return "\n".join([*lines, returned([*outputs, *_ends(self.program)], 4)])
 
     def _ready(self) -> str:
-        """The question whether the core can run, of tensors that are there and shapes of those that are not."""
-        given = self._given(self.core)
-        for i, a in enumerate(argument_table(self.core)):
-            if a.kind == "input" and a.of not in self.program.inputs:
-                given[i] = f"_Shaped({self.main}.dtype, {group([extent_of(d, self.table, self.program) for d in a.dims])})"
+        """The question whether the cores can run, of tensors that are there and shapes of those that are not."""
         lines = [lay("def _ready_cpu(", self.arguments, "):"), docstring(["Whether native code can run on these."], 4)]
-        return "\n".join([*lines, lay("return _core_ready_cpu(", given, ")", 4)])
+        asked = []
+        for stage in self.cores:
+            given = self._taken(stage.program)
+            for i, a in enumerate(argument_table(stage.program)):
+                if a.of in self.decls and a.kind != "state":
+                    sizes = [extent_of(d, self.table, self.program) for d in a.dims]
+                    given[i] = f"_Shaped({self.main}.dtype, {group([*['1'] * (a.kind == 'param' and a.batched), *sizes])})"
+            asked.append((f"_{stage.name}_ready_cpu(", given))
+        if len(asked) == 1:
+            return "\n".join([*lines, lay(f"return {asked[0][0]}", asked[0][1], ")", 4)])
+        return "\n".join([*lines, lay("return all(", [lay(f"lambda: {head}", given, ")") for head, given in asked], ")", 4)])
+
+    def _room(self, limited: Sequence[str]) -> str:
+        """The question whether all kernels fit at these sizes."""
+        lines = [lay("def _ready_triton(", ["x", *limited, "alone=False"], "):"), docstring(["Whether all kernels fit."], 4)]
+        calls = [lay(f"_{x}_ready_triton(", ["x", *k.limited, "alone"], ")") for x, k in self.kernel.items() if k.limited]
+        return "\n".join([*lines, f"    return {' and '.join(calls)}"])
 
     def _backward(self) -> str:
         program = self.program
-        saved = [*(self.called[x] for x in self.values), *self.own, *(self.called[x] for x in self.read), *self.inner]
+        saved = [x.name for x in self._saved()]
         ends = [f"d_{x}" for x in self._results()]
         lines = self._head("backward", [*self.arguments, *saved, *ends], "Gradients: the parts of forward, the last one first.")
         lines += self._cleared([*(self.called[x] for x in program.inputs), *(f"d_{self.called[x]}" for x in program.outputs)])
+        lines += [line for stage in self.stages if stage.walk in ("once", "ones") for line in self._fixed(stage)]
         terms: dict[str, list[str]] = {x: [] for x in self.arguments}
-        terms |= {self.called[x]: [] for x in (*self.values, *self.core.outputs)}
-        for x in self.core.outputs:
-            if x in program.outputs:
-                terms[self.called[x]].append(f"d_{self.called[x]}")
-        if self.after:
-            cotangents = [f"d_{self.called[x]}" for x in self.after.outputs]
-            lines += self._part(self.after, AFTER, self._given(self.after), [], cotangents, terms)
-        cotangents = [_sum(terms[self.called[x]]) for x in self.core.outputs]
-        given = [f"({x}).contiguous()" if " " in x else f"{x}.contiguous()" for x in cotangents]
-        given += [f"d_{x}" for x in _ends(self.core)]
-        lines += self._part(self.core, CORE, self._given(self.core), self.inner, given, terms)
-        if self.before:
-            given = [_sum(terms[self.called[x]]) for x in self.values] + [f"d_{x}" for x in _ends(self.before)]
-            lines += self._part(self.before, BEFORE, self._given(self.before), self.own, given, terms)
+        terms |= {self.called[x]: [f"d_{self.called[x]}"] * (x in program.outputs) for x in self.decls}
+        for stage in reversed(self.stages):
+            cotangents = [_sum(terms[self.called[x]]) for x in stage.program.outputs]
+            if stage.name in self.kernel:
+                cotangents = [f"({x}).contiguous()" if " " in x else f"{x}.contiguous()" for x in cotangents]
+            if stage.walk != "ones":
+                lines += self._part(stage, cotangents, terms)
         moved = [emitted_name(a) for a in self.table if a.gradient]
         answers = [_sum(terms[x]) or f"torch.zeros_like({x})" for x in moved]
         return "\n".join([*lines, returned(answers, 4)])
 
-    def _part(
-        self, part: Program, name: str, arguments: list[str], saved: Sequence[str], cotangents: Iterable[str],
-        terms: dict[str, list[str]],
-    ) -> list[str]:
-        """The gradient of one part; its results are entered in `terms`: argument or value -> contributions."""
-        made = []
-        place = name.strip("_").partition("_")[0]
+    def _part(self, stage: Stage, cotangents: Sequence[str], terms: dict[str, list[str]]) -> list[str]:
+        """The gradient of one stage; its results are entered in `terms`: argument or value -> contributions."""
+        made, part = [], stage.program
         for x in self._moved(part):
-            made.append(f"d_{x}" if self.parts[x] == 1 else f"d_{x}_{place}")
+            made.append(f"d_{x}" if self.parts[x] == 1 else f"d_{x}_{stage.name.removesuffix('_core')}")
             terms[x].append(made[-1])
-        function = f"{name}_backward" + (f"_{self.suffix}" if part is self.core else "")
-        shifts = part is self.core or _shifts(part)
-        return self._call(made, function, [*arguments, *saved, *cotangents], cast=part is not self.core, shifts=shifts)
+        if stage.walk == "once":
+            given = [x or f"torch.zeros_like({self.called[n]})" for x, n in zip(cotangents, part.outputs, strict=True)]
+            return self._call(made, "_once_backward", [f"*_wide({', '.join([*self._params(stage), *given])})"]) if made else []
+        given = [*self._taken(part), *self.own[stage.name], *cotangents, *(f"d_{x}" for x in _ends(part))]
+        if stage.name in self.kernel:
+            return self._call(made, f"_{stage.name}_backward_{self.suffix}", given, shifts=True)
+        return self._call(made, f"_{stage.name}_backward", given, cast=True, shifts=_shifts(part))
 
 
-def _place(before: Program | None, value: str) -> str:
-    """The index that a value of the front is as a number; "" of any other."""
-    n = before.outputs[value] if before is not None else None
-    told = n is not None and n.op == "as_real" and n.args[0].op == "leaf" and not n.args[0].number("offset")
-    return n.args[0].text("name") if n is not None and told else ""
+def _place(part: Program, value: str) -> str:
+    """The index that a value is as a number; "" of any other."""
+    n = part.outputs[value]
+    told = n.op == "as_real" and n.args[0].op == "leaf" and not n.args[0].number("offset")
+    return n.args[0].text("name") if told else ""
 
 
-def _apart(part: Program) -> bool:
-    """Whether a part needs to know of a sequence no more than which steps are its own."""
-    return not part.states and not any(d.per_batch for d in part.params.values())
+def _apart(stage: Stage) -> bool:
+    """Whether a stage needs to know of a sequence no more than which steps are its own."""
+    return not stage.program.states and not any(d.per_batch for d in stage.program.params.values())
 
 
 def _shifts(part: Program) -> bool:
-    """Whether a part reads inputs of other steps."""
+    """Whether a stage reads inputs of other steps."""
     return any(n.number("offset") for n in leaves(part.graph.values(), "input"))
 
 
@@ -276,4 +352,4 @@ def _sum(terms: Sequence[str]) -> str:
     return " + ".join(terms)
 
 
-__all__ = ["compose"]
+__all__ = ["Made", "compose"]

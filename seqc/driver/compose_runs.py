@@ -9,6 +9,7 @@ Functions that know whole batches and one direction only get arrays whose steps 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,14 +20,15 @@ from seqc.emit.names import emitted_name
 from seqc.emit.text import docstring, lay, returned, unpack
 from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.both_ways import one_run, twin
+from seqc.ir.plan import Stage
 from seqc.ir.program import Program
 
 RUNS = (False, True)  # from the first step on, and from the last step back
 
 
-def compose_runs(program: Program, kernels: Kernels, suffix: str) -> Kernels:
-    """The kernels of `program`, from those of one run."""
-    return _Runs(program, kernels, suffix).kernels()
+def compose_runs(stage: Stage, kernels: Kernels, suffix: str) -> Kernels:
+    """The kernels of the stage's program, from those of one run."""
+    return _Runs(stage.program, kernels, suffix).kernels()
 
 
 class _Runs:
@@ -61,8 +63,8 @@ class _Runs:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        steps = tuple(f"def {place}_step_{self.suffix}(" for place in ("", "_core"))
-        single = "\n\n\n".join(part for part in self.run.text.strip().split("\n\n\n") if not part.startswith(steps))
+        step = re.compile(rf"def \w*_step_{self.suffix}\(")
+        single = "\n\n\n".join(part for part in self.run.text.strip().split("\n\n\n") if not step.match(part))
         text = behind(replace(self.run, text=single), self.suffix, "one_run")
         made = [text, self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
         made += [self._step(), self._backward()]

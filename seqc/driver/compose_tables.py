@@ -1,6 +1,6 @@
 """Kernels of a program with tables, made of those of its core: a loop over the steps, with the tables' rows read and written.
 
-In: a program, its `Tables`, and the kernels that a backend made of the core. Out: `Kernels` of the whole. Forward keeps
+In: a walk over rows, and the kernels that a backend made of the core. Out: `Kernels` of the whole. Forward keeps
 the rows that were read and the other states; backward computes each step again, which costs as much as it did. Tables are
 copied once a call, and changed in place after that. The functions know whole batches and one direction.
 """
@@ -15,8 +15,7 @@ from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name
 from seqc.emit.text import docstring, group, lay
 from seqc.ir.arguments import argument_table
-from seqc.ir.program import Program
-from seqc.passes.plan.tables import Rows, Tables
+from seqc.ir.plan import Rows, Stage
 
 HELPERS = '''
 def _table_rows(table, place):
@@ -102,22 +101,24 @@ def _events_back_{suffix}(inputs, params, reads, states, d_outputs, d_tables, d_
 '''
 
 
-def compose_tables(program: Program, tables: Tables, kernels: Kernels, suffix: str) -> Kernels:
-    """The kernels of `program`, from those of the core."""
-    return _Events(program, tables, kernels, suffix).kernels()
+def compose_tables(stage: Stage, kernels: Kernels, suffix: str) -> Kernels:
+    """The kernels of the stage's program, from those of the core."""
+    return _Events(stage, kernels, suffix).kernels()
 
 
 class _Events:
     """Writes the functions of one part of the file."""
 
-    def __init__(self, program: Program, tables: Tables, kernels: Kernels, suffix: str) -> None:
-        self.program, self.core, self.tables, self.kernel, self.suffix = program, tables.core, tables.tables, kernels, suffix
-        self.table = argument_table(program)
+    def __init__(self, stage: Stage, kernels: Kernels, suffix: str) -> None:
+        assert stage.inner is not None
+        self.program, self.core, self.tables = stage.program, stage.inner.program, stage.tables
+        self.kernel, self.suffix = kernels, suffix
+        self.table = argument_table(self.program)
         self.name = {a.name: emitted_name(a) for a in self.table}
         self.place = {a.of: i for i, a in enumerate(x for x in self.table if x.kind == "input")}
         self.own = [a for a in argument_table(self.core) if a.kind == "input"]
         self.rows = [(i, rows) for i, one in enumerate(self.tables) for rows in one.reads]
-        self.others = [s for s in program.states if s in self.core.states]
+        self.others = [s for s in self.program.states if s in self.core.states]
         self.names = Names((*self.name.values(), "torch", "B", "T"))
         self.local = {x: self.names.fresh(x) for x in ("outputs", "tables", "states", "kept", "columns", "sums", "found")}
 

@@ -19,13 +19,15 @@ from seqc.emit import Kernels, safe_name
 from seqc.emit.names import dim_name
 from seqc.emit.text import docstring, lay, returned, unpack
 from seqc.ir.arguments import argument_table
+from seqc.ir.plan import Stage
 from seqc.ir.program import Program
 from seqc.ir.two_axes import Edges, edges, inside, reads
 
 
-def compose_waves(program: Program, wave: Program, kernels: Kernels, suffix: str) -> Kernels:
-    """The kernels of `program`, from those of `wave`."""
-    return _Waves(program, wave, kernels, suffix).kernels()
+def compose_waves(stage: Stage, kernels: Kernels, suffix: str) -> Kernels:
+    """The kernels of the stage's program, from those of the program over diagonals."""
+    assert stage.inner is not None
+    return _Waves(stage.program, stage.inner.program, kernels, suffix).kernels()
 
 
 class _Waves:

@@ -13,10 +13,11 @@ from seqc.ir.block import Block, Reason
 from seqc.ir.graph import Node
 from seqc.ir.graph_text import parse, show
 from seqc.ir.intervals import Interval
+from seqc.ir.plan import Plan
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import Candidate, Offers
 
-TITLES = ("step", "forward", "backward", "graph")  # of the graphs in a dump
+TITLES = ("step", "forward", "backward", "graph", r"stage \S+")  # of the graphs in a dump
 
 
 def graphs(value: object) -> dict[str, Mapping[str, Node]]:
@@ -24,6 +25,8 @@ def graphs(value: object) -> dict[str, Mapping[str, Node]]:
     match value:
         case Program():
             return {"step": value.graph}
+        case Plan():
+            return {f"stage {stage.name}": stage.program.graph for stage in value.every()}
         case Candidate():
             return {"forward": value.forward}
         case Block():
@@ -38,6 +41,9 @@ def facts(value: object, program: Program) -> list[str]:
     match value:
         case Program():
             return [f"{program.path}: {len(program.states)} states, {len(program.outputs)} outputs"]
+        case Plan():
+            stages = [f"stage {s.name}: {s.walk}: {', '.join(s.reads)} -> {', '.join(s.writes)}" for s in value.every()]
+            return [*stages, *facts(value.told, program)]
         case Component():
             return [f"{', '.join(value.states)}: {value.kind}: {value.why}"]
         case Reason():

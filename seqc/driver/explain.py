@@ -41,14 +41,14 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
     reasons = compiled.blocks["torch"].reasons
     told = {r.subject: r.text for r in reasons if r.topic == "eigenvalues"}
     claims = {r.subject: r.text for r in reasons if r.topic == "claim"}
+    decls = {name: d for block in compiled.stages["torch"].values() for name, d in block.program.states.items()}
     components = []
     for reason in reasons:
         if reason.topic == "class":
-            states = [shape(compiled.blocks["torch"].program.states[name]) for name in reason.subject.split(", ")]
             names = reason.subject.split(", ")
             components.append(
                 {
-                    "states": states,
+                    "states": [shape(decls[name]) for name in names],
                     "class": reason.text,
                     "transition": {name: told[name] for name in names if name in told},
                     "claims": {name: claims[name] for name in names if name in claims},
@@ -62,14 +62,14 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "joined": f"{', outputs added' * program.added}{', params shared' * program.shared}",
         "components": components,
         "invariant": invariant(program, sizes),
-        "parallel": {reason.subject: reason.text for reason in compiled.split.reasons},
+        "parallel": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "parallel"},
         "sparse": sparsity(compiled, sizes),
         "derivatives": derivatives(compiled),
-        "parts": {name: part(name, block, sizes) for name, block in compiled.blocks.items()},
+        "parts": {name: recurrences(name, found, sizes) for name, found in compiled.stages.items()},
         "cpu": on_cpus(compiled),
         "gpu": on_gpus(compiled, targets),
         "missing": dict(compiled.missing),
-        "gates": sorted(gate_inputs(program, compiled.split.core)),
+        "gates": sorted(gate_inputs(program, compiled.core)),
         "extents": {d: sizes[d] for d in program.dims},
         "assumed": [d.name for d in program.dims.values() if d.default is None],
         **({"closed loop": _closed_loop(compiled)} if compiled.loop else {}),
@@ -107,7 +107,7 @@ def sparsity(compiled: Compiled, sizes: Mapping[str, int]) -> dict[str, str]:
 
 def _skipped(compiled: Compiled, name: str, operations: float, share: float) -> str:
     """What a product with a sparse parameter saves. operations: of the dense one, a token; share: of elements that are kept."""
-    if name not in compiled.split.core.params:
+    if name not in compiled.core.params:
         return "its product runs over all steps at once, before or after the recurrence, and multiplies by the zeros"
     if "cpu" not in compiled.blocks:
         return "a product multiplies by the zeros: native code for CPUs would skip them"
@@ -121,7 +121,7 @@ def _skipped(compiled: Compiled, name: str, operations: float, share: float) -> 
 
 def _alone(compiled: Compiled, name: str) -> bool:
     """Whether a parameter is a factor of a sum of products, under whatever names of its dims."""
-    for n in topological(compiled.split.core.graph.values()):
+    for n in topological(compiled.core.graph.values()):
         for factor in n.args[0].args if n.op == "sum" and n.args[0].op == "mul" else ():
             while factor.op in ("rename", "expand"):
                 factor = factor.args[0]
@@ -177,6 +177,17 @@ def checkpoints(name: str, block: Block, sizes: dict[str, int]) -> list[str]:
     return [f"checkpoint: without effect here: states are kept as {each} begins, and none between is computed again"]
 
 
+def recurrences(name: str, found: Mapping[str, Block], sizes: dict[str, int]) -> dict[str, Any]:
+    """One part of the file; where it has several recurrences, the sums of their tokens, and each."""
+    parts = [{"states": list(block.states), **part(name, block, sizes)} for block in found.values()]
+    main = dict(max(parts, key=lambda one: one["rows"]))
+    del main["states"]
+    if len(parts) == 1:
+        return main
+    token = {key: sum(one["token"][key] for one in parts) for key in main["token"] if not key.startswith("share")}
+    return {**main, "decisions": {}, "token": main["token"] | token, "recurrences": parts}
+
+
 def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     """One part of the file: its form, what was decided on the way, and what a token costs."""
     decided = {topic: [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
@@ -213,34 +224,38 @@ def on_cpus(compiled: Compiled) -> dict[str, str]:
 
 def on_gpus(compiled: Compiled, targets: Iterable[str]) -> dict[str, Any]:
     """Rows, tiles and the toolchain's figures by target: that of the compiled file first, then the others asked for."""
-    if compiled.gpu is None:
+    if not compiled.chosen:
         return {}
     from seqc.backends.triton_gpu.report.figures import tiles_of
     from seqc.driver.pipeline import lowerings
 
-    told = {compiled.options.target: on_gpu(compiled.gpu)}
+    told = {compiled.options.target: on_gpu(compiled.chosen.values())}
     for name in targets:
         if name not in told:
             try:
-                lowered = lowerings(compiled.split.core, compiled.options.form, compiled.options.rows)
-                told[name] = on_gpu(tiles_of(lowered, name))
+                blocks = [lowerings(one.block.program, compiled.options.form, compiled.options.rows)
+                          for one in compiled.chosen.values()]
+                told[name] = on_gpu([tiles_of(lowered, name) for lowered in blocks])
             except Unsupported as clash:
                 told[name] = {"clash": "; ".join(d.cause or d.message for d in clash.diagnostics)}
     return told
 
 
-def on_gpu(chosen: Chosen) -> dict[str, Any]:
+def on_gpu(recurrences: Iterable[Chosen]) -> dict[str, Any]:
     """What was chosen for one target."""
     from seqc.backends.triton_gpu.report.figures import figures
     from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
     from seqc.backends.triton_gpu.tuning.pacing import few_steps
 
-    kernels = [{**one.data(), "tiles": one.tiles(), "words": one.words()} for one in figures(chosen)]
-    rows = "step by step" if chosen.block.rows == 1 else f"{chosen.block.rows} rows"
-    spent = f"{rows}: {microseconds(chosen.trained)} us forward and backward by the model"
-    others = [f"{rows} rows: {told}" for rows, told in chosen.others().items()]
-    told = {"rows": chosen.block.rows, "why": "; ".join([spent, *others]), "kernels": kernels}
-    return told | ({"one by one": few_steps(chosen)} if STEPS_KERNEL in chosen.kernels else {})
+    every = list(recurrences)
+    kernels = [{**one.data(), "tiles": one.tiles(), "words": one.words()} for chosen in every for one in figures(chosen)]
+    spent = [
+        f"{'step by step' if one.block.rows == 1 else f'{one.block.rows} rows'}: {microseconds(one.trained)} us forward and "
+        "backward by the model" for one in every]
+    others = [f"{rows} rows: {told}" for one in every for rows, told in one.others().items()]
+    few = [few_steps(one) for one in every if STEPS_KERNEL in one.kernels]
+    told = {"rows": max(one.block.rows for one in every), "why": "; ".join([*spent, *others]), "kernels": kernels}
+    return told | ({"one by one": min(few)} if few else {})
 
 
 def microseconds(nanoseconds: int) -> str:
@@ -275,8 +290,12 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
         lines += [line for name, text in told["sparse"].items() for line in wrapped(f"{name}: {text}", 2)]
     lines += ["", "derivatives", *(line for text in told["derivatives"] for line in wrapped(text, 2))]
     for name, one in told["parts"].items():
-        rows = "step by step" if one["form"] == "step" else f"{one['form']}, {one['rows']} steps a block"
-        lines += ["", f"{TITLES[name]}: {rows}"]
+        several = one.get("recurrences", [])
+        form = f"{len(several)} recurrences, one after the other" if several else _form(one)
+        lines += ["", f"{TITLES[name]}: {form}"]
+        for each in several:
+            lines += wrapped(f"{', '.join(each['states'])}: {_form(each)}", 2)
+            lines += [line for topic, texts in each["decisions"].items() for x in texts for line in wrapped(f"{topic}: {x}", 4)]
         for topic, decisions in one["decisions"].items():
             for text in decisions:
                 lines += wrapped(f"{topic}: {text}", 2)
@@ -304,6 +323,11 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
         lines += [f"  {TITLES[name]}: {words.get(form, form)}" for name, form in loop["forms"].items()]
         lines += [line for name, why in loop["missing"].items() for line in wrapped(f"{TITLES[name]}: none: {why}", 2)]
     return "\n".join(lines) + "\n"
+
+
+def _form(part: Mapping[str, Any]) -> str:
+    """The form of a recurrence in words."""
+    return "step by step" if part["form"] == "step" else f"{part['form']}, {part['rows']} steps a block"
 
 
 def _gpu_lines(told: Mapping[str, Any]) -> list[str]:

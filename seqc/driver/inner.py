@@ -7,19 +7,28 @@ names, which call those.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from seqc.emit import Kernels
+from seqc.emit.beside import beside
 from seqc.emit.names import emitted_name
 from seqc.ir.arguments import Argument
 from seqc.ir.program import Program
 
 
-def behind(kernels: Kernels, suffix: str, name: str) -> str:
+def behind(kernels: Kernels, suffix: str, name: str, several: bool = False) -> str:
     """The text of kernels with `_forward_SUFFIX` called `_NAME_forward_SUFFIX`, and its siblings likewise. Triton's part asks
-    for sizes alone whether it is ready, whatever surrounds it."""
-    functions = "forward|infer|backward|step" + ("|ready" if suffix == "cpu" else "")
+    for sizes alone whether it is ready, whatever surrounds it. several: whether others stand beside it."""
+    functions = "forward|infer|backward|step" + ("|ready" if suffix == "cpu" or several else "")
     return re.sub(rf"\b_({functions})_{suffix}\b", rf"_{name}_\1_{suffix}", kernels.text).strip()
+
+
+def together(texts: Sequence[str], names: Sequence[str]) -> str:
+    """Several parts as one text: what is alike stands once, and what only has one name gets others."""
+    whole = texts[0]
+    for text, name in zip(texts[1:], names[1:], strict=True):
+        whole = f"{whole}\n\n\n{beside(whole, text, f'_{name}')}"
+    return whole
 
 
 def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
@@ -32,4 +41,4 @@ def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
     return str(program.dims[plain].default)
 
 
-__all__ = ["behind", "extent_of"]
+__all__ = ["behind", "extent_of", "together"]

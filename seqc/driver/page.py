@@ -84,7 +84,7 @@ def _words(text: str) -> str:
 
 
 def _graph(compiled: Compiled) -> str:
-    program = compiled.split.core if compiled.program.direction == "both" else compiled.program
+    program = compiled.core if compiled.program.direction == "both" else compiled.program
     keys = {"input": COLOURS["input"], "param": COLOURS["param"], "state, one step ago": COLOURS["state"], "result": OUTPUT}
     shown = "".join(f'<span style="background:{colour}">{escape(key)}</span>' for key, colour in keys.items())
     return f'<p class="key">{shown}</p><div class="graph">{picture(program.graph, program.definitions)}</div>'

@@ -24,10 +24,10 @@ from seqc.ir.dims import TWICE
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.ops import TABLE
+from seqc.ir.plan import Plan
 from seqc.ir.program import Loop, Program, TensorDecl
 from seqc.ir.two_axes import lowered
 from seqc.passes.classify import classify
-from seqc.passes.plan.products_outside import Split
 
 CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))
 WIDTH = 112
@@ -36,14 +36,15 @@ TITLES = {"torch": "plain torch", "cpu": "native code for CPUs", "triton": "Trit
 
 
 def signature(
-    program: Program, split: Split, blocks: Mapping[str, Block], kernels: Mapping[str, Kernels], header: str
+    program: Program, plan: Plan, blocks: Mapping[str, Block], kernels: Mapping[str, Kernels], header: str
 ) -> Signature:
-    """The signature of a file. blocks, kernels: by suffix: "torch" always, "triton" and "cpu" where they are served."""
-    gates = gate_inputs(program, split.core)
+    """The signature of a file. plan: what leaves the recurrence. blocks, kernels: by suffix: "torch" always, "triton" and "cpu"
+    where they are served."""
+    gates = gate_inputs(program, plan.cores[0].program)
     return Signature(
         spec=safe_name(program.name),
         class_name=class_name(program.name),
-        doc=tuple(documentation(program, split, blocks)),
+        doc=tuple(documentation(program, plan, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
         inputs=tuple(_input(d, gates) for d in program.inputs.values()),
         params=tuple(map(_param, program.params.values())),
@@ -240,7 +241,7 @@ def _initial(n: Node, args: list[Text], device: str, decl: TensorDecl) -> Text:
 # ---- documentation ----
 
 
-def documentation(program: Program, split: Split, blocks: Mapping[str, Block]) -> list[str]:
+def documentation(program: Program, plan: Plan, blocks: Mapping[str, Block]) -> list[str]:
     """The lines of the file's docstring: what the spec says of itself, the spec, and the plan of each part."""
     said = textwrap.dedent(program.doc).strip().splitlines() or [program.name]
     lines = [f"{program.name}: {said[0]}", *said[1:], "", "The spec:", ""]
@@ -251,7 +252,7 @@ def documentation(program: Program, split: Split, blocks: Mapping[str, Block]) -
     for reason in blocks["torch"].reasons:
         if reason.topic in ("class", "eigenvalues"):
             lines += _wrapped(f"{reason.subject}: {reason.text}", 4)
-    moved = [r for r in split.reasons if not r.text.startswith("inside")]
+    moved = [r for r in plan.told if r.topic == "parallel" and not r.text.startswith("inside")]
     if moved:
         lines.append("    for all steps at once, in plain torch:")
         lines += [line for r in moved for line in _wrapped(f"{r.subject}: {r.text}", 8)]

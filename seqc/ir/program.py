@@ -103,6 +103,7 @@ class TensorDecl:
         return leaf(self.kind, self.name, self.axes, offset, self.leaf_type)
 
 
+HANDED = "handed"  # the role of an output that another recurrence reads: kernels round it to no smaller dtype
 INSIDE = "steps.inside"  # see `seqc.ir.inside`
 INSIDE_DECL = TensorDecl(INSIDE, "input", (), Interval(0.0, 1.0), hidden=True, role="inside")
 

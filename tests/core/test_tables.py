@@ -4,20 +4,28 @@ import pytest
 
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import topological
-from seqc.passes.plan.tables import tables_of
+from seqc.ir.plan import Plan, Stage
+from seqc.passes.plan.tables import rows
 
 HEAD = "spec a\ndim N = 4, D\ninput x[D], r index N, w index N\nstate M[N, D] = 0, h[D] = 0\n"
 
 
+def cut(text: str) -> Plan | None:
+    return rows(Stage("core", "steps", load(text)))
+
+
 def test_rows_come_in_and_go_out() -> None:
-    found = tables_of(load(HEAD + "h = tanh(x + M[t-1, r])\nM[w] = h * M[t-1, w]\noutput h\n"))
+    found = cut(HEAD + "h = tanh(x + M[t-1, r])\nM[w] = h * M[t-1, w]\noutput h\n")
     assert found is not None
-    (table,) = found.tables
+    (stage,) = found.stages
+    (table,) = stage.tables
+    assert stage.inner is not None
+    core = stage.inner.program
     assert (table.state, table.axis, table.written.place) == ("M", 1, "w")
-    assert sorted((rows.name, rows.place) for rows in table.reads) == [("M_read", "r"), ("M_read_2", "w")]
-    assert list(found.core.states) == ["h"] and list(found.core.outputs) == ["h", "M_rows"]
-    assert set(found.core.inputs) == {"x", "M_read", "M_read_2"}
-    assert not {"put", "gather"} & {n.op for n in topological(found.core.graph.values())}
+    assert sorted((read.name, read.place) for read in table.reads) == [("M_read", "r"), ("M_read_2", "w")]
+    assert list(core.states) == ["h"] and list(core.outputs) == ["h", "M_rows"]
+    assert set(core.inputs) == {"x", "M_read", "M_read_2"}
+    assert not {"put", "gather"} & {n.op for n in topological(core.graph.values())}
 
 
 @pytest.mark.parametrize(
@@ -31,4 +39,4 @@ def test_rows_come_in_and_go_out() -> None:
     ],
 )
 def test_other_states_stay(step: str) -> None:
-    assert tables_of(load(f"{HEAD}{step}\noutput h\n")) is None
+    assert cut(f"{HEAD}{step}\noutput h\n") is None

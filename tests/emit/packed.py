@@ -102,7 +102,7 @@ def failures(name: str, backend: str, dtype: str, hard: bool = False) -> list[st
         found += against_oracle(case)
         if isinstance(case, Padded):
             continue
-        if case.bounds is not None and compiled(name, backend).split.whole:
+        if case.bounds is not None and compiled(name, backend).plan.whole:
             found += against_separate_calls(case)
         elif backend == "triton" and hasattr(case.module, "_way"):
             found += in_phases(case)

@@ -1,0 +1,181 @@
+"""The backends, a record each: how a program is cut for it, which stages it serves, and how a recurrence is made.
+
+In: a program, options, stages. Out: a plan; why a stage is refused; blocks and kernels. What a backend refuses is served by
+plain torch, which serves every stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from seqc.analysis.matrices import MOST, small
+from seqc.analysis.ranges import interval_of
+from seqc.diagnostics import Diagnostic, Label
+from seqc.driver.options import Options
+from seqc.driver.pipeline import Watch, blamed, lower, lowerings
+from seqc.emit import Kernels
+from seqc.ir.block import Block
+from seqc.ir.graph import topological
+from seqc.ir.ops.dense import SYSTEMS
+from seqc.ir.plan import Plan, Rule, Stage, planned
+from seqc.ir.program import Program
+from seqc.passes.blocks.choose import EAGER, GPU, Machine, block_forms, choose_form
+from seqc.passes.classify import classify
+from seqc.passes.plan.chosen_rows import chosen_rows, numbered
+from seqc.passes.plan.components import components
+from seqc.passes.plan.outside_of_time import once
+from seqc.passes.plan.products_outside import products, split_parallel
+from seqc.passes.plan.tables import rows
+from seqc.passes.plan.walks import both, ones, over_diagonals
+
+if TYPE_CHECKING:
+    from seqc.backends.triton_gpu.report.figures import Chosen
+
+
+
+def _rewriting(change: Callable[[Program], Program]) -> Rule:
+    """The rule that rewrites a recurrence and cuts nothing."""
+
+    def rewritten(stage: Stage, taken: frozenset[str]) -> Plan | None:
+        new = change(stage.program)
+        return None if new is stage.program else Plan(stage.program, (replace(stage, program=new),))
+
+    return rewritten
+
+
+WALKS: tuple[Rule, ...] = (both, rows, over_diagonals, ones)
+OUTSIDE: tuple[Rule, ...] = (*WALKS, once, _rewriting(numbered), products, _rewriting(chosen_rows))
+
+
+@dataclass(frozen=True)
+class Core:
+    """A recurrence as a backend made it. chosen: rows and tiles of a GPU's."""
+
+    block: Block
+    kernels: Kernels
+    chosen: Chosen | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """See the file's docstring. alone: whether the recurrence is all that there is, the last argument of `make`."""
+
+    suffix: str
+    rules: Callable[[Options], tuple[Rule, ...]]
+    refuses: Callable[[Stage, Options], Diagnostic | None]
+    make: Callable[[Stage, Options, bool], Core]
+
+    def plan(self, program: Program, options: Options) -> Plan:
+        """The plan of a program for this backend."""
+        return planned(program, self.rules(options))
+
+
+def torch_block(stage: Stage, options: Options, watch: Watch | None = None) -> Block:
+    """The block of a stage that torch serves. watch: sees each pass on the way."""
+    if stage.walk == "all":
+        return lower(stage.program, "step")
+    return lower(stage.program, stage.form or options.form, None if stage.form else options.rows, EAGER, watch)
+
+
+def _native(stage: Stage, options: Options, alone: bool) -> Core:
+    from seqc.backends import native_cpu
+
+    block = lower(stage.program, "step")
+    with blamed("the native CPU backend"):
+        return Core(block, native_cpu.emit(block, options.backend == "cpu", alone))
+
+
+def _triton(stage: Stage, options: Options, alone: bool) -> Core:
+    from seqc.backends.triton_gpu.emit import triton_kernels
+    from seqc.backends.triton_gpu.report.figures import tiles_of
+    from seqc.backends.triton_gpu.tuning.pacing import pacing
+
+    blocks = lowerings(stage.program, stage.form or options.form, options.rows)
+    with blamed("the Triton backend"):
+        chosen = tiles_of(blocks, options.target)
+        return Core(chosen.block, triton_kernels(chosen.block, chosen.tiles, chosen.plan, pacing(chosen)), chosen)
+
+
+def _no_kernel(stage: Stage, options: Options) -> Diagnostic | None:
+    """What kernels have no word for: a large system or an exponential of a matrix, and rows read by an index."""
+    if stage.walk != "steps":
+        return None
+    core = stage.program
+    order = topological(core.graph.values())
+    large = next((n for n in order if not small(n, core)), None)
+    if large is not None and large.op in SYSTEMS:
+        dim = large.text("row").rstrip("'")
+        cause = f"a kernel solves at most {MOST} equations, and a number of them that is known when it is compiled"
+        help = f"give the size of `{dim}` where it is declared, `dim {dim} = 4`, or use the torch backend"
+        message = f"a system of `{dim}` equations that depends on the recurrence is not written out"
+        return Diagnostic("dense-operator", message, cause=cause, help=help, kind="unsupported")
+    if large is not None:
+        cause, help = "only a library computes one, outside of the recurrence", "use the torch backend for this spec"
+        message = "an exponential of a matrix depends on the recurrence"
+        return Diagnostic("dense-operator", message, cause=cause, help=help, kind="unsupported")
+    read = next((n for n in order if n.op in ("gather", "scatter", "put", "as_real")), None)
+    if read is not None:
+        span = core.spans.get(read)
+        message = "kernels read and write no rows by an index: plain torch does, before the recurrence"
+        cause = "there is no recurrence beside what is read by an index here"
+        labels = (Label(span),) if span else ()
+        return Diagnostic("no-indexed-kernel", message, labels, cause, "use the backend `torch`", kind="unsupported")
+    return None
+
+
+def _no_native(stage: Stage, options: Options) -> Diagnostic | None:
+    """And native code takes each step in its turn."""
+    found = _no_kernel(stage, options)
+    if found is None and stage.walk == "steps" and options.form not in (None, "step"):
+        message = f"the native form runs step by step, not as {options.form}"
+        help = "leave the form open, or use another backend"
+        return Diagnostic("no-native-form", message, help=help, kind="unsupported")
+    return found
+
+
+def _no_gpu(stage: Stage, options: Options) -> Diagnostic | None:
+    """And where rows are read and written between the steps, each step of a kernel would be a launch of its own."""
+    if stage.walk == "rows":
+        names = ", ".join(f"`{one.state}`" for one in stage.tables)
+        message = f"rows of {names} are read and written between the steps: a GPU takes plain torch"
+        cause = "a kernel holds the states of a sequence for all of its steps, and no table of rows"
+        return Diagnostic("no-gpu-table", message, cause=cause, help="use the backend `torch`", kind="unsupported")
+    return _no_kernel(stage, options)
+
+
+def _components(machine: Machine, options: Options) -> Rule:
+    """Recurrences of their own, where one takes blocks on a machine, and these cost less than its work at each step of another.
+
+    Products that leave it for kernels are left out. Plain torch has a loop for each recurrence anyhow, and saves that too.
+    """
+
+    def steps(program: Program) -> bool:
+        core = split_parallel(program).core if machine.programs else program
+        offers = block_forms(core, classify(core), interval_of(core), options.form, options.rows, machine)
+        chosen = choose_form(core, offers, options.form)
+        waiting = machine.step_latency if machine.programs else 0.0
+        return chosen.form == "step" or (options.form is None and chosen.time > offers.step.time - waiting)
+
+    return (lambda stage, taken: None) if options.form == "step" else components(classify, steps)
+
+
+def _inner_products(stage: Stage, taken: frozenset[str]) -> Plan | None:
+    """Products with what another recurrence hands over."""
+    return None if stage.name == "core" else products(stage, taken)
+
+
+KERNELS = {
+    "cpu": Backend("cpu", lambda options: OUTSIDE, _no_native, _native),
+    "triton": Backend(
+        "triton", lambda options: (*OUTSIDE, _components(GPU, options), _inner_products), _no_gpu, _triton),
+}
+
+
+def torch_plan(program: Program, options: Options) -> Plan:
+    """The plan for plain torch alone."""
+    return planned(program, (*WALKS, _components(EAGER, options)))
+
+
+__all__ = ["KERNELS", "OUTSIDE", "Backend", "Core", "torch_block", "torch_plan"]
