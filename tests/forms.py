@@ -12,14 +12,13 @@ from pathlib import Path
 
 from seqc.backends.native_cpu import native_source
 from seqc.diagnostics import Unsupported
+from seqc.driver.backends import OUTSIDE
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.block import Block
 from seqc.ir.both_ways import one_run
+from seqc.ir.plan import planned
 from seqc.ir.program import Program
-from seqc.passes.plan.chosen_rows import chosen_rows, numbered
-from seqc.passes.plan.products_outside import split_parallel
-from seqc.passes.plan.tables import tables_of
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests" / "forms.tsv"
@@ -38,8 +37,7 @@ def for_kernels(program: Program) -> Program:
     """What kernels have to do of a program: without rows that an index tells, which plain torch reads and writes."""
     if all(not d.places for d in program.inputs.values()):
         return program
-    tables = tables_of(program)
-    return chosen_rows(split_parallel(numbered(program if tables is None else tables.core)).core)
+    return planned(program, OUTSIDE).cores[0].program
 
 
 @cache

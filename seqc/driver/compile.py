@@ -74,7 +74,7 @@ def compile_spec(path_or_text: str | Path, options: Options = DEFAULTS, watch: W
 
 
 def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
-    """The emitted file of a program. watch: sees each stage on the way to the first part, plain torch."""
+    """The emitted file of a program. watch: sees each pass on the way to the first recurrence of torch, then the plans."""
     if options.backend not in BACKENDS:
         help = near_miss(options.backend, BACKENDS) or f"one of {', '.join(BACKENDS)}"
         message = f"there is no backend `{options.backend}`"
@@ -99,6 +99,9 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
             if name == options.backend:
                 raise
             missing[name] = "; ".join(f"{d.message}: {d.cause}" if d.cause else d.message for d in refusal.diagnostics)
+    for name, one in {"torch": plan, **{name: part.plan for name, part in parts.items()}}.items():
+        if watch:
+            watch(f"plan_{name}", one)
     kernels = {"torch": _torch(plan, stages["torch"], parts.values(), options)}
     kernels |= {name: part.kernels() for name, part in parts.items()}
     blocks = {name: _told(found, (plan if name == "torch" else parts[name].plan).told) for name, found in stages.items()}
