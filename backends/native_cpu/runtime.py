@@ -62,6 +62,7 @@ struct Call {
 };
 
 #define INLINE inline __attribute__((always_inline))
+#define ONCE inline __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 32")
 
 constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
@@ -91,20 +92,47 @@ INLINE vec load(const real* p) {
 }
 INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
 INLINE void store(real* p, real x) { store(p, splat(x)); }
-template <bool full>
-INLINE vec load(const real* p, i64 left) {
-  if (full || left >= W) return load(p);
+// The first `left` elements, and 0 in the other lanes: one instruction where the processor has it, which touches nothing else.
+#if defined(__AVX512F__)
+INLINE unsigned first(i64 left) { return left > 0 ? (1u << left) - 1 : 0; }
+INLINE vec load_some(const real* p, i64 left) {
+  if constexpr (sizeof(real) == 4) return (vec)_mm512_maskz_loadu_ps(__mmask16(first(left)), p);
+  else return (vec)_mm512_maskz_loadu_pd(__mmask8(first(left)), p);
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  if constexpr (sizeof(real) == 4) _mm512_mask_storeu_ps(p, __mmask16(first(left)), (__m512)x);
+  else _mm512_mask_storeu_pd(p, __mmask8(first(left)), (__m512d)x);
+}
+#elif defined(__AVX2__) && !defined(__clang__)
+typedef float floats __attribute__((vector_size(BYTES)));
+typedef double doubles __attribute__((vector_size(BYTES)));
+typedef int ints __attribute__((vector_size(BYTES)));
+typedef long long longs __attribute__((vector_size(BYTES)));
+INLINE mask first(i64 left) { return lanes() < splat(real(left)); }
+INLINE vec load_some(const real* p, i64 left) {
+  if constexpr (sizeof(real) == 4) return (vec)__builtin_ia32_maskloadps256((const floats*)p, (ints)first(left));
+  else return (vec)__builtin_ia32_maskloadpd256((const doubles*)p, (longs)first(left));
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  if constexpr (sizeof(real) == 4) __builtin_ia32_maskstoreps256((floats*)p, (ints)first(left), (floats)x);
+  else __builtin_ia32_maskstorepd256((doubles*)p, (longs)first(left), (doubles)x);
+}
+#else
+INLINE vec load_some(const real* p, i64 left) {
   vec r{};
   for (int i = 0; i < W; ++i)
     if (i < left) r[i] = p[i];
   return r;
 }
-template <bool full>
-INLINE void store(real* p, vec x, i64 left) {
-  if (full || left >= W) return store(p, x);
+INLINE void store_some(real* p, vec x, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i] = x[i];
 }
+#endif
+template <bool full>
+INLINE vec load(const real* p, i64 left) { return full || left >= W ? load(p) : load_some(p, left); }
+template <bool full>
+INLINE void store(real* p, vec x, i64 left) { return full || left >= W ? store(p, x) : store_some(p, x, left); }
 template <bool full>
 INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
 // The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
@@ -246,8 +274,8 @@ INLINE void turn(vec* r) {
     turn<d / 2>(r);
   }
 }
-// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns
-inline void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Of many instructions: compiled once.
+ONCE void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
   for (i64 i0 = 0; i0 < rows; i0 += W)
     for (i64 j0 = 0; j0 < columns; j0 += W) {
       vec r[W];
