@@ -54,7 +54,7 @@ class Values(Products):
         for n in every:
             for a in n.args:
                 self.users.setdefault(a, []).append(n)
-        self.befores = befores_of(every)
+        self.befores = {n: x for n, x in befores_of(every).items() if n not in self.forms}
         self.scans = scans_of(every, self.once)
         self._ends = {n.args[0]: n for n, scan in self.scans.items() if scan.end}
         self._views: dict[tuple[str, Form], Text] = {}

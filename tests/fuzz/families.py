@@ -326,9 +326,7 @@ def complex_state(w: Writer) -> list[Expr]:
     drive = w.pick((b, f"{bracketed(b)} * (0.5 + 0.5i)", f"{b} + 1i * {w.input(())}"))
     coefficient = w.pick((f"exp({rate} + {turn})", f"0.7 * exp({turn})", f"zoh({rate} + {turn}, {w.input(own, 'in [0, 1]')})",
                           f"bilinear({rate} + {turn}, {w.input(own, 'in [0, 1]')})"))
-    if "bilinear" in coefficient and "-inf" in coefficient:
-        coefficient = f"0.5 * exp({turn})"
-    if "zoh" in coefficient and "inf" in w.inputs.get(rate, (None, ""))[1]:
+    if coefficient[:3] in ("zoh", "bil") and "inf" in w.inputs.get(rate, (None, ""))[1]:  # neither is defined at -inf
         coefficient = f"exp({turn}) * 0.9"
     w.lines.append(f"{z} = {coefficient} * {z}[t-1] + {drive}")
     return [(f"re({z})", frozenset(dims)), (f"im({z})", frozenset(dims)), (f"re({z} * conj({z}))", frozenset(dims))]
