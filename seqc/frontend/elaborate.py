@@ -106,6 +106,7 @@ def build(
         path=spec.source.name,
     )
     _sized(scope, one.told)
+    _keywords(scope, spec, bool(work.once))
     one = on_plane(work, spec, one) if scope.second else one
     raise_if_any(scope.found)
     one = replace(one, loop=_closed_loop(work, spec, lost, way), warnings=warnings(spec, scope, one))
@@ -131,6 +132,18 @@ def _sized(scope: Scope, told: Container[str]) -> None:
             cause = "a call reads sizes from inputs and params, and none has this dim"
             label = Label(scope.places[name], "open")
             scope.report("unsized-dim", message, label, cause=cause, help=f"give it a size: `dim {name} = 64`")
+
+
+def _keywords(scope: Scope, spec: syntax.Spec, noisy: bool) -> None:
+    """Report arguments that are called like one which noise or a closed loop adds to a call."""
+    added = {"seed": "noise: a call takes its `seed`"} if noisy else {}
+    if any(isinstance(statement, syntax.Feedback) for statement in spec.statements):
+        added |= dict.fromkeys(("steps", "given"), "a feedback: `generate` takes `steps` and `given`")
+    for name in (*scope.inputs, *scope.params):
+        if name in added:
+            label = Label(scope.places[name], "this name is taken")
+            message = f"`{name}` cannot be declared beside {added[name]}"
+            scope.report("reserved-name", message, label, help="rename it")
 
 
 def _ordered(scope: Scope) -> list[str]:
