@@ -63,6 +63,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "components": components,
         "invariant": invariant(program, sizes),
         "parallel": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "parallel"},
+        "pruned": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "pruned"},
         "sparse": sparsity(compiled, sizes),
         "derivatives": derivatives(compiled),
         "parts": {name: recurrences(name, found, sizes) for name, found in compiled.stages.items()},
@@ -285,6 +286,9 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
         lines += ["", "products with parameters, for all steps at once (plain torch: all that needs no state)"]
         lines += wrapped(f"one leaves the recurrence where that saves {RATIO:.0f} operations for each byte moved", 2)
         lines += [line for subject, text in told["parallel"].items() for line in wrapped(f"{subject}: {text}", 2)]
+    if told["pruned"]:
+        lines += ["", "left out, forward and backward"]
+        lines += [line for subject, text in told["pruned"].items() for line in wrapped(f"{subject}: {text}", 2)]
     if told["sparse"]:
         lines += ["", "sparse parameters"]
         lines += [line for name, text in told["sparse"].items() for line in wrapped(f"{name}: {text}", 2)]
