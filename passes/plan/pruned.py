@@ -4,8 +4,8 @@
     max(a, b)          ->   a, where a is always larger
     0 * x              ->   0, where x cannot be infinite but by an overflow
 
-and everything that only the dropped part has read is gone with it, forward and backward. Needs: the step graph. Gives: a plan of
-one stage, with what was dropped in words, or None where nothing is idle.
+and everything that only the dropped part has read is gone with it, forward and backward. Needs: the step graph. Gives: a plan
+of one stage, with what was dropped in words, or None where nothing is idle.
 What the spec promises of its arguments counts: a value outside of its declared range may be taken for one inside. A NaN that
 only the dropped part would have made is gone too. States and outputs stay, for a call gives them.
 """
@@ -44,8 +44,8 @@ def idle(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
         done[n] = rebuild(n, tuple(done[a] for a in n.args))
         what = _idle(n, ranges, wild) or _nothing(n, done, wild)
         if what is not None:
-            taken, found[n] = what
-            done[n] = done.get(taken, taken)
+            always, found[n] = what
+            done[n] = done.get(always, always)
     if not found:
         return None
     left = _image(program, done)
