@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from seqc.analysis.noise import CLOCK, HIGH, LOW
+from seqc.analysis.units import units
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
@@ -26,6 +27,7 @@ from seqc.ir.intervals import ANY
 from seqc.ir.ops import TABLE
 from seqc.ir.plan import Plan
 from seqc.ir.program import Loop, Program, TensorDecl
+from seqc.ir.support import Units
 from seqc.ir.two_axes import lowered
 from seqc.passes.classify import classify
 
@@ -61,7 +63,17 @@ def signature(
         no_plain=no_plain(program),
         unread=unread(program),
         keys=keys(program),
+        units=_units(program) if any(d.support and d.support.pruning for d in program.params.values()) else {},
     )
+
+
+def _units(program: Program) -> dict[str, Units]:
+    """What a layer may shrink by, in emitted names; the second run of two has parameters of its own."""
+    runs = (str, twin) if program.direction == "both" and not program.shared else (str,)
+    if program.plane is not None:
+        return {}
+    return {dim: replace(one, reads=tuple((safe_name(of(name)), axis) for name, axis in one.reads for of in runs))
+            for dim, one in units(one_run(program)).items()}
 
 
 def _input(d: TensorDecl, gates: Container[str]) -> Input:

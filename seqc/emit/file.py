@@ -15,6 +15,7 @@ from seqc.emit.generate import generate_text
 from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
 from seqc.emit.pruning import pruned, pruning_text
+from seqc.emit.shrinking import shrinking_text
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import check
 from seqc.emit.states_every import states_text
@@ -63,6 +64,7 @@ def emit(sig: Signature) -> str:
         function_text(sig),
         step_text(sig),
         pruning_text(sig),
+        shrinking_text(sig),
         generate_text(sig) if sig.loop else "",
         module_text(sig),
         _WRAPPED.format(spec=sig.spec),

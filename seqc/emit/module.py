@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from seqc.emit.call import caller, head_text
 from seqc.emit.generate import generate_method
 from seqc.emit.pruning import methods_text
+from seqc.emit.shrinking import shrinking_methods
 from seqc.emit.signature import Dim, Param, Signature
 from seqc.emit.sizes import extent
 from seqc.emit.text import docstring, group, lay
@@ -37,7 +38,7 @@ def module_text(sig: Signature) -> str:
     lines += [*_call(sig, own, "forward", sig.spec), *_call(sig, own, "step", f"{sig.spec}_step")]
     lines += generate_method(sig, own)
     more = methods_text(sig)
-    lines += ["", *more] if more else []
+    lines += ["", *more, *shrinking_methods(sig)] if more else []
     lines += [
         "",
         "    if TYPE_CHECKING:",

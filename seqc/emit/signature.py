@@ -42,7 +42,7 @@ from functools import cached_property
 from typing import Literal
 
 from seqc.ir.arguments import Argument, argument, ordered
-from seqc.ir.support import Support
+from seqc.ir.support import Support, Units
 
 Dtype = Literal["io", "carry"]
 
@@ -173,7 +173,8 @@ class Signature:
     derivatives and forward mode are refused, or "". unread: states whose value after the last step may be
     without any cotangent: no output depends on the state, or none on its value in the same step. keys: of each run, the two
     states that hold the keys of its noise; where there are some, a call takes a `seed`, and the torch part defines `_draw`.
-    loop: the closed loop that stands in the file too, with a function and a method `generate`.
+    loop: the closed loop that stands in the file too, with a function and a method `generate`. units: of each dim, whether
+    positions of it may go.
     """
 
     spec: str
@@ -196,6 +197,7 @@ class Signature:
     unread: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
     loop: Closed | None = None
+    units: Mapping[str, Units] = field(default_factory=dict)
 
     @cached_property
     def table(self) -> tuple[Argument, ...]:

@@ -53,6 +53,15 @@ class Support:
     words: str = ""
 
 
+@dataclass(frozen=True)
+class Units:
+    """Whether positions of a dim may go. reads: (parameter, its axis without a batch) of every product that adds them up;
+    held: why none can go, or ""."""
+
+    reads: tuple[tuple[str, int], ...] = ()
+    held: str = ""
+
+
 def square(dims: tuple[str, ...]) -> tuple[int, int] | None:
     """Where the row and the column of a square matrix stand among dims: D and D'; None where there is none."""
     for i, d in enumerate(dims):
@@ -92,4 +101,4 @@ def mask(support: Support, dims: tuple[str, ...], sizes: Mapping[str, int]) -> A
     return kept.reshape(shape) if place[0] < place[1] else kept.T.reshape(shape)
 
 
-__all__ = ["Pruning", "Rule", "Support", "mask", "rule_mask", "square"]
+__all__ = ["Pruning", "Rule", "Support", "Units", "mask", "rule_mask", "square"]
