@@ -22,12 +22,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
 '''
 
 # Some transposed operands are results of other products, and the quarantine of tiles knows of blocks of many rows only.
