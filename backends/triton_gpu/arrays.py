@@ -108,8 +108,28 @@ class Arrays:
         return array if array.partial or BLOCKS in axes else replace(array, dtype="io")
 
     def factor(self, name: str, root: Node) -> Array:
-        """[B, T, dims] of a factor of an outer product."""
-        return Array(name, (BATCH, STEPS, *self.factor_dims(root)), "factor", name)
+        """[B, T, dims] of a factor of an outer product, and before them the dims along which programs have parts of it."""
+        pieces = (PIECES + d for d in self.missing((BATCH, *self.factor_dims(root))) if d in self._dims_behind(root))
+        return Array(name, (*pieces, BATCH, STEPS, *self.factor_dims(root)), "factor", name)
+
+    def held_once(self, array: Array, root: Node) -> tuple[str, ...]:
+        """Dims that a factor lacks and of whose programs the first alone has it: no cotangent behind it has them."""
+        if not leaves([root], "cot"):
+            return ()
+        return tuple(d for d in self.missing(array.axes) if d not in array.partial)
+
+    def _dims_behind(self, root: Node) -> set[str]:
+        """The dims of all cotangents that a value is made of, at this step or a later one."""
+        found, todo = set[str](), [root]
+        seen: set[Node] = set()
+        while todo:
+            for n in leaves([todo.pop()], "cot"):
+                if n not in seen:
+                    seen.add(n)
+                    found |= set(n.dims)
+                    state = n.text("name").removesuffix(".next")
+                    todo += [self.backward[f"d.{state}.prev"]] if state in self.program.states else []
+        return found
 
     def factor_dims(self, n: Node) -> tuple[str, ...]:
         """The dims of a factor's array."""

@@ -78,7 +78,7 @@ class Bodies:
         for x, decl in self.program.inputs.items():
             if self.backward.get(f"d.{x}") is core and not self.arrays.gradient(f"d.{x}", False).partial:
                 return Factor(core, f"d_{x}", tuple(called[d] for d in decl.dims), False)
-        return Factor(n, name, self.arrays.factor_dims(n), True)
+        return Factor(n, name, self.arrays.factor_dims(n), True, pieces=self.arrays.factor(name, n).partial)
 
     # ---- pieces of a body ----
 

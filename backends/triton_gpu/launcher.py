@@ -268,11 +268,13 @@ class Launcher(Extents):
         return []
 
     def einsum(self, term: Outer, decl: TensorDecl) -> str:
-        dims = dict.fromkeys((*decl.dims, *(d for f in term.factors for d in f.dims)))  # programs' dims are summed here
+        pieces = [PIECES + d for f in term.factors for d in f.pieces]
+        dims = dict.fromkeys((*decl.dims, *(d for f in term.factors for d in f.dims), *pieces))  # programs' dims are summed here
         letters = {d: chr(ord("c") + i) for i, d in enumerate(dims)}
 
         def axes(f: Factor) -> str:
-            return ("" if f.constant else "ab") + "".join(letters[d] for d in f.dims)
+            before = "".join(letters[PIECES + d] for d in f.pieces)
+            return before + ("" if f.constant else "ab") + "".join(letters[d] for d in f.dims)
 
         left, right = term.factors
         result = ("a" if decl.per_batch else "") + "".join(letters[d] for d in decl.dims)

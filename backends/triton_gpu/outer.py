@@ -18,13 +18,14 @@ from seqc.ir.graph import Node, const, node
 @dataclass(frozen=True)
 class Factor:
     """One factor. array: what holds it for every step, [B, T, dims]; stored: whether just for this; constant: the array is a
-    parameter, [dims], the same at every step of every sequence."""
+    parameter, [dims], the same at every step of every sequence; pieces: dims before these along which programs leave parts."""
 
     node: Node
     array: str
     dims: tuple[str, ...]
     stored: bool
     constant: bool = False
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -451,7 +451,8 @@ class _Scheduler(Gradients):
                 body.append(Store(root, array))
         for name, root in factors.items():
             body += self.compute([root], known, inside=True)
-            body.append(Store(root, self.arrays.factor(name, root)))
+            array = self.arrays.factor(name, root)
+            body.append(Store(root, array, self.arrays.held_once(array, root)))
         if carried:
             body.append(Note("cotangents of the states, for what comes before", result=True))
             body += self.compute(following.values(), known, inside=True)

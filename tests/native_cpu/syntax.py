@@ -99,8 +99,8 @@ def in_namespace(source: NativeSource, number: int, outside: str = "") -> str:
     head = [f"#define {name} {n}" for name, n in sizes.items()]
     tail = [f"#undef {name}" for name in (*sizes, "SEQC_L1")]
     # a file has one namespace: what is of two kinds (`total` of lanes, and of a vector) must not hide the runtime's here
-    opened = f"namespace program_{number} {{\nusing ::total;"
-    return "\n".join([*head, opened, f'#line 1 "program_{number}"', body, "}", *tail])
+    body = body.replace("namespace {", "namespace { using ::total;", 1)
+    return "\n".join([*head, f"namespace program_{number} {{", f'#line 1 "program_{number}"', body, "}", *tail])
 
 
 def runtime(real: str) -> str:
