@@ -269,7 +269,7 @@ class Launcher(Extents):
 
     def einsum(self, term: Outer, decl: TensorDecl) -> str:
         pieces = [PIECES + d for f in term.factors for d in f.pieces]
-        dims = dict.fromkeys((*decl.dims, *(d for f in term.factors for d in f.dims), *pieces))  # programs' dims are summed here
+        dims = dict.fromkeys((*decl.dims, *(d for f in term.factors for d in f.dims), *pieces))  # programs' are summed here
         letters = {d: chr(ord("c") + i) for i, d in enumerate(dims)}
 
         def axes(f: Factor) -> str:

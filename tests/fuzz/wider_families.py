@@ -71,8 +71,7 @@ def sparse(w: Writer) -> list[Expr]:
                          f"0.5 * {past(w, h)} + {gate}tanh({r} @ {h}[t-1] + {x})")))
     w.lines.append(f"sparse {r} {rule(w)}")
     if w.chance(15):
-        w.lines.append(f"sparse {r} {w.pick(('zero diagonal', 'by lower', 'by mask'))}"
-                       if not w.lines[-1].endswith(("mask", "diagonal", "lower")) else f"sparse {r} by band 2")
+        w.lines.append(f"sparse {r} {w.pick(('zero diagonal', 'by lower', 'by band 2'))}")
     w.features.add("sparse")
     return [(h, frozenset(dims))]
 
@@ -177,9 +176,9 @@ def historic(w: Writer) -> list[Expr]:
     h = state(w, "h", dims)
     w.features.add("history")
     far = w.pick((1, 2, 3))
+    w.inputs.pop(x)  # nobody else reads it further back, or ahead
     w.lines.append(f"history {x} {far}")
     update(w, h, f"{bracketed(w.gate(dims)[0])} * {past(w, h)} + {w.param(w.subset(dims))} * {x}[t-{far}] + {x}")
-    w.inputs.pop(x)  # it is read no further back, nor ahead
     return [(h, frozenset(dims)), (f"{h} + {x}[t-1]", frozenset(dims))]
 
 
