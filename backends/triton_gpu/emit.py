@@ -15,12 +15,13 @@ from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.device_team import TEAM
 from seqc.backends.triton_gpu.extents import Tiles
-from seqc.backends.triton_gpu.launch_team import UNITS, WARPS, TeamLauncher, team_text
+from seqc.backends.triton_gpu.launch_team import WARPS, TeamLauncher, team_text
 from seqc.backends.triton_gpu.launcher import OF_EACH, SUPPORT, Launcher
 from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
 from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
+from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.pace import Pacing
 from seqc.backends.triton_gpu.tuning.room import open_dims, room_text
 from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team

@@ -15,10 +15,10 @@ from seqc.backends.triton_gpu.kernel import Array
 from seqc.backends.triton_gpu.launcher import Launcher
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.ir.block import BATCH
 
-UNITS = 16  # of a program: the fewest columns of a product on a matrix unit
 WARPS = 4  # of a program, each of which takes a part of what is contracted
 BATCHES = (16, 32, 64)  # sequences of a program
 NOMINAL = "sm_90"

@@ -144,6 +144,8 @@ class Schedule:
         """The schedule that a kernel belongs to."""
         if kernel == PAIRS_KERNEL:
             return replace(self, roles=without_pieces(self.roles))
+        if self.team is not None and kernel in self.team.kernels:
+            return self.team
         return self.single if kernel == STEPS_KERNEL and self.single is not None else self.parts.get(kernel, self)
 
 

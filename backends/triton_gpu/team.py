@@ -47,6 +47,7 @@ from seqc.ir.graph import Node, leaf, topological
 
 FORWARD, INFER, BACKWARD = "team_forward", "team_infer", "team_backward"
 MET = "met"
+UNITS = 16  # of a program: the fewest columns of a product on a matrix unit
 DOCS = {
     FORWARD: "Outputs, final states, and what the gradient needs, by several programs for each head.",
     BACKWARD: "All gradients, from the last step to the first, by several programs for each head.",

@@ -14,13 +14,13 @@ from typing import Any
 
 from seqc.analysis.workload import lane
 from seqc.backends.triton_gpu.print_kernel import print_kernel
-from seqc.backends.triton_gpu.report.figures import Chosen, extents, known, tiles_of
+from seqc.backends.triton_gpu.report.figures import KIND, Chosen, extents, known, tiles_of
 from seqc.backends.triton_gpu.spans import saved_bytes
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
 from seqc.backends.triton_gpu.tuning.pace import LAUNCH
 from seqc.backends.triton_gpu.tuning.pacing import pacing, sharing
-from seqc.backends.triton_gpu.tuning.summary import summarize
+from seqc.backends.triton_gpu.tuning.summary import BYTES, summarize
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, target_named
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.driver.pipeline import fix_dims, lowerings
@@ -88,7 +88,7 @@ class Costs:
     shape: str
     rows: int
     saved: int
-    """Bytes of states that forward keeps for backward, of the whole batch."""
+    """Bytes of states, and of sums before gates, that forward keeps for backward, of the whole batch."""
     inputs: int
     """Bytes of the inputs, which are kept too."""
     fixed: Mapping[str, int]
@@ -189,6 +189,8 @@ def _costs(
     plan, rows = chosen.plan, max(chosen.block.rows, chosen.plan.every) * chosen.plan.spans
     elements = sum(math.prod(sizes[d.rstrip("'")] for d in chosen.block.program.states[s].dims) for s in plan.saved)
     kept = 4 * shape.batch * -(-shape.steps // rows) * elements
+    every_step = sum(math.prod(sizes[d] for d in a.axes[2:]) for a in plan.values)  # in the type of the inputs
+    kept += BYTES[KIND] * shape.batch * shape.steps * every_step
     given = shape.batch * shape.steps * saved_bytes(chosen.block.program, sizes)[1]
     return Costs(name, target.name, str(shape), chosen.block.rows, kept, given, fixed, tuple(infer), (*forward, *back))
 
@@ -239,8 +241,8 @@ def why_spilling(chosen: Chosen, name: str) -> str:
     one = chosen.kernels[name]
     if one.verdict is None or not one.verdict.spills:
         return ""
-    mine = one.choice.tiles(name)
-    asked = one.choice.kernels[name]
+    mine = one.choice.tiles(one.name)
+    asked = one.choice.kernels[one.name]
     made = sorted(
         ((_nominal(asked.at[tiles["C"]], tiles, said, one.choice.target), tiles, said)
          for tiles, said in asked.told if said.error is None),

@@ -1,6 +1,7 @@
 """The solver's rows and tiles of real kernels: within what the roles allow, told why, bound by wishes and by verdicts."""
 
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,12 @@ from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.report.figures import pruned
 from seqc.backends.triton_gpu.schedule import schedule
+from seqc.backends.triton_gpu.tuning.choose import choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
+from seqc.backends.triton_gpu.tuning.kernel_summary import Tile
 from seqc.backends.triton_gpu.tuning.pacing import pacing
 from seqc.backends.triton_gpu.tuning.summary import summarize
+from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, Lowered, choose_tiles
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.diagnostics import Unsupported
@@ -22,6 +26,7 @@ from seqc.driver.compile import Options, compile_program
 from seqc.driver.pipeline import lower, lowerings
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import topological
+from seqc.solver.problem import Clash
 
 SPECS = Path(__file__).parents[2] / "specs"
 SIZES = {"H": 8, "K": 64, "V": 64, "D": 64, "N": 16}
@@ -29,10 +34,11 @@ SPILL = Verdict(255, 64, 1024, 0, (("spill", 20),), "a toolchain")
 
 
 EMPTY = VerdictTable()
+PARTS = ("wait for each other", "shared memory of a unit")
 
 
-def chosen(text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY) -> Chosen:
-    return choose_tiles([Lowered(block, SIZES, "bf16") for block in lowerings(load(text))], target, table)
+def chosen(text: Path | str, target: str = "sm_90", table: VerdictTable = EMPTY, **sizes: int) -> Chosen:
+    return choose_tiles([Lowered(block, SIZES | sizes, "bf16") for block in lowerings(load(text))], target, table)
 
 
 @pytest.mark.parametrize("target", ["sm_90", *(pytest.param(name, marks=pytest.mark.long) for name in ("sm_80", "gfx942"))])
@@ -135,14 +141,33 @@ def test_stale_records_are_dropped_and_others_kept() -> None:
 
 
 def test_matrices_that_stay_on_the_chip_from_step_to_step_are_counted() -> None:
-    """Four matrices of 128 x 128, each read both ways by the gradient, take 256 KiB of the 227 that a program has."""
-    fits = compile_program(load(SPECS / "lstm.seq"), Options(dims={"D": 64}))
-    assert "triton" in fits.blocks
-    large = compile_program(load(SPECS / "lstm.seq"), Options(dims={"D": 128}))
-    assert set(large.blocks) == {"torch", "cpu"}
-    assert "no tiles" in large.missing["triton"]
+    """Four matrices of 128 x 128 take 128 KiB of the 227 that a program has. Of 768 x 768 several programs share them out for
+    each head, all of which run at once, each with 16 units; of 4096 x 4096 none has room for its part."""
+    small, large = (chosen(SPECS / "lstm.seq", H=1, D=size) for size in (128, 768))
+    assert [one.name for one in small.kernels.values()] == ["forward", "infer", "backward"]
+    assert [one.name for one in large.kernels.values()] == ["team_forward", "team_infer", "team_backward"]
+    for one in large.kernels.values():
+        assert one.tiles.blocks["D"] == 16 and one.tiles.warps == 4 and one.summary.meets == 1
+        assert 132 * one.choice.own(one.name, "resident") >= 768 // 16, "the programs of a head run at once"
+    assert "triton" in compile_program(load(SPECS / "lstm.seq"), Options(dims={"D": 768})).blocks
+    none = compile_program(load(SPECS / "lstm.seq"), Options(dims={"D": 4096}))
+    assert set(none.blocks) == {"torch", "cpu"} and "no tiles" in none.missing["triton"]
     with pytest.raises(Unsupported, match="shared memory"):
-        compile_program(load(SPECS / "lstm.seq"), Options("triton", dims={"D": 128}))
+        compile_program(load(SPECS / "lstm.seq"), Options("triton", dims={"D": 4096}))
+
+
+def test_programs_that_wait_for_each_other_run_at_once() -> None:
+    """A head of 2,048 units takes 128 programs: half as many multiprocessors, with room for one on each, do not run them."""
+    lowered = [Lowered(block, {"H": 1, "D": 2048}, "bf16") for block in lowerings(load(SPECS / "rnn.seq"))]
+    assert choose_tiles(lowered, "sm_90", EMPTY).kernels["forward"].name == "team_forward"
+    summary = lowered[0].kernel("team_forward")[1]
+    for units, runs in ((64, False), (128, True)):
+        machine = replace(target_named("sm_90"), units=units, shared_per_unit=target_named("sm_90").shared_per_program + 1024)
+        only = replace(summary, scratch=(*summary.scratch, Tile((), 60 * 1024)))  # no second program fits
+        found = choose("forward", {"forward": {1: only}}, machine, lambda kernel, rows: ())
+        assert isinstance(found, Clash) != runs, found
+        if isinstance(found, Clash):
+            assert all(any(part in sentence for sentence in found.sentences) for part in PARTS), found
 
 
 def test_a_value_that_is_made_in_two_places_is_counted() -> None:

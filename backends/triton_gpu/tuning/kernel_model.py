@@ -33,6 +33,9 @@ DOT_LATENCY = 100
 """Nanoseconds from the first operand of a product to its last result, barriers included, whatever its size."""
 LOAD_LATENCY = 800
 """Nanoseconds that a load from memory takes; stages hide it."""
+MEET_LATENCY = 1200
+"""Nanoseconds from what a program tells to what the others read of it: a store, a counter and a load, each by way of the
+second-level cache, about 350 ns there and back."""
 LOCAL_BYTES = 100
 """Bytes a nanosecond between a unit and the memory nearest to it, where spilled registers go."""
 
@@ -88,7 +91,7 @@ class KernelModel:
         return tuple(out)
 
     def stages(self) -> tuple[int, ...]:
-        return STAGES if self.summary.loops_over_time else (1,)
+        return STAGES if self.summary.loops_over_time and not self.summary.meets else (1,)
 
     def blocks(self, dim: Dim) -> tuple[int, ...]:
         """Powers of two from the least useful block to the one that holds the whole dim, largest first."""
@@ -154,10 +157,16 @@ class KernelModel:
         return -(-moved * threads // LOCAL_BYTES)
 
     def limits(self) -> list[Constraint]:
-        return [
+        found = [
             Constraint(one.sentence, self.name(one.variable), one.relation, Const(one.value))
             for one in self.summary.limits
         ]
+        if self.summary.shares:
+            dim, units = self.dims[self.summary.shares], self.target.units
+            sentence = f"the programs that share out {dim.name} wait for each other, and run at once on {units} units"
+            team = ceil_div(dim.size, self.name(f"B{dim.name}"))
+            found.append(Constraint(sentence, team, "<=", self.name("resident") * units))
+        return found
 
     def budgets(self, kept: Iterable[Expr]) -> list[Constraint]:
         target, resident, warps = self.target, self.name("resident"), self.name("warps")
@@ -233,7 +242,8 @@ class KernelModel:
         turns = turns if self.summary.loops_over_time else 1
         alone, shared = self.arithmetic()
         alone, shared = (alone, shared) if spilled == 0 else (alone + spilled, shared + spilled)
-        wait = ceil_div(LOAD_LATENCY, self.name("stages")) + DOT_LATENCY * sum(dot.times for dot in self.summary.dots)
+        load = self.summary.meets * MEET_LATENCY if self.summary.meets else ceil_div(LOAD_LATENCY, self.name("stages"))
+        wait = lift(load) + DOT_LATENCY * sum(dot.times for dot in self.summary.dots)
         waves = ceil_div(programs, resident * target.units)
         busy = waves * turns * most(alone + wait, resident * shared)
         traffic = ceil_div(self.traffic(), target.bytes_per_ns)

@@ -129,7 +129,11 @@ def _scale(kernel: Kernel, rows: int, target: Target) -> int:
 def tile_choices(summary: KernelSummary, target: Target) -> Iterator[dict[str, int]]:
     """Every choice of blocks, warps and stages that a kernel's problem knows, without its rows."""
     builder = KernelModel(summary, target)
-    domains = [[(v.name, value) for value in v.domain] for v in builder.variables() if v.name != "resident"]
+    fixed = {one.variable: one.value for one in summary.limits if one.relation == "=="}
+    domains = [
+        [(v.name, value) for value in v.domain if value == fixed.get(v.name, value)]
+        for v in builder.variables() if v.name != "resident"
+    ]
     return (dict(choice) for choice in product(*domains))
 
 

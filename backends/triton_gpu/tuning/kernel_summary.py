@@ -103,4 +103,8 @@ class KernelSummary:
     """Steps of time that one turn serves."""
     loops_over_time: bool = True
     """Whether one program takes all turns in order; otherwise each turn has a program of its own."""
+    meets: int = 0
+    """How often in a turn the programs of a team wait for each other (`team`)."""
+    shares: str = ""
+    """The dim that the programs of a team share out: all of them must run at once."""
     limits: tuple[Limit, ...] = ()

@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from seqc.analysis.cost import weight
-from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load, Loop, Store
+from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load, Loop, Meet, Store
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL, MARK, base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.ir.block import BATCH, COL, PIECE, ROW
@@ -42,7 +43,13 @@ def summarize_team(plan: Schedule, printed: Printed, sizes: Mapping[str, int], k
     made = summarize(plan, printed, {**sizes, **{d: sizes[d.removesuffix(ALL)] for d in whole}}, kind)
     parts = [Tile((*dot.m, *dot.n), 4 * WARPS) for dot in made.dots if dot.k[0] in whole]
     told = [Tile((BATCH, *dot.k), BYTES[kind]) for dot in made.dots if dot.k[0] in whole]
-    return replace(made, staged=(), scratch=(*told[:1], *parts[:1]))
+    dim = whole[0].removesuffix(ALL)
+    limits = (
+        Limit(f"a program of a team does {UNITS} units of {dim}", f"B{dim}", "==", UNITS),
+        Limit("a warp for each part of a long product", "warps", "==", WARPS),
+    )
+    meets = sum(isinstance(item, Meet) for loop in printed.kernel.loops() for item in loop.body)
+    return replace(made, staged=(), scratch=(*told[:1], *parts[:1]), meets=meets, shares=dim, limits=limits)
 
 
 class _Summary:

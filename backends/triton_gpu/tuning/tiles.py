@@ -16,12 +16,14 @@ from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import BLOCKS
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
+from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
 from seqc.backends.triton_gpu.tuning.choose import Choice, choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
 from seqc.backends.triton_gpu.tuning.kernel_problem import Told, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
-from seqc.backends.triton_gpu.tuning.summary import summarize
+from seqc.backends.triton_gpu.tuning.room import TEAM
+from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable, family
@@ -106,8 +108,12 @@ class Lowered:
         """A kernel as it is printed, and what the solver needs to know of it."""
         if name not in self.made:
             plan = self.plan.of(name)
-            printed = print_named(self.plan, name, lambda saving: self.kernel(saving)[0])
-            self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
+            if plan is self.plan.team:
+                made = print_team(plan)
+                self.made |= {k: (one, summarize_team(plan, one, self.sizes, self.kind)) for k, one in made.items()}
+            else:
+                printed = print_named(self.plan, name, lambda saving: self.kernel(saving)[0])
+                self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
         return self.made[name]
 
     def jobs(self, name: str, target: str) -> Jobs:
@@ -150,7 +156,7 @@ class _Chooser:
         if not spent:
             clash = self.answer(TRAINED, self.lowered)
             assert isinstance(clash, Clash)
-            raise Unsupported(self.clash(TRAINED, clash))
+            return self.team(clash)
         rows = min(spent, key=lambda c: (bool(self.spilling(c)), spent[c], -c))
         best = self.lowered[rows]
         choices: dict[str, Choice] = {}
@@ -165,6 +171,25 @@ class _Chooser:
             return tuple(self.asks(choices))
 
         return Chosen(best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked)
+
+    def team(self, clash: Clash) -> Chosen:
+        """The kernels that several programs for each head share out, where one program has no room: under the names of those
+        whose work they do. clash: why one has none."""
+        lowered = next(iter(self.lowered.values()))
+        if lowered.plan.team is None:
+            raise Unsupported(self.clash(TRAINED, clash))
+        choices: dict[str, Choice] = {}
+        for name in lowered.plan.team.kernels:
+            found = self.answer((name,), [lowered.block.rows])
+            if isinstance(found, Clash):
+                raise Unsupported(self.clash((name,), found))
+            choices[name] = found
+        kernels = {name.removeprefix(TEAM): self.kernel(lowered, name, choice) for name, choice in choices.items()}
+        trained = sum(kernels[name].nanoseconds for name in TRAINED)
+        return Chosen(
+            lowered.block, lowered.plan, self.target.name, lowered.sizes, kernels, trained, dict[int, str],
+            lambda: tuple(self.asks(choices)),
+        )
 
     def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
         for name, choice in choices.items():
