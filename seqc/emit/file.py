@@ -11,6 +11,7 @@ import hashlib
 from seqc.emit.beside import beside, with_imports
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
 from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text
+from seqc.emit.elastic import dims_text, elastic
 from seqc.emit.generate import generate_text
 from seqc.emit.late_import import triton_text
 from seqc.emit.module import module_text
@@ -64,6 +65,7 @@ def emit(sig: Signature) -> str:
         function_text(sig),
         step_text(sig),
         pruning_text(sig),
+        dims_text(sig) if pruned(sig) or elastic(sig) else "",
         shrinking_text(sig),
         generate_text(sig) if sig.loop else "",
         module_text(sig),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seqc.emit.call import caller, head_text
+from seqc.emit.elastic import elastic_methods
 from seqc.emit.generate import generate_method
 from seqc.emit.pruning import methods_text
 from seqc.emit.shrinking import shrinking_methods
@@ -39,6 +40,7 @@ def module_text(sig: Signature) -> str:
     lines += generate_method(sig, own)
     more = methods_text(sig)
     lines += ["", *more, *shrinking_methods(sig)] if more else []
+    lines += elastic_methods(sig)
     lines += [
         "",
         "    if TYPE_CHECKING:",

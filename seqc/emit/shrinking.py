@@ -8,7 +8,6 @@ from __future__ import annotations
 from seqc.emit.names import dim_name
 from seqc.emit.pruning import pruned
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import extent
 from seqc.emit.text import group
 
 
@@ -16,8 +15,6 @@ def shrinking_text(sig: Signature) -> str:
     """The tables; "" where nothing can be pruned."""
     if not pruned(sig):
         return ""
-    held = [p for p in sig.params if not p.per_batch and not (p.mask and p.hidden)]
-    axes = [f'    "{p.name}": "{" ".join(map(extent, p.dims))}",' for p in held]
     reads, whole = [], []
     for dim, one in sig.units.items():
         if one.held:
@@ -25,8 +22,7 @@ def shrinking_text(sig: Signature) -> str:
         else:
             pairs = group([f'("{name}", {axis})' for name, axis in one.reads])
             reads.append(f'    "{dim_name(dim)}": {pairs},')
-    lines = ["# the dims of what a layer owns", "_DIMS = {", *axes, "}"]
-    lines += ["# dim -> the parameters, and their axes, by which products add up its positions", "_UNITS = {", *reads, "}"]
+    lines = ["# dim -> the parameters, and their axes, by which products add up its positions", "_UNITS = {", *reads, "}"]
     return "\n".join([*lines, "# dims that keep all positions, and why", "_WHOLE = {", *whole, "}"])
 
 
