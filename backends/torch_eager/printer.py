@@ -241,7 +241,7 @@ class Printer(Values):
         condition, a, b = args
         if condition.scalar:
             axes = self.canonical((*a.axes, *b.axes))
-            a, b = (self.align(x, axes) for x in (a, b))
+            a, b = (self.exactly(x, axes) for x in (a, b))  # a tensor with all axes, whichever it is
             return Text(f"({a.code} if {condition.code} else {b.code})", axes)
         if a.scalar and b.scalar:
             if (a.code, b.code) == ("1.0", "0.0"):
