@@ -157,7 +157,8 @@ def _components(machine: Machine, options: Options) -> Rule:
         offers = block_forms(core, classify(core), interval_of(core), options.form, options.rows, machine)
         chosen = choose_form(core, offers, options.form)
         waiting = machine.step_latency if machine.programs else 0.0
-        return chosen.form == "step" or (options.form is None and chosen.time > offers.step.time - waiting)
+        wished = options.form is not None or options.rows is not None
+        return chosen.form == "step" or (not wished and chosen.time > offers.step.time - waiting)
 
     return (lambda stage, taken: None) if options.form == "step" else components(classify, steps)
 
