@@ -34,7 +34,7 @@ dim H, K, V
 input q[H, K], k[H, K], v[H, V], g[H, K] in [-inf, 0]
 state p = 0, S[H, K, V] = 0
 p = mod(p[t-1] + 1, 4096)
-S = exp(g) * S[t-1] + k * cos(p) * v
+S = exp(g) * S[t-1] + k * cos(0.1 * p) * v
 output o = sum[K](q * S)
 """,
     "refused": """
