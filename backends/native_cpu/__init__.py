@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seqc.backends.native_cpu import loader
+from seqc.backends.native_cpu.lanes import lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
+from seqc.backends.native_cpu.plan import plan
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.source import NativeSource, native_source
 from seqc.cache import _native_distrust
 from seqc.emit.signature import Kernels
-from seqc.ir.block import Block
+from seqc.ir.block import Block, Reason
 
 _RULE = "# ---- copied into emitted files from here on ----\n"
 
@@ -42,6 +44,15 @@ def emit(block: Block, alone: bool = True, whole: bool = True) -> Kernels:
     constant = f'_NATIVE_SOURCE = r"""{_constant(source)}"""'
     text = "\n\n\n".join([build, constant, launch_text(source, alone, direct)]) + "\n"
     return Kernels(text, saved(source), infer=True, float64=True, packs=True, direct=direct)
+
+
+def reasons(block: Block) -> tuple[Reason, ...]:
+    """What this backend decides for a block that the block does not tell."""
+    if (lanes := lanes_of(plan(block))) is None:
+        return ()
+    kept = "powers of the step's matrix" if lanes.cut.fixed else f"{len(lanes.links)} numbers a piece, run beside the states"
+    text = f"a long sequence without gradient in pieces, one in each lane of a vector; what a piece makes of the states: {kept}"
+    return (Reason("form", "lanes", text),)
 
 
 def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
@@ -69,4 +80,4 @@ def _constant(source: NativeSource) -> str:
     return f"\n{source.text}"
 
 
-__all__ = ["NativeSource", "emit", "native_source", "prebuild"]
+__all__ = ["NativeSource", "emit", "native_source", "prebuild", "reasons"]

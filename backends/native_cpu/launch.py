@@ -53,7 +53,7 @@ def _native_run(function, B, T, way, bounds, save, *arrays):
 def _native_new(library, like, *shape):
     """A new array. A large one begins on a large page: the first touch of each small page would cost more than writing it."""
     count, size = math.prod(shape), like.element_size()
-    if count * size < 1 << 22:
+    if count * size < 1 << 21:
         return like.new_empty(shape)
     page = (1 << 21) // size
     whole = like.new_empty(count + page)

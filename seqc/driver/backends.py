@@ -85,6 +85,7 @@ def _native(stage: Stage, options: Options, alone: bool) -> Core:
 
     block = lower(stage.program, "step")
     with blamed("the native CPU backend"):
+        block = replace(block, reasons=(*block.reasons, *native_cpu.reasons(block)))
         return Core(block, native_cpu.emit(block, options.backend == "cpu", alone))
 
 

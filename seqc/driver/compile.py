@@ -203,7 +203,7 @@ def _torch(plan: Plan, blocks: dict[str, Block], parts: Iterable[_Part], options
         for stage in plan.cores:
             printed = partial(torch_eager.emit, beside={} if made else left, once=None if made else once)
             block = blocks[stage.name]
-            cut = in_pieces(stage.program, block, printed) if options.form is None else None
+            cut = in_pieces(stage.program, block, printed, str(len(made) or "")) if options.form is None else None
             blocks[stage.name], made[stage.name] = cut or (block, printed(block))
         return compose(plan, Made(made, {}, "torch"))
 

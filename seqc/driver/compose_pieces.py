@@ -10,6 +10,7 @@ backward is what the step form saves, so each call decides for itself.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from seqc.driver.inner import behind, extent_of
@@ -21,9 +22,14 @@ from seqc.ir.program import Program
 from seqc.passes.plan.pieces import CLOCK, Link, Load, Pieces
 
 
-def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str, spans: str) -> Kernels:
-    """The kernels of `program`, from those of `pieces.whole`. ends, spans: the text of `_ends` and `_spans`."""
-    return _Cut(program, pieces, kernels, ends, spans).kernels()
+def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str, spans: str, mark: str = "") -> Kernels:
+    """The kernels of `program`, from those of `pieces.whole`. ends, spans: the text of `_ends` and `_spans`; mark: what the names
+    of functions that are this recurrence's alone end with."""
+    made = _Cut(program, pieces, kernels, ends, spans).kernels()
+    return replace(made, text=re.sub(rf"\b({OWN})\b", rf"\1{mark}", made.text)) if mark else made
+
+
+OWN = "_whole_(?:forward|infer|backward|step)_torch|_pieces|_ends|_spans|_(?:before|behind)_pieces|_in_pieces_(?:forward|backward)"
 
 
 class _Cut:
@@ -231,13 +237,13 @@ def _pieces(x, whole, beside):
     was measured; values of pieces are larger than a cache, so an element costs twice as much there.
     """
     batch, steps = x.shape[:2]
-    call, element = (7e-6, 2e-11) if x.is_cuda else (4e-6, 1e-9)
+    call, element = (7e-6, 2e-11) if x.is_cuda else (4e-6, 1.5e-9)
     size = max(round((steps * {links} / {all}) ** 0.5), 8)
     size = min(range(size, size + size // 4 + 1), key=lambda n: steps % n)
     count = steps // size
     apart = steps * ({whole} * call + batch * whole * element)
     cut = (size + steps % size) * {all} * call + count * {links} * call + 2 * steps * batch * (whole + beside) * element
-    return (count, steps % size) if PIECES and count > 1 and cut < 0.8 * apart else (1, 0)
+    return (count, steps % size) if PIECES and count > 1 and cut < 0.7 * apart else (1, 0)
 
 
 def _parted(tensors, count):

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 LONG = 4096  # steps of a sequence for which it is asked whether a piece can pay
 SMALL = 4
-CALL, ELEMENT = 4e-6, 1e-9  # seconds of a call of torch, and of an element that it handles, on a core
+CALL, ELEMENT = 4e-6, 1.5e-9  # seconds of a call of torch, and of an element that it handles, on a core
 
 
-def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels]) -> tuple[Block, Kernels] | None:
-    """The block and its kernels; None where the step form is not to be cut. emit: the kernels of a block."""
+def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels], mark: str) -> tuple[Block, Kernels] | None:
+    """The block and its kernels; None where the step form is not to be cut. emit: the kernels of a block; mark: what the names
+    of this recurrence's functions end with, where a file has several."""
     from seqc.backends.torch_eager import lone
 
     if block.form != "step" or program.wishes.form is not None:
@@ -48,7 +49,7 @@ def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels]) 
         "a call decides by its sizes"
     )
     block = replace(block, reasons=(*block.reasons, Reason("form", "pieces", text)))
-    return block, compose_pieces(program, cut, emit(whole), *texts)
+    return block, compose_pieces(program, cut, emit(whole), *texts, mark)
 
 
 def _gain(cut: Pieces) -> float:

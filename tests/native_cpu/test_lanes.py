@@ -1,0 +1,138 @@
+"""One channel over a long time, a piece in each lane of a vector: the numbers of loops that are written by hand."""
+
+from collections.abc import Callable
+from math import exp
+from typing import Any
+
+import pytest
+import torch
+
+import seqc
+from seqc.backends.native_cpu.loader import _native_compiler
+
+pytestmark = pytest.mark.skipif(_native_compiler() is None, reason="no C++ compiler")
+
+FILTER = """spec filter
+dim C = 3, L = 3
+input x, u
+param b[C], a[L], k
+state y lag 3 = 0.5
+y = sum[C](b * x[t - index[C]]) + exp(k) * u[t-4] - sum[L](a * y[t - 1 - index[L]])
+output y
+output e = 2 * y[t-1] - u
+"""
+
+GATES = """spec gates
+input x, g
+param w
+state y = 0, z = 1
+y = sigmoid(g) * y[t-1] + (1 - sigmoid(g)) * x[t-2]
+z = w * z[t-1] + g * y[t-1] / (1 + w)
+output z
+"""
+
+Values = dict[str, list[float]]
+
+
+def filtered(g: Values, ends: dict[str, float]) -> tuple[dict[str, list[float]], dict[str, float]]:
+    past, x, u = [ends["y_lag3_0"], ends["y_lag2_0"], ends["y_0"]], g["x"], g["u"]
+    found: dict[str, list[float]] = {"y": [], "e": []}
+    b, a, k = g["b"], g["a"], exp(g["k"][0])
+    for t in range(len(x)):
+        now = sum(b[i] * x[t - i] for i in range(3) if t >= i) + (k * u[t - 4] if t >= 4 else 0.0)
+        now -= a[0] * past[-1] + a[1] * past[-2] + a[2] * past[-3]
+        found["e"].append(2 * past[-1] - u[t])
+        past.append(now)
+        found["y"].append(now)
+    return found, {"y_T": past[-1], "y_lag2_T": past[-2], "y_lag3_T": past[-3]}
+
+
+def gated(g: Values, ends: dict[str, float]) -> tuple[dict[str, list[float]], dict[str, float]]:
+    y, z, w, x, rows = ends["y_0"], ends["z_0"], g["w"][0], g["x"], []
+    for t, slope in enumerate(g["g"]):
+        gate = 1 / (1 + exp(-slope))
+        y, z = gate * y + (1 - gate) * (x[t - 2] if t >= 2 else 0.0), w * z + slope * y / (1 + w)
+        rows.append(z)
+    return {"z": rows}, {"y_T": y, "z_T": z}
+
+
+ByHand = Callable[[Values, dict[str, float]], Any]
+CASES: dict[str, tuple[str, ByHand]] = {"filter": (FILTER, filtered), "gates": (GATES, gated)}
+PARAMS = {"b": [0.3, -0.2, 0.5], "a": [-0.9, 0.3, -0.1], "k": 0.2, "w": 0.7}
+STEPS = 9001  # no multiple of the pieces
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[Any, ByHand]:
+    text, by_hand = CASES[request.param]
+    return seqc.compile(text, "cpu"), by_hand
+
+
+def arguments(f: Any, count: int, rows: int, steps: int) -> dict[str, torch.Tensor]:
+    make = torch.Generator().manual_seed(steps)
+    given = {}
+    for name, axes in f.module._AXES.items():
+        if "T" in axes:
+            given[name] = torch.rand(rows, steps, generator=make, dtype=torch.float64) - 0.5
+        elif "B" in axes:
+            given[name] = torch.rand(count, generator=make, dtype=torch.float64)
+        else:
+            given[name] = torch.tensor(PARAMS[name], dtype=torch.float64)
+    return given
+
+
+def check(f: Any, by_hand: Any, given: dict[str, torch.Tensor], bounds: list[int], reverse: bool, r: Any) -> None:
+    """Each sequence of a pack, or of a batch as the rows of one, is the loop."""
+    timed = [n for n, axes in f.module._AXES.items() if "T" in axes]
+    for i in range(len(bounds) - 1):
+        own = slice(bounds[i], bounds[i + 1])
+        values = {n: x.flatten().tolist() for n, x in given.items() if n not in timed and not n.endswith("_0")}
+        values |= {n: (given[n].flatten()[own].flip(0) if reverse else given[n].flatten()[own]).tolist() for n in timed}
+        outputs, ends = by_hand(values, {n: x[i].item() for n, x in given.items() if n.endswith("_0")})
+        for name, row in outputs.items():
+            got = getattr(r, name).flatten()[own]
+            want = torch.tensor(row, dtype=torch.float64)
+            torch.testing.assert_close(got.flip(0) if reverse else got, want, rtol=1e-12, atol=1e-12)
+        for name, value in ends.items():
+            assert getattr(r, name)[i].item() == pytest.approx(value, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_long_sequences_are_loops_by_hand(case: Any, reverse: bool) -> None:
+    f, by_hand = case
+    assert "forward_lanes<true>" in f.source
+    given = arguments(f, 2, 2, STEPS)
+    with torch.no_grad():
+        r = f(**given, reverse=reverse)
+    check(f, by_hand, given, [0, STEPS, 2 * STEPS], reverse, r)
+
+
+def test_a_pack_is_its_sequences(case: Any) -> None:
+    f, by_hand = case
+    bounds = [0, 5, 5, STEPS + 5, STEPS + 100]
+    given = arguments(f, 4, 1, STEPS + 100)
+    with torch.no_grad():
+        r = f(**given, cu_seqlens=bounds)
+        check(f, by_hand, given, bounds, False, r)
+        one = {n: x[:, 5 : STEPS + 5] if x.dim() == 2 else x[2:3] if n.endswith("_0") else x for n, x in given.items()}
+        for name in r._fields:
+            alone = getattr(f(**one), name)
+            assert torch.equal(getattr(r, name)[:, 5 : STEPS + 5] if alone.dim() > 1 else getattr(r, name)[2:3], alone)
+
+
+def test_what_stands_later_reaches_nothing_before(case: Any) -> None:
+    f, _ = case
+    given = arguments(f, 1, 1, STEPS)
+    with torch.no_grad():
+        plain = f(**given)
+        given["x"][0, 5000] = torch.nan
+        spoilt = f(**given)
+    name = plain._fields[0]
+    assert torch.equal(getattr(plain, name)[0, :5000], getattr(spoilt, name)[0, :5000])
+    assert getattr(spoilt, name)[0, 5004:].isnan().all()
+
+
+def test_explain_tells_and_others_are_left(case: Any) -> None:
+    assert "one in each lane of a vector" in case[0].explain()
+    for text in (FILTER.replace("- sum", "- abs(y[t-1]) - sum"), FILTER.replace("u[t-4]", "u[t-5]")):
+        assert "forward_lanes" not in seqc.compile(text, "cpu").source
