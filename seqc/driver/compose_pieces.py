@@ -23,13 +23,16 @@ from seqc.passes.plan.pieces import CLOCK, Link, Load, Pieces
 
 
 def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str, spans: str, mark: str = "") -> Kernels:
-    """The kernels of `program`, from those of `pieces.whole`. ends, spans: the text of `_ends` and `_spans`; mark: what the names
-    of functions that are this recurrence's alone end with."""
+    """The kernels of `program`, from those of `pieces.whole`. ends, spans: the text of `_ends` and `_spans`; mark: what the
+    names of functions that are this recurrence's alone end with."""
     made = _Cut(program, pieces, kernels, ends, spans).kernels()
     return replace(made, text=re.sub(rf"\b({OWN})\b", rf"\1{mark}", made.text)) if mark else made
 
 
-OWN = "_whole_(?:forward|infer|backward|step)_torch|_pieces|_ends|_spans|_(?:before|behind)_pieces|_in_pieces_(?:forward|backward)"
+OWN = (
+    "_whole_(?:forward|infer|backward|step)_torch|_pieces|_ends|_spans|_(?:before|behind)_pieces"
+    "|_in_pieces_(?:forward|backward)"
+)
 
 
 class _Cut:

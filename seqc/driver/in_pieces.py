@@ -39,17 +39,17 @@ def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels], 
     if gain < 1:
         return None
     whole = lower(cut.whole, "step", None, EAGER) if cut.shifts else block
-    texts = [lone(lower(p, "step", None, EAGER), name, doc) for name, p, doc in (
+    ends, spans = (lone(lower(p, "step", None, EAGER), name, doc) for name, p, doc in (
         ("_ends", cut.ends, "The states after a piece, from those before it."),
         ("_spans", cut.spans, "What each state after a piece has of each state before it."),
-    )]  # fmt: skip
+    ))  # fmt: skip
     text = (
         f"long sequences in pieces of time side by side, {len(cut.links)} numbers a place for what a piece makes of the states "
         f"before it: modelled time {1 / gain:.2f} of the step form for one sequence of {LONG} steps (open dims of {SMALL}); "
         "a call decides by its sizes"
     )
     block = replace(block, reasons=(*block.reasons, Reason("form", "pieces", text)))
-    return block, compose_pieces(program, cut, emit(whole), *texts, mark)
+    return block, compose_pieces(program, cut, emit(whole), ends, spans, mark)
 
 
 def _gain(cut: Pieces) -> float:
