@@ -1,6 +1,6 @@
 """One channel over a long time: the sequence is cut in pieces, and each lane of a vector runs one of them.
 
-In: a `Plan` whose states, inputs and outputs are numbers, and which is linear in its states (`seqc.passes.plan.pieces`).
+In: a `Plan` whose states, inputs and outputs are numbers, and which is linear in its states (`seqc.analysis.pieces`).
 Out: C++: `forward_lanes`, which runs one long sequence, and the condition under which it does; nothing where the plan is
 another. A sequence is read twice. First every piece runs from zero, which gives its end; its span (what it makes of the
 states before it) runs beside it, or is a power of the step's matrix where that is the same at all steps. Then the states
@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seqc.analysis.pieces import Pieces, pieces_of
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.values import literal, spelled
 from seqc.ir.graph import BATCH, Node, depends, leaves, topological
 from seqc.ir.ops import TABLE
-from seqc.passes.plan.pieces import Pieces, pieces_of
-from seqc.passes.simplify.simplify import simplify
 
 FEW = 8  # states, and links that are run beside them: more would not stay in registers
 LAGS = 4  # how far back an input is read: a vector has 4 lanes or more, but for float64 without AVX
@@ -62,7 +61,7 @@ def lanes_of(plan: Plan) -> Lanes | None:
     cut = pieces_of(program)
     if isinstance(cut, str) or cut.selects or not cut.links or (not cut.fixed and len(cut.links) > FEW):
         return None
-    links = simplify(cut.spans.updates)
+    links = cut.spans.updates
     if not all(_plain(n) for n in topological([*roots, *links.values()])):
         return None
     back = {x: max([n.number("offset") for n in read if n.text("name") == x], default=0) for x in program.inputs}

@@ -13,13 +13,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from seqc.analysis.pieces import CLOCK, Link, Load, Pieces
 from seqc.driver.inner import behind, extent_of
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
 from seqc.emit.text import docstring, group, lay, returned, unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.program import Program
-from seqc.passes.plan.pieces import CLOCK, Link, Load, Pieces
 
 
 def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str, spans: str, mark: str = "") -> Kernels:

@@ -1,6 +1,6 @@
 """One sequence over several processes: each holds a stretch of the steps, and the states pass as affine maps.
 
-In: a compiled spec whose program `seqc.passes.plan.pieces` can cut, and a process group. Out: a function that is called as the
+In: a compiled spec whose program `seqc.analysis.pieces` can cut, and a process group. Out: a function that is called as the
 spec is, with this process's steps. Forward: each process has the end of its own stretch run from zero and its spans, from
 their own compiled forms; one exchange tells these to all; the states before its stretch follow, and the stretch runs.
 Backward: the gradient of the states before the stretch, with nothing behind it; one exchange; the transposed spans join
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from seqc.analysis.pieces import CLOCK, Link, Pieces, pieces_of
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.driver.compile import compile_program
 from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
 from seqc.ir.inside import INSIDE, exposed
-from seqc.passes.plan.pieces import CLOCK, Link, Pieces, pieces_of
 
 if TYPE_CHECKING:
     from seqc.driver.compile import Compiled

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from seqc.analysis.pieces import Pieces, pieces_of
 from seqc.driver.compose_pieces import compose_pieces
 from seqc.driver.pipeline import lower
 from seqc.ir.block import Block, Reason
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import EAGER
-from seqc.passes.plan.pieces import Pieces, pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
