@@ -43,6 +43,7 @@ ALLOWED = {
     "check": _ALL - {"check", "api", "cli", "editor"},
     "api": _ALL - {"api", "cli"},
     "nn": _ALL - {"api", "cli"} | {"seqc"},
+    "onnx": set(),
     "cli": _ALL - {"cli"} | {"seqc"},
     "seqc": _ALL,  # `__init__` and `__main__`
 }
@@ -56,7 +57,7 @@ OWNERS = {
     "z3": ("seqc.solver",),
     "triton": ("seqc.backends.triton_gpu.tuning.toolchain_worker",),
     "torch": ("seqc.check", "seqc.driver.context_parallel", "seqc.driver.convolution", "seqc.driver.faces",
-              "seqc.cli.commands.bench", "seqc.cli.commands.doctor"),
+              "seqc.cli.commands.bench", "seqc.cli.commands.doctor", "seqc.onnx"),
 }
 
 # modules that exist for such a package alone: they import it at their top level, and are themselves imported late.

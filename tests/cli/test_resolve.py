@@ -25,8 +25,8 @@ PYTHONS = ("3.13", *(pytest.param(version, marks=pytest.mark.long) for version i
 LOCAL = ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT", "PIP_NO_INDEX", "PIP_INDEX_URL", "PIP_REQUIREMENT")
 UNREACHED = ("ConnectionError", "NewConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "connection broken")
 BUILT = (  # the pins whose wheels are made for one version of Python, or for none that is older than some
-    "ast_serialize", "contourpy", "fonttools", "kiwisolver", "librt", "markupsafe", "matplotlib", "mypy", "numpy", "pillow",
-    "torch", "triton",
+    "ast_serialize", "contourpy", "fonttools", "kiwisolver", "librt", "markupsafe", "matplotlib", "ml-dtypes", "mypy", "numpy",
+    "onnx", "onnxruntime", "pillow", "torch", "triton",
 )
 
 
