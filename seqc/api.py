@@ -305,7 +305,8 @@ def oracle(
     given = {name: _array(x) for name, x in arrays.items()}
     if LOW in program.states and f"{LOW}_0" not in given:
         count = len(bounds) - 1 if bounds is not None else next(len(given[x]) for x in program.inputs if x in given)
-        given |= keys(program, 0 if seed is None else _array(seed), count)
+        width = next(given[x].shape[2] for x in program.inputs if x in given) if program.plane is not None else 0
+        given |= keys(program, 0 if seed is None else _array(seed), count, width)
     return run(program, given, bounds, reverse)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from seqc.analysis.boundaries import counter
-from seqc.ir.graph import BATCH, Node, const, index, leaf, node, size
+from seqc.ir.graph import BATCH, Node, const, index, leaf, node, size, substitute
 from seqc.ir.intervals import Interval
 from seqc.ir.ops.random import LARGEST
 from seqc.ir.program import TensorDecl
@@ -22,10 +22,13 @@ LOW, HIGH, CLOCK = "noise.low", "noise.high", "noise.clock"
 ONCE = const(LARGEST)  # the clock of what is drawn once a sequence: no step has it
 
 
-def draw(dims: Iterable[str], site: int, once: bool, word: int, at: Mapping[str, int] = {}) -> Node:
-    """A number in [0, 1) for each place. dims: of the value, in their order; at: those of which one position is meant."""
-    low, high = (leaf("state", name, (BATCH,)) for name in (LOW, HIGH))
-    clock = ONCE if once else leaf("state", CLOCK, (BATCH,))
+def draw(
+    dims: Iterable[str], site: int, once: bool, word: int, at: Mapping[str, int] = {}, across: tuple[str, ...] = ()
+) -> Node:
+    """A number in [0, 1) for each place. dims: of the value, in their order; at: those of which one position is meant; across:
+    the dim of a second axis, whose places have keys of their own."""
+    low, high = (leaf("state", name, (BATCH, *across)) for name in (LOW, HIGH))
+    clock = ONCE if once else leaf("state", CLOCK, (BATCH, *across))
     element = const(0.0)
     for dim in dims:
         place = const(at[dim]) if dim in at else index(dim)
@@ -33,14 +36,15 @@ def draw(dims: Iterable[str], site: int, once: bool, word: int, at: Mapping[str,
     return node("draw", low, high, clock, element, const(site), const(word))
 
 
-def hidden(names: frozenset[str]) -> dict[str, tuple[TensorDecl, Node]]:
+def hidden(names: frozenset[str], across: tuple[str, ...] = ()) -> dict[str, tuple[TensorDecl, Node]]:
     """The states that draws read, with their new values. names: of those that are read."""
     out: dict[str, tuple[TensorDecl, Node]] = {}
     for name in (LOW, HIGH):
         if name in names:
             decl = TensorDecl(name, "state", (), range=Interval(0.0, LARGEST - 1.0), init=const(0.0), hidden=True, whole=True)
-            out[name] = decl, node("stopgrad", decl.leaf())
+            out[name] = decl, node("stopgrad", leaf("state", name, (BATCH, *across)))
     if CLOCK in names:
         count = counter(LARGEST, CLOCK)
-        out[CLOCK] = count.decl, count.next
+        placed = {count.decl.leaf(): leaf("state", CLOCK, (BATCH, *across))}
+        out[CLOCK] = count.decl, substitute({"next": count.next}, placed)["next"]
     return out

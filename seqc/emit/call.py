@@ -91,7 +91,8 @@ def _body(sig: Signature, time: bool) -> list[str]:
     if any("device" in code for code in defaults.values()):
         lines.append(f"    device = {main}.device")
     for run, (low, high) in enumerate(sig.keys):
-        lines.append(f"    {low}_0, {high}_0 = _keys(seed, {low}_0, {high}_0, {run}, B, {main}.device)")
+        width = "".join(f", {d}" for d in axes[f"{low}_0"][1:])
+        lines.append(f"    {low}_0, {high}_0 = _keys(seed, {low}_0, {high}_0, {run}, B, {main}.device{width})")
     for name, code in defaults.items():
         known = [f"{x}={x}" for x in (*tellers(sig), name)]
         lines += [
@@ -208,7 +209,11 @@ def _written(result, given, inplace, into):
 
 def keys_text(sig: Signature) -> str:
     """The function that makes the keys of noise from a seed; "" where there is no noise."""
-    return _KEYS.format(spec=sig.spec).strip() if sig.keys else ""
+    if not sig.keys:
+        return ""
+    dims = next(s.dims for s in sig.states if s.name == sig.keys[0][0])
+    head, rows = (", width", _ACROSS) if dims else ("", "")
+    return _KEYS.format(spec=sig.spec, width=head, across=rows).strip()
 
 
 def cast_text(sig: Signature) -> str:
@@ -242,7 +247,7 @@ _SEED = (
 )
 
 _KEYS = '''
-def _keys(seed, low, high, run, count, device):
+def _keys(seed, low, high, run, count, device{width}):
     """The keys of the noise of so many sequences: two words of 24 bits each, hashed from the seed, the run and the sequence."""
     if low is not None or high is not None:
         if seed is not None or low is None or high is None:
@@ -255,8 +260,13 @@ def _keys(seed, low, high, run, count, device):
         raise ValueError(f"{spec}: seed has shape {{list(seed.shape)}}; it is one number, or one a sequence: [{{count}}]")
     row = torch.arange(count, dtype=torch.float64, device=device) * (seed.dim() == 0)
     first, second = ((seed >> by & 0xFFFFFF).to(torch.float64) for by in (0, 24))
-    return tuple(_draw(first, second, row, float(run), seed >> 48, word) * 2.0**24 for word in (0, 1))
+    words = [_draw(first, second, row, float(run), seed >> 48, word) * 2.0**24 for word in (0, 1)]{across}
+    return tuple(words)
 '''
+
+_ACROSS = '''
+    places = torch.arange(width, dtype=torch.float64, device=device)  # of the second axis: each has keys of its own
+    words = [_draw(words[0][:, None], words[1][:, None], places, float(run), 0.0, word) * 2.0**24 for word in (0, 1)]'''
 
 _FIT = '''
 def _fit(*inputs):

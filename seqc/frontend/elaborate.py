@@ -82,10 +82,11 @@ def build(
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
         return build(spec, found, lost, deep, positions)
+    across = (scope.across,) if scope.second else ()
     for name in work.deepest:
         for decl, newest in work.hidden(name, states):
             states[decl.name], updates[decl.name] = decl, newest
-    for decl, newest in (*counting.values(), *noise.hidden(states_read(work.once)).values()):
+    for decl, newest in (*counting.values(), *noise.hidden(states_read(work.once), across).values()):
         states[decl.name], updates[decl.name] = decl, newest
     one = Program(
         name=title.name.id if title else "",

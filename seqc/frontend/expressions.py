@@ -306,7 +306,8 @@ class Elaborator(Names):
         if len(values) < len(args) or not self.scope.known_dims(e.dims or ()):
             return None
         self.once.append(once)
-        return self._expand(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once))
+        across = (self.scope.across,) if self.scope.second else ()
+        return self._expand(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once, across))
 
     def _called(self, e: syntax.Call) -> str:
         """What is meant by a value that is called like a function."""

@@ -50,8 +50,10 @@ def split_once(args: Sequence[Expr]) -> tuple[tuple[Expr, ...], bool]:
     return tuple(args[: len(args) - once]), once
 
 
-def drawn(e: Call, args: Sequence[Value], site: int, at: Mapping[str, int], once: bool) -> Value:
-    """The value of a draw. at: dims that are held at one position. Raises Misuse."""
+def drawn(
+    e: Call, args: Sequence[Value], site: int, at: Mapping[str, int], once: bool, across: tuple[str, ...] = ()
+) -> Value:
+    """The value of a draw. at: dims that are held at one position; across: the dim of a second axis. Raises Misuse."""
     name = e.name.id
     fewest, most = DRAWN[name]
     if len(args) not in (fewest, most):
@@ -60,14 +62,14 @@ def drawn(e: Call, args: Sequence[Value], site: int, at: Mapping[str, int], once
         raise Misuse(f"`{name}` takes {'one argument' if most == 1 else 'no argument or two'}, and `once` behind",
                      help=f"write {help[name]}")
     if name == "sample":
-        return _sampled(e, args[0], site, at, once)
+        return _sampled(e, args[0], site, at, once, across)
     dims = square(e.dims or ())
     if len(set(dims)) < len(dims):
         raise Misuse(f"`{name}` repeats a dim", help="a further dim of the same size is written `D''`")
     order = tuple(d for d in dims if d not in at)
 
     def one(word: int) -> Value:
-        return Value(draw(dims, site, once, word, at), order, None, within([order], order))
+        return Value(draw(dims, site, once, word, at, across), order, None, within([order], order))
 
     if name == "bernoulli":
         return apply("lt", one(0), real(args[0]))
@@ -80,13 +82,15 @@ def drawn(e: Call, args: Sequence[Value], site: int, at: Mapping[str, int], once
     return _scaled(x, real(args[1]), real(args[0])) if args else x
 
 
-def _sampled(e: Call, logits: Value, site: int, at: Mapping[str, int], once: bool) -> Value:
+def _sampled(
+    e: Call, logits: Value, site: int, at: Mapping[str, int], once: bool, across: tuple[str, ...]
+) -> Value:
     """A position, each with the chance that the softmax of the logits gives it: that of the largest with Gumbel noise."""
     dims = square(e.dims or ())
     if len(dims) != 1 or dims[0] not in logits.order:
         help = "write `sample[V](logits)`, with logits that have the dim V"
         raise Misuse(f"`sample` chooses a position of one dim that its argument has, which is {logits.shown()}", help=help)
-    u = Value(draw((*at, *logits.order), site, once, 0, at), logits.order)
+    u = Value(draw((*at, *logits.order), site, once, 0, at, across), logits.order)
     noise = apply("neg", apply("log", apply("neg", apply("log", u))))
     return chosen(apply("add", real(logits), noise), dims)
 

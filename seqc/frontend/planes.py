@@ -72,10 +72,6 @@ def on_plane(work: Elaborator, spec: syntax.Spec, cell: Program) -> Program:
             help = f"call the function again with `reverse=True`, which turns `{scope.axis}` around, and join the results"
             cause = "two runs over a plane are not lowered"
             scope.refuse("several-axes", "`scan both` is of one axis", statement.span, cause, help)
-    if not scope.found and (hidden := [name for name in cell.states if "." in name]):
-        cause = f"what the compiler keeps of it, `{hidden[0]}`, has one place a step"
-        title = next(s for s in spec.statements if isinstance(s, syntax.Axes))
-        scope.refuse("several-axes", "noise is of one axis", title.span, cause, "pass what is drawn as an input")
     plane = Plane(scope.axis, scope.second, scope.across, second_backward(scope, spec))
     given: dict[tuple[str, ...], dict[str, Node]] = {}
     read = {n.text("name") for n in leaves(cell.graph.values(), "state")}

@@ -78,7 +78,7 @@ def edges(program: Program) -> tuple[Edges, ...]:
     assert plane is not None
     read = {n.text("name") for n in leaves(program.graph.values(), "state")}
     found = []
-    for name in (n for n in program.states if "." not in n):
+    for name in (n for n in program.states if "." not in n):  # corners have no edges, and noise none either
         one = Edges(name, plane, f"{name}.{plane.second}" in read, f"{name}.{plane.first}.{plane.second}" in read)
         if one.reads or one.crosses:
             found.append(one)

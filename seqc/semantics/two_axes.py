@@ -51,8 +51,9 @@ class _Plane:
             inside = 0 <= at < steps and 0 <= beside < width
             found[read.leaf] = (read.source, np.s_[:, at, beside : beside + 1]) if inside else None
         crossing = {edge.state: edge for edge in edges(self.program)}
+        corners = {edge.corner for edge in crossing.values()}
         for name, d in self.program.states.items():
-            if "." not in name:
+            if name not in corners:
                 found[d.leaf()] = self._past(name, t - 1, u)
                 if (edge := crossing.get(name)) is not None:
                     axes = (BATCH, *d.dims)

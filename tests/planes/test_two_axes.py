@@ -191,3 +191,47 @@ def test_in_tritons_interpreter() -> None:
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
     assert told["count"] == 2 and told["worst"] < 1.0
+
+
+NOISY = """spec noisy_plane
+axis t, u
+dim D
+input x[D], a[D] in [0, 0.5]
+param size init 0.3
+state h[D] = 0
+e = normal[D]()
+kept = bernoulli[D](0.5, once)
+h = a * h[t-1] + 0.4 * kept * h[u-1] + x + size * e * h[t-1, u-1]
+output h, e, kept
+"""
+
+
+@backends
+def test_noise_is_drawn_at_every_place(backend: str) -> None:
+    """The numbers of the oracle, of a run in parts and of single rows; a loop that is given them has all gradients."""
+    draw = torch.Generator().manual_seed(0)
+    x, a = (torch.rand(2, 4, 3, 2, generator=draw, dtype=torch.float64).div(2).requires_grad_() for _ in range(2))
+    size = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    one = seqc.compile(NOISY, backend)
+    found = one(x, a, size, seed=7)
+    told = seqc.oracle(NOISY, x=x.detach(), a=a.detach(), size=size.detach(), seed=7)
+    for name in ("h", "e", "kept"):
+        np.testing.assert_allclose(getattr(found, name).detach().numpy(), told[name], rtol=0, atol=1e-12)
+    e, kept = found.e.detach(), found.kept.detach()
+    assert e.unique().numel() == e.numel() and torch.equal(kept, kept[:, :1].expand_as(kept)) and 0 < kept.mean() < 1
+    h: dict[tuple[int, int], torch.Tensor] = {}
+    zero = torch.zeros(2, 2, dtype=torch.float64)
+    for t, u in ((t, u) for t in range(4) for u in range(3)):
+        up, left, corner = (h.get(at, zero) for at in ((t - 1, u), (t, u - 1), (t - 1, u - 1)))
+        h[t, u] = a[:, t, u] * up + 0.4 * kept[:, t, u] * left + x[:, t, u] + size * e[:, t, u] * corner
+    want = torch.stack([torch.stack([h[t, u] for u in range(3)], 1) for t in range(4)], 1)
+    torch.testing.assert_close(found.h, want, rtol=0, atol=1e-12)
+    pairs = zip(*(torch.autograd.grad(y.square().sum(), [x, a, size]) for y in (found.h, want)), strict=True)
+    for mine, its in pairs:
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-11)
+    first = one(x[:, :1], a[:, :1], size, seed=7)
+    states = {f"{name[:-2]}_0": value for name, value in first._asdict().items() if name.endswith("_T") and name != "h_u_T"}
+    rest = one(x[:, 1:], a[:, 1:], size, **states)
+    assert torch.equal(torch.cat([first.e, rest.e], 1), found.e)
+    assert torch.equal(one.step(x[:, 0], a[:, 0], size, seed=7).e, found.e[:, 0])
+    assert not torch.equal(one(x, a, size, seed=8).e, found.e)
