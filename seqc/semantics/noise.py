@@ -16,8 +16,8 @@ from seqc.ir.program import Program
 
 
 def keys(program: Program, seed: Any, count: int, width: int = 0) -> dict[str, Any]:
-    """NAME_0 -> [count], or [count, width] of two axes, the second of which has so many places. seed: a whole number below 2^63,
-    or one for each sequence; ValueError for another number of them."""
+    """NAME_0 -> [count], or [count, width] of two axes, the second of which has so many places. seed: a whole number below
+    2^63, or one for each sequence; ValueError for another number of them."""
     given = np.asarray(seed, np.int64)
     if given.ndim and given.shape != (count,):
         raise ValueError(f"seed has shape {given.shape}; it is one number, or one for each of {count} sequences")
