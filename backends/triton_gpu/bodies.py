@@ -18,7 +18,7 @@ from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
 from seqc.backends.triton_gpu.roles import MARK, Roles
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
-from seqc.ir.block import COL, Block
+from seqc.ir.block import COL, ROW, Block
 from seqc.ir.graph import Node, depends, leaf, leaves, topological
 
 
@@ -114,7 +114,7 @@ class Bodies:
         taken |= {*program.inputs, *program.params, *program.outputs, *(f"d_{x}" for x in (*program.inputs, *program.params))}
         arrays = {}
         for n in kept:
-            shape = "inverse" if n.op == "tri_inv" else "pairs" if COL in n.dims else "rows"
+            shape = "inverse" if n.op == "tri_inv" else "pairs" if COL in n.dims else _factor(n)
             label = self.names.get(n) or self.labels.get(n) or shape
             wanted = f"{safe_name(label.replace(MARK, ''))}_kept"
             name = next(x for x in chain([wanted], (f"{wanted}_{i}" for i in count(1))) if x not in taken)
@@ -190,3 +190,12 @@ class Bodies:
     def inside(self, loop: Loop) -> Loop:
         """The same loop, its innermost body in that order."""
         return replace(loop, body=tuple(self.sparing(loop.body, not any(isinstance(i, Loop) for i in loop.body))))
+
+
+def _factor(n: Node) -> str:
+    """What a value of every block is called after: the input that decays multiply, the decay of a whole block, or its rows."""
+    if ROW not in n.dims:
+        return "decay" if n.op == "exp" else "block"
+    while n.args:
+        n = next((a for a in n.args if a.op != "exp"), n.args[0]) if n.op == "mul" else n.args[1 if n.op == "where" else 0]
+    return n.text("name") if n.op == "leaf" and n.text("kind") == "input" else "rows"

@@ -6,26 +6,29 @@ items of such a kernel. Why there are several: `docs/decisions/gradient-kernels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from seqc.backends.triton_gpu.bodies import Bodies, moving
 from seqc.backends.triton_gpu.cut import plain
-from seqc.backends.triton_gpu.kernel import Array, Item, Load, Note, Store
+from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
 from seqc.backends.triton_gpu.sharing import Part
+from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
-from seqc.ir.graph import Node, leaves
+from seqc.ir.graph import Node, leaves, topological
 
 GRADIENTS = "gradients"
 
 
 class Gradients(Bodies):
-    """Bodies whose gradients are known. part: those of its kernel, None where one kernel computes all; pairs: values that
-    an earlier kernel keeps; kept: values that this one keeps for others."""
+    """Bodies whose gradients are known. part: those of its kernel, None where one kernel computes all; pairs, operands: values
+    that an earlier kernel keeps; kept: values that this one keeps for others."""
 
     part: Part | None = None
     pairs: Mapping[Node, Array]
+    operands: Mapping[Node, Array] = MappingProxyType({})
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -54,7 +57,7 @@ class Gradients(Bodies):
         alike = self.alike(roots, part.dim) if part is not None and part.dim is not None else {}
         known: set[Node] = set()
         needed = [*roots.values(), *self.kept]
-        body = self.loads_kept(self.pairs, needed, known)
+        body = self.loads_kept({**self.pairs, **self.usable(needed)}, needed, known)
         setup = self.setup(needed, known)
         for n in leaves(needed, "state", known):
             body.append(Load(n, self.arrays.saved_state(n.text("name"))))
@@ -74,6 +77,12 @@ class Gradients(Bodies):
             same = alike.get(key, ())
             body.append(Store(root, self.arrays.gradient(key, True, same), same))
         return (*setup, *body)
+
+    def usable(self, roots: Iterable[Node]) -> dict[Node, Array]:
+        """The operands that a kernel of these roots may load: in the type of products only where these alone take them."""
+        uses = Uses([Let(n) for n in topological(roots, {*self.pairs, *self.operands})], self.roles)
+        wide = (n for n, a in self.operands.items() if a.dtype == "carry")
+        return {n: self.operands[n] for n in {*wide, *filter(uses.is_operand_under_any_name, self.operands)}}
 
     def alike(self, roots: Mapping[str, Node], dim: str) -> dict[str, tuple[str, ...]]:
         """Gradients that all pieces of the dim have the same of, and the dim."""

@@ -38,7 +38,7 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.pairs import is_costly, pairs
+from seqc.backends.triton_gpu.pairs import is_costly, operands, pairs
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
@@ -280,7 +280,7 @@ class _Scheduler(Gradients):
 
     def keep_for(self, part: Part, gradients: Mapping[str, Node]) -> Mapping[Node, Array]:
         """What the kernel of the block's own pieces keeps for that of a part."""
-        there = (*self.pairs.values(), *self.kept.values())
+        there = (*self.pairs.values(), *self.operands.values(), *self.kept.values())
         found = self.keep(part.kept, [gradients[key] for key in part.keys], there)
         self.kept |= found
         return found
@@ -299,19 +299,23 @@ class _Scheduler(Gradients):
         costly = [n for n in pairs(ahead, self.roles) if is_costly(n, self.roles)]
         found = dict.fromkeys([*pairs([*following, *back], self.roles), *costly])
         self.pairs = self.keep(found, [*ahead, *self.backward.values()])
+        if found and not long_dims(self.whole, without_pieces(self.roles)):
+            walks = [*ahead, *back]
+            self.operands = self.keep(operands(walks, self.roles, found), walks, self.pairs.values())
         self.pairs_forward = bool(costly or self.loads_kept(self.pairs, following, set()))
 
     def pairs_of(self, what: str) -> Mapping[Node, Array]:
         """Those that a kernel may load: in forward none, where the walk needs none."""
         forward = what in ("walk", "states", "outputs") and self.pairs_forward
-        return self.pairs if forward or what == "cotangents" else {}
+        return {**self.pairs, **self.operands} if forward or what == "cotangents" else {}
 
     def pairs_kernel(self) -> Kernel:
         """All of them, of all blocks."""
         known: set[Node] = set()
-        setup = self.setup(self.pairs)
-        body = self.loads(self.pairs, known)
-        for n, array in self.pairs.items():
+        kept = {**self.pairs, **self.operands}
+        setup = self.setup(kept)
+        body = self.loads(kept, known)
+        for n, array in kept.items():
             body += self.compute([n], known, inside=True)
             body += self.stores({n: array}, self.roles.grid)
         return self.kernel(PAIRS_KERNEL, [*setup, *body], block_in_grid=True)
