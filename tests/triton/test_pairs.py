@@ -75,3 +75,15 @@ def test_states_that_outputs_only_multiply_are_kept_so_where_no_gradient_follows
     text = triton_kernels(lower(load(SPECS / "gla.seq"), "chunkwise", 16), plan=found).text
     allocated = re.findall(r" S_in = torch.empty\(.*, dtype=(.*), device=", text)
     assert allocated == ["torch.float32", "q.dtype"]  # forward, infer
+
+
+def test_walks_load_operands_that_would_cost_sums_over_steps() -> None:
+    """gla's walks take q and k with their decays, and the decay of a block; the delta rule, which has none, takes k as it is."""
+    found = plan("gla")
+    for kernel, kept in (("walk", {"q_kept", "k_kept", "decay_kept", "A_kept"}), ("cotangents", {"q_kept", "decay_kept"})):
+        arrays = found.kernel(kernel).arrays
+        assert {a.name for a in arrays if a.role == "kept"} == kept
+        assert not {a.name for a in arrays if a.role == "input"} - {"v"}
+        ops = {item.node.op for item in walk(found.kernel(kernel).body) if isinstance(item, Let)}
+        assert not ops & {"exp", "cumsum"}
+    assert {a.name for a in plan("delta_rule").kernel("pairs").arrays if a.role == "kept"} == {"inverse_kept", "A_kept"}

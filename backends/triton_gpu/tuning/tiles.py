@@ -2,8 +2,9 @@
 
 In: `Block`s that differ in their rows alone, the target's name, extents, the storage type, and what the toolchain has
 said: the committed table. Out: `Chosen`: the block, and for each of its kernels tiles, verdict, and what bound them. Rows
-are chosen for training, forward and backward together, each in one kernel or in phases, whichever is faster: the fastest
-by the model that keep all registers, if any do. With them tiles are chosen kernel by kernel.
+are chosen for training, forward and backward together, each in the way that is fastest by the model. Registers that spill have
+their price, which the toolchain tells: rows whose kernels spill, by the model alone, are passed over until it has been asked.
+With the rows tiles are chosen kernel by kernel.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
@@ -157,7 +159,7 @@ class _Chooser:
             clash = self.answer(TRAINED, self.lowered)
             assert isinstance(clash, Clash)
             return self.team(clash)
-        rows = min(spent, key=lambda c: (bool(self.spilling(c)), spent[c], -c))
+        rows = min(spent, key=lambda c: (bool(self.unpriced(c)), spent[c], -c))
         best = self.lowered[rows]
         choices: dict[str, Choice] = {}
         for names in (*((name,) for name in TRAINED), *following(best.plan)):
@@ -168,7 +170,8 @@ class _Chooser:
             return {c: self.instead(c) for c in self.lowered if c != rows}
 
         def asked() -> tuple[Job, ...]:
-            return tuple(self.asks(choices))
+            faster = [c for c in spent if spent[c] < spent[rows] and self.unpriced(c)]
+            return (*self.asks(choices), *chain(*(self.asks(self.unpriced(c)) for c in faster)))
 
         return Chosen(best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked)
 
@@ -223,6 +226,11 @@ class _Chooser:
     def spilling(self, rows: int) -> list[str]:
         """The kernels of forward and backward for which no tiles with so many rows keep all registers."""
         return [k for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling)]
+
+    def unpriced(self, rows: int) -> dict[str, Choice]:
+        """The kernels with so many rows that spill, and of whose spills the toolchain has not told the price."""
+        found = ((k, choice) for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling))
+        return {k: choice for k, choice in found if choice.verdict(k) is None}
 
     def faster(self, whole: str, rows: int) -> tuple[list[Choice], int]:
         """(the choices of a direction's one kernel or of another way, whichever is fastest by the model, its nanoseconds)."""

@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     names = (("batch", "sequences"), ("steps", "steps of a sequence"), ("heads", "heads"), ("width", "size of a head"))
     for name, help in names:
         parser.add_argument(f"--{name}", type=count, metavar="N", help=f"{help} (default: five usual shapes)")
+    parser.add_argument("--peers", action="store_true", help="print published times of hand-written kernels beside a shape")
     add_json(parser)
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([one.data() for one in found], indent=2))
     else:
-        print("\n\n".join(text(one) for one in found))
+        print("\n\n".join(text(one, args.peers) for one in found))
     return 0
 
 
@@ -52,8 +53,9 @@ def shapes(args: argparse.Namespace) -> tuple[Shape, ...]:
     return (Shape(args.batch or 8, args.steps or 2048, args.heads or 16, args.width or 128),)
 
 
-def text(costs: Costs) -> str:
-    """The report of one shape as a table, with notes below it."""
+def text(costs: Costs, peers: bool = False) -> str:
+    """The report of one shape as a table, with notes below it. peers: what was published of others' kernels."""
+    from seqc.backends.triton_gpu.report.peers import beside
     from seqc.driver.explain import wrapped
 
     rows = "step by step" if costs.rows == 1 else f"{costs.rows} rows a block"
@@ -77,6 +79,9 @@ def text(costs: Costs) -> str:
             placed = [x.ljust(w) if i < left or i == right else x.rjust(w) for i, x, w in at]
             lines.append(("  " + "  ".join(placed)).rstrip())
     lines.append(f"  saved for backward: {costs.saved / 1e6:.0f} MB of states, beside {costs.inputs / 1e6:.0f} MB of inputs")
+    if peers:
+        told = [one.words for one in beside(costs.program, costs.shape)]
+        notes += [f"published: {words}" for words in told or ["nothing at this shape"]]
     kernels = list({one.kernel: one for one in (*costs.forward, *costs.training)}.values())
     untold = [short(one, costs) for one in kernels if one.verdict is None]
     if untold:
