@@ -44,7 +44,7 @@ def operands(roots: Iterable[Node], roles: Roles, known: Iterable[Node]) -> tupl
     found = _largest(roots, wanted, known)
     rows = [n for n in found if ROW in n.dims]
     inputs = {n for n in leaves(rows, "input") if len(roles.axes(n.dims)) > 1}
-    return found if len(rows) <= len(inputs) + 1 else ()
+    return found if 0 < len(rows) <= len(inputs) + 1 else ()
 
 
 def _late(roots: list[Node], roles: Roles) -> set[Node]:
