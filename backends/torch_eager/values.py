@@ -64,7 +64,8 @@ class Values(Products):
                     n, lambda x: self.once(x) and (x.op != "sum" or x not in self.forms), self.texts
                 )
         looped = tuple(order[:2]) != (BATCH, BLOCK)  # else products are large, and cutting one in pieces costs more than calls
-        self.fans = fans(every, self.products) if looped else {}
+        whole = {n: p for n, p in self.products.items() if n not in self.forms}
+        self.fans = fans(every, whole) if looped else {}
         self.uses = Counter(roots)
         for n in below(roots, self.parts, self.texts):
             self.uses.update(self.parts(n))
