@@ -270,6 +270,8 @@ def _one_run(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -> d
     run = Run(spec, tensors, sizes, how)
     found: dict[str, Tensor] = {}
     for name, x in run.run().items():
+        if x is None and f"{name[:-2]}_0" in how.axes:  # a definition before any step
+            x = Value(torch.zeros((), dtype=torch.float64))
         if x is None or x == {}:
             continue
         if isinstance(x, dict):
