@@ -103,6 +103,7 @@ def team_roles(roles: Roles, dim: str) -> Roles:
 def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:
     """All axes of tiles, in their order."""
     used = {d for n in topological([*block.forward.values(), *block.backward.values()]) for d in n.dims}
+    used |= {d for decl in block.program.states.values() for d in decl.dims}  # carried whole, where nothing has all of them too
     roots = (BATCH, *TIME, *_declared_order(block))
     return tuple(d for r in roots for d in sorted(x for x in used if x.rstrip("'") == r) if d not in grid)
 

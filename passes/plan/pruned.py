@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from seqc.analysis.cost import cost
-from seqc.analysis.normal_forms import number
+from seqc.analysis.normal_forms import factors, number
 from seqc.analysis.ranges import interval_of
 from seqc.analysis.workload import NOMINAL
 from seqc.ir.block import Reason
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, topological
 from seqc.ir.intervals import ANY, Interval
+from seqc.ir.ops.structure import expanded
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program
 
@@ -45,7 +46,7 @@ def idle(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
         what = _idle(n, ranges, wild) or _nothing(n, done, wild)
         if what is not None:
             always, found[n] = what
-            done[n] = done.get(always, always)
+            done[n] = expanded(done.get(always, always), n.dims)  # whoever sums over its dims still can
     if not found:
         return None
     left = _image(program, done)
@@ -71,7 +72,7 @@ def _idle(n: Node, ranges: Mapping[Node, Interval], wild: frozenset[Node]) -> tu
 def _nothing(n: Node, done: Mapping[Node, Node], wild: frozenset[Node]) -> tuple[Node, str] | None:
     """0, and why, of a product with 0."""
     for zero, other in (n.args, n.args[::-1]) if n.op == "mul" else ():
-        if number(done[zero]) == 0.0 and other not in wild and leaves([other]):
+        if factors(done[zero])[0] == 0.0 and other not in wild and leaves([other]):
             return const(0.0), f"`{spell(other)}` counts 0 times"
     return None
 

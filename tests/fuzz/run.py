@@ -94,8 +94,9 @@ def syntax(tally: Tally, start: int, count: int | None, minutes: float, tell: Ca
             tally.programs += 1
             tally.features.update(program.features)
             try:
-                sources.append(checker.source_of(program.text))
-                texts.append((at, program.text))
+                own = checker.sources_of(program.text)
+                sources += own
+                texts += [(at, program.text)] * len(own)
             except Unsupported as refusal:
                 tally.refusals["; ".join(d.message for d in refusal.diagnostics)] += 1
             except Exception as crash:

@@ -344,6 +344,7 @@ def attempt(text: str, wish: Wish, sizes: Mapping[str, int], seed: int) -> tuple
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # of Triton's interpreter
             subject = Subject(text, wish)
             stage = "call"
             for how, call in calls(subject, sizes, rng, wish.backend == "triton", seed >= WIDE):

@@ -21,16 +21,12 @@ from seqc.backends.native_cpu import NativeSource, loader, native_source
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.vector_math import MATH
-from seqc.diagnostics import Unsupported
+from seqc.diagnostics import Diagnostic, Unsupported
+from seqc.driver.backends import KERNELS
+from seqc.driver.options import Options
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
-from seqc.ir.both_ways import one_run
-from seqc.ir.inside import exposed
 from seqc.ir.program import Program
-from seqc.ir.two_axes import lowered
-from seqc.passes.plan.outside_of_time import outside_of_time
-from seqc.passes.plan.products_outside import split_parallel
-from seqc.passes.plan.tables import tables_of
 
 REFUSED = "refused: "  # what an answer begins with where the native backend does not take the program
 BATCH = 64  # programs a translation unit
@@ -48,26 +44,34 @@ def check(program: str | Program, real: str = "float") -> str:
 
 def check_many(programs: Iterable[str | Program], real: str = "float") -> list[str]:
     """The same for many programs, `BATCH` of them in a call of the compiler. real: "float" or "double"."""
-    found: list[NativeSource | str] = []
+    found: list[tuple[NativeSource, ...] | str] = []
     for given in programs:
         try:
-            found.append(source_of(given))
+            found.append(sources_of(given))
         except Unsupported as refusal:
             found.append(REFUSED + "; ".join(d.message for d in refusal.diagnostics))
-    sources = [x for x in found if isinstance(x, NativeSource)]
+    sources = [source for x in found if not isinstance(x, str) for source in x]
     answers = [words for i in range(0, len(sources), BATCH) for words in compiled(sources[i : i + BATCH], real)]
     rest = iter(answers)
-    return [x if isinstance(x, str) else next(rest) for x in found]
+    return [x if isinstance(x, str) else "\n".join(filter(None, [next(rest) for _ in x])) for x in found]
 
 
-def source_of(program: str | Program) -> NativeSource:
-    """The native part of a spec, of its core where products stand outside of the recurrence. Raises Unsupported."""
-    made = counted(load(program) if isinstance(program, str) else program)
-    one, flat = one_run(made), lowered(made)
-    tables = tables_of(one) if one.plane is None else None
-    told = exposed(flat if tables is None else tables.core)
-    once = outside_of_time(told)
-    return native_source(lower(split_parallel(told if once is None else once.rest).core, "step"))
+def sources_of(program: str | Program) -> tuple[NativeSource, ...]:
+    """The native text of each recurrence of a spec that native code serves. Raises Unsupported where it serves none."""
+    made, native, options = load(program) if isinstance(program, str) else program, KERNELS["cpu"], Options("cpu")
+    found: list[NativeSource] = []
+    refused: list[Diagnostic] = []
+    for stage in native.plan(counted(made), options).cores:
+        try:
+            problem = native.refuses(stage, options)
+            if problem is None:
+                found.append(native_source(lower(stage.program, "step")))
+            refused += [problem] if problem else []
+        except Unsupported as refusal:
+            refused += refusal.diagnostics
+    if not found:
+        raise Unsupported(*refused)
+    return tuple(found)
 
 
 def sizes_of(source: NativeSource) -> Mapping[str, int]:
