@@ -59,7 +59,7 @@ def lanes_of(plan: Plan) -> Lanes | None:
     if any(not 0 <= n.number("offset") <= LAGS for n in read):
         return None
     cut = pieces_of(program)
-    if isinstance(cut, str) or cut.selects or not cut.links or (not cut.fixed and len(cut.links) > FEW):
+    if isinstance(cut, str) or cut.algebra != "sum" or cut.selects or not cut.links or (not cut.fixed and len(cut.links) > FEW):
         return None
     links = cut.spans.updates
     if not all(_plain(n) for n in topological([*roots, *links.values()])):

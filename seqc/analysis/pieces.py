@@ -10,11 +10,13 @@ recurrence stays stable. When: every update is linear in the states, with coeffi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 from seqc.analysis.affine import nonlinear
+from seqc.analysis.semirings import linear_part, semiring_of
 from seqc.ir.block import free_dims
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, renamed, substitute, topological, total
@@ -69,7 +71,8 @@ class Load:
 class Pieces:
     """whole: the program, with inputs of other steps as inputs of their own; shifts: name of such an input -> (input, steps
     back); links: (state, state that it comes from) -> link. fixed: whether the spans are made of parameters alone.
-    selects: whether a coefficient is chosen, so that what it drops must leave no trace."""
+    selects: whether a coefficient is chosen, so that what it drops must leave no trace. algebra: "sum", or the semiring
+    over which the recurrence is linear: "log" (log-sum-exp and +) or "max" (max and +), whose zero is -inf."""
 
     whole: Program
     ends: Program
@@ -78,6 +81,7 @@ class Pieces:
     shifts: Mapping[str, tuple[str, int]]
     fixed: bool
     selects: bool
+    algebra: str
 
     @property
     def loads(self) -> dict[str, Load]:
@@ -98,11 +102,13 @@ def pieces_of(program: Program) -> Pieces | str:
     if (held := next((name for name, d in program.states.items() if d.whole or not d.gradient), None)) is not None:
         return f"`{held}` counts steps, or holds what noise is drawn from"
     starts = [d.leaf() for d in program.states.values()]
-    for name, update in program.updates.items():
-        if (stop := nonlinear(update, starts)) is not None:
-            return f"`{name}` is not linear in the states: {stop.why}: `{spell(stop.at)}`"
+    found = ((name, nonlinear(update, starts)) for name, update in program.updates.items())
+    stop = next(((name, stop) for name, stop in found if stop is not None), None)
+    algebra = "sum" if stop is None else semiring_of(program.updates.values(), starts)
+    if stop is not None and algebra is None:
+        return f"`{stop[0]}` is not linear in the states: {stop[1].why}: `{spell(stop[1].at)}`"
     whole, shifts = _without_lags(program)
-    return _Spans(whole, shifts).pieces()
+    return _Spans(whole, shifts, algebra or "sum").pieces()
 
 
 def _without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]:
@@ -125,8 +131,9 @@ def _without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]
 class _Spans:
     """Makes the spans of a program without lags."""
 
-    def __init__(self, program: Program, shifts: Mapping[str, tuple[str, int]]) -> None:
-        self.program, self.shifts = program, shifts
+    def __init__(self, program: Program, shifts: Mapping[str, tuple[str, int]], algebra: str) -> None:
+        self.program, self.shifts, self.algebra = program, shifts, algebra
+        self.zero = const(0.0 if algebra == "sum" else -math.inf)
         self.starts = {name: d.leaf() for name, d in program.states.items()}
         self.active = depends(program.updates.values(), self.starts.values())
         self.order = topological(program.updates.values())
@@ -145,6 +152,8 @@ class _Spans:
 
     def _linear(self, table: Mapping[Node, Node], name: str) -> Node | None:
         """The part of an update that is linear in the states of the table; other states, and all else, are zero."""
+        if self.algebra != "sum":
+            return linear_part(self.program.updates[name], table, self.active, self.algebra)
         done: dict[Node, Node | None] = {}
         for n in self.order:
             if n in self.active:
@@ -192,12 +201,12 @@ class _Spans:
         if len(links) > MOST:
             return f"{len(links)} pairs of states, of which one comes from the other: more than {MOST}"
         self.left_now = frozenset(self.left)
-        decls = {x.name: TensorDecl(x.name, "state", x.dims, init=const(0.0), hidden=True) for x in links.values()}
+        decls = {x.name: TensorDecl(x.name, "state", x.dims, init=self.zero, hidden=True) for x in links.values()}
         updates = {}
         for (i, j), link in links.items():
             table = {self.starts[k]: decls[links[(k, j)].name].leaf() for k in self.starts if (k, j) in links}
-            updates[link.name] = expanded(self._linear(table, i) or const(0.0), decls[link.name].axes)
-        selects = any(n.op == "where" for n in topological(updates.values()))
+            updates[link.name] = expanded(self._linear(table, i) or self.zero, decls[link.name].axes)
+        selects = self.algebra == "sum" and any(n.op == "where" for n in topological(updates.values()))
         shapes = {d.dims for d in self.program.states.values()}
         if selects and (len(shapes) > 1 or any(link.columns for link in links.values())):
             return "a state that is mixed along a dim is masked or reset, and what is dropped must leave no trace"
@@ -209,9 +218,9 @@ class _Spans:
         below = leaves(self.program.updates.values())
         taken = {n: d for n, d in self.program.inputs.items() if d.leaf() in below} or {CLOCK.name: CLOCK}
         own = {n: d for n, d in self.program.params.items() if d.leaf() in below}
-        zeros = {n: replace(d, init=const(0.0)) for n, d in self.program.states.items()}  # a piece starts from nothing
+        zeros = {n: replace(d, init=self.zero) for n, d in self.program.states.items()}  # a piece starts from nothing
         ends = replace(bare, inputs=taken, params=own, states=zeros)
-        return Pieces(self.program, ends, spans, links, self.shifts, CLOCK.name in inputs, selects)
+        return Pieces(self.program, ends, spans, links, self.shifts, CLOCK.name in inputs, selects, self.algebra)
 
     def _reaches(self, j: str, i: str) -> bool:
         """Whether state i comes from state j, some steps later."""

@@ -53,7 +53,7 @@ def below(n: Node) -> list[Linear]:
         case "abs":
             x = linear(n.args[0])
             return [x, Linear(0.0, {}).plus(x, -1.0)]
-        case "where" if (summed := _logsumexp_of(n)) is not None:
+        case "where" if (summed := logsumexp_of(n)) is not None:
             return [linear(summed)]
         case "where" if n is _finite(n.args[2]):
             return [linear(n.args[2]), *below(bare(n.args[2]))]
@@ -61,7 +61,7 @@ def below(n: Node) -> list[Linear]:
             return []
 
 
-def _logsumexp_of(n: Node) -> Node | None:
+def logsumexp_of(n: Node) -> Node | None:
     """x, where n is logsumexp[K](x) as `seqc.frontend.functions` spells it; or None."""
     nothing, value = n.args[1:]
     if nothing is not NOTHING or value.op != "add" or value.args[1].op != "log" or value.args[1].args[0].op != "sum":

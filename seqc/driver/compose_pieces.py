@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from seqc.analysis.pieces import CLOCK, Link, Load, Pieces
 from seqc.driver.inner import behind, extent_of
+from seqc.driver.piece_algebra import SHARES, Names, added, through
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
 from seqc.emit.text import docstring, group, lay, returned, unpack
@@ -59,7 +60,10 @@ class _Cut:
         made += [_SHIFTED.strip()] if self.cut.shifts else []
         made += [_CHOSEN.strip()] if self.cut.selects else []
         made += [_UNIT.strip()] if any(link.columns for link in self.cut.links.values()) else []
-        made += [self._between(), self._cotangents()]
+        made += [self._between()]
+        if self.cut.algebra != "max":
+            made += [_BACKWARD.format(**counts).strip(), self._cotangents()]
+        made += [SHARES.strip()] if self.cut.algebra == "log" else []
         made += [self._forward("infer"), self._forward("forward"), self._backward(), self._step()]
         return replace(self.whole, text="\n\n\n".join(made) + "\n", infer=True)
 
@@ -106,9 +110,14 @@ class _Cut:
         ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{s}_T" for s in self.states]
         lines = self._head("backward", [*self.arguments, *self.saved, *ends], "Gradients, likewise.")
         given = ["_count", "_head", "_inputs", *(f"[{', '.join(x)}]" for x in (self.params, self.starts, self.saved, ends))]
+        called = "_in_pieces_backward"
+        if self.cut.algebra == "max":  # which of the past a maximum is of is asked at each step, where there are ties
+            given, called = ["*_inputs", *self.params, *self.starts, *self.saved, *ends], "_whole_backward_torch"
+            doc = docstring(["Gradients, step by step."], 4)
+            lines = [lay("def _backward_torch(", [*self.arguments, *self.saved, *ends], "):"), doc, *self._lists()]
         moved = [a for a in argument_table(self.cut.whole) if a.gradient]
         names = [f"d_{emitted_name(a)}" for a in moved]
-        lines.append(lay(f"{unpack(names)} = _in_pieces_backward(", given, ")", 4))
+        lines.append(lay(f"{unpack(names)} = {called}(", given, ")", 4))
         answers = []
         for a in self.table:
             if not a.gradient:
@@ -152,10 +161,15 @@ class _Cut:
         sizes = [batch, *(self._extent(d) for d in link.free)]
         if i != j:
             sizes += [self._extent(d) for d in (*link.rows, *(d for d, _ in link.columns))]
-            return f"{self.starts[0]}.new_zeros({', '.join(sizes)})"
+            return self._filled(self.starts[0], group(sizes))
         if not link.columns:
-            return f"{self.starts[0]}.new_ones({', '.join(sizes)})"
-        return f"_unit({self.starts[0]}, {group(sizes)}, {group([self._extent(d) for d in link.rows])})"
+            return f"{self.starts[0]}.new_{'ones' if self.cut.algebra == 'sum' else 'zeros'}({', '.join(sizes)})"
+        one = f"_unit({self.starts[0]}, {group(sizes)}, {group([self._extent(d) for d in link.rows])})"
+        return one if self.cut.algebra == "sum" else f"{one}.log()"  # 0 and -inf: the one and the zero of a semiring
+
+    def _filled(self, like: str, sizes: str) -> str:
+        """A tensor of the algebra's zero."""
+        return f"{like}.new_zeros({sizes})" if self.cut.algebra == "sum" else f"{like}.new_full({sizes}, -math.inf)"
 
     def _extent(self, dim: str) -> str:
         """The extent of a dim of a state, from the states before the first step."""
@@ -166,6 +180,9 @@ class _Cut:
         """What a state [B, dims] is over a piece in another; back: a cotangent of the second, in the first."""
         link = self.cut.links[(i, j)]
         matrix, left, right = link.letters(self.program.states[i].dims, self.program.states[j].dims)
+        if self.cut.algebra != "sum":
+            names = Names(f"_{safe_name(link.name)}", safe_name(i), safe_name(j))
+            return through(self.cut.algebra, names, (matrix, left, right), back)
         name, value = f"_{safe_name(link.name)}", f"_d_{safe_name(i)}" if back else safe_name(j)
         if left == right == matrix:
             return f"_chosen({name}, {value})" if self.cut.selects else f"{name} * {value}"
@@ -181,8 +198,11 @@ class _Cut:
         sums = []
         for x, part in zip(self.program.states, own, strict=True):
             pairs = [key for key in self.cut.links if key[back] == x]
-            sums.append(" + ".join([part, *(self._through(*key, back) for key in pairs)]))
+            sums.append(added("sum" if back else self.cut.algebra, [part, *(self._through(*key, back) for key in pairs)]))
         over = [*(f"_own[{k}]" for k in range(len(own))), *(f"_spans_[{k}]" for k in range(len(links)))]
+        if back and self.cut.algebra == "log":  # the states before each piece, and after
+            links += [name for x in self.states for name in (x, f"_after_{x}")]
+            over += [text for k in range(len(own)) for text in (f"_at[{k}][:-1]", f"_at[{k}][1:]")]
         head = lay(f"for {unpack([*own, *links])} in list(zip(", over, f"))[{':0:-1' if back else ':-1'}]:", 4)
         flat = f"        {', '.join(values)} = {', '.join(sums)}"
         made = flat if len(values) == 1 or len(flat) <= 120 else lay(f"{', '.join(values)} = (", sums, ")", 8)
@@ -191,7 +211,7 @@ class _Cut:
     def _between(self) -> str:
         """The function that tells the states before each piece."""
         states = [safe_name(x) for x in self.program.states]
-        zeros = [f"{x}.new_zeros(len(_parts[0]), *{x}.shape[1:])" for x in self.starts]
+        zeros = [self._filled(x, f"(len(_parts[0]), *{x}.shape[1:])") for x in self.starts]
         lines = [
             "def _before_pieces(_count, _parts, _params, _starts):",
             docstring(["[B, count, dims]: each state before each piece. starts: before the first one."], 4),
@@ -212,10 +232,11 @@ class _Cut:
         values = [f"_d_{x}" for x in states]
         words = [
             "[B, count, dims]: the cotangent of each state behind each piece.", "",
-            "own: of the states before each piece, [B * count, dims], with nothing behind it; d_ends: behind the last one.",
+            "own: of the states before each piece, [B * count, dims], with nothing behind it; d_ends: behind the last one;",
+            "at: what is saved of the states, before each piece and after the last.",
         ]
         lines = [
-            "def _behind_pieces(_count, _parts, _params, _starts, _own, _d_ends):",
+            "def _behind_pieces(_count, _parts, _params, _starts, _own, _d_ends, _at):",
             docstring(words, 4),
             f"    {unpack(self.starts)} = _starts",
             *self._runs(),
@@ -279,8 +300,9 @@ def _in_pieces_forward(count, head, save, inputs, params, starts):
         outputs = [torch.cat(pair, 1) for pair in zip(first[:{outputs}], outputs)]
         saved = [torch.cat([x[:-1], y]) for x, y in zip(first[{results}:], saved)]
     return (*outputs, *states, *saved)
+'''
 
-
+_BACKWARD = '''
 def _in_pieces_backward(count, head, inputs, params, starts, saved, ends):
     """Gradients of inputs, parameters and initial states."""
     if count < 2:
@@ -307,7 +329,8 @@ def _in_pieces_backward(count, head, inputs, params, starts, saved, ends):
     d_ends = [torch.cat([x.new_zeros(len(x), count - 1, *x.shape[1:]), x[:, None]], 1) for x in ends[{outputs}:]]
     given = *parts, *params, *begins, *kept, *weights
     own = _whole_backward_torch(*given, *(x.flatten(0, 1) for x in d_ends))[-{states}:]
-    d_ends = _behind_pieces(count, parts, params, starts, own, ends[{outputs}:])
+    at = [x[:: parts[0].shape[1]].unbind() for x in saved]
+    d_ends = _behind_pieces(count, parts, params, starts, own, ends[{outputs}:], at)
     found = _whole_backward_torch(*given, *(x.flatten(0, 1).contiguous() for x in d_ends))
     timed = len(found) - {states} - {moved}
     states = [x.unflatten(0, (-1, count))[:, 0].clone() for x in found[-{states}:]]

@@ -54,6 +54,8 @@ def stretches(compiled: Compiled) -> Stretches:
     """What runs a stretch. Raises Unsupported where the recurrence is not linear in its states."""
     program = compiled.program
     cut = "it runs both ways" if program.direction == "both" else pieces_of(exposed(replace(program, direction="forward")))
+    if isinstance(cut, Pieces) and cut.algebra != "sum":
+        cut = "it is linear over another semiring"
     if isinstance(cut, str):
         cause = f"the states after a stretch of steps are then no affine map of those before it: {cut}"
         message = f"the steps of {program.name} cannot be spread over processes"

@@ -28,13 +28,15 @@ CALL, ELEMENT = 4e-6, 1.5e-9  # seconds of a call of torch, and of an element th
 def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels], mark: str) -> tuple[Block, Kernels] | None:
     """The block and its kernels; None where the step form is not to be cut. emit: the kernels of a block; mark: what the names
     of this recurrence's functions end with, where a file has several."""
-    from seqc.backends.torch_eager import lone
+    from seqc.backends.torch_eager import lone, saved
 
     if block.form != "step" or program.wishes.form is not None:
         return None
     cut = pieces_of(program)
     if isinstance(cut, str):
         return None
+    if cut.algebra == "log" and len(saved(block)) < len(program.states):
+        return None  # the shares of a sum are made of the states before and after it
     gain = _gain(cut)
     if gain < 1:
         return None

@@ -66,6 +66,34 @@ x = bilinear(A, dt) * x[t-1] + dt * u
 output y = sum[N](re(x))
 """
 
+HIDDEN_MARKOV = """spec hidden_markov
+dim N
+input e[N]
+param A[N, N]
+state alpha[N] = 0
+alpha = e + logsumexp[N'](A + alpha[t-1, N -> N'])
+output alpha
+"""
+
+BEST_PATH = """spec best_path
+dim N
+input e[N]
+param A[N, N]
+state v[N] = 0
+v = e[t-1] + max[N'](A + v[t-1, N -> N'])
+output v
+"""
+
+ALIGNMENT = """spec alignment
+dim D
+input e[D], skip[D]
+state a[D] = 0, blank[D] = -inf
+a = e + logaddexp(logaddexp(a[t-1], shift[D](blank[t-1], 1, -inf)), skip + shift[D](a[t-1], 1, -inf))
+blank = logaddexp(blank[t-1], a[t-1])
+output a
+output z = logsumexp[D](blank)
+"""
+
 
 def oscillators(g: Tensors) -> list[torch.Tensor]:
     x, v, out = g["x_0"], g["v_0"], []
@@ -125,10 +153,39 @@ def turning(g: Tensors) -> list[torch.Tensor]:
     return [torch.stack(out, 1), x.real, x.imag]
 
 
+def hidden_markov(g: Tensors) -> list[torch.Tensor]:
+    alpha, out = g["alpha_0"], []
+    for e in g["e"].unbind(1):
+        alpha = e + torch.logsumexp(g["A"] + alpha[:, None, :], -1)
+        out.append(alpha)
+    return [torch.stack(out, 1), alpha]
+
+
+def best_path(g: Tensors) -> list[torch.Tensor]:
+    v, out = g["v_0"], []
+    for e in torch.cat([torch.zeros_like(g["e"][:, :1]), g["e"][:, :-1]], 1).unbind(1):
+        v = e + (g["A"] + v[:, None, :]).amax(-1)
+        out.append(v)
+    return [torch.stack(out, 1), v]
+
+
+def alignment(g: Tensors) -> list[torch.Tensor]:
+    def later(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full_like(x[:, :1], -torch.inf), x[:, :-1]], 1)
+
+    a, blank, out, zs = g["a_0"], g["blank_0"], [], []
+    for e, skip in zip(g["e"].unbind(1), g["skip"].unbind(1), strict=True):
+        a, blank = e + torch.logaddexp(torch.logaddexp(a, later(blank)), skip + later(a)), torch.logaddexp(blank, a)
+        out.append(a)
+        zs.append(torch.logsumexp(blank, -1))
+    return [torch.stack(out, 1), torch.stack(zs, 1), a, blank]
+
+
 SIZES = {"B": 2, "D": 3, "N": 3, "H": 2, "K": 3, "V": 2, "C": 3, "L": 3}
 CASES: dict[str, tuple[str, Callable[[Tensors], list[torch.Tensor]]]] = {
     "oscillators": (OSCILLATORS, oscillators), "filter": (FILTER, filtered), "dense": (DENSE, dense),
     "masked": (MASKED, masked), "feeding": (FEEDING, feeding), "turning": (TURNING, turning),
+    "hidden_markov": (HIDDEN_MARKOV, hidden_markov), "best_path": (BEST_PATH, best_path), "alignment": (ALIGNMENT, alignment),
 }  # fmt: skip
 
 
@@ -166,6 +223,23 @@ def test_pieces_are_loops_by_hand(
     torch.testing.assert_close(slopes(found, given), slopes(wanted, given), rtol=1e-11, atol=1e-11)
     with torch.no_grad():
         torch.testing.assert_close(list(f(**given)), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_is_the_zero_of_a_semiring(compiled: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    f = compiled["alignment"]
+    monkeypatch.setattr(f.module, "_pieces", lambda *_: (4, 1))
+    given = {name: x.detach() for name, x in arguments(f, 13).items()}
+    given["a_0"][:, 1:] = given["blank_0"][:] = -torch.inf  # begun at the first place: others are reached one a step
+    given["skip"][:, :, 1] = -torch.inf
+    given = {name: x.requires_grad_() for name, x in given.items()}
+    found = f(**given)
+    monkeypatch.setattr(f.module, "_pieces", lambda *_: (1, 0))
+    wanted = f(**given)
+    torch.testing.assert_close(list(found), alignment(given), rtol=1e-12, atol=1e-12)
+    pair = (torch.autograd.grad([r.z[:, 2:].sum(), r.a_T[:, 0].sum()], list(given.values())) for r in (found, wanted))
+    slopes_of_both = [*pair]
+    assert not any(x.isnan().any() for x in slopes_of_both[0])
+    torch.testing.assert_close(*slopes_of_both, rtol=1e-12, atol=1e-12)
 
 
 def test_a_call_decides_by_its_sizes(compiled: dict[str, Any]) -> None:
