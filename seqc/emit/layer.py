@@ -276,7 +276,7 @@ def _read(plan: LayerPlan) -> str:
     flat = []
     for o, name in zip(outputs, names, strict=True):
         if o.dims:
-            lines += [f"        if self.norm_{o.name} is not None:", f"            {name} = self.norm_{o.name}({name})"]
+            lines.append(f"        {name} = _normed(self.norm_{o.name}, {name})")
         match len(o.dims):
             case 0:
                 flat.append(f"{name}.unsqueeze(-1)")

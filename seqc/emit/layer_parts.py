@@ -156,6 +156,11 @@ def _convolved(
     return y[None], row[(cu_seqlens[1:] + sequences * before)[:, None] + ago]
 
 
+def _normed(norm: torch.nn.RMSNorm | None, x: Tensor) -> Tensor:
+    """x after a norm, in the dtype of its weight: under autocast that is the wider one."""
+    return x if norm is None else norm(x.to(norm.weight.dtype))
+
+
 def _unit(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """x over its 2-norm along some axes."""
     size: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
@@ -199,8 +204,8 @@ class {name}Stack(_Sequences):
             for layer, own in zip(self.layers, cache.layers, strict=True):
                 x = call(layer, x, own)
             return x
-        *norms, last = self.norms
+        *norms, last = (norm for norm in self.norms if isinstance(norm, torch.nn.RMSNorm))
         for layer, norm, own in zip(self.layers, norms, cache.layers, strict=True):
-            x = x + call(layer, norm(x), own)
-        return last(x)  # type: ignore[no-any-return]
+            x = x + call(layer, _normed(norm, x), own)
+        return _normed(last, x)
 '''

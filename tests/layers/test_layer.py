@@ -253,6 +253,36 @@ def test_a_layer_can_be_sent_and_compiled_once() -> None:
     compile(nn.source("gla", backend="torch"), "gla_layer.py", "exec")
 
 
+@torch.no_grad()
+def test_a_stack_is_compiled_whole() -> None:
+    """By torch.compile, without a break: a call, a call with a cache, and steps."""
+    stack = seqc.nn.layer("gla", 6, layers=2, backend="torch", conv=3)
+    compiled = torch.compile(stack, fullgraph=True, dynamic=True, backend="eager")
+    step = torch.compile(stack.step, fullgraph=True, backend="eager")
+    one, other = stack.cache(), stack.cache()
+    for T in (5, 9):
+        x = torch.randn(2, T, 6)
+        close(compiled(x, one), stack(x, other), 1e-6)
+    for x in torch.randn(3, 2, 6):
+        close(step(x, one), stack.step(x, other), 1e-6)
+
+
+def test_half_precision() -> None:
+    """Under autocast, and in a dtype of its own: gates and states keep their digits."""
+    torch.manual_seed(0)
+    stack = nn.layer("gla", 16, layers=2, backend="torch", conv=3)
+    x = torch.randn(2, 30, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = stack(x)
+    assert float((cast - stack(x)).detach().abs().max()) < 0.05
+    cast.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in stack.parameters())
+    half = nn.layer("gla", 16, backend="torch", conv=3, dtype=torch.bfloat16)
+    cache = half.cache()
+    assert half(x.bfloat16(), cache).dtype == half.step(x[:, 0].bfloat16(), cache).dtype == torch.bfloat16
+    assert cache.states["S"].dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", ["hgrn", "delta_rule"])
 def test_native_code_in_a_layer(name: str) -> None:
     """The same numbers from the form that CPUs run."""
