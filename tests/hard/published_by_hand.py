@@ -320,3 +320,86 @@ def _(g: Given) -> Given:
         rows.append((logits, logits.argmax(-1).double()))
     logits, word = stacked(rows)
     return {"logits": logits, "word": word, "h_T": h, "c_T": c, "k_T": k, "l_T": level}
+
+
+@published("hmm", N=4)
+def _(g: Given) -> Given:
+    moves, a, rows = torch.log_softmax(g["A"], 1), g["a_0"], []
+    for (e,) in steps(g, "e"):
+        a = e + torch.logsumexp(a[:, :, None] + moves, 1)
+        rows.append(torch.logsumexp(a, 1))
+    return {"ll": torch.stack(rows, 1), "a_T": a}
+
+
+@published("viterbi", N=4)
+def _(g: Given) -> Given:
+    a, rows = g["a_0"], []
+    for (e,) in steps(g, "e"):
+        a = e + (a[:, :, None] + g["A"]).amax(1)
+        rows.append(a.amax(1))
+    return {"best": torch.stack(rows, 1), "a_T": a}
+
+
+@published("gae", fit={"done": lambda x: (x > 0.5).to(x.dtype)})
+def _(g: Given) -> Given:
+    A, after, rows = g["A_0"], g["after_0"], []
+    for r, v, done in reversed(steps(g, "r", "v", "done")):
+        A = r + g["gamma"] * after * (1 - done) - v + g["gamma"] * g["lambda"] * (1 - done) * A
+        after = v
+        rows.append((A, A + v))
+    A_all, returns = stacked(rows[::-1])
+    return {"A": A_all, "returns": returns, "A_T": A, "after_T": after}
+
+
+@published("vtrace", fit={"rho_most": between(0.5, 1.5), "c_most": between(0.5, 1.5)})
+def _(g: Given) -> Given:
+    vs, after, rows = g["gain_0"] + g["after_0"], g["after_0"], []
+    for r, v, log_w, gamma in reversed(steps(g, "r", "v", "log_w", "gamma")):
+        rho, c = (torch.minimum(g[most], log_w.exp()) for most in ("rho_most", "c_most"))
+        vs, after = v + rho * (r + gamma * after - v) + gamma * c * (vs - after), v
+        rows.append(vs)
+    return {"vs": torch.stack(rows[::-1], 1), "gain_T": vs - after, "after_T": after}
+
+
+@published("garch", D=3)
+def _(g: Given) -> Given:
+    variance, last, rows = g["s_0"], g["last_0"], []
+    for (r,) in steps(g, "r"):
+        variance = g["omega"] + g["alpha"] * last + g["beta"] * variance
+        last = r**2
+        rows.append((variance, -(math.log(2 * math.pi) + variance.log() + r**2 / variance) / 2))
+    variances, ll = stacked(rows)
+    return {"s": variances, "ll": ll, "s_T": variance, "last_T": last}
+
+
+@published("holt_winters", D=2)
+def _(g: Given) -> Given:
+    level, b, season, rows = g["l_0"], g["b_0"], [g["s_0"], g["s_lag2_0"], g["s_lag3_0"], g["s_lag4_0"]], []
+    for (y,) in steps(g, "y"):
+        foretold = level + b + season[3]
+        rows.append((foretold, y - foretold))
+        new = g["alpha"] * (y - season[3]) + (1 - g["alpha"]) * (level + b)
+        season = [g["gamma"] * (y - level - b) + (1 - g["gamma"]) * season[3], *season[:3]]
+        level, b = new, g["beta"] * (new - level) + (1 - g["beta"]) * b
+    foretold_all, wrong = stacked(rows)
+    return {"foretold": foretold_all, "wrong": wrong, "l_T": level, "b_T": b, "s_T": season[0], "s_lag4_T": season[3]}
+
+
+@published("lfilter", D=2, L=3, N=2)
+def _(g: Given) -> Given:
+    x, ys = g["x"], [g["y_lag2_0"], g["y_0"]]
+    for t in range(x.shape[1]):
+        fed = sum(g["b"][i] * x[:, t - i] for i in range(3) if t >= i)
+        ys.append(fed - sum(g["a"][i] * ys[-1 - i] for i in range(2)))
+    return {"y": torch.stack(ys[2:], 1), "y_T": ys[-1], "y_lag2_T": ys[-2]}
+
+
+@published("h3", D=2, N=3, L=4)
+def _(g: Given) -> Given:
+    w, C = (torch.complex(g[f"{name}_re"], g[f"{name}_im"]) for name in "wC")
+    h, rows = torch.complex(g["h_re_0"], g["h_im_0"]), []
+    for t, (q, _, v) in enumerate(steps(g, "q", "k", "v")):
+        u = v * sum(g["c"][i] * g["k"][:, t - i] for i in range(4) if t >= i)
+        h = w * h + u[..., None]
+        rows.append(q * (2 * (C * h).sum(-1).real + g["d"] * u))
+    return {"o": torch.stack(rows, 1), "h_re_T": h.real, "h_im_T": h.imag}
