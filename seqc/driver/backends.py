@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from seqc.analysis.matrices import MOST, small
 from seqc.analysis.ranges import interval_of
 from seqc.diagnostics import Diagnostic, Label
-from seqc.driver.options import Options
+from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, lower, lowerings
 from seqc.emit import Kernels
 from seqc.ir.block import Block
@@ -176,9 +176,14 @@ KERNELS = {
 }
 
 
+def gpu_cores(program: Program) -> tuple[Stage, ...]:
+    """The recurrences that kernels of a GPU walk."""
+    return KERNELS["triton"].plan(program, DEFAULTS).cores
+
+
 def torch_plan(program: Program, options: Options) -> Plan:
     """The plan for plain torch alone."""
     return planned(program, (*WALKS, _components(EAGER, options)))
 
 
-__all__ = ["KERNELS", "OUTSIDE", "Backend", "Core", "torch_block", "torch_plan"]
+__all__ = ["KERNELS", "OUTSIDE", "Backend", "Core", "gpu_cores", "torch_block", "torch_plan"]

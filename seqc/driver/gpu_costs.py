@@ -23,10 +23,10 @@ from seqc.backends.triton_gpu.tuning.pacing import pacing, sharing
 from seqc.backends.triton_gpu.tuning.summary import BYTES, summarize
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, target_named
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
+from seqc.driver.backends import gpu_cores
 from seqc.driver.pipeline import fix_dims, lowerings
 from seqc.ir.block import BATCH, free_dims
 from seqc.ir.program import Program
-from seqc.passes.plan.products_outside import split_parallel
 from seqc.solver.expression import evaluate
 
 
@@ -118,8 +118,17 @@ class Costs:
 def costs(
     program: Program, target: str, shapes: Iterable[Shape], dims: Mapping[str, int], table: VerdictTable | None = None
 ) -> list[Costs]:
-    """The report of a program. dims: extents that are given, whatever a shape says. Raises Unsupported."""
-    program = split_parallel(program).core  # torch's own products before and after it are not reported
+    """The report of each recurrence of a program. dims: extents that are given, whatever a shape says. Raises Unsupported.
+
+    Torch's own products before and after them are not reported.
+    """
+    return [one for core in gpu_cores(program) for one in _of_core(core.program, core.form, target, list(shapes), dims, table)]
+
+
+def _of_core(
+    program: Program, form: str | None, target: str, shapes: Iterable[Shape], dims: Mapping[str, int],
+    table: VerdictTable | None,
+) -> list[Costs]:
     found = []
     chosen: dict[tuple[tuple[str, int], ...], Chosen] = {}
     for shape in shapes:
@@ -128,7 +137,7 @@ def costs(
         fixed = {d: n for d, n in sizes.items() if d not in run}
         key = tuple(fixed.items())
         if key not in chosen:
-            blocks = lowerings(fix_dims(program, fixed))
+            blocks = lowerings(fix_dims(program, fixed), form)
             verdicts = known() if table is None else table
             chosen[key] = tiles_of(blocks, target, extents(blocks[0].program), table=verdicts)
         found.append(_costs(chosen[key], shape, sizes, fixed, target_named(target)))

@@ -36,16 +36,17 @@ def run(args: argparse.Namespace) -> int:
     """Tell the figures of every kernel of every spec."""
     from seqc.backends.triton_gpu.report.figures import figures, known, measured
     from seqc.backends.triton_gpu.tuning.tiles import choose_tiles
+    from seqc.driver.backends import gpu_cores
     from seqc.driver.pipeline import fix_dims, lowerings
     from seqc.frontend.elaborate import load
-    from seqc.passes.plan.products_outside import split_parallel
 
     targets = known_targets(args.target)
     groups: dict[bool, dict[str, Sequence[Lowered]]] = {True: {}, False: {}}
     for path in args.specs:
         program = load(path)
         program = fix_dims(program, {d: n for d, n in args.dims if d in program.dims})
-        groups[committed_here(path)][program.name] = measured(lowerings(split_parallel(program).core))
+        for core in gpu_cores(program):
+            groups[committed_here(path)][core.program.name] = measured(lowerings(core.program, core.form))
     found: dict[str, list[Figures]] = {}
     for ours, blocks in groups.items():
         if blocks:
