@@ -26,7 +26,7 @@ from seqc.ir.graph import Node, topological
 from seqc.ir.ops import TABLE
 from seqc.ir.plan import Plan, Rule, Stage
 from seqc.ir.program import HANDED, Program, TensorDecl
-from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, plain, sized, timed
+from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, plain, sized, told
 
 BLOCKS = ("diagonal", "low rank", "coupled", "maximum")  # components that a block may be made of
 BESIDE = ("taps", "counter", "constant")  # those that stand in no way
@@ -179,7 +179,7 @@ class _Cut:
         for i, (steps, states) in enumerate(self.groups):
             updates = {name: program.updates[name] for name in states}
             part = part_of(program, outputs[i], updates, read[i], given, {**program.output_decls, **made})
-            part = timed(part, program)
+            part = told(part, program)
             if not sized(part):
                 return None
             name = f"{self.stage.name}_{i + 1}"

@@ -36,8 +36,8 @@ def plain(n: Node) -> bool:
 def sized(part: Program) -> bool:
     """Whether each dim of a part has a size: a default, or a tensor that has the dim."""
     tensors = (*part.inputs.values(), *part.params.values())
-    told = {d.rstrip("'") for tensor in tensors for d in tensor.dims}
-    return all(d.default is not None or name in told for name, d in part.dims.items())
+    known = {d.rstrip("'") for tensor in tensors for d in tensor.dims}
+    return all(d.default is not None or name in known for name, d in part.dims.items())
 
 
 def terms(n: Node) -> list[Node]:
@@ -116,13 +116,29 @@ def part_of(
     )  # fmt: skip
 
 
-def timed(part: Program, whole: Program) -> Program:
-    """The part with an input that tells how many steps there are, where it reads none."""
-    if part.inputs:
-        return part
-    one = min(whole.inputs.values(), key=lambda d: (d.leaf_type != "real", len(d.dims)))
-    own = {name: whole.dims[name] for name in whole.dims if name in part.dims or name in {d.rstrip("'") for d in one.dims}}
-    return replace(part, inputs={one.name: one}, dims=own)
+def told(part: Program, whole: Program) -> Program:
+    """The part with arguments of the whole that tell its number of steps, the dtype of its values and the sizes of its dims,
+    where none of those that it reads does."""
+    while (one := _teller(part, whole)) is not None:
+        own = {*part.dims, *(d.rstrip("'") for d in one.dims)}
+        part = replace(part, dims={name: d for name, d in whole.dims.items() if name in own})
+        if one.kind == "input":
+            part = replace(part, inputs={**part.inputs, one.name: one})
+        else:
+            part = replace(part, params={**part.params, one.name: one})
+    return part
+
+
+def _teller(part: Program, whole: Program) -> TensorDecl | None:
+    """What is to be added next."""
+    if not part.inputs:
+        return min(whole.inputs.values(), key=lambda d: (d.leaf_type != "real", len(d.dims)))
+    tensors = (*part.inputs.values(), *part.params.values())
+    if all(d.leaf_type != "real" for d in tensors):
+        return next((d for d in (*whole.inputs.values(), *whole.params.values()) if d.leaf_type == "real"), None)
+    known = {x.rstrip("'") for d in tensors for x in d.dims}
+    lacking = [name for name, d in part.dims.items() if d.default is None and name not in known]
+    return next((d for name in lacking for d in whole.params.values() if name in {x.rstrip("'") for x in d.dims}), None)
 
 
 def axes_of(program: Program, n: Node) -> tuple[str, ...]:
@@ -147,4 +163,4 @@ def fresh(wish: str, taken: set[str]) -> str:
     return name
 
 
-__all__ = ["axes_of", "bare", "fresh", "names_of", "part_of", "plain", "reached", "sized", "terms", "timed", "times"]
+__all__ = ["axes_of", "bare", "fresh", "names_of", "part_of", "plain", "reached", "sized", "terms", "times", "told"]

@@ -17,7 +17,7 @@ from seqc.ir.graph import BATCH, Node, depends, topological
 from seqc.ir.ops.dense import DENSE
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl
-from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, timed
+from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, told
 
 
 def once(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
@@ -41,8 +41,7 @@ def once(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     table = {n: decls[name].leaf() for name, n in values.items()}
     front = part_of(program, values, {}, {}, (), decls, masks=False)
     rest = part_of(program, program.outputs, program.updates, table, decls.values(), program.output_decls)
-    rest = timed(rest, program)
-    return Plan(program, (Stage("once", "once", front), replace(stage, program=rest)))
+    return Plan(program, (Stage("once", "once", front), replace(stage, program=told(rest, program))))
 
 
 def _frontier(program: Program, varying: list[Node], fixed: set[Node]) -> list[Node]:

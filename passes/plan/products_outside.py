@@ -36,7 +36,7 @@ from seqc.ir.graph import BATCH, Node, depends, leaves, node, substitute, topolo
 from seqc.ir.intervals import Interval
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
-from seqc.passes.plan.cutting import axes_of, bare, fresh, names_of, part_of, plain, reached, sized, terms, timed, times
+from seqc.passes.plan.cutting import axes_of, bare, fresh, names_of, part_of, plain, reached, sized, terms, times, told
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number
@@ -224,13 +224,12 @@ class _Splitter:
         outputs = kept | {d.name: x for x, d in given.items()}
         updates = {name: x for name, x in program.updates.items() if name not in states}
         own = {**program.output_decls, **{d.name: d for d in given.values()}}
-        core = timed(part_of(program, outputs, updates, inside, values.values(), own), program)
+        core = part_of(program, outputs, updates, inside, values.values(), own)
         before = self._part("before", {d.name: n for n, d in values.items()}, {name: program.updates[name] for name in states},
                             {}, (), {d.name: replace(d, kind="output") for d in values.values()})
         handed = [*values.values(), *(replace(d, kind="input") for d in given.values())]
         behind = self._part("after", back, {}, read, handed, program.output_decls)
-        core = self._told(core)
-        before, behind = self._told(self._typed(before)), self._told(self._typed(behind))
+        before, core, behind = (told(part, program) for part in (before, core, behind))
         parts = [part for part, used in ((before, front), (core, True), (behind, back)) if used]
         if not all(map(sized, parts)):
             return Split(None, program, None)
@@ -268,29 +267,6 @@ class _Splitter:
         mirrored = self.program.direction == "backward" and not updates
         part = part_of(self.program, outputs, updates, table, given, output_decls, mirrored, masks=False)
         return replace(part, name=f"{self.program.name}_{name}", wishes=Wishes())
-
-    def _typed(self, part: Program) -> Program:
-        """The part with an argument that tells the dtype of its values, where it reads nothing but an index."""
-        if any(d.leaf_type == "real" for d in (*part.inputs.values(), *part.params.values())):
-            return part
-        for d in (*self.program.inputs.values(), *self.program.params.values()):
-            if d.leaf_type == "real":
-                own = {name: self.program.dims[name] for x in d.dims if (name := x.rstrip("'")) not in part.dims}
-                table = {d.name: d}
-                part = replace(part, dims={**part.dims, **own})
-                return replace(part, inputs={**part.inputs, **table}) if d.kind == "input" else replace(part, params=table)
-        return part
-
-    def _told(self, part: Program) -> Program:
-        """The part with arguments that tell the sizes of its dims, where none of those that it reads does."""
-        told = {d.rstrip("'") for x in (*part.inputs.values(), *part.params.values()) for d in x.dims}
-        for name, dim in part.dims.items():
-            has = [d for d in self.program.params.values() if name in {x.rstrip("'") for x in d.dims}]
-            if name not in told and dim.default is None and has:
-                own = {x.rstrip("'"): self.program.dims[x.rstrip("'")] for x in has[0].dims}
-                part = self._told(replace(part, dims={**own, **part.dims}, params={**part.params, has[0].name: has[0]}))
-                break
-        return part
 
     # ---- names and words ----
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
-from seqc.driver.inner import behind, extent_of, together
+from seqc.driver.inner import assigned, behind, extent_of, together
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
@@ -166,15 +166,9 @@ class _Chain:
         """`results = function(arguments)`; cast: the arguments in the dtype of storage, where the part has one; shifts:
         whether it must know the sequences."""
         more = self.keywords if shifts else []
-        left = unpack(results)
-        lines = []
-        if len(left) > 80:
-            *lines, left = lay("(", results, ")", 4).split("\n")
-            left = left.strip()
         if cast and self.stored:
-            end = f"){''.join(f', {x}' for x in more)})"
-            return [*lines, *lay(f"{left} = {function}(*_stored(", ["io", *arguments], end, 4).split("\n")]
-        return [*lines, *lay(f"{left} = {function}(", [*arguments, *more], ")", 4).split("\n")]
+            return assigned(results, f"{function}(*_stored", ["io", *arguments], f"){''.join(f', {x}' for x in more)})")
+        return assigned(results, function, [*arguments, *more])
 
     def _name(self, a: Argument) -> str:
         """An argument of a stage, by the name of its value."""

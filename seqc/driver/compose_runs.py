@@ -13,11 +13,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import behind
+from seqc.driver.inner import assigned, behind
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name
-from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.emit.text import docstring, lay, returned
 from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.both_ways import one_run, twin
 from seqc.ir.plan import Stage
@@ -87,8 +87,7 @@ class _Runs:
     def _call(self, results: Sequence[str], function: str, arguments: Sequence[str], back: bool) -> list[str]:
         """`results = function(arguments)`, of one run."""
         keywords = ["cu_seqlens=cu_seqlens", f"reverse={'not ' if back else ''}reverse"] if self.run.packs else []
-        *above, left = lay("(", results, ")", 4).split("\n") if len(unpack(results)) > 80 else [unpack(results)]
-        return [*above, lay(f"{left.strip()} = _one_run_{function}_{self.suffix}(", [*arguments, *keywords], ")", 4)]
+        return assigned(results, f"_one_run_{function}_{self.suffix}", [*arguments, *keywords])
 
     def _forward(self, name: str) -> str:
         save = name == "forward"

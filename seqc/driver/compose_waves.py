@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import behind
+from seqc.driver.inner import assigned, behind
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import dim_name
 from seqc.emit.text import docstring, lay, returned, unpack
@@ -77,9 +77,7 @@ class _Waves:
         return f"{text}.flip(1)" if self.plane.backward else text
 
     def _call(self, results: Sequence[str], function: str, arguments: Sequence[str]) -> list[str]:
-        left = lay("(", results, ")", 4).strip() if len(", ".join(results)) > 80 else f"{', '.join(results)}"
-        given = [*arguments, *filter(None, [self.within])]
-        return [lay(f"{left}{',' if len(results) == 1 else ''} = _wave_{function}_{self.suffix}(", given, ")", 4)]
+        return assigned(results, f"_wave_{function}_{self.suffix}", [*arguments, *filter(None, [self.within])])
 
     def _names(self, kind: str) -> list[str]:
         """What the functions over diagonals take ("given") or give ("made"), in local names."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from seqc.emit import Kernels
 from seqc.emit.beside import beside
 from seqc.emit.names import emitted_name
+from seqc.emit.text import lay, unpack
 from seqc.ir.arguments import Argument
 from seqc.ir.program import Program
 
@@ -31,6 +32,14 @@ def together(texts: Sequence[str], names: Sequence[str]) -> str:
     return whole
 
 
+def assigned(results: Sequence[str], call: str, arguments: Sequence[str], end: str = ")") -> list[str]:
+    """The lines of `results = call(arguments)`."""
+    lines, left = list[str](), unpack(results)
+    if len(left) > 80:
+        *lines, left = lay("(", results, ")", 4).split("\n")
+    return [*lines, *lay(f"{left.strip()} = {call}(", arguments, end, 4).split("\n")]
+
+
 def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
     """The extent of a dim, read from the first argument that has it, or the number that the spec gives."""
     plain = dim.rstrip("'")
@@ -41,4 +50,4 @@ def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
     return str(program.dims[plain].default)
 
 
-__all__ = ["behind", "extent_of", "together"]
+__all__ = ["assigned", "behind", "extent_of", "together"]
