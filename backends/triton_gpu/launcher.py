@@ -33,6 +33,18 @@ def _of_each(parts, B, cu_seqlens, rows):
     return torch.segment_reduce(parts, "sum", offsets=begins, axis=0, unsafe=True)
 '''
 
+WARPS = '''
+def _warps(programs, x, most, held):
+    """Warps of a program that walks step after step. held: elements of its states.
+
+    All warps compute alike what a step has of a channel or of a row alone. Where programs leave multiprocessors idle, `most`
+    warps end a step soonest; where more than three share one, the fewest whose threads hold 16 elements compute least.
+    """
+    units = torch.cuda.get_device_properties(x.device).multi_processor_count if x.device.type == "cuda" else 132
+    return most if programs <= 3 * units else max(1, min(most, held // (16 * 32)))
+'''
+
+WALKS = ("forward", "infer", "backward")
 WRITTEN = ("grad", "scratch", "factor", "kept")  # roles of what kernels write for others, or for the caller of backward
 FEW = "_FEW_STEPS"
 KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
@@ -76,10 +88,20 @@ class Launcher(Extents):
         values = {x: special.get(x, x) for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
         named += [f"{x}={value}" for x, value in values.items()]
         named += [] if printed.saves is None else [f"{SAVE}={printed.saves}"]
-        named += [f"num_warps={tile.warps}", f"num_stages={stages}", "enable_fp_fusion=True"]
+        named += [f"num_warps={self.warps(printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
         return [*lines, ")"]
+
+    def warps(self, printed: Printed) -> str:
+        """The warps of a program: a number, or what only a call knows (`_warps`)."""
+        most = self.tiles[printed.kernel.name].warps
+        axes = [self.roles.axes(decl.dims) for decl in self.program.states.values()]
+        steps = self.schedule.block.rows == 1 and not printed.in_dots and printed.kernel.name in WALKS
+        if not steps or most == 1 or max(map(len, axes), default=0) < 2:
+            return str(most)
+        held = [" * ".join(self.blocks[d] for d in own) for own in axes if own]
+        return f"_warps({self.grid(printed)}, {self.any}, {most}, {' + '.join(held)})"
 
     def runtime(self, name: str) -> str:
         """A run-time argument of a kernel."""
