@@ -224,8 +224,10 @@ class _Chain:
             part, made = stage.program, [self.called[x] for x in stage.program.outputs]
             if stage.name in self.kernel:
                 own = self.own[stage.name] if save else []
-                function = f"_{stage.name}_{name}_{self.suffix}"
-                lines += self._call([*made, *_ends(part), *own], function, [*self._taken(part), *self.keywords])
+                results, lone = [*made, *_ends(part), *own], save or self.kernel[stage.name].infer
+                function = f"_{stage.name}_{name if lone else 'forward'}_{self.suffix}"
+                lines += self._call(results, function, [*self._taken(part), *self.keywords])
+                lines[-1] += "" if lone else f"[:{len(results)}]"  # without what its only forward saves
             elif stage.name in self.own:
                 fresh = [x for x in part.inputs if self.stored and x not in rounded and self._rounds(x)]
                 lines += [f"    {self.called[x]} = {self.called[x]}.to(io)" for x in fresh]

@@ -27,7 +27,7 @@ def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str
     """The kernels of `program`, from those of `pieces.whole`. ends, spans: the text of `_ends` and `_spans`; mark: what the
     names of functions that are this recurrence's alone end with."""
     made = _Cut(program, pieces, kernels, ends, spans).kernels()
-    return replace(made, text=re.sub(rf"\b({OWN})\b", rf"\1{mark}", made.text)) if mark else made
+    return replace(made, text=re.sub(rf"\b({OWN})\b", rf"\g<1>{mark}", made.text)) if mark else made
 
 
 OWN = (
