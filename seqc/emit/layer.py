@@ -6,6 +6,8 @@ not depend on the spec stands in `layer_parts`; what is printed here are the lin
 
 from __future__ import annotations
 
+import re
+
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.beside import chunks
 from seqc.emit.layer_init import activated, constructor, read_outputs
@@ -25,11 +27,7 @@ def layer_file(plan: LayerPlan, recurrence: str) -> str:
     start = recurrence.index("\n# ---------- ") + 1
     head, kernels = recurrence[:start], recurrence[start:]
     imports = [line for line in head.splitlines() if line.startswith(("import ", "from ")) and "__future__" not in line]
-    text = layer_text(plan)
-    both = {name for chunk in chunks(text) for name in chunk.names} & {n for chunk in chunks(kernels) for n in chunk.names}
-    if both:
-        message = f"the layer and the recurrence of `{plan.sig.spec}` would both define `{min(both)}`"
-        raise Unsupported(Diagnostic("layer-name", message, help="give the spec another name", kind="unsupported"))
+    text = _apart(plan, layer_text(plan), kernels)
     said = head[head.index('"""') + 3 : head.rindex('"""')].rstrip("\n").splitlines()
     doc = docstring([*_about(plan), "", "The recurrence:", "", *said])
     names = _names(plan) + [plan.sig.class_name, f"{plan.sig.class_name}Result", plan.sig.spec, f"{plan.sig.spec}_step"]
@@ -40,6 +38,17 @@ def layer_file(plan: LayerPlan, recurrence: str) -> str:
         section("the layer", text),
         kernels,
     )
+
+
+def _apart(plan: LayerPlan, text: str, kernels: str) -> str:
+    """The layer's text, its private names changed where the recurrence's text has them too."""
+    both = {name for chunk in chunks(text) for name in chunk.names} & {n for chunk in chunks(kernels) for n in chunk.names}
+    for name in sorted(both):
+        if not name.startswith("_"):
+            message = f"the layer and the recurrence of `{plan.sig.spec}` would both define `{name}`"
+            raise Unsupported(Diagnostic("layer-name", message, help="give the spec another name", kind="unsupported"))
+        text = re.sub(rf"(?<![\w.]){name}\b", f"_layer{name}", text)
+    return text
 
 
 def layer_beside(plan: LayerPlan, module: str) -> str:

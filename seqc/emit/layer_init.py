@@ -57,6 +57,8 @@ def constructor(plan: LayerPlan) -> str:
             "            weight[0] = 1.0",
             "            self.conv = torch.nn.Parameter(weight)",
         ]
+    else:
+        lines += ["        if conv > 0:", f'            raise ValueError("{sig.spec} has no input for a convolution: conv=0")']
     outputs = read_outputs(plan)
     total = " + ".join(_width(o.dims) for o in outputs)
     lines.append(f"        width = {total}")
