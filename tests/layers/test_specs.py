@@ -16,9 +16,11 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.driver.options import Options
 from seqc.frontend.sources import read
 
-OF_A_KIND = set(  # the others are marked `long`
-    ["aaren", "ar_net", "bidirectional_gru", "caption_lstm", "delta_product", "fsmn_centred", "gated_delta_rule", "gla", "gru", "hyper_rnn", "layer_norm_lstm", "lif", "lru", "lstm", "mamba2", "memory_gru", "mlstm", "plrnn", "pv_rnn", "qrnn", "rwkv4", "s4", "slstm", "stuffed_mamba", "stuffed_mamba_window", "variational_lstm"]
-)
+OF_A_KIND = {  # the others are marked `long`
+    "aaren", "ar_net", "bidirectional_gru", "caption_lstm", "delta_product", "fsmn_centred", "gated_delta_rule", "gla", "gru",
+    "hyper_rnn", "layer_norm_lstm", "lif", "lru", "lstm", "mamba2", "memory_gru", "mlstm", "plrnn", "pv_rnn", "qrnn", "rwkv4",
+    "s4", "slstm", "stuffed_mamba", "stuffed_mamba_window", "variational_lstm",
+}
 SPECS = [
     path.stem if path.stem in OF_A_KIND else pytest.param(path.stem, marks=pytest.mark.long)
     for path in sorted((Path(__file__).parents[2] / "specs").glob("*.seq"))
