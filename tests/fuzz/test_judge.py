@@ -8,6 +8,7 @@ import torch
 
 from tests.fuzz.judge import How, judge
 from tests.fuzz.threefry import threefry
+from tests.fuzz.values import rounding
 
 
 def _tensors(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -149,3 +150,16 @@ def test_a_closed_loop_a_history_and_a_gradient_that_is_cut() -> None:
     assert torch.equal(found["u_lag1_T"], given["u"][:, 2]) and torch.equal(found["u_lag2_T"], given["u"][:, 1])
     # the first step's h_0 is read through `g` alone: what comes back is cut
     assert float(slopes["h_0"].abs().max()) <= 0.5 and float(slopes["R"][0].abs().max()) == 0.0
+
+
+def test_what_rounding_does_is_measured_backwards_too() -> None:
+    """The slope of l2norm cancels what the slope of layernorm, up to 1e-5^-0.5 a norm, amplifies; whole numbers are exact."""
+    text = "spec f\ndim V\ninput x[V]\nstate h[V]\nh = l2norm[V](layernorm[V](1 + x * x))\noutput h, n = 2 * index[V] + 1\n"
+    text = text.replace("output h, n", "output h\noutput n[V]")
+    given, sizes = {"x": torch.tensor([[[0.01, 0.02]]]).double()}, {"B": 1, "T": 1, "V": 2}
+    cotangents = {"h": torch.tensor([[[1.0, 2.0]]]).double()}
+    plain, slopes = judge(text, given, sizes, cotangents)
+    with rounding(1e-9, 1):
+        found, other = judge(text, given, sizes, cotangents)
+    assert 0 < float((found["h"] - plain["h"]).abs().max()) < 1e-6 and torch.equal(found["n"], plain["n"])
+    assert float((slopes["x"] - other["x"]).abs().max()) > 1e-9

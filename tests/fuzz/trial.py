@@ -29,11 +29,14 @@ from seqc.ir.program import Program
 from tests.fuzz.judge import How, judge
 from tests.fuzz.programs import WIDE
 from tests.fuzz.threefry import keys
+from tests.fuzz.values import rounding
 
 Arrays = dict[str, torch.Tensor]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 ROUNDINGS = 256  # of one element on one step's way to a result
-NUDGE = 1e-9  # relative change of the arguments by which the judge's own sensitivity is measured
+NUDGE = 1e-9
+"""The relative change, of arguments and of every value and cotangent on the way, by which the judge measures what rounding does
+to a result: where a difference cancels most digits, the arguments alone do not tell (stochastic arithmetic, J. Vignes 1993)."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,8 @@ def compared(
             rng = torch.Generator().manual_seed(7)
             nudged = {k: x * (1 + NUDGE * (2 * torch.rand(x.shape, generator=rng, dtype=torch.float64) - 1))
                       if not k.startswith(("every", "noise")) and x.is_floating_point() else x for k, x in arrays.items()}
-            moved.extend(truth(nudged))
+            with rounding(NUDGE, 7):
+                moved.extend(truth(nudged))
         return moved[which]
 
     for which, kind in ((0, "values"), (1, "gradients")):

@@ -8,7 +8,9 @@ not take has gradient 0 whatever its derivative is, and `withgrad` has the slope
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,8 +96,46 @@ def each(f: Callable[..., Tensor], *values: Value, sheltered: bool = False) -> V
     """f of every element."""
     tensors, dims = lined_up(values)
     if not sheltered:
-        return Value(f(*tensors), dims)
+        return Value(_rounded(f(*tensors)), dims)
     return Value(_Sheltered.apply(f, *torch.broadcast_tensors(*tensors)), dims)
+
+
+_ROUNDING: ContextVar[tuple[float, torch.Generator] | None] = ContextVar("_ROUNDING", default=None)
+
+
+@contextmanager
+def rounding(size: float, seed: int) -> Iterator[None]:
+    """Every value but whole numbers, and every cotangent, is changed by a random relative amount up to `size`: as by arithmetic
+    of so many digits."""
+    token = _ROUNDING.set((size, torch.Generator().manual_seed(seed)))
+    try:
+        yield
+    finally:
+        _ROUNDING.reset(token)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    given = _ROUNDING.get()
+    if given is None or not (x.is_floating_point() or x.is_complex()):
+        return x
+    size, generator = given
+    there, back = (1 + size * (2 * torch.rand(x.shape, generator=generator, dtype=torch.float64) - 1) for _ in range(2))
+    exact = ~torch.isfinite(x.detach())
+    exact |= x.detach() == torch.round(x.detach()) if x.is_floating_point() else torch.zeros_like(exact)
+    return _Rounded.apply(x, torch.where(exact, 1.0, there), back)
+
+
+class _Rounded(torch.autograd.Function):
+    """A value times one factor, its cotangent times another."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return torch.where(there == 1.0, x, x * there)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return cotangents[0] * ctx.saved_tensors[0], None, None
 
 
 # ---- functions of single elements
@@ -182,6 +222,11 @@ SIGNS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
     """`name[dims](values)`."""
+    found = _over(name, values, dims)
+    return Value(_rounded(found.x), found.dims)
+
+
+def _over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
     x = values[0]
     x = Value(real(x.x), x.dims)
     axes = [x.dims.index(d) for d in dims]
@@ -202,7 +247,7 @@ def over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
             at_zero = square == 0
             return Value(torch.where(at_zero, torch.zeros_like(square), torch.where(at_zero, 1.0, square).sqrt()), left)
         case "var" | "std":
-            square = ((x.x - x.x.mean(axes, keepdim=True)) ** 2).mean(axes)
+            square = ((x.x - _rounded(x.x.mean(axes, keepdim=True))) ** 2).mean(axes)
             at_zero = square == 0
             root = torch.where(at_zero, torch.zeros_like(square), torch.where(at_zero, 1.0, square).sqrt())
             return Value(square if name == "var" else root, left)
@@ -213,12 +258,14 @@ def over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
             return Value(shifted / shifted.sum(axes, keepdim=True), x.dims)
         case "l2norm":
             square = x.x.real**2 + x.x.imag**2 if x.x.is_complex() else x.x**2
-            return Value(x.x / torch.sqrt(square.sum(axes, keepdim=True) + 1e-6), x.dims)
+            return Value(x.x / _rounded(torch.sqrt(_rounded(square.sum(axes, keepdim=True)) + 1e-6)), x.dims)
         case "layernorm":
-            centred = x.x - x.x.mean(axes, keepdim=True)
-            return _scaled(Value(centred / torch.sqrt((centred**2).mean(axes, keepdim=True) + 1e-5), x.dims), values[1:])
+            centred = _rounded(x.x - _rounded(x.x.mean(axes, keepdim=True)))
+            size = _rounded(torch.sqrt(_rounded((centred**2).mean(axes, keepdim=True)) + 1e-5))
+            return _scaled(Value(centred / size, x.dims), values[1:])
         case "rmsnorm":
-            return _scaled(Value(x.x / torch.sqrt((x.x**2).mean(axes, keepdim=True) + 1e-5), x.dims), values[1:])
+            size = _rounded(torch.sqrt(_rounded((x.x**2).mean(axes, keepdim=True)) + 1e-5))
+            return _scaled(Value(x.x / size, x.dims), values[1:])
     raise NotImplementedError(name)
 
 
@@ -324,4 +371,4 @@ def power(a: Value, b: Value, sheltered: bool) -> Value:
 
 
 __all__ = ["BATCH", "ELEMENTWISE", "ONE_OF_TWO", "SIGNS", "Value", "at_places", "each", "kept_by_place", "lined_up",
-           "logaddexp", "matmul", "number", "over", "power", "real", "shifted", "truth", "with_rows"]
+           "logaddexp", "matmul", "number", "over", "power", "real", "rounding", "shifted", "truth", "with_rows"]
