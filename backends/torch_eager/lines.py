@@ -19,7 +19,7 @@ def laid(line: str, indent: int) -> list[str]:
     pad = " " * indent
     if len(pad + line) <= WIDTH or line.startswith(("#", '"')):
         return [pad + line]
-    match = re.match(r"((?:[\w, ]+ = |return )?)(.*)", line)
+    match = re.match(r"((?:[\w, ]+ = |return |[-+*/@] )?)(.*)", line)  # the sign of a term stands before its brackets
     assert match is not None
     head, body = match.groups()
     for marks in (ITEMS, SUMS, PRODUCTS):
