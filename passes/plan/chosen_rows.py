@@ -1,7 +1,7 @@
 """program -> the same program, in which rows of what depends on states are sums, for kernels that read no tables.
 
-    gather(E, as_place(p), V)        ->   sum over V of where(index(V) == p, E, 0)
-    put(M, rows, as_place(p), V)     ->   where(index(V) == p, rows, M), or the last of several rows
+    gather(E, as_place(p), V)        ->   sum over V of where(index(V) == floor(p), E, 0)
+    put(M, rows, as_place(p), V)     ->   where(index(V) == floor(p), rows, M), or the last of several rows
 
 Needs: the step graph. Gives: the same values. A row costs a walk over all of V, as the logits do from which a position is
 chosen. It is made in two steps, around the cut that takes what sees no state out of the recurrence (`products_outside`):
@@ -58,7 +58,7 @@ def _written_out(n: Node) -> Node:
     if n.op not in ROWS or n.args[-1].op != "as_place":
         return n
     dim, place = n.text("dim"), n.args[-1].args[0]
-    here = node("eq", index(dim), place)
+    here = node("eq", index(dim), place if place.op == "as_real" else node("floor", place))
     if n.op == "gather":
         return total(where(here, n.args[0], 0.0), (dim,))
     x, rows, _ = n.args

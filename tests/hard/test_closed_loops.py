@@ -238,6 +238,17 @@ def test_a_choice_among_numbers_that_are_none_is_a_position() -> None:
     assert got.chosen.tolist() == [[4.0, 4.0, 4.0]] and got.score.isnan().all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_first_position_that_is_passed_is_cut_to_one(backend: str) -> None:
+    """An earlier choice is a state, which may begin as any number: it is rounded down, and lies within the dim."""
+    E, R, C, b = (x.detach() for x in words(3))
+    h = torch.zeros(4, 3, dtype=torch.float64)
+    start = torch.tensor([2.7, -1.0, 9.0, torch.nan], dtype=torch.float64)
+    got = seqc.compile(WORDS, backend).generate(torch.zeros(4, 0, dtype=torch.long), E, R, C, b, steps=1, h_0=h, chosen_0=start)
+    want = torch.tanh(E[[2, 0, 4, 0]] + 0.1 * E[0]) @ C.T + b
+    torch.testing.assert_close(got.score[:, 0], want, rtol=0, atol=1e-12)
+
+
 def test_what_is_wrong_is_said(cell: dict[str, Any]) -> None:
     one, given = cell["torch"], arguments(6)
     for wrong, words in (
