@@ -162,7 +162,8 @@ def test_new_gives_a_spec_that_compiles(seqc: Seqc, tmp_path: Path) -> None:
 
 def test_explain_says_what_a_checkpoint_does(seqc: Seqc) -> None:
     out = seqc("explain", ROOT / "tests" / "recurrences" / "kept_apart.seq")[1]
-    assert out.count("states are kept every 3 steps") == 2 and out.count("checkpoint: without effect here") == 1
+    assert out.count("states are kept every 3 steps") == 2
+    assert out.count("checkpoint: without effect here") == 2  # plain torch has a recurrence for each of the two states
 
 
 def test_explain(seqc: Seqc, tmp_path: Path) -> None:
