@@ -20,7 +20,7 @@ from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.ir.block import BATCH
 
 WARPS = 4  # of a program, each of which takes a part of what is contracted
-BATCHES = (16, 32, 64)  # sequences of a program
+BATCHES = (16, 32)  # sequences of a program; backward, which is told more, would spill with 32
 NOMINAL = "sm_90"
 
 _TEAM = '''
@@ -46,7 +46,7 @@ def _team_triton(kernel, x, B, heads, {sizes}, packed):
     """
     units, shared, registers = _machine(x.device)
     team, found, least = {per}, None, None
-    for each in (16,) if packed else {batches}:
+    for each in (16,) if packed or kernel == "team_backward" else {batches}:
         need = sum(_needs_triton(x.element_size(), {sizes}, each)[kernel])
         if found is not None and need > _room(x.device):
             break

@@ -15,7 +15,7 @@ from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
 from seqc.backends.triton_gpu.print_kernel import SAVE, SETTINGS, Printed
-from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.roles import ALL, base
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
@@ -100,7 +100,7 @@ class Launcher(Extents):
         steps = self.schedule.block.rows == 1 and not printed.in_dots and printed.kernel.name in WALKS
         if not steps or most == 1 or max(map(len, axes), default=0) < 2:
             return str(most)
-        held = [" * ".join(self.blocks[d] for d in own) for own in axes if own]
+        held = [" * ".join(self.blocks[base(d)] for d in own) for own in axes if own]
         return f"_warps({self.grid(printed)}, {self.any}, {most}, {' + '.join(held)})"
 
     def runtime(self, name: str) -> str:

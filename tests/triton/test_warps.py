@@ -12,6 +12,13 @@ import torch
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
 
+SQUARE = """spec square
+dim N
+input x[N]
+state P[N, N'] = 0
+P = tanh(P[t-1]) + x * x[N -> N']
+output y = sum[N'](P)
+"""
 SPECS = Path(__file__).parents[2] / "specs"
 
 
@@ -30,6 +37,12 @@ def test_programs_that_fill_the_device_have_few_warps() -> None:
     for function in ("_forward_triton", "_infer_triton", "_backward_triton"):
         body = text.partition(f"def {function}(")[2].partition("\ndef ")[0]
         assert "num_warps=_warps(B * ND, u, 4, BD * BN)" in body
+
+
+def test_a_square_state_is_held_whole(tmp_path: Path) -> None:
+    (tmp_path / "square.seq").write_text(SQUARE)
+    made = compile_spec(tmp_path / "square.seq", Options("triton"))
+    assert "_warps(B, x, 4, BN * BN)" in made.text
 
 
 @pytest.mark.parametrize("name", ["hgrn", "lstm", "gla"])

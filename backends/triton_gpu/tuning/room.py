@@ -72,7 +72,9 @@ def _room_for(kernels, x, {sizes}):
 
 
 '''
-_STAY = "\n    stays = 0 if torch.version.hip else 1  # what is kept from turn to turn: registers hold it on AMD"
+_STAY = """
+    stays = 0 if torch.version.hip else 2 if io == 4 else 1  # what is kept from turn to turn: in registers on AMD, and of
+    # fp32 both parts that three products in tf32 take"""
 
 
 def open_dims(program: Program, summaries: Iterable[KernelSummary], fixed: bool = False) -> tuple[str, ...]:
