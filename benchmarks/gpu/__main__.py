@@ -6,11 +6,11 @@ that the file has are not taken again. Stages, in this order, those that show fa
 
 warm       every kernel is compiled, several files at once
 numerics   results and gradients against the file's own plain torch form in float64: bfloat16 and float32, lengths around
-           blocks, reversed, packs, closed gates, repeated keys, given states; in one kernel and in phases
+           blocks, reversed, packs, closed gates, repeated keys, given states; in every way of the file
 repeat     many calls give the same bits, with free memory full of numbers that are none
 capture    a CUDA graph of a call, replayed on new values
 sanitize   one small call under compute-sanitizer's memcheck and racecheck
-kernels    milliseconds of every kernel, in one kernel and in phases, of variants too: what `benchmarks.gpu.calibrate` reads
+kernels    milliseconds of every kernel, in every way, of variants too: what `benchmarks.gpu.calibrate` reads
 race       whole calls beside the peers that are installed; each is compared with a float64 step loop before it is timed
 decode     milliseconds of one step
 """
@@ -187,9 +187,8 @@ class Campaign:
         """Every file, variants too, on its grids."""
         for path in self.files:
             for grid in self.grids(path):
-                for apart in (False, True):
-                    words = f"{grid} {'in phases' if apart else 'one kernel'}"
-                    yield path.name, words, self.on(path, stages.kernel_times, grid, apart)
+                for way, words in stages.WAYS.items():  # a file that has fewer takes its last one again
+                    yield path.name, f"{grid} {words}", self.on(path, stages.kernel_times, grid, way)
 
     def race(self) -> Iterator[Asked]:
         """Every file beside its peers."""

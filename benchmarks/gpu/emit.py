@@ -62,6 +62,8 @@ def _chosen_rows(listed: list[dict[str, Any]], spec: str, D: int) -> int | None:
 
 def modelled(made: Any) -> dict[str, Any]:
     """Target, rows, sizes, and by kernel: what a turn of a program costs by the model of the tiles."""
+    from benchmarks.gpu.machine import inferring
+    from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL
     from seqc.backends.triton_gpu.tuning.kernel_model import DOT_LATENCY, LOAD_LATENCY, KernelModel
     from seqc.backends.triton_gpu.tuning.pacing import pace_key, pacing, sharing
     from seqc.backends.triton_gpu.tuning.targets import target_named
@@ -71,12 +73,14 @@ def modelled(made: Any) -> dict[str, Any]:
     target, paces = target_named(chosen.target), pacing(chosen).kernels
     kernels: dict[str, Any] = {}
     for name, one in chosen.kernels.items():
+        if name == AGAIN_KERNEL:  # a turn of it is a span, and the launcher never asks for its time
+            continue
         model = KernelModel(one.summary, target)
         tiles = one.choice.tiles(name)
         room, spilled = sharing(model, tiles, one.verdict, target)
         alone, shared = (int(evaluate(x, tiles)) for x in model.arithmetic())
         dots = sum(dot.times for dot in one.summary.dots)
-        kernels[one.job.kernel] = {
+        kernels[inferring(one.job.kernel) if name.startswith("infer") else one.job.kernel] = {
             "phase": name, "key": pace_key(chosen, name), "resident": max(room.programs, 1),
             "walks": one.summary.loops_over_time,
             "busy": paces[name].busy, "moved": paces[name].moved, "alone": alone, "shared": shared, "spilled": spilled,

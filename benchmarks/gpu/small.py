@@ -1,7 +1,7 @@
 """`python -m benchmarks.gpu.small FILE`: every kernel of an emitted file, launched once on little, for its compiler or a tool.
 
 In: an emitted file whose name tells spec and size (`gla_d128.py`). Out: exit status 0 where all kernels ran: in bfloat16
-and float32, in one kernel and in phases, with gradients and without, and a pack.
+and float32, in every way of the file, with gradients and without, and a pack.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     machine.choose(module)
     spec, D = parsed(args.file.name)
     for dtype in machine.dtypes:
-        for apart in (False, True):
-            undo = stages.phased(module, apart)
+        for way in stages.ways(module):
+            undo = stages.taking(module, way)
             for case in ("plain", "pack"):
                 given = stages.tensors(module, spec, D, 33, case, dtype, machine.device)
                 stages.results(module, spec, given)

@@ -83,12 +83,21 @@ def worst(module: ModuleType, spec: str, given: Mapping[str, Any]) -> tuple[floa
     return errors[name], name
 
 
-def phased(module: ModuleType, apart: bool) -> Callable[[], None]:
-    """Make the file run in phases, or in one kernel; what it gives undoes that."""
+WAYS = {0: "one kernel", 1: "another way", 2: "a third way"}
+
+
+def ways(module: ModuleType) -> dict[int, str]:
+    """The ways in which a file can do its work, by number: where there is a walk, three."""
+    several = 1 if not hasattr(module, "_way") else 3 if any("_walk_kernel" in name for name in vars(module)) else 2
+    return {number: WAYS[number] for number in range(several)}
+
+
+def taking(module: ModuleType, way: int) -> Callable[[], None]:
+    """Make the file take a way, the last one where a function has fewer; what it gives undoes that."""
     own = getattr(module, "_way", None)
-    if own is None:  # it has no phases
+    if own is None:  # it has one
         return lambda: None
-    module._way = lambda x, blocks, *ways: len(ways) - 1 if apart else 0
+    module._way = lambda x, blocks, *ways: min(way, len(ways) - 1)
     return lambda: setattr(module, "_way", own)
 
 
@@ -113,14 +122,14 @@ def _small(path: Path, stub: bool, before: tuple[str, ...]) -> subprocess.Comple
 
 
 def numerics(module: ModuleType, spec: str, D: int, case: str, dtype: torch.dtype, machine: Machine) -> Facts:
-    """The worst error over the lengths, in one kernel and in phases."""
+    """The worst error over the lengths, in every way."""
     found = []
-    for apart in (False, True):
-        undo = phased(module, apart)
+    for way, words in ways(module).items():
+        undo = taking(module, way)
         for steps in machine.lengths:
             machine.poison()
             error, name = worst(module, spec, tensors(module, spec, D, steps, case, dtype, machine.device))
-            found.append((error, f"{name}, {steps} steps, {'in phases' if apart else 'one kernel'}"))
+            found.append((error, f"{name}, {steps} steps, {words}"))
         undo()
     error, where = max(found)
     allowed = ALLOWED[dtype]
@@ -164,10 +173,10 @@ def captured(module: ModuleType, spec: str, D: int, machine: Machine) -> Facts:
     return {"same": same} if same else {"failed": "the replayed graph gives something else"}
 
 
-def kernel_times(module: ModuleType, spec: str, D: int, grid: Grid, apart: bool, machine: Machine) -> Facts:
+def kernel_times(module: ModuleType, spec: str, D: int, grid: Grid, way: int, machine: Machine) -> Facts:
     """By kernel: programs, launches a call, and quartiles of milliseconds a launch, of a call with gradients."""
     given = arguments(spec, grid, machine.dtype, machine.device)
-    undo = phased(module, apart)
+    undo = taking(module, way)
     try:
         with watched(module, machine) as launches:
             seen: dict[str, list[Any]] = {}
