@@ -187,7 +187,7 @@ class Campaign:
         """Every file, variants too, on its grids."""
         for path in self.files:
             for grid in self.grids(path):
-                for way, words in stages.WAYS.items():  # a file that has fewer takes its last one again
+                for way, words in stages.ways(path).items():
                     yield path.name, f"{grid} {words}", self.on(path, stages.kernel_times, grid, way)
 
     def race(self) -> Iterator[Asked]:

@@ -69,7 +69,7 @@ def modelled(made: Any) -> dict[str, Any]:
     from seqc.backends.triton_gpu.tuning.targets import target_named
     from seqc.solver.expression import evaluate
 
-    chosen = made.gpu
+    (chosen, *_) = made.chosen.values()
     target, paces = target_named(chosen.target), pacing(chosen).kernels
     kernels: dict[str, Any] = {}
     for name, one in chosen.kernels.items():

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine.choose(module)
     spec, D = parsed(args.file.name)
     for dtype in machine.dtypes:
-        for way in stages.ways(module):
+        for way in stages.ways(args.file):
             undo = stages.taking(module, way)
             for case in ("plain", "pack"):
                 given = stages.tensors(module, spec, D, 33, case, dtype, machine.device)
