@@ -103,7 +103,8 @@ class Extents:
                 lines.append(f"{self.dims[d]} = {dim.default}")
         saves = saves and rows > 1 and any(a.role == "saved" for k in kernels for a in k.arrays)
         apart = any(k.kernel.block_in_grid for k in kernels)
-        lines += [f"NT = (T + {rows - 1}) // {rows}"] if saves or apart else []
+        ways = rows > 1 and len(kernels) > 1  # the choice among them asks how many blocks there are
+        lines += [f"NT = (T + {rows - 1}) // {rows}"] if saves or apart or ways else []
         lines += ["N_BLOCKS = B * NT"] if saves or apart else []
         if any("N_STEPS" in k.runtime for k in kernels):
             lines.append("N_STEPS = B * T")
@@ -112,7 +113,7 @@ class Extents:
         gaps = any(by_block(a) or by_step(a) for k in kernels for a in k.arrays)
         lines += ["empty = torch.empty"] if gaps else []
         lines += ["if cu_seqlens is not None:  # B sequences in one row of T steps", f"{TAB}B = cu_seqlens.shape[0] - 1"]
-        lines += [f"{TAB}NT = -(-T // ({rows} * max(B, 1)))  # of a sequence of mean length"] if apart else []
+        lines += [f"{TAB}NT = -(-T // ({rows} * max(B, 1)))  # of a sequence of mean length"] if apart or ways else []
         lines += [f"{TAB}N_BLOCKS = T // {rows} + B"] if saves or apart else []
         lines += [f"{TAB}N_SPANS = T // {rows * spans} + B"] if spans > 1 else []
         lines += [f"{TAB}empty = torch.zeros  # some entries belong to no sequence"] if gaps else []

@@ -37,8 +37,8 @@ def operands(roots: Iterable[Node], roles: Roles, known: Iterable[Node]) -> tupl
         if n in late or n.op in ("rename", "expand") or BATCH not in n.dims or not roles.axes(n.dims):
             return False
         times = [d for d in n.dims if is_time(d)]
-        if times == [ROW]:
-            return is_costly(n, roles)
+        if times == [ROW]:  # no matrix of each row: a product takes its two factors
+            return is_costly(n, roles) and len(roles.axes(n.dims)) <= 2
         return not times and len(roles.axes(n.dims)) == 1 and bool(leaves([n], "input"))
 
     found = _largest(roots, wanted, known)
