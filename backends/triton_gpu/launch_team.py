@@ -42,7 +42,8 @@ def _team_triton(kernel, x, B, heads, {sizes}, packed):
     """(sequences of a program, programs of a launch) of a kernel whose programs wait for each other, {per} for each head.
 
     All programs of a launch run at once. How many a multiprocessor runs follows from the shared memory that the kernel needs by
-    the tile model, and from the most registers that {threads} threads have. It takes more sequences if fewer launches do.
+    the tile model, and from the most registers that {threads} threads have; on AMD it is one. A program takes more sequences if
+    fewer launches do.
     """
     units, shared, registers = _machine(x.device)
     team, found, least = {per}, None, None
@@ -50,7 +51,7 @@ def _team_triton(kernel, x, B, heads, {sizes}, packed):
         need = sum(_needs_triton(x.element_size(), {sizes}, each)[kernel])
         if found is not None and need > _room(x.device):
             break
-        many = units * max(1, min(shared // (need + 1024), registers // {held}))
+        many = units * (1 if torch.version.hip else max(1, min(shared // (need + 1024), registers // {held})))
         many -= many % team
         launches = -(-(B if packed else -(-B // each)) * heads * team // many)
         if found is None or launches < least:
