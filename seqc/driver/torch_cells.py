@@ -74,7 +74,8 @@ def torch_cells(program: Program, projected: Sequence[str], direct: Sequence[str
 @dataclass(frozen=True)
 class _Parts:
     """The arguments of a step by what they can be. gates: projected inputs, or params [D, M] behind the input x[M] (`raw`);
-    hh: square params; biases: params [D]."""
+    hh: square params; biases: params [D]. stack: a dim of a known size that counts gates, `R[G, D, D]`: its array is so many
+    arguments, `R@0@2` of R the third one along its axis 0."""
 
     one: Program
     both: bool
@@ -85,6 +86,7 @@ class _Parts:
     hh: tuple[str, ...]
     biases: tuple[str, ...]
     sizes: Mapping[str, int]
+    stack: str = ""
 
 
 def _parts(program: Program, projected: Sequence[str], direct: Sequence[str]) -> _Parts | None:
@@ -98,6 +100,12 @@ def _parts(program: Program, projected: Sequence[str], direct: Sequence[str]) ->
     (hidden,) = square
     single = tuple(d for d in states[0].dims if d != hidden)
     plain = (*single, hidden)
+    every = [*one.params.values(), *(one.inputs[x] for x in projected)]
+    stacks = {d for x in every for d in x.dims if d not in plain and d[:-1] != hidden and one.dims[d].default is not None}
+    if len(stacks) > 1:
+        return None
+    stack = next(iter(stacks), "")
+    units = {x.name: _units(x, stack, one) for x in every}
     lagged = any(n.number("offset") for n in leaves(one.graph.values(), "input"))
     if lagged or len(one.outputs) != 1 or len(direct) > 1 or bool(projected) == bool(direct) or (both and projected):
         return None
@@ -105,17 +113,32 @@ def _parts(program: Program, projected: Sequence[str], direct: Sequence[str]) ->
         return None
     raw = direct[0] if direct else ""
     inner = one.inputs[raw].dims[0] if raw else ""
-    if any(one.inputs[x].dims != plain or one.inputs[x].range != ANY or one.inputs[x].unit for x in projected):
+    shapes = {x.name: tuple(d for d in x.dims if d != stack) for x in every}
+    if any(shapes[x] != plain or one.inputs[x].range != ANY or one.inputs[x].unit for x in projected):
         return None
-    shapes = {name: p.dims for name, p in one.params.items()}
-    hh = tuple(name for name, dims in shapes.items() if dims == (*plain, f"{hidden}'"))
-    ih = tuple(name for name, dims in shapes.items() if raw and dims == (*plain, inner))
-    biases = tuple(name for name, dims in shapes.items() if dims == plain)
+    hh = [name for name in one.params if shapes[name] == (*plain, f"{hidden}'")]
+    ih = [name for name in one.params if raw and shapes[name] == (*plain, inner)]
+    biases = [name for name in one.params if shapes[name] == plain]
     odd = any(p.plays != "param" or p.per_batch or p.support for p in one.params.values())
-    if odd or len(hh) + len(ih) + len(biases) < len(shapes):
+    if odd or len(hh) + len(ih) + len(biases) < len(one.params):
         return None
     sizes = {"B": BATCHES, hidden: WIDTH, inner: INPUTS} | dict.fromkeys(single, 1)
-    return _Parts(one, both, hidden, single, raw, ih if raw else tuple(projected), hh, biases, sizes)
+    sizes |= {stack: one.dims[stack].default or 0} if stack else {}
+    gates, hh, biases = ([unit for name in names for unit in units[name]] for names in (ih if raw else projected, hh, biases))
+    return _Parts(one, both, hidden, single, raw, tuple(gates), tuple(hh), tuple(biases), sizes, stack)
+
+
+def _units(x: TensorDecl, stack: str, one: Program) -> list[str]:
+    """The arguments that an array is."""
+    if stack not in x.dims:
+        return [x.name]
+    return [f"{x.name}@{x.dims.index(stack)}@{i}" for i in range(one.dims[stack].default or 0)]
+
+
+def _emitted(unit: str) -> str:
+    """An argument by the emitted name of its array."""
+    name, at, place = unit.partition("@")
+    return safe_name(name) + at + place
 
 
 def _zero(s: TensorDecl) -> bool:
@@ -154,11 +177,11 @@ class _Match:
         rest = {x: tuple(s for s in slots if homes[s] == x) for x in parts.gates if not parts.raw}
         if not self.agrees(inputs, matrices, biases):
             return None
-        placed: dict[str, Slot] = {safe_name(p): ("hh", g) for p, g in matrices.items()}
-        placed |= {safe_name(p): ("ih", g) for p, g in inputs.items() if parts.raw}
+        placed: dict[str, Slot] = {_emitted(p): ("hh", g) for p, g in matrices.items()}
+        placed |= {_emitted(p): ("ih", g) for p, g in inputs.items() if parts.raw}
         return Weights(
-            kind, nonlinearity, self.gates, {} if parts.raw else {safe_name(x): g for x, g in inputs.items()}, placed,
-            {safe_name(b): s for b, s in biases.items()}, {safe_name(x): s for x, s in rest.items()},
+            kind, nonlinearity, self.gates, {} if parts.raw else {_emitted(x): g for x, g in inputs.items()}, placed,
+            {_emitted(b): s for b, s in biases.items()}, {_emitted(x): s for x, s in rest.items()},
             dim_name(parts.hidden), tuple(map(dim_name, parts.single)), parts.both,
         )
 
@@ -224,8 +247,14 @@ class _Match:
         one, sizes = self.parts.one, self.parts.sizes
         given = {}
         for n in leaves(one.graph.values()):
-            shape = [sizes[d.rstrip("'")] for d in n.names("shape")]
-            given[n] = np.reshape(values[n.text("name")], shape)
+            dims, name = n.names("shape"), n.text("name")
+            shape = [sizes[d.rstrip("'")] for d in dims if d != self.parts.stack]
+            if self.parts.stack not in dims:
+                given[n] = np.reshape(values[name], shape)
+                continue
+            axis = one.declared(n).dims.index(self.parts.stack)
+            rows = [np.reshape(values[f"{name}@{axis}@{i}"], shape) for i in range(sizes[self.parts.stack])]
+            given[n] = np.stack(rows, dims.index(self.parts.stack))
         found = evaluate(one.graph, given, sizes)
         for name in (*one.outputs, *(f"{s}.next" for s in self.order)):
             axes = ("B", *self.parts.single, self.parts.hidden)

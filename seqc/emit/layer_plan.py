@@ -37,7 +37,8 @@ Slot = tuple[str, int]  # "ih" or "hh", and the number of the gate
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a module of `torch.nn` keeps what a cell's equations read, by the emitted names of params and inputs.
+    """Where a module of `torch.nn` keeps what a cell's equations read, by the emitted names of params and inputs; `R@0@2` is
+    position 2 along axis 0 of R, where one array has all gates.
 
     kind: LSTM, GRU or RNN; nonlinearity: "tanh" or "relu" of RNN. inputs: an input that the layer projects -> its gate.
     matrices: a param -> the slot of its weights. biases: a param -> the slots whose biases it holds, added; rest: a projected

@@ -44,21 +44,25 @@ def loading_text(plan: LayerPlan, w: Weights) -> str:
         f"            x: Tensor = torch.zeros({w.gates} * module.hidden_size) if found is None else found",
         f"            return x.chunk({w.gates})[gate]",
         "",
+        "        def put(target: Tensor, value: Tensor) -> None:",
+        "            target.copy_(value.view_as(target))",
+        "",
     ]
     if w.inputs:
         lines += [
-            "        rows = dict(zip(self.shapes, torch.split(self.project.weight, self.widths), strict=True))",
-            "        bias = dict(zip(self.shapes, torch.split(self.project.bias, self.widths), strict=True))",
-            *(f'        rows["{x}"].copy_(part("weight_ih", {g}))' for x, g in w.inputs.items()),
-            *(f'        bias["{x}"].copy_({_sum("bias", slots)})' for x, slots in w.rest.items() if slots),
+            "        weights = zip(self.shapes.items(), torch.split(self.project.weight, self.widths), strict=True)",
+            "        biases = zip(self.shapes.items(), torch.split(self.project.bias, self.widths), strict=True)",
+            "        rows = {name: x.view(*shape, -1) for (name, shape), x in weights}",
+            "        bias = {name: x.view(shape) for (name, shape), x in biases}",
+            *(_filled(_rows("rows", x), f'part("weight_ih", {g})') for x, g in w.inputs.items()),
+            *(_filled(_rows("bias", x), _sum("bias", slots)) for x, slots in w.rest.items() if slots),
         ]
     for run, mark in (("", ""), ("_reverse", '"_reverse"')) if w.both else (("", ""),):
         held = {**{p: ("weight", (slot,)) for p, slot in w.matrices.items()}, **{b: ("bias", s) for b, s in w.biases.items()}}
         for param, (what, slots) in held.items():
-            target = f"self.recurrence.{param}{run}"
-            held_there = _sum(what, slots, mark)
-            value = f".copy_({f'({held_there})' if len(slots) > 1 else held_there}.view_as({target}))" if slots else ".zero_()"
-            lines.append(f"        {target}{value}")
+            name, _, place = param.partition("@")
+            target = f"self.recurrence.{name}{run}" + _selected(place)
+            lines.append(_filled(target, _sum(what, slots, mark)) if slots else f"        {target}.zero_()")
     return "\n".join([*lines, "        return self"])
 
 
@@ -85,7 +89,23 @@ def stack_text(plan: LayerPlan, w: Weights) -> str:
 
 
 def _first(w: Weights) -> str:
-    return next(p for p, (side, _) in w.matrices.items() if side == "ih")
+    return next(p for p, (side, _) in w.matrices.items() if side == "ih").partition("@")[0]
+
+
+def _selected(place: str) -> str:
+    """`.select(axis, index)` of `axis@index`; nothing of an array that is one gate's."""
+    return f".select({place.replace('@', ', ')})" if place else ""
+
+
+def _rows(of: str, unit: str) -> str:
+    """The rows of an input in the projection's weight or bias."""
+    name, _, place = unit.partition("@")
+    return f'{of}["{name}"]{_selected(place)}'
+
+
+def _filled(target: str, value: str) -> str:
+    """The line that copies a value, in the target's shape."""
+    return f"        put({target}, {value})"
 
 
 def _sum(what: str, slots: tuple[Slot, ...], run: str = "") -> str:

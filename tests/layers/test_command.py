@@ -42,14 +42,15 @@ def test_mypy_on_layers(tmp_path: Path) -> None:
     for name in SPECS:
         words = ["layer", name, "-o", str(tmp_path / f"{name}_layer.py"), "--kernel", f"{name}_kernel", "--backend", "torch"]
         assert main(words) == 0
-    (tmp_path / "right.py").write_text(RIGHT)
-    (tmp_path / "wrong.py").write_text(WRONG)
-    files = [str(tmp_path / f"{name}.py") for name in ("right", "wrong", *(f"{name}_layer" for name in SPECS))]
+    (tmp_path / "right_layers.py").write_text(RIGHT)
+    (tmp_path / "wrong_layers.py").write_text(WRONG)
+    files = [str(tmp_path / f"{name}.py") for name in ("right_layers", "wrong_layers", *(f"{name}_layer" for name in SPECS))]
     words = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--warn-unused-ignores", *files]
     environment = {"MYPYPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
     found = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert [line.split(":")[:2] for line in found] == [[str(tmp_path / "wrong.py"), str(i)] for i in (6, 7, 8)], found
+    places = [(Path(line.split(":")[0]).name, line.split(":")[1]) for line in found]
+    assert places == [("wrong_layers.py", str(i)) for i in (6, 7, 8)], found
 
 
 def test_the_file_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

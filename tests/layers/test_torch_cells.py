@@ -50,6 +50,31 @@ output h = max(R @ h[t-1] + x, 0)
 '''
 
 
+STACKED = '''
+spec stacked
+"""An LSTM whose gates lie in one array, in another order than torch's, and which projects its input itself."""
+dim M, D, G = 4
+input x[M]
+param W[G, D, M], R[D, G, D], b[G, D] init 0
+state h[D] = 0, c[D] = 0
+a = W @ x + R @ h[t-1] + b
+c = sigmoid(a[G = 3]) * c[t-1] + sigmoid(a[G = 0]) * tanh(a[G = 1])
+output h = sigmoid(a[G = 2]) * tanh(c)
+'''
+PROJECTED = '''
+spec projected
+"""A GRU of one head whose gates lie in one array; the layer projects its input."""
+dim H, D, G = 3
+input x[G, H, D]
+param R[H, G, D, D], b[G, H, D] init 0
+state h[H, D] = 0
+p = R @ h[t-1] + b
+r = sigmoid(x[G = 2] + p[G = 2])
+z = sigmoid(x[G = 0] + p[G = 0])
+output h = (1 - z) * tanh(x[G = 1] + r * p[G = 1]) + z * h[t-1]
+'''
+
+
 def stack(spec: str, module: Any) -> Any:
     found = nn.module(spec, backend="torch")
     return next(x for name, x in vars(found).items() if name.endswith("Stack")).from_torch(module)
@@ -89,6 +114,8 @@ def test_shipped_cells(spec: str, dtype: torch.dtype) -> None:
     [
         (OTHERWISE, torch.nn.LSTM(4, 5, 2, batch_first=True, dtype=torch.float64)),
         (INSIDE, torch.nn.GRU(4, 5, 2, batch_first=True, dtype=torch.float64)),
+        (STACKED, torch.nn.LSTM(4, 5, 2, batch_first=True, dtype=torch.float64)),
+        (PROJECTED, torch.nn.GRU(4, 5, 2, batch_first=True, dtype=torch.float64)),
         (RELU, torch.nn.RNN(4, 5, 2, nonlinearity="relu", batch_first=True, dtype=torch.float64)),
     ],
 )
