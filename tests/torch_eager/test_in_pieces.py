@@ -292,6 +292,22 @@ def test_packs_are_their_sequences_and_turned_ones_too(compiled: dict[str, Any],
     assert torch.equal(pack.y[:, :9], f(**first, reverse=True).y)
 
 
+def test_a_second_recurrence_of_a_file_is_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = DENSE.replace("state h[N] = 0, c[N] = 0", "input x, g in [-inf, 0]\nstate h[N] = 0, c[N] = 0, r = 0")
+    f = seqc.compile(text + "r = exp(g) * r[t-1] + x\noutput r\n", "torch")
+    (choice,) = (name for name in vars(f.module) if name.startswith("_pieces"))
+    assert choice != "_pieces"
+    given = arguments(f, 13)
+    given["g"] = (-given["g"].abs()).detach().requires_grad_()
+    found = []
+    for cut in ((1, 0), (4, 1)):
+        monkeypatch.setattr(f.module, choice, lambda *_, cut=cut: cut)
+        r = f(**given)
+        torch.testing.assert_close([r.h, r.s, r.h_T, r.c_T], dense(given), rtol=1e-12, atol=1e-12)
+        found.append(slopes(r, given))
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
+
+
 def test_explain_tells(compiled: dict[str, Any]) -> None:
     assert "in pieces of time side by side, 4 numbers a place" in compiled["oscillators"].explain()
     assert not hasattr(seqc.compile(OSCILLATORS + "schedule sequential\n", "torch").module, "_pieces")
