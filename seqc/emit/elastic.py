@@ -41,8 +41,9 @@ def elastic_methods(sig: Signature) -> list[str]:
 
 _METHODS = '''
 def at(self, **widths):
-    """This layer at smaller widths, at(EXAMPLE=..): a layer that has the first positions of this one's parameters, which it
-    neither copies nor owns. Its gradients are gradients of these, and what trains either trains both.
+    """This layer at smaller widths, at(EXAMPLE=..): a layer that has the first positions of this one's parameters.
+
+    It neither copies nor owns them. Its gradients are gradients of these, and what trains either trains both.
     """
     for dim, size in widths.items():
         if size not in _WIDTHS.get(dim, ()) or size > self.dims[dim]:

@@ -49,8 +49,10 @@ def test_figures_of_a_kernel() -> None:
 
 def test_partial_results_are_launches_too() -> None:
     (found,) = costs(load(SPECS / "retention.seq"), "sm_80", [SHAPE], {}, table("retention", GOOD))
-    assert [one.kernel for one in found.training] == ["retention_forward_kernel", "retention_backward_kernel"]
-    assert found.launches(found.training) == 2 + found.training[1].afterwards >= 4
+    *forward, backward = found.training
+    assert backward.kernel == "retention_backward_kernel" and not any(one.afterwards for one in forward)
+    assert found.launches(found.training) == len(found.training) + backward.afterwards
+    assert backward.afterwards >= 2, "gradients in parts are summed behind the kernel"
     assert found.nanoseconds(found.training) > found.nanoseconds(found.forward)
 
 
