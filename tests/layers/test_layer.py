@@ -203,7 +203,7 @@ def test_what_a_spec_may_say_besides(name: str) -> None:
     """Each in a stack: a prompt, then steps, equal the whole; a mask leaves what a shorter call has."""
     text, others = ODD[name]
     torch.manual_seed(0)
-    stack = nn.layer(text, 8, layers=2, conv=2, backend="torch", dtype=torch.float64)
+    stack = nn.layer(text, 8, layers=2, conv=0 if name == "words" else 2, backend="torch", dtype=torch.float64)
     x = torch.randn(2, 6, *((3,) if name == "grid" else ()), 8, dtype=torch.float64)
     timed = name == "words"
 
@@ -234,6 +234,11 @@ def test_inputs_that_the_caller_gives() -> None:
         layer(x)
     with pytest.raises(seqc.Unsupported, match=r"has no input `alfa`[\s\S]*alpha"):
         nn.layer("plrnn", 6, given=["alfa"])
+
+
+def test_nothing_to_convolve_is_said() -> None:
+    with pytest.raises(ValueError, match="words has no input for a convolution"):
+        nn.layer(ODD["words"][0], 8, conv=2, backend="torch")
 
 
 def test_names_that_a_layer_cannot_have() -> None:
