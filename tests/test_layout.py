@@ -1,6 +1,6 @@
 """The layout of the repository: folders, links and packaging agree, and imports point one way.
 
-    diagnostics < ir < {semantics, analysis, frontend, emit, solver} < passes < backends < driver < {editor, check, api, nn, cli}
+  diagnostics < ir < {semantics, analysis, frontend, emit, solver} < passes < backends < driver < {editor, check, api, nn, cli}
 
 A room may import its own modules and those of the rooms that ALLOWED names. A pass imports no pass and a backend no backend,
 except that a package's `__init__` may gather its own, that the files of one folder know each other, and that any pass may
