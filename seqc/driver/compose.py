@@ -185,8 +185,14 @@ class _Chain:
 
     def _exact(self, part: Program, form: str) -> list[str]:
         """The lines that make numbers of indices: half precision would round them."""
-        found = {self.called[x]: self.places[x] for x in part.outputs if x in self.places}
-        return [f"    {x} = {form.format(w)}.to(torch.float32).contiguous()" for x, w in found.items()]
+        lines = []
+        for x in part.outputs:
+            if x in self.places:
+                given, wanted = part.inputs[_place(part, x)].dims, part.output_decls[x].dims
+                order = "" if given == wanted else f".permute{group(['0', '1', *(str(2 + given.index(d)) for d in wanted)])}"
+                number = f"{form.format(self.places[x])}{order}.to(torch.float32).contiguous()"
+                lines.append(f"    {self.called[x]} = {number}")
+        return lines
 
     def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
         taken = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if self.packs else [])]
