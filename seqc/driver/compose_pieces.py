@@ -258,7 +258,7 @@ def _pieces(x, whole, beside):
 
     whole, beside: elements that a step handles, and that its pieces' ends and spans handle besides. A piece of n steps
     calls torch for its steps, and between pieces for their spans: the best n is a root. What a call costs, and an element,
-    was measured; values of pieces are larger than a cache, so an element costs twice as much there.
+    was measured on a CPU and is an estimate for a GPU; values of pieces leave a cache, so an element costs twice as much there.
     """
     batch, steps = x.shape[:2]
     call, element = (7e-6, 2e-11) if x.is_cuda else (4e-6, 1.5e-9)
