@@ -108,7 +108,7 @@ def syntax(tally: Tally, start: int, count: int | None, minutes: float, tell: Ca
                 tally.count(re.sub(r"[0-9]+", "#", words.splitlines()[0]), at)
                 tell(f"{at}: {words}\n{text}")
         number += checker.BATCH
-    tally.numbers.append((start, number))
+    tally.numbers.append((start, number if count is None else min(number, start + count)))
 
 
 def likeness(p: Problem) -> tuple[str, str, str]:
