@@ -103,12 +103,13 @@ def test_a_triton_that_miscompiles_on_hopper_is_named(
     """Triton 3.4 to 3.7.0 and a product whose left operand is transposed; a file without one says nothing."""
     pytest.importorskip("triton")
     monkeypatch.setattr("triton.__version__", version)
+    monkeypatch.setattr("triton.jit", lambda function: function)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (major, 0))
     for product, found in (("tl.dot(tl.trans(b_x), b_y)", warned), ("tl.dot(b_x, b_y)", False)):
         made: dict[str, Any] = {"torch": torch, "warnings": warnings}
-        exec(triton_text(f"# {product}"), made)
+        exec(triton_text(f"@triton.jit\ndef kernel():\n    pass  # {product}"), made)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             made["_load_triton"]()
