@@ -44,7 +44,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["DeltaRule", "DeltaRuleResult", "delta_rule", "delta_rule_step"]
+__all__ = ["DeltaRule", "DeltaRuleResult", "delta_rule", "delta_rule_step", "DeltaRuleStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -861,10 +861,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_15cdf5ed2556", 0
+    name, tries = "seqc_delta_rule_316332115e74", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_15cdf5ed2556_{tries}"
+        name = f"seqc_delta_rule_316332115e74_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1001,6 +1001,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return DeltaRuleResult(*outputs, *states)
 
 
+class DeltaRuleStates(DeltaRuleResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    S_every: Tensor  # [B, pieces, H, K, V]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["q"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"delta_rule: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"delta_rule: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = delta_rule(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("S_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = DeltaRuleStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("q v k beta".split())
+
+
 def delta_rule(
     q: Tensor,
     v: Tensor,
@@ -1011,6 +1081,7 @@ def delta_rule(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> DeltaRuleResult:
     """Run delta_rule over a sequence.
 
@@ -1028,7 +1099,10 @@ def delta_rule(
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a DeltaRuleStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, v=v, k=k, beta=beta, S_0=S_0)
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, q, v, k, beta, S_0)
     q, v, k, beta = _cast(q, v, k, beta)
@@ -1131,10 +1205,19 @@ class DeltaRule(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> DeltaRuleResult:
         """The recurrence over a sequence; see `delta_rule`."""
         return delta_rule(
-            q, v, k, beta, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+            q,
+            v,
+            k,
+            beta,
+            S_0=S_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(

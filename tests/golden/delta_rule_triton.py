@@ -28,7 +28,7 @@ How it is computed:
         chunkwise: 16 rows a block: modelled time 0.04 of the step form
         S: read over K: no decay between the rows of a block: plain products
     in Triton:
-        chunkwise: 32 rows a block: modelled time 0.17 of the step form
+        chunkwise: 64 rows a block: modelled time 0.15 of the step form
         S: read over K: no decay between the rows of a block: plain products
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
@@ -48,7 +48,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["DeltaRule", "DeltaRuleResult", "delta_rule", "delta_rule_step"]
+__all__ = ["DeltaRule", "DeltaRuleResult", "delta_rule", "delta_rule_step", "DeltaRuleStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -205,12 +205,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
         hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
         if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
             warnings.warn(
@@ -317,9 +318,9 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 
 @_jit(do_not_specialize=['T'])
 def delta_rule_forward_kernel(
-    p_S_0, p_S_in, p_beta, p_k, p_v, p_q, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    p_S_0, p_S_in, p_k, p_v, p_beta, p_q, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -345,130 +346,55 @@ def delta_rule_forward_kernel(
     for i_n in range(0, NT):
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_th = (first + STEP * i_0) * H + i_h
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_th = o_r * (STEP * H)
-        b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_beta_in = tl.where(m_t, b_beta, 0.0)
+        if SAVE:
+            tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_1 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_k) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        m_pair_2 = (b_x_1 == 0.0)
-        b_x_2 = b_beta_in[:, None] * b_k
-        b_x_3 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_x_2) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        b_x_4 = tl.where((b_x_3 == 0.0), 1.0, 0.0)
-        m_pair_3 = (b_x_4 > 0.0)
-        b_kx_2 = tl.dot(b_k.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair_1, b_kx_2, 0.0)
-        b_A_low = tl.where((m_pair_2[:, None] & m_pair_3[None, :]), b_A, 0.0)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_x_5 = b_v - b_Sk
-        m_pair_4 = (tl.abs(b_x_5) < float("inf"))
-        b_x_6 = tl.max(tl.where(m_pair_4, 0.0, b_x[:, None]), 0)
+        b_x_1 = b_v - b_Sk
+        m_pair_2 = (tl.abs(b_x_1) < float("inf"))
+        b_x_2 = tl.max(tl.where(m_pair_2, 0.0, b_x[:, None]), 0)
+        at_th = (first + STEP * i_0) * H + i_h
+        o_th = o_r * (STEP * H)
+        b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_x_3 = tl.where(m_t, b_beta, 0.0)[:, None] * b_k
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qx_3 = tl.dot(b_q.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+        b_A = tl.where(m_pair, b_qx_3, 0.0)
+        b_x_4 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_k) < float("inf")), 0.0, 1.0), float("-inf")), 1)
+        m_pair_3 = (b_x_4 == 0.0)
+        b_x_5 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_x_3) < float("inf")), 0.0, 1.0), float("-inf")), 1)
+        b_x_6 = tl.where((b_x_5 == 0.0), 1.0, 0.0)
+        m_pair_4 = (b_x_6 > 0.0)
+        b_kx_3 = tl.dot(b_k.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair_1, b_kx_3, 0.0)
+        b_A_1_low = tl.where((m_pair_3[:, None] & m_pair_4[None, :]), b_A_1, 0.0)
+        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A_1_low, 0.0), BT, PRECISION)
+        b_x_7 = tl.where(m_pair_2, b_x_1, 0.0)
+        b_solved = tl.dot(b_inverse.to(DOT), b_x_7.to(DOT), input_precision=PRECISION)
+        b_sum = tl.dot(b_A.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_2[None, :] >= b_x[:, None]), float("nan"), b_sum)
         b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_qx_2 = tl.dot(b_q.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair, b_qx_2, 0.0)
-        b_x_5_low = tl.where(m_pair_4, b_x_5, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A_low, 0.0), BT, PRECISION)
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(tl.trans(b_x_2.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
-        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
-        b_S_next = b_S + b_sum
-        b_solved_1 = tl.dot(b_inverse.to(DOT), b_x_5_low.to(DOT), input_precision=PRECISION)
-        b_sum_1 = tl.dot(b_A_1.to(DOT), b_solved_1.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_6[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
         # output o = sum[K](q * S) / sqrt(K)
         b_o = (b_qS + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_S = b_S_next
-    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
-
-
-@_jit(do_not_specialize=['T'])
-def delta_rule_infer_kernel(
-    p_S_0, p_beta, p_k, p_v, p_q, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
-):
-    """Outputs and final states."""
-    NV: tl.constexpr = (V + BV - 1) // BV
-    i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
-    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    o_t = tl.arange(0, BT)
-    b_x = BT - o_t.to(tl.float32)
-    m_pair = (o_t[:, None] >= o_t[None, :])
-    m_pair_1 = (o_t[:, None] > o_t[None, :])
-    at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_hkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    for i_n in range(0, NT):
-        i_0 = i_n * BT
-        at_th = (first + STEP * i_0) * H + i_h
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_th = o_r * (STEP * H)
-        b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_beta_in = tl.where(m_t, b_beta, 0.0)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_1 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_k) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        m_pair_2 = (b_x_1 == 0.0)
-        b_x_2 = b_beta_in[:, None] * b_k
-        b_x_3 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_x_2) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        b_x_4 = tl.where((b_x_3 == 0.0), 1.0, 0.0)
-        m_pair_3 = (b_x_4 > 0.0)
-        b_kx_2 = tl.dot(b_k.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair_1, b_kx_2, 0.0)
-        b_A_low = tl.where((m_pair_2[:, None] & m_pair_3[None, :]), b_A, 0.0)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_x_5 = b_v - b_Sk
-        m_pair_4 = (tl.abs(b_x_5) < float("inf"))
-        b_x_6 = tl.max(tl.where(m_pair_4, 0.0, b_x[:, None]), 0)
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_qx_2 = tl.dot(b_q.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair, b_qx_2, 0.0)
-        b_x_5_low = tl.where(m_pair_4, b_x_5, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A_low, 0.0), BT, PRECISION)
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(tl.trans(b_x_2.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
+        b_solved_1 = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        b_sum_1 = tl.dot(tl.trans(b_x_3.to(DOT)), b_solved_1.to(DOT), input_precision=PRECISION)
         # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
-        b_S_next = b_S + b_sum
-        b_solved_1 = tl.dot(b_inverse.to(DOT), b_x_5_low.to(DOT), input_precision=PRECISION)
-        b_sum_1 = tl.dot(b_A_1.to(DOT), b_solved_1.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_6[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
-        # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_x_low) / SQRT_K
-        m_tv = m_t[:, None] & m_v[None, :]
-        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_S = b_S_next
+        b_S = b_S + b_sum_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T', 'N_STEPS'])
 def delta_rule_backward_kernel(
-    p_d_S_T, p_beta, p_k, p_v, p_S_in, p_d_o, p_d_q, p_q, p_d_v, p_d_k, p_d_beta, p_d_S_0, p_cu_seqlens, T,
+    p_d_S_T, p_beta, p_k, p_S_in, p_v, p_d_o, p_d_q, p_q, p_d_v, p_d_k, p_d_beta, p_d_S_0, p_cu_seqlens, T,
     N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -512,61 +438,59 @@ def delta_rule_backward_kernel(
         b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
         b_A = tl.where(m_pair_1, b_kx_1, 0.0)
         b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], tl.where((m_pair_2[:, None] & m_pair_3[None, :]), b_A, 0.0), 0.0), BT, PRECISION)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
         b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_x_4 = b_v - b_Sk
-        b_x_5 = tl.where((tl.abs(b_x_4) < float("inf")), b_x_4, 0.0)
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_5.to(DOT), input_precision=PRECISION)
+        b_x_4_low = tl.where((tl.abs(b_x_4) < float("inf")), b_x_4, 0.0)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_6 = b_do / SQRT_K
-        b_sum = tl.dot(b_x_6.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
+        b_x_5 = b_do / SQRT_K
+        b_solved = tl.dot(b_inverse.to(DOT), b_x_4_low.to(DOT), input_precision=PRECISION)
+        b_sum = tl.dot(b_x_5.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
         b_sum_low = tl.where(m_pair, b_sum, 0.0)
+        b_Sx_5 = tl.dot(b_x_5.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         b_sum_1 = tl.dot(b_sum_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-        b_Sx_6 = tl.dot(b_x_6.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         # gradient of q
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_Sx_6, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_Sx_5, mask=m_tk)
         b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_7 = b_beta_in[:, None] * b_kdS
+        b_x_6 = b_beta_in[:, None] * b_kdS
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_qx_1 = tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
         b_A_1 = tl.where(m_pair, b_qx_1, 0.0)
-        b_sum_2 = tl.dot(tl.trans(b_sum_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-        b_qx_6 = tl.dot(tl.trans(b_q.to(DOT)), b_x_6.to(DOT), input_precision=PRECISION)
-        b_x_8 = b_qx_6 + b_dS
-        b_A_1x_6 = tl.dot(tl.trans(b_A_1.to(DOT)), b_x_6.to(DOT), input_precision=PRECISION)
-        b_x_9 = b_x_7 + b_A_1x_6
-        b_x_5x_9 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_5.to(DOT)), input_precision=PRECISION)
-        b_rename_inverse = tl.trans(b_inverse)
-        b_sum_3 = tl.dot(b_rename_inverse.to(DOT), b_x_5x_9.to(DOT), input_precision=PRECISION)
-        b_sum_4 = tl.dot(b_sum_3.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
-        b_sum_5 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_9.to(DOT), input_precision=PRECISION)
-        b_sum_6 = tl.dot(tl.trans(b_k.to(DOT)), b_sum_5.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_x_8 - b_sum_6
+        b_A_1x_5 = tl.trans(tl.dot(tl.trans(b_x_5.to(DOT)), b_A_1.to(DOT), input_precision=PRECISION))
+        b_x_7 = b_x_6 + b_A_1x_5
+        b_sum_2 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_7.to(DOT), input_precision=PRECISION)
         # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_5, mask=m_tv)
-        b_x_low = tl.where(m_pair_1, -b_sum_4, 0.0)
-        b_sum_7 = tl.dot(b_x_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-        b_sum_8 = tl.dot(tl.trans(b_x_low.to(DOT)), b_k.to(DOT), input_precision=PRECISION)
-        b_x_10 = b_sum_8 + b_sum_2
+        tl.store(p_d_v + at_thv + o_thv, b_sum_2, mask=m_tv)
+        b_sum_3 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_4_low.to(DOT)), input_precision=PRECISION)
+        b_rename_inverse = tl.trans(b_inverse)
+        b_sum_4 = tl.dot(b_rename_inverse.to(DOT), b_sum_3.to(DOT), input_precision=PRECISION)
+        b_sum_5 = tl.dot(b_sum_4.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
+        b_x_low = tl.where(m_pair_1, -b_sum_5, 0.0)
+        b_sum_6 = tl.dot(b_x_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        b_sum_7 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_sum_low.to(DOT), input_precision=PRECISION))
+        b_sum_8 = tl.trans(tl.dot(tl.trans(b_k.to(DOT)), b_x_low.to(DOT), input_precision=PRECISION))
+        b_x_8 = b_sum_8 + b_sum_7
         b_sum_9 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_11 = b_sum_9 + b_x_10
-        b_sum_10 = tl.sum(b_k * b_x_11, 1)
-        b_x_12 = b_sum_7 + b_x_11 * b_beta_in[:, None]
-        b_sum_11 = tl.dot(b_sum_5.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_x_9 = b_sum_9 + b_x_8
+        b_x_10 = b_sum_6 + b_x_9 * b_beta_in[:, None]
+        b_sum_10 = tl.dot(b_sum_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, b_x_12 - b_sum_11, mask=m_tk)
+        tl.store(p_d_k + at_vthk + o_thk, b_x_10 - b_sum_10, mask=m_tk)
+        b_kx_9 = tl.sum(b_k * b_x_9, 1)
         # gradient of beta
         at_vth = (i_v * N_STEPS + first + STEP * i_0) * H + i_h
-        tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_sum_10, 0.0), mask=m_t)
+        tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_kx_9, 0.0), mask=m_t)
+        b_sum_11 = tl.dot(tl.trans(b_k.to(DOT)), b_sum_2.to(DOT), input_precision=PRECISION)
+        b_qx_5 = tl.dot(tl.trans(b_q.to(DOT)), b_x_5.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_dS_1
+        b_dS = b_dS - b_sum_11 + b_qx_5
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -598,12 +522,12 @@ def delta_rule_pairs_kernel(
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
     m_t = o_t < T - i_0
     b_x_1 = tl.where(m_t, b_beta, 0.0)[:, None] * b_k
-    b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
     b_x_2 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_x_1) < float("inf")), 0.0, 1.0), float("-inf")), 1)
     b_x_3 = tl.where((b_x_2 == 0.0), 1.0, 0.0)
+    m_pair_1 = (b_x_3 > 0.0)
+    b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
     b_A = tl.where((o_t[:, None] > o_t[None, :]), b_kx_1, 0.0)
-    b_A_low = tl.where((m_pair[:, None] & (b_x_3 > 0.0)[None, :]), b_A, 0.0)
-    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A_low, 0.0), BT, PRECISION)
+    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], tl.where((m_pair[:, None] & m_pair_1[None, :]), b_A, 0.0), 0.0), BT, PRECISION)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     tl.store(p_inverse_kept + at_nhtt + o_nhtt, b_inverse)
@@ -704,9 +628,9 @@ def delta_rule_outputs_kernel(
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_x = b_v - b_Sk
     m_pair = (tl.abs(b_x) < float("inf"))
-    b_x_low = tl.where(m_pair, b_x, 0.0)
     b_x_1 = BT - o_t.to(tl.float32)
     b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x_1[:, None]), 0)
+    b_x_low = tl.where(m_pair, b_x, 0.0)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
@@ -773,17 +697,16 @@ def delta_rule_cotangents_kernel(
         b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
         b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
         b_ksum = tl.dot(tl.trans(b_k.to(DOT)), b_sum.to(DOT), input_precision=PRECISION)
-        b_x_3 = b_dS - b_ksum
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_qx_1 = tl.dot(tl.trans(b_q.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_3 + b_qx_1
+        b_dS = b_dS - b_ksum + b_qx_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def delta_rule_gradients_V_kernel(
-    p_k, p_S_in, p_v, p_rows_kept, p_beta, p_d_S_out, p_d_o, p_A_kept, p_rows_kept_1, p_inverse_kept, p_d_v,
+    p_v, p_S_in, p_k, p_v_kept, p_beta, p_d_S_out, p_A_kept, p_d_o, p_beta_kept, p_inverse_kept, p_d_v,
     p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -798,27 +721,27 @@ def delta_rule_gradients_V_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_k = tl.arange(0, BK)
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    m_k = (o_k < K) | (K == BK)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    at_nhkv = ((i_s * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
+    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    at_thv = ((first + STEP * i_0) * H + i_h) * V
-    o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-    b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_x = b_v - b_Sk
     at_nhtv = ((i_s * H + i_h) * BT) * V
     o_nhtv = o_t[:, None] * V + o_v[None, :]
-    tl.store(p_rows_kept + at_nhtv + o_nhtv, tl.where((tl.abs(b_x) < float("inf")), b_x, 0.0), mask=m_v[None, :])
+    tl.store(p_v_kept + at_nhtv + o_nhtv, tl.where((tl.abs(b_x) < float("inf")), b_x, 0.0), mask=m_v[None, :])
     at_th = (first + STEP * i_0) * H + i_h
     o_th = o_r * (STEP * H)
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
@@ -827,24 +750,23 @@ def delta_rule_gradients_V_kernel(
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
     b_x_1 = b_beta_in[:, None] * b_kdS
-    m_tv = m_t[:, None] & m_v[None, :]
-    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_2 = b_do / SQRT_K
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-    b_Ax_2 = tl.dot(tl.trans(b_A.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-    b_x_3 = b_x_1 + b_Ax_2
-    tl.store(p_rows_kept_1 + at_nhtv + o_nhtv, b_x_3, mask=m_v[None, :])
+    m_tv = m_t[:, None] & m_v[None, :]
+    b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
+    b_sum = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    b_x_2 = b_x_1 + b_sum
+    tl.store(p_beta_kept + at_nhtv + o_nhtv, b_x_2, mask=m_v[None, :])
     b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-    b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_3.to(DOT), input_precision=PRECISION)
+    b_sum_1 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_sum, mask=m_tv)
+    tl.store(p_d_v + at_thv + o_thv, b_sum_1, mask=m_tv)
 
 
 @_jit(do_not_specialize=['B', 'T', 'N_STEPS'])
 def delta_rule_gradients_K_kernel(
-    p_S_in, p_d_o, p_q, p_inverse_kept, p_rows_kept, p_d_S_out, p_beta, p_k, p_d_q, p_rows_kept_1, p_d_k, p_d_beta,
+    p_d_o, p_beta_kept, p_inverse_kept, p_S_in, p_beta, p_v_kept, p_k, p_q, p_d_S_out, p_d_k, p_d_q, p_d_beta,
     p_cu_seqlens, B, T, N_STEPS, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -860,69 +782,137 @@ def delta_rule_gradients_K_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_nhkv = ((i_s * H + i_h) * K) * V
-    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
-    o_v = tl.arange(0, BV)
-    o_nhkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K % BK == 0)
-    m_v = (o_v < V) | (V == BV)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_v = tl.arange(0, BV)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_v = (o_v < V) | (V == BV)
     m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
     b_x = b_do / SQRT_K
-    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    m_pair = (o_t[:, None] >= o_t[None, :])
+    at_nhtv = ((i_s * H + i_h) * BT) * V
+    o_nhtv = o_t[:, None] * V + o_v[None, :]
+    b_x_1 = tl.load(p_beta_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-    at_nhtv = ((i_s * H + i_h) * BT) * V
-    o_nhtv = o_t[:, None] * V + o_v[None, :]
-    b_x_low = tl.load(p_rows_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
-    b_solved = tl.dot(b_inverse.to(DOT), b_x_low.to(DOT), input_precision=PRECISION)
-    b_sum = tl.dot(b_x.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
-    b_sum_low = tl.where(m_pair, b_sum, 0.0)
-    b_sum_1 = tl.dot(tl.trans(b_sum_low.to(DOT)), b_q.to(DOT), input_precision=PRECISION)
-    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_sum_2 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+    at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
+    o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K % BK == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_Ssum = tl.dot(b_sum.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_neg_Ssum = -b_Ssum
     at_th = (first + STEP * i_0) * H + i_h
     o_th = o_r * (STEP * H)
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
     b_beta_in = tl.where(m_t, b_beta, 0.0)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_1 = b_beta_in[:, None] * b_k
-    b_sum_3 = tl.dot(b_sum_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-    # gradient of q
-    m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_thk + o_thk, b_sum_3 + b_Sx, mask=m_tk)
-    m_pair_1 = (o_t[:, None] > o_t[None, :])
-    b_x_2 = tl.load(p_rows_kept_1 + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
-    b_sum_4 = tl.dot(b_x_2.to(DOT), tl.trans(b_x_low.to(DOT)), input_precision=PRECISION)
+    b_x_low = tl.load(p_v_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
+    b_sum_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_low.to(DOT)), input_precision=PRECISION)
     b_rename_inverse = tl.trans(b_inverse)
-    b_sum_5 = tl.dot(b_rename_inverse.to(DOT), b_sum_4.to(DOT), input_precision=PRECISION)
-    b_sum_6 = tl.dot(b_sum_5.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
-    b_x_low_1 = tl.where(m_pair_1, -b_sum_6, 0.0)
-    b_sum_7 = tl.dot(b_x_low_1.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-    b_sum_8 = tl.dot(tl.trans(b_x_low_1.to(DOT)), b_k.to(DOT), input_precision=PRECISION)
-    b_x_3 = b_sum_8 + b_sum_1
-    b_x_4 = b_sum_2 + b_x_3
-    b_x_5 = b_sum_7 + b_x_4 * b_beta_in[:, None]
-    b_sum_9 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-    b_sum_10 = tl.dot(b_sum_9.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_sum_2 = tl.dot(b_rename_inverse.to(DOT), b_sum_1.to(DOT), input_precision=PRECISION)
+    b_sum_3 = tl.dot(b_sum_2.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
+    b_x_low_1 = tl.where((o_t[:, None] > o_t[None, :]), -b_sum_3, 0.0)
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_x_2 = b_beta_in[:, None] * b_k
+    b_sum_4 = tl.dot(b_x_low_1.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_x_3 = b_neg_Ssum + b_sum_4
+    b_solved = tl.dot(b_inverse.to(DOT), b_x_low.to(DOT), input_precision=PRECISION)
+    b_sum_5 = tl.trans(tl.dot(tl.trans(b_k.to(DOT)), b_x_low_1.to(DOT), input_precision=PRECISION))
+    b_sum_6 = tl.dot(b_x.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
+    b_sum_6_low = tl.where((o_t[:, None] >= o_t[None, :]), b_sum_6, 0.0)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_sum_7 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_sum_6_low.to(DOT), input_precision=PRECISION))
+    b_x_4 = b_sum_5 + b_sum_7
+    b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    b_sum_8 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x_5 = b_sum_8 + b_x_4
     # gradient of k
-    tl.store(p_d_k + at_thk + o_thk, b_x_5 - b_sum_10, mask=m_tk)
-    b_kx_4 = tl.sum(b_k * b_x_4, 1)
+    m_tk = m_t[:, None] & m_k[None, :]
+    tl.store(p_d_k + at_thk + o_thk, b_x_3 + b_x_5 * b_beta_in[:, None], mask=m_tk)
+    b_sum_9 = tl.dot(b_sum_6_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    # gradient of q
+    tl.store(p_d_q + at_thk + o_thk, b_sum_9 + b_Sx, mask=m_tk)
+    b_kx_5 = tl.sum(b_k * b_x_5, 1)
     # gradient of beta
     at_kth = (i_k * N_STEPS + first + STEP * i_0) * H + i_h
-    tl.store(p_d_beta + at_kth + o_th, tl.where(m_t, b_kx_4, 0.0), mask=m_t)
+    tl.store(p_d_beta + at_kth + o_th, tl.where(m_t, b_kx_5, 0.0), mask=m_t)
+
+
+@_jit(do_not_specialize=['T'])
+def delta_rule_walk_kernel(
+    p_S_0, p_S_in, p_q, p_beta, p_k, p_v, p_inverse_kept, p_A_kept, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
+):
+    """After the pairs of steps: outputs, final states, and the states that the gradient needs."""
+    NV: tl.constexpr = (V + BV - 1) // BV
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
+    o_t = tl.arange(0, BT)
+    b_x = BT - o_t.to(tl.float32)
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
+        if SAVE:
+            tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_thk = ((first + STEP * i_0) * H + i_h) * K
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        at_th = (first + STEP * i_0) * H + i_h
+        o_th = o_r * (STEP * H)
+        b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
+        m_t = o_t < T - i_0
+        b_beta_in = tl.where(m_t, b_beta, 0.0)
+        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+        b_x_1 = b_beta_in[:, None] * b_k
+        b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        b_x_2 = b_v - b_Sk
+        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
+        o_nhtt = o_t[:, None] * BT + o_t[None, :]
+        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+        b_solved = tl.dot(b_inverse.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+        b_sum = tl.dot(tl.trans(b_x_1.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
+        # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
+        b_S_next = b_S + b_sum
+        m_pair = (tl.abs(b_x_2) < float("inf"))
+        b_x_3 = tl.where(m_pair, b_x_2, 0.0)
+        b_solved_1 = tl.dot(b_inverse.to(DOT), b_x_3.to(DOT), input_precision=PRECISION)
+        b_x_4 = tl.max(tl.where(m_pair, 0.0, b_x[:, None]), 0)
+        b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+        b_sum_1 = tl.dot(b_A.to(DOT), b_solved_1.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_4[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = (b_qS + b_x_low) / SQRT_K
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        b_S = b_S_next
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['T'])
@@ -977,35 +967,37 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
-# after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
+# after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (4, 1328, 8208, True),
-    "infer": (4, 1319, 4112, True),
-    "backward": (2, 2761, 25744, True),
-    "pairs": (4, 1199, 12352, False),
-    "states": (6, 640, 6672, True),
-    "outputs": (7, 1316, 9216, False),
-    "cotangents": (4, 884, 8208, True),
-    "gradients_V": (3, 1564, 61504, False),
-    "gradients_K": (2, 2666, 63680, False),
+    "forward": (2, 1897, 12320, True, 1),
+    "infer": (2, 1889, 8224, True, 1),
+    "backward": (2, 5426, 47392, True, 4),
+    "pairs": (2, 1742, 32896, False, 1),
+    "walk": (2, 1199, 16416, True, 1),
+    "states": (4, 726, 10272, True, 1),
+    "outputs": (4, 1473, 16384, False, 1),
+    "infer_walk": (2, 1191, 12320, True, 1),
+    "cotangents": (2, 1033, 14368, True, 1),
+    "gradients_V": (2, 1965, 98432, False, 1),
+    "gradients_K": (2, 3002, 24864, False, 2),
 }
-_MORE_LAUNCHES = {"forward": 4000, "infer": 4000, "backward": 2000}  # nanoseconds, where phases do the same
 
 
-def _in_phases(kernel, programs, blocks, x, **phases):
-    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
-    if x.device.type != "cuda":
-        return False
+def _way(x, blocks, *ways):
+    """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
+    have: of one block, where each does one."""
+    if blocks <= 1 or x.device.type != "cuda":
+        return 0
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks = _PACE[name]
+        resident, busy, moved, walks, launches = _PACE[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // 3350)
+        waves = -(-programs // (resident * units))
+        return 2000 * launches + max(waves * turns * busy, programs * turns * moved // 3350)
 
-    apart = sum(time(name, count) for name, count in phases.items())
-    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
+    return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 
 
 def _room(device):
@@ -1021,15 +1013,17 @@ def _needs_triton(io, K, V):
     BK = _pad(K, 16)
     BV = _pad(V, 16)
     return {
-        "forward": (16 * BK * 2 * io, 32 * BK * 2 * io + 512 * io),
-        "infer": (16 * BK * 2 * io, 32 * BK * 2 * io + 512 * io),
-        "backward": (16 * BK * 2 * io, 32 * BK * 2 * io + 512 * 2 * io + 16 * BK * 4),
-        "pairs": (32 * BK * 2 * io, 32 * BK * 2 * io),
-        "states": (512 * io + 16 * BK * io, 32 * BK * io + 512 * io + 1024 * io),
-        "outputs": (16 * BK * 2 * io, 32 * BK * 2 * io + 16 * BK * 4 + 512 * io + 1024 * 2 * io),
-        "cotangents": (512 * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * 2 * io),
-        "gradients_V": (64 * BK * 2 * io, 32 * BK * io + 64 * BK * 8 + 2048 * 2 * io + 1024 * 2 * io),
-        "gradients_K": (64 * BV * 2 * io, 64 * BV * 8 + 32 * BV * 3 * io + 2048 * 2 * io + 1024 * io),
+        "forward": (64 * BK * io + 1024 * io, 64 * BK * 2 * io + 1024 * io),
+        "infer": (64 * BK * io + 1024 * io, 64 * BK * 2 * io + 1024 * io),
+        "backward": (64 * BK * io + 1024 * io, 64 * BK * 2 * io + 16 * BK * 4 + 1024 * 2 * io),
+        "pairs": (64 * BK * 2 * io, 64 * BK * 2 * io),
+        "states": (64 * BK * io + 1024 * io, 64 * BK * io + 1024 * io + 4096 * io),
+        "outputs": (4096 * io + 1024 * io, 64 * BK * 2 * io + 16 * BK * 4 + 1024 * io + 4096 * 2 * io),
+        "cotangents": (64 * BK * io + 1024 * io, 64 * BK * 2 * io + 1024 * io + 4096 * 2 * io),
+        "gradients_V": (4096 * 2 * io, 4096 * 4 * io + 64 * BK * (io + 8)),
+        "gradients_K": (16 * BV * io + 64 * BV * io, 64 * BV * 3 * io + 4096 * io + 16 * BV * 8 + 1024 * 2 * io),
+        "walk": (4096 * io + 1024 * io, 64 * BK * 2 * io + 1024 * io + 4096 * 2 * io),
+        "infer_walk": (4096 * io + 1024 * io, 64 * BK * 2 * io + 1024 * io + 4096 * 2 * io),
     }
 
 
@@ -1055,7 +1049,7 @@ def _ready_triton(x, K, V, alone=False):
     key = x.device, x.dtype, K, V, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
-        kernels = ("infer", "pairs", "states", "outputs") if alone else [k for k in needs if k not in ("gradients_K",)]
+        kernels = ("infer", "pairs", "states", "outputs", "infer_walk") if alone else [k for k in needs if k not in ("gradients_K",)]
         need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
         if need > room and not alone:
@@ -1068,7 +1062,7 @@ def _ready_triton(x, K, V, alone=False):
     return _READY[key]
 
 
-_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 32
+_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 64
 
 
 def _steps_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
@@ -1097,13 +1091,13 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     N_BLOCKS = B * NT
     empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
         empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
@@ -1114,26 +1108,44 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases("forward", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV):
-        inverse_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+    way = _way(
+        q, NT,
+        {"forward": B * H * NV},
+        {"pairs": B * H, "walk": B * H * NV},
+        {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
+    )
+    if way == 1:
+        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        delta_rule_walk_kernel[(B * H * NV,)](
+            S_0, S_in, q, beta, k, v, inverse_kept, A_kept, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4,
+            num_stages=_stages("walk", 3, q, K, V), enable_fp_fusion=True,
+        )
+    elif way == 2:
+        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
+        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
+            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
+            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
+            S_0, S_in, k, v, beta, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -1145,13 +1157,13 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
         return _steps_triton(q, v, k, beta, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     N_BLOCKS = B * NT
     empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
         empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
@@ -1161,27 +1173,45 @@ def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases("infer", B * H * NV, NT, q, pairs=B * H, states=B * H * NV, outputs=B * H * NV):
-        inverse_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+    way = _way(
+        q, NT,
+        {"infer": B * H * NV},
+        {"pairs": B * H, "infer_walk": B * H * NV},
+        {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
+    )
+    if way == 1:
+        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
+        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
+            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        delta_rule_walk_kernel[(B * H * NV,)](
+            S_0, None, q, beta, k, v, inverse_kept, A_kept, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4,
+            num_stages=_stages("infer_walk", 3, q, K, V), enable_fp_fusion=True,
+        )
+    elif way == 2:
+        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
+            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         delta_rule_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
             SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
-        delta_rule_infer_kernel[(B * H * NV,)](
-            S_0, beta, k, v, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
+        delta_rule_forward_kernel[(B * H * NV,)](
+            S_0, None, k, v, beta, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T
@@ -1191,14 +1221,14 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
-    NT = (T + 31) // 32
+    NT = (T + 63) // 64
     N_BLOCKS = B * NT
     N_STEPS = B * T
     empty = torch.empty
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
+        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
+        N_BLOCKS = T // 64 + B
         empty = torch.zeros  # some entries belong to no sequence
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
@@ -1207,42 +1237,47 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
-    if NT > 1 and fits and _in_phases(
-        "backward", B * H * NV, NT, q, pairs=B * H, cotangents=B * H * NV,
-        gradients_V=B * H * -(-V // min(_pad(V, 16), 64)), gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
-    ):
-        inverse_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+    way = _way(
+        q, NT,
+        {"backward": B * H * NV},
+        *([{
+            "pairs": B * H, "cotangents": B * H * NV, "gradients_V": B * H * -(-V // min(_pad(V, 16), 64)),
+            "gradients_K": B * H * -(-K // min(_pad(K, 16), 16)),
+        }] if fits else []),
+    )
+    if way == 1:
+        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_cotangents_kernel[(B * H * NV,)](
             d_S_T, d_S_out, beta, k, d_o, A_kept, inverse_kept, q, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=_stages("cotangents", 3, q, K, V), enable_fp_fusion=True,
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        rows_kept = torch.empty((N_BLOCKS, H, 32, V), dtype=q.dtype, device=q.device)
-        rows_kept_1 = torch.empty((N_BLOCKS, H, 32, V), dtype=q.dtype, device=q.device)
+        v_kept = torch.empty((N_BLOCKS, H, 64, V), dtype=q.dtype, device=q.device)
+        beta_kept = torch.empty((N_BLOCKS, H, 64, V), dtype=q.dtype, device=q.device)
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         delta_rule_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, S_in, v, rows_kept, beta, d_S_out, d_o, A_kept, rows_kept_1, inverse_kept, d_v, cu_seqlens, B, T, H=H,
-            K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            v, S_in, k, v_kept, beta, d_S_out, A_kept, d_o, beta_kept, inverse_kept, d_v, cu_seqlens, B, T, H=H, K=K,
+            V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
             num_stages=1, enable_fp_fusion=True,
         )
-        BK = min(_pad(K, 16), 64)
+        BK = min(_pad(K, 16), 16)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
         d_beta = empty((NK, *q.shape[:2], H), dtype=torch.float32, device=q.device)
         delta_rule_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            S_in, d_o, q, inverse_kept, rows_kept, d_S_out, beta, k, d_q, rows_kept_1, d_k, d_beta, cu_seqlens, B, T,
-            N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            d_o, beta_kept, inverse_kept, S_in, beta, v_kept, k, q, d_S_out, d_k, d_q, d_beta, cu_seqlens, B, T,
+            N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
             num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
         d_beta = d_beta.sum(0)
@@ -1253,8 +1288,8 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
         d_beta = empty((NV, *q.shape[:2], H), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         delta_rule_backward_kernel[(B * H * NV,)](
-            d_S_T, beta, k, v, S_in, d_o, d_q, q, d_v, d_k, d_beta, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V,
-            BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            d_S_T, beta, k, S_in, v, d_o, d_q, q, d_v, d_k, d_beta, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V,
+            BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=2,
             num_stages=_stages("backward", 3, q, K, V), enable_fp_fusion=True,
         )
         d_q = d_q.sum(0)
@@ -1374,8 +1409,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((T // 32 + B, H, K, V), carry)]
-    return [((B * ((T + 31) // 32), H, K, V), carry)]
+        return [((T // 64 + B, H, K, V), carry)]
+    return [((B * ((T + 63) // 64), H, K, V), carry)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1979,10 +2014,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_21322dd7f380", 0
+    name, tries = "seqc_delta_rule_833fb8475b63", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_21322dd7f380_{tries}"
+        name = f"seqc_delta_rule_833fb8475b63_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2119,6 +2154,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return DeltaRuleResult(*outputs, *states)
 
 
+class DeltaRuleStates(DeltaRuleResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    S_every: Tensor  # [B, pieces, H, K, V]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["q"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"delta_rule: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"delta_rule: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = delta_rule(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("S_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = DeltaRuleStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("q v k beta".split())
+
+
 def delta_rule(
     q: Tensor,
     v: Tensor,
@@ -2129,6 +2234,7 @@ def delta_rule(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> DeltaRuleResult:
     """Run delta_rule over a sequence.
 
@@ -2146,7 +2252,10 @@ def delta_rule(
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a DeltaRuleStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, v=v, k=k, beta=beta, S_0=S_0)
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, q, v, k, beta, S_0)
     q, v, k, beta = _cast(q, v, k, beta)
@@ -2249,10 +2358,19 @@ class DeltaRule(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> DeltaRuleResult:
         """The recurrence over a sequence; see `delta_rule`."""
         return delta_rule(
-            q, v, k, beta, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+            q,
+            v,
+            k,
+            beta,
+            S_0=S_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(

@@ -49,7 +49,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["GLA", "GLAResult", "gla", "gla_step"]
+__all__ = ["GLA", "GLAResult", "gla", "gla_step", "GLAStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -320,12 +320,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
         hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
         if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
             warnings.warn(
@@ -434,7 +435,7 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 def gla_forward_kernel(
     p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -464,107 +465,8 @@ def gla_forward_kernel(
     for i_n in range(0, NT):
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x_1 = tl.exp(b_sum)[:, None] * b_S
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_2 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
-        b_x_2 = b_A_here + b_A_1
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_3 = b_q * tl.exp(b_log_decay_sum16)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_4 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_x_3x_4, 0.0)
-        b_x_5 = b_x_2 + b_A_16
-        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_6 = b_q * tl.exp(b_log_decay_sum8)
-        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_7 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_6x_7, 0.0)
-        b_x_8 = b_x_5 + b_A_8
-        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_9 = b_q * tl.exp(b_log_decay_sum4)
-        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_10 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_sum_4 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_sum_4, 0.0)
-        b_x_11 = b_x_8 + b_A_4
-        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_12 = b_q * tl.exp(b_log_decay_sum2)
-        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_13 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_5 = tl.dot(b_x_12.to(DOT), tl.trans(b_x_13.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_5, 0.0)
-        b_A = b_x_11 + b_A_2
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_6 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        # S = exp(g) * S[t-1] + k * v
-        b_S_next = b_x_1 + b_sum_6
-        m_pair_6 = (tl.abs(b_v) < float("inf"))
-        b_x_14 = tl.max(tl.where(m_pair_6, 0.0, b_x[:, None]), 0)
-        m_pair_7 = (b_x_14[None, :] >= b_x[:, None])
-        b_x_15 = tl.where(m_pair_6, b_v, 0.0)
-        b_sum_7 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
-        # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7)) / SQRT_K
-        m_tv = m_t[:, None] & m_v[None, :]
-        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_S = b_S_next
-    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
-
-
-@_jit(do_not_specialize=['T'])
-def gla_infer_kernel(
-    p_S_0, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
-):
-    """Outputs and final states."""
-    NV: tl.constexpr = (V + BV - 1) // BV
-    i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
-    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    o_t = tl.arange(0, BT)
-    b_x = BT - o_t.to(tl.float32)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
-    at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_hkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    for i_n in range(0, NT):
-        i_0 = i_n * BT
+        if SAVE:
+            tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
@@ -805,10 +707,92 @@ def gla_backward_kernel(
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
+@_jit(do_not_specialize=['B', 'T'])
+def gla_pairs_kernel(
+    p_g, p_decay_kept, p_q, p_q_kept, p_k, p_k_kept, p_A_kept, p_cu_seqlens, B, T, H: tl.constexpr,
+    K: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once."""
+    i_p = tl.program_id(0).to(tl.int64)
+    i_h = i_p % H
+    i_s = i_p // H
+    i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
+    i_0 = i_n * BT
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
+        return
+    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    o_t = tl.arange(0, BT)
+    o_r = tl.minimum(o_t, T - 1 - i_0)
+    o_k = tl.arange(0, BK)
+    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    m_k = (o_k < K) | (K == BK)
+    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    m_t = o_t < T - i_0
+    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
+    b_sum = tl.sum(b_log_decay, 0)
+    at_nhk = (i_s * H + i_h) * K
+    tl.store(p_decay_kept + at_nhk + o_k, tl.exp(b_sum), mask=m_k)
+    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
+    b_from_start = tl.exp(b_log_decay_sum)
+    at_nhtk = ((i_s * H + i_h) * BT) * K
+    o_nhtk = o_t[:, None] * K + o_k[None, :]
+    tl.store(p_q_kept + at_nhtk + o_nhtk, b_q * b_from_start, mask=m_k[None, :])
+    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
+    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
+    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
+    b_to_end = tl.exp(b_log_decay_sum_rest)
+    tl.store(p_k_kept + at_nhtk + o_nhtk, b_k_in * b_to_end, mask=m_k[None, :])
+    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
+    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
+    b_x = b_q * tl.exp(b_log_decay_sum16)
+    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
+    b_x_1 = b_k_in * tl.exp(b_log_decay_sum16_rest)
+    b_xx_1 = tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
+    b_A_16 = tl.where(m_pair, b_xx_1, 0.0)
+    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
+    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
+    b_x_2 = b_q * tl.exp(b_log_decay_sum8)
+    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
+    b_x_3 = b_k_in * tl.exp(b_log_decay_sum8_rest)
+    b_x_2x_3 = tl.dot(b_x_2.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+    b_A_8 = tl.where(m_pair_1, b_x_2x_3, 0.0)
+    b_x_4 = b_A_16 + b_A_8
+    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
+    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
+    b_x_5 = b_q * tl.exp(b_log_decay_sum4)
+    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
+    b_x_6 = b_k_in * tl.exp(b_log_decay_sum4_rest)
+    b_x_5x_6 = tl.dot(b_x_5.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
+    b_A_4 = tl.where(m_pair_2, b_x_5x_6, 0.0)
+    b_x_7 = b_x_4 + b_A_4
+    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
+    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
+    b_x_8 = b_q * tl.exp(b_log_decay_sum2)
+    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
+    b_x_9 = b_k_in * tl.exp(b_log_decay_sum2_rest)
+    b_x_8x_9 = tl.dot(b_x_8.to(DOT), tl.trans(b_x_9.to(DOT)), input_precision=PRECISION)
+    b_A_2 = tl.where(m_pair_3, b_x_8x_9, 0.0)
+    b_x_10 = b_x_7 + b_A_2
+    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
+    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
+    b_x_11 = b_x_10 + b_A_1
+    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    b_sum_2 = tl.sum(b_q * b_k_in, 1)
+    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
+    b_A = b_x_11 + b_A_here
+    at_nhtt = ((i_s * H + i_h) * BT) * BT
+    o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    tl.store(p_A_kept + at_nhtt + o_nhtt, b_A)
+
+
 @_jit(do_not_specialize=['T'])
 def gla_states_kernel(
-    p_S_0, p_S_in, p_g, p_k, p_v, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    p_S_0, p_S_in, p_decay_kept, p_k_kept, p_v, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """First phase: the states as each block begins."""
@@ -833,31 +817,25 @@ def gla_states_kernel(
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x = tl.exp(b_sum)[:, None] * b_S
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_x_1 = b_k_in * b_to_end
+        at_nhk = ((first_block + i_n) * H + i_h) * K
+        b_x = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
+        o_nhtk = o_t[:, None] * K + o_k[None, :]
+        b_x_1 = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_vx_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x + b_vx_1
+        b_xS = b_x[:, None] * b_S
+        b_vx_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = b_xS + b_vx_1
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_outputs_kernel(
-    p_k, p_q, p_g, p_S_in, p_v, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    p_S_in, p_q_kept, p_v, p_A_kept, p_o, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -872,83 +850,42 @@ def gla_outputs_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
-    o_t = tl.arange(0, BT)
-    o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_k = tl.arange(0, BK)
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-    m_k = (o_k < K) | (K == BK)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    m_t = o_t < T - i_0
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where((o_t[:, None] == o_t[None, :]), b_sum[:, None], 0.0)
-    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
-    b_x = b_q * b_from_start
     at_nhkv = ((i_s * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
+    at_nhtk = ((i_s * H + i_h) * BT) * K
+    o_t = tl.arange(0, BT)
+    o_nhtk = o_t[:, None] * K + o_k[None, :]
+    b_x = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
     b_xS = tl.dot(b_x.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_r = tl.minimum(o_t, T - 1 - i_0)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     m_pair = (tl.abs(b_v) < float("inf"))
     b_v_low = tl.where(m_pair, b_v, 0.0)
     b_x_1 = BT - o_t.to(tl.float32)
     b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x_1[:, None]), 0)
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_3 = b_q * tl.exp(b_log_decay_sum16)
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_4 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_x_3x_4, 0.0)
-    b_x_5 = b_A_here + b_A_16
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_6 = b_q * tl.exp(b_log_decay_sum8)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_7 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_1, b_x_6x_7, 0.0)
-    b_x_8 = b_x_5 + b_A_8
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_9 = b_q * tl.exp(b_log_decay_sum4)
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_10 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_sum_1 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_2, b_sum_1, 0.0)
-    b_x_11 = b_x_8 + b_A_4
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_12 = b_q * tl.exp(b_log_decay_sum2)
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_13 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum_2 = tl.dot(b_x_12.to(DOT), tl.trans(b_x_13.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_3, b_sum_2, 0.0)
-    b_x_14 = b_x_11 + b_A_2
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
-    b_A = b_x_14 + b_A_1
-    b_sum_4 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-    b_x_low = tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum_4)
+    at_nhtt = ((i_s * H + i_h) * BT) * BT
+    o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+    b_sum = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+    b_x_low = tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum)
     # output o = sum[K](q * S) / sqrt(K)
     b_o = (b_xS + b_x_low) / SQRT_K
+    m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
 
 @_jit(do_not_specialize=['T'])
 def gla_cotangents_kernel(
-    p_d_S_T, p_d_S_out, p_g, p_q, p_d_o, p_d_S_0, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
+    p_d_S_T, p_q_kept, p_decay_kept, p_d_S_out, p_d_o, p_d_S_0, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
     STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -972,35 +909,31 @@ def gla_cotangents_kernel(
     o_t = tl.arange(0, BT)
     for i_n in range(NT - 1, -1, -1):
         i_0 = i_n * BT
+        at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
+        o_nhtk = o_t[:, None] * K + o_k[None, :]
+        b_x = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        at_nhk = ((first_block + i_n) * H + i_h) * K
+        b_x_1 = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x = b_dS * tl.exp(b_sum)[:, None]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_x_1 = b_q * b_from_start
         at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        m_t = o_t < T - i_0
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_sum_1 = tl.dot(tl.trans(b_x_1.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x + b_sum_1
+        b_dSx_1 = b_dS * b_x_1[:, None]
+        b_sum = tl.dot(tl.trans(b_x.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+        b_dS = b_dSx_1 + b_sum
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gla_gradients_V_kernel(
-    p_k, p_g, p_d_S_out, p_q, p_d_o, p_d_v, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    p_k_kept, p_d_S_out, p_A_kept, p_d_o, p_d_v, p_cu_seqlens, B, T, H: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -1013,20 +946,12 @@ def gla_gradients_V_kernel(
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    at_thk = ((first + STEP * i_0) * H + i_h) * K
+    at_nhtk = ((i_s * H + i_h) * BT) * K
     o_t = tl.arange(0, BT)
-    o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = tl.arange(0, BK)
-    o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
+    o_nhtk = o_t[:, None] * K + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
-    b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    m_t = o_t < T - i_0
-    b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-    b_to_end = tl.exp(b_log_decay_sum_rest)
-    b_x = b_k_in * b_to_end
+    b_x = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
@@ -1034,53 +959,18 @@ def gla_gradients_V_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_xdS = tl.dot(b_x.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_1 = b_q * tl.exp(b_log_decay_sum16)
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_2 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-    b_x_1x_2 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair, b_x_1x_2, 0.0)
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_3 = b_q * tl.exp(b_log_decay_sum8)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_4 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_1, b_x_3x_4, 0.0)
-    b_x_5 = b_A_16 + b_A_8
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_6 = b_q * tl.exp(b_log_decay_sum4)
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_7 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_2, b_x_6x_7, 0.0)
-    b_x_8 = b_x_5 + b_A_4
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_9 = b_q * tl.exp(b_log_decay_sum2)
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_10 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_sum = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_3, b_sum, 0.0)
-    b_x_11 = b_x_8 + b_A_2
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
-    b_x_12 = b_x_11 + b_A_1
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
-    b_sum_2 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
-    b_A = b_x_12 + b_A_here
+    at_nhtt = ((i_s * H + i_h) * BT) * BT
+    o_nhtt = o_t[:, None] * BT + o_t[None, :]
+    b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
+    o_r = tl.minimum(o_t, T - 1 - i_0)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+    m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_sum_3 = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    b_sum = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum_3, mask=m_tv)
+    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum, mask=m_tv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -1221,6 +1111,67 @@ def gla_gradients_K_kernel(
 
 
 @_jit(do_not_specialize=['T'])
+def gla_walk_kernel(
+    p_S_0, p_S_in, p_q_kept, p_v, p_A_kept, p_o, p_decay_kept, p_k_kept, p_S_T, p_cu_seqlens, T, H: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
+):
+    """After the pairs of steps: outputs, final states, and the states that the gradient needs."""
+    NV: tl.constexpr = (V + BV - 1) // BV
+    i_p = tl.program_id(0).to(tl.int64)
+    i_v = i_p % NV
+    i_h = i_p // NV % H
+    i_b = i_p // (H * NV)
+    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
+    NT = tl.cdiv(T, BT)
+    first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
+    o_t = tl.arange(0, BT)
+    b_x = BT - o_t.to(tl.float32)
+    at_hkv = ((i_b * H + i_h) * K) * V
+    o_k = tl.arange(0, BK)
+    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
+    o_hkv = o_k[:, None] * V + o_v[None, :]
+    m_k = (o_k < K) | (K == BK)
+    m_v = (o_v < V) | (V % BV == 0)
+    m_kv = m_k[:, None] & m_v[None, :]
+    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
+    for i_n in range(0, NT):
+        i_0 = i_n * BT
+        at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
+        if SAVE:
+            tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
+        at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
+        o_nhtk = o_t[:, None] * K + o_k[None, :]
+        b_x_1 = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        b_x_1S = tl.dot(b_x_1.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        at_thv = ((first + STEP * i_0) * H + i_h) * V
+        o_r = tl.minimum(o_t, T - 1 - i_0)
+        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
+        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
+        m_pair = (tl.abs(b_v) < float("inf"))
+        b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x[:, None]), 0)
+        b_v_low = tl.where(m_pair, b_v, 0.0)
+        at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
+        o_nhtt = o_t[:, None] * BT + o_t[None, :]
+        b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+        b_sum = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+        b_x_low = tl.where((b_x_2[None, :] >= b_x[:, None]), float("nan"), b_sum)
+        # output o = sum[K](q * S) / sqrt(K)
+        b_o = (b_x_1S + b_x_low) / SQRT_K
+        m_t = o_t < T - i_0
+        m_tv = m_t[:, None] & m_v[None, :]
+        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
+        at_nhk = ((first_block + i_n) * H + i_h) * K
+        b_x_3 = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        b_x_3S = b_x_3[:, None] * b_S
+        b_x_4 = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        b_vx_4 = tl.dot(tl.trans(b_x_4.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        # S = exp(g) * S[t-1] + k * v
+        b_S = b_x_3S + b_vx_4
+    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
+
+
+@_jit(do_not_specialize=['T'])
 def gla_steps_kernel(
     p_S_0, p_q, p_g, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
@@ -1269,34 +1220,37 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
-# after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
+# after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 2414, 18432, True),
-    "infer": (2, 2382, 10240, True),
-    "backward": (2, 4810, 34816, True),
-    "states": (4, 1020, 28672, True),
-    "outputs": (2, 2744, 36864, False),
-    "cotangents": (6, 1008, 7168, True),
-    "gradients_V": (2, 2694, 36864, False),
-    "gradients_K": (2, 4752, 65536, False),
+    "forward": (2, 2414, 18432, True, 1),
+    "infer": (2, 2382, 10240, True, 1),
+    "backward": (2, 4810, 34816, True, 4),
+    "pairs": (2, 2468, 22784, False, 1),
+    "walk": (5, 677, 8768, True, 1),
+    "states": (4, 442, 12416, True, 1),
+    "outputs": (5, 1128, 15360, False, 1),
+    "infer_walk": (5, 669, 4672, True, 1),
+    "cotangents": (4, 458, 12416, True, 1),
+    "gradients_V": (4, 1182, 30720, False, 1),
+    "gradients_K": (2, 4752, 65536, False, 1),
 }
-_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": -2000}  # nanoseconds, where phases do the same
 
 
-def _in_phases(kernel, programs, blocks, x, **phases):
-    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
-    if x.device.type != "cuda":
-        return False
+def _way(x, blocks, *ways):
+    """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
+    have: of one block, where each does one."""
+    if blocks <= 1 or x.device.type != "cuda":
+        return 0
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks = _PACE[name]
+        resident, busy, moved, walks, launches = _PACE[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // 3350)
+        waves = -(-programs // (resident * units))
+        return 2000 * launches + max(waves * turns * busy, programs * turns * moved // 3350)
 
-    apart = sum(time(name, count) for name, count in phases.items())
-    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
+    return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 
 
 def _room(device):
@@ -1315,11 +1269,14 @@ def _needs_triton(io, K, V):
         "forward": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
         "infer": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
         "backward": (16 * BK * 2 * io, 16 * BK * 4 + 32 * BK * 3 * io + 512 * 2 * io),
-        "states": (2048 * io + 32 * BK * io, 32 * BK * 2 * io + 2048 * io),
-        "outputs": (2048 * io + 64 * BK * io, 32 * BK * 3 * io + 64 * BK * 4 + 2048 * io),
-        "cotangents": (32 * BK * io + 512 * io, 32 * BK * 2 * io + 512 * io),
-        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * 3 * io + 64 * BK * 4 + 2048 * io),
+        "pairs": (32 * BK * 2 * io, 32 * BK * 3 * io),
+        "states": (1024 * io + 32 * BK * io, 32 * BK * io + 1024 * io),
+        "outputs": (1024 * io + 32 * BK * io, 32 * BK * (io + 4) + 1024 * 2 * io),
+        "cotangents": (32 * BK * io + 1024 * io, 32 * BK * io + 1024 * io),
+        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * io + 64 * BK * 4 + 1024 * io + 2048 * io),
         "gradients_K": (64 * BV * 2 * io, 2048 * 3 * io + 64 * BV * 8 + 32 * BV * 2 * io),
+        "walk": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * io),
+        "infer_walk": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * io),
     }
 
 
@@ -1345,7 +1302,7 @@ def _ready_triton(x, K, V, alone=False):
     key = x.device, x.dtype, K, V, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), K, V)
-        kernels = ("infer", "states", "outputs") if alone else [k for k in needs if k not in ("gradients_K",)]
+        kernels = ("infer", "pairs", "states", "outputs", "infer_walk") if alone else [k for k in needs if k not in ("gradients_K",)]
         need = max((sum(needs[k]) for k in kernels), default=0)
         _READY[key] = need <= room
         if need > room and not alone:
@@ -1404,24 +1361,49 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases(
-        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
-    ):
-        BV = min(_pad(V, 16), 64)
+    way = _way(
+        q, NT,
+        {"forward": B * H * NV},
+        {"pairs": B * H, "walk": B * H * -(-V // min(_pad(V, 16), 16))},
+        {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
+    )
+    if way == 1:
+        BV = min(_pad(V, 16), 16)
         NV = -(-V // BV)
+        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        gla_pairs_kernel[(N_BLOCKS * H,)](
+            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        gla_walk_kernel[(B * H * NV,)](
+            S_0, S_in, q_kept, v, A_kept, o, decay_kept, k_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4,
+            num_stages=_stages("walk", 3, q, K, V), enable_fp_fusion=True,
+        )
+    elif way == 2:
+        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        gla_pairs_kernel[(N_BLOCKS * H,)](
+            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
+            S_0, S_in, decay_kept, k_kept, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            k, q, g, S_in, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
         gla_forward_kernel[(B * H * NV,)](
             S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -1449,25 +1431,51 @@ def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases(
-        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
-    ):
-        BV = min(_pad(V, 16), 64)
+    way = _way(
+        q, NT,
+        {"infer": B * H * NV},
+        {"pairs": B * H, "infer_walk": B * H * -(-V // min(_pad(V, 16), 16))},
+        {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
+    )
+    if way == 1:
+        BV = min(_pad(V, 16), 16)
         NV = -(-V // BV)
+        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        gla_pairs_kernel[(N_BLOCKS * H,)](
+            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        gla_walk_kernel[(B * H * NV,)](
+            S_0, None, q_kept, v, A_kept, o, decay_kept, k_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4,
+            num_stages=_stages("infer_walk", 3, q, K, V), enable_fp_fusion=True,
+        )
+    elif way == 2:
+        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
+        gla_pairs_kernel[(N_BLOCKS * H,)](
+            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
         gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, g, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
+            S_0, S_in, decay_kept, k_kept, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
+            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
         )
         gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            k, q, g, S_in, v, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
-        gla_infer_kernel[(B * H * NV,)](
-            S_0, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
+        gla_forward_kernel[(B * H * NV,)](
+            S_0, None, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
+            enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -1492,23 +1500,40 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
-    if NT > 1 and fits and _in_phases(
-        "backward", B * H * NV, NT, q, cotangents=B * H * NV, gradients_V=B * H * -(-V // min(_pad(V, 16), 64)),
-        gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
-    ):
+    way = _way(
+        q, NT,
+        {"backward": B * H * NV},
+        *([{
+            "pairs": B * H, "cotangents": B * H * -(-V // min(_pad(V, 16), 32)),
+            "gradients_V": B * H * -(-V // min(_pad(V, 16), 64)),
+            "gradients_K": B * H * -(-K // min(_pad(K, 16), 64)),
+        }] if fits else []),
+    )
+    if way == 1:
+        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        gla_pairs_kernel[(N_BLOCKS * H,)](
+            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
+        BV = min(_pad(V, 16), 32)
+        NV = -(-V // BV)
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
-            d_S_T, d_S_out, g, q, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
-            enable_fp_fusion=True,
+            d_S_T, q_kept, decay_kept, d_S_out, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+            num_stages=_stages("cotangents", 3, q, K, V), enable_fp_fusion=True,
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, g, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+            enable_fp_fusion=True,
         )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
@@ -2254,10 +2279,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_0a559bcd96b0", 0
+    name, tries = "seqc_gla_3b3334062919", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_0a559bcd96b0_{tries}"
+        name = f"seqc_gla_3b3334062919_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2394,6 +2419,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return GLAResult(*outputs, *states)
 
 
+class GLAStates(GLAResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    S_every: Tensor  # [B, pieces, H, K, V]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["q"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"gla: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gla: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("S_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = GLAStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("q k v g".split())
+
+
 def gla(
     q: Tensor,
     k: Tensor,
@@ -2404,6 +2499,7 @@ def gla(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> GLAResult:
     """Run gla over a sequence.
 
@@ -2421,7 +2517,10 @@ def gla(
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a GLAStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, g=g, S_0=S_0)
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
     q, k, v, g = _cast(q, k, v, g)
@@ -2524,10 +2623,19 @@ class GLA(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> GLAResult:
         """The recurrence over a sequence; see `gla`."""
         return gla(
-            q, k, v, g, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+            q,
+            k,
+            v,
+            g,
+            S_0=S_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(

@@ -47,7 +47,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["GRU", "GRUResult", "gru", "gru_step"]
+__all__ = ["GRU", "GRUResult", "gru", "gru_step", "GRUStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -164,12 +164,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
 
 
 @_jit
@@ -200,6 +201,28 @@ def tanh(x):
 
 
 @_jit
+def meet(p_met, count):
+    """Wait until the programs of the team have come here `count` times, all together. What each of them stored before is then
+    seen by all: the counter is raised once the program's threads have stored, and read again until it is high enough."""
+    tl.debug_barrier()
+    tl.atomic_add(p_met, 1, sem="release", scope="gpu")
+    met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
+    while met < count:
+        met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
+    tl.debug_barrier()
+
+
+@_jit
+def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """x [M, K] times y [K, N] in fp32, where K is long, M and N are short: each warp takes one of PARTS parts of K."""
+    if PARTS == 1:
+        return tl.dot(x, y, input_precision=PRECISION)
+    x = tl.permute(tl.reshape(x, (x.shape[0], PARTS, x.shape[1] // PARTS)), (1, 0, 2))
+    y = tl.reshape(y, (PARTS, y.shape[0] // PARTS, y.shape[1]))
+    return tl.sum(tl.dot(x, y, input_precision=PRECISION), 0)
+
+
+@_jit
 def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
     """`sequence` of each of the sequences o_b of a program; of a pack a program has the one, i_b."""
     if p_cu_seqlens is None:
@@ -214,12 +237,12 @@ def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
 
 @_jit(do_not_specialize=['B', 'T'])
 def gru_forward_kernel(
-    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_h_in, p_x_n, p_x_r, p_x_z, p_h, p_h_T, p_cu_seqlens, B, T,
-    H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_h_in, p_x_n, p_x_r, p_x_z, p_h, p_before_z, p_before_r,
+    p_R_n_product, p_h_T, p_cu_seqlens, B, T, H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr, SAVE: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
-    NB = tl.cdiv(B, BB)
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
     i_b = i_p // H
@@ -244,86 +267,45 @@ def gru_forward_kernel(
     o_bnhd = first[:, None] * (H * D) + o_d[None, :]
     for i_t in tl.range(0, T, num_stages=STAGES):
         at_nhd = (STEP * i_t * H + i_h) * D
-        tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
+        if SAVE:
+            tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
         b_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_r = tl.load(p_x_r + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
         b_R_rh = tl.dot(b_h.to(DOT), tl.trans(b_R_r.to(DOT)), input_precision=PRECISION)
-        b_r = sigmoid(b_x_r + b_R_rh + b_b_r[None, :])
+        b_x = b_x_r + b_R_rh + b_b_r[None, :]
+        b_r = sigmoid(b_x)
         # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
         b_hR_n = tl.dot(b_h.to(DOT), tl.trans(b_R_n.to(DOT)), input_precision=PRECISION)
-        b_n = tanh(b_x_n + b_r * (b_hR_n + b_b_n[None, :]))
+        b_x_1 = b_hR_n + b_b_n[None, :]
+        b_n = tanh(b_x_n + b_r * b_x_1)
         # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
         b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
-        b_z = sigmoid(b_x_z + b_hR_z + b_b_z[None, :])
+        b_x_2 = b_x_z + b_hR_z + b_b_z[None, :]
+        b_z = sigmoid(b_x_2)
         # output h = n + z * (h[t-1] - n)
         b_h_next = b_n + b_z * (b_h - b_n)
         tl.store(p_h + at_nhd + o_bnhd, b_h_next, mask=m_bd)
-        b_h = b_h_next
-    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
-
-
-@_jit(do_not_specialize=['B', 'T'])
-def gru_infer_kernel(
-    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_x_n, p_x_r, p_x_z, p_h, p_h_T, p_cu_seqlens, B, T,
-    H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr,
-):
-    """Outputs and final states."""
-    NB = tl.cdiv(B, BB)
-    i_p = tl.program_id(0).to(tl.int64)
-    i_h = i_p % H
-    i_b = i_p // H
-    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
-    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
-    at_hdd = i_h * D * D
-    o_d = tl.arange(0, BD)
-    o_hdd = o_d[:, None] * D + o_d[None, :]
-    m_d = (o_d < D) | (D == BD)
-    m_dd = m_d[:, None] & m_d[None, :]
-    b_R_r = tl.load(p_R_r + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    at_hd = i_h * D
-    b_b_r = tl.load(p_b_r + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    b_R_n = tl.load(p_R_n + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_b_n = tl.load(p_b_n + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_b_z = tl.load(p_b_z + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
-    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
-    m_bd = m_b[:, None] & m_d[None, :]
-    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
-    o_bthd = first[:, None] * (H * D) + o_d[None, :]
-    for i_t in tl.range(0, T, num_stages=STAGES):
-        at_thd = (STEP * i_t * H + i_h) * D
-        b_x_n = tl.load(p_x_n + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_r = tl.load(p_x_r + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
-        # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
-        b_R_rh = tl.dot(b_h.to(DOT), tl.trans(b_R_r.to(DOT)), input_precision=PRECISION)
-        b_r = sigmoid(b_x_r + b_R_rh + b_b_r[None, :])
-        # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
-        b_hR_n = tl.dot(b_h.to(DOT), tl.trans(b_R_n.to(DOT)), input_precision=PRECISION)
-        b_n = tanh(b_x_n + b_r * (b_hR_n + b_b_n[None, :]))
-        # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
-        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
-        b_z = sigmoid(b_x_z + b_hR_z + b_b_z[None, :])
-        # output h = n + z * (h[t-1] - n)
-        b_h_next = b_n + b_z * (b_h - b_n)
-        tl.store(p_h + at_thd + o_bthd, b_h_next, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_z + at_nhd + o_bnhd, b_x_2, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_r + at_nhd + o_bnhd, b_x, mask=m_bd)
+        if SAVE:
+            tl.store(p_R_n_product + at_nhd + o_bnhd, b_x_1, mask=m_bd)
         b_h = b_h_next
     tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
 
 
 @_jit(do_not_specialize=['B', 'T'])
 def gru_backward_kernel(
-    p_R_z, p_b_z, p_R_r, p_b_r, p_R_n, p_b_n, p_d_h_T, p_h_in, p_x_z, p_x_n, p_x_r, p_d_h, p_d_x_n, p_d_x_r,
+    p_R_z, p_R_n, p_R_r, p_d_h_T, p_h_in, p_before_z, p_x_n, p_before_r, p_R_n_product, p_d_h, p_d_x_n, p_d_x_r,
     p_d_x_z, p_R_n_0_right, p_d_h_0, p_d_b_r, p_d_b_n, p_d_b_z, p_cu_seqlens, B, T, H: tl.constexpr,
     D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
-    NB = tl.cdiv(B, BB)
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
     i_b = i_p // H
@@ -335,12 +317,9 @@ def gru_backward_kernel(
     m_d = (o_d < D) | (D == BD)
     m_dd = m_d[:, None] & m_d[None, :]
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    at_hd = i_h * D
-    b_b_z = tl.load(p_b_z + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
-    b_R_r = tl.load(p_R_r + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_b_r = tl.load(p_b_r + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
     b_R_n = tl.load(p_R_n + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_b_n = tl.load(p_b_n + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_R_r = tl.load(p_R_r + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    at_hd = i_h * D
     o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
     m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
     m_bd = m_b[:, None] & m_d[None, :]
@@ -352,32 +331,29 @@ def gru_backward_kernel(
     for i_t in tl.range(T - 1, -1, -1, num_stages=STAGES):
         at_nhd = (STEP * i_t * H + i_h) * D
         b_h = tl.load(p_h_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_before_z = tl.load(p_before_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_r = tl.load(p_x_r + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_before_r = tl.load(p_before_r + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_R_n_product = tl.load(p_R_n_product + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_dh_1 = tl.load(p_d_h + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # gradient of x_n
         # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
-        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
-        b_z = sigmoid(b_x_z + b_hR_z + b_b_z[None, :])
+        b_z = sigmoid(b_before_z)
         # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
-        b_R_rh = tl.dot(b_h.to(DOT), tl.trans(b_R_r.to(DOT)), input_precision=PRECISION)
-        b_r = sigmoid(b_x_r + b_R_rh + b_b_r[None, :])
+        b_r = sigmoid(b_before_r)
         # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
-        b_hR_n = tl.dot(b_h.to(DOT), tl.trans(b_R_n.to(DOT)), input_precision=PRECISION)
-        b_x = b_hR_n + b_b_n[None, :]
-        b_rx = b_r * b_x
-        b_n = tanh(b_x_n + b_rx)
+        b_x = b_r * b_R_n_product
+        b_n = tanh(b_x_n + b_x)
         b_x_1 = b_dh_1 + b_dh
         b_x_1z = b_x_1 * b_z
         b_dx_n = (b_x_1 - b_x_1z) * (1.0 - b_n * b_n)
         tl.store(p_d_x_n + at_nhd + o_bnhd, b_dx_n, mask=m_bd)
         # gradient of x_r
         b_x_2 = 1.0 - b_r
-        b_dx_r = b_dx_n * b_x * b_r * b_x_2
+        b_dx_r = b_dx_n * b_R_n_product * b_r * b_x_2
         tl.store(p_d_x_r + at_nhd + o_bnhd, b_dx_r, mask=m_bd)
         # gradient of b_r
-        b_db_r = tl.sum(b_rx * (b_dx_n * b_x_2), 0)
+        b_db_r = tl.sum(b_x * (b_dx_n * b_x_2), 0)
         b_d_b_r += b_db_r
         # gradient of b_n
         b_db_n = tl.sum(b_r * b_dx_n, 0)
@@ -406,6 +382,204 @@ def gru_backward_kernel(
     tl.store(p_d_b_z + at_bhd + o_d, b_d_b_z, mask=m_d)
 
 
+@_jit(do_not_specialize=['B', 'T', 'FIRST'])
+def gru_team_forward_kernel(
+    p_R_r, p_b_r, p_R_n, p_b_n, p_R_z, p_b_z, p_h_0, p_x_n, p_x_r, p_x_z, p_h_all, p_met, p_h, p_h_in, p_before_z,
+    p_before_r, p_R_n_product, p_h_T, p_cu_seqlens, B, T, FIRST, H: tl.constexpr, D: tl.constexpr,
+    BB: tl.constexpr, BD: tl.constexpr, BD_ALL: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr, PARTS: tl.constexpr, SAVE: tl.constexpr,
+):
+    """Outputs, final states, and what the gradient needs, by several programs for each head."""
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
+    ND: tl.constexpr = (D + BD - 1) // BD
+    i_p = tl.program_id(0).to(tl.int64) + FIRST
+    i_d = i_p % ND
+    i_h = i_p // ND % H
+    i_b = i_p // (H * ND)
+    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
+    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
+    at_h_d_d_all = i_h * D * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    o_d_all = tl.arange(0, BD_ALL)
+    o_h_d_d_all = o_d[:, None] * D + o_d_all[None, :]
+    m_d = (o_d < D) | (D % BD == 0)
+    m_d_all = (o_d_all < D) | (D == BD_ALL)
+    m_d_d_all = m_d[:, None] & m_d_all[None, :]
+    b_R_r = tl.load(p_R_r + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    at_hd = i_h * D
+    b_b_r = tl.load(p_b_r + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_R_n = tl.load(p_R_n + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    b_b_n = tl.load(p_b_n + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_R_z = tl.load(p_R_z + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    b_b_z = tl.load(p_b_z + at_hd + o_d, mask=m_d, other=0.0).to(tl.float32)
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
+    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
+    m_bd = m_b[:, None] & m_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    i_start = 0
+    at_thd = (STEP * i_start * H + i_h) * D
+    o_bthd = first[:, None] * (H * D) + o_d[None, :]
+    n_x_n = tl.load(p_x_n + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    n_x_r = tl.load(p_x_r + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    n_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
+    m_b_d_all = m_b[:, None] & m_d_all[None, :]
+    for i_t in range(0, T):
+        b_x_n = n_x_n.to(tl.float32)
+        b_x_r = n_x_r.to(tl.float32)
+        b_x_z = n_x_z.to(tl.float32)
+        at_2hd = (i_t % 2 * B * H + i_h) * D
+        tl.store(p_h_all + at_2hd + o_bhd, b_h, mask=m_bd)
+        meet(p_met + i_p // ND, (i_t + 1) * ND)
+        b_h_all = tl.load(p_h_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
+        b_sum = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_r.to(DOT)), PARTS, PRECISION)
+        b_x = b_x_r + b_sum + b_b_r[None, :]
+        b_r = sigmoid(b_x)
+        # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
+        b_sum_1 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_n.to(DOT)), PARTS, PRECISION)
+        b_x_1 = b_sum_1 + b_b_n[None, :]
+        b_n = tanh(b_x_n + b_r * b_x_1)
+        # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
+        b_sum_2 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_z.to(DOT)), PARTS, PRECISION)
+        b_x_2 = b_x_z + b_sum_2 + b_b_z[None, :]
+        b_z = sigmoid(b_x_2)
+        # output h = n + z * (h[t-1] - n)
+        b_h_next = b_n + b_z * (b_h - b_n)
+        at_thd_1 = (STEP * i_t * H + i_h) * D
+        tl.store(p_h + at_thd_1 + o_bthd, b_h_next, mask=m_bd)
+        if SAVE:
+            tl.store(p_h_in + at_thd_1 + o_bthd, b_h, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_z + at_thd_1 + o_bthd, b_x_2, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_r + at_thd_1 + o_bthd, b_x, mask=m_bd)
+        if SAVE:
+            tl.store(p_R_n_product + at_thd_1 + o_bthd, b_x_1, mask=m_bd)
+        i_next = tl.minimum(i_t + 1, T - 1)
+        at_thd_2 = (STEP * i_next * H + i_h) * D
+        n_x_n = tl.load(p_x_n + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+        n_x_r = tl.load(p_x_r + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+        n_x_z = tl.load(p_x_z + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+        b_h = b_h_next
+    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
+
+
+@_jit(do_not_specialize=['B', 'T', 'FIRST'])
+def gru_team_backward_kernel(
+    p_R_z, p_R_n, p_R_r, p_d_h_T, p_h_in, p_before_z, p_x_n, p_before_r, p_R_n_product, p_d_h, p_dx_z_all,
+    p_told_2_all, p_dx_r_all, p_met, p_d_x_n, p_d_x_r, p_d_x_z, p_R_n_0_right, p_d_h_0, p_d_b_r, p_d_b_n, p_d_b_z,
+    p_cu_seqlens, B, T, FIRST, H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+    BD_ALL: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, PARTS: tl.constexpr,
+):
+    """All gradients, from the last step to the first, by several programs for each head."""
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
+    ND: tl.constexpr = (D + BD - 1) // BD
+    i_p = tl.program_id(0).to(tl.int64) + FIRST
+    i_d = i_p % ND
+    i_h = i_p // ND % H
+    i_b = i_p // (H * ND)
+    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
+    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
+    at_h_d_all_d = i_h * D * D
+    o_d_all = tl.arange(0, BD_ALL)
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    o_h_d_all_d = o_d_all[None, :] * D + o_d[:, None]
+    m_d = (o_d < D) | (D % BD == 0)
+    m_d_all = (o_d_all < D) | (D == BD_ALL)
+    m_d_d_all = m_d[:, None] & m_d_all[None, :]
+    b_R_z = tl.load(p_R_z + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_n = tl.load(p_R_n + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_r = tl.load(p_R_r + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    at_hd = i_h * D
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
+    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
+    m_bd = m_b[:, None] & m_d[None, :]
+    b_dh = tl.load(p_d_h_T + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    b_d_b_r = tl.zeros((BD,), tl.float32)
+    b_d_b_n = tl.zeros((BD,), tl.float32)
+    b_d_b_z = tl.zeros((BD,), tl.float32)
+    i_start = T - 1
+    at_nhd = (STEP * i_start * H + i_h) * D
+    o_bnhd = first[:, None] * (H * D) + o_d[None, :]
+    n_h = tl.load(p_h_in + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_before_z = tl.load(p_before_z + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_x_n = tl.load(p_x_n + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_before_r = tl.load(p_before_r + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_R_n_product = tl.load(p_R_n_product + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_dh = tl.load(p_d_h + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
+    m_b_d_all = m_b[:, None] & m_d_all[None, :]
+    for i_t in range(T - 1, -1, -1):
+        b_h = n_h.to(tl.float32)
+        b_before_z = n_before_z.to(tl.float32)
+        b_x_n = n_x_n.to(tl.float32)
+        b_before_r = n_before_r.to(tl.float32)
+        b_R_n_product = n_R_n_product.to(tl.float32)
+        b_dh_1 = n_dh.to(tl.float32)
+        # r = sigmoid(x_r + R_r @ h[t-1] + b_r)
+        b_r = sigmoid(b_before_r)
+        # n = tanh(x_n + r * (R_n @ h[t-1] + b_n))
+        b_x = b_r * b_R_n_product
+        b_n = tanh(b_x_n + b_x)
+        # z = sigmoid(x_z + R_z @ h[t-1] + b_z)
+        b_z = sigmoid(b_before_z)
+        b_x_1 = b_dh_1 + b_dh
+        b_x_2 = b_h - b_n
+        b_x_3 = 1.0 - b_z
+        b_dx_z = b_x_1 * b_x_2 * b_z * b_x_3
+        b_x_1z = b_x_1 * b_z
+        b_dx_n = (b_x_1 - b_x_1z) * (1.0 - b_n * b_n)
+        b_x_4 = b_dx_n * b_r
+        b_x_5 = 1.0 - b_r
+        b_dx_r = b_dx_n * b_R_n_product * b_r * b_x_5
+        at_2hd = (i_t % 2 * B * H + i_h) * D
+        tl.store(p_dx_z_all + at_2hd + o_bhd, b_dx_z, mask=m_bd)
+        tl.store(p_told_2_all + at_2hd + o_bhd, b_x_4, mask=m_bd)
+        tl.store(p_dx_r_all + at_2hd + o_bhd, b_dx_r, mask=m_bd)
+        meet(p_met + i_p // ND, (T - 1 - i_t + 1) * ND)
+        b_dx_z_all = tl.load(p_dx_z_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        # gradient of x_n
+        at_thd = (STEP * i_t * H + i_h) * D
+        tl.store(p_d_x_n + at_thd + o_bnhd, b_dx_n, mask=m_bd)
+        # gradient of x_r
+        tl.store(p_d_x_r + at_thd + o_bnhd, b_dx_r, mask=m_bd)
+        # gradient of b_r
+        b_db_r = tl.sum(b_x * (b_dx_n * b_x_5), 0)
+        b_d_b_r += b_db_r
+        # gradient of b_n
+        b_db_n = tl.sum(b_r * b_dx_n, 0)
+        b_d_b_n += b_db_n
+        # gradient of x_z
+        tl.store(p_d_x_z + at_thd + o_bnhd, b_dx_z, mask=m_bd)
+        # gradient of b_z
+        b_db_z = tl.sum(b_z * b_x_2 * (b_x_1 * b_x_3), 0)
+        b_d_b_z += b_db_z
+        tl.store(p_R_n_0_right + at_thd + o_bnhd, b_x_4, mask=m_bd)
+        # cotangents of the states, for what comes before
+        b_told_2_all = tl.load(p_told_2_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        b_sum = product_in_parts(b_dx_z_all.to(DOT), tl.trans(b_R_z.to(DOT)), PARTS, PRECISION)
+        b_dx_r_all = tl.load(p_dx_r_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        b_sum_1 = product_in_parts(b_told_2_all.to(DOT), tl.trans(b_R_n.to(DOT)), PARTS, PRECISION)
+        b_x_6 = b_sum + b_sum_1
+        b_sum_2 = product_in_parts(b_dx_r_all.to(DOT), tl.trans(b_R_r.to(DOT)), PARTS, PRECISION)
+        b_dh_2 = b_x_1z + (b_x_6 + b_sum_2)
+        i_next = tl.maximum(i_t - 1, 0)
+        at_nhd_1 = (STEP * i_next * H + i_h) * D
+        n_h = tl.load(p_h_in + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_before_z = tl.load(p_before_z + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_x_n = tl.load(p_x_n + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_before_r = tl.load(p_before_r + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_R_n_product = tl.load(p_R_n_product + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_dh = tl.load(p_d_h + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        b_dh = b_dh_2
+    tl.store(p_d_h_0 + at_hd + o_bhd, b_dh, mask=m_bd)
+    at_bhd = (i_b * H + i_h) * D
+    tl.store(p_d_b_r + at_bhd + o_d, b_d_b_r, mask=m_d)
+    tl.store(p_d_b_n + at_bhd + o_d, b_d_b_n, mask=m_d)
+    tl.store(p_d_b_z + at_bhd + o_d, b_d_b_z, mask=m_d)
+
+
 def _pad(extent, least=1):
     """The tile length that holds `extent` elements: a power of two."""
     return max(least, 1 << max(extent - 1, 0).bit_length())
@@ -426,14 +600,18 @@ def _room(device):
     return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
-def _needs_triton(io, D):
+def _needs_triton(io, D, BB=16):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BD = _pad(D, 16)
-    stays = 0 if torch.version.hip else 1  # what is kept from turn to turn: registers hold it on AMD
+    stays = 0 if torch.version.hip else 2 if io == 4 else 1  # what is kept from turn to turn: in registers on AMD, and of
+    # fp32 both parts that three products in tf32 take
     return {
         "forward": (16 * BD * 2 * io + stays * BD * BD * 3 * io, 16 * BD * 3 * io),
         "infer": (16 * BD * 2 * io + stays * BD * BD * 3 * io, 16 * BD * 3 * io),
-        "backward": (16 * BD * 2 * io + stays * BD * BD * 6 * io, 16 * BD * (4 * io + 4)),
+        "backward": (16 * BD * 2 * io + stays * BD * BD * 3 * io, 16 * BD * (5 * io + 4)),
+        "team_forward": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 3 * io, 0),
+        "team_infer": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 3 * io, 0),
+        "team_backward": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 3 * io, 0),
     }
 
 
@@ -453,8 +631,8 @@ def _ready_triton(x, D, alone=False):
     key = x.device, x.dtype, D, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), D)
-        kernels = ("infer",) if alone else needs
-        need = max((sum(needs[k]) for k in kernels), default=0)
+        kernels = ("infer",) if alone else [k for k in needs if k not in ("team_forward", "team_infer", "team_backward")]
+        need = max((_least_triton(k, needs, x, D) for k in kernels), default=0)
         _READY[key] = need <= room
         if need > room and not alone:
             warnings.warn(
@@ -464,6 +642,47 @@ def _ready_triton(x, D, alone=False):
                 stacklevel=2,
             )
     return _READY[key]
+
+
+def _machine(device):
+    """(multiprocessors, bytes of shared memory of one, registers of one); of an NVIDIA H100 SXM where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 132, 233472, 65536
+    told = torch.cuda.get_device_properties(device)
+    shared = getattr(told, "shared_memory_per_multiprocessor", 0)
+    return told.multi_processor_count, shared, getattr(told, "regs_per_multiprocessor", 65536)
+
+
+def _alone_triton(kernel, x, D):
+    """Whether one program has room for what a kernel keeps of a head."""
+    return sum(_needs_triton(x.element_size(), D)[kernel]) <= _room(x.device)
+
+
+def _team_triton(kernel, x, B, heads, D, packed):
+    """(sequences of a program, programs of a launch) of a kernel whose programs wait for each other, -(-D // 16) for each head.
+
+    All programs of a launch run at once. How many a multiprocessor runs follows from the shared memory that the kernel needs by
+    the tile model, and from the most registers that 128 threads have; on AMD it is one. A program takes more sequences if
+    fewer launches do.
+    """
+    units, shared, registers = _machine(x.device)
+    team, found, least = -(-D // 16), None, None
+    for each in (16,) if packed or kernel == "team_backward" else (16, 32):
+        need = sum(_needs_triton(x.element_size(), D, each)[kernel])
+        if found is not None and need > _room(x.device):
+            break
+        many = units * (1 if torch.version.hip else max(1, min(shared // (need + 1024), registers // 32768)))
+        many -= many % team
+        launches = -(-(B if packed else -(-B // each)) * heads * team // many)
+        if found is None or launches < least:
+            found, least = (each, many), launches
+    return found
+
+
+def _least_triton(kernel, needs, x, D):
+    """Bytes of shared memory of a program that does a kernel's work by itself, or as one of a team that the device holds."""
+    alone = sum(needs[kernel])
+    return min(alone, sum(needs["team_" + kernel])) if -(-D // 16) <= _machine(x.device)[0] else alone
 
 
 def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlens=None, reverse=False):
@@ -476,18 +695,36 @@ def _forward_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seql
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
-    BB = min(_pad(B, 16), 16)
-    NB = B if cu_seqlens is not None else -(-B // BB)
-    BD = _pad(D, 16)
     h_in = torch.empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
     h = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+    before_z = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+    before_r = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+    R_n_product = torch.empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
-    gru_forward_kernel[(NB * H,)](
-        R_r, b_r, R_n, b_n, R_z, b_z, h_0, h_in, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
-        STEP=STEP, DOT=DOT, PRECISION=PRECISION, STAGES=_stages("forward", 3, x_r, D), num_warps=4,
-        num_stages=_stages("forward", 3, x_r, D), enable_fp_fusion=True,
-    )
-    return h, h_T, h_in
+    if _alone_triton("forward", x_r, D):
+        BB = min(_pad(B, 16), 16)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD = _pad(D, 16)
+        gru_forward_kernel[(NB * H,)](
+            R_r, b_r, R_n, b_n, R_z, b_z, h_0, h_in, x_n, x_r, x_z, h, before_z, before_r, R_n_product, h_T,
+            cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            STAGES=_stages("forward", 3, x_r, D), SAVE=True, num_warps=4, num_stages=_stages("forward", 3, x_r, D),
+            enable_fp_fusion=True,
+        )
+    else:
+        BB, many = _team_triton("team_forward", x_r, B, H, D, cu_seqlens is not None)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        h_all = torch.empty((2, B, H, D), dtype=x_r.dtype, device=x_r.device)
+        met = torch.zeros(NB * H, dtype=torch.int32, device=x_r.device)
+        for FIRST in range(0, NB * H * ND, many):
+            gru_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
+                R_r, b_r, R_n, b_n, R_z, b_z, h_0, x_n, x_r, x_z, h_all, met, h, h_in, before_z, before_r, R_n_product,
+                h_T, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT,
+                PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16), SAVE=True, num_warps=4, num_stages=1,
+                enable_fp_fusion=True, launch_cooperative_grid=x_r.device.type == "cuda",
+            )
+    return h, h_T, h_in, before_z, before_r, R_n_product
 
 
 def _infer_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlens=None, reverse=False):
@@ -500,21 +737,35 @@ def _infer_triton(x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, *, cu_seqlen
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
-    BB = min(_pad(B, 16), 16)
-    NB = B if cu_seqlens is not None else -(-B // BB)
-    BD = _pad(D, 16)
     h = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
-    gru_infer_kernel[(NB * H,)](
-        R_r, b_r, R_n, b_n, R_z, b_z, h_0, x_n, x_r, x_z, h, h_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
-        STEP=STEP, DOT=DOT, PRECISION=PRECISION, STAGES=_stages("infer", 3, x_r, D), num_warps=4,
-        num_stages=_stages("infer", 3, x_r, D), enable_fp_fusion=True,
-    )
+    if _alone_triton("infer", x_r, D):
+        BB = min(_pad(B, 16), 16)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD = _pad(D, 16)
+        gru_forward_kernel[(NB * H,)](
+            R_r, b_r, R_n, b_n, R_z, b_z, h_0, None, x_n, x_r, x_z, h, None, None, None, h_T, cu_seqlens, B, T, H=H,
+            D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION, STAGES=_stages("infer", 3, x_r, D), SAVE=False,
+            num_warps=4, num_stages=_stages("infer", 3, x_r, D), enable_fp_fusion=True,
+        )
+    else:
+        BB, many = _team_triton("team_infer", x_r, B, H, D, cu_seqlens is not None)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        h_all = torch.empty((2, B, H, D), dtype=x_r.dtype, device=x_r.device)
+        met = torch.zeros(NB * H, dtype=torch.int32, device=x_r.device)
+        for FIRST in range(0, NB * H * ND, many):
+            gru_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
+                R_r, b_r, R_n, b_n, R_z, b_z, h_0, x_n, x_r, x_z, h_all, met, h, None, None, None, None, h_T, cu_seqlens,
+                B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+                PARTS=min(4, BD_ALL // 16), SAVE=False, num_warps=4, num_stages=1, enable_fp_fusion=True, launch_cooperative_grid=x_r.device.type == "cuda",
+            )
     return h, h_T
 
 
 def _backward_triton(
-    x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, h_in, d_h, d_h_T, *, cu_seqlens=None, reverse=False,
+    x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0, h_in, before_z, before_r, R_n_product, d_h, d_h_T, *,
+    cu_seqlens=None, reverse=False,
 ):
     """Gradients of every argument of forward."""
     B, T, H, D = x_r.shape
@@ -525,26 +776,53 @@ def _backward_triton(
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_r, x_z, x_n)
-    BB = min(_pad(B, 16), 16)
-    NB = B if cu_seqlens is not None else -(-B // BB)
-    BD = _pad(D, 16)
-    d_x_n = empty((*x_r.shape[:2], H, D), dtype=x_n.dtype, device=x_r.device)
-    d_x_r = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
-    d_x_z = empty((*x_r.shape[:2], H, D), dtype=x_z.dtype, device=x_r.device)
-    R_n_0_right = empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
-    d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
-    d_b_r = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
-    d_b_n = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
-    d_b_z = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
-    gru_backward_kernel[(NB * H,)](
-        R_z, b_z, R_r, b_r, R_n, b_n, d_h_T, h_in, x_z, x_n, x_r, d_h, d_x_n, d_x_r, d_x_z, R_n_0_right, d_h_0,
-        d_b_r, d_b_n, d_b_z, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-        STAGES=_stages("backward", 3, x_r, D), num_warps=4, num_stages=_stages("backward", 3, x_r, D),
-        enable_fp_fusion=True,
-    )
-    d_b_r = d_b_r.sum(0)
-    d_b_n = d_b_n.sum(0)
-    d_b_z = d_b_z.sum(0)
+    if _alone_triton("backward", x_r, D):
+        BB = min(_pad(B, 16), 16)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD = _pad(D, 16)
+        d_x_n = empty((*x_r.shape[:2], H, D), dtype=x_n.dtype, device=x_r.device)
+        d_x_r = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+        d_x_z = empty((*x_r.shape[:2], H, D), dtype=x_z.dtype, device=x_r.device)
+        R_n_0_right = empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
+        d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
+        d_b_r = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
+        d_b_n = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
+        d_b_z = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
+        gru_backward_kernel[(NB * H,)](
+            R_z, R_n, R_r, d_h_T, h_in, before_z, x_n, before_r, R_n_product, d_h, d_x_n, d_x_r, d_x_z, R_n_0_right,
+            d_h_0, d_b_r, d_b_n, d_b_z, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, STAGES=_stages("backward", 3, x_r, D), num_warps=4,
+            num_stages=_stages("backward", 3, x_r, D), enable_fp_fusion=True,
+        )
+        d_b_r = d_b_r.sum(0)
+        d_b_n = d_b_n.sum(0)
+        d_b_z = d_b_z.sum(0)
+    else:
+        BB, many = _team_triton("team_backward", x_r, B, H, D, cu_seqlens is not None)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        dx_z_all = torch.empty((2, B, H, D), dtype=x_r.dtype, device=x_r.device)
+        told_2_all = torch.empty((2, B, H, D), dtype=x_r.dtype, device=x_r.device)
+        dx_r_all = torch.empty((2, B, H, D), dtype=x_r.dtype, device=x_r.device)
+        met = torch.zeros(NB * H, dtype=torch.int32, device=x_r.device)
+        d_x_n = empty((*x_r.shape[:2], H, D), dtype=x_n.dtype, device=x_r.device)
+        d_x_r = empty((*x_r.shape[:2], H, D), dtype=x_r.dtype, device=x_r.device)
+        d_x_z = empty((*x_r.shape[:2], H, D), dtype=x_z.dtype, device=x_r.device)
+        R_n_0_right = empty((*x_r.shape[:2], H, D), dtype=torch.float32, device=x_r.device)
+        d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_r.device)
+        d_b_r = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
+        d_b_n = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
+        d_b_z = torch.empty((NB, H, D), dtype=torch.float32, device=x_r.device)
+        for FIRST in range(0, NB * H * ND, many):
+            gru_team_backward_kernel[(min(many, NB * H * ND - FIRST),)](
+                R_z, R_n, R_r, d_h_T, h_in, before_z, x_n, before_r, R_n_product, d_h, dx_z_all, told_2_all, dx_r_all, met,
+                d_x_n, d_x_r, d_x_z, R_n_0_right, d_h_0, d_b_r, d_b_n, d_b_z, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB,
+                BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT, PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16), num_warps=4,
+                num_stages=1, enable_fp_fusion=True, launch_cooperative_grid=x_r.device.type == "cuda",
+            )
+        d_b_r = d_b_r.sum(0)
+        d_b_n = d_b_n.sum(0)
+        d_b_z = d_b_z.sum(0)
     d_R_r = torch.einsum("abce,abcd->cde", h_in.float(), d_x_r.float())
     d_R_z = torch.einsum("abce,abcd->cde", h_in.float(), d_x_z.float())
     d_R_n = torch.einsum("abce,abcd->cde", h_in.float(), R_n_0_right.float())
@@ -660,10 +938,10 @@ def _infer_torch(*tensors):
 
 
 def _saved_triton(packed, B, T, H, D, io, carry):
-    """Shapes and dtypes of what forward saves: h_in."""
+    """Shapes and dtypes of what forward saves: h_in, before_z, before_r, R_n_product."""
     if packed:
-        return [((1, T, H, D), carry)]
-    return [((B, T, H, D), carry)]
+        return [((1, T, H, D), carry), ((1, T, H, D), io), ((1, T, H, D), io), ((1, T, H, D), io)]
+    return [((B, T, H, D), carry), ((B, T, H, D), io), ((B, T, H, D), io), ((B, T, H, D), io)]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1292,10 +1570,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_7c0e8228a868", 0
+    name, tries = "seqc_gru_968d0813e859", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_7c0e8228a868_{tries}"
+        name = f"seqc_gru_968d0813e859_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]
@@ -1431,6 +1709,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return GRUResult(*outputs, *states)
 
 
+class GRUStates(GRUResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    h_every: Tensor  # [B, pieces, H, D]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["x_r"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"gru: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"x_r has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gru: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = gru(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("h_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = GRUStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("x_r x_z x_n".split())
+
+
 def gru(
     x_r: Tensor,
     x_z: Tensor,
@@ -1446,6 +1794,7 @@ def gru(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> GRUResult:
     """Run gru over a sequence.
 
@@ -1468,7 +1817,25 @@ def gru(
         the inputs' device. One entry per sequence: h_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a GRUStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(
+            states_every,
+            axis,
+            cu_seqlens,
+            reverse,
+            x_r=x_r,
+            x_z=x_z,
+            x_n=x_n,
+            R_r=R_r,
+            R_z=R_z,
+            R_n=R_n,
+            b_r=b_r,
+            b_z=b_z,
+            b_n=b_n,
+            h_0=h_0,
+        )
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, x_r, x_z, x_n, R_r, R_z, R_n, b_r, b_z, b_n, h_0)
     x_r, x_z, x_n = _cast(x_r, x_z, x_n)
@@ -1619,6 +1986,7 @@ class GRU(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> GRUResult:
         """The recurrence over a sequence; see `gru`."""
         return gru(
@@ -1635,6 +2003,7 @@ class GRU(torch.nn.Module):
             cu_seqlens=cu_seqlens,
             reverse=reverse,
             axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(

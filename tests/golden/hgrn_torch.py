@@ -41,7 +41,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["HGRN", "HGRNResult", "hgrn", "hgrn_step"]
+__all__ = ["HGRN", "HGRNResult", "hgrn", "hgrn_step", "HGRNStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -840,10 +840,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_8f19d61bef29", 0
+    name, tries = "seqc_hgrn_bdfe0c3ed662", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_8f19d61bef29_{tries}"
+        name = f"seqc_hgrn_bdfe0c3ed662_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
@@ -978,6 +978,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return HGRNResult(*outputs, *states)
 
 
+class HGRNStates(HGRNResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    h_every: Tensor  # [B, pieces, D]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["x"]
+    count = main.dim() - 1
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"hgrn: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"x has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"hgrn: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = hgrn(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("h_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = HGRNStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("x g".split())
+
+
 def hgrn(
     x: Tensor,
     g: Tensor,
@@ -986,6 +1056,7 @@ def hgrn(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> HGRNResult:
     """Run hgrn over a sequence.
 
@@ -1001,7 +1072,10 @@ def hgrn(
         the inputs' device. One entry per sequence: h_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a HGRNStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, x=x, g=g, h_0=h_0)
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, x, g, h_0)
     x, g = _cast(x, g)
@@ -1091,9 +1165,18 @@ class HGRN(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> HGRNResult:
         """The recurrence over a sequence; see `hgrn`."""
-        return hgrn(x, g, h_0=h_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis)
+        return hgrn(
+            x,
+            g,
+            h_0=h_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
+        )
 
     def step(
         self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None, inplace: bool = False, into: HGRNResult | None = None

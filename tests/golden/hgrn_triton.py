@@ -44,7 +44,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["HGRN", "HGRNResult", "hgrn", "hgrn_step"]
+__all__ = ["HGRN", "HGRNResult", "hgrn", "hgrn_step", "HGRNStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -187,12 +187,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
 
 
 @_jit
@@ -284,7 +285,7 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 @_jit(do_not_specialize=['T'])
 def hgrn_forward_kernel(
     p_h_0, p_h_in, p_g, p_x, p_o, p_h_T, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
-    STEP: tl.constexpr, STAGES: tl.constexpr,
+    STEP: tl.constexpr, STAGES: tl.constexpr, SAVE: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     ND: tl.constexpr = (D + BD - 1) // BD
@@ -302,42 +303,8 @@ def hgrn_forward_kernel(
     for i_n in tl.range(0, NT, num_stages=STAGES):
         i_0 = i_n * BT
         at_nd = (first_block + i_n) * D
-        tl.store(p_h_in + at_nd + o_d, b_h, mask=m_d)
-        at_td = (first + STEP * i_0) * D
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
-        b_g = tl.load(p_g + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
-        b_x = tl.load(p_x + at_td + o_td, mask=m_d[None, :], other=0.0).to(tl.float32)
-        # h = exp(g) * h[t-1] + x
-        m_t = o_t < T - i_0
-        b_h_1 = affine_scan_from(tl.where(m_t[:, None], tl.exp(b_g), 1.0), tl.where(m_t[:, None], b_x, 0.0), b_h[None, :], False)
-        m_td = m_t[:, None] & m_d[None, :]
-        tl.store(p_o + at_td + o_td, b_h_1, mask=m_td)
-        # h = exp(g) * h[t-1] + x
-        b_h_next = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
-        b_h = b_h_next
-    tl.store(p_h_T + at_d + o_d, b_h, mask=m_d)
-
-
-@_jit(do_not_specialize=['T'])
-def hgrn_infer_kernel(
-    p_h_0, p_g, p_x, p_o, p_h_T, p_cu_seqlens, T, D: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
-    STEP: tl.constexpr, STAGES: tl.constexpr,
-):
-    """Outputs and final states."""
-    ND: tl.constexpr = (D + BD - 1) // BD
-    i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_b = i_p // ND
-    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    at_d = i_b * D
-    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
-    m_d = (o_d < D) | (D % BD == 0)
-    b_h = tl.load(p_h_0 + at_d + o_d, mask=m_d, other=0.0).to(tl.float32)
-    o_t = tl.arange(0, BT)
-    for i_n in tl.range(0, NT, num_stages=STAGES):
-        i_0 = i_n * BT
+        if SAVE:
+            tl.store(p_h_in + at_nd + o_d, b_h, mask=m_d)
         at_td = (first + STEP * i_0) * D
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_td = o_r[:, None] * (STEP * D) + o_d[None, :]
@@ -596,36 +563,36 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
-# after the other: by the model of the tiles, for sm_90, bf16, D = 64.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
+# after the other, and launches: by the model of the tiles, for sm_90, bf16, D = 64.
 _PACE = {
-    "forward": (6, 1458, 12416, True),
-    "infer": (7, 1701, 12288, True),
-    "backward": (4, 1940, 20608, True),
-    "states": (7, 1589, 8320, True),
-    "outputs": (7, 1701, 12416, False),
-    "cotangents": (10, 2430, 8320, True),
-    "gradients": (3, 1458, 20736, False),
+    "forward": (5, 1215, 12416, True, 1),
+    "infer": (5, 1215, 12288, True, 1),
+    "backward": (4, 1940, 20608, True, 1),
+    "states": (7, 1589, 8320, True, 1),
+    "outputs": (7, 1701, 12416, False, 1),
+    "cotangents": (10, 2430, 8320, True, 1),
+    "gradients": (3, 1458, 20736, False, 1),
 }
-_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 2000}  # nanoseconds, where phases do the same
 
 
-def _in_phases(kernel, programs, blocks, x, **phases):
-    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
-    if x.device.type != "cuda":
-        return False
+def _way(x, blocks, *ways):
+    """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
+    have: of one block, where each does one."""
+    if blocks <= 1 or x.device.type != "cuda":
+        return 0
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks = _PACE[name]
+        resident, busy, moved, walks, launches = _PACE[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // 3350)
+        waves = -(-programs // (resident * units))
+        return 2000 * launches + max(waves * turns * busy, programs * turns * moved // 3350)
 
-    apart = sum(time(name, count) for name, count in phases.items())
-    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
+    return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 
 
-_FEW_STEPS = 2  # so many steps, taken one by one, are modelled no slower than a block of 64
+_FEW_STEPS = 1  # so many steps, taken one by one, are modelled no slower than a block of 64
 
 
 def _steps_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
@@ -666,7 +633,12 @@ def _forward_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
     o = empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and _in_phases("forward", B * ND, NT, x, states=B * ND, outputs=B * ND):
+    way = _way(
+        x, NT,
+        {"forward": B * ND},
+        {"states": B * ND, "outputs": B * ND},
+    )
+    if way == 1:
         hgrn_states_kernel[(B * ND,)](
             h_0, h_in, g, x, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, num_warps=4, num_stages=3,
             enable_fp_fusion=True,
@@ -677,8 +649,8 @@ def _forward_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
         )
     else:
         hgrn_forward_kernel[(B * ND,)](
-            h_0, h_in, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, num_warps=4, num_stages=3,
-            enable_fp_fusion=True,
+            h_0, h_in, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, SAVE=True, num_warps=4,
+            num_stages=3, enable_fp_fusion=True,
         )
     return o, h_T, h_in
 
@@ -703,7 +675,12 @@ def _infer_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     ND = -(-D // BD)
     o = empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    if NT > 1 and _in_phases("infer", B * ND, NT, x, states=B * ND, outputs=B * ND):
+    way = _way(
+        x, NT,
+        {"infer": B * ND},
+        {"states": B * ND, "outputs": B * ND},
+    )
+    if way == 1:
         h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
         hgrn_states_kernel[(B * ND,)](
             h_0, h_in, g, x, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, num_warps=4, num_stages=3,
@@ -714,9 +691,9 @@ def _infer_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
             enable_fp_fusion=True,
         )
     else:
-        hgrn_infer_kernel[(B * ND,)](
-            h_0, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, num_warps=4, num_stages=3,
-            enable_fp_fusion=True,
+        hgrn_forward_kernel[(B * ND,)](
+            h_0, None, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, SAVE=False, num_warps=4,
+            num_stages=3, enable_fp_fusion=True,
         )
     return o, h_T
 
@@ -737,7 +714,12 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=Fa
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    if NT > 1 and _in_phases("backward", B * ND, NT, x, cotangents=B * ND, gradients=B * ND):
+    way = _way(
+        x, NT,
+        {"backward": B * ND},
+        {"cotangents": B * ND, "gradients": B * ND},
+    )
+    if way == 1:
         d_h_out = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
         d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
         d_g = empty((*x.shape[:2], D), dtype=g.dtype, device=x.device)
@@ -1465,10 +1447,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_636977bfc5a0", 0
+    name, tries = "seqc_hgrn_17839eabf8b9", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_636977bfc5a0_{tries}"
+        name = f"seqc_hgrn_17839eabf8b9_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
@@ -1603,6 +1585,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return HGRNResult(*outputs, *states)
 
 
+class HGRNStates(HGRNResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    h_every: Tensor  # [B, pieces, D]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["x"]
+    count = main.dim() - 1
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"hgrn: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"x has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"hgrn: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = hgrn(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("h_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = HGRNStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("x g".split())
+
+
 def hgrn(
     x: Tensor,
     g: Tensor,
@@ -1611,6 +1663,7 @@ def hgrn(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> HGRNResult:
     """Run hgrn over a sequence.
 
@@ -1626,7 +1679,10 @@ def hgrn(
         the inputs' device. One entry per sequence: h_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a HGRNStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, x=x, g=g, h_0=h_0)
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, x, g, h_0)
     x, g = _cast(x, g)
@@ -1716,9 +1772,18 @@ class HGRN(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> HGRNResult:
         """The recurrence over a sequence; see `hgrn`."""
-        return hgrn(x, g, h_0=h_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis)
+        return hgrn(
+            x,
+            g,
+            h_0=h_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
+        )
 
     def step(
         self, x: Tensor, g: Tensor, *, h_0: Tensor | None = None, inplace: bool = False, into: HGRNResult | None = None

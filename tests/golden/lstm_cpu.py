@@ -49,7 +49,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step"]
+__all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step", "LSTMStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -593,6 +593,7 @@ struct Call {
 };
 
 #define INLINE inline __attribute__((always_inline))
+#define ONCE inline __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 32")
 
 constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
@@ -622,20 +623,47 @@ INLINE vec load(const real* p) {
 }
 INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
 INLINE void store(real* p, real x) { store(p, splat(x)); }
-template <bool full>
-INLINE vec load(const real* p, i64 left) {
-  if (full || left >= W) return load(p);
+// The first `left` elements, and 0 in the other lanes: one instruction where the processor has it, which touches nothing else.
+#if defined(__AVX512F__)
+INLINE unsigned first(i64 left) { return left > 0 ? (1u << left) - 1 : 0; }
+INLINE vec load_some(const real* p, i64 left) {
+  if constexpr (sizeof(real) == 4) return (vec)_mm512_maskz_loadu_ps(__mmask16(first(left)), p);
+  else return (vec)_mm512_maskz_loadu_pd(__mmask8(first(left)), p);
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  if constexpr (sizeof(real) == 4) _mm512_mask_storeu_ps(p, __mmask16(first(left)), (__m512)x);
+  else _mm512_mask_storeu_pd(p, __mmask8(first(left)), (__m512d)x);
+}
+#elif defined(__AVX2__) && !defined(__clang__)
+typedef float floats __attribute__((vector_size(BYTES)));
+typedef double doubles __attribute__((vector_size(BYTES)));
+typedef int ints __attribute__((vector_size(BYTES)));
+typedef long long longs __attribute__((vector_size(BYTES)));
+INLINE mask first(i64 left) { return lanes() < splat(real(left)); }
+INLINE vec load_some(const real* p, i64 left) {
+  if constexpr (sizeof(real) == 4) return (vec)__builtin_ia32_maskloadps256((const floats*)p, (ints)first(left));
+  else return (vec)__builtin_ia32_maskloadpd256((const doubles*)p, (longs)first(left));
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  if constexpr (sizeof(real) == 4) __builtin_ia32_maskstoreps256((floats*)p, (ints)first(left), (floats)x);
+  else __builtin_ia32_maskstorepd256((doubles*)p, (longs)first(left), (doubles)x);
+}
+#else
+INLINE vec load_some(const real* p, i64 left) {
   vec r{};
   for (int i = 0; i < W; ++i)
     if (i < left) r[i] = p[i];
   return r;
 }
-template <bool full>
-INLINE void store(real* p, vec x, i64 left) {
-  if (full || left >= W) return store(p, x);
+INLINE void store_some(real* p, vec x, i64 left) {
   for (int i = 0; i < W; ++i)
     if (i < left) p[i] = x[i];
 }
+#endif
+template <bool full>
+INLINE vec load(const real* p, i64 left) { return full || left >= W ? load(p) : load_some(p, left); }
+template <bool full>
+INLINE void store(real* p, vec x, i64 left) { return full || left >= W ? store(p, x) : store_some(p, x, left); }
 template <bool full>
 INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
 // The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
@@ -777,8 +805,8 @@ INLINE void turn(vec* r) {
     turn<d / 2>(r);
   }
 }
-// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns
-inline void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Of many instructions: compiled once.
+ONCE void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
   for (i64 i0 = 0; i0 < rows; i0 += W)
     for (i64 j0 = 0; j0 < columns; j0 += W) {
       vec r[W];
@@ -2349,7 +2377,7 @@ def _native_run(function, B, T, way, bounds, save, *arrays):
 def _native_new(library, like, *shape):
     """A new array. A large one begins on a large page: the first touch of each small page would cost more than writing it."""
     count, size = math.prod(shape), like.element_size()
-    if count * size < 1 << 22:
+    if count * size < 1 << 21:
         return like.new_empty(shape)
     page = (1 << 21) // size
     whole = like.new_empty(count + page)
@@ -3276,10 +3304,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_9ea1cdd4609a", 0
+    name, tries = "seqc_lstm_1d86aa22dbd2", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_9ea1cdd4609a_{tries}"
+        name = f"seqc_lstm_1d86aa22dbd2_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -3417,6 +3445,77 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return LSTMResult(*outputs, *states)
 
 
+class LSTMStates(LSTMResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    h_every: Tensor  # [B, pieces, H, D]
+    c_every: Tensor  # [B, pieces, H, D]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["x_i"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"lstm: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"x_i has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"lstm: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = lstm(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("h_0", "c_0"), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = LSTMStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("x_i x_f x_z x_o".split())
+
+
 def lstm(
     x_i: Tensor,
     x_f: Tensor,
@@ -3432,6 +3531,7 @@ def lstm(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> LSTMResult:
     """Run lstm over a sequence.
 
@@ -3454,7 +3554,25 @@ def lstm(
         the inputs' device. One entry per sequence: h_0, c_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a LSTMStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(
+            states_every,
+            axis,
+            cu_seqlens,
+            reverse,
+            x_i=x_i,
+            x_f=x_f,
+            x_z=x_z,
+            x_o=x_o,
+            R_i=R_i,
+            R_f=R_f,
+            R_z=R_z,
+            R_o=R_o,
+            h_0=h_0,
+            c_0=c_0,
+        )
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0)
     x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
@@ -3606,6 +3724,7 @@ class LSTM(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> LSTMResult:
         """The recurrence over a sequence; see `lstm`."""
         return lstm(
@@ -3622,6 +3741,7 @@ class LSTM(torch.nn.Module):
             cu_seqlens=cu_seqlens,
             reverse=reverse,
             axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(

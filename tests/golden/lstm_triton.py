@@ -50,7 +50,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step"]
+__all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step", "LSTMStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -191,12 +191,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
 
 
 @_jit
@@ -227,6 +228,28 @@ def tanh(x):
 
 
 @_jit
+def meet(p_met, count):
+    """Wait until the programs of the team have come here `count` times, all together. What each of them stored before is then
+    seen by all: the counter is raised once the program's threads have stored, and read again until it is high enough."""
+    tl.debug_barrier()
+    tl.atomic_add(p_met, 1, sem="release", scope="gpu")
+    met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
+    while met < count:
+        met = tl.atomic_add(p_met, 0, sem="acquire", scope="gpu")
+    tl.debug_barrier()
+
+
+@_jit
+def product_in_parts(x, y, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """x [M, K] times y [K, N] in fp32, where K is long, M and N are short: each warp takes one of PARTS parts of K."""
+    if PARTS == 1:
+        return tl.dot(x, y, input_precision=PRECISION)
+    x = tl.permute(tl.reshape(x, (x.shape[0], PARTS, x.shape[1] // PARTS)), (1, 0, 2))
+    y = tl.reshape(y, (PARTS, y.shape[0] // PARTS, y.shape[1]))
+    return tl.sum(tl.dot(x, y, input_precision=PRECISION), 0)
+
+
+@_jit
 def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
     """`sequence` of each of the sequences o_b of a program; of a pack a program has the one, i_b."""
     if p_cu_seqlens is None:
@@ -241,12 +264,13 @@ def sequences(p_cu_seqlens, i_b, o_b, T, STEP: tl.constexpr):
 
 @_jit(do_not_specialize=['B', 'T'])
 def lstm_forward_kernel(
-    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_h_in, p_c_in, p_x_o, p_x_f, p_x_i, p_x_z, p_h, p_h_T, p_c_T,
-    p_cu_seqlens, B, T, H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_h_in, p_c_in, p_x_o, p_x_f, p_x_i, p_x_z, p_h, p_before_f,
+    p_before_i, p_before_z, p_before_o, p_h_T, p_c_T, p_cu_seqlens, B, T, H: tl.constexpr, D: tl.constexpr,
+    BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    STAGES: tl.constexpr, SAVE: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
-    NB = tl.cdiv(B, BB)
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
     i_b = i_p // H
@@ -270,87 +294,43 @@ def lstm_forward_kernel(
     o_bnhd = first[:, None] * (H * D) + o_d[None, :]
     for i_t in tl.range(0, T, num_stages=STAGES):
         at_nhd = (STEP * i_t * H + i_h) * D
-        tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
-        tl.store(p_c_in + at_nhd + o_bnhd, b_c, mask=m_bd)
+        if SAVE:
+            tl.store(p_h_in + at_nhd + o_bnhd, b_h, mask=m_bd)
+        if SAVE:
+            tl.store(p_c_in + at_nhd + o_bnhd, b_c, mask=m_bd)
         b_x_o = tl.load(p_x_o + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_f = tl.load(p_x_f + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_i = tl.load(p_x_i + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # o = sigmoid(x_o + R_o @ h[t-1])
         b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
-        b_o = sigmoid(b_x_o + b_R_oh)
+        b_x = b_x_o + b_R_oh
+        b_o = sigmoid(b_x)
         # f = sigmoid(x_f + R_f @ h[t-1])
         b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
-        b_f = sigmoid(b_x_f + b_hR_f)
+        b_x_1 = b_x_f + b_hR_f
+        b_f = sigmoid(b_x_1)
         # i = sigmoid(x_i + R_i @ h[t-1])
         b_hR_i = tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
-        b_i = sigmoid(b_x_i + b_hR_i)
+        b_x_2 = b_x_i + b_hR_i
+        b_i = sigmoid(b_x_2)
         # z = tanh(x_z + R_z @ h[t-1])
         b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
-        b_z = tanh(b_x_z + b_hR_z)
+        b_x_3 = b_x_z + b_hR_z
+        b_z = tanh(b_x_3)
         # c = f * c[t-1] + i * z
         b_c_next = b_f * b_c + b_i * b_z
         # output h = o * tanh(c)
         b_h_next = b_o * tanh(b_c_next)
         tl.store(p_h + at_nhd + o_bnhd, b_h_next, mask=m_bd)
-        b_h = b_h_next
-        b_c = b_c_next
-    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
-    tl.store(p_c_T + at_hd + o_bhd, b_c, mask=m_bd)
-
-
-@_jit(do_not_specialize=['B', 'T'])
-def lstm_infer_kernel(
-    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_x_o, p_x_f, p_x_i, p_x_z, p_h, p_h_T, p_c_T, p_cu_seqlens, B, T,
-    H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr,
-):
-    """Outputs and final states."""
-    NB = tl.cdiv(B, BB)
-    i_p = tl.program_id(0).to(tl.int64)
-    i_h = i_p % H
-    i_b = i_p // H
-    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
-    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
-    at_hdd = i_h * D * D
-    o_d = tl.arange(0, BD)
-    o_hdd = o_d[:, None] * D + o_d[None, :]
-    m_d = (o_d < D) | (D == BD)
-    m_dd = m_d[:, None] & m_d[None, :]
-    b_R_o = tl.load(p_R_o + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_R_f = tl.load(p_R_f + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_R_i = tl.load(p_R_i + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    at_hd = i_h * D
-    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
-    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
-    m_bd = m_b[:, None] & m_d[None, :]
-    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
-    b_c = tl.load(p_c_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
-    o_bthd = first[:, None] * (H * D) + o_d[None, :]
-    for i_t in tl.range(0, T, num_stages=STAGES):
-        at_thd = (STEP * i_t * H + i_h) * D
-        b_x_o = tl.load(p_x_o + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_f = tl.load(p_x_f + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_i = tl.load(p_x_i + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd, other=0.0).to(tl.float32)
-        # o = sigmoid(x_o + R_o @ h[t-1])
-        b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
-        b_o = sigmoid(b_x_o + b_R_oh)
-        # f = sigmoid(x_f + R_f @ h[t-1])
-        b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
-        b_f = sigmoid(b_x_f + b_hR_f)
-        # i = sigmoid(x_i + R_i @ h[t-1])
-        b_hR_i = tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
-        b_i = sigmoid(b_x_i + b_hR_i)
-        # z = tanh(x_z + R_z @ h[t-1])
-        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
-        b_z = tanh(b_x_z + b_hR_z)
-        # c = f * c[t-1] + i * z
-        b_c_next = b_f * b_c + b_i * b_z
-        # output h = o * tanh(c)
-        b_h_next = b_o * tanh(b_c_next)
-        tl.store(p_h + at_thd + o_bthd, b_h_next, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_f + at_nhd + o_bnhd, b_x_1, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_i + at_nhd + o_bnhd, b_x_2, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_z + at_nhd + o_bnhd, b_x_3, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_o + at_nhd + o_bnhd, b_x, mask=m_bd)
         b_h = b_h_next
         b_c = b_c_next
     tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
@@ -359,13 +339,13 @@ def lstm_infer_kernel(
 
 @_jit(do_not_specialize=['B', 'T'])
 def lstm_backward_kernel(
-    p_R_f, p_R_i, p_R_z, p_R_o, p_d_h_T, p_d_c_T, p_h_in, p_c_in, p_x_f, p_x_i, p_x_z, p_x_o, p_d_h, p_d_x_o,
-    p_d_x_f, p_d_x_i, p_d_x_z, p_d_h_0, p_d_c_0, p_cu_seqlens, B, T, H: tl.constexpr, D: tl.constexpr,
+    p_R_z, p_R_i, p_R_f, p_R_o, p_d_h_T, p_d_c_T, p_c_in, p_before_f, p_before_i, p_before_z, p_before_o, p_d_h,
+    p_d_x_o, p_d_x_f, p_d_x_i, p_d_x_z, p_d_h_0, p_d_c_0, p_cu_seqlens, B, T, H: tl.constexpr, D: tl.constexpr,
     BB: tl.constexpr, BD: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
-    NB = tl.cdiv(B, BB)
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     i_p = tl.program_id(0).to(tl.int64)
     i_h = i_p % H
     i_b = i_p // H
@@ -376,9 +356,9 @@ def lstm_backward_kernel(
     o_hdd = o_d[:, None] * D + o_d[None, :]
     m_d = (o_d < D) | (D == BD)
     m_dd = m_d[:, None] & m_d[None, :]
-    b_R_f = tl.load(p_R_f + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
-    b_R_i = tl.load(p_R_i + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_R_z = tl.load(p_R_z + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_i = tl.load(p_R_i + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
+    b_R_f = tl.load(p_R_f + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     b_R_o = tl.load(p_R_o + at_hdd + o_hdd, mask=m_dd, other=0.0).to(DOT)
     at_hd = i_h * D
     o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
@@ -389,34 +369,29 @@ def lstm_backward_kernel(
     o_bnhd = first[:, None] * (H * D) + o_d[None, :]
     for i_t in tl.range(T - 1, -1, -1, num_stages=STAGES):
         at_nhd = (STEP * i_t * H + i_h) * D
-        b_h = tl.load(p_h_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_c = tl.load(p_c_in + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_f = tl.load(p_x_f + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_i = tl.load(p_x_i + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
-        b_x_o = tl.load(p_x_o + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_before_f = tl.load(p_before_f + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_before_i = tl.load(p_before_i + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_before_z = tl.load(p_before_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
+        b_before_o = tl.load(p_before_o + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_dh_1 = tl.load(p_d_h + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # gradient of x_o
         # f = sigmoid(x_f + R_f @ h[t-1])
-        b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
-        b_f = sigmoid(b_x_f + b_hR_f)
+        b_f = sigmoid(b_before_f)
         # i = sigmoid(x_i + R_i @ h[t-1])
-        b_hR_i = tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
-        b_i = sigmoid(b_x_i + b_hR_i)
+        b_i = sigmoid(b_before_i)
         # z = tanh(x_z + R_z @ h[t-1])
-        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
-        b_z = tanh(b_x_z + b_hR_z)
+        b_z = tanh(b_before_z)
         # c = f * c[t-1] + i * z
-        b_c_next = b_f * b_c + b_i * b_z
+        b_c_1 = b_f * b_c + b_i * b_z
         # o = sigmoid(x_o + R_o @ h[t-1])
-        b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
-        b_o = sigmoid(b_x_o + b_R_oh)
+        b_o = sigmoid(b_before_o)
         b_x = b_dh_1 + b_dh
-        b_tanh_c_next = tanh(b_c_next)
-        b_dx_o = b_x * b_tanh_c_next * b_o * (1.0 - b_o)
+        b_tanh_c_1 = tanh(b_c_1)
+        b_dx_o = b_x * b_tanh_c_1 * b_o * (1.0 - b_o)
         tl.store(p_d_x_o + at_nhd + o_bnhd, b_dx_o, mask=m_bd)
         # gradient of x_f
-        b_x_1 = b_dc + b_x * b_o * (1.0 - b_tanh_c_next * b_tanh_c_next)
+        b_x_1 = b_dc + b_x * b_o * (1.0 - b_tanh_c_1 * b_tanh_c_1)
         b_dx_f = b_x_1 * b_c * b_f * (1.0 - b_f)
         tl.store(p_d_x_f + at_nhd + o_bnhd, b_dx_f, mask=m_bd)
         # gradient of x_i
@@ -436,6 +411,213 @@ def lstm_backward_kernel(
         b_dc_next = b_x_1 * b_f
         b_dh = b_dh_2
         b_dc = b_dc_next
+    tl.store(p_d_h_0 + at_hd + o_bhd, b_dh, mask=m_bd)
+    tl.store(p_d_c_0 + at_hd + o_bhd, b_dc, mask=m_bd)
+
+
+@_jit(do_not_specialize=['B', 'T', 'FIRST'])
+def lstm_team_forward_kernel(
+    p_R_o, p_R_f, p_R_i, p_R_z, p_h_0, p_c_0, p_x_o, p_x_f, p_x_i, p_x_z, p_h_all, p_met, p_h, p_h_in, p_c_in,
+    p_before_f, p_before_i, p_before_z, p_before_o, p_h_T, p_c_T, p_cu_seqlens, B, T, FIRST, H: tl.constexpr,
+    D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr, BD_ALL: tl.constexpr, STEP: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, PARTS: tl.constexpr, SAVE: tl.constexpr,
+):
+    """Outputs, final states, and what the gradient needs, by several programs for each head."""
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
+    ND: tl.constexpr = (D + BD - 1) // BD
+    i_p = tl.program_id(0).to(tl.int64) + FIRST
+    i_d = i_p % ND
+    i_h = i_p // ND % H
+    i_b = i_p // (H * ND)
+    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
+    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
+    at_h_d_d_all = i_h * D * D
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    o_d_all = tl.arange(0, BD_ALL)
+    o_h_d_d_all = o_d[:, None] * D + o_d_all[None, :]
+    m_d = (o_d < D) | (D % BD == 0)
+    m_d_all = (o_d_all < D) | (D == BD_ALL)
+    m_d_d_all = m_d[:, None] & m_d_all[None, :]
+    b_R_o = tl.load(p_R_o + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_f = tl.load(p_R_f + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_i = tl.load(p_R_i + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_z = tl.load(p_R_z + at_h_d_d_all + o_h_d_d_all, mask=m_d_d_all, other=0.0).to(DOT)
+    at_hd = i_h * D
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
+    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
+    m_bd = m_b[:, None] & m_d[None, :]
+    b_h = tl.load(p_h_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    b_c = tl.load(p_c_0 + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    i_start = 0
+    at_thd = (STEP * i_start * H + i_h) * D
+    o_bthd = first[:, None] * (H * D) + o_d[None, :]
+    n_x_o = tl.load(p_x_o + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    n_x_f = tl.load(p_x_f + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    n_x_i = tl.load(p_x_i + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    n_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
+    m_b_d_all = m_b[:, None] & m_d_all[None, :]
+    for i_t in range(0, T):
+        b_x_o = n_x_o.to(tl.float32)
+        b_x_f = n_x_f.to(tl.float32)
+        b_x_i = n_x_i.to(tl.float32)
+        b_x_z = n_x_z.to(tl.float32)
+        at_2hd = (i_t % 2 * B * H + i_h) * D
+        tl.store(p_h_all + at_2hd + o_bhd, b_h, mask=m_bd)
+        meet(p_met + i_p // ND, (i_t + 1) * ND)
+        b_h_all = tl.load(p_h_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        # o = sigmoid(x_o + R_o @ h[t-1])
+        b_sum = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_o.to(DOT)), PARTS, PRECISION)
+        b_x = b_x_o + b_sum
+        b_o = sigmoid(b_x)
+        # f = sigmoid(x_f + R_f @ h[t-1])
+        b_sum_1 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_f.to(DOT)), PARTS, PRECISION)
+        b_x_1 = b_x_f + b_sum_1
+        b_f = sigmoid(b_x_1)
+        # i = sigmoid(x_i + R_i @ h[t-1])
+        b_sum_2 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_i.to(DOT)), PARTS, PRECISION)
+        b_x_2 = b_x_i + b_sum_2
+        b_i = sigmoid(b_x_2)
+        # z = tanh(x_z + R_z @ h[t-1])
+        b_sum_3 = product_in_parts(b_h_all.to(DOT), tl.trans(b_R_z.to(DOT)), PARTS, PRECISION)
+        b_x_3 = b_x_z + b_sum_3
+        b_z = tanh(b_x_3)
+        # c = f * c[t-1] + i * z
+        b_c_next = b_f * b_c + b_i * b_z
+        # output h = o * tanh(c)
+        b_h_next = b_o * tanh(b_c_next)
+        at_thd_1 = (STEP * i_t * H + i_h) * D
+        tl.store(p_h + at_thd_1 + o_bthd, b_h_next, mask=m_bd)
+        if SAVE:
+            tl.store(p_h_in + at_thd_1 + o_bthd, b_h, mask=m_bd)
+        if SAVE:
+            tl.store(p_c_in + at_thd_1 + o_bthd, b_c, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_f + at_thd_1 + o_bthd, b_x_1, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_i + at_thd_1 + o_bthd, b_x_2, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_z + at_thd_1 + o_bthd, b_x_3, mask=m_bd)
+        if SAVE:
+            tl.store(p_before_o + at_thd_1 + o_bthd, b_x, mask=m_bd)
+        i_next = tl.minimum(i_t + 1, T - 1)
+        at_thd_2 = (STEP * i_next * H + i_h) * D
+        n_x_o = tl.load(p_x_o + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+        n_x_f = tl.load(p_x_f + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+        n_x_i = tl.load(p_x_i + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+        n_x_z = tl.load(p_x_z + at_thd_2 + o_bthd, mask=m_bd, other=0.0)
+        b_h = b_h_next
+        b_c = b_c_next
+    tl.store(p_h_T + at_hd + o_bhd, b_h, mask=m_bd)
+    tl.store(p_c_T + at_hd + o_bhd, b_c, mask=m_bd)
+
+
+@_jit(do_not_specialize=['B', 'T', 'FIRST'])
+def lstm_team_backward_kernel(
+    p_R_z, p_R_i, p_R_f, p_R_o, p_d_h_T, p_d_c_T, p_c_in, p_before_f, p_before_i, p_before_z, p_before_o, p_d_h,
+    p_dx_z_all, p_dx_i_all, p_dx_f_all, p_dx_o_all, p_met, p_d_x_o, p_d_x_f, p_d_x_i, p_d_x_z, p_d_h_0, p_d_c_0,
+    p_cu_seqlens, B, T, FIRST, H: tl.constexpr, D: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+    BD_ALL: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, PARTS: tl.constexpr,
+):
+    """All gradients, from the last step to the first, by several programs for each head."""
+    NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
+    ND: tl.constexpr = (D + BD - 1) // BD
+    i_p = tl.program_id(0).to(tl.int64) + FIRST
+    i_d = i_p % ND
+    i_h = i_p // ND % H
+    i_b = i_p // (H * ND)
+    o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
+    first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
+    at_h_d_all_d = i_h * D * D
+    o_d_all = tl.arange(0, BD_ALL)
+    o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
+    o_h_d_all_d = o_d_all[None, :] * D + o_d[:, None]
+    m_d = (o_d < D) | (D % BD == 0)
+    m_d_all = (o_d_all < D) | (D == BD_ALL)
+    m_d_d_all = m_d[:, None] & m_d_all[None, :]
+    b_R_z = tl.load(p_R_z + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_i = tl.load(p_R_i + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_f = tl.load(p_R_f + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    b_R_o = tl.load(p_R_o + at_h_d_all_d + o_h_d_all_d, mask=m_d_d_all, other=0.0).to(DOT)
+    at_hd = i_h * D
+    o_bhd = o_b[:, None] * (H * D) + o_d[None, :]
+    m_b = o_b < (B if p_cu_seqlens is None else i_b + 1)
+    m_bd = m_b[:, None] & m_d[None, :]
+    b_dh = tl.load(p_d_h_T + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    b_dc = tl.load(p_d_c_T + at_hd + o_bhd, mask=m_bd, other=0.0).to(tl.float32)
+    i_start = T - 1
+    at_nhd = (STEP * i_start * H + i_h) * D
+    o_bnhd = first[:, None] * (H * D) + o_d[None, :]
+    n_c = tl.load(p_c_in + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_before_f = tl.load(p_before_f + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_before_i = tl.load(p_before_i + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_before_z = tl.load(p_before_z + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_before_o = tl.load(p_before_o + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_dh = tl.load(p_d_h + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
+    m_b_d_all = m_b[:, None] & m_d_all[None, :]
+    for i_t in range(T - 1, -1, -1):
+        b_c = n_c.to(tl.float32)
+        b_before_f = n_before_f.to(tl.float32)
+        b_before_i = n_before_i.to(tl.float32)
+        b_before_z = n_before_z.to(tl.float32)
+        b_before_o = n_before_o.to(tl.float32)
+        b_dh_1 = n_dh.to(tl.float32)
+        # o = sigmoid(x_o + R_o @ h[t-1])
+        b_o = sigmoid(b_before_o)
+        # f = sigmoid(x_f + R_f @ h[t-1])
+        b_f = sigmoid(b_before_f)
+        # i = sigmoid(x_i + R_i @ h[t-1])
+        b_i = sigmoid(b_before_i)
+        # z = tanh(x_z + R_z @ h[t-1])
+        b_z = tanh(b_before_z)
+        # c = f * c[t-1] + i * z
+        b_c_1 = b_f * b_c + b_i * b_z
+        b_x = b_dh_1 + b_dh
+        b_tanh_c_1 = tanh(b_c_1)
+        b_x_1 = b_dc + b_x * b_o * (1.0 - b_tanh_c_1 * b_tanh_c_1)
+        b_dx_z = b_x_1 * b_i * (1.0 - b_z * b_z)
+        b_dx_i = b_x_1 * b_z * b_i * (1.0 - b_i)
+        b_dx_f = b_x_1 * b_c * b_f * (1.0 - b_f)
+        b_dx_o = b_x * b_tanh_c_1 * b_o * (1.0 - b_o)
+        at_2hd = (i_t % 2 * B * H + i_h) * D
+        tl.store(p_dx_z_all + at_2hd + o_bhd, b_dx_z, mask=m_bd)
+        tl.store(p_dx_i_all + at_2hd + o_bhd, b_dx_i, mask=m_bd)
+        tl.store(p_dx_f_all + at_2hd + o_bhd, b_dx_f, mask=m_bd)
+        tl.store(p_dx_o_all + at_2hd + o_bhd, b_dx_o, mask=m_bd)
+        meet(p_met + i_p // ND, (T - 1 - i_t + 1) * ND)
+        b_dx_z_all = tl.load(p_dx_z_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        # gradient of x_o
+        at_thd = (STEP * i_t * H + i_h) * D
+        tl.store(p_d_x_o + at_thd + o_bnhd, b_dx_o, mask=m_bd)
+        # gradient of x_f
+        tl.store(p_d_x_f + at_thd + o_bnhd, b_dx_f, mask=m_bd)
+        # gradient of x_i
+        tl.store(p_d_x_i + at_thd + o_bnhd, b_dx_i, mask=m_bd)
+        # gradient of x_z
+        tl.store(p_d_x_z + at_thd + o_bnhd, b_dx_z, mask=m_bd)
+        # cotangents of the states, for what comes before
+        b_dx_i_all = tl.load(p_dx_i_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        b_sum = product_in_parts(b_dx_z_all.to(DOT), tl.trans(b_R_z.to(DOT)), PARTS, PRECISION)
+        b_dx_f_all = tl.load(p_dx_f_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        b_sum_1 = product_in_parts(b_dx_i_all.to(DOT), tl.trans(b_R_i.to(DOT)), PARTS, PRECISION)
+        b_x_2 = b_sum + b_sum_1
+        b_dx_o_all = tl.load(p_dx_o_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
+        b_sum_2 = product_in_parts(b_dx_f_all.to(DOT), tl.trans(b_R_f.to(DOT)), PARTS, PRECISION)
+        b_x_3 = b_x_2 + b_sum_2
+        b_sum_3 = product_in_parts(b_dx_o_all.to(DOT), tl.trans(b_R_o.to(DOT)), PARTS, PRECISION)
+        b_dh_2 = b_x_3 + b_sum_3
+        b_dc_1 = b_x_1 * b_f
+        i_next = tl.maximum(i_t - 1, 0)
+        at_nhd_1 = (STEP * i_next * H + i_h) * D
+        n_c = tl.load(p_c_in + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_before_f = tl.load(p_before_f + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_before_i = tl.load(p_before_i + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_before_z = tl.load(p_before_z + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_before_o = tl.load(p_before_o + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        n_dh = tl.load(p_d_h + at_nhd_1 + o_bnhd, mask=m_bd, other=0.0)
+        b_dh = b_dh_2
+        b_dc = b_dc_1
     tl.store(p_d_h_0 + at_hd + o_bhd, b_dh, mask=m_bd)
     tl.store(p_d_c_0 + at_hd + o_bhd, b_dc, mask=m_bd)
 
@@ -460,14 +642,18 @@ def _room(device):
     return getattr(told, "shared_memory_per_block_optin", told.shared_memory_per_block)
 
 
-def _needs_triton(io, D):
+def _needs_triton(io, D, BB=16):
     """By kernel: bytes of shared memory for the tiles that it keeps, and for one turn's loads. io: those of an element."""
     BD = _pad(D, 16)
-    stays = 0 if torch.version.hip else 1  # what is kept from turn to turn: registers hold it on AMD
+    stays = 0 if torch.version.hip else 2 if io == 4 else 1  # what is kept from turn to turn: in registers on AMD, and of
+    # fp32 both parts that three products in tf32 take
     return {
         "forward": (16 * BD * 2 * io + stays * BD * BD * 4 * io, 16 * BD * 4 * io),
         "infer": (16 * BD * 2 * io + stays * BD * BD * 4 * io, 16 * BD * 4 * io),
-        "backward": (16 * BD * 2 * io + stays * BD * BD * 8 * io, 16 * BD * (5 * io + 8)),
+        "backward": (16 * BD * 2 * io + stays * BD * BD * 4 * io, 16 * BD * (5 * io + 4)),
+        "team_forward": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 4 * io, 0),
+        "team_infer": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 4 * io, 0),
+        "team_backward": (BB * BD * io + 16 * BB * 16 + stays * 16 * BD * 4 * io, 0),
     }
 
 
@@ -487,8 +673,8 @@ def _ready_triton(x, D, alone=False):
     key = x.device, x.dtype, D, alone
     if key not in _READY:
         room, needs = _room(x.device), _needs_triton(x.element_size(), D)
-        kernels = ("infer",) if alone else needs
-        need = max((sum(needs[k]) for k in kernels), default=0)
+        kernels = ("infer",) if alone else [k for k in needs if k not in ("team_forward", "team_infer", "team_backward")]
+        need = max((_least_triton(k, needs, x, D) for k in kernels), default=0)
         _READY[key] = need <= room
         if need > room and not alone:
             warnings.warn(
@@ -498,6 +684,47 @@ def _ready_triton(x, D, alone=False):
                 stacklevel=2,
             )
     return _READY[key]
+
+
+def _machine(device):
+    """(multiprocessors, bytes of shared memory of one, registers of one); of an NVIDIA H100 SXM where there is none to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 132, 233472, 65536
+    told = torch.cuda.get_device_properties(device)
+    shared = getattr(told, "shared_memory_per_multiprocessor", 0)
+    return told.multi_processor_count, shared, getattr(told, "regs_per_multiprocessor", 65536)
+
+
+def _alone_triton(kernel, x, D):
+    """Whether one program has room for what a kernel keeps of a head."""
+    return sum(_needs_triton(x.element_size(), D)[kernel]) <= _room(x.device)
+
+
+def _team_triton(kernel, x, B, heads, D, packed):
+    """(sequences of a program, programs of a launch) of a kernel whose programs wait for each other, -(-D // 16) for each head.
+
+    All programs of a launch run at once. How many a multiprocessor runs follows from the shared memory that the kernel needs by
+    the tile model, and from the most registers that 128 threads have; on AMD it is one. A program takes more sequences if
+    fewer launches do.
+    """
+    units, shared, registers = _machine(x.device)
+    team, found, least = -(-D // 16), None, None
+    for each in (16,) if packed or kernel == "team_backward" else (16, 32):
+        need = sum(_needs_triton(x.element_size(), D, each)[kernel])
+        if found is not None and need > _room(x.device):
+            break
+        many = units * (1 if torch.version.hip else max(1, min(shared // (need + 1024), registers // 32768)))
+        many -= many % team
+        launches = -(-(B if packed else -(-B // each)) * heads * team // many)
+        if found is None or launches < least:
+            found, least = (each, many), launches
+    return found
+
+
+def _least_triton(kernel, needs, x, D):
+    """Bytes of shared memory of a program that does a kernel's work by itself, or as one of a team that the device holds."""
+    alone = sum(needs[kernel])
+    return min(alone, sum(needs["team_" + kernel])) if -(-D // 16) <= _machine(x.device)[0] else alone
 
 
 def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
@@ -510,20 +737,39 @@ def _forward_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seql
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
-    BB = min(_pad(B, 16), 16)
-    NB = B if cu_seqlens is not None else -(-B // BB)
-    BD = _pad(D, 16)
     h_in = torch.empty((*x_i.shape[:2], H, D), dtype=torch.float32, device=x_i.device)
     c_in = torch.empty((*x_i.shape[:2], H, D), dtype=torch.float32, device=x_i.device)
     h = empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
+    before_f = torch.empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
+    before_i = torch.empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
+    before_z = torch.empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
+    before_o = torch.empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
     c_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
-    lstm_forward_kernel[(NB * H,)](
-        R_o, R_f, R_i, R_z, h_0, c_0, h_in, c_in, x_o, x_f, x_i, x_z, h, h_T, c_T, cu_seqlens, B, T, H=H, D=D,
-        BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION, STAGES=_stages("forward", 3, x_i, D), num_warps=4,
-        num_stages=_stages("forward", 3, x_i, D), enable_fp_fusion=True,
-    )
-    return h, h_T, c_T, h_in, c_in
+    if _alone_triton("forward", x_i, D):
+        BB = min(_pad(B, 16), 16)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD = _pad(D, 16)
+        lstm_forward_kernel[(NB * H,)](
+            R_o, R_f, R_i, R_z, h_0, c_0, h_in, c_in, x_o, x_f, x_i, x_z, h, before_f, before_i, before_z, before_o,
+            h_T, c_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            STAGES=_stages("forward", 3, x_i, D), SAVE=True, num_warps=4, num_stages=_stages("forward", 3, x_i, D),
+            enable_fp_fusion=True,
+        )
+    else:
+        BB, many = _team_triton("team_forward", x_i, B, H, D, cu_seqlens is not None)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        h_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
+        met = torch.zeros(NB * H, dtype=torch.int32, device=x_i.device)
+        for FIRST in range(0, NB * H * ND, many):
+            lstm_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
+                R_o, R_f, R_i, R_z, h_0, c_0, x_o, x_f, x_i, x_z, h_all, met, h, h_in, c_in, before_f, before_i, before_z,
+                before_o, h_T, c_T, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT,
+                PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16), SAVE=True, num_warps=4, num_stages=1,
+                enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
+            )
+    return h, h_T, c_T, h_in, c_in, before_f, before_i, before_z, before_o
 
 
 def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
@@ -536,23 +782,38 @@ def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlen
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
-    BB = min(_pad(B, 16), 16)
-    NB = B if cu_seqlens is not None else -(-B // BB)
-    BD = _pad(D, 16)
     h = empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
     h_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
     c_T = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
-    lstm_infer_kernel[(NB * H,)](
-        R_o, R_f, R_i, R_z, h_0, c_0, x_o, x_f, x_i, x_z, h, h_T, c_T, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD,
-        STEP=STEP, DOT=DOT, PRECISION=PRECISION, STAGES=_stages("infer", 3, x_i, D), num_warps=4,
-        num_stages=_stages("infer", 3, x_i, D), enable_fp_fusion=True,
-    )
+    if _alone_triton("infer", x_i, D):
+        BB = min(_pad(B, 16), 16)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD = _pad(D, 16)
+        lstm_forward_kernel[(NB * H,)](
+            R_o, R_f, R_i, R_z, h_0, c_0, None, None, x_o, x_f, x_i, x_z, h, None, None, None, None, h_T, c_T,
+            cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            STAGES=_stages("infer", 3, x_i, D), SAVE=False, num_warps=4, num_stages=_stages("infer", 3, x_i, D),
+            enable_fp_fusion=True,
+        )
+    else:
+        BB, many = _team_triton("team_infer", x_i, B, H, D, cu_seqlens is not None)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        h_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
+        met = torch.zeros(NB * H, dtype=torch.int32, device=x_i.device)
+        for FIRST in range(0, NB * H * ND, many):
+            lstm_team_forward_kernel[(min(many, NB * H * ND - FIRST),)](
+                R_o, R_f, R_i, R_z, h_0, c_0, x_o, x_f, x_i, x_z, h_all, met, h, None, None, None, None, None, None, h_T,
+                c_T, cu_seqlens, B, T, FIRST, H=H, D=D, BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT,
+                PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16), SAVE=False, num_warps=4, num_stages=1,
+                enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
+            )
     return h, h_T, c_T
 
 
 def _backward_triton(
-    x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_in, c_in, d_h, d_h_T, d_c_T, *, cu_seqlens=None,
-    reverse=False,
+    x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_in, c_in, before_f, before_i, before_z, before_o, d_h,
+    d_h_T, d_c_T, *, cu_seqlens=None, reverse=False,
 ):
     """Gradients of every argument of forward."""
     B, T, H, D = x_i.shape
@@ -563,21 +824,44 @@ def _backward_triton(
         cu_seqlens = cu_seqlens.contiguous()
     STEP = -1 if reverse else 1
     DOT, PRECISION = _types(x_i, x_f, x_z, x_o)
-    BB = min(_pad(B, 16), 16)
-    NB = B if cu_seqlens is not None else -(-B // BB)
-    BD = _pad(D, 16)
-    d_x_o = empty((*x_i.shape[:2], H, D), dtype=x_o.dtype, device=x_i.device)
-    d_x_f = empty((*x_i.shape[:2], H, D), dtype=x_f.dtype, device=x_i.device)
-    d_x_i = empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
-    d_x_z = empty((*x_i.shape[:2], H, D), dtype=x_z.dtype, device=x_i.device)
-    d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
-    d_c_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
-    lstm_backward_kernel[(NB * H,)](
-        R_f, R_i, R_z, R_o, d_h_T, d_c_T, h_in, c_in, x_f, x_i, x_z, x_o, d_h, d_x_o, d_x_f, d_x_i, d_x_z, d_h_0,
-        d_c_0, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-        STAGES=_stages("backward", 3, x_i, D), num_warps=4, num_stages=_stages("backward", 3, x_i, D),
-        enable_fp_fusion=True,
-    )
+    if _alone_triton("backward", x_i, D):
+        BB = min(_pad(B, 16), 16)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD = _pad(D, 16)
+        d_x_o = empty((*x_i.shape[:2], H, D), dtype=x_o.dtype, device=x_i.device)
+        d_x_f = empty((*x_i.shape[:2], H, D), dtype=x_f.dtype, device=x_i.device)
+        d_x_i = empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
+        d_x_z = empty((*x_i.shape[:2], H, D), dtype=x_z.dtype, device=x_i.device)
+        d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+        d_c_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+        lstm_backward_kernel[(NB * H,)](
+            R_z, R_i, R_f, R_o, d_h_T, d_c_T, c_in, before_f, before_i, before_z, before_o, d_h, d_x_o, d_x_f, d_x_i,
+            d_x_z, d_h_0, d_c_0, cu_seqlens, B, T, H=H, D=D, BB=BB, BD=BD, STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+            STAGES=_stages("backward", 3, x_i, D), num_warps=4, num_stages=_stages("backward", 3, x_i, D),
+            enable_fp_fusion=True,
+        )
+    else:
+        BB, many = _team_triton("team_backward", x_i, B, H, D, cu_seqlens is not None)
+        NB = B if cu_seqlens is not None else -(-B // BB)
+        BD, BD_ALL, ND = 16, _pad(D, 16), -(-D // 16)
+        dx_z_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
+        dx_i_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
+        dx_f_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
+        dx_o_all = torch.empty((2, B, H, D), dtype=x_i.dtype, device=x_i.device)
+        met = torch.zeros(NB * H, dtype=torch.int32, device=x_i.device)
+        d_x_o = empty((*x_i.shape[:2], H, D), dtype=x_o.dtype, device=x_i.device)
+        d_x_f = empty((*x_i.shape[:2], H, D), dtype=x_f.dtype, device=x_i.device)
+        d_x_i = empty((*x_i.shape[:2], H, D), dtype=x_i.dtype, device=x_i.device)
+        d_x_z = empty((*x_i.shape[:2], H, D), dtype=x_z.dtype, device=x_i.device)
+        d_h_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+        d_c_0 = torch.empty((B, H, D), dtype=torch.float32, device=x_i.device)
+        for FIRST in range(0, NB * H * ND, many):
+            lstm_team_backward_kernel[(min(many, NB * H * ND - FIRST),)](
+                R_z, R_i, R_f, R_o, d_h_T, d_c_T, c_in, before_f, before_i, before_z, before_o, d_h, dx_z_all, dx_i_all,
+                dx_f_all, dx_o_all, met, d_x_o, d_x_f, d_x_i, d_x_z, d_h_0, d_c_0, cu_seqlens, B, T, FIRST, H=H, D=D,
+                BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT, PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16),
+                num_warps=4, num_stages=1, enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
+            )
     d_R_i = torch.einsum("abce,abcd->cde", h_in.float(), d_x_i.float())
     d_R_f = torch.einsum("abce,abcd->cde", h_in.float(), d_x_f.float())
     d_R_z = torch.einsum("abce,abcd->cde", h_in.float(), d_x_z.float())
@@ -694,10 +978,24 @@ def _infer_torch(*tensors):
 
 
 def _saved_triton(packed, B, T, H, D, io, carry):
-    """Shapes and dtypes of what forward saves: h_in, c_in."""
+    """Shapes and dtypes of what forward saves: h_in, c_in, before_f, before_i, before_z, before_o."""
     if packed:
-        return [((1, T, H, D), carry), ((1, T, H, D), carry)]
-    return [((B, T, H, D), carry), ((B, T, H, D), carry)]
+        return [
+            ((1, T, H, D), carry),
+            ((1, T, H, D), carry),
+            ((1, T, H, D), io),
+            ((1, T, H, D), io),
+            ((1, T, H, D), io),
+            ((1, T, H, D), io),
+        ]
+    return [
+        ((B, T, H, D), carry),
+        ((B, T, H, D), carry),
+        ((B, T, H, D), io),
+        ((B, T, H, D), io),
+        ((B, T, H, D), io),
+        ((B, T, H, D), io),
+    ]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1328,10 +1626,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_c663e7ae55a6", 0
+    name, tries = "seqc_lstm_61c86e87dadb", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_c663e7ae55a6_{tries}"
+        name = f"seqc_lstm_61c86e87dadb_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -1469,6 +1767,77 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return LSTMResult(*outputs, *states)
 
 
+class LSTMStates(LSTMResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    h_every: Tensor  # [B, pieces, H, D]
+    c_every: Tensor  # [B, pieces, H, D]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["x_i"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"lstm: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"x_i has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"lstm: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = lstm(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("h_0", "c_0"), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = LSTMStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("x_i x_f x_z x_o".split())
+
+
 def lstm(
     x_i: Tensor,
     x_f: Tensor,
@@ -1484,6 +1853,7 @@ def lstm(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> LSTMResult:
     """Run lstm over a sequence.
 
@@ -1506,7 +1876,25 @@ def lstm(
         the inputs' device. One entry per sequence: h_0, c_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a LSTMStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(
+            states_every,
+            axis,
+            cu_seqlens,
+            reverse,
+            x_i=x_i,
+            x_f=x_f,
+            x_z=x_z,
+            x_o=x_o,
+            R_i=R_i,
+            R_f=R_f,
+            R_z=R_z,
+            R_o=R_o,
+            h_0=h_0,
+            c_0=c_0,
+        )
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0)
     x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
@@ -1653,6 +2041,7 @@ class LSTM(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> LSTMResult:
         """The recurrence over a sequence; see `lstm`."""
         return lstm(
@@ -1669,6 +2058,7 @@ class LSTM(torch.nn.Module):
             cu_seqlens=cu_seqlens,
             reverse=reverse,
             axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(

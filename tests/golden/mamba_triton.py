@@ -49,7 +49,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["Mamba", "MambaResult", "mamba", "mamba_step"]
+__all__ = ["Mamba", "MambaResult", "mamba", "mamba_step", "MambaStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -235,12 +235,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
 
 
 @_jit
@@ -507,6 +508,16 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
+def _warps(programs, x, most, held):
+    """Warps of a program that walks step after step. held: elements of its states.
+
+    All warps compute alike what a step has of a channel or of a row alone. Where programs leave multiprocessors idle, `most`
+    warps end a step soonest; where more than three share one, the fewest whose threads hold 16 elements compute least.
+    """
+    units = torch.cuda.get_device_properties(x.device).multi_processor_count if x.device.type == "cuda" else 132
+    return most if programs <= 3 * units else max(1, min(most, held // (16 * 32)))
+
+
 def _forward_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, *, cu_seqlens=None, reverse=False):
     """Outputs, final states, and what the gradient needs."""
     B, T, D = u.shape
@@ -529,7 +540,7 @@ def _forward_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, *, cu_seqlens=N
     h_T = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
     mamba_forward_kernel[(B * ND,)](
         bias, A_log, skip, h_0, h_in, Ct, delta, Bt, u, z, y, h_T, cu_seqlens, T, D=D, N=N, BD=BD, BN=BN, BT=32,
-        STEP=STEP, STAGES=3, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        STEP=STEP, STAGES=3, num_warps=_warps(B * ND, u, 4, BD * BN), num_stages=3, enable_fp_fusion=True,
     )
     return y, h_T, h_in
 
@@ -552,7 +563,7 @@ def _infer_triton(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, *, cu_seqlens=Non
     h_T = torch.empty((B, D, N), dtype=torch.float32, device=u.device)
     mamba_infer_kernel[(B * ND,)](
         bias, A_log, skip, h_0, Ct, delta, Bt, u, z, y, h_T, cu_seqlens, T, D=D, N=N, BD=BD, BN=BN, STEP=STEP,
-        STAGES=3, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        STAGES=3, num_warps=_warps(B * ND, u, 4, BD * BN), num_stages=3, enable_fp_fusion=True,
     )
     return y, h_T
 
@@ -587,7 +598,7 @@ def _backward_triton(
     mamba_backward_kernel[(B * ND,)](
         bias, A_log, skip, d_h_T, h_in, h_again, delta, Bt, u, z, Ct, d_y, d_Ct, d_delta, d_Bt, d_u, d_z, d_h_0,
         d_bias, d_A_log, d_skip, cu_seqlens, T, N_STEPS, D=D, N=N, BD=BD, BN=BN, BT=32, STEP=STEP, STAGES=3,
-        num_warps=4, num_stages=3, enable_fp_fusion=True,
+        num_warps=_warps(B * ND, u, 4, BD * BN), num_stages=3, enable_fp_fusion=True,
     )
     d_Ct = d_Ct.sum(0)
     d_Bt = d_Bt.sum(0)
@@ -1326,10 +1337,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_c962cdb63dd1", 0
+    name, tries = "seqc_mamba_c985ed062fcf", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_c962cdb63dd1_{tries}"
+        name = f"seqc_mamba_c985ed062fcf_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]
@@ -1467,6 +1478,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return MambaResult(*outputs, *states)
 
 
+class MambaStates(MambaResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    h_every: Tensor  # [B, pieces, D, N]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["u"]
+    count = main.dim() - 1
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"mamba: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"u has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"mamba: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = mamba(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("h_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = MambaStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("u z delta Bt Ct".split())
+
+
 def mamba(
     u: Tensor,
     z: Tensor,
@@ -1481,6 +1562,7 @@ def mamba(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> MambaResult:
     """Run mamba over a sequence.
 
@@ -1502,7 +1584,24 @@ def mamba(
         the inputs' device. One entry per sequence: h_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a MambaStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(
+            states_every,
+            axis,
+            cu_seqlens,
+            reverse,
+            u=u,
+            z=z,
+            delta=delta,
+            Bt=Bt,
+            Ct=Ct,
+            A_log=A_log,
+            skip=skip,
+            bias=bias,
+            h_0=h_0,
+        )
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, u, z, delta, Bt, Ct, A_log, skip, bias, h_0)
     u, z, delta, Bt, Ct = _cast(u, z, delta, Bt, Ct)
@@ -1631,6 +1730,7 @@ class Mamba(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> MambaResult:
         """The recurrence over a sequence; see `mamba`."""
         return mamba(
@@ -1646,6 +1746,7 @@ class Mamba(torch.nn.Module):
             cu_seqlens=cu_seqlens,
             reverse=reverse,
             axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(

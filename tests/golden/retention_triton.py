@@ -49,7 +49,7 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["Retention", "RetentionResult", "retention", "retention_step"]
+__all__ = ["Retention", "RetentionResult", "retention", "retention_step", "RetentionStates"]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -211,12 +211,13 @@ def _jit(function=None, **options):
 def _load_triton():
     """Import Triton and hand it the kernels: done once, when a CUDA tensor arrives, for nothing else needs Triton."""
     global triton, tl
-    if tl is None:
+    if _KERNELS:
         import triton
+        import triton.language as tl
 
         for function, options in _KERNELS:
             globals()[function.__name__] = triton.jit(function, **options)
-        import triton.language as tl
+        _KERNELS.clear()
         hopper = torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
         if hopper and torch.torch_version.TorchVersion(triton.__version__) < "3.7.1":
             warnings.warn(
@@ -339,7 +340,7 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 def retention_forward_kernel(
     p_S_0, p_S_in, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -366,74 +367,8 @@ def retention_forward_kernel(
     for i_n in range(0, NT):
         i_0 = i_n * BT
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
-        tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
-        m_t = o_t < T - i_0
-        b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x_2 = tl.exp(b_sum) * b_S
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        at_thk = ((first + STEP * i_0) * H + i_h) * K
-        o_r = tl.minimum(o_t, T - 1 - i_0)
-        o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
-        b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_3 = b_from_start[:, None] * b_qS
-        b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        at_thv = ((first + STEP * i_0) * H + i_h) * V
-        o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
-        b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_sum_2 = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
-        # S = gamma * S[t-1] + k * v
-        b_S_next = b_x_2 + b_sum_2
-        m_pair_2 = (tl.abs(b_v) < float("inf"))
-        b_v_low = tl.where(m_pair_2, b_v, 0.0)
-        b_x_4 = tl.max(tl.where(m_pair_2, 0.0, b_x_1[:, None]), 0)
-        b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
-        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
-        b_sum_3 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_sum_3)
-        # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_x_3 + b_x_low) / SQRT_K
-        m_tv = m_t[:, None] & m_v[None, :]
-        tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_S = b_S_next
-    tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
-
-
-@_jit(do_not_specialize=['T'])
-def retention_infer_kernel(
-    p_S_0, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr, STEP: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
-):
-    """Outputs and final states."""
-    NV: tl.constexpr = (V + BV - 1) // BV
-    i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
-    first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    NT = tl.cdiv(T, BT)
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
-    o_t = tl.arange(0, BT)
-    b_x_1 = BT - o_t.to(tl.float32)
-    m_pair = (o_t[:, None] >= o_t[None, :])
-    m_pair_1 = (o_t[:, None] > o_t[None, :])
-    at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
-    o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
-    o_hkv = o_k[:, None] * V + o_v[None, :]
-    m_k = (o_k < K) | (K == BK)
-    m_v = (o_v < V) | (V % BV == 0)
-    m_kv = m_k[:, None] & m_v[None, :]
-    b_S = tl.load(p_S_0 + at_hkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-    for i_n in range(0, NT):
-        i_0 = i_n * BT
+        if SAVE:
+            tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t, b_x, 0.0)
         b_sum = tl.sum(b_log_decay, 0)
@@ -877,34 +812,34 @@ def _types(*tensors):
     return operands, "ieee" if torch.version.hip else "tf32x3"
 
 
-# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, and whether a program does one block
-# after the other: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
+# Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
+# after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (3, 1512, 12288, True),
-    "infer": (3, 1488, 8192, True),
-    "backward": (2, 2181, 47104, True),
-    "states": (2, 602, 32768, True),
-    "outputs": (2, 1928, 49152, False),
-    "cotangents": (4, 672, 16384, True),
-    "gradients_V": (3, 2190, 49152, False),
-    "gradients_K": (2, 2365, 81920, False),
+    "forward": (3, 1512, 12288, True, 1),
+    "infer": (3, 1488, 8192, True, 1),
+    "backward": (2, 2181, 47104, True, 3),
+    "states": (2, 602, 32768, True, 1),
+    "outputs": (2, 1928, 49152, False, 1),
+    "cotangents": (4, 672, 16384, True, 1),
+    "gradients_V": (3, 2190, 49152, False, 1),
+    "gradients_K": (2, 2365, 81920, False, 1),
 }
-_MORE_LAUNCHES = {"forward": 2000, "infer": 2000, "backward": 0}  # nanoseconds, where phases do the same
 
 
-def _in_phases(kernel, programs, blocks, x, **phases):
-    """Whether a kernel's work is sooner done in phases, each of so many programs: of one block where each does one."""
-    if x.device.type != "cuda":
-        return False
+def _way(x, blocks, *ways):
+    """Which of several ways to do a call's work takes least time by the model. Each is its kernels and how many programs they
+    have: of one block, where each does one."""
+    if blocks <= 1 or x.device.type != "cuda":
+        return 0
     units = torch.cuda.get_device_properties(x.device).multi_processor_count
 
     def time(name, programs):
-        resident, busy, moved, walks = _PACE[name]
+        resident, busy, moved, walks, launches = _PACE[name]
         programs, turns = (programs, blocks) if walks else (programs * blocks, 1)
-        return max(-(-programs // (resident * units)) * turns * busy, programs * turns * moved // 3350)
+        waves = -(-programs // (resident * units))
+        return 2000 * launches + max(waves * turns * busy, programs * turns * moved // 3350)
 
-    apart = sum(time(name, count) for name, count in phases.items())
-    return apart + _MORE_LAUNCHES[kernel] < time(kernel, programs)
+    return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 
 
 def _room(device):
@@ -1012,10 +947,12 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases(
-        "forward", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
-    ):
+    way = _way(
+        q, NT,
+        {"forward": B * H * NV},
+        {"states": B * H * -(-V // min(_pad(V, 16), 64)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
+    )
+    if way == 1:
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         retention_states_kernel[(B * H * NV,)](
@@ -1029,7 +966,7 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         retention_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
             enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -1057,10 +994,12 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     NV = -(-V // BV)
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    if NT > 1 and _in_phases(
-        "infer", B * H * NV, NT, q, states=B * H * -(-V // min(_pad(V, 16), 64)),
-        outputs=B * H * -(-V // min(_pad(V, 16), 64)),
-    ):
+    way = _way(
+        q, NT,
+        {"infer": B * H * NV},
+        {"states": B * H * -(-V // min(_pad(V, 16), 64)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
+    )
+    if way == 1:
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
         S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
@@ -1073,9 +1012,10 @@ def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
     else:
-        retention_infer_kernel[(B * H * NV,)](
-            S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("infer", 3, q, K, V), enable_fp_fusion=True,
+        retention_forward_kernel[(B * H * NV,)](
+            S_0, None, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
+            enable_fp_fusion=True,
         )
     return o, S_T
 
@@ -1100,10 +1040,16 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
     fits = V <= 256 and _room_for(("gradients_K",), q, K, V)
-    if NT > 1 and fits and _in_phases(
-        "backward", B * H * NV, NT, q, cotangents=B * H * -(-V // min(_pad(V, 16), 32)),
-        gradients_V=B * H * -(-V // min(_pad(V, 16), 64)), gradients_K=B * H * -(-K // min(_pad(K, 16), 64)),
-    ):
+    way = _way(
+        q, NT,
+        {"backward": B * H * NV},
+        *([{
+            "cotangents": B * H * -(-V // min(_pad(V, 16), 32)),
+            "gradients_V": B * H * -(-V // min(_pad(V, 16), 64)),
+            "gradients_K": B * H * -(-K // min(_pad(K, 16), 64)),
+        }] if fits else []),
+    )
+    if way == 1:
         BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
@@ -1860,10 +1806,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_90cc3e52f32f", 0
+    name, tries = "seqc_retention_b853abc0de4b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_90cc3e52f32f_{tries}"
+        name = f"seqc_retention_b853abc0de4b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1999,6 +1945,76 @@ def _along(axis, cu_seqlens, reverse, *tensors):
     return RetentionResult(*outputs, *states)
 
 
+class RetentionStates(RetentionResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    S_every: Tensor  # [B, pieces, H, K, V]
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["q"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        raise ValueError(f"retention: states_every is {every}; states are kept after every so many steps, 1 or more")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"retention: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = retention(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("S_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = RetentionStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("q k v".split())
+
+
 def retention(
     q: Tensor,
     k: Tensor,
@@ -2008,6 +2024,7 @@ def retention(
     cu_seqlens: Tensor | None = None,
     reverse: bool = False,
     axis: int | None = None,
+    states_every: int | None = None,
 ) -> RetentionResult:
     """Run retention over a sequence.
 
@@ -2024,7 +2041,10 @@ def retention(
         the inputs' device. One entry per sequence: S_0.
     reverse: every sequence runs from its last step to its first.
     axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a RetentionStates, with the states after every so many steps.
     """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, S_0=S_0)
     if axis is not None:
         return _along(axis, cu_seqlens, reverse, q, k, v, S_0)
     q, k, v = _cast(q, k, v)
@@ -2124,10 +2144,18 @@ class Retention(torch.nn.Module):
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
         axis: int | None = None,
+        states_every: int | None = None,
     ) -> RetentionResult:
         """The recurrence over a sequence; see `retention`."""
         return retention(
-            q, k, v, S_0=S_0, cu_seqlens=cu_seqlens, reverse=reverse, axis=self.axis if axis is None else axis
+            q,
+            k,
+            v,
+            S_0=S_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
         )
 
     def step(
