@@ -107,14 +107,12 @@ def draw(
     places = {name: d for name, d in program.inputs.items() if d.places}
     arrays |= {name: rng.integers(0, every[d.places], normal("B", "T", *d.dims).shape) for name, d in places.items()}
     for name, d in program.params.items():
-        x = 0.4 * normal(*d.axes)
-        if np.isfinite(d.range.lo) or np.isfinite(d.range.hi):
-            x = np.clip(x, d.range.lo, d.range.hi)
+        x = _clipped(d, 0.4 * normal(*d.axes))
         arrays[name] = definite(2.5 * x, d.dims) if d.definite else x
     for name, kept in kept_of(program, every, rng).items():  # as a Module has them
         arrays[name] = np.where(kept, arrays[name], 0.0)
         arrays[program.params[name].support.mask] = kept * 1.0
-    arrays |= {f"{name}_0": normal("B", *d.dims) for name, d in program.states.items()}
+    arrays |= {f"{name}_0": _clipped(d, normal("B", *d.dims)) for name, d in program.states.items()}
     arrays |= {f"{name}_0": definite(arrays[f"{name}_0"], d.dims) for name, d in program.states.items() if d.definite}
     arrays |= {k: rng.integers(0, int(d.range.hi) + 1, np.shape(arrays[k])).astype(float)
                for name, d in program.states.items() for k in [f"{name}_0"] if d.whole}
@@ -135,6 +133,10 @@ def kept_of(program: Program, sizes: Mapping[str, int], rng: np.random.Generator
             shape = [sizes.get(a.rstrip("'"), 3) for a in d.dims]
             found[name] = np.broadcast_to(kept, shape) & ((rng.random(shape) < 0.5) | (d.support.pruning is None))
     return found
+
+
+def _clipped(d: TensorDecl, x: Any) -> Any:
+    return np.clip(x, d.range.lo, d.range.hi) if np.isfinite(d.range.lo) or np.isfinite(d.range.hi) else x
 
 
 def _input(d: TensorDecl, x: Any, rng: np.random.Generator, hard: bool) -> Any:

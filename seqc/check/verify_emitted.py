@@ -119,9 +119,9 @@ def _everywhere(compiled: Compiled) -> Iterator[tuple[Any, int, str, bool, Bound
                 yield against_separate_calls, bounds[-1], dtype, hard, bounds, reverse
     if not any(n.op in ("surrogate", "stopgrad", "gradclip") for n in topological(compiled.program.graph.values())):
         yield against_differences, lengths(rows)[-2], "float64", False, None, False
+    if not compiled.program.no_step:
+        yield parts_and_steps, longest, "float64", False, None, False
     if compiled.program.direction == "forward":
-        if not any(n.number("offset") for n in leaves(compiled.program.graph.values(), "input")):
-            yield parts_and_steps, longest, "float64", False, None, False
         yield causality, longest, "float32", False, None, False
 
 
@@ -242,23 +242,26 @@ def definite_of(program: Program, argument: str) -> tuple[int, int] | None:
 
 
 def parts_and_steps(case: Case) -> Iterator[Finding]:
-    """A run split in two, and a loop of single steps, against the whole run."""
+    """A run split in two, and a loop of single steps, against the whole run: each in the order in which the recurrence goes."""
     import torch
 
     arrays, _ = case.sample()
+    back = -1 if case.program.direction == "backward" else 1
     whole, (moved, _) = case.call(arrays), case.truth(nudged(arrays, domains(case.program), counted(case.program)))
     cut = case.steps // 3 + 1
-    parts = [case.call(_cut(case.program, arrays, slice(0, cut)))]
-    parts.append(case.call(_cut(case.program, arrays, slice(cut, None)) | _carried(case, parts[0])))
+    first, second = (slice(0, cut), slice(cut, None))[::back]
+    parts = [case.call(_cut(case.program, arrays, first))]
+    parts.append(case.call(_cut(case.program, arrays, second) | _carried(case, parts[0])))
     now: dict[str, Any] = {k: x for k, x in arrays.items() if k.endswith("_0") and k not in case.program.inputs}
     single = []
-    for t in range(case.steps):
+    for t in range(case.steps)[::back]:
         given = {k: arrays[k][:, t] for k in case.program.inputs} | {k: arrays[k] for k in case.program.params if k in arrays}
         single.append(case.call(given | now, "_step"))
         now = _carried(case, single[-1])
     for what, pieces, join in (("a split run", parts, torch.cat), ("a loop of steps", single, torch.stack)):
         last = [f"{name}_T" for name in case.program.states]
-        pairs = {k: (join([case.result(p, k) for p in pieces], 1), case.result(whole, k)) for k in case.program.outputs}
+        ordered = pieces[::back]
+        pairs = {k: (join([case.result(p, k) for p in ordered], 1), case.result(whole, k)) for k in case.program.outputs}
         pairs |= {k: (case.result(pieces[-1], k), case.result(whole, k)) for k in last}
         yield case.finding(what, pairs, moved)
 

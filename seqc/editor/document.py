@@ -15,7 +15,7 @@ from seqc.analysis.cost import cost
 from seqc.diagnostics import Diagnostic, Label, Refusal, SeqcBug, Source, Span
 from seqc.driver.pipeline import check
 from seqc.editor.occurrences import Occurrence, occurrences
-from seqc.editor.words import CONSTANT_HELP, FUNCTION_HELP, MARK_HELP, STATEMENT_HELP
+from seqc.editor.words import CONSTANT_HELP, FUNCTION_HELP, MARK_HELP, ONCE_HELP, STATEMENT_HELP
 from seqc.frontend import syntax
 from seqc.frontend.elaborate import build
 from seqc.frontend.format import format_text, show
@@ -139,7 +139,7 @@ class Document:
         span = self.word(offset)
         if span is None:
             return None
-        tables = [FUNCTION_HELP, CONSTANT_HELP, MARK_HELP, STATEMENT_HELP]
+        tables = [FUNCTION_HELP, CONSTANT_HELP, MARK_HELP, ONCE_HELP, STATEMENT_HELP]
         if not self.source.line(span.line)[: span.column - 1].strip():
             tables.reverse()
         found = next((table[span.text] for table in tables if span.text in table), None)

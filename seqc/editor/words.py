@@ -38,6 +38,7 @@ MARK_HELP: Help = {
     "in": ("in [lo, hi]", "A promise: every value lies in this range."),
     "index": ("index V", "Whole numbers, positions of the dim V; as a value, `index[N]` is 0, 1, 2, ... along N."),
     "unit": ("unit[K]", "A promise: the 2-norm over these dims is 1."),
+    "definite": ("definite", "A promise: a symmetric matrix whose eigenvalues are above 0."),
     "complex": ("complex", "A complex value: two real arrays, NAME_re and NAME_im."),
     "init": ("init EXPR", "The initial value of a param or buffer."),
     "per": ("per batch", "One value for each batch element."),
@@ -85,6 +86,9 @@ FUNCTION_HELP: Help = {
     "std": ("std[K](x)", "The root of the variance, with derivative 0 at 0."),
     "cumsum": ("cumsum[K](x)", "The sum of the elements up to each one."),
     "shift": ("shift[K](x, by, fill)", "The element so many positions before each one; 0, or fill, where there is none."),
+    "argmax": ("argmax[K](x)", "The position of the largest value, an index; it has no gradient."),
+    "argmin": ("argmin[K](x)", "The position of the smallest value, an index; it has no gradient."),
+    "sample": ("sample[K](logits)", "A position drawn with the probabilities softmax(logits); it has no gradient."),
     "softmax": ("softmax[K](x)", "exp(x) divided by its sum over dims."),
     "logsumexp": ("logsumexp[K](x)", "log of the sum of exp(x); -inf of nothing but -inf."),
     "layernorm": (
@@ -108,6 +112,9 @@ FUNCTION_HELP: Help = {
     "bernoulli": ("bernoulli[D](p)", "1 with probability p, else 0, drawn in the step; `once` a sequence."),
 }
 """Functions, called as `f(x)` or `f[DIMS](x)`."""
+
+ONCE_HELP: Help = {"once": ("normal[D](once)", "One draw for a whole sequence, and not one a step.")}
+"""Words that stand where noise is drawn."""
 
 CONSTANT_HELP: Help = {
     "pi": ("pi", "3.14159..."),

@@ -21,7 +21,7 @@ from seqc.emit.signature import Signature
 from seqc.emit.sizes import check
 from seqc.emit.states_every import states_text
 from seqc.emit.supports import supports_text
-from seqc.emit.text import docstring, join, section
+from seqc.emit.text import docstring, join, listed, section
 
 
 def emit(sig: Signature) -> str:
@@ -46,7 +46,7 @@ def emit(sig: Signature) -> str:
         "# What is called has types; kernels and operators have none that a checker could follow.",
         "# mypy: ignore-errors",
         "",
-        f"__all__ = [{', '.join(_public(sig))}]",
+        listed("__all__", _public(sig)),
     ]
     loop = emit(sig.loop.sig) if sig.loop else ""
     text = join(

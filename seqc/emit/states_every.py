@@ -52,7 +52,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, {seed}/, **given):
     count = main.dim() - {dims}
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"{spec}: states_every is {{every}}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {{every}}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"{spec}: {{why}}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"{main} has {{count}} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"{spec}: axis is {{axis}}; {{why}}")

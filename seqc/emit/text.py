@@ -21,6 +21,12 @@ def lay(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
     return "\n".join([f"{pad}{head}", *(f"{inner}{item}," for item in items), f"{pad}{tail}"])
 
 
+def listed(name: str, items: Sequence[str]) -> str:
+    """`name = [a, b]` on one line, else an item a line."""
+    flat = f"{name} = [{', '.join(items)}]"
+    return flat if len(flat) <= WIDTH else "\n".join([f"{name} = [", *(f"    {item}," for item in items), "]"])
+
+
 def group(items: Sequence[str]) -> str:
     """A tuple: `(a, b)`, `(a,)`, `()`."""
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"

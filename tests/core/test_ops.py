@@ -12,7 +12,7 @@ from seqc.ir.intervals import Interval
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where
-from seqc.ir.ops.indexing import as_real, gather, put, scatter
+from seqc.ir.ops.indexing import as_place, as_real, gather, put, scatter
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
 from seqc.semantics.evaluate import evaluate, to_order
 
@@ -79,6 +79,7 @@ def samples() -> dict[str, list[Node]]:
         "scatter": [scatter(b, each, "K", ("V",)), scatter(x, one, "V", ()), scatter(b, one, "K", ("t",))],
         "put": [put(argument(0, ("K", "V")), argument(2, ("K",)) * argument(3, ("t",)), one, "V")],
         "as_real": [as_real(one)],
+        "as_place": [as_place(x)],
     }
     return found
 

@@ -31,7 +31,8 @@ another dtype; a run in parts and step by step; and for half of them one law tha
 Half of the programs on torch and Triton are compiled with another form or number of rows than the compiler would choose.
 
 A program that had a problem was tried again (`python -m tests.fuzz --again TALLY.json ..`) once the compiler was mended; each
-problem is kept in its smallest form (`tests/fuzz/found`), and tried by the test command on every backend.
+problem is kept in its smallest form (`tests/fuzz/found`), and tried by the test command on every backend. The other
+programs ran once, with the compiler as it was in that hour.
 """
 
 

@@ -2279,10 +2279,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_3b3334062919", 0
+    name, tries = "seqc_gla_cfcff3da590e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_3b3334062919_{tries}"
+        name = f"seqc_gla_cfcff3da590e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2435,7 +2435,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"gla: states_every is {every}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"gla: {why}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"gla: axis is {axis}; {why}")

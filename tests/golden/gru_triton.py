@@ -1570,10 +1570,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gru_968d0813e859", 0
+    name, tries = "seqc_gru_7ca78653b871", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gru_968d0813e859_{tries}"
+        name = f"seqc_gru_7ca78653b871_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_r x_z x_n R_r R_z R_n b_r b_z b_n h_0".split()]
     results = [f"Tensor {x}" for x in "h h_T".split()]
@@ -1725,7 +1725,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"gru: states_every is {every}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"gru: {why}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"x_r has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"gru: axis is {axis}; {why}")

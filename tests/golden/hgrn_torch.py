@@ -840,10 +840,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_bdfe0c3ed662", 0
+    name, tries = "seqc_hgrn_d90c76dde5f3", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_bdfe0c3ed662_{tries}"
+        name = f"seqc_hgrn_d90c76dde5f3_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
@@ -994,7 +994,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     count = main.dim() - 1
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"hgrn: states_every is {every}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"hgrn: {why}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"x has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"hgrn: axis is {axis}; {why}")

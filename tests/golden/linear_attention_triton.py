@@ -45,7 +45,13 @@ from torch.autograd import forward_ad
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
-__all__ = ["LinearAttention", "LinearAttentionResult", "linear_attention", "linear_attention_step", "LinearAttentionStates"]
+__all__ = [
+    "LinearAttention",
+    "LinearAttentionResult",
+    "linear_attention",
+    "linear_attention_step",
+    "LinearAttentionStates",
+]
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -1633,10 +1639,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_e0908b846288", 0
+    name, tries = "seqc_linear_attention_0951061061f6", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_e0908b846288_{tries}"
+        name = f"seqc_linear_attention_0951061061f6_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1788,7 +1794,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"linear_attention: states_every is {every}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"linear_attention: {why}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"linear_attention: axis is {axis}; {why}")

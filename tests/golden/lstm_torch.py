@@ -874,10 +874,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_73378957be7c", 0
+    name, tries = "seqc_lstm_1104fcd80c16", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_73378957be7c_{tries}"
+        name = f"seqc_lstm_1104fcd80c16_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -1032,7 +1032,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"lstm: states_every is {every}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"lstm: {why}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"x_i has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"lstm: axis is {axis}; {why}")

@@ -1337,10 +1337,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_c985ed062fcf", 0
+    name, tries = "seqc_mamba_cfbf90a6c0c6", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_c985ed062fcf_{tries}"
+        name = f"seqc_mamba_cfbf90a6c0c6_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]
@@ -1494,7 +1494,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     count = main.dim() - 1
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"mamba: states_every is {every}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"mamba: {why}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"u has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"mamba: axis is {axis}; {why}")

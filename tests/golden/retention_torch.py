@@ -864,10 +864,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_cccfa83d4771", 0
+    name, tries = "seqc_retention_8b2fdd787f7c", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_cccfa83d4771_{tries}"
+        name = f"seqc_retention_8b2fdd787f7c_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1019,7 +1019,8 @@ def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
     count = main.dim() - 2
     at = 1 if axis is None else axis % count
     if every < 1:
-        raise ValueError(f"retention: states_every is {every}; states are kept after every so many steps, 1 or more")
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"retention: {why}")
     if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
         why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
         raise ValueError(f"retention: axis is {axis}; {why}")

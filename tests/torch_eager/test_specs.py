@@ -74,7 +74,8 @@ def compare_block(case: Case, block: Block) -> None:
     want, slopes = case.truth()
     with np.errstate(all="ignore"):
         results, gradients = run_block(block, case.arrays, case.cotangents)
-    found = {**results, **{f"d.{name}": case.kept(name, torch.as_tensor(x)).numpy() for name, x in gradients.items()}}
+    moved = {name: torch.as_tensor(x.copy()) for name, x in gradients.items()}
+    found = {**results, **{f"d.{name}": case.kept(name, x).numpy() for name, x in moved.items()}}
     for name, x in {**want, **{f"d.{name}": x for name, x in slopes.items()}}.items():
         scale = np.abs(x).max(initial=1.0)
         np.testing.assert_allclose(found[name], x, rtol=0, atol=OF_BLOCKS * scale, err_msg=name)
