@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from seqc.diagnostics import SeqcBug
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import Reason
+from seqc.ir.graph import topological
 from seqc.ir.program import Program
 from seqc.ir.verify import verify_program
 
@@ -104,7 +105,10 @@ Rule = Callable[[Stage, frozenset[str]], Plan | None]
 
 
 def planned(program: Program, rules: tuple[Rule, ...]) -> Plan:
-    """The plan of one recurrence, after the rules: each is applied to every recurrence that the ones before it left."""
+    """The plan of one recurrence, after the rules: each is applied to every recurrence that the ones before it left.
+
+    What clips a gradient stands in one stage, for two would each clip their part of a sum: a cut through it is not made.
+    """
     plan = Plan(program, (Stage("core", "steps", program),))
     for rule in rules:
         plan = _applied(plan, rule)
@@ -120,12 +124,19 @@ def _applied(plan: Plan, rule: Rule) -> Plan:
         taken = frozenset(name for one in others for name in (*one.inputs, *one.params, *one.output_decls))
         if stage.inner:
             stages.append(replace(stage, inner=_applied(stage.inner, rule)))
-        elif stage.walk == "steps" and (new := rule(stage, taken)) is not None:
+        elif stage.walk == "steps" and (new := rule(stage, taken)) is not None and _clips(new.stages) <= _clips((stage,)):
             stages += new.stages
             reasons += new.reasons
         else:
             stages.append(stage)
     return Plan(plan.program, tuple(stages), tuple(reasons))
+
+
+def _clips(stages: tuple[Stage, ...]) -> int:
+    """How many values of the stages have a clipped gradient."""
+    inner = sum(_clips(stage.inner.stages) for stage in stages if stage.inner)
+    own = (n for stage in stages if not stage.inner for n in topological(stage.program.graph.values()))
+    return inner + sum(n.op == "gradclip" for n in own)
 
 
 def verify_plan(plan: Plan, where: str) -> None:
