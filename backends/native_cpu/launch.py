@@ -240,7 +240,9 @@ def _macro(dim: str) -> str:
 
 
 def _main(plan: Plan) -> str:
-    return _arguments(plan)[0]
+    """The argument whose type is that of the kernels and of all results: the first of real numbers."""
+    table = argument_table(plan.program)
+    return safe_name(next((a.name for a in table if not a.whole), table[0].name))
 
 
 def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
@@ -248,7 +250,7 @@ def _new(plan: Plan, array: Array, name: str, zero: bool = False) -> str:
     shape = _shape(plan, array)
     for i, pair in enumerate(zip(array.axes, array.axes[1:], strict=False)):
         if pair in ((BATCH, "T"), (BATCH, SEGMENTS)):
-            shape[i : i + 2] = [f"*{_main(plan)}.shape[:2]" if pair[1] == "T" else "*segments"]
+            shape[i : i + 2] = [f"*{_arguments(plan)[0]}.shape[:2]" if pair[1] == "T" else "*segments"]
     if zero or not {"T", SEGMENTS} & set(array.axes):
         return f"{name} = {_main(plan)}.new_{'zeros' if zero else 'empty'}({', '.join(shape)})"
     return f"{name} = _native_new({', '.join(['library', _main(plan), *shape])})"

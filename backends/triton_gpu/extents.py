@@ -63,8 +63,9 @@ class Extents:
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.any = safe_name(self.arguments[0]) if self.table else "x"
-        plain = [x for x, decl in program.inputs.items() if decl.range == ANY]
-        self.main = safe_name(plain[0]) if plain else self.any
+        self.real = next((safe_name(a.name) for a in self.table if not a.whole), self.any)  # its type is that of outputs
+        plain = [x for x, decl in program.inputs.items() if decl.range == ANY and not decl.places]
+        self.main = safe_name(plain[0]) if plain else self.real
 
     def fresh(self, wanted: str) -> str:
         """A local name that nothing else has."""
@@ -148,7 +149,7 @@ class Extents:
                 axes.append(self.length(axis))
         shape = ", ".join(axes)
         rounded = array.role == "output" and self.program.output_decls[array.name].role != HANDED
-        kind = f"{self.any}.dtype" if rounded else "torch.float32"
+        kind = f"{self.real}.dtype" if rounded else "torch.float32"
         if array.role in ("kept", "saved", "told") and array.dtype == "io":
             kind = f"{self.main}.dtype"  # that of matrix products' operands
         if array.role == "grad" and array.dtype == "io":
