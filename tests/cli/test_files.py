@@ -162,6 +162,7 @@ def test_a_reader_that_goes_away_and_an_interruption_are_quiet() -> None:
         one.stdout.close()
         one.stdout = None
         assert one.communicate(SPEC.encode(), timeout=60)[1] == b"" and one.returncode == 0
-    later = "import os, threading; threading.Timer(1, os.kill, (os.getpid(), 2)).start()"
+    heard = "import os, signal, threading; signal.signal(2, signal.default_int_handler)"  # a background job ignores it
+    later = f"{heard}; threading.Timer(1, os.kill, (os.getpid(), 2)).start()"
     with started("check", "-", before=later) as one:  # waits for its input, and is interrupted
         assert one.wait(timeout=60) == 130 and one.communicate() == (b"", b"")
