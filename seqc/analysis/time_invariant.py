@@ -11,6 +11,7 @@ from __future__ import annotations
 from seqc.analysis.derivative import vjp
 from seqc.ir.formula import spell
 from seqc.ir.graph import Node, const, leaf, leaves, substitute
+from seqc.ir.ops.structure import expanded
 from seqc.ir.program import Program
 
 
@@ -31,7 +32,7 @@ def not_invariant(program: Program) -> str:
     for n, slope in slopes.items():
         if found := [m for m in leaves([slope], "input") + leaves([slope], "state") if m.op == "leaf"]:
             return f"what `{spell(n)}` is multiplied by depends on `{spell(found[0])}`"
-    zero: dict[Node, Node] = {n: const(0.0) for n in moving}
+    zero: dict[Node, Node] = {n: expanded(const(0.0), n.dims) for n in moving}  # whoever sums over its dims still can
     still = substitute(graph, zero)
     for name, n in still.items():
         if not _vanishes(n):

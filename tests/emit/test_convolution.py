@@ -109,6 +109,8 @@ def test_recognised_and_refused() -> None:
         f.convolution(torch.ones(1, 2, 3), -torch.ones(1, 2, 3))
     constant = "spec a\ninput x\nstate h = 0\nh = 0.5 * h[t-1] + x + 1\noutput h\n"
     assert not_invariant(load(constant)) == "`h` is not 0 where inputs and states are"
+    summed = "spec b\ndim D\ninput x[D]\nstate h = 0\nh = 0.5 * h[t-1] + sum[D](where(D > 7, x, 1))\noutput h\n"
+    assert not_invariant(load(summed)) == "`h` is not 0 where inputs and states are"
     assert "linear and time-invariant" in seqc.explain("s4d", "torch") and "time-invariant" not in seqc.explain("hgrn", "torch")
     with pytest.raises(TypeError, match="a convolution takes no `reverse`"):
         seqc.compile(MODES, "torch").convolution(*(torch.ones(1, 1),) * 1, *(torch.ones(1),) * 4, torch.ones(()), reverse=True)
