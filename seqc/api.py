@@ -278,12 +278,9 @@ def _compiled(
 ) -> Compiled:
     """The emitted file of a text; a file that has changed is another text."""
     from seqc.driver.compile import compile_program
-    from seqc.frontend.elaborate import build
-    from seqc.frontend.parse import parse_with_errors
+    from seqc.frontend.elaborate import built
 
-    parsed = parse_with_errors(source)
-    program = build(parsed.spec, parsed.found, parsed.lost)
-    return compile_program(program, Options(backend, target, dict(dims), form, rows, save_states))
+    return compile_program(built(source), Options(backend, target, dict(dims), form, rows, save_states))
 
 
 def oracle(

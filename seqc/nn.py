@@ -58,15 +58,22 @@ def source(
     given: Iterable[str] = (),
 ) -> str:
     """The text of that file, what `seqc layer` writes."""
-    return _made(read(spec), backend, target, tuple(sorted((dims or {}).items())), tuple(given))["text"]
+    return _file(spec, backend, target, dims, given)["text"]
 
 
 def _loaded(
     spec: str | Path, backend: str, target: str, dims: Mapping[str, int] | None, given: Iterable[str]
 ) -> tuple[ModuleType, str]:
     """The module, and what its classes' names begin with."""
-    made = _made(read(spec), backend, target, tuple(sorted((dims or {}).items())), tuple(given))
+    made = _file(spec, backend, target, dims, given)
     return load_emitted(made["text"], made["spec"]), made["name"]
+
+
+def _file(
+    spec: str | Path, backend: str, target: str, dims: Mapping[str, int] | None, given: Iterable[str]
+) -> dict[str, str]:
+    """The file of what a caller gave, and its names."""
+    return _made(read(spec), backend, target, tuple(sorted((dims or {}).items())), tuple(given))
 
 
 @lru_cache(maxsize=128)

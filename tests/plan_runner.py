@@ -65,8 +65,14 @@ def _run(stage: Stage, values: Arrays, weights: Arrays, reverse: bool) -> Answer
             return both_ways.joined(
                 program, given, weights, lambda _, x, d, back: run_plan(inner, x, d or {}, None, reverse != back))
         case "diagonals":
-            return _diagonals(stage, inner, given, weights, reverse)
-    return _rows(stage, inner, given, weights, reverse)
+            plane = _Diagonals(stage, inner, given, reverse)
+            made, slopes = run_plan(inner, plane.arguments(), plane.cotangents(weights) if weights else {})
+            return plane.results(made), plane.slopes(slopes, weights) if weights else {}
+    walk = _Rows(stage, inner, given, reverse)
+    if not walk.steps:  # nothing is moved
+        return reference.gradients(program, given, weights, None, reverse)
+    results = walk.forward()
+    return results, walk.backward(weights) if weights else {}
 
 
 def _inputs(values: Arrays) -> list[tuple[str, Any]]:
@@ -88,73 +94,95 @@ def _once(stage: Stage, given: Arrays, weights: Arrays) -> Answer:
     return results, {name: to_order(values[name], slopes[n].dims, n.names("shape"), sizes) for name, n in names.items()}
 
 
-def _rows(stage: Stage, inner: Plan, given: Arrays, weights: Arrays, reverse: bool) -> Answer:
+class _Rows:
     """A loop over the steps: rows are read in front of the inner plan, and written behind it."""
-    program, core = stage.program, inner.program
-    steps = next(np.shape(given[name])[1] for name in program.inputs)
-    if not steps:  # nothing is moved
-        return reference.gradients(program, given, weights, None, reverse)
-    order = list(range(steps))[:: -1 if (program.direction == "backward") != reverse else 1]
-    tables = {one.state: np.moveaxis(np.array(given[f"{one.state}_0"]), one.axis, 1) for one in stage.tables}
-    states = {name: given[f"{name}_0"] for name in core.states}
-    fixed = {name: given[name] for name in core.params if name in given}
 
-    def row(name: str, t: int) -> Any:
-        return np.asarray(given[name])[:, t]
+    def __init__(self, stage: Stage, inner: Plan, given: Arrays, reverse: bool) -> None:
+        self.stage, self.inner, self.given = stage, inner, given
+        self.program, self.core = stage.program, inner.program
+        self.steps = next(np.shape(given[name])[1] for name in self.program.inputs)
+        backwards = (self.program.direction == "backward") != reverse
+        self.order = list(range(self.steps))[:: -1 if backwards else 1]
+        self.fixed = {name: given[name] for name in self.core.params if name in given}
+        self.kept: dict[int, dict[str, Any]] = {}
 
-    def at(place: Any, i: int) -> tuple[Any, ...]:
-        return (np.arange(len(place)), place[:, i] if place.ndim > 1 else place)
+    def row(self, name: str, t: int) -> Any:
+        """An input at a step."""
+        return np.asarray(self.given[name])[:, t]
 
-    kept, outputs = {}, {name: [None] * steps for name in program.output_decls}
-    for t in order:
-        now = {name: row(name, t)[:, None] for name in core.inputs if name in given}
-        for one in stage.tables:
-            for rows in one.reads:
-                place = row(rows.place, t)
-                lead = np.arange(len(place)) if place.ndim == 1 else np.arange(len(place))[:, None]
-                now[rows.name] = tables[one.state][lead, place][:, None]
-        kept[t] = {**now, **fixed, **{f"{name}_0": x for name, x in states.items()}}
-        made, _ = run_plan(inner, kept[t], {})
-        states = {name: made[f"{name}_T"] for name in core.states}
-        for name in program.output_decls:
-            outputs[name][t] = made[name][:, 0]
-        for one in stage.tables:
-            place, new = row(one.written.place, t), made[one.written.name][:, 0]
-            for i in range(place.shape[1] if place.ndim > 1 else 1):
-                tables[one.state][at(place, i)] = new[:, i] if place.ndim > 1 else new
-    results = {name: np.stack(x, 1) for name, x in outputs.items()} | {f"{name}_T": x for name, x in states.items()}
-    results |= {f"{one.state}_T": np.moveaxis(tables[one.state], 1, one.axis) for one in stage.tables}
-    if not weights:
-        return results, {}
-    d_tables = {one.state: np.moveaxis(np.array(weights[f"{one.state}_T"]), one.axis, 1) for one in stage.tables}
-    d_states = {name: weights[f"{name}_T"] for name in core.states}
-    slopes = {name: np.zeros(np.shape(given[name])) for name, d in program.inputs.items() if d.gradient}
-    slopes |= {name: np.zeros(np.shape(x)) for name, x in fixed.items()}
-    for t in reversed(order):
-        now = {name: weights[name][:, t, None] for name in program.output_decls}
-        for one in stage.tables:
-            place = row(one.written.place, t)
-            taken = []
-            for i in reversed(range(place.shape[1] if place.ndim > 1 else 1)):
-                taken.append(d_tables[one.state][at(place, i)])
-                d_tables[one.state][at(place, i)] = 0.0
-            now[one.written.name] = (np.stack(taken[::-1], 1) if place.ndim > 1 else taken[0])[:, None]
-        now |= {f"{name}_T": x for name, x in d_states.items()}
-        _, found = run_plan(inner, kept[t], now)
-        d_states = {name: found[f"{name}_0"] for name in core.states}
-        for name in set(found) & set(slopes):
-            if name in program.inputs:
-                slopes[name][:, t] += found[name][:, 0]
-            else:
-                slopes[name] = slopes[name] + found[name]
-        for one in stage.tables:
-            for rows in one.reads:
-                place = row(rows.place, t)
-                for i in range(place.shape[1] if place.ndim > 1 else 1):
-                    d = found[rows.name][:, 0]
-                    d_tables[one.state][at(place, i)] += d[:, i] if place.ndim > 1 else d
-    slopes |= {f"{name}_0": x for name, x in d_states.items()}
-    return results, slopes | {f"{one.state}_0": np.moveaxis(d_tables[one.state], 1, one.axis) for one in stage.tables}
+    def tables(self, arrays: Arrays, end: str) -> dict[str, Any]:
+        """Copies of the tables of a call, [B, rows, ..]. end: what their names end with."""
+        return {one.state: np.moveaxis(np.array(arrays[f"{one.state}{end}"]), one.axis, 1) for one in self.stage.tables}
+
+    def named(self, tables: Arrays, end: str) -> dict[str, Any]:
+        """Tables as arrays of a call again."""
+        return {f"{one.state}{end}": np.moveaxis(tables[one.state], 1, one.axis) for one in self.stage.tables}
+
+    def forward(self) -> dict[str, Any]:
+        """Results. What the inner plan was given at each step is kept."""
+        tables = self.tables(self.given, "_0")
+        states = {name: self.given[f"{name}_0"] for name in self.core.states}
+        outputs: dict[str, list[Any]] = {name: [None] * self.steps for name in self.program.output_decls}
+        for t in self.order:
+            now = {name: self.row(name, t)[:, None] for name in self.core.inputs if name in self.given}
+            for one in self.stage.tables:
+                for rows in one.reads:
+                    place = self.row(rows.place, t)
+                    lead = np.arange(len(place)) if place.ndim == 1 else np.arange(len(place))[:, None]
+                    now[rows.name] = tables[one.state][lead, place][:, None]
+            self.kept[t] = {**now, **self.fixed, **{f"{name}_0": x for name, x in states.items()}}
+            made, _ = run_plan(self.inner, self.kept[t], {})
+            states = {name: made[f"{name}_T"] for name in self.core.states}
+            for name in self.program.output_decls:
+                outputs[name][t] = made[name][:, 0]
+            for one in self.stage.tables:
+                new = made[one.written.name][:, 0]
+                for at, of in _places(self.row(one.written.place, t)):
+                    tables[one.state][at] = new[of]
+        results = {name: np.stack(x, 1) for name, x in outputs.items()} | {f"{name}_T": x for name, x in states.items()}
+        return results | self.named(tables, "_T")
+
+    def backward(self, weights: Arrays) -> dict[str, Any]:
+        """Gradients, after `forward`."""
+        program = self.program
+        d_tables = self.tables(weights, "_T")
+        d_states = {name: weights[f"{name}_T"] for name in self.core.states}
+        slopes = {name: np.zeros(np.shape(self.given[name])) for name, d in program.inputs.items() if d.gradient}
+        slopes |= {name: np.zeros(np.shape(x)) for name, x in self.fixed.items()}
+        for t in reversed(self.order):
+            now = {name: weights[name][:, t, None] for name in program.output_decls}
+            now |= {one.written.name: self.taken(d_tables[one.state], self.row(one.written.place, t))[:, None]
+                    for one in self.stage.tables}
+            now |= {f"{name}_T": x for name, x in d_states.items()}
+            _, found = run_plan(self.inner, self.kept[t], now)
+            d_states = {name: found[f"{name}_0"] for name in self.core.states}
+            for name in set(found) & set(slopes):
+                if name in program.inputs:
+                    slopes[name][:, t] += found[name][:, 0]
+                else:
+                    slopes[name] = slopes[name] + found[name]
+            for one in self.stage.tables:
+                for rows in one.reads:
+                    for at, of in _places(self.row(rows.place, t)):
+                        d_tables[one.state][at] += found[rows.name][:, 0][of]
+        return slopes | {f"{name}_0": x for name, x in d_states.items()} | self.named(d_tables, "_0")
+
+    @staticmethod
+    def taken(table: Any, place: Any) -> Any:
+        """The cotangents of rows that were written, the last one first: what was written before them leaves no trace."""
+        found = []
+        for at, _ in reversed(_places(place)):
+            found.append(table[at])
+            table[at] = 0.0
+        return np.stack(found[::-1], 1) if place.ndim > 1 else found[0]
+
+
+def _places(place: Any) -> list[tuple[Any, Any]]:
+    """(the rows of a table, the part of an array of rows) for each row that an index tells, in order."""
+    lead = np.arange(len(place))
+    if place.ndim == 1:
+        return [((lead, place), slice(None))]
+    return [((lead, place[:, i]), (slice(None), i)) for i in range(place.shape[1])]
 
 
 class _Moves:
@@ -182,81 +210,103 @@ def _given_back(shape: tuple[int, ...], at: Any, d: Any) -> Any:
     return out.reshape(shape)
 
 
-def _diagonals(stage: Stage, inner: Plan, given: Arrays, weights: Arrays, reverse: bool) -> Answer:
-    program, wave = stage.program, inner.program
-    plane = program.plane
-    assert plane is not None
-    found = {edge.state: edge for edge in edges(program)}
+class _Diagonals:
+    """The arrays of a plane, and of its diagonals."""
 
-    def turned(name: str, x: Any) -> Any:
-        decl = {**program.inputs, **program.output_decls}[name]
-        x = np.flip(x, 1) if (program.direction == "backward") != reverse else x
-        return np.flip(x, 2) if plane.backward and plane.dim in decl.dims else x
+    def __init__(self, stage: Stage, inner: Plan, given: Arrays, reverse: bool) -> None:
+        self.program, self.wave, self.given = stage.program, inner.program, given
+        assert self.program.plane is not None
+        self.plane = self.program.plane
+        self.backwards = (self.program.direction == "backward") != reverse
+        self.edges = {edge.state: edge for edge in edges(self.program)}
+        self.held = {edge.held: edge.state for edge in self.edges.values()}
+        self.corners = {edge.corner: edge for edge in self.edges.values() if edge.crosses}
+        self.ends = {edge.end for edge in self.edges.values()}
+        self.whole = next(x for x in self.program.inputs if x not in {edge.start for edge in self.edges.values()})
+        self.steps, self.width = np.shape(given[self.whole])[1:3]
+        self.moves = _Moves(self.steps, self.width)
+        self.cells = np.arange(self.steps)[:, None] + np.arange(self.width)  # the diagonal of each cell
 
-    def turned_state(x: Any) -> Any:
-        return np.flip(x, 1) if plane.backward else x
+    def turned(self, name: str, x: Any) -> Any:
+        """An array of inputs or outputs, with both axes in the order of the recurrence; and back."""
+        decl = {**self.program.inputs, **self.program.output_decls}[name]
+        x = np.flip(x, 1) if self.backwards else x
+        return np.flip(x, 2) if self.plane.backward and self.plane.dim in decl.dims else x
 
-    whole = next(name for name in program.inputs if name not in {edge.start for edge in found.values()})
-    steps, width = np.shape(given[whole])[1:3]
-    moves = _Moves(steps, width)
-    arrays = {name: given[name] for name in wave.params}
-    late = np.minimum(np.arange(steps + width - 1), steps - 1)
-    for read in reads(program):
-        arrays[read.name] = _taken(turned(read.source, given[read.source]), moves.read(read.back, read.beside))
-    for edge in found.values():
-        start = turned(edge.start, given[edge.start])
-        arrays[edge.start] = start[:, late]
-        if edge.crosses:
-            arrays[edge.crossed] = np.concatenate([given[f"{edge.corner}_0"][:, None], start[:, :-1]], 1)[:, late]
-    arrays[inside(program)] = np.broadcast_to(moves.within.astype(float), (len(given[whole]), *moves.within.shape)).copy()
-    held = {edge.held: edge.state for edge in found.values()}
-    starts = {name: turned_state(given[f"{held.get(name, name)}_0"]) for name in wave.states}
-    arrays = {name: arrays[name] for name in (*wave.inputs, *wave.params)} | {f"{name}_0": x for name, x in starts.items()}
-    corners = {edge.corner: edge for edge in found.values() if edge.crosses}
-    ends = {edge.end for edge in found.values()}
-    cells = np.arange(steps)[:, None] + np.arange(width)  # the diagonal of each cell
-    d_wave: dict[str, Any] = {}
-    for name in wave.output_decls if weights else ():
-        x = turned(name, weights[name])
-        d = np.zeros((len(x), steps + width - 1, *x.shape[2:]))
-        if name in ends:
-            d[:, width - 1 :] = x
-        else:
-            d[:, cells, np.arange(width)] = x
-        d_wave[name] = d
-    for name in wave.states if weights else ():
-        x = weights[f"{held.get(name, name)}_T"]
-        d_wave[f"{name}_T"] = np.zeros(np.shape(x)) if name in held else turned_state(x)
-    made, slopes = run_plan(inner, arrays, d_wave)
-    results = {}
-    for name in program.output_decls:
-        x = made[name]
-        results[name] = turned(name, x[:, width - 1 :] if name in ends else x[:, cells, np.arange(width)])
-    for name in program.states:
-        edge = corners.get(name)
-        results[f"{name}_T"] = turned_state(made[f"{name}_T"]) if edge is None else turned(edge.start, given[edge.start])[:, -1]
-    if not weights:
-        return results, {}
-    out: dict[str, Any] = {name: slopes[name] for name in wave.params if name in slopes}
-    for read in reads(program):
-        if program.inputs[read.source].gradient:
-            at = np.where(moves.within, moves.read(read.back, read.beside), -1)
-            d = _given_back(np.shape(given[read.source]), at, slopes[read.name])
-            out[read.source] = out.get(read.source, 0.0) + turned(read.source, d)
-    for edge in found.values():
-        d = np.zeros(np.shape(given[edge.start]))
-        if edge.reads:
-            d += slopes[edge.start][:, :steps]
-        if edge.crosses:
-            d[:, :-1] += slopes[edge.crossed][:, 1:steps]
-            d[:, -1] += weights[f"{edge.corner}_T"]
-            out[f"{edge.corner}_0"] = slopes[edge.crossed][:, 0]
-        out[edge.start] = turned(edge.start, d)
-    for name in program.states:
-        if name not in corners:
-            more = [x for x, state in held.items() if state == name and x in wave.states]
-            out[f"{name}_0"] = turned_state(slopes[f"{name}_0"] + sum(slopes[f"{x}_0"] for x in more))
-    return results, out
+    def turned_state(self, x: Any) -> Any:
+        """The same of a state, along the second axis."""
+        return np.flip(x, 1) if self.plane.backward else x
+
+    def arguments(self) -> dict[str, Any]:
+        """What the inner plan is given."""
+        given, wave, moves = self.given, self.wave, self.moves
+        arrays = {name: given[name] for name in wave.params}
+        late = np.minimum(np.arange(self.steps + self.width - 1), self.steps - 1)
+        for read in reads(self.program):
+            arrays[read.name] = _taken(self.turned(read.source, given[read.source]), moves.read(read.back, read.beside))
+        for edge in self.edges.values():
+            start = self.turned(edge.start, given[edge.start])
+            arrays[edge.start] = start[:, late]
+            if edge.crosses:
+                arrays[edge.crossed] = np.concatenate([given[f"{edge.corner}_0"][:, None], start[:, :-1]], 1)[:, late]
+        within = moves.within.astype(float)
+        arrays[inside(self.program)] = np.broadcast_to(within, (len(given[self.whole]), *within.shape)).copy()
+        starts = {name: self.turned_state(given[f"{self.held.get(name, name)}_0"]) for name in wave.states}
+        return {x: arrays[x] for x in (*wave.inputs, *wave.params)} | {f"{name}_0": x for name, x in starts.items()}
+
+    def cotangents(self, weights: Arrays) -> dict[str, Any]:
+        """Those of the inner plan's results."""
+        found: dict[str, Any] = {}
+        for name in self.wave.output_decls:
+            x = self.turned(name, weights[name])
+            d = np.zeros((len(x), self.steps + self.width - 1, *x.shape[2:]))
+            if name in self.ends:
+                d[:, self.width - 1 :] = x
+            else:
+                d[:, self.cells, np.arange(self.width)] = x
+            found[name] = d
+        for name in self.wave.states:
+            x = weights[f"{self.held.get(name, name)}_T"]
+            found[f"{name}_T"] = np.zeros(np.shape(x)) if name in self.held else self.turned_state(x)
+        return found
+
+    def results(self, made: Arrays) -> dict[str, Any]:
+        """The plane's, of those of the inner plan."""
+        found = {}
+        for name in self.program.output_decls:
+            x = made[name]
+            cells = x[:, self.width - 1 :] if name in self.ends else x[:, self.cells, np.arange(self.width)]
+            found[name] = self.turned(name, cells)
+        for name in self.program.states:
+            edge = self.corners.get(name)
+            found[f"{name}_T"] = (
+                self.turned_state(made[f"{name}_T"]) if edge is None else self.turned(edge.start, self.given[edge.start])[:, -1]
+            )
+        return found
+
+    def slopes(self, slopes: Arrays, weights: Arrays) -> dict[str, Any]:
+        """The plane's gradients, of those of the inner plan."""
+        given, moves = self.given, self.moves
+        out: dict[str, Any] = {name: slopes[name] for name in self.wave.params if name in slopes}
+        for read in reads(self.program):
+            if self.program.inputs[read.source].gradient:
+                at = np.where(moves.within, moves.read(read.back, read.beside), -1)
+                d = _given_back(np.shape(given[read.source]), at, slopes[read.name])
+                out[read.source] = out.get(read.source, 0.0) + self.turned(read.source, d)
+        for edge in self.edges.values():
+            d = np.zeros(np.shape(given[edge.start]))
+            if edge.reads:
+                d += slopes[edge.start][:, : self.steps]
+            if edge.crosses:
+                d[:, :-1] += slopes[edge.crossed][:, 1 : self.steps]
+                d[:, -1] += weights[f"{edge.corner}_T"]
+                out[f"{edge.corner}_0"] = slopes[edge.crossed][:, 0]
+            out[edge.start] = self.turned(edge.start, d)
+        for name in self.program.states:
+            if name not in self.corners:
+                more = [x for x, state in self.held.items() if state == name and x in self.wave.states]
+                out[f"{name}_0"] = self.turned_state(slopes[f"{name}_0"] + sum(slopes[f"{x}_0"] for x in more))
+        return out
 
 
 __all__ = ["run_plan"]

@@ -15,7 +15,6 @@ from seqc.backends.native_cpu import loader
 from seqc.backends.native_cpu.lanes import lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
-from seqc.backends.native_cpu.plan import plan
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.source import NativeSource, native_source
 from seqc.cache import _native_distrust
@@ -26,14 +25,18 @@ _RULE = "# ---- copied into emitted files from here on ----\n"
 
 
 def emit(block: Block, alone: bool = True, whole: bool = True) -> Kernels:
-    """The CPU part of an emitted file. Raises Unsupported where the block has no loop form.
+    """The CPU part of an emitted file. Raises Unsupported where the block has no loop form."""
+    return kernels(native_source(block), alone, whole)
+
+
+def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Kernels:
+    """The CPU part of an emitted file, of its C++.
 
     alone: whether the caller has asked for this backend and no other: what cannot be built or loaded is then an error; else
     the file says so once, and takes the plain torch form. whole: whether the block is all of the recurrence: a step then needs
     nothing of torch, and may be called without its dispatcher.
     """
-    source = native_source(block)
-    direct = whole and not block.program.no_step
+    direct = whole and not source.plan.program.no_step
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
     for part, all_of_it in (
         ("from seqc.cache import _native_distrust\n\n", ""),
@@ -46,9 +49,9 @@ def emit(block: Block, alone: bool = True, whole: bool = True) -> Kernels:
     return Kernels(text, saved(source), infer=True, float64=True, packs=True, direct=direct)
 
 
-def reasons(block: Block) -> tuple[Reason, ...]:
+def reasons(source: NativeSource) -> tuple[Reason, ...]:
     """What this backend decides for a block that the block does not tell."""
-    if (lanes := lanes_of(plan(block))) is None:
+    if (lanes := lanes_of(source.plan)) is None:
         return ()
     kept = "powers of the step's matrix" if lanes.cut.fixed else f"{len(lanes.links)} numbers a piece, run beside the states"
     text = f"a long sequence without gradient in pieces, one in each lane of a vector; what a piece makes of the states: {kept}"
@@ -80,4 +83,4 @@ def _constant(source: NativeSource) -> str:
     return f"\n{source.text}"
 
 
-__all__ = ["NativeSource", "emit", "native_source", "prebuild", "reasons"]
+__all__ = ["NativeSource", "emit", "kernels", "native_source", "prebuild", "reasons"]

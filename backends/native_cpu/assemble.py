@@ -134,8 +134,11 @@ def _work(plan: Plan) -> str:
     return " + ".join(found) if found else product([f"n_{ident(d)}" for d in plan.roles.order[1:] if "'" not in d])
 
 
-def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) -> list[str]:
-    """`seqc_NAME`: the loop over all programs. flags: template arguments that the caller chooses at run time."""
+def entry(
+    plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str], instead: tuple[str, str] | None = None
+) -> list[str]:
+    """`seqc_NAME`: the loop over all programs. flags: template arguments that the caller chooses at run time; instead: a
+    condition, and what then runs in the place of a program, with all threads where there is but one."""
     roles = plan.roles
     title = name.capitalize()
     dims = [d for d in roles.grid if d != BATCH]
@@ -159,9 +162,10 @@ def entry(plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str]) 
         f"  const i64 programs = {extent};",
         f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster",
     ]
-    body = [*_where(plan), *_run(plan, name, flags)]
+    body = [*_where(plan), *_run(plan, name, flags, instead)]
+    shared = "several && programs > 1" if instead else "several"
     if not plan.teams or name == "step":
-        return [*lines, "  int failed = 0;", f"{PARALLEL} if (several)",
+        return [*lines, "  int failed = 0;", f"{PARALLEL} if ({shared})",
                 "  for (i64 program = 0; program < programs; ++program) {", *body, "  }", "  return failed;", "}"]
     return [
         *lines, "  const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {",
@@ -180,18 +184,20 @@ def _where(plan: Plan) -> list[str]:
     return lines
 
 
-def _run(plan: Plan, name: str, flags: Sequence[str]) -> list[str]:
-    """Call the program function."""
+def _run(plan: Plan, name: str, flags: Sequence[str], instead: tuple[str, str] | None) -> list[str]:
+    """Call the program function, or what runs instead."""
     roles = plan.roles
     team = ["team"] if plan.teams and name != "step" else []
     indices = ", ".join([*(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel", *team])
 
+    special = f"{instead[0]} ? ({instead[1]}) : " if instead else ""
+
     def call(rows: str, start: str) -> str:
         if not flags:
-            return f"{name}_program{f'<{rows}>' if rows else ''}(a, call, {start}, {indices})"
+            return f"{special}{name}_program{f'<{rows}>' if rows else ''}(a, call, {start}, {indices})"
         inner = f", {rows}" if rows else ""
         one, two = (f"{name}_program<{f}{inner}>(a, call, {start}, {indices})" for f in ("true", "false"))
-        return f"(save ? {one} : {two})"
+        return f"{special}(save ? {one} : {two})"
 
     if roles.blocked:
         return [

@@ -8,7 +8,7 @@ from dataclasses import replace
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.lanes import lanes_of, lanes_text
+from seqc.backends.native_cpu.lanes import IN_LANES, lanes_of, lanes_text
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
@@ -225,13 +225,9 @@ def forward_text(plan: Plan) -> str:
     lines += [*onward(plan, "way", 1), "  for (; step < T; ++step) {", f"    {TIME}", *token, *kept,
               *writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),
               "  return 0;", "}", ""]
-    called = entry(plan, "forward", tuple(arrays.values()), ["save"])
-    if (lanes := lanes_of(plan)) is None:
-        return "\n".join([*lines, *called])
-    way = "way > 0 ? forward_lanes<true>(a, call, rest, threads) : forward_lanes<false>(a, call, rest, threads)"
-    called = [line.replace("if (several)", "if (several && programs > 1)") for line in called]
-    called = [line.replace("failed |=", f"failed |= !save && lane_long(call.steps(rest)) ? ({way}) :") for line in called]
-    return "\n".join([*lines, lanes_text(lanes), *called])
+    lanes = lanes_of(plan)
+    lines += [lanes_text(lanes)] if lanes else []
+    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), ["save"], IN_LANES if lanes else None)])
 
 
 def _later(name: str, step: int) -> str:

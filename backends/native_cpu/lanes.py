@@ -26,6 +26,13 @@ LAGS = 4  # how far back an input is read: a vector has 4 lanes or more, but for
 ANY = frozenset(("add", "sub", "mul", "div", "neg", "exp", "expm1", "sigmoid", "tanh", "sqrt"))  # of vectors as of numbers
 
 
+IN_LANES = (
+    "!save && lane_long(call.steps(rest))",
+    "way > 0 ? forward_lanes<true>(a, call, rest, threads) : forward_lanes<false>(a, call, rest, threads)",
+)
+"""When a sequence runs in lanes, and how."""
+
+
 @dataclass(frozen=True)
 class Lanes:
     """What runs in lanes. inputs: name -> how far back it is read."""

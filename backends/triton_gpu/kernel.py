@@ -177,27 +177,23 @@ class Kernel:
     def without_saving(self, name: str, doc: str) -> Kernel:
         """The same work where no gradient follows: nothing is stored for it."""
         body = _not_saving(self.body)
-        stored = {item.array.name for item in _walk(self.body) if isinstance(item, Store) and item.saves}
+        stored = {item.array.name for item in walk(self.body) if isinstance(item, Store) and item.saves}
         arrays = tuple(a for a in self.arrays if a.name not in stored)
         return replace(self, name=name, doc=doc, arrays=arrays, body=body)
 
     def loops(self) -> list[Loop]:
         """Every loop of the tree, outer before inner."""
-        found: list[Loop] = []
-        todo: list[Item] = list(self.body)
-        while todo:
-            item = todo.pop(0)
-            if isinstance(item, Loop):
-                found.append(item)
-                todo = [*item.body, *todo]
-        return found
+        return [item for item in walk(self.body) if isinstance(item, Loop)]
 
 
-def _walk(items: Iterable[Item]) -> Iterable[Item]:
+def walk(items: Iterable[Item]) -> list[Item]:
+    """All items, those of loops after the loop."""
+    out: list[Item] = []
     for item in items:
-        yield item
+        out.append(item)
         if isinstance(item, Loop):
-            yield from _walk(item.body)
+            out += walk(item.body)
+    return out
 
 
 def _not_saving(items: Iterable[Item]) -> tuple[Item, ...]:

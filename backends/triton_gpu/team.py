@@ -36,11 +36,12 @@ from seqc.backends.triton_gpu.kernel import (
     Store,
     StoreSum,
     Zero,
+    walk,
 )
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.roles import ALL, Roles, team_roles
 from seqc.backends.triton_gpu.team_graph import TOLD, NotShared, TeamGraph, Told, shared_dim
-from seqc.backends.triton_gpu.uses import Uses, consumed, walk
+from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.emit.names import safe_name
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, leaf, topological

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 
-from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Note, Store
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Note, Store, walk
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
@@ -81,16 +81,6 @@ def multiplied(body: Iterable[Item], roles: Roles, role: str) -> frozenset[str]:
     loads = [item for item in uses.items if isinstance(item, Load) and item.array.role == role]
     other = {item.array.name for item in loads if not uses.is_operand_under_any_name(item.node)}
     return frozenset(item.array.name for item in loads) - other
-
-
-def walk(items: Iterable[Item]) -> list[Item]:
-    """All items, those of loops after the loop."""
-    out: list[Item] = []
-    for item in items:
-        out.append(item)
-        if isinstance(item, Loop):
-            out += walk(item.body)
-    return out
 
 
 def consumed(item: Item) -> list[Node]:

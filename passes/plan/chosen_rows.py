@@ -11,12 +11,12 @@ chosen. It is made in two steps, around the cut that takes what sees no state ou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from seqc.ir.graph import Node, const, depends, index, node, rebuild, topological, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.indexing import as_place, as_real
 from seqc.ir.program import Program
+from seqc.passes.plan.cutting import image
 
 ROWS = ("gather", "put")
 
@@ -45,13 +45,7 @@ def _rewritten(program: Program, order: list[Node], make: Callable[[Node, Node],
     done: dict[Node, Node] = {}
     for n in order:
         done[n] = make(n, rebuild(n, tuple(done[a] for a in n.args)))
-    return replace(
-        program,
-        updates={name: done[n] for name, n in program.updates.items()},
-        outputs={name: done[n] for name, n in program.outputs.items()},
-        spans={done[n]: span for n, span in program.spans.items() if n in done},
-        definitions={done[n]: name for n, name in program.definitions.items() if n in done},
-    )
+    return image(program, done)
 
 
 def _written_out(n: Node) -> Node:

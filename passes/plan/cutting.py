@@ -79,6 +79,17 @@ def replaced(
     return {name: done[n] for name, n in outputs.items()}, done
 
 
+def image(program: Program, done: Mapping[Node, Node]) -> Program:
+    """The program with each node as what it has become: what a step gives, and the places and names of what is left of it."""
+    updates = {name: done[n] for name, n in program.updates.items()}
+    outputs = {name: done[n] for name, n in program.outputs.items()}
+    present = set(topological([*updates.values(), *outputs.values()]))
+    plain = {n: x for n, x in done.items() if x in present and x.op not in ("leaf", "const")}
+    spans = {plain[n]: span for n, span in program.spans.items() if n in plain}
+    called = {plain[n]: name for n, name in program.definitions.items() if n in plain}
+    return replace(program, updates=updates, outputs=outputs, spans=spans, definitions=called)
+
+
 def part_of(
     program: Program, outputs: Mapping[str, Node], updates: Mapping[str, Node], table: Mapping[Node, Node],
     given: Iterable[TensorDecl], output_decls: Mapping[str, TensorDecl], mirrored: bool = False, masks: bool = True,

@@ -26,6 +26,7 @@ from seqc.ir.intervals import ANY, Interval
 from seqc.ir.ops.structure import expanded
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program
+from seqc.passes.plan.cutting import image
 
 STEEP = frozenset(("div", "log", "log1p", "log2", "pow", "sqrt", "tan", "solve", "logdet", "expm", "tri_inv"))
 """Operators that may give an infinity, or a NaN, of finite numbers without an overflow."""
@@ -49,7 +50,7 @@ def idle(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
             done[n] = expanded(done.get(always, always), n.dims)  # whoever sums over its dims still can
     if not found:
         return None
-    left = _image(program, done)
+    left = image(program, done)
     return Plan(program, (replace(stage, program=left),), tuple(_words(program, left, found)))
 
 
@@ -110,16 +111,6 @@ def _wild(program: Program, order: list[Node]) -> frozenset[Node]:
         return declared != ANY and float("inf") in (abs(declared.lo), abs(declared.hi))
 
     return frozenset(depends(order, [n for n in order if infinite(n)]))
-
-
-def _image(program: Program, done: Mapping[Node, Node]) -> Program:
-    updates = {name: done[n] for name, n in program.updates.items()}
-    outputs = {name: done[n] for name, n in program.outputs.items()}
-    present = set(topological([*updates.values(), *outputs.values()]))
-    plain = {n: x for n, x in done.items() if x in present and x.op not in ("leaf", "const")}
-    spans = {plain[n]: span for n, span in program.spans.items() if n in plain}
-    called = {plain[n]: name for n, name in program.definitions.items() if n in plain}
-    return replace(program, updates=updates, outputs=outputs, spans=spans, definitions=called)
 
 
 def _words(program: Program, left: Program, found: Mapping[Node, str]) -> list[Reason]:

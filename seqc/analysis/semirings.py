@@ -10,7 +10,8 @@ values that are free of the states, choices by conditions that are, and what mov
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 from seqc.analysis.affine import NotAffine
 from seqc.analysis.running_maximum import NOTHING, logsumexp_of
@@ -18,6 +19,7 @@ from seqc.ir.graph import Node, const, depends, index, node, renamed, size, tota
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded, shift, take
 
+Part: TypeAlias = Callable[[Node], Node | None]  # the part of a value that is linear in the states
 SUMS = {"log": ("logaddexp",), "max": ("max",)}  # of two values, in each semiring
 
 
@@ -73,11 +75,11 @@ def logsumexp(x: Node, over: tuple[str, ...]) -> Node:
     return where(node("eq", top, NOTHING), NOTHING, inside)
 
 
-def _scaled(n: Node, part: object, active: set[Node]) -> Node | None:
+def _scaled(n: Node, part: Part, active: set[Node]) -> Node | None:
     hit = [a in active for a in n.args]
     if all(hit) or (n.op == "sub" and hit[1]):
         raise NotAffine(n, "values that depend on the state are added, or one is subtracted")
-    x = part(n.args[hit.index(True)])  # type: ignore[operator]
+    x = part(n.args[hit.index(True)])
     if x is None:
         return None
     return node(n.op, x, n.args[1]) if hit[0] else node(n.op, n.args[0], x)
@@ -89,11 +91,11 @@ def _chosen(n: Node, left: Node | None, right: Node | None) -> Node | None:
     return where(n.args[0], NOTHING if left is None else left, NOTHING if right is None else right)
 
 
-def _moved(n: Node, part: object) -> Node | None:
+def _moved(n: Node, part: Part) -> Node | None:
     """What only moves or names dims."""
     if n.op not in ("expand", "rename", "take", "shift"):
         raise NotAffine(n, f"`{n.op}` is no sum and no product over a semiring")
-    x = part(n.args[0])  # type: ignore[operator]
+    x = part(n.args[0])
     if x is None:
         return None
     match n.op:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Chosen
 
 
-
 def _rewriting(change: Callable[[Program], Program]) -> Rule:
     """The rule that rewrites a recurrence and cuts nothing."""
 
@@ -85,8 +84,9 @@ def _native(stage: Stage, options: Options, alone: bool) -> Core:
 
     block = lower(stage.program, "step")
     with blamed("the native CPU backend"):
-        block = replace(block, reasons=(*block.reasons, *native_cpu.reasons(block)))
-        return Core(block, native_cpu.emit(block, options.backend == "cpu", alone))
+        source = native_cpu.native_source(block)
+        block = replace(block, reasons=(*block.reasons, *native_cpu.reasons(source)))
+        return Core(block, native_cpu.kernels(source, options.backend == "cpu", alone))
 
 
 def _triton(stage: Stage, options: Options, alone: bool) -> Core:

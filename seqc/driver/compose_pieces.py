@@ -30,6 +30,7 @@ def compose_pieces(program: Program, pieces: Pieces, kernels: Kernels, ends: str
     return replace(made, text=re.sub(rf"\b({OWN})\b", rf"\g<1>{mark}", made.text)) if mark else made
 
 
+CALL, ELEMENT = 4e-6, 1.5e-9  # seconds of a call of torch, and of an element that it handles, on a core
 OWN = (
     "_whole_(?:forward|infer|backward|step)_torch|_pieces|_ends|_spans|_(?:before|behind)_pieces"
     "|_in_pieces_(?:forward|backward)"
@@ -72,7 +73,8 @@ class _Cut:
     def _model(self) -> dict[str, object]:
         loads = self.cut.loads
         calls = sum(x.calls for x in loads.values())
-        return {"whole": loads["whole"].calls, "all": calls, "links": 3 * len(self.cut.links) + 3}
+        sizes = {"whole": loads["whole"].calls, "all": calls, "links": 3 * len(self.cut.links) + 3}
+        return {**sizes, "cpu": f"({CALL:g}, {ELEMENT:g})".replace("e-0", "e-"), "gpu": "(7e-6, 2e-11)"}
 
     def _elements(self, load: Load) -> str:
         sums = []
@@ -261,7 +263,7 @@ def _pieces(x, whole, beside):
     was measured on a CPU and is an estimate for a GPU; values of pieces leave a cache, so an element costs twice as much there.
     """
     batch, steps = x.shape[:2]
-    call, element = (7e-6, 2e-11) if x.is_cuda else (4e-6, 1.5e-9)
+    call, element = {gpu} if x.is_cuda else {cpu}
     size = max(round((steps * {links} / {all}) ** 0.5), 8)
     size = min(range(size, size + size // 4 + 1), key=lambda n: steps % n)
     count = steps // size

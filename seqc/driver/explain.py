@@ -294,30 +294,7 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
         lines += [line for name, text in told["sparse"].items() for line in wrapped(f"{name}: {text}", 2)]
     lines += ["", "derivatives", *(line for text in told["derivatives"] for line in wrapped(text, 2))]
     for name, one in told["parts"].items():
-        several = one.get("recurrences", [])
-        form = f"{len(several)} recurrences, one after the other" if several else _form(one)
-        lines += ["", f"{TITLES[name]}: {form}"]
-        for each in several:
-            lines += wrapped(f"{', '.join(each['states'])}: {_form(each)}", 2)
-            lines += [line for topic, texts in each["decisions"].items() for x in texts for line in wrapped(f"{topic}: {x}", 4)]
-        for topic, decisions in one["decisions"].items():
-            for text in decisions:
-                lines += wrapped(f"{topic}: {text}", 2)
-        token = one["token"]
-        at = ", ".join(f"{d} = {n}" for d, n in told["extents"].items())
-        assumed = " (assumed)" if told["assumed"] else ""
-        lines += wrapped(
-            f"one token at {at}{assumed}: {amount(token['operations forward'])} operations forward "
-            f"({100 * token['share in matrix products']:.0f}% in matrix products), "
-            f"{amount(token['operations backward'])} backward; {amount(token['bytes in and out'])}B of inputs and outputs "
-            f"and {amount(token['bytes of state'])}B of state, in fp32",
-            2,
-        )
-        if name == "cpu" and told["cpu"]:
-            lines.append("  tiles, float32, chosen by the build for its dims and processor:")
-            lines += [line for kind, words in told["cpu"].items() for line in wrapped(f"{kind}: {words}", 4)]
-        if name == "triton":
-            lines += _gpu_lines(told["gpu"])
+        lines += _part_lines(name, one, told)
     for name, why in told["missing"].items():
         lines += ["", f"{TITLES[name]}: none", *wrapped(why, 2)]
     if "closed loop" in told:
@@ -329,7 +306,40 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _form(part: Mapping[str, Any]) -> str:
+def _part_lines(name: str, one: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+    """One part of the file: the form of each recurrence, what was decided, what a token costs, tiles."""
+    lines = ["", f"{TITLES[name]}: {part_form(one)}"]
+    for each in one.get("recurrences", []):
+        lines += wrapped(f"{', '.join(each['states'])}: {form_of(each)}", 2)
+        lines += [line for topic, texts in each["decisions"].items() for x in texts for line in wrapped(f"{topic}: {x}", 4)]
+    for topic, decisions in one["decisions"].items():
+        for text in decisions:
+            lines += wrapped(f"{topic}: {text}", 2)
+    token = one["token"]
+    at = ", ".join(f"{d} = {n}" for d, n in told["extents"].items())
+    assumed = " (assumed)" if told["assumed"] else ""
+    lines += wrapped(
+        f"one token at {at}{assumed}: {amount(token['operations forward'])} operations forward "
+        f"({100 * token['share in matrix products']:.0f}% in matrix products), "
+        f"{amount(token['operations backward'])} backward; {amount(token['bytes in and out'])}B of inputs and outputs "
+        f"and {amount(token['bytes of state'])}B of state, in fp32",
+        2,
+    )
+    if name == "cpu" and told["cpu"]:
+        lines.append("  tiles, float32, chosen by the build for its dims and processor:")
+        lines += [line for kind, words in told["cpu"].items() for line in wrapped(f"{kind}: {words}", 4)]
+    if name == "triton":
+        lines += _gpu_lines(told["gpu"])
+    return lines
+
+
+def part_form(one: Mapping[str, Any]) -> str:
+    """The form of a part of the file in words, or how many recurrences it has."""
+    several = one.get("recurrences", [])
+    return f"{len(several)} recurrences, one after the other" if several else form_of(one)
+
+
+def form_of(part: Mapping[str, Any]) -> str:
     """The form of a recurrence in words."""
     return "step by step" if part["form"] == "step" else f"{part['form']}, {part['rows']} steps a block"
 

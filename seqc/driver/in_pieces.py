@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from seqc.analysis.pieces import Pieces, pieces_of
-from seqc.driver.compose_pieces import compose_pieces
+from seqc.driver.compose_pieces import CALL, ELEMENT, compose_pieces
 from seqc.driver.pipeline import lower
 from seqc.ir.block import Block, Reason
 from seqc.ir.program import Program
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LONG = 4096  # steps of a sequence for which it is asked whether a piece can pay
 SMALL = 4
-CALL, ELEMENT = 4e-6, 1.5e-9  # seconds of a call of torch, and of an element that it handles, on a core
 
 
 def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels], mark: str) -> tuple[Block, Kernels] | None:

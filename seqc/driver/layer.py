@@ -14,9 +14,7 @@ from seqc.driver.layer_of import layer_plan, with_history
 from seqc.driver.options import DEFAULTS, Options
 from seqc.emit.layer import layer_beside, layer_file
 from seqc.emit.layer_plan import LayerPlan
-from seqc.frontend.elaborate import build
-from seqc.frontend.parse import parse_with_errors
-from seqc.ir.program import Program
+from seqc.frontend.elaborate import built
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,13 @@ class LayerFile:
 
 def compile_layer(source: Source, options: Options = DEFAULTS, given: Iterable[str] = ()) -> LayerFile:
     """The layer of a spec's text. Raises SpecError and Unsupported."""
-    program = _built(source)
+    program = built(source)
     text = with_history(program)
     if text != program.source:
-        program = _built(Source(source.name, text))
+        program = built(Source(source.name, text))
     compiled = compile_program(program, options)
     plan = layer_plan(compiled.program, compiled.signature, given)
     return LayerFile(layer_file(plan, compiled.text), plan, compiled)
-
-
-def _built(source: Source) -> Program:
-    parsed = parse_with_errors(source)
-    return build(parsed.spec, parsed.found, parsed.lost)
 
 
 __all__ = ["LayerFile", "compile_layer"]

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from seqc.driver.compile import Compiled
-from seqc.driver.explain import amount, facts
+from seqc.driver.explain import amount, facts, form_of, part_form
 from seqc.driver.signature_of import TITLES
 from seqc.ir.dot import COLOURS
 from seqc.ir.picture import OUTPUT, picture
@@ -52,7 +52,7 @@ def body(compiled: Compiled, targets: Iterable[str] = (), level: int = 2) -> str
         _section("The recurrence", _recurrence(told)),
         _section("What a token costs", _costs(told)),
     ]
-    parts += [_section(f"{TITLES[name]}: {_form(one)}", _decisions(one)) for name, one in told["parts"].items()]
+    parts += [_section(f"{TITLES[name]}: {part_form(one)}", _decisions(one)) for name, one in told["parts"].items()]
     parts += [_section(f"{TITLES[name]}: none", f"<p>{_words(why)}</p>") for name, why in told["missing"].items()]
     if told["gpu"]:
         parts.append(_section("Kernels for GPUs", "".join(_kernels(target, one) for target, one in told["gpu"].items())))
@@ -97,12 +97,8 @@ def _recurrence(told: Mapping[str, Any]) -> str:
         lines += [f"transition of {name}: {text}" for name, text in component["transition"].items()]
         lines += [f"claim on {name}: {text}" for name, text in component["claims"].items()]
     lines += [told["invariant"]] if told["invariant"] else []
-    lines += [f"{subject}: {text}" for table in ("parallel", "sparse") for subject, text in told[table].items()]
+    lines += [f"{subject}: {text}" for table in ("parallel", "pruned", "sparse") for subject, text in told[table].items()]
     return _list(lines or ["no state: every step is by itself"]) + "<h3>Derivatives</h3>" + _list(told["derivatives"])
-
-
-def _form(one: Mapping[str, Any]) -> str:
-    return "step by step" if one["form"] == "step" else f"{one['form']}, {one['rows']} steps a block"
 
 
 def _costs(told: Mapping[str, Any]) -> str:
@@ -113,7 +109,7 @@ def _costs(told: Mapping[str, Any]) -> str:
                  f"{100 * token['share in matrix products']:.0f}%", f"{amount(token['bytes in and out'])}B",
                  f"{amount(token['bytes of state'])}B"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        rows.append(f"<tr><td>{escape(TITLES[name])}</td><td>{escape(_form(one))}</td>{numbers}</tr>")
+        rows.append(f"<tr><td>{escape(TITLES[name])}</td><td>{escape(part_form(one))}</td>{numbers}</tr>")
     heads = ["backend", "form", "operations forward", "backward", "in matrix products", "inputs and outputs", "state"]
     head = "".join(f"<th>{text}</th>" for text in heads)
     at = ", ".join(f"{d} = {n}" for d, n in told["extents"].items())
@@ -122,7 +118,15 @@ def _costs(told: Mapping[str, Any]) -> str:
 
 
 def _decisions(one: Mapping[str, Any]) -> str:
-    return _list(f"{topic}: {text}" for topic, texts in one["decisions"].items() for text in texts)
+    parts = [
+        f"<h3>{escape(', '.join(each['states']))}: {escape(form_of(each))}</h3>" + _decided(each["decisions"])
+        for each in one.get("recurrences", [])
+    ]
+    return "".join(parts) + _decided(one["decisions"])
+
+
+def _decided(decisions: Mapping[str, Iterable[str]]) -> str:
+    return _list(f"{topic}: {text}" for topic, texts in decisions.items() for text in texts)
 
 
 def _kernels(target: str, one: Mapping[str, Any]) -> str:

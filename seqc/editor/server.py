@@ -6,6 +6,9 @@ read as `seqc check` reads a file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
 from lsprotocol import types
@@ -31,6 +34,19 @@ KINDS = {
     "dim": types.CompletionItemKind.TypeParameter,
     "name": types.CompletionItemKind.Variable,
 }
+
+
+SYMBOLS = {
+    "dim": types.SymbolKind.TypeParameter,
+    "axis": types.SymbolKind.TypeParameter,
+    "input": types.SymbolKind.Field,
+    "param": types.SymbolKind.Property,
+    "buffer": types.SymbolKind.Property,
+    "const": types.SymbolKind.Constant,
+    "state": types.SymbolKind.Object,
+    "output": types.SymbolKind.Event,
+}
+Answer = TypeVar("Answer")
 
 
 class Server(LanguageServer):
@@ -75,6 +91,12 @@ class Server(LanguageServer):
         ends = (ServerTextPosition(line - 1, column - 1) for line, column in (start, end))
         return text.position_codec.range_to_client_units(text.lines, ServerTextRange(*ends))
 
+    def asked(self, params: Any, answer: Callable[[Document, int], Answer]) -> Answer | None:
+        """What a document answers about the place of a request; None of a text that no compiler should read."""
+        uri = params.text_document.uri
+        document = self.document(uri)
+        return None if document is None else answer(document, self.offset(uri, document, params.position))
+
     def forget(self, uri: str) -> None:
         """Drop what was read of a closed text."""
         self._read.pop(uri, None)
@@ -100,87 +122,98 @@ def tell(server: Server, uri: str) -> None:
     server.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, told))
 
 
+def opened(server: Server, params: types.DidOpenTextDocumentParams | types.DidChangeTextDocumentParams) -> None:
+    """A text is there, or another version of it."""
+    tell(server, params.text_document.uri)
+
+
+def closed(server: Server, params: types.DidCloseTextDocumentParams) -> None:
+    """A text is gone."""
+    server.forget(params.text_document.uri)
+    server.text_document_publish_diagnostics(types.PublishDiagnosticsParams(params.text_document.uri, []))
+
+
+def hover(server: Server, params: types.HoverParams) -> types.Hover | None:
+    """What the word at a place means."""
+    found = server.asked(params, Document.hover)
+    if not found:
+        return None
+    span, words = found
+    return types.Hover(types.MarkupContent(types.MarkupKind.Markdown, words), server.range(params.text_document.uri, span))
+
+
+def complete(server: Server, params: types.CompletionParams) -> types.CompletionList:
+    """What may be written at a place."""
+    words = server.asked(params, Document.suggestions) or []
+    return types.CompletionList(False, [item(i, word) for i, word in enumerate(words)])
+
+
+def definition(server: Server, params: types.DefinitionParams) -> types.Location | None:
+    """Where a name is declared."""
+    span = server.asked(params, Document.definition)
+    return types.Location(params.text_document.uri, server.range(params.text_document.uri, span)) if span else None
+
+
+def references(server: Server, params: types.ReferenceParams) -> list[types.Location]:
+    """All places of a name."""
+    uri = params.text_document.uri
+    found = server.asked(params, Document.references) or []
+    wanted = [one for one in found if params.context.include_declaration or not one.declares]
+    return [types.Location(uri, server.range(uri, one.span)) for one in wanted]
+
+
+def rename(server: Server, params: types.RenameParams) -> types.WorkspaceEdit:
+    """The changes that give a name another one, or why they cannot be made."""
+    uri, new = params.text_document.uri, params.new_name
+    try:
+        spans = server.asked(params, lambda document, offset: document.renamed(offset, new)) or []
+    except ValueError as refused:
+        raise JsonRpcException(str(refused), types.LSPErrorCodes.RequestFailed.value) from refused
+    return types.WorkspaceEdit({uri: [types.TextEdit(server.range(uri, span), new) for span in spans]})
+
+
+def layout(server: Server, params: types.DocumentFormattingParams) -> list[types.TextEdit] | None:
+    """The text in its canonical layout; None where it is, or has syntax mistakes."""
+    uri = params.text_document.uri
+    document = server.document(uri)
+    text = document.formatted() if document else None
+    if document is None or text is None or text == document.source.text:
+        return None
+    return [types.TextEdit(server.range(uri, Span(document.source, 0, len(document.source.text))), text)]
+
+
+def outline(server: Server, params: types.DocumentSymbolParams) -> list[types.DocumentSymbol]:
+    """What the spec declares and defines."""
+    uri = params.text_document.uri
+    document = server.document(uri)
+    return [
+        types.DocumentSymbol(one.name, SYMBOLS.get(line.split()[0], types.SymbolKind.Variable), server.range(uri, one.span),
+                             server.range(uri, one.span), line.split("\n")[0])
+        for one, line in (document.symbols() if document else [])
+    ]
+
+
+FEATURES: dict[str, Callable[..., Any]] = {
+    types.TEXT_DOCUMENT_DID_OPEN: opened,
+    types.TEXT_DOCUMENT_DID_CHANGE: opened,
+    types.TEXT_DOCUMENT_DID_CLOSE: closed,
+    types.TEXT_DOCUMENT_HOVER: hover,
+    types.TEXT_DOCUMENT_COMPLETION: complete,
+    types.TEXT_DOCUMENT_DEFINITION: definition,
+    types.TEXT_DOCUMENT_REFERENCES: references,
+    types.TEXT_DOCUMENT_RENAME: rename,
+    types.TEXT_DOCUMENT_FORMATTING: layout,
+    types.TEXT_DOCUMENT_DOCUMENT_SYMBOL: outline,
+}
+"""Request -> what answers it."""
+OPTIONS = {types.TEXT_DOCUMENT_COMPLETION: types.CompletionOptions(trigger_characters=["["])}
+
+
 def made() -> Server:
     """A server that answers."""
     server = Server()
-
-    @server.feature(types.TEXT_DOCUMENT_DID_OPEN)
-    def opened(params: types.DidOpenTextDocumentParams) -> None:
-        tell(server, params.text_document.uri)
-
-    @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
-    def changed(params: types.DidChangeTextDocumentParams) -> None:
-        tell(server, params.text_document.uri)
-
-    @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
-    def closed(params: types.DidCloseTextDocumentParams) -> None:
-        server.forget(params.text_document.uri)
-        server.text_document_publish_diagnostics(types.PublishDiagnosticsParams(params.text_document.uri, []))
-
-    @server.feature(types.TEXT_DOCUMENT_HOVER)
-    def hover(params: types.HoverParams) -> types.Hover | None:
-        uri = params.text_document.uri
-        document = server.document(uri)
-        found = document and document.hover(server.offset(uri, document, params.position))
-        if not found:
-            return None
-        return types.Hover(types.MarkupContent(types.MarkupKind.Markdown, found[1]), server.range(uri, found[0]))
-
-    @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(trigger_characters=["["]))
-    def complete(params: types.CompletionParams) -> types.CompletionList:
-        uri = params.text_document.uri
-        document = server.document(uri)
-        words = document.suggestions(server.offset(uri, document, params.position)) if document else []
-        return types.CompletionList(False, [item(i, word) for i, word in enumerate(words)])
-
-    @server.feature(types.TEXT_DOCUMENT_DEFINITION)
-    def definition(params: types.DefinitionParams) -> types.Location | None:
-        uri = params.text_document.uri
-        document = server.document(uri)
-        span = document and document.definition(server.offset(uri, document, params.position))
-        return types.Location(uri, server.range(uri, span)) if span else None
-
-    @server.feature(types.TEXT_DOCUMENT_REFERENCES)
-    def references(params: types.ReferenceParams) -> list[types.Location]:
-        uri = params.text_document.uri
-        document = server.document(uri)
-        found = document.references(server.offset(uri, document, params.position)) if document else []
-        wanted = [one for one in found if params.context.include_declaration or not one.declares]
-        return [types.Location(uri, server.range(uri, one.span)) for one in wanted]
-
-    @server.feature(types.TEXT_DOCUMENT_RENAME)
-    def rename(params: types.RenameParams) -> types.WorkspaceEdit:
-        uri = params.text_document.uri
-        document = server.document(uri)
-        try:
-            spans = document.renamed(server.offset(uri, document, params.position), params.new_name) if document else []
-        except ValueError as refused:
-            raise JsonRpcException(str(refused), types.LSPErrorCodes.RequestFailed.value) from refused
-        return types.WorkspaceEdit({uri: [types.TextEdit(server.range(uri, span), params.new_name) for span in spans]})
-
-    @server.feature(types.TEXT_DOCUMENT_FORMATTING)
-    def format(params: types.DocumentFormattingParams) -> list[types.TextEdit] | None:
-        uri = params.text_document.uri
-        document = server.document(uri)
-        text = document.formatted() if document else None
-        if document is None or text is None or text == document.source.text:
-            return None
-        return [types.TextEdit(server.range(uri, Span(document.source, 0, len(document.source.text))), text)]
-
-    @server.feature(types.TEXT_DOCUMENT_DOCUMENT_SYMBOL)
-    def symbols(params: types.DocumentSymbolParams) -> list[types.DocumentSymbol]:
-        uri = params.text_document.uri
-        document = server.document(uri)
-        found = document.symbols() if document else []
-        kind = types.SymbolKind
-        kinds = {"dim": kind.TypeParameter, "input": kind.Field, "param": kind.Property, "buffer": kind.Property,
-                 "const": kind.Constant, "state": kind.Object, "output": kind.Event, "axis": kind.TypeParameter}
-        return [
-            types.DocumentSymbol(one.name, kinds.get(line.split()[0], kind.Variable), server.range(uri, one.span),
-                                 server.range(uri, one.span), line.split("\n")[0])
-            for one, line in found
-        ]
-
+    for request, answer in FEATURES.items():
+        server.feature(request, OPTIONS.get(request))(partial(answer, server))
     return server
 
 

@@ -241,25 +241,28 @@ def _unpacked(plan: LayerPlan, call: str) -> str:
     return f"        {unpack(names)} = {call}" if names else ""
 
 
+def _after(plan: LayerPlan) -> list[str]:
+    """What becomes of the recurrence's result: the states are kept, the outputs read."""
+    states = [f"{s.name}=result.{s.name}_T" for s in plan.sig.states]
+    kept = [lay("states.update(", states, ")", 8)] if states else []
+    return [*kept, f"        return self.read(x, {', '.join(f'result.{o.name}' for o in read_outputs(plan))})"]
+
+
 def _run(plan: LayerPlan) -> str:
     sig, given = plan.sig, _given(plan)
-    update = lay("states.update(", [f"{s.name}=result.{s.name}_T" for s in sig.states], ")", 8) if sig.states else ""
     lines = [
         f"    def run(self, x: Tensor, {given['head']}cache: {sig.class_name}Cache, cu_seqlens: Tensor | None) -> Tensor:",
         '        """[B, T, d_model], or a pack [1, steps, d_model] with its bounds -> the same with d_out."""',
         "        states = cache.states",
         _unpacked(plan, "self.inputs(x, states, cu_seqlens)"),
         _call(plan, "", True),
-        update,
-        f"        return self.read(x, {', '.join(f'result.{o.name}' for o in read_outputs(plan))})",
+        *_after(plan),
     ]
     return "\n".join(line for line in lines if line)
 
 
 def _step(plan: LayerPlan) -> str:
-    sig = plan.sig
-    update = lay("states.update(", [f"{s.name}=result.{s.name}_T" for s in sig.states], ")", 8) if sig.states else ""
-    head = ["self", "x: Tensor", *(f"{_local(name)}: Tensor" for name in plan.given), f"cache: {sig.class_name}Cache",
+    head = ["self", "x: Tensor", *(f"{_local(name)}: Tensor" for name in plan.given), f"cache: {plan.sig.class_name}Cache",
             "inplace: bool = False"]
     lines = [
         lay("def step(", head, ") -> Tensor:", 4),
@@ -269,8 +272,7 @@ def _step(plan: LayerPlan) -> str:
         "        states = cache.states",
         _unpacked(plan, "(one[:, 0] for one in self.inputs(x[:, None], states, None))"),
         _call(plan, ".step", False),
-        update,
-        f"        return self.read(x, {', '.join(f'result.{o.name}' for o in read_outputs(plan))})",
+        *_after(plan),
     ]
     return "\n".join(line for line in lines if line)
 

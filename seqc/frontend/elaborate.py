@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seqc.analysis import noise
-from seqc.diagnostics import Diagnostic, Label, raise_if_any
+from seqc.diagnostics import Diagnostic, Label, Source, raise_if_any
 from seqc.frontend import syntax
 from seqc.frontend.boundaries import hooks
 from seqc.frontend.closed_loops import closed, refuse_other_ways
@@ -41,7 +41,12 @@ from seqc.ir.program import Loop, Program, TensorDecl
 
 def load(path_or_text: str | Path) -> Program:
     """The program of a `.seq` file, of a shipped spec by its name, or of a text. Raises SpecError or Unsupported."""
-    parsed = parse_with_errors(read(path_or_text))
+    return built(read(path_or_text))
+
+
+def built(source: Source) -> Program:
+    """The program of a text that was read. Raises SpecError or Unsupported."""
+    parsed = parse_with_errors(source)
     return build(parsed.spec, parsed.found, parsed.lost)
 
 

@@ -12,6 +12,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.graph import topological
 from seqc.ir.layered import drawn
 from seqc.ir.picture import picture
+from tests.core.test_plans import CHAINED
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -60,6 +61,12 @@ def test_a_page_needs_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     assert main(["explain", "gla", "--backend", "torch", "--html", str(out)]) == 0
     assert "eigenvalues in [0, 1]: proved" in out.read_text(encoding="utf-8")
+
+
+def test_each_recurrence_of_several_has_its_form() -> None:
+    text = page(compile_spec(CHAINED, Options("torch", "sm_90", {}, None, None)))
+    assert "3 recurrences, one after the other" in text
+    assert "<h3>S: chunkwise, 64 steps a block</h3>" in text and "<h3>h: step by step</h3>" in text
 
 
 def test_texts_of_a_spec_are_shown_as_texts() -> None:

@@ -13,21 +13,10 @@ import seqc
 from seqc.check.verify_emitted import check
 from seqc.driver.compile import Compiled, Options, compile_program
 from seqc.frontend.elaborate import load
+from tests.core.test_plans import CHAINED
 
 SPECS = {
-    "chained": """
-spec chained
-dim D, K, V
-input x[D], q[K]
-param R[D, D], W_k[K, D], W_v[V, D], U[D, V], P[D, D], C[D, D]
-state h[D] = 0, S[K, V] = 0, z[D] = 0
-h = tanh(x + R @ h[t-1])
-S = exp(logsigmoid(sum[D](h))) * S[t-1] + (W_k @ h) * (W_v @ h)
-o = sum[K](q * S)
-z = tanh(P @ z[t-1] + U @ o + 0.1 * h)
-output y = C @ z
-output h
-""",
+    "chained": CHAINED,
     "counted": """
 spec counted
 dim H, K, V

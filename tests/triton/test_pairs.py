@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from seqc.backends.triton_gpu.emit import triton_kernels
-from seqc.backends.triton_gpu.kernel import Let, Store
+from seqc.backends.triton_gpu.kernel import Let, Store, walk
 from seqc.backends.triton_gpu.pairs import CONTRACTIONS
 from seqc.backends.triton_gpu.schedule import Schedule, schedule
-from seqc.backends.triton_gpu.uses import walk
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import COL, ROW, leaves
