@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
@@ -139,6 +139,42 @@ def open_program(plan: Plan, name: str, sequence: bool = True) -> list[str]:
     return lines + ["  " + line for line in (*where, *panel_lines(plan.roles))]
 
 
+@dataclass
+class _Ends:
+    """What happens to states before the first step, after the last one, and as they are kept: lines and items of each, and
+    where a state lies meanwhile."""
+
+    start: list[str] = field(default_factory=list)
+    end: list[str] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
+    begin_items: list[Item] = field(default_factory=list)
+    end_items: list[Item] = field(default_factory=list)
+    keep_items: list[Item] = field(default_factory=list)
+    carried: dict[Node, str] = field(default_factory=dict)
+
+
+def _ends(plan: Plan, writer: KernelWriter, arrays: Mapping[str, Array], guards: dict[str, str]) -> _Ends:
+    """The states as they come and go. guards: what decides who writes a result; theirs are added."""
+    roles, found = plan.roles, _Ends()
+    for s in plan.program.states.values():
+        local = roles.local(s.axes)
+        own = s.leaf()
+        writer.buffers[f"s_{ident(s.name)}"] = local
+        found.carried[own] = f"w.s_{ident(s.name)}"
+        given = leaf("value", f"{s.name}_0", s.axes)
+        lines, place = pointer(writer, arrays[f"{s.name}_0"])
+        found.start += lines
+        writer.given[given] = place
+        writer.home[given] = s.axes
+        found.begin_items.append(Item("out", given, local, f"w.s_{ident(s.name)}"))
+        lines, place = pointer(writer, arrays[f"{s.name}_T"])
+        found.end += lines
+        writer.targets[f"{s.name}_T"] = place
+        found.end_items.append(Item("out", own, local, f"{s.name}_T"))
+        guards[f"{s.name}_T"] = first_only(roles, s.dims)
+    return found
+
+
 def forward_text(plan: Plan) -> str:
     """The forward kernel in C++."""
     program, roles = plan.program, plan.roles
@@ -147,28 +183,8 @@ def forward_text(plan: Plan) -> str:
     roots = [*plan.forward.values()]
     params = param_pointers(writer, arrays, roots, 1)
     token = input_pointers(writer, arrays, roots, 2)
-    start: list[str] = []
-    end: list[str] = []
-    keep: list[str] = []
-    begin_items, end_items, keep_items = [], [], []
     guards: dict[str, str] = {}
-    carried = {}
-    for s in program.states.values():
-        local = roles.local(s.axes)
-        own = s.leaf()
-        writer.buffers[f"s_{ident(s.name)}"] = local
-        carried[own] = f"w.s_{ident(s.name)}"
-        given = leaf("value", f"{s.name}_0", s.axes)
-        lines, place = pointer(writer, arrays[f"{s.name}_0"])
-        start += lines
-        writer.given[given] = place
-        writer.home[given] = s.axes
-        begin_items.append(Item("out", given, local, f"w.s_{ident(s.name)}"))
-        lines, place = pointer(writer, arrays[f"{s.name}_T"])
-        end += lines
-        writer.targets[f"{s.name}_T"] = place
-        end_items.append(Item("out", own, local, f"{s.name}_T"))
-        guards[f"{s.name}_T"] = first_only(roles, s.dims)
+    ends = _ends(plan, writer, arrays, guards)
     results = {**{name: plan.forward[name] for name in program.output_decls}, **plan.kept}
     token += ["    " + line for line in _targets(writer, arrays, results, 0)]
     items = _stores(plan, results, 0, guards)
@@ -182,52 +198,57 @@ def forward_text(plan: Plan) -> str:
             items.append(item)
             guards[f"{name}_kept"] = guard
         else:
-            keep += lines
-            keep_items.append(item)
+            ends.keep += lines
+            ends.keep_items.append(item)
     for s in program.states.values():
         items.append(Item("state", plan.forward[f"{s.name}.next"], roles.local(s.axes), f"w.s_{ident(s.name)}"))
 
     fixed = writer.invariants(roots)
     writer.add("fixed", [maker(roles, n) for n in fixed])
-    writer.given |= {own: writer.place_of(name[2:]) for own, name in carried.items()}
-    writer.add("begin", begin_items)
-    writer.add("keep", keep_items)
-    passes = writer.add("token", items, carried, fixed).passes
-    steps, several = _several(writer, arrays, carried, fixed, guards, passes)
-    writer.add("end", end_items)
+    writer.given |= {own: writer.place_of(name[2:]) for own, name in ends.carried.items()}
+    writer.add("begin", ends.begin_items)
+    writer.add("keep", ends.keep_items)
+    passes = writer.add("token", items, ends.carried, fixed).passes
+    steps, several = _several(writer, arrays, ends.carried, fixed, guards, passes)
+    writer.add("end", ends.end_items)
     for stretch in writer.stretches.values():
         stretch.guards = {k: g for k, g in guards.items() if g}
-    settle(writer, carried, ("token", "several") if steps > 1 else ("token",))
+    settle(writer, ends.carried, ("token", "several") if steps > 1 else ("token",))
 
-    every = plan.every
     lines = [
         *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
         *shifted_zeros(plan, arrays),
         *template_head(plan, "bool save"),
         f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}) {{",
-        *open_program(plan, "forward"), *params, *("  " + x for x in start),
+        *open_program(plan, "forward"), *params, *("  " + x for x in ends.start),
         *writer.region("pack", 1), *lists(writer, arrays), *writer.region("fixed", 1), *writer.region("begin", 1),
-        "  i64 step = 0;",
+        "  i64 step = 0;", *_loops(plan, writer, ends, token, steps, several),
+        *("  " + x for x in ends.end), *writer.region("end", 1), "  return 0;", "}", "",
     ]
-    kept = []
-    if keep_items:
+    lanes = lanes_of(plan)
+    lines += [lanes_text(lanes)] if lanes else []
+    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), ["save"], IN_LANES if lanes else None)])
+
+
+def _loops(
+    plan: Plan, writer: KernelWriter, ends: _Ends, token: Sequence[str], steps: int, several: Sequence[str]
+) -> list[str]:
+    """The loop over single steps, and before it the one over `steps` of them at each reading of the state."""
+    every, kept, lines = plan.every, list[str](), list[str]()
+    if ends.keep_items:
         kept = [
             f"    if (save && step % {every} == 0) {{",
             f"      const i64 segment = step / {every}, segments = (T + {every - 1}) / {every};",
-            *("      " + x for x in keep), *writer.region("keep", 3), "    }",
+            *("      " + x for x in ends.keep), *writer.region("keep", 3), "    }",
         ]
     if steps > 1:
-        lines += [
+        lines = [
             f"  for (; step + {steps} <= T; step += {steps}) {{  // {steps} steps at each reading of the state",
             f"    {TIME}", *token, *several, *kept,
             *writer.region("several", 2, ("fixed",)), "  }",
         ]
-    lines += [*onward(plan, "way", 1), "  for (; step < T; ++step) {", f"    {TIME}", *token, *kept,
-              *writer.region("token", 2, ("fixed",)), "  }", *("  " + x for x in end), *writer.region("end", 1),
-              "  return 0;", "}", ""]
-    lanes = lanes_of(plan)
-    lines += [lanes_text(lanes)] if lanes else []
-    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), ["save"], IN_LANES if lanes else None)])
+    return [*lines, *onward(plan, "way", 1), "  for (; step < T; ++step) {", f"    {TIME}", *token, *kept,
+            *writer.region("token", 2, ("fixed",)), "  }"]
 
 
 def _later(name: str, step: int) -> str:

@@ -73,16 +73,8 @@ class Printer(Values):
                 return self._put(n, *args)
             case "cumsum":
                 return self._cumsum(n, args[0], form)
-            case "tri_inv":
-                x = self._matrices(n, args[0])
-                return Text(f"{self.fn.helper('_unit_lower_inverse')}({x.code})", x.axes)
-            case "solve":
-                return self._solve(n, args[0], args[1])
-            case "logdet":
-                x = self._matrices(n, args[0])
-                return Text(f"torch.linalg.slogdet({x.code})[1]", x.axes[:-2])
-            case "expm" | "expm_slope":
-                return self._exponential(n, args)
+            case "tri_inv" | "solve" | "logdet" | "expm" | "expm_slope":
+                return self._square(n, args)
         assert TABLE[n.op].elementwise, f"no torch text for operator '{n.op}'"
         return self._elementwise(n, args)
 
@@ -141,6 +133,19 @@ class Printer(Values):
         return Text(f"{self.fn.helper('_inside')}({x.code}, {self.fn.size('T')}, {value}, {at}{own})", x.axes)
 
     # ---- square matrices ----
+
+    def _square(self, n: Node, args: list[Text]) -> Text:
+        """An operator on square matrices."""
+        match n.op:
+            case "tri_inv":
+                x = self._matrices(n, args[0])
+                return Text(f"{self.fn.helper('_unit_lower_inverse')}({x.code})", x.axes)
+            case "solve":
+                return self._solve(n, args[0], args[1])
+            case "logdet":
+                x = self._matrices(n, args[0])
+                return Text(f"torch.linalg.slogdet({x.code})[1]", x.axes[:-2])
+        return self._exponential(n, args)
 
     def _matrices(self, n: Node, x: Text) -> Text:
         """x with the rows and columns that an operator names as its last axes."""

@@ -76,22 +76,16 @@ def build(
     counting = hooks(work, spec)
     updates |= work.replaced
     output_decls, outputs = _outputs(work)
-    wrong = any(diagnostic.kind != "warning" for diagnostic in scope.found)
-    if not outputs and not states and not wrong:
-        scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
-    if not inputs and not wrong:
-        scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
+    _has_ends(scope, bool(inputs), bool(outputs or states))
     said = claims(scope, spec), wishes(scope, spec)
     way, joined = direction(scope, spec)
     params = sparse_params(scope, spec, params, [*outputs.values(), *updates.values()])
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
         return build(spec, found, lost, deep, positions)
-    across = (scope.across,) if scope.second else ()
-    for name in work.deepest:
-        for decl, newest in work.hidden(name, states):
-            states[decl.name], updates[decl.name] = decl, newest
-    for decl, newest in (*counting.values(), *noise.hidden(states_read(work.once), across).values()):
+    lagged = [one for name in work.deepest for one in work.hidden(name, states)]
+    drawn = noise.hidden(states_read(work.once), (scope.across,) if scope.second else ())
+    for decl, newest in (*lagged, *counting.values(), *drawn.values()):
         states[decl.name], updates[decl.name] = decl, newest
     one = Program(
         name=title.name.id if title else "",
@@ -117,6 +111,15 @@ def build(
     raise_if_any(scope.found)
     one = replace(one, loop=_closed_loop(work, spec, lost, way), warnings=warnings(spec, scope, one))
     return both_runs(one, "sum" in joined, "shared" in joined) if way == "both" else one
+
+
+def _has_ends(scope: Scope, inputs: bool, results: bool) -> None:
+    """Report a spec that gives nothing, or takes nothing; of one with other mistakes nothing is told."""
+    wrong = any(diagnostic.kind != "warning" for diagnostic in scope.found)
+    if not results and not wrong:
+        scope.report("nothing-to-do", "the spec has no output and no state", help="add `output NAME = ...`")
+    if not inputs and not wrong:
+        scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
 
 
 def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str], way: str) -> Loop | None:

@@ -171,7 +171,8 @@ def test_gates_begin_open() -> None:
         memories(torch.exp(-F.softplus(inputs("mamba2", H=4)["delta"][0, 0]))),  # a step size
     ):
         ends = torch.tensor([4.0, 256.0], dtype=torch.float64).expand(*found.shape[:-1], 2)
-        torch.testing.assert_close(found[..., [0, -1]], ends, rtol=1e-3, atol=0)
+        # biases are written with three decimals: 5e-4 off, and a memory changes relatively by no more than its bias does
+        torch.testing.assert_close(found[..., [0, -1]], ends, rtol=5e-4, atol=0)
         assert (found.diff(dim=-1) > 0).all()
     assert not inputs("delta_rule")["beta"].sub(1).abs().max()  # how much is written is no gate of what is kept
     assert not nn.layer("rnn", 32, backend="torch").project.bias.any()

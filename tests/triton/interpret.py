@@ -53,6 +53,18 @@ def _drawn(program: Program, steps: int, hard: bool | str, sizes: dict[str, int]
     return drawn
 
 
+def _runs(case: Any, program: Any, ways: bool) -> list[tuple[bool, Any, bool]]:
+    """(whether other ways to work are tried too, arguments, whether they are extreme) of each run. ways: whether any are."""
+    from tests.harness import draw
+
+    runs = [(False, _drawn(program, *run), run[1] is True) for run in case["runs"]]
+    if ways:
+        sizes = case["runs"][-1][2]
+        packs = [draw(program, sum(own), sizes, lengths=own, reverse=back) for own, back in case["packs"]]
+        runs += [(True, drawn, False) for drawn in packs] or [(True, drawn, hard) for _, drawn, hard in runs[-2:]]
+    return runs
+
+
 def main() -> None:
     """Answer every case."""
     interpreter.choose()
@@ -89,11 +101,7 @@ def main() -> None:
                 print(json.dumps(forms.changed(program.name, "triton", ["step", block.form])), flush=True)
                 continue
             said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
-            runs = [(False, _drawn(program, *run), run[1] is True) for run in case["runs"]]
-            if (block.rows > 1 or case.get("team")) and program.states:
-                sizes = case["runs"][-1][2]
-                packs = [draw(program, sum(own), sizes, lengths=own, reverse=back) for own, back in case["packs"]]
-                runs += [(True, drawn, False) for drawn in packs] or [(True, drawn, hard) for _, drawn, hard in runs[-2:]]
+            runs = _runs(case, program, (block.rows > 1 or case.get("team")) and bool(program.states))
             several = (1, 2) if "_walk_kernel(" in text else (1,)
             for way, drawn, hard in [(way, *run) for phases, *run in runs for way in (several if phases else (0,))]:
                 made["_pad"].__globals__["_way"] = lambda x, blocks, *ways, way=way: min(way, len(ways) - 1)
