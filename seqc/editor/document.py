@@ -19,7 +19,7 @@ from seqc.editor.words import CONSTANT_HELP, FUNCTION_HELP, MARK_HELP, ONCE_HELP
 from seqc.frontend import syntax
 from seqc.frontend.elaborate import build
 from seqc.frontend.format import format_text, show
-from seqc.frontend.parse import parse_with_errors
+from seqc.frontend.parse import Parsed, parse_with_errors
 from seqc.frontend.values import part_names
 from seqc.ir.graph import BATCH
 from seqc.ir.intervals import ANY
@@ -45,15 +45,19 @@ class Document:
         self.source = source
 
     @cached_property
+    def _read(self) -> Parsed:
+        return parse_with_errors(self.source)
+
+    @property
     def _parsed(self) -> syntax.Spec:
-        return parse_with_errors(self.source).spec
+        """The lines that can be read."""
+        return self._read.spec
 
     @cached_property
     def _checked(self) -> tuple[Program | None, dict[str, object], tuple[Diagnostic, ...]]:
         """The program, what is found of it, and everything that is to be told."""
-        parsed = parse_with_errors(self.source)
         try:
-            program = build(parsed.spec, parsed.found, parsed.lost)
+            program = build(self._read.spec, self._read.found, self._read.lost)
         except Refusal as refusal:
             return None, {}, refusal.diagnostics
         except SeqcBug as bug:
