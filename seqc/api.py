@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Recurrence", "compile", "explain", "oracle"]
 
 
+_OF_A_CALL = ("cu_seqlens", "reverse", "axis", "states_every")
 _ABOUT = "A compiled spec. Calling it runs the recurrence over a sequence, as the emitted file's function does."
 
 
@@ -100,7 +101,7 @@ class Recurrence:
 
         name = self._face.spec
         given = arguments(name, self.__signature__, inputs, self._emitted(states))
-        for word in ("cu_seqlens", "reverse", "axis", "states_every"):
+        for word in _OF_A_CALL:
             value = given.pop(word, None)
             if value is not None and value is not False:
                 raise TypeError(f"{name}: a convolution takes no `{word}`; call {name} for it")
@@ -132,6 +133,27 @@ class Recurrence:
 
         return call
 
+    def stream(self, *, latency: int | None = None, **given: Any) -> Any:
+        """A sequence that arrives in portions: `push(x)` for each, then `flush()` (`docs/calls.md`).
+
+        given: params, initial states NAME_0 and a seed, as of a call. latency: after so many further steps of input an output
+        is there; None: the least at which blocks are whole. Raises Unsupported, with the reason, where the recurrence looks
+        further ahead, or begins at the last step.
+        """
+        from seqc.driver.stream import Stream
+
+        head, own, name = self.__signature__, self._streamed, self._face.spec
+        taken = [p for p in head.parameters.values() if p.name not in (*own.inputs, *_OF_A_CALL)]
+        given = arguments(f"{name}.stream", head.replace(parameters=taken), (), self._emitted(given))
+        return Stream(own, latency, given)
+
+    @cached_property
+    def _streamed(self) -> Any:
+        """The recurrence without reads at other steps, compiled and loaded."""
+        from seqc.driver.stream import streamed
+
+        return streamed(self._compiled)
+
     @cached_property
     def _stretches(self) -> Any:
         """The recurrence cut in stretches of steps, compiled and loaded."""
@@ -155,8 +177,25 @@ class Recurrence:
 
     @property
     def Module(self) -> Any:  # a class
-        """The torch Module that owns the parameters."""
-        return getattr(self.module, self._face.class_name)
+        """The torch Module that owns the parameters. `stream` of it is that of this recurrence, with the Module's params."""
+        found = getattr(self.module, self._face.class_name)
+        if not hasattr(found, "stream"):
+            found.stream = self._stream_of
+        return found
+
+    @cached_property
+    def _stream_of(self) -> Any:
+        """The method of the Module."""
+        from seqc.driver.stream import Stream
+
+        def stream(layer: Any, *, latency: int | None = None, **given: Any) -> Stream:
+            """A sequence that arrives in portions; see `seqc.api.Recurrence.stream`."""
+            table = self._compiled.signature.table
+            own = {a.name: getattr(layer, a.name) for a in table if a.kind == "param" and not a.batched}
+            made: Stream = self.stream(latency=latency, **own, **given)
+            return made
+
+        return stream
 
     @cached_property
     def _head(self) -> ast.FunctionDef:
@@ -273,7 +312,12 @@ def _face(source: Source, *wishes: Any) -> Face:
 
 @lru_cache(maxsize=128)
 def _compiled(
-    source: Source, backend: str, target: str, dims: tuple[tuple[str, int], ...], form: str | None, rows: int | None,
+    source: Source,
+    backend: str,
+    target: str,
+    dims: tuple[tuple[str, int], ...],
+    form: str | None,
+    rows: int | None,
     save_states: int | None,
 ) -> Compiled:
     """The emitted file of a text; a file that has changed is another text."""
@@ -307,8 +351,16 @@ def oracle(
     return run(program, given, bounds, reverse)
 
 
-def explain(spec: str | Path, backend: str = "auto", *, target: str = "sm_90", dims: Mapping[str, int] | None = None,
-            form: str | None = None, rows: int | None = None, save_states: int | None = None) -> str:
+def explain(
+    spec: str | Path,
+    backend: str = "auto",
+    *,
+    target: str = "sm_90",
+    dims: Mapping[str, int] | None = None,
+    form: str | None = None,
+    rows: int | None = None,
+    save_states: int | None = None,
+) -> str:
     """What the compiler decides for a spec, and why, as text. Options as for `compile`."""
     return compile(spec, backend, target=target, dims=dims, form=form, rows=rows, save_states=save_states).explain()
 

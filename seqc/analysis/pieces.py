@@ -107,11 +107,11 @@ def pieces_of(program: Program) -> Pieces | str:
     algebra = "sum" if stop is None else semiring_of(program.updates.values(), starts)
     if stop is not None and algebra is None:
         return f"`{stop[0]}` is not linear in the states: {stop[1].why}: `{spell(stop[1].at)}`"
-    whole, shifts = _without_lags(program)
+    whole, shifts = without_lags(program)
     return _Spans(whole, shifts, algebra or "sum").pieces()
 
 
-def _without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]:
+def without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]:
     """The program with every input that is read at another step as an input of its own."""
     read = [n for n in leaves(program.graph.values(), "input") if n.number("offset")]
     inputs, shifts, table = dict(program.inputs), {}, {}
@@ -257,4 +257,4 @@ def _load(program: Program) -> Load:
     return Load(calls, found)
 
 
-__all__ = ["CLOCK", "Link", "Load", "Pieces", "pieces_of"]
+__all__ = ["CLOCK", "Link", "Load", "Pieces", "pieces_of", "without_lags"]

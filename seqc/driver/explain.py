@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from seqc.analysis.cost import cost, volume
+from seqc.analysis.reach import endless, reach
 from seqc.analysis.time_invariant import not_invariant
 from seqc.backends.triton_gpu.spans import blocks_between_saved, saved_bytes
 from seqc.diagnostics import Unsupported
@@ -62,6 +63,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "joined": f"{', outputs added' * program.added}{', params shared' * program.shared}",
         "components": components,
         "invariant": invariant(program, sizes),
+        "stream": "" if endless(program) else reach(program).text,
         "parallel": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "parallel"},
         "pruned": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "pruned"},
         "sparse": sparsity(compiled, sizes),
@@ -276,8 +278,8 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
             lines += wrapped(f"transition of {name}: {text}", 6)
         for name, text in component["claims"].items():
             lines += wrapped(f"claim on {name}: {text}", 6)
-    if told["invariant"]:
-        lines += wrapped(told["invariant"], 2)
+    for text in (told["invariant"], told["stream"]):
+        lines += wrapped(text, 2) if text else []
     carried = "states and sums are carried in fp32 whatever the inputs' dtype (in fp64 for fp64 inputs)"
     lines.append(f"  {carried}" if told["components"] else "  no state: every step is by itself")
     if told["gates"]:
