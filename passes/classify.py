@@ -1,8 +1,8 @@
 """step graph -> its components: strongly connected groups of states, in the order in which they can be computed.
 
 Needs: the step graph. Gives: `Component`s with a class and the reason in terms of the source. A state is in a component
-with those that it depends on and that depend on it through one step (networkx' condensation). The class says how the new
-state depends on the old one:
+with those that it depends on and that depend on it through one step. The class says how the new state depends on the old
+one:
 - "taps": not at all; its old value is an earlier value of something else;
 - "diagonal": S = d * S[t-1] + b;
 - "low rank": diagonal, plus terms a * sum[X](b * S[t-1]);
@@ -16,6 +16,7 @@ state depends on the old one:
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from seqc.analysis.affine import Affine, NotAffine, affine, nonlinear
@@ -30,26 +31,31 @@ from seqc.ir.program import Program
 
 def classify(program: Program) -> tuple[Component, ...]:
     """The program's components, each after those whose values it reads."""
-    import networkx
-
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(program.states)
-    leaf_of = {name: d.leaf() for name, d in program.states.items()}
-    for name, update in program.updates.items():
-        for other, leaf_node in leaf_of.items():
-            if update is leaf_node or update in depends([update], [leaf_node]):
-                graph.add_edge(other, name)
-    order = {name: i for i, name in enumerate(program.states)}
-    condensed = networkx.condensation(graph)
-    # a stable topological order: by the place of a group's first state in the source
-    key = {c: min(order[s] for s in condensed.nodes[c]["members"]) for c in condensed}
-    groups = networkx.lexicographical_topological_sort(condensed, key=lambda c: key[c])
+    leaf_of = {d.leaf(): name for name, d in program.states.items()}
+    reads = {name: {leaf_of[n] for n in leaves([update], "state") if n in leaf_of} for name, update in program.updates.items()}
     out = []
-    for c in groups:
-        members = tuple(sorted(condensed.nodes[c]["members"], key=order.__getitem__))
-        cyclic = len(members) > 1 or graph.has_edge(members[0], members[0])
+    for members in _groups(tuple(program.states), reads):
+        cyclic = len(members) > 1 or members[0] in reads[members[0]]
         out.append(_component(program, members, cyclic))
     return tuple(out)
+
+
+def _groups(names: tuple[str, ...], reads: Mapping[str, Collection[str]]) -> list[tuple[str, ...]]:
+    """Names that reach each other through what they read, each group after those that it reads, by the place of its first."""
+    place = {name: 1 << i for i, name in enumerate(names)}
+    below = {name: sum(place[other] for other in reads[name]) for name in names}  # all that a name reaches, as bits
+    for name in names:  # through this one, and all before it
+        for other in names:
+            if below[other] & place[name]:
+                below[other] |= below[name]
+    group = {x: tuple(y for y in names if y == x or (below[x] & place[y] and below[y] & place[x])) for x in names}
+    found: list[tuple[str, ...]] = []
+    done = 0
+    while left := [x for x in names if not place[x] & done]:
+        ready = next(x for x in left if not below[x] & ~done & ~sum(place[y] for y in group[x]))
+        found.append(group[ready])
+        done |= sum(place[y] for y in group[ready])
+    return found
 
 
 def _component(program: Program, members: tuple[str, ...], cyclic: bool) -> Component:

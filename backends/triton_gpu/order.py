@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.roles import Roles, is_time
-from seqc.backends.triton_gpu.tuning.search import Task, Value, enlist, sparing
+from seqc.backends.triton_gpu.tuning.search import Task, Value, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.ir.graph import Node, node, rebuild
 
@@ -123,7 +123,6 @@ class _Order:
         for item in sorted(self.items, key=lambda i: isinstance(i, Advance)):
             self.enter(item)
         tasks = list(self.work)
-        enlist(tasks)
         best = sparing(tasks)
         assert not any(isinstance(self.work[t], Advance) for t in best[:-1])  # it overwrites what the others read
         if best == tasks:

@@ -61,7 +61,7 @@ def test_rows_are_those_of_least_time_of_forward_and_backward() -> None:
     for rows in {16, 32, 64} - {found.block.rows}:
         lowered = Lowered(lower(load(SPECS / "retention.seq"), rows=rows), SIZES, "bf16")
         other = choose_tiles([lowered], "sm_90", EMPTY)
-        spills = any(other.kernels[name].spills_everywhere for name in ("forward", "backward"))
+        spills = any(name in other.kernels[name].choice.spilling for name in ("forward", "backward"))
         assert spills or other.trained >= found.trained
         assert f"{other.trained / 1000:.0f} us" in found.others()[rows]
 

@@ -80,9 +80,10 @@ class Choice:
         return f"{kernel}.{part}" if len(self.kernels) > 1 else part
 
     def binds(self, kernel: str) -> list[str]:
-        """What keeps the kernel from being faster, what helps most first."""
+        """What keeps the kernel from being faster, what helps most first. Where the answer does not tell, z3 is asked."""
         several = len(self.kernels) > 1
-        found = [b.sentence for b in self.solution.binding]
+        asked = self.solution if self.solution.binding else solve(self.problem)
+        found = [b.sentence for b in asked.binding] if isinstance(asked, Solution) else []
         mine = [s.removeprefix(f"{kernel}: ") for s in found if not several or s.startswith(f"{kernel}: ")]
         return [NOTHING_FITS, *mine] if kernel in self.spilling else mine
 

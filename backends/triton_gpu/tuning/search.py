@@ -2,13 +2,15 @@
 
 In: tasks that read and write values. Out: the tasks, every writer before the readers. The search is greedy: of the goals
 that come next, it finishes the one after which the fewest bytes are held, again and again; the order that was given
-counts as an answer too, and the answer that holds least at once wins.
+counts as an answer too, and the answer that holds least at once wins. Inside, tasks and values are their places in the
+order that was given: the search asks the same small questions thousands of times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import sub
 
 WINDOW = 64  # goals that are compared, the next ones in the given order
 EAGER = (0.5, 0.0, 1.0)  # how much the most held on the way counts, beside what is held afterwards
@@ -21,8 +23,6 @@ class Value:
     """What tasks hand on. It is held from the first writer to the last reader; without writers from the start."""
 
     bytes: int
-    writers: list[Task] = field(default_factory=list)
-    readers: list[Task] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -38,170 +38,179 @@ class Task:
     grows: bool = False
 
 
-def enlist(tasks: Iterable[Task]) -> None:
-    """Tell the values of their readers and writers."""
-    for task in tasks:
-        for value in task.reads:
-            value.readers.append(task)
-        if task.writes is not None:
-            task.writes.writers.append(task)
-
-
 def sparing(tasks: Sequence[Task]) -> list[Task]:
     """The tasks in the best order found; ties go to the order that was given."""
+    work = _Work(tasks)
     many = sum(t.goal for t in tasks) > MANY
     eagers, window = (EAGER[:1], WINDOW // 8) if many else (EAGER, WINDOW)
-    tried = [list(tasks), *(_Search(tasks, eager, window).run() for eager in eagers)]
+    tried = [list(range(len(tasks))), *(_search(work, eager, window) for eager in eagers)]
     if not many:
-        tried += [settled(one) for one in tried]
-    return min(tried, key=most_held)
+        tried += [_settled(work, one) for one in tried]
+    return [tasks[t] for t in min(tried, key=work.most_held)]
 
 
-def settled(order: Sequence[Task]) -> list[Task]:
-    """The best order that moving single tasks leads to: what holds more comes late, what holds less comes early."""
-    best = now = list(order)
-    least = most_held(best)
-    for at in range(2 * PASSES):
-        now = _later(now) if at % 2 == 0 else _earlier(now)
-        most = most_held(now)
-        if most < least:
-            best, least = now, most
-    return best
+class _Work:
+    """The tasks and their values by their places: what each task needs, and who reads and writes each value."""
 
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks = tasks
+        values = {v: None for t in tasks for v in (*t.reads, *((t.writes,) if t.writes else ()))}
+        place = {v: i for i, v in enumerate(values)}
+        self.bytes = [v.bytes for v in values]
+        self.reads = [[place[v] for v in t.reads] for t in tasks]
+        self.writes = [-1 if t.writes is None else place[t.writes] for t in tasks]
+        self.readers: list[list[int]] = [[] for _ in values]
+        self.writers: list[list[int]] = [[] for _ in values]
+        for t, (reads, new) in enumerate(zip(self.reads, self.writes, strict=True)):
+            for v in reads:
+                self.readers[v].append(t)
+            if new >= 0:
+                self.writers[new].append(t)
+        self.needs = [[w for v in reads for w in self.writers[v]] for reads in self.reads]
+        self.ways: dict[int, list[int]] = {}
 
-def _later(order: Sequence[Task]) -> list[Task]:
-    """Every task after which more is held stands right before what first needs it."""
-    holding = _Holding(order)
-    grows = {t for t in order if holding.walk([t])[0] > 0}
-    out: list[Task] = []  # from the last task to the first
-    for task in reversed(order):
-        if task not in grows or task.writes is None:
-            out.append(task)
-            continue
-        others = {*task.writes.readers, *task.writes.writers} - {task}
-        first = max((i for i, t in enumerate(out) if t in others), default=len(out) - 1)
-        out.insert(first + 1, task)
-    return out[::-1]
+    def most_held(self, order: Iterable[int]) -> int:
+        """The most bytes held at once."""
+        return _Holding(self).walk(order)[1]
 
-
-def _earlier(order: Sequence[Task]) -> list[Task]:
-    """Every task after which less is held stands right behind what it needs."""
-    holding = _Holding(order)
-    shrinks = {t for t in order if holding.walk([t])[0] < 0 and (t.goal or t.writes is not None)}
-    out: list[Task] = []
-    for task in order:
-        if task not in shrinks:
-            out.append(task)
-            continue
-        needs = {w for v in task.reads for w in v.writers}
-        out.insert(max((i for i, t in enumerate(out) if t in needs), default=-1) + 1, task)
-    return out
-
-
-def most_held(order: Sequence[Task]) -> int:
-    """The most bytes held at once."""
-    return _Holding(order).walk(order)[1]
+    def way(self, goal: int) -> list[int]:
+        """The goal and all that must come before it, arguments first."""
+        if goal not in self.ways:
+            out: list[int] = []
+            seen = {goal}
+            stack = [(goal, iter(self.needs[goal]))]
+            while stack:
+                task, needs = stack[-1]
+                for need in needs:
+                    if need not in seen:
+                        seen.add(need)
+                        stack.append((need, iter(self.needs[need])))
+                        break
+                else:
+                    out.append(task)
+                    stack.pop()
+            self.ways[goal] = out
+        return self.ways[goal]
 
 
 class _Holding:
     """What is held as tasks are done one after the other."""
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        values = {v: None for t in tasks for v in (*t.reads, *((t.writes,) if t.writes else ()))}
-        self.left = {v: len(v.readers) for v in values}
-        self.born = {v for v in values if not v.writers}
+    def __init__(self, work: _Work) -> None:
+        self.work = work
+        self.left = [len(readers) for readers in work.readers]
+        self.born = [not writers for writers in work.writers]
 
-    def walk(self, order: Iterable[Task], keep: bool = True) -> tuple[int, int]:
-        """(bytes more held after these tasks, the most on the way). keep: whether they count as done from now on."""
+    def walk(self, order: Iterable[int], keep: bool = True, after: list[int] | None = None) -> tuple[int, int]:
+        """(bytes more held after these tasks, the most on the way). keep: whether they count as done from now on.
+
+        after: takes what is held after each.
+        """
+        left, born, bytes, work = self.left, self.born, self.work.bytes, self.work
         held = most = 0
-        left: dict[Value, int] = {}
-        fresh: set[Value] = set()
-        for task in order:
-            new = task.writes
-            starts = new is not None and new not in self.born and new not in fresh
-            if starts and task.grows:
-                held += new.bytes  # type: ignore[union-attr]
+        fresh = []
+        for t in order:
+            new = work.writes[t]
+            starts = new >= 0 and not born[new]
+            grows = starts and work.tasks[t].grows
+            if grows:
+                held += bytes[new]
                 most = max(most, held)
-            for value in task.reads:
-                now = left.get(value, self.left[value]) - 1
-                left[value] = now
-                if not now:
-                    held -= value.bytes
-            if new is not None and starts:
-                fresh.add(new)
-                if not task.grows:
-                    held += new.bytes
-                if not left.get(new, self.left[new]):
-                    held -= new.bytes
-            most = max(most, held)
-        if keep:
-            self.left.update(left)
-            self.born |= fresh
+            for v in work.reads[t]:
+                left[v] -= 1
+                if not left[v]:
+                    held -= bytes[v]
+            if starts:
+                born[new] = True
+                fresh.append(new)
+                held += (0 if grows else bytes[new]) - (0 if left[new] else bytes[new])
+            if held > most:
+                most = held
+            if after is not None:
+                after.append(held)
+        if not keep:
+            for t in order:
+                for v in work.reads[t]:
+                    left[v] += 1
+            for v in fresh:
+                born[v] = False
         return held, most
 
+    def changes(self, order: Sequence[int]) -> Iterable[tuple[int, int]]:
+        """Each task of an order, and how many bytes more are held after it than before."""
+        after: list[int] = []
+        self.walk(order, after=after)
+        return zip(order, map(sub, after, [0, *after]), strict=False)
 
-class _Search:
-    def __init__(self, tasks: Sequence[Task], eager: float, window: int) -> None:
-        self.tasks, self.eager, self.window = tasks, eager, window
-        self.bit = {t: 1 << i for i, t in enumerate(tasks)}
-        self.before: dict[Task, int] = {}  # the task and all that must come before it, as bits
-        self.done: set[Task] = set()
-        self.holding = _Holding(tasks)
-        for t in tasks:
-            mask = self.bit[t]
-            for v in t.reads:
-                for w in v.writers:
-                    mask |= self.before[w]
-            self.before[t] = mask
 
-    def run(self) -> list[Task]:
-        """Goal after goal."""
-        goals = [t for t in self.tasks if t.goal]
-        out: list[Task] = []
-        known: dict[Task, tuple[float, int, list[Task]]] = {}
-        while goals:
-            best: tuple[float, int, list[Task]] | None = None
-            for goal in goals[: self.window]:
-                if goal not in known:
-                    known[goal] = self.judge(goal)
-                if best is None or known[goal][:2] < best[:2]:
-                    best = known[goal]
-            assert best is not None
-            chosen = best[2]
-            self.holding.walk(chosen)
-            self.done.update(chosen)
-            out += chosen
-            goals = [g for g in goals if g not in self.done]
-            touched = 0
-            for t in chosen:
-                for v in (*t.reads, *((t.writes,) if t.writes else ())):
-                    for other in (*v.readers, *v.writers):
-                        touched |= self.bit[other]
-            known = {g: said for g, said in known.items() if g not in self.done and not self.before[g] & touched}
-        return [*out, *(t for t in self.tasks if t not in self.done)]
+def _search(work: _Work, eager: float, window: int) -> list[int]:
+    """Goal after goal, the cheapest of those that come next."""
+    around = [sum(1 << t for t in {*readers, *writers}) for readers, writers in zip(work.readers, work.writers, strict=True)]
+    before = [1 << t for t in range(len(work.tasks))]  # the task and all that must come before it, as bits
+    for t, needs in enumerate(work.needs):
+        for need in needs:
+            before[t] |= before[need]
+    holding = _Holding(work)
+    done: set[int] = set()
+    goals = [t for t, task in enumerate(work.tasks) if task.goal]
+    out: list[int] = []
+    known: dict[int, tuple[tuple[float, int], list[int]]] = {}  # goal -> (what is held, tasks on the way), the way
+    while goals:
+        for goal in goals[:window]:
+            if goal not in known:
+                way = [t for t in work.way(goal) if t not in done]
+                held, most = holding.walk(way, keep=False)
+                known[goal] = (held + eager * most, len(way)), way
+        chosen = known[min(goals[:window], key=lambda goal: known[goal][0])][1]
+        holding.walk(chosen)
+        done.update(chosen)
+        out += chosen
+        goals = [g for g in goals if g not in done]
+        touched = 0
+        for t in chosen:
+            for v in (*work.reads[t], *work.writes[t : t + 1]):
+                touched |= around[v] if v >= 0 else 0
+        known = {g: said for g, said in known.items() if g not in done and not before[g] & touched}
+    return [*out, *(t for t in range(len(work.tasks)) if t not in done)]
 
-    def judge(self, goal: Task) -> tuple[float, int, list[Task]]:
-        """(bytes held more once the goal is reached, tasks on the way, the way)."""
-        way = self.way(goal)
-        held, most = self.holding.walk(way, keep=False)
-        return held + self.eager * most, len(way), way
 
-    def way(self, goal: Task) -> list[Task]:
-        """What is left to do for a goal, arguments first."""
-        out: list[Task] = []
-        seen = {goal}
-        stack = [(goal, self.needs(goal))]
-        while stack:
-            task, needs = stack[-1]
-            for need in needs:
-                if need not in seen and need not in self.done:
-                    seen.add(need)
-                    stack.append((need, self.needs(need)))
-                    break
-            else:
-                out.append(task)
-                stack.pop()
-        return out
+def _settled(work: _Work, order: Sequence[int]) -> list[int]:
+    """The best order that moving single tasks leads to: what holds more comes late, what holds less comes early."""
+    best = now = list(order)
+    least = work.most_held(best)
+    for at in range(2 * PASSES):
+        now = _later(work, now) if at % 2 == 0 else _earlier(work, now)
+        most = work.most_held(now)
+        if most < least:
+            best, least = now, most
+    return best
 
-    def needs(self, task: Task) -> Iterable[Task]:
-        return iter([w for v in task.reads for w in v.writers])
+
+def _later(work: _Work, order: Sequence[int]) -> list[int]:
+    """Every task after which more is held stands right before what first needs it."""
+    grows = {t for t, more in _Holding(work).changes(order) if more > 0}
+    out: list[int] = []  # from the last task to the first
+    for task in reversed(order):
+        new = work.writes[task]
+        if task not in grows or new < 0:
+            out.append(task)
+            continue
+        others = {*work.readers[new], *work.writers[new]} - {task}
+        out.insert(_last(out, others, len(out) - 1) + 1, task)
+    return out[::-1]
+
+
+def _earlier(work: _Work, order: Sequence[int]) -> list[int]:
+    """Every task after which less is held stands right behind what it needs."""
+    changes = _Holding(work).changes(order)
+    shrinks = {t for t, more in changes if more < 0 and (work.tasks[t].goal or work.writes[t] >= 0)}
+    out: list[int] = []
+    for task in order:
+        at = _last(out, set(work.needs[task]), -1) if task in shrinks else len(out) - 1
+        out.insert(at + 1, task)
+    return out
+
+
+def _last(order: Sequence[int], among: set[int], other: int) -> int:
+    """The last place of one of these tasks; `other` where there is none."""
+    return next((i for i in range(len(order) - 1, -1, -1) if order[i] in among), other)

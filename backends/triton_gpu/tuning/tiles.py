@@ -56,13 +56,16 @@ class ChosenKernel:
     tiles: Tiles
     job: Job
     verdict: Verdict | None
-    why: str
     summary: KernelSummary
     nanoseconds: int
-    spills_everywhere: bool
     choice: Choice
     afterwards: int
     """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
+
+    @property
+    def why(self) -> str:
+        """What keeps the kernel from being faster: the solver is asked when a person is."""
+        return "; ".join(self.choice.binds(self.name)) or "nothing binds"
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,10 @@ class _Chooser:
         best = self.lowered[rows]
         choices: dict[str, Choice] = {}
         for names in (*((name,) for name in TRAINED), *following(best.plan)):
-            choices |= dict.fromkeys(names, self.solved(names, rows))
+            found = self.tried(names, rows)
+            if isinstance(found, Clash):
+                raise Unsupported(self.clash(names, found))
+            choices |= dict.fromkeys(names, found)
         kernels = {name: self.kernel(best, name, choices[name]) for name in best.plan.kernels}
 
         def others() -> dict[int, str]:
@@ -183,7 +189,7 @@ class _Chooser:
             raise Unsupported(self.clash(TRAINED, clash))
         choices: dict[str, Choice] = {}
         for name in lowered.plan.team.kernels:
-            found = self.answer((name,), [lowered.block.rows])
+            found = self.tried((name,), lowered.block.rows)
             if isinstance(found, Clash):
                 raise Unsupported(self.clash((name,), found))
             choices[name] = found
@@ -209,11 +215,9 @@ class _Chooser:
         partial += [a for a in printed.arrays if a.role == "scratch" and a.partial and best.plan.parts]
         stored = [a for a in printed.arrays if a.role == "grad"]
         afterwards = len(partial) + (sum(map(len, best.plan.outer.values())) if stored else 0)
-        why = "; ".join(choice.binds(name)) or "nothing binds"
-        spills = name in choice.spilling
         spent = choice.part(name, "ns")
         return ChosenKernel(
-            name, tiles, job, choice.verdict(name), why, summary, spent, spills, choice, afterwards
+            name, tiles, job, choice.verdict(name), summary, spent, choice, afterwards
         )
 
     def spent(self, rows: int) -> int | None:
@@ -250,14 +254,8 @@ class _Chooser:
                 best, least = [first, *best], least + first.part(name, "ns")
         return best, least
 
-    def solved(self, names: Sequence[str], rows: int) -> Choice:
-        found = self.answer(names, [rows])
-        if isinstance(found, Clash):
-            raise Unsupported(self.clash(names, found))
-        return found
-
     def tried(self, names: Sequence[str], rows: int) -> Choice | Clash:
-        """The same answer by trying every assignment, which is sooner had; it does not tell what binds."""
+        """The answer by trying every assignment, which is sooner had than the solver's; it does not tell what binds."""
         if (tuple(names), rows) not in self.known:
             self.known[tuple(names), rows] = self.answer(names, [rows], partial(solve_by_enumeration, why=False))
         return self.known[tuple(names), rows]
