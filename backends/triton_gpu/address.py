@@ -13,7 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array, Kernel
+from seqc.backends.triton_gpu.kernel import (
+    ALL_BLOCKS,
+    ALL_SPANS,
+    BLOCKS,
+    PIECES,
+    SCRATCH,
+    SPANS,
+    STEPS,
+    TURN,
+    Array,
+    Kernel,
+    tile_axes,
+)
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
 from seqc.ir.block import BATCH, ROW
@@ -92,8 +104,7 @@ class Addresses:
 
     def tile_axes(self, array: Array) -> tuple[str, ...]:
         """The tile axes of an array in the global order."""
-        rows = (ROW,) if self.kernel.rows > 1 and STEPS in array.axes else ()
-        return self.roles.axes((*array.axes, *rows))
+        return tile_axes(array, self.roles, self.kernel.rows)
 
     def at(self, array: Array, scope: Scope, offset: int, writes: bool, first_only: tuple[str, ...]) -> At:
         """The address of an array in this scope. Rows past the end are masked in writes, and in cotangents read."""

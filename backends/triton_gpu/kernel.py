@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from seqc.backends.triton_gpu.roles import Roles
+from seqc.ir.block import ROW
 from seqc.ir.graph import Node
 
 # Axes of arrays that are no dims of the graph.
@@ -184,6 +186,11 @@ class Kernel:
     def loops(self) -> list[Loop]:
         """Every loop of the tree, outer before inner."""
         return [item for item in walk(self.body) if isinstance(item, Loop)]
+
+
+def tile_axes(array: Array, roles: Roles, rows: int) -> tuple[str, ...]:
+    """The tile axes of an array in the global order. rows: steps of a block."""
+    return roles.axes((*array.axes, *((ROW,) if rows > 1 and STEPS in array.axes else ())))
 
 
 def walk(items: Iterable[Item]) -> list[Item]:

@@ -1,11 +1,11 @@
-"""What values are called: the lines of the spec that define them, and the names of results.
+"""What values are called: the lines of the spec that define them, the names of results, and those of what lies between.
 
 In: a `Block`, its two graphs. Out: node -> text. Names in a kernel, which are unique there, are `names`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from seqc.emit.names import safe_name
 from seqc.ir.block import Block
@@ -35,3 +35,45 @@ def labels(forward: Mapping[str, Node], backward: Mapping[str, Node]) -> dict[No
     for key, n in backward.items():
         found.setdefault(n, "d" + safe_name(key[2:].removesuffix(".prev").partition("@")[0]))
     return found
+
+
+class Labels:
+    """What a kernel's values are called. labels, names: of results, and of values of the spec; bare: the bare name of a value
+    that has a variable."""
+
+    def __init__(self, labels: Mapping[Node, str], names: Mapping[Node, str], bare: Callable[[Node], str | None]) -> None:
+        self.labels, self.names, self.bare = labels, names, bare
+
+    def label(self, n: Node) -> str:
+        label = self.labels.get(n)
+        if label and label.endswith("_next"):
+            return label
+        known = self.names.get(n)
+        if known:
+            return safe_name(known)
+        if n.op == "leaf":
+            name = n.text("name")
+            if n.text("kind") == "cot":
+                return f"d{safe_name(name.removesuffix('.next'))}"
+            return safe_name(name) + (f"_{n.number('offset')}".replace("-", "m") if n.number("offset") else "")
+        if label:
+            return label
+        if n.op == "sum" and n.args[0].op == "mul":
+            parts = [self.bare(a) for a in n.args[0].args]
+            if all(p and len(p) <= 3 for p in parts):
+                return "".join(p for p in parts if p)
+        if n.op == "mul" and all(p and len(p) <= 3 for p in map(self.bare, n.args)):
+            return "".join(self.bare(a) or "" for a in n.args)
+        under = self.bare(n.args[1 if n.op == "where" else 0]) if n.args else None
+        match n.op:
+            case "where" if under and n.args[0].op == "leaf":
+                return f"{under}_in"
+            case "where":
+                return f"{under or 'x'}_low"
+            case "cumsum":
+                return f"{under or 'x'}_sum{n.number('block') or ''}{'_rest' if n.number('reverse') else ''}"
+            case "tri_inv":
+                return "inverse"
+            case "sum":
+                return "sum"
+        return f"{n.op}_{under}" if len(n.args) == 1 and under and len(under) <= 12 else "x"

@@ -30,10 +30,11 @@ from seqc.backends.triton_gpu.kernel import (
     StoreSum,
     Zero,
 )
+from seqc.backends.triton_gpu.labels import Labels
 from seqc.backends.triton_gpu.names import Names
-from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.positions import is_position
-from seqc.backends.triton_gpu.roles import ALL, base
+from seqc.backends.triton_gpu.products import Products
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside
 from seqc.backends.triton_gpu.values import Text, Values
@@ -102,14 +103,15 @@ class KernelPrinter:
         self.uses = Uses(kernel.body, roles)
         self.names = Names(tuple(program.dims))
         self.addresses = Addresses(kernel, roles, self.names)
-        following = {a: b for item in self.uses.items if isinstance(item, Advance) for a, b in item.pairs}
-        self.values = Values(roles, self.names, self.addresses, Padding(following), self.find)
+        self.products = Products(kernel, roles)
+        self.values = Values(self.products, self.names, self.addresses, self.find)
         self.pointers = {a.name: self.names.fresh(f"p_{safe_name(a.name)}") for a in kernel.arrays}
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
         self.scope = Scope(0)
         self.near: set[Node] = set()
         self.outside: set[Node] = set()
+        self.label = Labels(schedule.labels, schedule.names, self.bare).label
 
     # ---- the function ----
 
@@ -136,12 +138,12 @@ class KernelPrinter:
         lines += _wrap([*arguments, *(f"{c}: tl.constexpr" for c in constants)])
         lines += ["):", f'{TAB}"""{self.kernel.doc}"""']
         lines += [f"{TAB}{line}" for line in self.scope.lines]
-        in_dots = tuple(sorted({base(d) for d in self.values.in_dots}))
+        in_dots = tuple(sorted(self.products.dims))
         tiles = [(d, names.block[d]) for d in tile_dims] + ([("t", "BT")] if needs_bt else [])
         return Printed(
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, runtime,
             tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
-            self.values.turned, self.grid(), self.kernel.arrays, saves or None,
+            self.products.turned, self.grid(), self.kernel.arrays, saves or None,
         )
 
     def grid(self) -> tuple[str, ...]:
@@ -354,7 +356,7 @@ class KernelPrinter:
     def is_staged(self, item: Loop) -> bool:
         """Whether loads are sent ahead only if the loop says so: outside of chunks, where they feed products and Triton sees
         to it itself. Single steps instead of a block are too few for it."""
-        chunk = self.kernel.rows > 1 and bool(self.values.in_dots)
+        chunk = self.kernel.rows > 1 and bool(self.products.of)
         innermost = not any(isinstance(i, Loop) for i in item.body)
         loads = any(isinstance(i, Load) for i in item.body)
         return innermost and loads and not chunk and self.kernel.name != STEPS_KERNEL
@@ -365,41 +367,7 @@ class KernelPrinter:
         """A tile's name: `b_` and what it is; `m_` for truth values."""
         return self.names.fresh("m_pair" if n.dtype == "bool" else f"b_{self.label(n)}")
 
-    def label(self, n: Node) -> str:
-        label = self.schedule.labels.get(n)
-        if label and label.endswith("_next"):
-            return label
-        known = self.schedule.names.get(n)
-        if known:
-            return safe_name(known)
-        if n.op == "leaf":
-            name = n.text("name")
-            if n.text("kind") == "cot":
-                return f"d{safe_name(name.removesuffix('.next'))}"
-            return safe_name(name) + (f"_{n.number('offset')}".replace("-", "m") if n.number("offset") else "")
-        if label:
-            return label
-        if n.op == "sum" and n.args[0].op == "mul":
-            parts = [self.names_of(a) for a in n.args[0].args]
-            if all(p and len(p) <= 3 for p in parts):
-                return "".join(p for p in parts if p)
-        if n.op == "mul" and all(p and len(p) <= 3 for p in map(self.names_of, n.args)):
-            return "".join(self.names_of(a) or "" for a in n.args)
-        under = self.names_of(n.args[1 if n.op == "where" else 0]) if n.args else None
-        match n.op:
-            case "where" if under and n.args[0].op == "leaf":
-                return f"{under}_in"
-            case "where":
-                return f"{under or 'x'}_low"
-            case "cumsum":
-                return f"{under or 'x'}_sum{n.number('block') or ''}{'_rest' if n.number('reverse') else ''}"
-            case "tri_inv":
-                return "inverse"
-            case "sum":
-                return "sum"
-        return f"{n.op}_{under}" if len(n.args) == 1 and under and len(under) <= 12 else "x"
-
-    def names_of(self, n: Node) -> str | None:
+    def bare(self, n: Node) -> str | None:
         """The bare name of a value that has a variable."""
         for level in reversed(self.texts):
             if n in level and level[n].code.startswith("b_") and level[n].code.isidentifier():

@@ -17,53 +17,33 @@ from types import MappingProxyType
 from typing import Any
 
 from seqc.backends.triton_gpu.arrays import steps_between_saved
+from seqc.backends.triton_gpu.backward_kernels import BackwardKernels
 from seqc.backends.triton_gpu.cut import cut, long_dims, plain
-from seqc.backends.triton_gpu.gradients import Gradients, gradient_note, kernel_name
+from seqc.backends.triton_gpu.forward_kernels import ForwardKernels
+from seqc.backends.triton_gpu.gradients import kernel_name
 from seqc.backends.triton_gpu.kernel import (
-    PIECES,
-    STEPS,
-    Add,
-    Advance,
     Array,
-    Barrier,
-    Item,
     Kernel,
-    Load,
-    Loop,
-    Note,
-    Store,
-    StoreSum,
-    Zero,
 )
 from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.pairs import is_costly, operands, pairs
 from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
-from seqc.backends.triton_gpu.spans import blocks_between_saved, with_sources
 from seqc.backends.triton_gpu.team import BACKWARD as TEAM_BACKWARD
 from seqc.backends.triton_gpu.team import FORWARD as TEAM_FORWARD
 from seqc.backends.triton_gpu.team import INFER as TEAM_INFER
 from seqc.backends.triton_gpu.team import team_bodies
 from seqc.backends.triton_gpu.uses import multiplied
-from seqc.ir.block import BATCH, Block
-from seqc.ir.graph import Node, leaf, leaves
+from seqc.backends.triton_gpu.walks import AGAIN_KERNEL as AGAIN_KERNEL
+from seqc.backends.triton_gpu.walks import DOCS
+from seqc.backends.triton_gpu.walks import PAIRS_KERNEL as PAIRS_KERNEL
+from seqc.ir.block import Block
+from seqc.ir.graph import Node
 from seqc.ir.program import Program
 
-STEPS_KERNEL, PAIRS_KERNEL, AGAIN_KERNEL = "steps", "pairs", "again"
-DOCS = {
-    "forward": "Outputs, final states, and the states that the gradient needs.",
-    "infer": "Outputs and final states.",
-    "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
-    "walk": "After the pairs of steps: outputs, final states, and the states that the gradient needs.",
-    "states": "First phase: the states as each block begins.",
-    "outputs": "Second phase: the outputs of all blocks at once.",
-    "again": "Before the gradients: the states as each block begins, from those that forward kept, all spans at once.",
-    "backward": "All gradients, from the last block to the first.",
-    "cotangents": "First phase: the cotangents of the states as each block ends.",
-}
+STEPS_KERNEL = "steps"
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -203,10 +183,8 @@ def _team(one: _Scheduler) -> Schedule | None:
     )
 
 
-class _Scheduler(Gradients):
-    """Makes the kernels of one block. whole: the block with no dim in pieces."""
-
-    whole: Block
+class _Scheduler(ForwardKernels, BackwardKernels):
+    """Makes the kernels of one block, and says which do whose work."""
 
     def schedule(self) -> Schedule:
         """All kernels."""
@@ -288,227 +266,3 @@ class _Scheduler(Gradients):
     def gradients_kernel(self, name: str, whole: bool) -> Kernel:
         """Gradients once the cotangents of the states are known. whole: these have been added up."""
         return self.kernel(name, list(self.gradient_items(whole)), block_in_grid=True)
-
-    # ---- before the phases ----
-
-    def find_pairs(self) -> None:
-        """The values over pairs of steps that are kept: for the walks from block to block, and for programs of pieces."""
-        ahead = list(self.forward.values())
-        following = [self.forward[f"{s}.next"] for s in self.program.states]
-        back = [self.backward[f"d.{s}.prev"] for s in self.program.states]
-        costly = [n for n in pairs(ahead, self.roles) if is_costly(n, self.roles)]
-        found = dict.fromkeys([*pairs([*following, *back], self.roles), *costly])
-        self.pairs = self.keep(found, [*ahead, *self.backward.values()])
-        if found and not long_dims(self.whole, without_pieces(self.roles)):
-            walks = [*ahead, *back]
-            self.operands = self.keep(operands(walks, self.roles, found), walks, self.pairs.values())
-        self.pairs_forward = bool(costly or self.loads_kept(self.pairs, following, set()))
-
-    def pairs_of(self, what: str) -> Mapping[Node, Array]:
-        """Those that a kernel may load: in forward none, where the walk needs none."""
-        forward = what in ("walk", "states", "outputs") and self.pairs_forward
-        return {**self.pairs, **self.operands} if forward or what == "cotangents" else {}
-
-    def pairs_kernel(self) -> Kernel:
-        """All of them, of all blocks."""
-        known: set[Node] = set()
-        kept = {**self.pairs, **self.operands}
-        setup = self.setup(kept)
-        body = self.loads(kept, known)
-        for n, array in kept.items():
-            body += self.compute([n], known, inside=True)
-            body += self.stores({n: array}, self.roles.grid)
-        return self.kernel(PAIRS_KERNEL, [*setup, *body], block_in_grid=True)
-
-    # ---- forward ----
-
-    def forward_kernel(self, what: str, save: bool) -> Kernel:
-        """what: "forward" or "infer" (everything), "walk" (all but pairs of steps), "states" (no outputs), "outputs" (no
-        recurrence)."""
-        program, graph = self.program, self.forward
-        carried = [] if what == "outputs" else list(program.states)
-        roots = {} if what == "states" else {k: graph[k] for k in program.outputs}
-        following = {program.states[s].leaf(): graph[f"{s}.next"] for s in carried}
-        needed = [*roots.values(), *following.values()]
-        kept = self.arrays.saved if save else ()
-        known: set[Node] = {program.states[s].leaf() for s in program.states}
-        body: list[Item] = self.loads_kept(self.pairs_of(what), needed, known)
-        setup = self.setup(needed, known)
-        first: list[Item] = []
-        final: list[Item] = []
-        for s in carried:
-            axes = self.arrays.state_axes(s)
-            first.append(Load(program.states[s].leaf(), Array(f"{s}_0", axes, "state", s)))
-            final.append(Store(program.states[s].leaf(), Array(f"{s}_T", axes, "final", s), self.arrays.missing(axes)))
-        keep: list[Item] = []
-        if what != "outputs":
-            wanted = [s for s in carried if s in self.phase_states()] if what == "states" else kept
-            for s in wanted:
-                array, missing = self.arrays.saved_state(s), self.arrays.missing(self.arrays.state_axes(s))
-                if what == "states" or self.spans == 1:
-                    keep.append(Store(program.states[s].leaf(), array, missing, saves=what != "states" and not self.nested))
-            for s in self.kept_states if save and self.spans > 1 else ():
-                missing = self.arrays.missing(self.arrays.state_axes(s))
-                keep.append(Store(program.states[s].leaf(), self.arrays.span_state(s), missing, saves=True))
-        if what == "outputs":
-            body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(needed, "state")]
-        body += self.loads(needed, known)
-        for key, root in roots.items():
-            body += self.compute([root], known, inside=True)
-            axes = (BATCH, STEPS, *program.output_decls[key].dims)
-            body.append(Store(root, Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
-        body += self.compute(following.values(), known, inside=True)
-        body += self.stores_of_values() if save and what == "forward" else []
-        if carried:
-            body.append(Advance(tuple(following.items())))
-        if what == "outputs":
-            return self.kernel(what, [*setup, *body], block_in_grid=True)
-        loop = self.time_loop(keep, body, reverse=False, nested=save and self.nested)
-        return self.kernel(what, [*setup, *first, loop, *final])
-
-    def again_kernel(self) -> Kernel:
-        """The states of every block, from those that are kept of every span."""
-        following = {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.kept_states}
-        known = set(following)
-        body: list[Item] = self.loads_kept(self.pairs_of("states"), following.values(), known)
-        setup = self.setup(following.values(), known)
-        first: list[Item] = [Load(n, self.arrays.span_state(n.text("name"))) for n in following]
-        for s in self.arrays.saved:
-            array, missing = self.arrays.saved_state(s), self.arrays.missing(self.arrays.state_axes(s))
-            body.append(Store(self.program.states[s].leaf(), array, missing))
-        body += self.loads(following.values(), known)
-        body += self.compute(following.values(), known, inside=True)
-        body.append(Advance(tuple(following.items())))
-        kernel = self.kernel(AGAIN_KERNEL, [*setup, *first, self.time_loop([], body, reverse=False, nested=False)])
-        return replace(kernel, span_in_grid=True)
-
-    @property
-    def spans(self) -> int:
-        """Blocks between two states that are kept."""
-        return blocks_between_saved(self.whole)
-
-    @property
-    def kept_states(self) -> tuple[str, ...]:
-        """The states that forward keeps for backward."""
-        saved = self.arrays.saved
-        return with_sources(saved, self.forward, self.program.states) if self.spans > 1 else saved
-
-    @property
-    def nested(self) -> bool:
-        """Whether the loop over the steps lies in one over the blocks whose states are saved."""
-        return bool(self.arrays.saved) and self.arrays.every > 1
-
-    def phase_states(self) -> tuple[str, ...]:
-        """States that the second phases read."""
-        read = {n.text("name") for n in leaves(self.forward[k] for k in self.program.outputs) if n.text("kind") == "state"}
-        return tuple(s for s in self.program.states if s in read or s in self.arrays.saved)
-
-    def time_loop(self, per_block: list[Item], body: list[Item], reverse: bool, nested: bool) -> Loop:
-        if not self.step:
-            return Loop("blocks", reverse, (*per_block, *body))
-        if not nested:
-            return Loop("steps", reverse, (*per_block, *body))
-        return Loop("blocks", reverse, (*per_block, Loop("steps", reverse, tuple(body))))
-
-    # ---- backward ----
-
-    def carried_cotangent(self, state: str) -> Node:
-        """The leaf of the cotangent that a state carries."""
-        return leaf("cot", f"{state}.next", self.arrays.state_axes(state))
-
-    def backward_kernel(self, what: str) -> Kernel:
-        """what: "backward" (everything), or "cotangents" (of the states alone)."""
-        program, graph = self.program, self.backward
-        carried = list(program.states)
-        following = {self.carried_cotangent(s): graph[f"d.{s}.prev"] for s in carried}
-        grads = {} if what == "cotangents" else self.gradient_roots()
-        outer = self.outer if what != "cotangents" else {}
-        factors = {f.array: f.node for terms in outer.values() for t in terms for f in t.factors if f.stored}
-        needed = [*grads.values(), *factors.values(), *following.values()]
-        known: set[Node] = {program.states[s].leaf() for s in program.states}
-        known |= {self.carried_cotangent(s) for s in program.states}
-        body: list[Item] = self.loads_kept(self.pairs_of(what), needed, known)
-        setup = self.setup(needed, known)
-        first: list[Item] = []
-        final: list[Item] = []
-        for s in carried:
-            axes, n = self.arrays.state_axes(s), self.carried_cotangent(s)
-            first.append(Load(n, Array(f"d_{s}_T", axes, "cot", f"{s}_T"), first_only=self.arrays.missing(axes)))
-            pieces = tuple(PIECES + d for d in self.arrays.missing(axes))
-            final.append(Store(n, Array(f"d_{s}_0", (*pieces, *axes), "grad", f"{s}_0")))
-        read = leaves(needed, "state")
-        if self.arrays.every == 1:
-            body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in read]
-        else:
-            body += [Load(n, self.arrays.scratch(n.text("name"))) for n in read]
-        if what == "cotangents":
-            ends = [n for n in self.read_ends() if n in following]
-            body += [Store(n, self.arrays.cotangent(n.text("name"))) for n in ends]
-        body += self.loads(needed, known)
-        for key, root in grads.items():
-            body.append(gradient_note(key))
-            body += self.compute([root], known, inside=True)
-            array = self.arrays.gradient(key, False)
-            if key[2:] in program.params:
-                first.append(Zero(array.name, root))
-                body.append(Add(array.name, root))
-                final.append(StoreSum(array.name, root, array))
-            else:
-                body.append(Store(root, array))
-        for name, root in factors.items():
-            body += self.compute([root], known, inside=True)
-            array = self.arrays.factor(name, root)
-            body.append(Store(root, array, self.arrays.held_once(array, root)))
-        if carried:
-            body.append(Note("cotangents of the states, for what comes before", result=True))
-            body += self.compute(following.values(), known, inside=True)
-            body.append(Advance(tuple(following.items())))
-        if self.arrays.every == 1 or not read:
-            return self.kernel(what, [*setup, *first, self.time_loop([], body, True, False), *final])
-        again = Loop("blocks", True, (*self.recompute(), Loop("steps", True, tuple(body)), Barrier()))
-        return self.kernel(what, [*self.setup([*needed, *self.recomputed().values()]), *first, again, *final])
-
-    def read_ends(self) -> list[Node]:
-        """Carried cotangents that the gradients of inputs and params read."""
-        return [n for n in leaves(self.gradient_roots().values(), "cot") if n.text("name").endswith(".next")]
-
-    def recomputed(self) -> dict[Node, Node]:
-        """Saved states and their next values."""
-        return {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.arrays.saved}
-
-    def recompute(self) -> list[Item]:
-        """Load the saved states of a block, and walk it forward, leaving the state before each step in scratch."""
-        following = self.recomputed()
-        known = set(following)
-        body: list[Item] = [Store(n, self.arrays.scratch(n.text("name"))) for n in following]
-        body += self.loads(following.values(), known)
-        body += self.compute(following.values(), known, inside=True)
-        body.append(Advance(tuple(following.items())))
-        start: list[Item] = [Load(n, self.arrays.saved_state(n.text("name"))) for n in following]
-        return [*start, Loop("steps", False, tuple(body)), Barrier()]
-
-    # ---- the kernel ----
-
-    def kernel(self, what: str, body: list[Item], block_in_grid: bool = False) -> Kernel:
-        doc = DOCS.get(what) or self.gradients_doc()
-        body = [_whole_arrays(item) for item in self.sparing(body, block_in_grid)]
-        arrays: dict[str, Array] = {}
-        todo: list[Item] = list(body)
-        while todo:
-            item = todo.pop(0)
-            if isinstance(item, Loop):
-                todo = [*item.body, *todo]
-            elif isinstance(item, Load | Store | StoreSum):
-                arrays.setdefault(item.array.name, item.array)
-        rows, every = self.block.rows, self.arrays.every
-        return Kernel(what, doc, tuple(arrays.values()), tuple(body), rows, every, block_in_grid, self.spans)
-
-
-def _whole_arrays(item: Item) -> Item:
-    """The item on arrays by their own names: pieces of a dim lie in one array."""
-    if isinstance(item, Loop):
-        return replace(item, body=tuple(map(_whole_arrays, item.body)))
-    if isinstance(item, Load | Store | StoreSum) and MARK in item.array.name:
-        array = replace(item.array, name=plain(item.array.name), source=plain(item.array.source))
-        return replace(item, array=array)
-    return item

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.address import Addresses, Scope, spread
 from seqc.backends.triton_gpu.names import Names
-from seqc.backends.triton_gpu.padding import Padding
-from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.positions import has_positions, is_position
-from seqc.backends.triton_gpu.roles import ALL, Roles, is_time
-from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
+from seqc.backends.triton_gpu.products import Operand, Product, Products
+from seqc.backends.triton_gpu.roles import ALL, is_time
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
 from seqc.ir.block import ROW
@@ -47,14 +45,11 @@ class Values:
     """Prints the nodes of one kernel."""
 
     def __init__(
-        self, roles: Roles, names: Names, addresses: Addresses, padding: Padding, find: Callable[[Node], Text]
+        self, products: Products, names: Names, addresses: Addresses, find: Callable[[Node], Text]
     ) -> None:
-        self.roles, self.names, self.addresses, self.padding, self.find = roles, names, addresses, padding, find
+        self.products, self.roles, self.padding = products, products.roles, products.padding
+        self.names, self.addresses, self.find = names, addresses, find
         self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
-        self.from_dot: set[Node] = set()
-        self.flipped: set[Node] = set()  # values that are another's tile, transposed
-        self.in_dots: set[str] = set()
-        self.turned: dict[Node, str] = {}  # products whose left operand is the transposed result of another -> rows
         self.scope: Scope | None = None
 
     # ---- shapes ----
@@ -185,7 +180,6 @@ class Values:
         if now == want:
             return Text(x.code, want, x.binds)
         if len(now) == 2:
-            self.flipped.add(n)
             return Text(f"tl.trans({x.code})", want)
         order = ", ".join(str(now.index(a)) for a in want)
         return Text(f"tl.permute({x.code}, ({order}))", want)
@@ -206,10 +200,8 @@ class Values:
         """A contraction of two factors, or the sum of one value."""
         over = tuple(d for d in n.names("over") if d not in self.roles.grid)
         inner = n.args[0]
-        if inner.op == "mul":
-            a, b = inner.args
-            if is_product(frozenset(self.axes(a)), frozenset(self.axes(b)), frozenset(self.axes(n))):
-                return self.dot(n, a, b, over)
+        if n in self.products.of:
+            return self.product(self.products.of[n])
         x = self.whole(inner)
         dirty = tuple(d for d in self.padded(over) if not self.padding.clean(inner, d))
         x = self.masked(inner, x, dirty)
@@ -231,66 +223,24 @@ class Values:
         x = self.whole(n.args[0])
         return self.reduce("tl.max", self.masked(n.args[0], x, self.padded(over), 'float("-inf")'), over)
 
-    def dot(self, n: Node, a: Node, b: Node, over: tuple[str, ...]) -> Text:
+    def product(self, p: Product) -> Text:
         """A matrix product on the matrix unit, operands in the storage dtype, the result in fp32."""
-        row, column = self.axes(n)
-        (k,) = over
-        self.in_dots |= {row, column, k}
-        left, right = (a, b) if row in self.axes(a) else (b, a)
-        left_code, right_code = self.operands(left, right, k)
-        turned_left, turned_right = self.axes(left) != (row, k), self.axes(right) != (k, column)
-        self.from_dot.add(n)
-        few = is_time(row) and self.addresses.kernel.rows < TURNED_ROWS
-        bad = self.transposed(left, turned_left)
-        swap = not few and bad and not self.transposed(right, not turned_right)
-        if swap:  # the transposed product: of many rows, a transposed accumulator as left operand is miscompiled on Hopper
-            left, right, left_code, right_code = right, left, right_code, left_code
-            turned_left, turned_right = not turned_right, not turned_left
-        elif bad:
-            self.turned[n] = row
-        left_code = f"tl.trans({left_code})" if turned_left else left_code
-        right_code = f"tl.trans({right_code})" if turned_right else right_code
-        code = f"tl.dot({left_code}, {right_code}, input_precision=PRECISION)"
-        if k.endswith(ALL):
-            code = f"product_in_parts({left_code}, {right_code}, PARTS, PRECISION)"
-        return Text(f"tl.trans({code})" if swap else code, (row, column))
+        left, right = self.operand(p.left, p.over), self.operand(p.right, p.over)
+        turned_left, turned_right = p.left.turned, p.right.turned
+        if p.swapped:
+            left, right, turned_left, turned_right = right, left, not turned_right, not turned_left
+        left = f"tl.trans({left})" if turned_left else left
+        right = f"tl.trans({right})" if turned_right else right
+        code = f"tl.dot({left}, {right}, input_precision=PRECISION)"
+        if p.over.endswith(ALL):
+            code = f"product_in_parts({left}, {right}, PARTS, PRECISION)"
+        return Text(f"tl.trans({code})" if p.swapped else code, (p.rows, p.columns))
 
-    def transposed(self, n: Node, turned: bool) -> bool:
-        """Whether n is the transposed result of a matrix product, but for elementwise operators and triangular inverses, whose
-        tile has the layout of what they are given. turned: whether the product at hand transposes it once more."""
-        todo, seen = [(n, turned)], set()
-        while todo:
-            x, odd = todo.pop()
-            if x in self.from_dot and odd:
-                return True
-            if x not in self.from_dot and (x, odd) not in seen and (
-                TABLE[x.op].elementwise or x.op in ("rename", "expand", "tri_inv")
-            ):
-                seen.add((x, odd))
-                todo += [(a, odd != (x in self.flipped)) for a in x.args]
-        return False
-
-    def operands(self, a: Node, b: Node, k: str) -> tuple[str, str]:
-        """Both operands, masked along k where their padding could reach the result."""
-        clean, bounded = self.padding.clean, self.padding.bounded
-        mask = [False, False]
-        if not is_time(k):
-            if clean(a, k):
-                mask[1] = not bounded(b, k)
-            elif clean(b, k):
-                mask[0] = not bounded(a, k)
-            else:
-                mask = [not bounded(b, k), True] if bounded(a, k) or bounded(b, k) else [True, True]
-                if bounded(a, k) and not bounded(b, k):
-                    mask = [False, True]
-                elif bounded(b, k):
-                    mask = [True, False]
-        codes = []
-        for n, hidden in zip((a, b), mask, strict=True):
-            x = self.whole(n)
-            x = self.masked(n, x, (k,)) if hidden else x
-            codes.append(f"{x.within(ATOM)}.to(DOT)")
-        return codes[0], codes[1]
+    def operand(self, one: Operand, over: str) -> str:
+        """An operand in its type, masked where its padding could reach the result."""
+        x = self.whole(one.node)
+        x = self.masked(one.node, x, (over,)) if one.masked else x
+        return f"{x.within(ATOM)}.to(DOT)"
 
     def take(self, n: Node) -> Text:
         """One row: the sum of the tile with all other rows zeroed."""

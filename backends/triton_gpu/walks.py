@@ -1,0 +1,95 @@
+"""What all kernels of a block share: the states that are kept, the loop over time, the list of arrays.
+
+In: a block's graphs and roles. Out: `Walks`, from which the kernels of forward (`forward_kernels`) and of backward
+(`backward_kernels`) are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from seqc.backends.triton_gpu.cut import plain
+from seqc.backends.triton_gpu.gradients import Gradients
+from seqc.backends.triton_gpu.kernel import Array, Item, Kernel, Load, Loop, Store, StoreSum
+from seqc.backends.triton_gpu.roles import MARK
+from seqc.backends.triton_gpu.spans import blocks_between_saved, with_sources
+from seqc.ir.block import Block
+from seqc.ir.graph import Node, leaves
+
+PAIRS_KERNEL, AGAIN_KERNEL = "pairs", "again"
+DOCS = {
+    "forward": "Outputs, final states, and the states that the gradient needs.",
+    "infer": "Outputs and final states.",
+    "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
+    "walk": "After the pairs of steps: outputs, final states, and the states that the gradient needs.",
+    "states": "First phase: the states as each block begins.",
+    "outputs": "Second phase: the outputs of all blocks at once.",
+    "again": "Before the gradients: the states as each block begins, from those that forward kept, all spans at once.",
+    "backward": "All gradients, from the last block to the first.",
+    "cotangents": "First phase: the cotangents of the states as each block ends.",
+}
+
+
+class Walks(Gradients):
+    """Makes the kernels of one block. whole: the block with no dim in pieces."""
+
+    whole: Block
+    pairs_forward = False  # whether kernels of forward load values that `pairs` keeps
+
+    def pairs_of(self, what: str) -> Mapping[Node, Array]:
+        """Those that a kernel may load: in forward none, where the walk needs none."""
+        forward = what in ("walk", "states", "outputs") and self.pairs_forward
+        return {**self.pairs, **self.operands} if forward or what == "cotangents" else {}
+
+    @property
+    def spans(self) -> int:
+        """Blocks between two states that are kept."""
+        return blocks_between_saved(self.whole)
+
+    @property
+    def kept_states(self) -> tuple[str, ...]:
+        """The states that forward keeps for backward."""
+        saved = self.arrays.saved
+        return with_sources(saved, self.forward, self.program.states) if self.spans > 1 else saved
+
+    @property
+    def nested(self) -> bool:
+        """Whether the loop over the steps lies in one over the blocks whose states are saved."""
+        return bool(self.arrays.saved) and self.arrays.every > 1
+
+    def phase_states(self) -> tuple[str, ...]:
+        """States that the second phases read."""
+        read = {n.text("name") for n in leaves(self.forward[k] for k in self.program.outputs) if n.text("kind") == "state"}
+        return tuple(s for s in self.program.states if s in read or s in self.arrays.saved)
+
+    def time_loop(self, per_block: list[Item], body: list[Item], reverse: bool, nested: bool) -> Loop:
+        if not self.step:
+            return Loop("blocks", reverse, (*per_block, *body))
+        if not nested:
+            return Loop("steps", reverse, (*per_block, *body))
+        return Loop("blocks", reverse, (*per_block, Loop("steps", reverse, tuple(body))))
+
+    def kernel(self, what: str, body: list[Item], block_in_grid: bool = False) -> Kernel:
+        doc = DOCS.get(what) or self.gradients_doc()
+        body = [_whole_arrays(item) for item in self.sparing(body, block_in_grid)]
+        arrays: dict[str, Array] = {}
+        todo: list[Item] = list(body)
+        while todo:
+            item = todo.pop(0)
+            if isinstance(item, Loop):
+                todo = [*item.body, *todo]
+            elif isinstance(item, Load | Store | StoreSum):
+                arrays.setdefault(item.array.name, item.array)
+        rows, every = self.block.rows, self.arrays.every
+        return Kernel(what, doc, tuple(arrays.values()), tuple(body), rows, every, block_in_grid, self.spans)
+
+
+def _whole_arrays(item: Item) -> Item:
+    """The item on arrays by their own names: pieces of a dim lie in one array."""
+    if isinstance(item, Loop):
+        return replace(item, body=tuple(map(_whole_arrays, item.body)))
+    if isinstance(item, Load | Store | StoreSum) and MARK in item.array.name:
+        array = replace(item.array, name=plain(item.array.name), source=plain(item.array.source))
+        return replace(item, array=array)
+    return item
