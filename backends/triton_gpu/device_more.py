@@ -18,10 +18,16 @@ def sign(x):
 POW = '''
 @triton.jit
 def pow(x, y):
-    """x to the power y: by the logarithm of |x|; a negative x takes its sign from an odd whole y, else it gives NaN."""
+    """x to the power y: by the logarithm of |x|; a negative x takes its sign from an odd whole y, else it gives NaN.
+
+    A whole power of a whole number is a whole number, or one divided by it.
+    """
     y = y + 0.0 * x
-    size = tl.where(y == 0, 1.0, tl.exp(y * tl.log(tl.abs(x))))
+    x = tl.where(y == y, x, x)
+    size = tl.exp(tl.abs(y) * tl.log(tl.abs(x)))
     whole = tl.floor(y) == y
+    size = tl.where(whole & (tl.floor(x) == x) & (size < 16777216.0), tl.floor(size + 0.5), size)
+    size = tl.where(y == 0, 1.0, tl.where(y < 0, 1.0 / size, size))
     odd = whole & (tl.floor(0.5 * y) != 0.5 * y)
     signed = tl.where(odd, -size, size)
     return tl.where(x < 0, tl.where(whole, signed, float("nan")), size)

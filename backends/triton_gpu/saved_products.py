@@ -72,8 +72,10 @@ def _whole_sum(n: Node, users: Mapping[Node, list[Node]], given: set[Node]) -> N
 
 
 def _label(n: Node, product: Node, users: Mapping[Node, list[Node]], names: Mapping[Node, str]) -> str:
-    """A name for a value: its own, that of the one value which is made of it, or that of its product's parameter."""
+    """A name for a value: its own, that of the one value which is made of it, or that of its product's parameter or state."""
     if n in names:
         return f"{names[n]}_kept"
     made = [names[u] for u in users.get(n, ()) if u in names]
-    return f"before_{made[0]}" if made else f"{leaves([product], 'param')[-1].text('name')}_product"
+    if made:
+        return f"before_{made[0]}"
+    return f"{(leaves([product], 'param') or leaves([product], 'state'))[-1].text('name')}_product"

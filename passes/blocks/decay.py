@@ -47,7 +47,7 @@ def log_of(d: Node, ranges: Mapping[Node, Interval]) -> Node | None:
     if d.op == "sqrt":
         inner = log_of(d.args[0], ranges)
         return None if inner is None else inner * 0.5
-    if d.op == "pow" and d.args[1].op == "const":
+    if d.op == "pow" and "const" in (d.args[0].op, d.args[1].op):
         inner = log_of(d.args[0], ranges)
         return None if inner is None else inner * d.args[1]
     if d.op == "where":

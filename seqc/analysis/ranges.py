@@ -206,6 +206,8 @@ def log_range(d: Node, ranges: Mapping[Node, Interval]) -> LogRange:
             a = log_range(d.args[0], ranges)
             if a.nonnegative:
                 found = LogRange(a.log * Interval(c, c), True)
+        case "pow" if (c := number(d.args[0])) is not None and c > 0:
+            found = LogRange(_of(d.args[1], ranges) * Interval(_log(c), _log(c)), True)
         case "where":
             a, b = (log_range(x, ranges) for x in d.args[1:])
             found = LogRange(a.log.union(b.log), a.nonnegative and b.nonnegative)

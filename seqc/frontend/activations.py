@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from seqc.frontend.values import Value, apply, number, real
+from seqc.frontend.values import Value, apply, number, power, real
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
@@ -124,7 +124,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "softsign": Activation(_softsign),
     "mish": Activation(_mish),
     "rsqrt": Activation(lambda x: apply("div", number(1.0), apply("sqrt", x))),
-    "exp2": Activation(lambda x: apply("exp", scaled(x, math.log(2.0)))),
+    "exp2": Activation(lambda x: power(number(2.0), x)),
     "log10": Activation(lambda x: scaled(apply("log2", x), math.log10(2.0))),
     "tan": Activation(lambda x: apply("div", apply("sin", x), apply("cos", x))),
     "sinh": Activation(_sinh),

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 from seqc.frontend.complex_pairs import RULES, ZERO, Pair, mul
-from seqc.ir.graph import Node, const, lift, node, renamed, total
+from seqc.ir.graph import Node, const, leaves, lift, node, renamed, total
 from seqc.ir.ops.structure import expanded
 
 Orders: TypeAlias = "frozenset[tuple[str, ...]]"
@@ -175,7 +175,8 @@ def power(base: Value, exponent: Value) -> Value:
     """base ^ exponent, by multiplication, root or exponential where one of these is exact or safer than `pow`.
 
     Small whole exponents become products (right for negative bases on every target); a constant positive base becomes
-    exp(log(base) * exponent), whose range and derivative are known.
+    exp(log(base) * exponent), whose range and derivative are known, where the exponent is made of inputs or parameters. An
+    exponent of positions and counts alone may be whole, and a whole power of a whole number is exact.
     """
     e, b = constant_of(exponent), constant_of(base)
     if base.imag is not None and e not in WHOLE:
@@ -187,7 +188,7 @@ def power(base: Value, exponent: Value) -> Value:
         return product if e > 0 else apply("div", number(1.0), product)
     if e == 0.5:
         return apply("sqrt", base)
-    if b is not None and b > 0:
+    if b is not None and b > 0 and any(leaf.text("kind") in ("input", "param") for leaf in leaves([exponent.node])):
         return apply("exp", apply("mul", apply("log", base), exponent))
     return apply("pow", base, exponent)
 

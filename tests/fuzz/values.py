@@ -363,7 +363,7 @@ def a_name(dim: str) -> str:
 
 
 def power(a: Value, b: Value, sheltered: bool) -> Value:
-    """a ^ b: a product for a small whole b, an exponential for a positive constant a."""
+    """a ^ b: a product for a small whole b."""
     if b.x.ndim == 0 and float(b.x.detach()).is_integer() and abs(float(b.x.detach())) <= 4:
         n = int(b.x.detach())
         return each(lambda x: x**n, a, sheltered=sheltered)

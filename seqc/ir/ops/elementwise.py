@@ -90,6 +90,8 @@ def _pow_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
             return a[0].map(lambda x: _power(x, c))
         if a[0].lo > 0:
             return a[0].map(lambda x: _power(x, c), increasing=False)
+    if n.args[0].op == "const" and a[0].lo > 0:
+        return a[1].map(lambda x: _power(a[0].lo, x), increasing=a[0].lo >= 1)
     return POSITIVE if a[0].lo >= 0 else ANY
 
 
@@ -173,6 +175,8 @@ def _pow_vjp_base(n: Node, d: Node) -> Node:
 def _pow_vjp_exponent(n: Node, d: Node) -> Node:
     """x^c log(x) d, which is 0 at x = 0 for c >= 0."""
     x, c = n.args
+    if positive(x):
+        return d * n * op("log", x)
     hidden = op("and", op("eq", x, const(0.0)), op("ge", c, const(0.0)))
     return where(hidden, 0.0, d * n * op("log", x))
 
