@@ -6,12 +6,16 @@ itself, so one bad line costs only itself. This module never resolves a name.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import re
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from seqc import grammar
+from seqc import cache, grammar
 from seqc.diagnostics import Diagnostic, Label, Source, Span, SpecError, near_miss
 from seqc.frontend.idioms import first_words
 from seqc.frontend.logical_lines import DECLARED, STATEMENTS, Line, split
@@ -45,10 +49,17 @@ _TIME_ON_LEFT = re.compile(r"([^\W\d]\w*)\s*\[\s*(t\b[^\]]*)\]\s*=(?!=)")
 
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
-    from lark import Lark
+    """The parser. Its tables are made of the grammar once, and then read from the person's cache."""
+    import lark
 
-    starts = sorted({*_RULES.values(), "define"})
-    return Lark(grammar.text(), parser="lalr", start=starts, propagate_positions=True, maybe_placeholders=False)
+    starts, text = sorted({*_RULES.values(), "define"}), grammar.text()
+    name = hashlib.sha256(repr((text, starts, lark.__version__, sys.version)).encode()).hexdigest()[:32]
+    if told := cache.recall(name):
+        return lark.Lark.load(io.BytesIO(base64.b64decode(told["tables"])))
+    made = lark.Lark(text, parser="lalr", start=starts, propagate_positions=True, maybe_placeholders=False)
+    made.save(tables := io.BytesIO())
+    cache.remember(name, {"tables": base64.b64encode(tables.getvalue()).decode()})
+    return made
 
 
 def parse(source: Source | str) -> Spec:

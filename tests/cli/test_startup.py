@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "triton", "sympy", "matplotlib")  # z3 is needed: it chooses the tiles
-MOST_CALLS = {"gla": 5_600_000, "lstm": 1_350_000}  # a fifth above what they are
+HEAVY = ("torch", "triton", "z3", "networkx", "sympy", "matplotlib")
+MOST_CALLS = {"gla": 3_300_000, "lstm": 1_080_000}  # a fifth above what they are where the parser has no tables yet
 
 
 def python(*words: str, seed: str = "0") -> str:
