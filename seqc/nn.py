@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqc import cache
 from seqc.diagnostics import Source
@@ -18,7 +18,19 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.driver.options import Options
 from seqc.frontend.sources import read
 
-__all__ = ["layer", "module", "source"]
+if TYPE_CHECKING:
+    from seqc.driver.rates import Chain, Each, Residual, Slower
+
+__all__ = ["Chain", "Each", "Residual", "Slower", "layer", "module", "source"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a class that needs torch."""
+    if name not in ("Chain", "Each", "Residual", "Slower"):
+        raise AttributeError(f"module 'seqc.nn' has no attribute {name!r}")
+    from seqc.driver import rates
+
+    return getattr(rates, name)
 
 
 def layer(

@@ -57,11 +57,12 @@ OWNERS = {
     "z3": ("seqc.solver",),
     "triton": ("seqc.backends.triton_gpu.tuning.toolchain_worker",),
     "torch": ("seqc.check", "seqc.driver.context_parallel", "seqc.driver.convolution", "seqc.driver.faces",
-              "seqc.driver.stream", "seqc.cli.commands.bench", "seqc.cli.commands.doctor", "seqc.onnx"),
+              "seqc.driver.rates", "seqc.driver.stream", "seqc.cli.commands.bench", "seqc.cli.commands.doctor", "seqc.onnx"),
 }
 
 # modules that exist for such a package alone: they import it at their top level, and are themselves imported late.
-WHOLE = ("seqc.driver.context_parallel", "seqc.driver.stream", "seqc.editor.highlight", "seqc.editor.server")
+WHOLE = ("seqc.driver.context_parallel", "seqc.driver.rates", "seqc.driver.stream", "seqc.editor.highlight",
+         "seqc.editor.server")
 
 
 def modules() -> dict[str, Path]:

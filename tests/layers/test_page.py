@@ -19,7 +19,8 @@ def test_the_code_of_the_page_runs() -> None:
     own |= {"jagged": torch.nested.nested_tensor(list(x), layout=torch.jagged)}
     own |= {"row": x.flatten(0, 1)[None], "bounds": torch.tensor([0, 4, 10])}
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(block, own)
+    assert torch.cat(own["parts"], 1).shape == (2, 100, 8)
     assert type(own["stack"]).__name__ == "LSTMStack"
