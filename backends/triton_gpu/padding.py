@@ -62,6 +62,8 @@ class Padding:
             return self.clean(n.args[0], n.text("old") if n.text("new") == dim else dim)
         if n.op == "surrogate":
             return self.clean(n.args[0], dim)
+        if n.op in ("shift", "cumsum") and n.text("dim") == dim:  # their argument's padding is masked (`values.on_rows`)
+            return n.number("by") < 0 if n.op == "shift" else bool(n.number("reverse"))
         if n.op in SAME or n.op in ("sum", "cumsum", "shift", "take"):
             return self.clean(n.args[0], dim)
         if n.op == "mul":
@@ -73,6 +75,8 @@ class Padding:
             return all(self.clean(a, dim) for a in n.args[1:])
         if n.op == "div":
             return self.clean(n.args[0], dim) and dim not in n.args[1].dims
+        if n.op == "affine_scan" and n.text("dim") == dim:  # masked so, if it comes from the end
+            return bool(n.number("reverse")) and n.args[2].op == "const" and n.args[2].attr("value") == 0.0
         if n.op == "affine_scan":
             return self.clean(n.args[1], dim) and self.clean(n.args[2], dim) and self.bounded(n.args[0], dim)
         return False
