@@ -35,12 +35,23 @@ extern "C" void each_{0}(const real* x, real* y, i64 n) {{
   for (i64 i = 0; i < n; ++i) y[i] = seqc_{0}(x[i]);
 }}
 """
+# Numbers that are known when the text is compiled, as a mask over positions is: ones in the first FROM lanes, then zeros.
+KNOWN = """
+template <int from>
+ONCE void known(real* y) {
+  constexpr i64 at = 0;
+  store(y, as_real(lanes() + real(at) < splat(real(from))));
+}
+template <int... from>
+void all_known(real* y, std::integer_sequence<int, from...>) { (known<from>(y + from * W), ...); }
+extern "C" i64 known_numbers(real* y) { return all_known(y, std::make_integer_sequence<int, W + 1>{}), W; }
+"""
 
 pytestmark = pytest.mark.skipif(_native_compiler() is None, reason="no C++ compiler")
 
 
 def library(dtype: Any) -> ctypes.CDLL:
-    text = RUNTIME + MATH + "".join(WRAPPER.format(name) for name in EXACT)
+    text = RUNTIME + MATH + "".join(WRAPPER.format(name) for name in EXACT) + KNOWN
     return _native_library(text, {"SEQC_REAL": "float" if dtype is np.float32 else "double"})
 
 
@@ -85,3 +96,13 @@ def test_odd_functions_keep_the_sign_of_zero(dtype: Any) -> None:
     x = np.array([0.0, -0.0], dtype)
     for name in ("expm1", "log1p", "tanh", "sqrt"):
         assert list(np.signbit(apply(getattr(made, f"many_{name}"), x))) == [False, True], name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_known_numbers_are_stored_as_they_are(dtype: Any) -> None:
+    made = library(dtype)
+    made.known_numbers.restype = ctypes.c_int64
+    found = np.full(17 * 16, np.nan, dtype)
+    lanes = made.known_numbers(found.ctypes.data_as(ctypes.c_void_p))
+    want = np.tri(lanes + 1, lanes, -1, dtype=dtype)
+    np.testing.assert_array_equal(found[: want.size].reshape(want.shape), want)
