@@ -84,8 +84,8 @@ INLINE vec lanes() {  // 0, 1, 2, ...
   return r;
 }
 
-// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside. No memcpy: GCC 12
-// stores 64 bytes of known numbers that end in zeros as if the first were repeated in all of them.
+// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside. No
+// memcpy: GCC 12 stores 64 bytes of known numbers that end in zeros as if the first were repeated in all of them.
 typedef vec loose __attribute__((aligned(alignof(real)), may_alias));
 INLINE vec load(const real* p) { return *reinterpret_cast<const loose*>(p); }
 INLINE void store(real* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
