@@ -68,7 +68,7 @@ def _fields(part: syntax.Node, bound: dict[str, Span]) -> Iterator[Occurrence]:
 def _called(call: syntax.Call, bound: dict[str, Span]) -> Iterator[Occurrence]:
     """The name of a function is a word of the language; what a `fold` binds is known in what stands behind its first values."""
     yield from _below(call.dims, bound)
-    parts = syntax.fold_parts(call) if call.name.id == "fold" else None
+    parts = syntax.fold_parts(call) if call.name.id in syntax.FOLDS else None
     if parts is None:
         yield from _below(call.args, bound)
         return

@@ -23,11 +23,12 @@ from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
 from seqc.frontend.planes import on_axes, places_back
 from seqc.frontend.positions import placed
 from seqc.frontend.scope import CONSTANTS
-from seqc.frontend.syntax import Expr, fold_parts
-from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
+from seqc.frontend.syntax import FOLDS, Expr, fold_parts
+from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, real, shown
 from seqc.ir.graph import const, index, size
 
-MAX_UNROLLED = 1024  # positions of a dim that a fold or a sum of taps writes out
+MAX_UNROLLED = 1024  # positions of a dim that a fold, a product or a sum of taps writes out
+PRODUCTS = ("prod", "cumprod")
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,10 @@ class Elaborator(Names):
 
     def _call(self, e: syntax.Call, frame: Frame) -> Value | None:
         name = e.name.id
-        if name == "fold":
+        if name in FOLDS:
             return self._fold(e, frame)
+        if name in PRODUCTS:
+            return self._product(e, frame)
         if name in DRAWN:
             if frame.place != "step":
                 refuse_draw(self.scope, e)
@@ -281,7 +284,7 @@ class Elaborator(Names):
         function = FUNCTIONS.get(name)
         if function is None:
             advice = self._called(e) or function_advice(name, self.scope.dims)
-            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *DRAWN, "fold"], advice)
+            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS], advice)
             return None
         if not self._fits(e, function.least, function.most, function.over):
             return None
@@ -382,25 +385,48 @@ class Elaborator(Names):
         return whole
 
     def _fold(self, e: syntax.Call, frame: Frame) -> Value | None:
-        """J steps inside a step, written out: at step j every value that has the dim J is read at j."""
-        parts = fold_parts(e)
+        """J steps inside a step, written out: at step j every value that has the dim J is read at j.
+
+        Of several running values the first: a `fold` is what it is at the end, a `scan` what it is after each step.
+        """
+        parts, name = fold_parts(e), e.name.id
         if parts is None:
-            help = "write `fold[J](S[t-1], S -> EXPR)`: a dim, the first value, and the step"
+            help = f"write `{name}[J](S[t-1], S -> EXPR)`: a dim, the first value, and the step"
             if len(e.args) > 2:
-                help = "write `fold[J](a = 0, r = x, a, r -> a + r, r / 2)`: first values, the names, a new value for each"
-            self.scope.report("misuse", "`fold` needs one dim, a first value and a step", Label(e.span), help=help)
+                help = f"write `{name}[J](a = 0, r = x, a, r -> a + r, r / 2)`: first values, the names, a new value for each"
+            self.scope.report("misuse", f"`{name}` needs one dim, a first value and a step", Label(e.span), help=help)
             return None
         dim, starts, names, bodies = parts
         if not self.scope.known_dims((dim,)):
             return None
         positions = self._positions(dim.id, e)
-        values = [self.expr(start, frame) for start in starts]
+        values, firsts = [self.expr(start, frame) for start in starts], []
         for j in positions or ():
             if any(value is None for value in values):
                 break
             inner = {**frame.bound, **dict(zip(names, values, strict=True))}
             values = [self.expr(body, replace(frame, at={**frame.at, dim.id: j}, bound=inner)) for body in bodies]
-        return None if positions is None or any(value is None for value in values) else values[0]
+            firsts += [values[0]] if values[0] is not None else []
+        if positions is None or any(value is None for value in values):
+            return None
+        return values[0] if name == "fold" else _stacked(dim.id, firsts)
+
+    def _product(self, e: syntax.Call, frame: Frame) -> Value | None:
+        """`prod[K](x)`, and `cumprod[K](x)` of the elements up to each one, written out: the derivative is right at a 0 too."""
+        if not self._fits(e, 1, 1, "yes"):
+            return None
+        dims, whole = tuple(dim.id for dim in e.dims or ()), self.expr(e.args[0], frame)
+        if whole is None or not self._has_dims(e, whole, dims):
+            return None
+        for dim in dims:
+            positions = self._positions(dim, e)
+            if positions is None:
+                return None
+            made = [number(1.0)]
+            for j in positions:
+                made.append(apply("mul", made[-1], at(real(whole), dim, j)) if j else at(real(whole), dim, j))
+            whole = made[-1] if e.name.id == "prod" else _stacked(dim, made[1:])
+        return whole
 
 
 def _stacked(dim: str, taps: list[Value]) -> Value:

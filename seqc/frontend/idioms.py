@@ -28,7 +28,7 @@ CHARACTERS = {  # a character that no spec has -> what to write
     **dict.fromkeys("÷∕⁄", "a division is written `/`"),
     "≤": "write `<=`", "≥": "write `>=`", "≠": "write `!=`", "≈": "write a comparison of a difference, `abs(a - b) < 0.01`",
     "∧": "write `and`", "∨": "write `or`", "¬": "write `not`", "∞": "write `inf`", "√": "write `sqrt(x)`",
-    "∑": "write `sum[K](x)`", "∏": "over a dim of fixed size, `fold[N](1, p -> p * x)`",
+    "∑": "write `sum[K](x)`", "∏": "over a dim of fixed size, `prod[N](x)`",
     "←": "a definition is written `NAME = ...`", "≔": "a definition is written `NAME = ...`", "≡": "write `=`, or `==`",
     "→": "write `->`", "↦": "write `->`", "∈": "a range is written `in [lo, hi]`",
     "⊤": TRANSPOSED, "†": TRANSPOSED, "‖": "a norm is written `norm[K](x)`",

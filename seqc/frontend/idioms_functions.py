@@ -34,8 +34,8 @@ ELSEWHERE: dict[str, str] = {
     "layer_norm": "write `layernorm[D](x, gain, bias)`", "rms_norm": "write `rmsnorm[D](x, gain)`",
     "normalize": "write `l2norm[K](x)`",
     **dict.fromkeys(("conv", "conv1d", "causal_conv1d"), "over time, a sum of taps: `sum[L](w * x[t - index[L]])`"),
-    **dict.fromkeys(("cummax", "cumprod", "scan", "associative_scan"),
-                    "over time, a state: `c = c[t-1] + x`, `m = max(m[t-1], x)`"),
+    **dict.fromkeys(("cummax", "associative_scan"), "over time, a state: `m = max(m[t-1], x)`; along a dim of fixed size, "
+                    "`scan[K](-inf, m -> max(m, x))`"),
     "ema": "over time, a state: `m = m[t-1] + a * (x - m[t-1])`",
     "roll": "over time, `x[t-1]`; along a dim `shift[N](x, 1)`, or around it `shift[N](x, 1, x[N = -1])`",
     **dict.fromkeys(("tril", "triu", "diag", "trace", "diagonal"), "compare positions: `where(index[N] >= index[N'], M, 0)`, "
@@ -69,7 +69,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("logical_and", "all"), "write `a and b`; over a dim, `min[K](c)`"),
     **dict.fromkeys(("logical_or", "any"), "write `a or b`; over a dim, `max[K](c)`"), "logical_not": "write `not c`",
     **dict.fromkeys(("if", "ifelse", "select", "cond", "iif", "piecewise"), "write `where(c, a, b)`"),
-    **dict.fromkeys(("prod", "Π"), "over a dim of fixed size, `fold[N](1, p -> p * x)`"),
+    **dict.fromkeys(("product", "Π"), "over a dim of fixed size, `prod[N](x)`"),
     **dict.fromkeys(("lambda", "def"), "a definition is a line `NAME = ...`, without arguments"),
     **dict.fromkeys(("diff", "delta"), "over time, `x - x[t-1]`"),
     **dict.fromkeys(("len", "size", "shape"), "the size of a dim is its bare name: `K`"),

@@ -262,10 +262,10 @@ def _without_dims(decl: Decl) -> Decl:
     return Decl(decl.span, decl.name, (), decl.value, decl.interval, role=decl.role, places=decl.places)
 
 
-def written_index(scope: Scope, dims: tuple[syntax.Name, ...] | None) -> syntax.Name | None:
-    """The index among what stands in the brackets of a left side."""
+def written_indices(scope: Scope, dims: tuple[syntax.Name, ...] | None) -> list[syntax.Name]:
+    """The indices among what stands in the brackets of a left side."""
     told = {name for name, decl in scope.inputs.items() if decl.places is not None} | scope.assigned
-    return next((d for d in dims or () if d.id in told), None)
+    return [d for d in dims or () if d.id in told]
 
 
 def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None:
@@ -289,8 +289,10 @@ def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None
             help="give the intermediate value its own name",
         )
         return
-    index = written_index(scope, statement.dims)
-    if index is not None and (name.id not in scope.states or len(statement.dims or ()) > 1 or isinstance(statement, Output)):
+    indices = written_indices(scope, statement.dims)
+    alone = name.id in scope.states and len(indices) == len(statement.dims or ()) and not isinstance(statement, Output)
+    if indices and not alone:
+        index = indices[0]
         cause = "what is written at an index is a row of a state, whose other rows stay"
         help = f"declare a state with its dim, and write `{name.id}[{index.id}] = ...` on a line of its own"
         scope.report("bad-index", f"`{name.id}` cannot be written at an index", Label(index.span), cause=cause, help=help)

@@ -366,8 +366,12 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return ()
 
 
+FOLDS = ("fold", "scan")
+"""The functions that take steps within a step."""
+
+
 def fold_parts(e: Call) -> tuple[Name, list[Expr], list[str], list[Expr]] | None:
-    """The dim, first values, names and new values of a `fold`; None where it is no such thing.
+    """The dim, first values, names and new values of a `fold` or `scan`; None where it is no such thing.
 
     `fold[J](a0, r0, a, r -> a + r, r / 2)`, or with `a = a0, r = r0` for the first values.
     """

@@ -7,10 +7,12 @@ import pytest
 from seqc.diagnostics import SpecError
 from seqc.frontend import idioms
 from seqc.frontend.elaborate import load
+from seqc.frontend.expressions import PRODUCTS
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.idioms_functions import ELSEWHERE
 from seqc.frontend.noise import DRAWN
 from seqc.frontend.parse import parse_with_errors
+from seqc.frontend.syntax import FOLDS
 
 HEAD = "spec a\ndim K\ninput x[K], y[K]\nparam W[K, K]\nstate h[K] = 0\nh = 0.5 * h[t-1] + x\noutput h\n"
 ADVICE = {**ELSEWHERE, **idioms._OF_VALUES, **idioms._NAMES, **idioms.CHARACTERS, **idioms.STATEMENTS_ELSEWHERE}
@@ -23,7 +25,7 @@ def helps(line: str) -> list[str]:
 
 
 def test_no_function_of_the_language_is_called_foreign() -> None:
-    assert not {*FUNCTIONS, *DRAWN, "fold"} & set(ELSEWHERE)
+    assert not {*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS} & set(ELSEWHERE)
 
 
 def test_advised_text_can_be_read() -> None:

@@ -213,13 +213,15 @@ class Step:
         name, dims = e.name.id, tuple(d.id for d in e.dims or ())
         if name in DRAWS:
             return self._draw(e, at, bound)
-        if name == "fold":
+        if name in ("fold", "scan"):
+            rows = []
             starts, names, bodies = folded(e)
             values = [self.value(start, at, bound) for start in starts]
             for j in range(self.run.sizes[dims[0]]):
                 running = {**bound, **dict(zip(names, values, strict=True))}
                 values = [self.value(body, {**at, dims[0]: j}, running) for body in bodies]
-            return values[0]
+                rows.append(values[0])
+            return values[0] if name == "fold" else _rows(dims[0], rows)
         if name == "withgrad":
             return self._withgrad(e, at, bound)
         if name == "sum" and len(e.args) == 1 and (taps := [d for d in dims if d in self._tap_dims(e.args[0], at)]):
@@ -294,6 +296,13 @@ def _ordered(value: Value, dims: tuple[str, ...], sizes: dict[str, int]) -> Valu
     """The value with just these dims, the batch first if it has one."""
     order = (*(d for d in (BATCH,) if d in value.dims), *dims)
     return Value(real(value.to(order, sizes)), order)
+
+
+def _rows(dim: str, values: list[Value]) -> Value:
+    """One value with the dim, from one for each of its positions."""
+    axes = tuple(dict.fromkeys(d for value in values for d in value.dims))
+    sizes = {d: n for value in values for d, n in zip(value.dims, value.x.shape, strict=True)}
+    return Value(torch.stack([real(value.to(axes, sizes)) for value in values]), (dim, *axes))
 
 
 def _at(value: Value, dim: str, position: int) -> Value:

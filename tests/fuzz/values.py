@@ -236,6 +236,10 @@ def _over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
             return Value(x.x.sum(axes), left)
         case "mean":
             return Value(x.x.mean(axes), left)
+        case "prod":
+            return Value(x.to((*left, *dims), dict(zip(x.dims, x.x.shape, strict=True))).flatten(len(left)).prod(-1), left)
+        case "cumprod":
+            return Value(x.x.cumprod(axes[0]), x.dims)
         case "max":
             return Value(x.x.amax(axes), left)
         case "min":
