@@ -241,7 +241,8 @@ class Names(ABC):
             if told.places not in own or told.places == place.places or told.order or told.places in [x.places for x in inside]:
                 label, there = Label(other.span), Label(state.span, f"has the dims {shown(own)}")
                 cause = "a second index tells a place of another dim of the state, and has no dim of its own"
-                self.scope.report("bad-index", f"`{other.id}` tells no place in the rows of `{word}`", label, there, cause=cause)
+                message = f"`{other.id}` tells no place in the rows of `{word}`"
+                self.scope.report("bad-index", message, label, there, cause=cause)
                 return None
             inside.append(told)
         if place is None:
