@@ -97,19 +97,17 @@ class Recurrence:
         Arguments as of a call, without packs and directions. Outputs and states equal those of the recurrence up to
         rounding, and all arguments have their gradients. Raises Unsupported, with the reason, for any other spec.
         """
-        from seqc.driver.convolution import convolved
-
         name = self._face.spec
+        if f"\ndef {name}_convolution(" not in self.source:
+            from seqc.driver.convolution import refused
+
+            raise refused(self._compiled.program)
         given = arguments(name, self.__signature__, inputs, self._emitted(states))
         for word in _OF_A_CALL:
             value = given.pop(word, None)
             if value is not None and value is not False:
                 raise TypeError(f"{name}: a convolution takes no `{word}`; call {name} for it")
-        if 0 in given[self._compiled.signature.inputs[0].name].shape[:2]:
-            return self(*inputs, **states)
-        compiled, module = self._responses
-        result = getattr(self.module, f"{self._face.class_name}Result")
-        return convolved(self._compiled.program, compiled, module, result, {k: x for k, x in given.items() if x is not None})
+        return getattr(self.module, f"{name}_convolution")(**given)
 
     def context_parallel(self, group: Any = None) -> Any:
         """The function for one sequence over the processes of a group of `torch.distributed`, each with its steps of it.
@@ -160,15 +158,6 @@ class Recurrence:
         from seqc.driver.context_parallel import stretches
 
         return stretches(self._compiled)
-
-    @cached_property
-    def _responses(self) -> tuple[Compiled, ModuleType]:
-        """The recurrence with its states after each step as outputs, compiled and loaded."""
-        from seqc.driver.compile import compile_program
-        from seqc.driver.convolution import responding
-
-        compiled = compile_program(responding(self._compiled.program), self._compiled.options)
-        return compiled, load_emitted(compiled.text, compiled.signature.spec)
 
     def _emitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by their emitted names."""

@@ -86,9 +86,9 @@ class Pieces:
     @property
     def loads(self) -> dict[str, Load]:
         """What a step costs of the whole, of the ends, and of the spans."""
-        spans = _load(self.spans)
+        spans = load(self.spans)
         spans = replace(spans, elements={}) if self.fixed else spans
-        return {"whole": _load(self.whole), "ends": _load(self.ends), "spans": spans}
+        return {"whole": load(self.whole), "ends": load(self.ends), "spans": spans}
 
 
 def pieces_of(program: Program) -> Pieces | str:
@@ -243,7 +243,8 @@ class _Spans:
         return Link(f"{i}.of.{j}", self.free[i], self.mixed[i], tuple(columns))
 
 
-def _load(program: Program) -> Load:
+def load(program: Program) -> Load:
+    """What a step of a program costs."""
     roots, states = list(program.updates.values()), [d.leaf() for d in program.states.values()]
     active = depends(roots, states)
     found: dict[tuple[str, ...], int] = {}
@@ -257,4 +258,4 @@ def _load(program: Program) -> Load:
     return Load(calls, found)
 
 
-__all__ = ["CLOCK", "Link", "Load", "Pieces", "pieces_of", "without_lags"]
+__all__ = ["CLOCK", "Link", "Load", "Pieces", "load", "pieces_of", "without_lags"]

@@ -17,6 +17,7 @@ from seqc.backends.triton_gpu.tuning.targets import TARGETS
 from seqc.diagnostics import Diagnostic, Unsupported, near_miss
 from seqc.driver.backends import KERNELS, OUTSIDE, Core, torch_block, torch_plan
 from seqc.driver.compose import Made, compose
+from seqc.driver.convolution import system
 from seqc.driver.in_pieces import in_pieces
 from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, check, fix_dims
@@ -107,7 +108,7 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     blocks = {name: _told(found, (plan if name == "torch" else parts[name].plan).told) for name, found in stages.items()}
     if len(stages["torch"]) > 1:  # each is lowered without the claims, which are about the whole
         blocks["torch"] = replace(blocks["torch"], reasons=(*_claims(plan), *blocks["torch"].reasons))
-    sig = signature(program, shared, blocks, kernels, header(program, options))
+    sig = replace(signature(program, shared, blocks, kernels, header(program, options)), system=system(program))
     loop = None if program.loop is None else compile_program(program.loop.program, replace(options, form=None, rows=None))
     if loop is not None and program.loop is not None:
         sig = replace(sig, loop=closed_loop(program.loop, loop.signature))

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from seqc.analysis.cost import cost, volume
 from seqc.analysis.reach import endless, reach
-from seqc.analysis.time_invariant import not_invariant
 from seqc.backends.triton_gpu.spans import blocks_between_saved, saved_bytes
 from seqc.diagnostics import Unsupported
 from seqc.driver.compile import Compiled
-from seqc.driver.convolution import operations, sources
+from seqc.driver.convolution import operations, sources, why_none
 from seqc.driver.signature_of import TITLES, gate_inputs
+from seqc.emit.names import safe_name
 from seqc.ir.block import Block
 from seqc.ir.graph import BATCH, COL, ROW, topological
 from seqc.ir.program import Program, TensorDecl
@@ -135,15 +135,21 @@ def _alone(compiled: Compiled, name: str) -> bool:
 
 def invariant(program: Program, sizes: Mapping[str, int]) -> str:
     """Of a linear time-invariant system: what its convolution costs beside the recurrence. "" of any other."""
-    if not_invariant(program):
+    if why_none(program):
         return ""
     runs = sum(s.impulses(sizes) for s in sources(program) if s.argument.timed)
     one, other = operations(program, sizes, LONG, MANY)
     return (
-        f"linear and time-invariant: `.convolution(..)` of the compiled spec gives the same by FFT, from {runs} impulse "
-        f"response{'s' * (runs > 1)}; at T = {LONG} and a batch of {MANY}, {amount(round(other))} operations a step forward, "
-        f"and {amount(round(one))} of the recurrence"
+        f"linear and time-invariant: `{safe_name(program.name)}_convolution` gives the same by FFT, from {runs} impulse "
+        f"response{'s' * (runs > 1)}{_asked(program)}; at T = {LONG} and a batch of {MANY}, {amount(round(other))} operations "
+        f"a step forward, and {amount(round(one))} of the recurrence"
     )
+
+
+def _asked(program: Program) -> str:
+    asked = ", and a call takes it where the model of its sizes says so (`CONVOLUTION = False` in the file: never)"
+    other = ", where it is called (`schedule convolution`: where it is cheaper, by sizes)"
+    return asked if program.wishes.convolution else other
 
 
 def derivatives(compiled: Compiled) -> list[str]:

@@ -4,6 +4,8 @@ rule, the function over a sequence and the function for one step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from seqc.emit.places import cast_lines
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import clock, dims, layouts, main_input, tellers
@@ -61,8 +63,9 @@ def _default(init: str, axes: tuple[str, ...], main: str, dtype: str = "carry") 
     return f"{main}.new_full({shape}, {number}, dtype={dtype})"
 
 
-def _body(sig: Signature, time: bool) -> list[str]:
-    """Dtypes, sizes and initial states, then the call of the operator: for the sequence, or for one step."""
+def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
+    """Dtypes, sizes and initial states, then the call of the operator: for the sequence, or for one step. ahead: lines where
+    the sizes are known."""
     main = main_input(sig)
     inputs = _reals(sig)
     axes = layouts(sig, time)
@@ -81,6 +84,7 @@ def _body(sig: Signature, time: bool) -> list[str]:
         *made_masks(sig),
         lay(f"{used} = {made}(", [*tellers(sig), *(["cu_seqlens"] if time else [])], ")", 4),
         *masked(sig),
+        *(ahead if time else ()),
     ]
     inits = {p.name: p.init or "0" for p in sig.params if p.default} | {f"{s.name}_0": s.init for s in sig.states}
     inits |= {x.name: x.init for x in sig.inputs if x.init is not None}
@@ -143,8 +147,8 @@ def _shapes(sig: Signature, time: bool) -> list[str]:
     return ["", "Shapes:", *rows] if rows else []
 
 
-def function_text(sig: Signature) -> str:
-    """The public function: casts, checks, default states, then the operator."""
+def function_text(sig: Signature, ahead: Sequence[str] = ()) -> str:
+    """The public function: casts, checks, default states, then the operator. ahead: lines where the sizes of dims are known."""
     words = [f"Run {sig.spec} over a sequence.", *_shapes(sig, True), ""]
     words += ["States are float32 (float64 for float64 inputs); one that is not given starts at its default.", ""]
     words += [*_SEED, ""] if sig.keys else []
@@ -158,7 +162,7 @@ def function_text(sig: Signature) -> str:
         "states_every: refused, for a run cannot be cut." if sig.no_step else
         f"states_every: the result is a {sig.class_name}States, with the states after every so many steps.",
     ]
-    return "\n".join([head_text(sig, sig.spec, True), docstring(words, 4), *_body(sig, True)])
+    return "\n".join([head_text(sig, sig.spec, True), docstring(words, 4), *_body(sig, True, ahead)])
 
 
 def along_text(sig: Signature) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
+from seqc.emit import convolution
 from seqc.emit.beside import beside, with_imports
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
 from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text
@@ -62,8 +63,9 @@ def emit(sig: Signature) -> str:
         states_text(sig),
         supports_text(sig),
         keys_text(sig),
-        function_text(sig),
+        function_text(sig, convolution.choice(sig)),
         step_text(sig),
+        convolution.text(sig),
         pruning_text(sig),
         dims_text(sig) if pruned(sig) or elastic(sig) else "",
         shrinking_text(sig),
@@ -79,6 +81,7 @@ def emit(sig: Signature) -> str:
 def _public(sig: Signature) -> list[str]:
     names = [sig.class_name, f"{sig.class_name}Result", sig.spec, f"{sig.spec}_step"]
     names += [] if sig.no_step else [f"{sig.class_name}States"]
+    names += [f"{sig.spec}_convolution"] if sig.system else []
     if sig.loop:
         names += [sig.loop.sig.class_name, f"{sig.loop.sig.class_name}Result", sig.loop.sig.spec, f"{sig.spec}_generate"]
     return [f'"{name}"' for name in names]

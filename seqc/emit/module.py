@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from seqc.emit import convolution
 from seqc.emit.call import caller, head_text
 from seqc.emit.elastic import elastic_methods
 from seqc.emit.generate import generate_method
@@ -38,6 +39,7 @@ def module_text(sig: Signature) -> str:
     own = {p.name: f"self.{p.name}" for p in (*owned, *masks) if not p.per_batch}
     lines += [*_call(sig, own, "forward", sig.spec), *_call(sig, own, "step", f"{sig.spec}_step")]
     lines += generate_method(sig, own)
+    lines += convolution.method(sig, own)
     more = methods_text(sig)
     lines += ["", *more, *shrinking_methods(sig)] if more else []
     lines += elastic_methods(sig)

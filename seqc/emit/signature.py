@@ -161,6 +161,30 @@ class Closed:
 
 
 @dataclass(frozen=True)
+class System:
+    """A linear time-invariant system, for emission.
+
+    lag: how many steps back inputs are read. struck, moved, read: axes (behind the batch) of each input, of each state as steps
+    mix them, and of each state as outputs mix them, whose places have impulses of their own. steps, reads, heard, left: how
+    each source adds to each result, as `einsum` says it, "" where it does not: the kernel [places, dims of the result] and
+    the source [..., dims] (steps, reads), or with the batch `b` and time `t`. calls, work: of a step, operators that see
+    a state, and elements that they handle for each element of the states. wanted: whether the spec asks for this form.
+    """
+
+    lag: int
+    struck: tuple[tuple[int, ...], ...]
+    moved: tuple[tuple[int, ...], ...]
+    read: tuple[tuple[int, ...], ...]
+    steps: tuple[tuple[str, ...], ...]
+    reads: tuple[tuple[str, ...], ...]
+    heard: tuple[tuple[str, ...], ...]
+    left: tuple[tuple[str, ...], ...]
+    calls: int
+    work: float
+    wanted: bool = False
+
+
+@dataclass(frozen=True)
 class Signature:
     """One emitted file.
 
@@ -173,7 +197,8 @@ class Signature:
     derivatives and forward mode are refused, or "". unread: states whose value after the last step may be
     without any cotangent: no output depends on the state, or none on its value in the same step. keys: of each run, the two
     states that hold the keys of its noise; where there are some, a call takes a `seed`, and the torch part defines `_draw`.
-    loop: the closed loop that stands in the file too, with a function and a method `generate`. units: of each dim, whether
+    loop: the closed loop that stands in the file too, with a function and a method `generate`. system: of a recurrence
+    that is linear and time-invariant, what its convolution needs. units: of each dim, whether
     positions of it may go.
     """
 
@@ -198,6 +223,7 @@ class Signature:
     keys: tuple[tuple[str, str], ...] = ()
     loop: Closed | None = None
     units: Mapping[str, Units] = field(default_factory=dict)
+    system: System | None = None
 
     @cached_property
     def table(self) -> tuple[Argument, ...]:

@@ -129,13 +129,15 @@ class Plane:
 
 @dataclass(frozen=True)
 class Wishes:
-    """The `schedule`, `tile` and `checkpoint` statements; None or empty where the spec leaves the choice."""
+    """The `schedule`, `tile` and `checkpoint` statements; None or empty where the spec leaves the choice. convolution: whether
+    a call may run by FFT where that is cheaper."""
 
     form: str | None = None  # "step" | "scan" | "chunkwise"
     chunks: tuple[int, ...] = ()
     tiles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     checkpoint: int | None = None
     span: Span | None = None
+    convolution: bool = False
 
 
 @dataclass(frozen=True)

@@ -114,3 +114,40 @@ def test_recognised_and_refused() -> None:
     assert "linear and time-invariant" in seqc.explain("s4d", "torch") and "time-invariant" not in seqc.explain("hgrn", "torch")
     with pytest.raises(TypeError, match="a convolution takes no `reverse`"):
         seqc.compile(MODES, "torch").convolution(*(torch.ones(1, 1),) * 1, *(torch.ones(1),) * 4, torch.ones(()), reverse=True)
+
+
+def test_from_the_last_step_back() -> None:
+    text = DENSE.replace("dim D", "scan backward\ndim D", 1)
+    f = seqc.compile(text, "torch")
+    torch.manual_seed(1)
+    shapes = {"u": (2, 7, 2), "v": (2, 7), "A": (3, 3), "Bm": (3, 2), "Cm": (2, 3), "b": (3,), "x_0": (2, 3)}
+    given = {name: (torch.randn(shape, dtype=torch.float64) / 2).requires_grad_() for name, shape in shapes.items()}
+    compare(f.convolution(**given), f(**given), given)
+
+
+def test_chosen_by_the_sizes_of_a_call() -> None:
+    """Where the spec asks for it: many steps in plain torch; few never; and never a pack."""
+    f = seqc.compile(MODES + "schedule convolution\n", "torch")
+    torch.manual_seed(0)
+    params = [-torch.rand(3).double(), torch.randn(3).double(), torch.randn(3).double(), torch.randn(3).double()]
+    u, taken = torch.randn(2, 700, dtype=torch.float64), []
+    own = f.module._convolved
+    f.module._convolved = lambda *args, **more: taken.append(1) or own(*args, **more)
+    given = (*params, torch.tensor(0.1).double())
+    whole = f(u, *given)
+    assert len(taken) == 1
+    f.module.CONVOLUTION = False
+    torch.testing.assert_close(f(u, *given), whole, rtol=1e-10, atol=1e-10)
+    f.module.CONVOLUTION = True
+    f(u[:, :20], *given), f(u[:1], *given, cu_seqlens=torch.tensor([0, 300, 700])), f(u, *given, reverse=True)
+    assert len(taken) == 1
+    assert "a call takes it where the model of its sizes says so" in " ".join(f.explain().split())
+    with pytest.raises(Unsupported, match="a is not a linear time-invariant system"):
+        seqc.compile("spec a\ninput x\nstate h = 0\nh = tanh(h[t-1] + x)\noutput h\nschedule convolution\n", "torch")
+
+
+def test_a_layer_in_single_precision() -> None:
+    torch.manual_seed(0)
+    layer = seqc.compile("lru", "torch").Module(D=3, N=4, M=2)
+    u = torch.randn(2, 100, 3)
+    torch.testing.assert_close(layer.convolution(u), layer(u), rtol=1e-4, atol=1e-4)

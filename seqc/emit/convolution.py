@@ -1,0 +1,274 @@
+"""A linear time-invariant recurrence as a convolution, in an emitted file.
+
+    y = K * u + R h_0,    h_T = sum_t S_{T-1-t} u_t + P h_0
+
+In: a signature with a `System`. Out: text. What one step makes of unit states, and of impulses, is asked of the recurrence
+itself, so that no formula of a family is needed: diagonal, low rank, dense and companion transitions alike. Powers of the
+transition come by doubling: of n steps, those of 2 n are made by one product. So the kernels K and S of T steps take log T
+products, and the convolution is a product of real FFTs. Everything is differentiated by torch, and by the recurrence's derived
+gradient.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from seqc.emit.call import caller
+from seqc.emit.signature import Signature
+from seqc.emit.sizes import clock, extent
+from seqc.emit.text import docstring, group, lay
+
+
+def text(sig: Signature) -> str:
+    """The function, its choice, and what they need; "" for any other recurrence."""
+    system = sig.system
+    if system is None:
+        return ""
+    taken = [a for a in caller(sig) if not a.default]
+    names = {a.name for a in sig.table if a.kind == "input"}
+    given = [f"{a.name}: Tensor" for a in taken]
+    keys = [f"{a.name}: Tensor | None = None" for a in caller(sig) if a.default]
+    words = [
+        f"What {sig.spec} gives, by FFT over the whole sequence: outputs and states up to rounding, and all gradients.",
+        "",
+        f"Arguments as of {sig.spec}. Later steps reach earlier ones by rounding alone.",
+    ]
+    inputs, rest = [a.name for a in taken if a.name in names], [a.name for a in caller(sig) if a.name not in names]
+    head = lay(f"def {sig.spec}_convolution(", [*given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:")
+    called = [f"[{', '.join(inputs)}]", f"[{', '.join(sig.initial)}]"]
+    params = [f"{x}={x}" for x in rest if x not in sig.initial]
+    lines = [head, docstring(words, 4), lay("return _convolved(", [*called, *params], ")", 4)]
+    made = {
+        "spec": sig.spec,
+        "result": f"{sig.class_name}Result",
+        "outputs": len(sig.outputs),
+        "lag": system.lag,
+        "flipped": sig.backwards,
+        "inputs": group([f'"{x}"' for x in inputs]),
+        "starts": group([f'"{x}"' for x in sig.initial]),
+        "calls": system.calls,
+        "work": system.work,
+        "main": inputs.index(clock(sig)),
+        "always": system.wanted,
+        "begun": any(s.init not in ("0", "0.0", "-0.0") for s in sig.states),
+        "native": bool(sig.cpu),
+        "least": max(64, 4 * system.lag),
+        "links": sum(bool(how) for row in system.steps for how in row),
+    }
+    tables = [
+        _table("_STRUCK", "mixed axes, with an impulse a place: of inputs, of states in steps, of states as they are read",
+               [_axes(x) for x in (system.struck, system.moved, system.read)]),
+        _table("_STEPPED", "new state: what each state adds to it", list(map(_words, system.steps))),
+        _table("_READ", "output: what each state adds to it", list(map(_words, system.reads))),
+        _table("_HEARD", "output: what each input adds to it", list(map(_words, system.heard))),
+        _table("_LEFT", "last state: what each input adds to it", list(map(_words, system.left))),
+    ]  # fmt: skip
+    texts = ["\n".join(lines), _CONVOLVED.format(**made).strip(), "\n\n".join(tables), _PAYS.format(**made).strip()]
+    return "\n\n\n".join(texts)
+
+
+def choice(sig: Signature) -> list[str]:
+    """The lines of the public function that ask for it, where the sizes of dims are known."""
+    if sig.system is None:
+        return []
+    timed = [tuple(map(extent, a.dims)) for a in sig.table if a.timed]
+    states = [tuple(map(extent, s.dims)) for s in sig.states]
+    struck = [tuple(dims[i] for i in axes) for dims, axes in zip(timed, sig.system.struck, strict=True)]
+    moved = [tuple(dims[i] for i in axes) for dims, axes in zip(states, sig.system.moved, strict=True)]
+    links = [(*dims, *moved[j]) for dims, row in zip(states, sig.system.steps, strict=True) for j, how in enumerate(row) if how]
+    counts = [_volume(x) for x in (states, timed, [tuple(map(extent, o.dims)) for o in sig.outputs], struck, links)]
+    return [
+        "    if CONVOLUTION and cu_seqlens is None and not reverse:",
+        lay("if _convolution_pays(", [f"{clock(sig)}.device.type", "B", "T", *counts], "):", 8),
+        lay(f"return {sig.spec}_convolution(", [f"{a.name}={a.name}" for a in caller(sig)], ")", 12),
+    ]
+
+
+def _volume(arrays: Sequence[tuple[str, ...]]) -> str:
+    """How many elements arrays of these dims have, as an expression; `2 * H * N` for two alike."""
+    found = Counter(" * ".join(dims) for dims in arrays)
+    return " + ".join(" * ".join([*[str(n)] * (n > 1 or not dims), *[dims] * bool(dims)]) for dims, n in found.items())
+
+
+def method(sig: Signature, own: dict[str, str]) -> list[str]:
+    """The Module's method."""
+    if sig.system is None:
+        return []
+    held = set(own)
+    given = [f"{a.name}: Tensor" for a in caller(sig) if not a.default and a.name not in held]
+    keys = [f"{a.name}: Tensor | None = None" for a in caller(sig) if a.default and a.name not in held]
+    call = [f"{a.name}={own.get(a.name, a.name)}" for a in caller(sig)]
+    return [
+        "",
+        lay("def convolution(", ["self", *given, *(["*", *keys] if keys else [])], f") -> {sig.class_name}Result:", 4),
+        f'        """The recurrence over a sequence, by FFT; see `{sig.spec}_convolution`."""',
+        lay(f"return {sig.spec}_convolution(", call, ")", 8),
+    ]
+
+
+def _axes(rows: tuple[tuple[int, ...], ...]) -> str:
+    return group([group([str(i) for i in row]) for row in rows])
+
+
+def _words(row: tuple[str, ...]) -> str:
+    return group([f'"{x}"' for x in row])
+
+
+def _table(name: str, words: str, rows: list[str]) -> str:
+    return "\n".join([f"# {words}", f"{name} = (", *(f"    {row}," for row in rows), ")"])
+
+
+_CONVOLVED = '''
+def _convolved(inputs, starts, **params):
+    """The convolution. inputs: [B, T, dims]; starts: initial states, or None."""
+    named = dict(zip({starts}, starts, strict=True))
+    empty = {spec}(**{{x: u[:, :0] for x, u in zip({inputs}, inputs, strict=True)}}, **params, **named)
+    given, dtype = {begun} or any(x is not None for x in starts), inputs[{main}].dtype
+    starts, steps = list(empty[{outputs}:]), inputs[{main}].shape[1]
+    if steps == 0 or inputs[{main}].shape[0] == 0:
+        return empty
+    carry = starts[0].dtype
+    inputs = [u.to(carry).flip(1) if {flipped} else u.to(carry) for u in inputs]
+    sizes, shapes = [u.shape[2:] for u in inputs], [x.shape[1:] for x in starts]
+
+    def run(steps, rows, states):  # answers to rows [P, dims] of inputs at the first step, or to states [P, dims]
+        count = len((rows or states)[0])
+        rows = rows or [starts[0].new_zeros(count, *size) for size in sizes]
+        states = states or [x.new_zeros(count, *x.shape[1:]) for x in starts]
+        still = [x.new_zeros(count, steps - 1, *x.shape[1:]) for x in rows]
+        pair = [(x[:, None], s) for x, s in zip(rows, still, strict=True)]
+        taken = [torch.cat((s, x) if {flipped} else (x, s), 1) for x, s in pair]
+        result = {spec}(**dict(zip({inputs}, taken)), **params, **dict(zip({starts}, states)))
+        return [o.flip(1) if {flipped} else o for o in result[:{outputs}]], list(result[{outputs}:])
+
+    units, moved = _impulses(shapes, _STRUCK[1], starts[0])
+    steppers = _maps(run(1, None, units)[1], moved, shapes, _STRUCK[1])
+    units, read = _impulses(shapes, _STRUCK[2], starts[0])
+    readers = _maps([o[:, 0] for o in run(1, None, units)[0]], read, shapes, _STRUCK[2])
+    units, struck = _impulses(sizes, _STRUCK[0], starts[0])
+    first = min({lag} + 1, steps)
+    answers = [run(count + 1, units, None) for count in range(first)]
+    after = _powers(steppers, answers[-1][1], steps - first + 1)
+    told = _mapped(readers, _READ, [x[:, :-1] for x in after], [o.shape[2:] for o in empty[:{outputs}]])
+    told = [torch.cat([o, y], 1) for o, y in zip(answers[-1][0], told, strict=True)]
+    held = [torch.stack([states[i] for _, states in answers[:-1]] + [after[i][:, 0]], 1) for i in range(len(shapes))]
+    held = [torch.cat([x, y[:, 1:]], 1) for x, y in zip(held, after, strict=True)]
+    outputs = _heard(told, struck, inputs, sizes)
+    ends = _left(held, struck, inputs, sizes)
+    if given:
+        free = _powers(steppers, starts, steps + 1)
+        told = _mapped(readers, _READ, [x[:, :-1] for x in free], [o.shape[2:] for o in empty[:{outputs}]])
+        outputs = [o + y for o, y in zip(outputs, told, strict=True)]
+        ends = [x + y[:, -1] for x, y in zip(ends, free, strict=True)]
+    outputs = [o.flip(1) if {flipped} else o for o in outputs]
+    return {result}(*(o.to(dtype) for o in outputs), *ends)
+
+
+def _impulses(shapes, mixed, like):
+    """For each array in turn a one at each place of its mixed axes, everywhere along the others; how many rows each takes."""
+    counts = [math.prod(shape[i] for i in axes) for shape, axes in zip(shapes, mixed, strict=True)]
+    rows, at = [], 0
+    for shape, axes, count in zip(shapes, mixed, counts, strict=True):
+        ones = torch.eye(count, dtype=like.dtype, device=like.device)
+        ones = ones.reshape(count, *(n if i in axes else 1 for i, n in enumerate(shape))).expand(count, *shape)
+        before, behind = like.new_zeros(at, *shape), like.new_zeros(sum(counts) - at - count, *shape)
+        rows.append(torch.cat([before, ones, behind]))
+        at += count
+    return rows, counts
+
+
+def _maps(results, counts, shapes, mixed):
+    """What each array adds to each result: [places of its mixed axes, dims of the result], from the answers to its impulses."""
+    places = [[shape[i] for i in axes] for shape, axes in zip(shapes, mixed, strict=True)]
+    return [[x.reshape(*n, *x.shape[1:]) for n, x in zip(places, r.split(counts), strict=True)] for r in results]
+
+
+def _sum(how, kernel, source):
+    """`torch.einsum`; where nothing is summed, a product of arrays as they lie."""
+    own, given, made = (how.replace("...", "PT").replace(",", "->")).split("->")
+    if set(own + given) > set(made) or own.strip("t") != made[-len(own.strip("t")) :]:
+        return torch.einsum(how, kernel, source)
+    source = source.permute([given.index(d) for d in made if d in given])
+    return kernel * source[tuple(slice(None) if d in given else None for d in made)]
+
+
+def _mapped(maps, words, states, shapes):
+    """Maps of states [P, steps, dims], added up for each result."""
+    made = []
+    for row, own, shape in zip(maps, words, shapes, strict=True):
+        terms = [_sum(how, one, x) for one, how, x in zip(row, own, states, strict=True) if how]
+        made.append(sum(terms[1:], terms[0]) if terms else states[0].new_zeros(*states[0].shape[:2], *shape))
+    return made
+
+
+def _powers(maps, states, count):
+    """States after 0, 1, .. count - 1 further steps, [P, count, dims], from those before."""
+    shapes = [x.shape[1:] for x in states]
+    rows = [x[:, None] for x in states]
+    while rows[0].shape[1] < count:
+        more = _mapped(maps, _STEPPED, rows, shapes)
+        rows = [torch.cat([x, y], 1) for x, y in zip(rows, more, strict=True)]
+        if rows[0].shape[1] < count:  # twice as many steps: the map of what the map makes of each state
+            columns = [[row[j] for row in maps] for j in range(len(states))]
+            made = [_columns(maps, column, shapes) for column in columns]
+            maps = [[column[i] for column in made] for i in range(len(states))]
+    return [x[:, :count] for x in rows]
+
+
+def _columns(maps, column, shapes):
+    """The maps of one state's own maps [places, dims]."""
+    flat = [x.reshape(x.shape[: x.dim() - len(n)].numel(), 1, *n) for x, n in zip(column, shapes, strict=True)]
+    return [y.reshape(x.shape) for x, y in zip(column, _mapped(maps, _STEPPED, flat, shapes), strict=True)]
+
+
+def _heard(kernels, counts, inputs, sizes):
+    """Outputs [B, T, dims]: kernels [P, T, dims] on inputs [B, T, dims], by real FFTs."""
+    steps = inputs[0].shape[1]
+    length = 1 << (2 * steps - 1).bit_length()
+    spectra = [torch.fft.rfft(u, length, dim=1) for u in inputs]
+    made = []
+    for kernel, words in zip(kernels, _HEARD, strict=True):
+        parts = torch.fft.rfft(kernel, length, dim=1).split(counts)
+        rows = zip(parts, words, spectra, sizes, _STRUCK[0], strict=True)
+        terms = [_sum(how, k.reshape(*(n[i] for i in axes), *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
+        whole = torch.fft.irfft(sum(terms[1:], terms[0]), length, dim=1)[:, :steps] if terms else None
+        made.append(whole if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[1:]))
+    return made
+
+
+def _left(kernels, counts, inputs, sizes):
+    """Last states [B, dims]: the answers of states [P, T, dims] to inputs of so many steps before."""
+    made = []
+    for kernel, words in zip(kernels, _LEFT, strict=True):
+        rows = zip(kernel.flip(1).split(counts), words, inputs, sizes, _STRUCK[0], strict=True)
+        terms = [_sum(how, k.reshape(*(n[i] for i in axes), *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
+        made.append(sum(terms[1:], terms[0]) if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[2:]))
+    return made
+'''
+
+_PAYS = '''
+CONVOLUTION = {always}  # whether a call may take the convolution, where that takes less by the model
+
+
+def _convolution_pays(device, batch, steps, states, inputs, outputs, impulses, links):
+    """Whether the convolution takes less time than the recurrence, by a model of seconds on one core, or on a GPU.
+
+    states, inputs, outputs: elements a step of a sequence; impulses: runs that answer them; links: elements of the transition.
+    """
+    if steps < {least}:
+        return False
+    cpu = device == "cpu"
+    call, element = (4e-6, 1e-9) if cpu else (7e-6, 2e-11)
+    work = batch * states * {work}
+    native = {native} if cpu else False
+    one = work * 4e-11 + 5e-8 if native else {calls} * call + work * element  # a step
+    length = 1 << (2 * steps - 1).bit_length()
+    rounds = steps.bit_length()
+    doubling = rounds * {links} * 8 * call + impulses * steps * (links + 2 * states) * 2 * element
+    transforms = length * rounds * (batch * (inputs + outputs) + 2 * impulses * outputs) * element
+    sums = length * batch * impulses * outputs * element + batch * steps * impulses * states * element / 2
+    return doubling + transforms + sums < steps * one
+'''
+
+__all__ = ["choice", "method", "text"]
