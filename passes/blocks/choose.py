@@ -252,11 +252,12 @@ def _why(best: Candidate, offers: Offers) -> Reason:
         return Reason("form", "step", f"no block form: {offers.refused[0]}")
     if not others:
         return Reason("form", "step", "one step at a time; no other form was asked for")
-    scale = f"modelled time {best.time / step.time:.2f} of the step form"
+    scale = f"modelled time {_relative(best.time, step.time)} of the step form"
     beaten = {c.form: min(x.time for x in others if x.form == c.form) for c in others if c.form != best.form}
     text = "".join(f"; {f} form {_relative(t, step.time)}" for f, t in sorted(beaten.items()))
     return Reason("form", best.form, f"{best.rows} rows a block: {scale}{text}")
 
 
 def _relative(time: float, step: float) -> str:
-    return f"{time / step:.2f}" if time < inf else "does not fit (a program could not hold its values)"
+    digits = 2 if time > 0.01 * step else 4
+    return f"{time / step:.{digits}f}" if time < inf else "does not fit (a program could not hold its values)"

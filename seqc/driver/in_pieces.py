@@ -46,7 +46,7 @@ def in_pieces(program: Program, block: Block, emit: Callable[[Block], Kernels], 
     ))  # fmt: skip
     text = (
         f"long sequences in pieces of time side by side, {len(cut.links)} numbers a place for what a piece makes of the states "
-        f"before it: modelled time {1 / gain:.2f} of the step form for one sequence of {LONG} steps (open dims of {SMALL}); "
+        f"before it: modelled time {1 / gain:.2g} of the step form for one sequence of {LONG} steps (open dims of {SMALL}); "
         "a call decides by its sizes"
     )
     block = replace(block, reasons=(*block.reasons, Reason("form", "pieces", text)))

@@ -43,9 +43,10 @@ def signature(
     """The signature of a file. plan: what leaves the recurrence. blocks, kernels: by suffix: "torch" always, "triton" and "cpu"
     where they are served."""
     gates = gate_inputs(program, plan.cores[0].program)
+    own = {safe_name(name) for part in (program.dims, program.inputs, program.params, program.states) for name in part}
     return Signature(
         spec=safe_name(program.name),
-        class_name=class_name(program.name),
+        class_name=class_name(program.name, own),
         doc=tuple(documentation(program, plan, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
         inputs=tuple(_input(d, gates) for d in program.inputs.values()),

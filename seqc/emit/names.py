@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
+from collections.abc import Collection
 
 from seqc.ir.arguments import Argument
 from seqc.ir.graph import BATCH
@@ -67,9 +68,12 @@ def dim_name(dim: str) -> str:
     return plain if plain in (BATCH, TIME) else safe_name(plain)
 
 
-def class_name(spec: str) -> str:
-    """The Module's name: a short word is an acronym (`gla`: `GLA`), others are capitalised (`DeltaRule`)."""
+def class_name(spec: str, taken: Collection[str] = ()) -> str:
+    """The Module's name: a short word is an acronym (`gla`: `GLA`), others are capitalised (`DeltaRule`).
+
+    taken: names of the spec; where the Module's would be one of them, it ends in `Module` (`AModule` for `a` beside a param `A`).
+    """
     words = [word for word in spec.split("_") if word]
-    if len(words) == 1 and len(words[0]) <= 4:
-        return safe_name(words[0].upper())
-    return safe_name("".join(word[:1].upper() + word[1:] for word in words))
+    short = len(words) == 1 and len(words[0]) <= 4
+    made = safe_name(words[0].upper() if short else "".join(word[:1].upper() + word[1:] for word in words))
+    return f"{made}Module" if made in taken else made

@@ -55,6 +55,7 @@ def test_names() -> None:
     assert [class_name(n) for n in ("gla", "lstm", "mamba", "delta_rule", "None")] == [
         "GLA", "LSTM", "Mamba", "DeltaRule", "NONE",
     ]  # fmt: skip
+    assert [class_name("a", taken) for taken in ({"A"}, {"a"})] == ["AModule", "A"]
     public = {n for n in dir(torch.nn.Module()) if not n.startswith("_")}
     assert public <= RESERVED
 
