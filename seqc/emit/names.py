@@ -71,7 +71,7 @@ def dim_name(dim: str) -> str:
 def class_name(spec: str, taken: Collection[str] = ()) -> str:
     """The Module's name: a short word is an acronym (`gla`: `GLA`), others are capitalised (`DeltaRule`).
 
-    taken: names of the spec; where the Module's would be one of them, it ends in `Module` (`AModule` for `a` beside a param `A`).
+    taken: names of the spec; a Module that would be called so ends in `Module` (`AModule` for `a` beside a param `A`).
     """
     words = [word for word in spec.split("_") if word]
     short = len(words) == 1 and len(words[0]) <= 4
