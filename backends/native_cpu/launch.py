@@ -8,6 +8,7 @@ gradient are added by torch, in the order of the programs' indices, so that resu
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.backward import input_gradients
@@ -302,8 +303,11 @@ def _backward(source: NativeSource) -> str:
     kept = [safe_name(a.name) for a in source.forward if a.saved]
     cotangents = [f"d_{safe_name(r)}" for r in results]
     arguments = [*_arguments(plan), *kept, *cotangents]
-    lines = [lay("def _backward_cpu(", [*arguments, *CALLS], "):"),
-             docstring(["Gradients of inputs, params, initial states."], 4)]
+    moved = [a for a in argument_table(p) if a.gradient]
+    place = {a.of: i for i, a in enumerate(moved)}
+    lines = [lay("def _backward_cpu(", [*arguments, *CALLS, f"needs=(True,) * {len(moved)}"], "):"),
+             docstring(["Gradients of inputs, params, initial states; products of params that are not asked for are left out."]
+                       if plan.products else ["Gradients of inputs, params, initial states."], 4)]
     lines += [f"    {line}" for line in _sizes(source, source.backward)]
     written = {a.name: f"grad_{safe_name(a.name.removeprefix('d_'))}" for a in source.backward if a.written}
     # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
@@ -318,10 +322,11 @@ def _backward(source: NativeSource) -> str:
     lines += [f"    {line}" for line in _offsets(plan, written)]
     places = {**{a.name: written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward}}
     done: set[str] = set()
-    for x in plan.products:
-        lines += [f"    {line}" for line in _product(plan, x, places, done)]
+    for param, terms in groupby(sorted(plan.products, key=lambda x: place[x.param]), key=lambda x: x.param):
+        made = [line for x in terms for line in _product(plan, x, places, done)]
+        lines += [f"    grad_{safe_name(param)} = None", f"    if needs[{place[param]}]:", *(f"        {line}" for line in made)]
     answers = []
-    for name in (a.name for a in argument_table(p) if a.gradient):
+    for name in (a.name for a in moved):
         key = f"d_{name}"
         answers.append(written.get(key) or (f"grad_{safe_name(name)}" if name in done
                                             else f"torch.zeros_like({safe_name(name)})"))

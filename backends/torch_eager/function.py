@@ -47,16 +47,21 @@ class Function:
         self.helpers: set[str] = set()
         self.lines: list[str] = []
         self.indent = 4
-        self.names = Names((*arguments, "B", "T", "torch", "math"))
+        self.names = Names((*arguments, "B", "T", "torch", "math", "needs"))
         for d in (*fixed, *(d for axes in arguments.values() for d in axes)):
             self.names.take(dim_name(d))
         self._rows, self._blocks = self.names.fresh("BT"), self.names.fresh("NT")
         self._prelude: dict[str, str] = {}
         self._letters: dict[str, str] = {BATCH: "b", BLOCK: "n", ROW: "t", COL: "s"}
         self._said = ""
+        self.held: list[str] | None = None  # statements that are not laid out yet
+        self.needs: int | None = None  # how many results the caller may leave out: the keyword `needs` tells which
 
     def say(self, line: str) -> None:
         """One more statement."""
+        if self.held is not None:
+            self.held.append(line)
+            return
         self.lines += laid(line, self.indent) if line else [""]
 
     def comment(self, text: str) -> None:
@@ -130,7 +135,9 @@ class Function:
 
     def text(self) -> str:
         """The whole function."""
-        calls = ["*", "cu_seqlens=None", "reverse=False"] if self.packs else []
+        calls = ["cu_seqlens=None", "reverse=False"] if self.packs else []
+        calls += [f"needs=(True,) * {self.needs}"] if self.needs is not None else []
+        calls = ["*", *calls] if calls else []
         head = lay(f"def {self.name}(", [*self.arguments, *calls], "):")
         once: list[str] = []
         words = set(re.findall(r"\w+", "\n".join(self.lines)))

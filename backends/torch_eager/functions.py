@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from seqc.analysis.phases import BLOCK, split, sum_blocks
+from seqc.backends.torch_eager.asked import only_asked
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.layout import Layout, layout_of, quotes_of, step_layout
 from seqc.backends.torch_eager.lines import laid
@@ -18,6 +19,7 @@ from seqc.backends.torch_eager.sequence import Sequence, all_blocks
 from seqc.backends.torch_eager.values import VIEWS
 from seqc.emit.expressions import ATOM, Text, reordered
 from seqc.emit.names import emitted_name, safe_name
+from seqc.emit.text import unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block, cotangent_leaves, gradient_key
 from seqc.ir.graph import BATCH, ROW, Node, leaves, topological
@@ -185,6 +187,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
         result=lambda key, n: sum_blocks(n) if key in params else n, names=names,
         quotes=quotes_of(program, block.names), reverse=True,
     )
+    fn.held = []
     ends = Ends(fn, sequence.printer, block, layout)
     sequence.printer.values(sequence.results.values())
     results: list[str] = []
@@ -204,8 +207,19 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     for name in program.states:
         zero = f"torch.zeros_like({safe_name(name)}_0)"
         results.append(finals.get(f"d.{name}.prev", zero))
-    _give(fn, results)
+    _give_asked(fn, results, [emitted_name(a) for a in argument_table(program) if a.gradient])
     return fn
+
+
+def _give_asked(fn: Function, results: list[str], names: list[str]) -> None:
+    """The statements that are held, and the results, of those that a call asks for. names: of the arguments they belong to."""
+    fn.needs, said, fn.held = len(results), fn.held or [], None
+    switches = [fn.names.fresh(f"need_{name}") for name in names]
+    lines, codes = only_asked(said, results, switches, fn.indent)
+    if codes != results:
+        fn.lines[:0] = [*laid(f"{unpack(switches)} = needs", fn.indent), ""]
+    fn.lines += lines
+    _give(fn, codes)
 
 
 def _added(fn: Function, name: str, codes: list[str]) -> str:

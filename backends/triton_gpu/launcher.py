@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 
 from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
@@ -19,7 +20,7 @@ from seqc.backends.triton_gpu.roles import ALL, base
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
-from seqc.emit.text import lay
+from seqc.emit.text import lay, returned
 from seqc.ir.block import BATCH
 from seqc.ir.graph import Node
 from seqc.ir.program import TensorDecl
@@ -226,12 +227,60 @@ class Launcher(Extents):
             lines += [line for found in self.resized([whole], self.resized(before, {})).values() for line in found]
         lines += self.by_way(whole, given, self.work(whole))
         moved = [a for a in self.table if a.gradient]
+        apart = {a.name for a in moved if a.of in self.schedule.outer}
+        apart |= {a.name for a in moved for k in others if self.serves(k) < self.every and a.of in self.serves(k)}
         for a in moved:
-            lines += self.input_gradient(a.name) if a.kind == "input" else []
-            lines += self.param_gradient(a.name, program.params[a.of]) if a.kind == "param" else []
-        lines.append(f"return {_tuple([self.local(f'd_{a.name}') for a in moved])}")
+            own = self.input_gradient(a.name) if a.kind == "input" else []
+            own += self.param_gradient(a.name, program.params[a.of]) if a.kind == "param" else []
+            lines += [f"if {self.switch(a.of)}:", *(TAB + x for x in own)] if a.name in apart and own else own
+        answers = [self.local(f"d_{a.name}") + f" if {self.switch(a.of)} else None" * (a.name in apart) for a in moved]
+        lines += returned(answers, 0).split("\n")
         names = [safe_name(a) for a in (*arguments, *passed)]
-        return _function("_backward_triton", names, "Gradients of every argument of forward.", lines, calls=True)
+        more = [f"needs=(True,) * {len(moved)}"]
+        return _function("_backward_triton", names, "Gradients of every argument of forward.", lines, calls=True, more=more)
+
+    @cached_property
+    def every(self) -> frozenset[str]:
+        """The arguments with a gradient."""
+        return frozenset(a.of for a in self.table if a.gradient)
+
+    def switch(self, of: str) -> str:
+        """Whether an argument's gradient is asked for."""
+        return f"needs[{[a.of for a in self.table if a.gradient].index(of)}]"
+
+    def serves(self, printed: Printed) -> frozenset[str]:
+        """The arguments whose gradient needs what a kernel of a backward pass writes; none for other kernels."""
+        return self._serves.get(printed.kernel.name, frozenset())
+
+    @cached_property
+    def _serves(self) -> dict[str, frozenset[str]]:
+        """Kernel of a way through the backward pass -> the arguments that it serves, by itself or through later ones."""
+        factors: dict[str, set[str]] = {}
+        for x, terms in self.schedule.outer.items():
+            for term in terms:
+                for f in term.factors:
+                    factors.setdefault(f.array, set()).add(x)
+        found: dict[str, frozenset[str]] = {}
+        for groups in self.ways(self.printed["backward"]):
+            kernels = [k for group in groups for k in group]
+            writer = {a.name: k for k in reversed(kernels) for a in k.arrays if a.role in WRITTEN}  # the first that has it
+            readers: dict[str, set[str]] = {}
+            for one in reversed(kernels):
+                own: set[str] = set()
+                for a in one.arrays:
+                    if writer.get(a.name) is one:
+                        own |= self._behind(a) | factors.get(a.name, set()) | readers.get(a.name, set())
+                for given in filter(None, one.given):
+                    readers.setdefault(given.name, set()).update(own)
+                found[one.kernel.name] = found.get(one.kernel.name, frozenset()) | own
+        return found
+
+    def _behind(self, array: Array) -> frozenset[str]:
+        """The argument whose gradient an array is, or is added to; all where its name does not tell."""
+        if array.role != "grad":
+            return frozenset()
+        base = array.name.removeprefix("d_").partition("@")[0]
+        return frozenset({base, base.removesuffix("_0")}) & self.every or self.every
 
     def launches(self, whole: Printed, groups: Sequence[Sequence[Printed]], there: Iterable[str]) -> list[str]:
         """Phases one after the other, tile lengths and arrays before them. there: arrays that exist."""
@@ -244,9 +293,13 @@ class Launcher(Extents):
             lines += [line for d in new for line in new[d]]
             fresh = {a.name: a for k in group for a in k.arrays if a.role in (*WRITTEN, "saved") and a.name not in made}
             made |= fresh.keys()
-            lines += [self.allocate(replace(a, dtype="io") if a.name in lean else a) for a in fresh.values()]
-            lines += [line for k in group for line in self.launch(k)]
-            lines += [line for a in fresh.values() if (line := self.add_up(a, len(groups) > 1))]
+            own = [self.allocate(replace(a, dtype="io") if a.name in lean else a) for a in fresh.values()]
+            own += [line for k in group for line in self.launch(k)]
+            own += [line for a in fresh.values() if (line := self.add_up(a, len(groups) > 1))]
+            asked = frozenset(x for k in group for x in self.serves(k))
+            if asked and asked < self.every:
+                own = [f"if {' or '.join(self.switch(a.of) for a in self.table if a.of in asked)}:", *(TAB + line for line in own)]
+            lines += own
         return lines
 
     def add_up(self, array: Array, between: bool = False) -> str:
@@ -333,8 +386,10 @@ def _tuple(names: list[str]) -> str:
     return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
 
 
-def _function(name: str, arguments: list[str], doc: str, lines: list[str], calls: bool = False) -> str:
-    arguments = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if calls else [])]
+def _function(
+    name: str, arguments: list[str], doc: str, lines: list[str], calls: bool = False, more: Sequence[str] = ()
+) -> str:
+    arguments = [*arguments, *(["*", "cu_seqlens=None", "reverse=False", *more] if calls else [])]
     head = [f"def {name}("] + [TAB + x for x in _fill(arguments, 112)] + ["):"]
     short = f"def {name}({', '.join(arguments)}):"
     if len(short) <= 116:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
-from seqc.driver.inner import assigned, behind, extent_of, together
+from seqc.driver.inner import assigned, behind, extent_of, switches, together
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
@@ -108,7 +108,7 @@ class _Chain:
         real = [a for a in self.table if not a.whole]
         plain = [a for a in real if a.kind == "input" and a.of not in gates]
         self.main = emitted_name([*plain, *real][0])
-        names = Names((*self.arguments, *_ends(plan.program), "B", "T", "io", "x", "cu_seqlens", "reverse"))
+        names = Names((*self.arguments, *_ends(plan.program), "B", "T", "io", "x", "cu_seqlens", "reverse", "needs"))
         self.decls: dict[str, TensorDecl] = {x: d for stage in plan.stages for x, d in stage.program.output_decls.items()}
         self.called = {x: safe_name(x) for x in plan.program.inputs}
         self.called |= {x: names.fresh(x) for x in dict.fromkeys((*plan.program.outputs, *self.decls))}
@@ -120,6 +120,8 @@ class _Chain:
         self.kept = {x: [*made.saved.get(x, ()), *(self.kernel[x].saved if x in self.kernel else ())] for x in self.own}
         torch = {x: s.program for s in self.torch for x in s.program.outputs} if self.stored else {}
         self.places = {x: self.called[place] for x, part in torch.items() if (place := _place(part, x))}
+        self.names, self.switch = names, {emitted_name(a): names.fresh(f"need_{emitted_name(a)}") for a in self.table if a.gradient}
+        self.behind, self.asked = dict[str, set[str]](), dict[str, str]()
         self.parts = Counter(x for stage in plan.stages for x in self._moved(stage.program))  # stages that give its gradient
         self.parts.update(self.called[x] for stage in plan.stages for x in stage.program.outputs if x in plan.program.outputs)
 
@@ -161,11 +163,12 @@ class _Chain:
     # ---- lines ----
 
     def _call(
-        self, results: Sequence[str], function: str, arguments: Sequence[str], cast: bool = False, shifts: bool = False
+        self, results: Sequence[str], function: str, arguments: Sequence[str], cast: bool = False, shifts: bool = False,
+        needs: Sequence[str] = (),
     ) -> list[str]:
         """`results = function(arguments)`; cast: the arguments in the dtype of storage, where the part has one; shifts:
-        whether it must know the sequences."""
-        more = self.keywords if shifts else []
+        whether it must know the sequences; needs: of a gradient, which of the results are asked for."""
+        more = [*(self.keywords if shifts else []), *([f"needs={group(needs)}"] if needs else [])]
         if cast and self.stored:
             return assigned(results, f"{function}(*_stored", ["io", *arguments], f"){''.join(f', {x}' for x in more)})")
         return assigned(results, function, [*arguments, *more])
@@ -194,8 +197,9 @@ class _Chain:
                 lines.append(f"    {self.called[x]} = {number}")
         return lines
 
-    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
-        taken = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if self.packs else [])]
+    def _head(self, name: str, arguments: Sequence[str], doc: str, more: Sequence[str] = ()) -> list[str]:
+        calls = [*(["cu_seqlens=None", "reverse=False"] if self.packs else []), *more]
+        taken = [*arguments, *(["*", *calls] if calls else [])]
         lines = [lay(f"def _{name}_{self.suffix}(", taken, "):"), docstring([doc], 4)]
         return [*lines, f"    io = {self.main}.dtype"] if self.stored else lines
 
@@ -303,7 +307,12 @@ class _Chain:
         program = self.program
         saved = [x.name for x in self._saved()]
         ends = [f"d_{x}" for x in self._results()]
-        lines = self._head("backward", [*self.arguments, *saved, *ends], "Gradients: the parts of forward, the last one first.")
+        moved = [emitted_name(a) for a in self.table if a.gradient]
+        doc, more = "Gradients: the parts of forward, the last one first.", [f"needs=(True,) * {len(moved)}"]
+        lines = self._head("backward", [*self.arguments, *saved, *ends], doc, more)
+        lines += switches([self.switch[x] for x in moved])
+        for stage in self.stages:
+            lines += self._asking(stage, len(moved))
         lines += self._cleared([*(self.called[x] for x in program.inputs), *(f"d_{self.called[x]}" for x in program.outputs)])
         lines += [line for stage in self.stages if stage.walk in ("once", "ones") for line in self._fixed(stage)]
         terms: dict[str, list[str]] = {x: [] for x in self.arguments}
@@ -314,11 +323,28 @@ class _Chain:
                 cotangents = [f"({x}).contiguous()" if " " in x else f"{x}.contiguous()" for x in cotangents]
             if stage.walk != "ones":
                 lines += self._part(stage, cotangents, terms)
-        moved = [emitted_name(a) for a in self.table if a.gradient]
-        answers = [_sum(terms[x]) or f"torch.zeros_like({x})" for x in moved]
+        answers = [f"{_sum(terms[x]) or f'torch.zeros_like({x})'} if {self.switch[x]} else None" for x in moved]
         return "\n".join([*lines, returned(answers, 4)])
 
+    def _asking(self, stage: Stage, every: int) -> list[str]:
+        """The line that tells whether a stage's gradient is asked for: where one of an argument is that it reads, or one behind
+        a value that it reads. every: how many arguments have a gradient; where all are behind it, one is."""
+        moved = self._moved(stage.program)
+        self.behind[stage.name] = {y for x in moved for y in self.behind.get(x, {x})}
+        whole = len(self.behind[stage.name]) == every
+        name = "True" if whole else self.names.fresh(f"need_{stage.name}")
+        self.asked[stage.name] = name
+        self.behind |= {self.called[x]: self.behind[stage.name] for x in stage.program.outputs}
+        self.switch |= {self.called[x]: name for x in stage.program.outputs}
+        return [] if whole else lay(f"{name} = any((", [self.switch[x] for x in moved], "))", 4).split("\n")
+
     def _part(self, stage: Stage, cotangents: Sequence[str], terms: dict[str, list[str]]) -> list[str]:
+        """The gradient of one stage, where it is asked for; its results are entered in `terms`."""
+        lines = self._gradient(stage, cotangents, terms)
+        asked = self.asked[stage.name]
+        return lines if asked == "True" or not lines else [f"    if {asked}:", *(f"    {line}" for line in lines)]
+
+    def _gradient(self, stage: Stage, cotangents: Sequence[str], terms: dict[str, list[str]]) -> list[str]:
         """The gradient of one stage; its results are entered in `terms`: argument or value -> contributions."""
         made, part = [], stage.program
         for x in self._moved(part):
@@ -328,9 +354,10 @@ class _Chain:
             given = [x or f"torch.zeros_like({self.called[n]})" for x, n in zip(cotangents, part.outputs, strict=True)]
             return self._call(made, "_once_backward", [f"*_wide({', '.join([*self._params(stage), *given])})"]) if made else []
         given = [*self._taken(part), *self.own[stage.name], *cotangents, *(f"d_{x}" for x in _ends(part))]
+        needs = [self.switch[x] for x in self._moved(part)]
         if stage.name in self.kernel:
-            return self._call(made, f"_{stage.name}_backward_{self.suffix}", given, shifts=True)
-        return self._call(made, f"_{stage.name}_backward", given, cast=True, shifts=_shifts(part))
+            return self._call(made, f"_{stage.name}_backward_{self.suffix}", given, shifts=True, needs=needs)
+        return self._call(made, f"_{stage.name}_backward", given, cast=True, shifts=_shifts(part), needs=needs)
 
 
 def _place(part: Program, value: str) -> str:

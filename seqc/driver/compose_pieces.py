@@ -110,16 +110,20 @@ class _Cut:
 
     def _backward(self) -> str:
         ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{s}_T" for s in self.states]
-        lines = self._head("backward", [*self.arguments, *self.saved, *ends], "Gradients, likewise.")
+        moved = [a for a in argument_table(self.cut.whole) if a.gradient]
+        place = {a.of: i for i, a in enumerate(a for a in self.table if a.gradient)}
+        asked = {**place, **{x: place[source] for x, (source, _) in self.cut.shifts.items()}}
+        taken = [*self.arguments, *self.saved, *ends, "*", f"needs=(True,) * {len(place)}"]
+        lines = self._head("backward", taken, "Gradients, likewise.")
         given = ["_count", "_head", "_inputs", *(f"[{', '.join(x)}]" for x in (self.params, self.starts, self.saved, ends))]
         called = "_in_pieces_backward"
         if self.cut.algebra == "max":  # which of the past a maximum is of is asked at each step, where there are ties
             given, called = ["*_inputs", *self.params, *self.starts, *self.saved, *ends], "_whole_backward_torch"
             doc = docstring(["Gradients, step by step."], 4)
-            lines = [lay("def _backward_torch(", [*self.arguments, *self.saved, *ends], "):"), doc, *self._lists()]
-        moved = [a for a in argument_table(self.cut.whole) if a.gradient]
+            lines = [lay("def _backward_torch(", taken, "):"), doc, *self._lists()]
         names = [f"d_{emitted_name(a)}" for a in moved]
-        lines.append(lay(f"{unpack(names)} = {called}(", given, ")", 4))
+        needs = group([f"needs[{asked[a.of]}]" for a in moved])
+        lines.append(lay(f"{unpack(names)} = {called}(", [*given, f"needs={needs}" if called[1] == "w" else needs], ")", 4))
         answers = []
         for a in self.table:
             if not a.gradient:
@@ -127,7 +131,7 @@ class _Cut:
             terms = [f"d_{emitted_name(a)}"]
             if a.kind == "input":
                 terms += [f"_earlier(d_{safe_name(n)}, {-back})" for n, (x, back) in self.cut.shifts.items() if x == a.of]
-            answers.append(" + ".join(terms))
+            answers.append(" + ".join(terms) + f" if needs[{place[a.of]}] else None" * (len(terms) > 1))
         return "\n".join([*lines, returned(answers, 4)])
 
     def _step(self) -> str:
@@ -278,8 +282,8 @@ def _parted(tensors, count):
 
 
 def _together(tensors, count):
-    """And back."""
-    return [x.reshape(x.shape[0] // count, x.shape[1] * count, *x.shape[2:]) for x in tensors]
+    """And back; what is not there stays so."""
+    return [x if x is None else x.reshape(x.shape[0] // count, x.shape[1] * count, *x.shape[2:]) for x in tensors]
 
 
 def _in_pieces_forward(count, head, save, inputs, params, starts):
@@ -305,20 +309,21 @@ def _in_pieces_forward(count, head, save, inputs, params, starts):
 '''
 
 _BACKWARD = '''
-def _in_pieces_backward(count, head, inputs, params, starts, saved, ends):
+def _in_pieces_backward(count, head, inputs, params, starts, saved, ends, needs):
     """Gradients of inputs, parameters and initial states."""
     if count < 2:
-        return _whole_backward_torch(*inputs, *params, *starts, *saved, *ends)
+        return _whole_backward_torch(*inputs, *params, *starts, *saved, *ends, needs=needs)
+    timed = len(needs) - {states} - {moved}
+    alone, needs = (False,) * (timed + {moved}) + (True,) * {states}, (*needs[:-{states}], *(True,) * {states})
     if head:
         rest = [x[:, head:].contiguous() for x in inputs], params, starts, [x[head:] for x in saved]
         weights = [x[:, head:].contiguous() for x in ends[:{outputs}]]
-        behind = _in_pieces_backward(count, 0, *rest, [*weights, *ends[{outputs}:]])
+        behind = _in_pieces_backward(count, 0, *rest, [*weights, *ends[{outputs}:]], needs)
         first = [x[:, :head].contiguous() for x in inputs], [x[: head + 1] for x in saved]
         ends = [*(x[:, :head].contiguous() for x in ends[:{outputs}]), *behind[-{states}:]]
-        before = _whole_backward_torch(*first[0], *params, *starts, *first[1], *ends)
-        timed = len(behind) - {states} - {moved}
-        own = [torch.cat(pair, 1) for pair in zip(before[:timed], behind[:timed])]
-        shared = [x + y for x, y in zip(before[timed:-{states}], behind[timed:-{states}])]
+        before = _whole_backward_torch(*first[0], *params, *starts, *first[1], *ends, needs=needs)
+        own = [None if x is None else torch.cat([x, y], 1) for x, y in zip(before[:timed], behind[:timed])]
+        shared = [None if x is None else x + y for x, y in zip(before[timed:-{states}], behind[timed:-{states}])]
         return (*own, *shared, *before[-{states}:])
     parts = _parted(inputs, count)
     kept = []
@@ -330,11 +335,10 @@ def _in_pieces_backward(count, head, inputs, params, starts, saved, ends):
     weights = _parted(ends[:{outputs}], count)
     d_ends = [torch.cat([x.new_zeros(len(x), count - 1, *x.shape[1:]), x[:, None]], 1) for x in ends[{outputs}:]]
     given = *parts, *params, *begins, *kept, *weights
-    own = _whole_backward_torch(*given, *(x.flatten(0, 1) for x in d_ends))[-{states}:]
+    own = _whole_backward_torch(*given, *(x.flatten(0, 1) for x in d_ends), needs=alone)[-{states}:]
     at = [x[:: parts[0].shape[1]].unbind() for x in saved]
     d_ends = _behind_pieces(count, parts, params, starts, own, ends[{outputs}:], at)
-    found = _whole_backward_torch(*given, *(x.flatten(0, 1).contiguous() for x in d_ends))
-    timed = len(found) - {states} - {moved}
+    found = _whole_backward_torch(*given, *(x.flatten(0, 1).contiguous() for x in d_ends), needs=needs)
     states = [x.unflatten(0, (-1, count))[:, 0].clone() for x in found[-{states}:]]
     return (*_together(found[:timed], count), *found[timed:-{states}], *states)
 '''

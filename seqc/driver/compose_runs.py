@@ -13,11 +13,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import assigned, behind
+from seqc.driver.inner import assigned, behind, switches
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name
-from seqc.emit.text import docstring, lay, returned
+from seqc.emit.text import docstring, group, lay, returned
 from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.both_ways import one_run, twin
 from seqc.ir.plan import Stage
@@ -54,6 +54,7 @@ class _Runs:
         self.common = self.moved + [emitted_name(a) for a in table if self.shared and a.kind == "param" and a.gradient]
         self.again = {x: names.fresh(f"d_{twin(x)}") for x in self.common}
         self.saved = [[names.fresh(twin(x.name) if back else x.name) for x in kernels.saved] for back in RUNS]
+        self.needs = [names.fresh(f"need_{x}") for x in (*self.moved, *self.own)]
         self.joins = ["sum" if program.added else "cat" if d.dims else "stack" for d in one.output_decls.values()]
         self.turned = "{}" if kernels.packs else "{}.flip(1)"  # what has a time axis, on its way in and out of the run back
 
@@ -75,8 +76,9 @@ class _Runs:
 
     # ---- lines ----
 
-    def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
-        taken = [*arguments, *(["*", "cu_seqlens=None", "reverse=False"] if self.run.packs else [])]
+    def _head(self, name: str, arguments: Sequence[str], doc: str, more: Sequence[str] = ()) -> list[str]:
+        calls = [*(["cu_seqlens=None", "reverse=False"] if self.run.packs else []), *more]
+        taken = [*arguments, *(["*", *calls] if calls else [])]
         return [lay(f"def _{name}_{self.suffix}(", taken, "):"), docstring([doc], 4)]
 
     def _given(self, back: bool) -> list[str]:
@@ -84,9 +86,12 @@ class _Runs:
         inputs = [self.turned.format(x) for x in self.inputs] if back else self.inputs
         return [*inputs, *self.given[back]]
 
-    def _call(self, results: Sequence[str], function: str, arguments: Sequence[str], back: bool) -> list[str]:
+    def _call(
+        self, results: Sequence[str], function: str, arguments: Sequence[str], back: bool, more: Sequence[str] = ()
+    ) -> list[str]:
         """`results = function(arguments)`, of one run."""
         keywords = ["cu_seqlens=cu_seqlens", f"reverse={'not ' if back else ''}reverse"] if self.run.packs else []
+        keywords += more
         return assigned(results, f"_one_run_{function}_{self.suffix}", [*arguments, *keywords])
 
     def _forward(self, name: str) -> str:
@@ -105,7 +110,11 @@ class _Runs:
     def _backward(self) -> str:
         cotangents = [f"d_{x}" for x in (*self.outputs[0], *self.ends)]
         doc = f"Gradients of both runs; those of the inputs {'and params ' if self.shared else ''}are added."
-        lines = self._head("backward", [*self.arguments, *self.saved[0], *self.saved[1], *cotangents], doc)
+        asked = [*self.moved, *self.own]
+        taken = [*self.arguments, *self.saved[0], *self.saved[1], *cotangents]
+        lines = self._head("backward", taken, doc, [f"needs=(True,) * {len(asked)}"])
+        needs = dict(zip(asked, self.needs, strict=True))
+        lines += switches(self.needs)
         for x, y, join in zip(*self.outputs, self.joins, strict=True):
             parts = f"d_{x}.chunk(2, -1)" if join == "cat" else f"d_{x}.unbind(-1)"
             cut = f"    d_{x}, d_{y} = (part.contiguous() for part in {parts})"
@@ -115,9 +124,10 @@ class _Runs:
             weights = [self.turned.format(x) for x in weights] if back else weights
             weights += [f"d_{x}_T" for x in self.states[back]]
             made = [self.again.get(x, f"d_{x}") if back else f"d_{x}" for x in (*self.moved, *self.slopes[back])]
-            lines += self._call(made, "backward", [*self._given(back), *self.saved[back], *weights], back)
-        sums = [f"d_{x} + {self.turned.format(self.again[x])}" for x in self.moved]
-        sums += [f"d_{x} + {self.again[x]}" if x in self.again else f"d_{x}" for x in self.own]
+            more = f"needs={group([needs[x] for x in (*self.moved, *self.slopes[back])])}"
+            lines += self._call(made, "backward", [*self._given(back), *self.saved[back], *weights], back, [more])
+        sums = [f"d_{x} + {self.turned.format(self.again[x])} if {needs[x]} else None" for x in self.moved]
+        sums += [f"d_{x} + {self.again[x]} if {needs[x]} else None" if x in self.again else f"d_{x}" for x in self.own]
         return "\n".join([*lines, returned(sums, 4)])
 
     def _step(self) -> str:

@@ -79,9 +79,13 @@ def _events_{suffix}(inputs, params, tables, states, save):
     return outputs, [x.movedim(1, axis).contiguous() for x, axis in zip(tables, {axes})], states, kept
 
 
-def _events_back_{suffix}(inputs, params, reads, states, d_outputs, d_tables, d_states):
-    """The gradients of inputs that have one, params that have one, tables and states; each step is computed again."""
+def _events_back_{suffix}(inputs, params, reads, states, d_outputs, d_tables, d_states, needs):
+    """The gradients of inputs that have one, params that have one, tables and states; each step is computed again.
+
+    needs: of these inputs and params, whether their gradient is asked for.
+    """
     d_tables = [x.clone().movedim(axis, 1) for x, axis in zip(d_tables, {axes})]
+    needs = *needs[:{moved}], *[True] * {reading}, *needs[{moved}:], *[True] * len(d_states)
     sums, columns = [torch.zeros_like(params[i]) for i in {params}], {{}}
     for t in reversed({order}):
         now = [x[:, t] for x in inputs]
@@ -90,13 +94,14 @@ def _events_back_{suffix}(inputs, params, reads, states, d_outputs, d_tables, d_
         kept = _event_forward_{suffix}(*given)[{results}:]
         weights = [x[:, t, None].contiguous() for x in d_outputs]
         weights += [_table_taken(table, now[j])[:, None].contiguous() for table, j in zip(d_tables, {places})]
-        found = _event_backward_{suffix}(*given, *kept, *weights, *d_states)
+        found = _event_backward_{suffix}(*given, *kept, *weights, *d_states, needs=needs)
         columns[t], d_reads = found[:{moved}], found[{moved}:{read}]
         for (i, j), d in zip({reads}, d_reads):
             _table_add(d_tables[i], now[j], d[:, 0])
-        sums = [a + b for a, b in zip(sums, found[{read}:{summed}])]
+        sums = [a if b is None else a + b for a, b in zip(sums, found[{read}:{summed}])]
         d_states = [x.contiguous() for x in found[{summed}:]]
-    columns = [torch.cat(column, 1) for column in zip(*(columns[t] for t in sorted(columns)))]
+    columns = zip(*(columns[t] for t in sorted(columns)))
+    columns = [None if column[0] is None else torch.cat(column, 1) for column in columns]
     return columns, sums, [x.movedim(1, axis).contiguous() for x, axis in zip(d_tables, {axes})], d_states
 '''
 
@@ -147,7 +152,7 @@ class _Events:
             inputs=_numbers(self.place[a.of] for a in self.own if a.of not in read),
             places=_numbers(self.place[one.written.place] for one in self.tables), outputs=count, rows=rows,
             results=rows + len(self.others), params=_numbers(i for i, a in enumerate(params) if a.gradient), moved=moved,
-            read=moved + len(self.rows), summed=moved + len(self.rows) + sum(a.gradient for a in params),
+            reading=len(self.rows), read=moved + len(self.rows), summed=moved + len(self.rows) + sum(a.gradient for a in params),
         ).strip()  # fmt: skip
 
     def _groups(self) -> list[str]:
@@ -181,15 +186,19 @@ class _Events:
         ends = {s: self.names.fresh("d_end") for s in self.program.states}
         columns, sums, tables, states = (self.local[x] for x in ("columns", "sums", "tables", "states"))
         doc = "Gradients: the steps of forward, the last one first."
-        lines = self._head("backward", [*self.name.values(), *saved, *outputs, *ends.values()], doc)
+        asked = [a for a in self.table if a.gradient]
+        taken = [*self.name.values(), *saved, *outputs, *ends.values(), "*", f"needs=(True,) * {len(asked)}"]
+        lines = self._head("backward", taken, doc)
         inputs, params, _, _ = self._groups()
         cut = len(self.rows)
         given = [inputs, params, group(saved[:cut]), group(saved[cut:]), group(outputs)]
         given += [group([ends[one.state] for one in self.tables]), group([ends[s] for s in self.others])]
-        lines.append(lay(f"{columns}, {sums}, {tables}, {states} = _events_back_{self.suffix}(", given, ")", 4))
         read = {rows.name for _, rows in self.rows}
         moved = [a.of for a in self.own if a.gradient and a.of not in read]
         core = [a.of for a in argument_table(self.core) if a.kind == "param" and a.gradient]
+        place = {a.of: i for i, a in enumerate(asked)}
+        given.append(group([f"needs[{place[x]}]" if x in place else "True" for x in (*moved, *core)]))
+        lines.append(lay(f"{columns}, {sums}, {tables}, {states} = _events_back_{self.suffix}(", given, ")", 4))
         answers = []
         for a in self.table:
             table = {"input": (columns, moved), "param": (sums, core)}.get(a.kind)

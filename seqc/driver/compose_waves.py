@@ -17,7 +17,7 @@ from dataclasses import replace
 from seqc.driver.inner import assigned, behind
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import dim_name
-from seqc.emit.text import docstring, lay, returned, unpack
+from seqc.emit.text import docstring, group, lay, returned, unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.plan import Stage
 from seqc.ir.program import Program
@@ -77,7 +77,9 @@ class _Waves:
         return f"{text}.flip(1)" if self.plane.backward else text
 
     def _call(self, results: Sequence[str], function: str, arguments: Sequence[str]) -> list[str]:
-        return assigned(results, f"_wave_{function}_{self.suffix}", [*arguments, *filter(None, [self.within])])
+        own = [x for x in arguments if x.startswith("needs=")]
+        given = [x for x in arguments if x not in own]
+        return assigned(results, f"_wave_{function}_{self.suffix}", [*given, *filter(None, [self.within]), *own])
 
     def _names(self, kind: str) -> list[str]:
         """What the functions over diagonals take ("given") or give ("made"), in local names."""
@@ -132,7 +134,9 @@ class _Waves:
 
     def _backward(self) -> str:
         ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{safe_name(x)}_T" for x in self.program.states]
-        lines = self._head(f"backward_{self.suffix}", [*self.arguments, *self.saved, *ends], "Gradients, over diagonals.")
+        moved = [a for a in argument_table(self.program) if a.gradient]
+        taken = [*self.arguments, *self.saved, *ends, "*", f"needs=(True,) * {len(moved)}"]
+        lines = self._head(f"backward_{self.suffix}", taken, "Gradients, over diagonals; those of inputs and states all.")
         lines.append(f"    steps, width = {self.main}.shape[1:3]")
         weights = []
         for x in self.wave.outputs:
@@ -144,8 +148,9 @@ class _Waves:
             own = f"d_{safe_name(base)}_T"
             weights.append(f"torch.zeros_like({own})" if held else self._turned_state(own))
         given = [f"*_onto_waves({', '.join(self.arguments)})", *self.saved, *weights]
-        lines += self._call(self._names("given"), "backward", given)
-        moved = [a for a in argument_table(self.program) if a.gradient]
+        place = {a.of: i for i, a in enumerate(moved) if a.kind == "param"}
+        own = [f"needs[{place[a.of]}]" if a.of in place else "True" for a in argument_table(self.wave) if a.gradient]
+        lines += self._call(self._names("given"), "backward", [*given, f"needs={group(own)}"])
         answers = [self._slope(a.of) for a in moved if a.kind == "input"]
         answers += [f"d_w_{safe_name(a.of)}" for a in moved if a.kind == "param"]
         return "\n".join([*lines, returned([*answers, *(self._start_slope(x) for x in self.program.states)], 4)])

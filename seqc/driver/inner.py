@@ -40,6 +40,12 @@ def assigned(results: Sequence[str], call: str, arguments: Sequence[str], end: s
     return [*lines, *lay(f"{left.strip()} = {call}(", arguments, end, 4).split("\n")]
 
 
+def switches(names: Sequence[str]) -> list[str]:
+    """The lines that unpack `needs`, the answers whether a gradient is asked for."""
+    left = unpack(names)
+    return [f"    {left} = needs"] if len(left) <= 100 else lay("(", names, ") = needs", 4).split("\n")
+
+
 def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
     """The extent of a dim, read from the first argument that has it, or the number that the spec gives."""
     plain = dim.rstrip("'")
@@ -50,4 +56,4 @@ def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
     return str(program.dims[plain].default)
 
 
-__all__ = ["assigned", "behind", "extent_of", "together"]
+__all__ = ["assigned", "behind", "extent_of", "switches", "together"]

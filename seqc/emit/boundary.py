@@ -136,7 +136,8 @@ def operators_text(sig: Signature) -> str:
         "count": len(sig.arguments),
         "given_count": len(sig.arguments) + 1,
         "calls": len(sig.arguments) + 2,
-        "after": len(sig.arguments) + 3,
+        "needs": len(sig.arguments) + 3,
+        "after": len(sig.arguments) + 4,
         "argument_list": ", ".join(sig.arguments),
         "result_list": ", ".join(sig.results),
         "outputs": len(sig.outputs),
@@ -261,9 +262,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in {picked}arguments[:{count}]{picked_end}]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[{needs}], {picked}arguments[:{count}]{picked_end})]
 
 
 @_autocast_off
@@ -312,16 +318,16 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach(){asking} for x in tensors]
-{asked}        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, {wrt})
+{asked}        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, {wrt}))
 '''
 
 _WATCH = """    if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
 """
 
 _BACKWARD = '''
@@ -336,22 +342,26 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of {argument_list}; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:{count}], arguments[{count}:{after}]
+    """Operator `backward`: of the gradients of {argument_list} those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:{count}], arguments[{count}:{after}]
     cotangents = whole = arguments[{after}:]
 {bind}    form, carry, steps = _form(*tensors), _carry({like}), _steps(cu_seqlens, tensors[{clock}])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "{kinds}", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "{ends}", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, {picked}tensors{picked_end}, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, {picked}tensors{picked_end}), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:{calls}])
     if 0 in x.shape[:2]:
         final = zip(tensors[{given}:], whole[{outputs}:], strict=True)
-        return [*_fake_backward(*tensors)[:{before}], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in {picked}tensors{picked_end}[:{before}]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
-{watch}    return [_dense(d, x.dtype) for x, d in zip({picked}tensors{picked_end}, gradients, strict=True)]
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
+{watch}    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, {picked}tensors{picked_end}), gradients, strict=True)]
 '''

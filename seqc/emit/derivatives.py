@@ -70,6 +70,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
 '''
 
 _AUTOGRAD = '''
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """{spec} with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -90,7 +96,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:{given_count}], list(kept[{given_count}:])
-        return *{placed}_backward_below(*given, ctx.reverse, saved, *cotangents[:{total}]){placed_end}, None, None
+        needs = {picked}ctx.needs_input_grad[:{count}]{picked_end}
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:{total}])
+        return *{placed}_at_asked(needs, gradients){placed_end}, None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -110,19 +118,19 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[{calls} : {calls} + count]), flat[{calls} + count :]
-        ctx.reverse = flat[{given_count}]
+        ctx.reverse, ctx.needs = flat[{given_count}], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:{given_count}], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:{calls}], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:{calls}], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *weights):
         kept = ctx.saved_tensors
-{again}        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:{count}], None, None, *saved, *left[{count}:]
+{again}        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:{count}], None, None, *saved, *left[{count}:]
 
 
 def _backward_below(*arguments):
@@ -214,12 +222,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:{calls}], arguments[{calls}], arguments[{after}:]
+    given, (saved, needs), cotangents = arguments[:{calls}], arguments[{calls}:{after}], arguments[{after}:]
     tensors = [*given[:{count}], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 '''

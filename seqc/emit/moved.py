@@ -30,7 +30,8 @@ def moved_fields(sig: Signature) -> dict[str, object]:
 _AGAIN = """        alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:{count}], *kept[{given_count}:])]
         tensors, cu_seqlens, cotangents = alike[:{count}], kept[{count}], alike[{count}:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
 """
@@ -40,7 +41,8 @@ _AGAIN_OF_SOME = """        alike = [x if x is None else x.detach() for x in (*k
         moved = _with_gradient(tensors)
         wrt = [x.requires_grad_() for x in (*moved, *cotangents) if x is not None]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, moved, create_graph=True)
+            asked = _asked(ctx.needs, moved)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, wrt))
         left = _placed([next(found) for _ in moved]) + [None if x is None else next(found) for x in cotangents]
 """

@@ -36,7 +36,7 @@ set_submodule share_memory state_dict step to to_empty train training type xpu z
 # Names that emitted files use: imports, and locals of generated functions.
 _FILE = """
 B BT NT NamedTuple T Tensor annotations axis carry ctx cu_seqlens device dtype form forward_ad inplace into io library math
-packed panels reverse saved states_every TYPE_CHECKING segments self tl torch triton warnings way
+needs packed panels reverse saved states_every TYPE_CHECKING segments self tl torch triton warnings way
 """
 
 RESERVED: frozenset[str] = frozenset(

@@ -121,7 +121,7 @@ _ARGUMENTS = "{arguments}"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -160,18 +160,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:{count}], everything[{count}:-{total}], everything[-{total}:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), {gradients}, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), {gradients}, reverse)
         gradients = {zeros} + [d.clone() for d in cotangents[{outputs}:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[{total}:], *ends), {gradients}, reverse)
+            found = _turned(backward(*own, *forward(*own)[{total}:], *ends, needs=needs), {gradients}, reverse)
             for whole, x, kind in zip(_parts(gradients, {gradients}, *part), found, {gradients}):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):

@@ -15,7 +15,7 @@ MOST = 64  # arguments of a schema, and results of one
 def register_text(sig: Signature, names: Mapping[str, object]) -> str:
     """The registration. names: what the texts of the boundary are filled with."""
     several = "({{given}})" if len(sig.results) > 1 else "Tensor[]"
-    if len(sig.arguments) + len(sig.results) + 3 <= MOST:  # those of `backward`, which has most
+    if len(sig.arguments) + len(sig.results) + 4 <= MOST:  # those of `backward`, which has most
         defined, wrap = _NAMED.replace("SEVERAL", several), "{}"
         before, operators = "", "getattr(torch.ops, name)"
     else:
@@ -68,7 +68,7 @@ _NAMED = '''
     taken = f"{{once}}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({{taken}}) -> SEVERAL")
     library.define(f"forward({{taken}}) -> ({{given}}, Tensor[] saved)")
-    library.define(f"backward({{taken}}, Tensor[] saved, {{', '.join(cotangents)}}) -> Tensor[]")
+    library.define(f"backward({{taken}}, Tensor[] saved, bool[] needs, {{', '.join(cotangents)}}) -> Tensor[]")
     library.define(f"step({{once}}) -> SEVERAL")
 '''
 
@@ -76,7 +76,7 @@ _IN_LISTS = '''
     taken = "Tensor[] arguments, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({{taken}}) -> Tensor[]")
     library.define(f"forward({{taken}}) -> (Tensor[] results, Tensor[] saved)")
-    library.define(f"backward({{taken}}, Tensor[] saved, Tensor?[] cotangents) -> Tensor[]")
+    library.define(f"backward({{taken}}, Tensor[] saved, bool[] needs, Tensor?[] cotangents) -> Tensor[]")
     library.define("step(Tensor[] arguments) -> Tensor[]")
 '''
 
@@ -84,12 +84,12 @@ _LISTED = '''
 def _grouped(arguments):
     """The arguments of an operator in the lists of its schema."""
     tensors, more = list(arguments[:{count}]), arguments[{count}:]
-    return [tensors, *more[:3], *([list(more[3:])] if len(more) > 3 else [])]
+    return [tensors, *more[:4], *([list(more[4:])] if len(more) > 4 else [])]
 
 
 def _spread(tensors, *more):
     """The same without the lists, but for what forward saves."""
-    return [*tensors, *more[:3], *(more[3] if len(more) > 3 else ())]
+    return [*tensors, *more[:4], *(more[4] if len(more) > 4 else ())]
 
 
 def _listed(kernel, operator):

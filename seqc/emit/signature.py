@@ -17,6 +17,8 @@ Params are followed by buffers, which have no gradient: `Signature.table` has th
     _forward_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T..., saved...)
     _backward_SUFFIX(inputs..., params..., NAME_0..., saved..., d_outputs..., d_NAME_T...)
                                                     -> (d_inputs..., d_params..., d_NAME_0...)   of what has a gradient
+                                                    takes the keyword `needs`: for each of these whether it is asked for; what
+                                                    is not may be anything, None too
     _infer_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)    optional: a forward that saves nothing
     _step_SUFFIX(inputs..., params..., NAME_0...) -> (outputs..., NAME_T...)     one step: no time axis
     _ready_cpu(inputs..., params..., NAME_0...) -> bool    whether the native code can run on these, with or without a

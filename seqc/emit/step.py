@@ -28,7 +28,6 @@ def step_operator(sig: Signature, form: str) -> str:
     names |= {"inputs": sum(a.timed for a in sig.table), "outputs": len(sig.outputs), "count": len(sig.table), "form": form}
     names |= moved_fields(sig) | {"bind": bound(sig), "like": "x" if main == clock(sig) else "like"}
     names["checked"] = "    _check_places(tensors)\n" if any(a.whole for a in sig.table) else ""
-    names["row"] = "" if all(a.gradient for a in sig.table if a.timed) else "d if d is None else "
     one = _NO_STEP if sig.no_step else _ONE_STEP
     return "\n\n\n".join(part.strip() for part in ("\n".join(fake), _STEP.format(**names), one.format(**names)))
 
@@ -82,8 +81,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:{count}], list(kept[{count} + 1 :])
         run = [*(x[:, None] for x in given[:{inputs}]), *given[{inputs}:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:{outputs}]), *cotangents[{outputs}:]]
-        gradients = {placed}_backward_below(*run, saved, *ends){placed_end}
-        return *({row}d[:, 0] for d in gradients[:{inputs}]), *gradients[{inputs}:]
+        needs = {picked}ctx.needs_input_grad{picked_end}
+        gradients = {placed}_at_asked(needs, _backward_below(*run, saved, list(needs), *ends)){placed_end}
+        return *(d if d is None else d[:, 0] for d in gradients[:{inputs}]), *gradients[{inputs}:]
 
 
 def _differentiable_step(*tensors):

@@ -59,9 +59,9 @@ def _rule(name, differentiates):
         size = tensors[{clock}].shape[0] if here[{clock}] is None else tensors[{clock}].movedim(here[{clock}], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[{count}:{after}]
+            *more, saved, needs = arguments[{count}:{after}]
             ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[{after}:], dims[{after}:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[{count}:])
         if name != "forward":
             return _unfolded(results, members, size)

@@ -13,7 +13,7 @@ def _forward_torch(x, g, h_0):
     return y, h.clone(), y.clone()
 
 
-def _backward_torch(x, g, h_0, h, d_y, d_h_T):
+def _backward_torch(x, g, h_0, h, d_y, d_h_T, *, needs=None):
     d_h, d_x, d_g = d_h_T, [], []
     before = torch.cat([h_0.unsqueeze(1), h[:, :-1]], 1)
     for t in reversed(range(x.shape[1])):
@@ -42,7 +42,7 @@ def _forward_torch(x, R, f, s, h_0, c_0):
     return c_all * s[:, None, None, :], h.clone(), c.clone(), torch.stack(hs, 1), c_all
 
 
-def _backward_torch(x, R, f, s, h_0, c_0, hs, cs, d_y, d_h_T, d_c_T):
+def _backward_torch(x, R, f, s, h_0, c_0, hs, cs, d_y, d_h_T, d_c_T, *, needs=None):
     d_h, d_c, d_x = d_h_T, d_c_T, []
     d_R, d_f = torch.zeros_like(R), torch.zeros_like(f)
     for t in reversed(range(x.shape[1])):
@@ -68,7 +68,7 @@ def _forward_torch(x):
     return (x * x,)
 
 
-def _backward_torch(x, d_y):
+def _backward_torch(x, d_y, *, needs=None):
     return (2 * x * d_y,)
 
 
@@ -102,7 +102,7 @@ def _forward_triton(x, g, h_0):
     return y, h_T, y.clone()
 
 
-def _backward_triton(x, g, h_0, h, d_y, d_h_T):
+def _backward_triton(x, g, h_0, h, d_y, d_h_T, *, needs=None):
     return _backward_torch(x, g, h_0, h, d_y, d_h_T)
 
 
