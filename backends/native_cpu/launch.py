@@ -324,7 +324,8 @@ def _backward(source: NativeSource) -> str:
     done: set[str] = set()
     for param, terms in groupby(sorted(plan.products, key=lambda x: place[x.param]), key=lambda x: x.param):
         made = [line for x in terms for line in _product(plan, x, places, done)]
-        lines += [f"    grad_{safe_name(param)} = None", f"    if needs[{place[param]}]:", *(f"        {line}" for line in made)]
+        lines += [f"    grad_{safe_name(param)} = None", f"    if needs[{place[param]}]:"]
+        lines += [f"        {line}" for line in made]
     answers = []
     for name in (a.name for a in moved):
         key = f"d_{name}"

@@ -8,7 +8,7 @@ what another writes, so that those of the same results stand together.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from seqc.backends.torch_eager.lines import laid
@@ -22,14 +22,19 @@ _WORD = re.compile(r"\b[^\W\d]\w*")
 class _Statement:
     """A statement with the comments above it. writes: names that it gives a value, or changes in place."""
 
-    lines: list[str] = field(default_factory=list)
+    lines: list[str | list[str]] = field(default_factory=list)
     writes: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
     serves: frozenset[int] = frozenset()
+    loop: bool = False
 
 
-def only_asked(said: Sequence[str], results: Sequence[str], needs: Sequence[str], indent: int) -> tuple[list[str], list[str]]:
-    """The lines, and the codes of the results. needs: name of each result's switch."""
+def only_asked(
+    said: Sequence[str | list[str]], results: Sequence[str], needs: Sequence[str], trained: Iterable[int], indent: int
+) -> tuple[list[str], list[str]]:
+    """The lines, and the codes of the results. said: statements, and loops as the lines that they have; needs: name of each
+    result's switch; trained: which results are gradients of params. What stands up to the last loop stays as it is where all
+    of these need it: a gradient of some inputs alone is hardly ever wanted."""
     statements = _statements(said)
     readers: dict[str, set[int]] = {}
     for i, code in enumerate(results):
@@ -40,36 +45,59 @@ def only_asked(said: Sequence[str], results: Sequence[str], needs: Sequence[str]
         one.serves = frozenset(i for name in one.writes for i in readers.get(name, ())) if one.writes else everything
         for word in one.words:
             readers.setdefault(word, set()).update(one.serves)
+    loops = [i for i, one in enumerate(statements) if one.loop]
+    if loops and set(trained) <= statements[loops[-1]].serves:
+        for one in statements[: loops[-1] + 1]:
+            one.serves = everything
     lines: list[str] = []
     for serves, group in _together(statements):
         spread = serves in (everything, frozenset())
+        if not spread and not group[0].lines[0]:  # an empty line stands above the condition
+            lines.append("")
+            del group[0].lines[0]
         lines += [] if spread else either([needs[i] for i in sorted(serves)], indent).split("\n")
-        lines += [row for one in group for line in one.lines for row in laid(line, indent + 4 * (not spread)) if line]
+        for line in (line for one in group for line in one.lines):
+            deeper = "" if spread else "    "
+            if isinstance(line, list):
+                lines += [deeper + row for row in line]
+            else:
+                lines += laid(line, indent + len(deeper)) if line else [""]
     apart = {name for one in statements if one.serves != everything for name in one.writes}
     codes = [code if code.isidentifier() and code not in apart else f"{code} if {need} else None"
              for code, need in zip(results, needs, strict=True)]
     return lines, codes
 
 
-def _statements(said: Sequence[str]) -> list[_Statement]:
+def _statements(said: Sequence[str | list[str]]) -> list[_Statement]:
     """The statements. One that assigns nothing changes what it begins with, through a view: `_upper(x, 1, -2).add_(y)`."""
     found, one, known = list[_Statement](), _Statement(), set[str]()
     for line in said:
         one.lines.append(line)
-        if not line or line.startswith("#"):
+        if isinstance(line, list):
+            one.words = {word for row in line for word in _WORD.findall(row)}
+            one.loop = True
+            one.writes = {name for row in line for name in _written(row.strip(), one.words)}
+        elif not line or line.startswith("#"):
             continue
-        one.words = set(_WORD.findall(line))
-        match = _TARGETS.match(line)
-        one.writes = set(match[1].split(", ")) if match else set([x for x in _WORD.findall(line) if x in known][:1])
+        else:
+            one.words, one.writes = set(_WORD.findall(line)), _written(line, known)
         known |= one.writes
         found.append(one)
         one = _Statement()
     return found
 
 
+def _written(line: str, known: set[str]) -> set[str]:
+    """What a statement gives a value or changes. known: the names that it can change."""
+    match = _TARGETS.match(line)
+    return set(match[1].split(", ")) if match else set([x for x in _WORD.findall(line) if x in known][:1])
+
+
 def _together(statements: Sequence[_Statement]) -> list[tuple[frozenset[int], list[_Statement]]]:
     """Runs of statements that serve the same results, as long as what they read and write allows."""
-    waits = {id(b): {id(a) for a in statements[:j] if a.writes & b.words or b.writes & a.words} for j, b in enumerate(statements)}
+    waits = {
+        id(b): {id(a) for a in statements[:j] if a.writes & b.words or b.writes & a.words} for j, b in enumerate(statements)
+    }
     left, runs = list(statements), list[tuple[frozenset[int], list[_Statement]]]()
     while left:
         serves, run = left[0].serves, list[_Statement]()

@@ -7,7 +7,8 @@ those that the body needs; `index` arrays and the like stand below them, once ea
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.lines import laid
@@ -54,7 +55,7 @@ class Function:
         self._prelude: dict[str, str] = {}
         self._letters: dict[str, str] = {BATCH: "b", BLOCK: "n", ROW: "t", COL: "s"}
         self._said = ""
-        self.held: list[str] | None = None  # statements that are not laid out yet
+        self.held: list[str | list[str]] | None = None  # statements that are not laid out yet, and loops that are
         self.needs: int | None = None  # how many results the caller may leave out: the keyword `needs` tells which
 
     def say(self, line: str) -> None:
@@ -70,9 +71,20 @@ class Function:
             self._said = text
             self.say(f"# {text}")
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is said inside is one statement: a loop, and what stands before it."""
+        if self.held is None:
+            yield
+            return
+        (held, lines), self.held, self.lines = (self.held, self.lines), None, []
+        yield
+        held.append(self.lines)
+        self.held, self.lines = held, lines
+
     def blank(self, comment: str = "") -> None:
         """An empty line, and a comment that opens the next part."""
-        if self.lines and self.lines[-1]:
+        if (last := self.lines if self.held is None else self.held) and last[-1]:
             self.say("")
         if comment:
             self.say(f"# {comment}")

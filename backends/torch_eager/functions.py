@@ -182,12 +182,12 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
         if cotangent in read or block.backward[f"d.{name}.prev"].op != "const":
             carried[cotangent], starts[cotangent] = f"d.{name}.prev", f"d_{safe_name(name)}_T"
     names = {n: _gradient_name(key) for key, n in block.backward.items() if n.op != "leaf"} | dict(block.names)
+    fn.held = []
     sequence = Sequence(
         fn, layout, block.rows, block.backward, carried, starts, known, loader(fn, block, layout),
         result=lambda key, n: sum_blocks(n) if key in params else n, names=names,
         quotes=quotes_of(program, block.names), reverse=True,
     )
-    fn.held = []
     ends = Ends(fn, sequence.printer, block, layout)
     sequence.printer.values(sequence.results.values())
     results: list[str] = []
@@ -207,17 +207,19 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     for name in program.states:
         zero = f"torch.zeros_like({safe_name(name)}_0)"
         results.append(finals.get(f"d.{name}.prev", zero))
-    _give_asked(fn, results, [emitted_name(a) for a in argument_table(program) if a.gradient])
+    _give_asked(fn, results, program)
     return fn
 
 
-def _give_asked(fn: Function, results: list[str], names: list[str]) -> None:
-    """The statements that are held, and the results, of those that a call asks for. names: of the arguments they belong to."""
+def _give_asked(fn: Function, results: list[str], program: Program) -> None:
+    """The statements that are held, and the results, of those that a call asks for."""
+    moved = [a for a in argument_table(program) if a.gradient]
     fn.needs, said, fn.held = len(results), fn.held or [], None
-    switches = [fn.names.fresh(f"need_{name}") for name in names]
-    lines, codes = only_asked(said, results, switches, fn.indent)
+    switches = [fn.names.fresh(f"need_{name}") for name in map(emitted_name, moved)]
+    trained = [i for i, a in enumerate(moved) if a.kind == "param"]
+    lines, codes = only_asked(said, results, switches, trained, fn.indent)
     if codes != results:
-        fn.lines[:0] = [*laid(f"{unpack(switches)} = needs", fn.indent), ""]
+        fn.lines[:0] = [*laid(f"{unpack(switches)} = needs", fn.indent), *[""] * (lines[:1] != [""])]
     fn.lines += lines
     _give(fn, codes)
 

@@ -165,6 +165,19 @@ class Sequence:
             if n in self.kept:
                 lists[n] = fn.names.fresh(f"{self.carried_name(n)}_all")
                 fn.say(f"{lists[n]} = [{name}]")
+        with fn.together():
+            self._body(stage, texts, lists, outer)
+        fn.blank()
+        for n, end in zip(looped, ends, strict=True):
+            own = end.op not in (*FREE, "leaf", "take", "surrogate") and ends.count(end) == 1 and set(end.dims) == set(n.dims)
+            self.finals[n] = texts[n] if own else Text(f"{texts[n].code}.clone()", texts[n].axes)
+            if n in lists:
+                fn.say(f"{lists[n]} = torch.stack({lists[n]}{'[::-1]' if self.reverse else ''})")
+                self._settle(n, Text(lists[n], (BLOCK, *texts[n].axes)))
+
+    def _body(self, stage: Stage, texts: dict[Node, Text], lists: dict[Node, str], outer: dict[Node, Text]) -> None:
+        """The loop's own lines. texts: of what is carried; lists: where its values are kept; outer: what is known before."""
+        fn, looped, ends = self.fn, stage.carried, self._ends(stage)
         begin = len(fn.lines)
         names = self._names_inside(stage)
         fn.indent += 4
@@ -187,13 +200,6 @@ class Sequence:
         if fn.lines[begin:]:  # else no state changes
             before, head = loop.opening(fn.lines[begin:], self.reverse)
             fn.lines[begin:begin] = [" " * fn.indent + line for line in (*before, *head)]
-        fn.blank()
-        for n, end in zip(looped, ends, strict=True):
-            own = end.op not in (*FREE, "leaf", "take", "surrogate") and ends.count(end) == 1 and set(end.dims) == set(n.dims)
-            self.finals[n] = texts[n] if own else Text(f"{texts[n].code}.clone()", texts[n].axes)
-            if n in lists:
-                fn.say(f"{lists[n]} = torch.stack({lists[n]}{'[::-1]' if self.reverse else ''})")
-                self._settle(n, Text(lists[n], (BLOCK, *texts[n].axes)))
 
     def _names_inside(self, stage: Stage) -> dict[Node, str]:
         """Wishes inside the loop: the name of a state is taken by its old value, and a new one is stored at once."""

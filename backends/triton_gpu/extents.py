@@ -57,8 +57,8 @@ class Extents:
         self.arguments = [a.name for a in self.table]
         self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
-        self.taken |= {"N_SPANS", "way", "io", "kept", "kernel", "key", "loads", "most", "need", "needs", "room", "stays"}  # of `room`
-        self.taken.add("fits")
+        self.taken |= {"N_SPANS", "way", "io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
+        self.taken |= {"fits", "needs"}
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}

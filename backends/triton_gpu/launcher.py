@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 
+from seqc.backends.triton_gpu.asked import WRITTEN, serves
 from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
 from seqc.backends.triton_gpu.outer import Factor, Outer
@@ -46,7 +47,6 @@ def _warps(programs, x, most, held):
 '''
 
 WALKS = ("forward", "infer", "backward")
-WRITTEN = ("grad", "scratch", "factor", "kept")  # roles of what kernels write for others, or for the caller of backward
 FEW = "_FEW_STEPS"
 KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
 
@@ -254,33 +254,7 @@ class Launcher(Extents):
 
     @cached_property
     def _serves(self) -> dict[str, frozenset[str]]:
-        """Kernel of a way through the backward pass -> the arguments that it serves, by itself or through later ones."""
-        factors: dict[str, set[str]] = {}
-        for x, terms in self.schedule.outer.items():
-            for term in terms:
-                for f in term.factors:
-                    factors.setdefault(f.array, set()).add(x)
-        found: dict[str, frozenset[str]] = {}
-        for groups in self.ways(self.printed["backward"]):
-            kernels = [k for group in groups for k in group]
-            writer = {a.name: k for k in reversed(kernels) for a in k.arrays if a.role in WRITTEN}  # the first that has it
-            readers: dict[str, set[str]] = {}
-            for one in reversed(kernels):
-                own: set[str] = set()
-                for a in one.arrays:
-                    if writer.get(a.name) is one:
-                        own |= self._behind(a) | factors.get(a.name, set()) | readers.get(a.name, set())
-                for given in filter(None, one.given):
-                    readers.setdefault(given.name, set()).update(own)
-                found[one.kernel.name] = found.get(one.kernel.name, frozenset()) | own
-        return found
-
-    def _behind(self, array: Array) -> frozenset[str]:
-        """The argument whose gradient an array is, or is added to; all where its name does not tell."""
-        if array.role != "grad":
-            return frozenset()
-        base = array.name.removeprefix("d_").partition("@")[0]
-        return frozenset({base, base.removesuffix("_0")}) & self.every or self.every
+        return serves(self.ways(self.printed["backward"]), self.schedule.outer, self.every)
 
     def launches(self, whole: Printed, groups: Sequence[Sequence[Printed]], there: Iterable[str]) -> list[str]:
         """Phases one after the other, tile lengths and arrays before them. there: arrays that exist."""
@@ -298,7 +272,8 @@ class Launcher(Extents):
             own += [line for a in fresh.values() if (line := self.add_up(a, len(groups) > 1))]
             asked = frozenset(x for k in group for x in self.serves(k))
             if asked and asked < self.every:
-                own = [f"if {' or '.join(self.switch(a.of) for a in self.table if a.of in asked)}:", *(TAB + line for line in own)]
+                switches = [self.switch(a.of) for a in self.table if a.of in asked]
+                own = [f"if {' or '.join(switches)}:", *(TAB + line for line in own)]
             lines += own
         return lines
 

@@ -120,7 +120,8 @@ class _Chain:
         self.kept = {x: [*made.saved.get(x, ()), *(self.kernel[x].saved if x in self.kernel else ())] for x in self.own}
         torch = {x: s.program for s in self.torch for x in s.program.outputs} if self.stored else {}
         self.places = {x: self.called[place] for x, part in torch.items() if (place := _place(part, x))}
-        self.names, self.switch = names, {emitted_name(a): names.fresh(f"need_{emitted_name(a)}") for a in self.table if a.gradient}
+        moved = [emitted_name(a) for a in self.table if a.gradient]
+        self.names, self.switch = names, {x: names.fresh(f"need_{x}") for x in moved}
         self.behind, self.asked = dict[str, set[str]](), dict[str, str]()
         self.parts = Counter(x for stage in plan.stages for x in self._moved(stage.program))  # stages that give its gradient
         self.parts.update(self.called[x] for stage in plan.stages for x in stage.program.outputs if x in plan.program.outputs)
@@ -336,7 +337,9 @@ class _Chain:
         self.asked[stage.name] = name
         self.behind |= {self.called[x]: self.behind[stage.name] for x in stage.program.outputs}
         self.switch |= {self.called[x]: name for x in stage.program.outputs}
-        return [] if whole else lay(f"{name} = any((", [self.switch[x] for x in moved], "))", 4).split("\n")
+        asked = [self.switch[x] for x in moved]
+        made = f"    {name} = {' or '.join(asked) or 'False'}"
+        return [] if whole else [made] if len(made) <= 120 else lay(f"{name} = any((", asked, "))", 4).split("\n")
 
     def _part(self, stage: Stage, cotangents: Sequence[str], terms: dict[str, list[str]]) -> list[str]:
         """The gradient of one stage, where it is asked for; its results are entered in `terms`."""

@@ -152,7 +152,8 @@ class _Events:
             inputs=_numbers(self.place[a.of] for a in self.own if a.of not in read),
             places=_numbers(self.place[one.written.place] for one in self.tables), outputs=count, rows=rows,
             results=rows + len(self.others), params=_numbers(i for i, a in enumerate(params) if a.gradient), moved=moved,
-            reading=len(self.rows), read=moved + len(self.rows), summed=moved + len(self.rows) + sum(a.gradient for a in params),
+            reading=len(self.rows), read=moved + len(self.rows),
+            summed=moved + len(self.rows) + sum(a.gradient for a in params),
         ).strip()  # fmt: skip
 
     def _groups(self) -> list[str]:

@@ -149,8 +149,8 @@ class _Waves:
             weights.append(f"torch.zeros_like({own})" if held else self._turned_state(own))
         given = [f"*_onto_waves({', '.join(self.arguments)})", *self.saved, *weights]
         place = {a.of: i for i, a in enumerate(moved) if a.kind == "param"}
-        own = [f"needs[{place[a.of]}]" if a.of in place else "True" for a in argument_table(self.wave) if a.gradient]
-        lines += self._call(self._names("given"), "backward", [*given, f"needs={group(own)}"])
+        asked = [f"needs[{place[a.of]}]" if a.of in place else "True" for a in argument_table(self.wave) if a.gradient]
+        lines += self._call(self._names("given"), "backward", [*given, f"needs={group(asked)}"])
         answers = [self._slope(a.of) for a in moved if a.kind == "input"]
         answers += [f"d_w_{safe_name(a.of)}" for a in moved if a.kind == "param"]
         return "\n".join([*lines, returned([*answers, *(self._start_slope(x) for x in self.program.states)], 4)])

@@ -15,6 +15,7 @@ from seqc.analysis.cost import cost, volume
 from seqc.analysis.reach import endless, reach
 from seqc.backends.triton_gpu.spans import blocks_between_saved, saved_bytes
 from seqc.diagnostics import Unsupported
+from seqc.driver.asked import asked
 from seqc.driver.compile import Compiled
 from seqc.driver.convolution import operations, sources, why_none
 from seqc.driver.signature_of import TITLES, gate_inputs
@@ -153,14 +154,15 @@ def _asked(program: Program) -> str:
 
 
 def derivatives(compiled: Compiled) -> list[str]:
-    """What runs for each derivative."""
+    """What runs for each derivative, and what a call leaves out that asks for some gradients alone."""
     if compiled.signature.no_plain:
-        return ["first: derived", f"refused: {compiled.signature.no_plain}"]
+        return ["first: derived", f"refused: {compiled.signature.no_plain}", *asked(compiled)]
     watched = ", ".join([o.name for o in compiled.signature.outputs] + [f"{s}_T" for s in compiled.signature.unread])
     return [
         "first: derived; second ones and forward mode: of single steps in plain torch",
         f"where a loss leaves out one of {watched} and the gradients are not finite, they are taken from single steps in plain "
         "torch, which leave out what it leads to (on a GPU, this waits for it)",
+        *asked(compiled),
     ]
 
 

@@ -30,7 +30,8 @@ def test_opcheck_of_the_inner_operators(cell: ModuleType) -> None:
     args = (*cell_data(5, torch.float32, grad=False), None, False)
     torch.library.opcheck(cell._OPS.forward.default, args)
     *results, saved = cell._OPS.forward.default(*args)
-    torch.library.opcheck(cell._OPS.backward.default, (*args, saved, *results))
+    for needs in ([True] * 6, [True, False] * 3):
+        torch.library.opcheck(cell._OPS.backward.default, (*args, saved, needs, *results))
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -1,0 +1,28 @@
+"""What a call leaves out of its backward pass that asks for some gradients alone, in words.
+
+In: a compiled spec. Out: sentences for `explain`.
+"""
+
+from __future__ import annotations
+
+from seqc.driver.compile import Compiled
+from seqc.ir.arguments import argument_table
+
+
+def asked(compiled: Compiled) -> list[str]:
+    """Which arguments have no gradient, and which stages run for some gradients alone."""
+    table = compiled.signature.table
+    none = [f"{a.name} ({a.role})" for a in table if not a.gradient and a.role in ("index", "buffer", "mask")]
+    told = [f"of no call: {', '.join(none)}"] if none else []
+    behind: dict[str, frozenset[str]] = {a.of: frozenset({a.of}) for a in table if a.gradient}
+    every = frozenset(behind)
+    for stage in compiled.plan.stages if len(compiled.plan.stages) > 1 else ():
+        own = [a.of for a in argument_table(stage.program) if a.gradient]
+        serves = frozenset(x for name in own for x in behind.get(name, ()))
+        behind |= dict.fromkeys(stage.program.outputs, serves)
+        if serves and serves < every:
+            told.append(f"stage `{stage.name}`: where that of {', '.join(a.of for a in table if a.of in serves)} is asked for")
+    return [*told, "what a call does not ask for (`requires_grad`) is left out, with all that serves nothing else"]
+
+
+__all__ = ["asked"]
