@@ -18,6 +18,7 @@ from seqc.backends.triton_gpu.report.figures import KIND, Chosen, extents, known
 from seqc.backends.triton_gpu.spans import saved_bytes
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
+from seqc.backends.triton_gpu.tuning.multiprocessor import Spent
 from seqc.backends.triton_gpu.tuning.pace import LAUNCH
 from seqc.backends.triton_gpu.tuning.pacing import pacing, sharing
 from seqc.backends.triton_gpu.tuning.summary import BYTES, summarize
@@ -70,10 +71,14 @@ class KernelCost:
     """Why a choice was taken that spills; empty where it does not."""
     afterwards: int
     """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
+    code: Spent | None
+    """The modelled time by machine code, which `nanoseconds` then is; None where that was not looked at."""
 
     @property
     def bound(self) -> str:
         """What the modelled time is nearest to."""
+        if self.code is not None:
+            return self.code.bound
         near = {"memory": self.memory, "arithmetic": self.arithmetic}
         name = max(near, key=lambda one: near[one])
         return name if 2 * near[name] >= self.nanoseconds else "latency"
@@ -232,9 +237,11 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     config = one.job.configuration
     lengths = [f"{n} {v}" for n, v in config.constants if n.startswith("B") and isinstance(v, int)]
     words_ = ", ".join([*lengths, f"{config.warps} warps", f"{config.stages} stage{'s' * (config.stages > 1)}"])
+    took = None if said is None else model.told(said, tiles)
+    nanoseconds = int(evaluate(time, tiles)) if took is None else round(took.nanoseconds)
     return KernelCost(
-        one.job.kernel, words_, said, resident, told["programs"], moved, products, other, int(evaluate(time, tiles)),
-        moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards,
+        one.job.kernel, words_, said, resident, told["programs"], moved, products, other, nanoseconds,
+        moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards, took,
     )
 
 
@@ -279,6 +286,9 @@ def why_spilling(chosen: Chosen, name: str) -> str:
 def _nominal(summary: KernelSummary, tiles: Mapping[str, int], said: Verdict, target: Target) -> int:
     """Modelled nanoseconds of tiles that were made, with their spills, for the shape that tiles are chosen for."""
     model = KernelModel(summary, target)
+    took = model.told(said, tiles)
+    if took is not None:
+        return round(took.nanoseconds)
     resident, spill = sharing(model, tiles, said, target)
     return int(evaluate(model.time(spill)[0], {**tiles, "resident": max(resident.programs, 1)}))
 

@@ -130,7 +130,8 @@ Asked = tuple[Sequence[Lowered], str]
 def refreshed(
     asked: Iterable[Asked], table: VerdictTable, progress: Callable[[int, int], None], rounds: int = ROUNDS
 ) -> Iterator[VerdictTable]:
-    """The table, growing until the toolchain has spoken of every choice. Raises Unsupported where there is no toolchain."""
+    """The table, growing until the toolchain has spoken of every choice, and of what lies beside it. Raises Unsupported where
+    there is no toolchain."""
     missing = available()
     if missing is not None:
         message = f"the toolchain cannot be asked: {missing}"
@@ -141,14 +142,15 @@ def refreshed(
         still = []
         for one in open_:
             lowered, target = one
-            jobs = choose_tiles(lowered, target, table).missing()
+            chosen = choose_tiles(lowered, target, table)
+            jobs = chosen.missing() or chosen.beside()
             wanted |= {job.key: job for job in jobs}
             still += [one] if jobs else []
         if not wanted:
             break
         left = list(wanted.values())
         for at in range(0, len(left), BATCH):
-            table = refresh(left[at : at + BATCH], table, progress=progress)
+            table = refresh(left[at : at + BATCH], table, again=True, progress=progress)
             yield table
         open_ = still
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
+from seqc.solver.expression import evaluate
 from seqc.solver.problem import Clash, Problem, Solution
 from seqc.solver.solve import solve
 
@@ -21,6 +23,7 @@ __all__ = ["Choice", "Look", "choose"]
 
 Look = Callable[[str, int], Told]
 """Kernel and rows -> tiles that the toolchain was asked about, with rows as `C`, and its verdicts."""
+SLOWER = 1.2  # tiles that are slower than those chosen by this factor, by a model that is mostly too short, are not asked about
 NOTHING_FITS = "nothing that was asked fits the registers: of what spills, the fastest by the model is taken"
 
 
@@ -74,6 +77,30 @@ class Choice:
                 if alike and not one.knows({"C": here["C"], **other}):
                     return {"C": here["C"], **other}
         return self.tiles(kernel) if self.verdict(kernel) is None else None
+
+    def beside(self, kernel: str) -> list[dict[str, int]]:
+        """What to ask of where the choice is known: the choice itself, if an older record does not tell how often its machine
+        code runs what; then tiles that differ in one step of one variable, fit the target, and would be no slower by the model.
+        When none is left, no step makes the kernel faster."""
+        one, here, said = self.kernels[kernel], self.tiles(kernel), self.verdict(kernel)
+        if said is None or not said.work:
+            return [] if said is None or said.tells_all(self.target.vendor) else [here]
+        model = KernelModel(one.at[here["C"]], self.target, spilling=True)
+        limits = model.constraints()
+        took = model.told(said, here)
+        assert took is not None
+        found = []
+        for variable in model.variables():
+            domain = sorted(variable.domain)
+            at = domain.index(here[variable.name]) if variable.name in here else len(domain)
+            for way in (domain[at + 1 :], domain[:at][::-1] if variable.name in here else ()):
+                fitting = ({**here, variable.name: value} for value in way)
+                tiles = next((one for one in fitting if all(x.holds({**one, "resident": 1}) for x in limits)), None)
+                if tiles is None or one.told_all(tiles, self.target):
+                    continue
+                if evaluate(model.time()[0], {**tiles, "resident": 1}) < SLOWER * took.nanoseconds:
+                    found.append(tiles)
+        return found
 
     def name(self, kernel: str, part: str) -> str:
         """A part of one kernel as the problem calls it."""

@@ -12,6 +12,7 @@ from itertools import product
 from types import MappingProxyType
 
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, KernelSummary, Tile, Workload
+from seqc.backends.triton_gpu.tuning.multiprocessor import Spent, code, spent
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS, Use, quarantined
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
@@ -260,6 +261,16 @@ class KernelModel:
             ("tile registers a thread", ceil_div(self.words(), self.threads)),
         )
         return most(busy, traffic), parts
+
+    def told(self, verdict: Verdict, at: Mapping[str, int]) -> Spent | None:
+        """What the kernel takes by its machine code, where that was looked at. at: its tiles, by the problem's names."""
+        if not verdict.work:
+            return None
+        turns = -(-self.workload.length // self.summary.rows)
+        programs = int(evaluate(self.programs(self.dims), at)) * (1 if self.summary.loops_over_time else turns)
+        moved, warps = int(evaluate(self.traffic(), at)), at[self.called_by("warps")]
+        waits = self.summary.meets * MEET_LATENCY * turns
+        return spent(code(verdict, warps), self.target, programs, self.workload.length, moved, waits)
 
     def programs(self, dims: Iterable[str]) -> Expr:
         """Programs that walk a sequence, or one of its turns, counting of the cut dims only those named."""

@@ -16,8 +16,10 @@ from seqc.backends.triton_gpu.tuning.kernel_model import OVERHEAD_REGISTERS, Ker
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
-from seqc.solver.expression import Case, Chosen, Const, Expr, Sum, evaluate
+from seqc.solver.expression import Case, Chosen, Const, Expr, Sum, ceil_div, evaluate, lift, most
 from seqc.solver.problem import Constraint, Problem, Variable
+
+NEVER = 1 << 50  # nanoseconds that no kernel takes
 
 __all__ = ["Kernel", "Refusal", "Told", "kernel_problem", "refusal", "tile_choices"]
 
@@ -58,6 +60,10 @@ class Kernel:
         """Whether the toolchain has spoken of these tiles."""
         return any(dict(known) == tiles for known, _ in self.told)
 
+    def told_all(self, tiles: Mapping[str, int], target: Target) -> bool:
+        """Whether the toolchain has spoken of these tiles, and nothing is left to ask."""
+        return any(dict(known) == tiles and said.tells_all(target.vendor) for known, said in self.told)
+
 
 def refusal(verdict: Verdict, assignment: Mapping[str, int], target: Target) -> Refusal | None:
     """What a verdict on these tiles forbids; None where the kernel is good."""
@@ -68,7 +74,7 @@ def refusal(verdict: Verdict, assignment: Mapping[str, int], target: Target) -> 
     if verdict.shared > target.shared_per_program:
         over = f"{verdict.shared} bytes of shared memory, of {target.shared_per_program}"
         return Refusal(chosen, f"with {at} the kernel takes {over}", by_stages=True)
-    if verdict.spills:
+    if verdict.spills and not verdict.work:
         sentence = f"with {at} the kernel spills {verdict.spills} bytes of registers a thread"
         return Refusal(chosen, sentence, spills=True)
     if assignment.get("stages", 1) > 1 and verdict.prefetches is False:
@@ -151,6 +157,7 @@ class _OneKernel:
     ) -> None:
         self.kernel, self.prefix, self.called, self.at, self.target = kernel, prefix, called, at, target
         self.domain = {name: variable.domain for name, variable in variables.items()}
+        self.priced = {c: self.machine(c) for c in at}
         found = ((tiles, refusal(verdict, tiles, target)) for tiles, verdict in kernel.told)
         self.refused = [no for _, no in found if no is not None and not (kernel.spilling and no.spills)]
 
@@ -174,11 +181,11 @@ class _OneKernel:
         return out
 
     def kept(self, rows: int) -> list[Chosen]:
-        """Tiles that are known to keep all registers, whatever is counted."""
+        """Tiles that are known to keep all registers, whatever is counted, or whose machine code tells what spills cost."""
         return [
             Chosen(tuple((self.name(name), value) for name, value in tiles.items() if name != "C"))
             for tiles, verdict in self.kernel.told
-            if tiles["C"] == rows and verdict.fits
+            if tiles["C"] == rows and (verdict.fits or verdict.work)
         ]
 
     def told(self, sentence: str) -> str:
@@ -194,10 +201,38 @@ class _OneKernel:
     def cost(self) -> Expr:
         if self.kernel.probing:
             return self.cases({c: builder.need() for c, builder in self.at.items()})
-        return self.cases({c: builder.time(self.spilled(c))[0] for c, builder in self.at.items()})
+        return self.cases({c: self.time(c)[0] for c in self.at})
+
+    def time(self, rows: int) -> tuple[Expr, tuple[tuple[str, Expr], ...]]:
+        """Nanoseconds, and the quantities behind them: by the machine code of tiles that were made; of others by the model,
+        times the least factor by which it was too short."""
+        builder = self.at[rows]
+        whole, parts = builder.time(self.spilled(rows))
+        if not self.priced[rows]:
+            return whole, parts
+        named = [(Chosen(self.names(tiles)), ns) for tiles, ns, _ in self.priced[rows]]
+        factor = min(factor for _, _, factor in self.priced[rows])
+        others = ceil_div(whole * factor, lift(100))
+        whole = Sum((most(0, Sum((others, *(one * -NEVER for one, _ in named)))), *(one * ns for one, ns in named)))
+        return whole, tuple((name, whole if name == "ns" else value) for name, value in parts)
+
+    def machine(self, rows: int) -> list[tuple[dict[str, int], int, int]]:
+        """(tiles that were made, nanoseconds by their machine code, hundredths of that in what the model says)."""
+        builder, found = self.at[rows], []
+        model = builder.time()[0]
+        for tiles, verdict in self.kernel.told:
+            at = dict(self.names(tiles))
+            took = builder.told(verdict, at) if tiles["C"] == rows else None
+            if took is not None:
+                at[self.name("resident")] = min(took.resident, max(self.domain[self.name("resident")]))
+                found.append((
+                    {k: n for k, n in tiles.items() if k != "C"}, round(took.nanoseconds),
+                    round(100 * took.nanoseconds / max(int(evaluate(model, at)), 1)),
+                ))
+        return found
 
     def parts(self) -> list[tuple[str, Expr]]:
-        told = {c: dict(builder.time(self.spilled(c))[1]) for c, builder in self.at.items()}
+        told = {c: dict(self.time(c)[1]) for c in self.at}
         names = next(iter(told.values()))
         return [(self.prefix + name, self.cases({c: parts[name] for c, parts in told.items()})) for name in names]
 

@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
-from seqc.backends.triton_gpu.tuning.kernel_model import OVERHEAD_REGISTERS, KernelModel
+from seqc.backends.triton_gpu.tuning.kernel_model import MEET_LATENCY, OVERHEAD_REGISTERS, KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_summary import Workload
+from seqc.backends.triton_gpu.tuning.multiprocessor import code, wave
 from seqc.backends.triton_gpu.tuning.pace import Pace, Pacing
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, occupancy, target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel
@@ -86,10 +87,15 @@ def _shared(kernel: ChosenKernel, model: KernelModel, target: Target) -> tuple[d
 def _pace(kernel: ChosenKernel, target: Target) -> Pace:
     model = KernelModel(kernel.summary, target)
     at, spilled = _shared(kernel, model, target)
+    walks = kernel.summary.loops_over_time
     told = {name: int(evaluate(expr, at)) for name, expr in model.time(spilled)[1]}
     busy = told["ns at the units"] // (told["waves"] * told["turns a program"])
     moved = int(evaluate(model.traffic(), at)) // (told["programs"] * told["turns a program"])
-    return Pace(at["resident"], busy, moved, kernel.summary.loops_over_time, 1 + kernel.afterwards)
+    if kernel.verdict is not None and kernel.verdict.work:
+        one = code(kernel.verdict, at["warps"])
+        run = one.turn(kernel.summary.rows) if walks else one.run(0)
+        busy = round(1000 * wave(one, run, at["resident"]) / target.clock_mhz) + kernel.summary.meets * MEET_LATENCY
+    return Pace(at["resident"], max(busy, 1), moved, walks, 1 + kernel.afterwards)
 
 
 def _time(kernel: ChosenKernel, target: Target, length: int) -> int:

@@ -48,6 +48,8 @@ class Target:
     """Rate of the matrix units per operand type; "fp32" is the way that keeps fp32 accuracy (three tf32 products)."""
     vector_gops: int
     """Rate of fp32 outside the matrix units."""
+    clock_mhz: int
+    """Highest clock of the units, in 10^6 cycles a second."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ _TABLE = (
         bytes_per_ns=2039,
         matrix_gops=MappingProxyType({"bf16": 312_000, "fp16": 312_000, "tf32": 156_000, "fp32": 52_000}),
         vector_gops=19_500,
+        clock_mhz=1410,
     ),
     Target(
         name="sm_90",
@@ -103,6 +106,7 @@ _TABLE = (
         bytes_per_ns=3350,
         matrix_gops=MappingProxyType({"bf16": 989_000, "fp16": 989_000, "tf32": 494_000, "fp32": 164_000}),
         vector_gops=67_000,
+        clock_mhz=1830,
     ),
     Target(
         name="sm_100",
@@ -123,6 +127,7 @@ _TABLE = (
         bytes_per_ns=8000,
         matrix_gops=MappingProxyType({"bf16": 2_250_000, "fp16": 2_250_000, "tf32": 1_120_000, "fp32": 373_000}),
         vector_gops=75_000,
+        clock_mhz=1965,
     ),
     Target(
         name="gfx942",
@@ -143,6 +148,7 @@ _TABLE = (
         bytes_per_ns=5300,
         matrix_gops=MappingProxyType({"bf16": 1_307_000, "fp16": 1_307_000, "tf32": 653_000, "fp32": 163_000}),
         vector_gops=163_000,
+        clock_mhz=2100,
     ),
 )
 

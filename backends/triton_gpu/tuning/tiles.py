@@ -83,6 +83,8 @@ class Chosen:
     """Rows that were not chosen, and what they would cost or what clashes: worked out when it is called."""
     missing: Callable[[], tuple[Job, ...]]
     """What the toolchain should be asked before the choice is one that it knows: worked out when it is called."""
+    beside: Callable[[], tuple[Job, ...]]
+    """What it can be asked then, since it may be faster: worked out when it is called."""
 
     @property
     def tiles(self) -> dict[str, Tiles]:
@@ -179,7 +181,10 @@ class _Chooser:
             faster = [c for c in spent if spent[c] < spent[rows] and self.unpriced(c)]
             return (*self.asks(choices), *chain(*(self.asks(self.unpriced(c)) for c in faster)))
 
-        return Chosen(best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked)
+        return Chosen(
+            best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked,
+            lambda: tuple(self.besides(choices)),
+        )
 
     def team(self, clash: Clash) -> Chosen:
         """The kernels that several programs for each head share out, where one program has no room: under the names of those
@@ -197,15 +202,21 @@ class _Chooser:
         trained = sum(kernels[name].nanoseconds for name in TRAINED)
         return Chosen(
             lowered.block, lowered.plan, self.target.name, lowered.sizes, kernels, trained, dict[int, str],
-            lambda: tuple(self.asks(choices)),
+            lambda: tuple(self.asks(choices)), lambda: tuple(self.besides(choices)),
         )
 
     def asks(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
         for name, choice in choices.items():
             tiles = choice.asks(name)
             if tiles is not None:
-                lowered = self.lowered[tiles["C"]]
-                yield lowered.jobs(name, self.target.name).job(lowered.tiles(name, tiles))
+                yield self.job(name, tiles)
+
+    def besides(self, choices: Mapping[str, Choice]) -> Iterable[Job]:
+        return (self.job(name, tiles) for name, choice in choices.items() for tiles in choice.beside(name))
+
+    def job(self, name: str, tiles: Mapping[str, int]) -> Job:
+        lowered = self.lowered[tiles["C"]]
+        return lowered.jobs(name, self.target.name).job(lowered.tiles(name, tiles))
 
     def kernel(self, best: Lowered, name: str, choice: Choice) -> ChosenKernel:
         tiles = best.tiles(name, choice.tiles(name))

@@ -113,6 +113,7 @@ def _one_process(
                     return f"{LATE} {seconds:g} seconds" if late else _last_words(errors, code)
                 record: dict[str, Any] = json.loads(answer)
                 record["counts"] = tuple((name, count) for name, count in record["counts"])
+                record["work"] = tuple((name, *both) for name, both in record.get("work", {}).items())
                 verdicts.append(Verdict(**record))
                 if progress is not None:
                     progress(len(verdicts), len(jobs))

@@ -90,16 +90,23 @@ def _verdict(job: dict[str, Any], modules: dict[str, ModuleType], folder: Path) 
         return figures | {"error": _words(error)}
     figures["shared"] = made.metadata.shared
     figures["tensor_memory"] = getattr(made.metadata, "tmem_size", None) or 0
-    read = _read_nvidia if job["vendor"] == "cuda" else _read_amd
-    return figures | read(made.asm, Path(triton.__file__).parent, folder)
+    if job["vendor"] != "cuda":
+        return figures | _read_amd(made.asm)
+    found = read_nvidia(made.asm, Path(triton.__file__).parent, folder)
+    sass = found.pop("sass", None)
+    return figures | found | ({} if sass is None else {"work": _reader().turns(sass, made.asm["ttir"], names)})
 
 
 def _load(source: str, path: Path) -> ModuleType:
     path.write_text(source)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    return _load_file(path.stem, path)
+
+
+def _load_file(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -112,7 +119,14 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())[:600]}"
 
 
-def _read_nvidia(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
+def _reader() -> ModuleType:
+    """What reads machine code: a file beside this one, since nothing of the compiler is imported here."""
+    if "machine_code" not in sys.modules:
+        _load_file("machine_code", Path(__file__).with_name("machine_code.py"))
+    return sys.modules["machine_code"]
+
+
+def read_nvidia(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(asm["cubin"])
     tool = triton_home / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -133,6 +147,7 @@ def _read_nvidia(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
         "registers": int(found[1]),
         "spills": int(found[2]),
         "counts": sorted(counts.items()),
+        "sass": sass,
     }
 
 
@@ -173,7 +188,7 @@ def _width(name: str) -> int:
     return 2 if ".64" in name or ".WIDE" in name or re.search(r"LDSM\S*\.2", name) else 1
 
 
-def _read_amd(asm: Any, triton_home: Path, folder: Path) -> dict[str, Any]:
+def _read_amd(asm: Any) -> dict[str, Any]:
     text = asm["amdgcn"]
     values = {name: int(value) for name, value in re.findall(r"^\s+\.(\w+):\s+(\d+)\s*$", text, re.MULTILINE)}
     counted = Counter(GCN_LINE.findall(text))

@@ -36,6 +36,9 @@ def own_table() -> Path | None:
     return folder and folder / "verdicts.json"
 
 
+Work = tuple[tuple[str, float, float], ...]
+
+
 @dataclass(frozen=True)
 class Configuration:
     """All that decides a kernel's machine code beside its text and target."""
@@ -72,11 +75,18 @@ class Verdict:
     """Version that spoke, such as "triton 3.9.0"."""
     error: str | None = None
     """Why there is no kernel, in the toolchain's words; the figures are then 0."""
+    work: Work = ()
+    """By kind: what one warp runs for each 64 steps that its program walks, and what once (`machine_code.Executed`); empty
+    where that was not looked at."""
 
     @property
     def fits(self) -> bool:
         """Whether the kernel was made and keeps all its registers."""
         return self.error is None and self.spills == 0
+
+    def tells_all(self, vendor: str) -> bool:
+        """Whether nothing is left to ask: on NVIDIA, how often the machine code runs what too."""
+        return bool(self.work) or self.error is not None or vendor != "cuda"
 
     @property
     def prefetches(self) -> bool | None:
@@ -190,7 +200,10 @@ def _record(verdict: Verdict) -> dict[str, Any]:
     found: dict[str, Any] = {"registers": verdict.registers, "spills": verdict.spills, "shared": verdict.shared}
     if verdict.tensor_memory:
         found["tensor_memory"] = verdict.tensor_memory
-    return found | {"counts": {k: n for k, n in verdict.counts if n or k == "async"}, "toolchain": verdict.toolchain}
+    found["counts"] = {k: n for k, n in verdict.counts if n or k == "async"}
+    if verdict.work:
+        found["work"] = {kind: both for kind, *both in verdict.work}
+    return found | {"toolchain": verdict.toolchain}
 
 
 def _verdict(record: Mapping[str, Any]) -> Verdict:
@@ -198,4 +211,5 @@ def _verdict(record: Mapping[str, Any]) -> Verdict:
         int(record.get(name, 0)) for name in ("registers", "spills", "shared", "tensor_memory")
     )
     counts = tuple((kind, int(n)) for kind, n in record.get("counts", {}).items())
-    return Verdict(registers, spills, shared, tensor_memory, counts, record["toolchain"], record.get("error"))
+    work = tuple((kind, float(each), float(once)) for kind, (each, once) in record.get("work", {}).items())
+    return Verdict(registers, spills, shared, tensor_memory, counts, record["toolchain"], record.get("error"), work)

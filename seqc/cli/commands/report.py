@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     names = (("batch", "sequences"), ("steps", "steps of a sequence"), ("heads", "heads"), ("width", "size of a head"))
     for name, help in names:
         parser.add_argument(f"--{name}", type=count, metavar="N", help=f"{help} (default: five usual shapes)")
-    parser.add_argument("--peers", action="store_true", help="print published times of hand-written kernels beside a shape")
+    parser.add_argument("--peers", action="store_true", help="print others' kernels beside a shape, modelled alike")
     add_json(parser)
 
 
@@ -80,6 +80,7 @@ def text(costs: Costs, peers: bool = False) -> str:
             lines.append(("  " + "  ".join(placed)).rstrip())
     lines.append(f"  saved for backward: {costs.saved / 1e6:.0f} MB of states, beside {costs.inputs / 1e6:.0f} MB of inputs")
     if peers:
+        lines += theirs(costs)
         told = [one.words for one in beside(costs.program, costs.shape)]
         notes += [f"published: {words}" for words in told or ["nothing at this shape"]]
     kernels = list({one.kernel: one for one in (*costs.forward, *costs.training)}.values())
@@ -94,6 +95,37 @@ def text(costs: Costs, peers: bool = False) -> str:
         if one.verdict is not None and one.verdict.error is not None:
             notes.append(f"{short(one, costs)}: {one.verdict.toolchain} refuses it: {one.verdict.error}")
     return "\n".join([*lines, *(line for note in notes for line in wrapped(note, 2))])
+
+
+def theirs(costs: Costs) -> list[str]:
+    """Others' kernels at the same shape, by the same model: a table, and what they keep for backward."""
+    from seqc.backends.triton_gpu.report.peer_kernels import peer_call
+    from seqc.backends.triton_gpu.tuning.targets import target_named
+
+    call = peer_call(costs.program, costs.shape, target_named(costs.target))
+    if call is None:
+        return []
+    head = ("kernel", "tiles", "regs", "spill", "KiB", "programs a unit", "MB", "model us", "mem us", "bound by")
+    rows: list[tuple[str, ...]] = [head]
+    ends: dict[int, str] = {}
+    for backward, title in ((False, "forward"), (True, "forward and backward")):
+        for one in call.kernels:
+            if one.backward == backward and one.spent is not None:
+                d, told = one.data, one.spent
+                tiles = ", ".join([*(f"{k} {n}" for k, n in d["blocks"].items()), f"{d['warps']} warps, {d['stages']} stages"])
+                rows.append((
+                    one.name, tiles, *(str(d[x]) for x in ("registers", "spills")), f"{d['shared'] / 1024:.0f}",
+                    str(told.resident), f"{d['bytes'] / 1e6:.0f}", f"{one.nanoseconds / 1000:.0f}",
+                    f"{told.memory / 1000:.0f}", told.bound,
+                ))
+        count = call.launches(backward)
+        ends[len(rows)] = f"  = {title}, {count} launches, torch's own among them: {call.nanoseconds(backward) / 1000:.0f} us"
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [f"  {call.system}:"]
+    for at, row in enumerate(rows, 1):
+        placed = [x.ljust(w) if i in (0, 1, 9) else x.rjust(w) for i, (x, w) in enumerate(zip(row, widths, strict=True))]
+        lines += [("    " + "  ".join(placed)).rstrip(), *([ends[at]] if at in ends else ())]
+    return [*lines, f"    saved for backward: {call.saved / 1e6:.0f} MB beside the inputs"]
 
 
 def short(one: KernelCost, costs: Costs) -> str:
