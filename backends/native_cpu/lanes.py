@@ -19,11 +19,10 @@ from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.values import literal, spelled
 from seqc.ir.graph import BATCH, Node, depends, leaves, topological
-from seqc.ir.ops import TABLE
+from seqc.ir.ops import TABLE, holds
 
 FEW = 8  # states, and links that are run beside them: more would not stay in registers
 LAGS = 4  # how far back an input is read: a vector has 4 lanes or more, but for float64 without AVX
-ANY = frozenset(("add", "sub", "mul", "div", "neg", "exp", "expm1", "sigmoid", "tanh", "sqrt"))  # of vectors as of numbers
 
 
 IN_LANES = (
@@ -79,7 +78,7 @@ def _plain(n: Node) -> bool:
     """Whether a value is a number of parameters, or one of each sequence by operators that vectors have."""
     if n.op == "expand":
         return set(n.dims) <= {BATCH}
-    if set(n.dims) <= {BATCH} and n.op in (*ANY, "leaf", "const"):
+    if set(n.dims) <= {BATCH} and (holds(n, "lanes") or n.op in ("leaf", "const")):
         return True
     if n.op == "take":
         return n.args[0].op == "leaf" and len(n.args[0].dims) == 1 and n.args[0].text("kind") == "param"

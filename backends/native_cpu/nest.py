@@ -15,7 +15,7 @@ from itertools import takewhile
 
 from seqc.backends.native_cpu.nest_sums import SumPrinter
 from seqc.backends.native_cpu.places import ident
-from seqc.backends.native_cpu.schedule import DEAR, Item
+from seqc.backends.native_cpu.schedule import Item, dear
 from seqc.backends.native_cpu.values import Operand, Value
 from seqc.ir.graph import BATCH
 
@@ -81,7 +81,7 @@ class NestPrinter(SumPrinter):
                 several += BATCH in v.deps
                 single += BATCH not in v.deps
         taken = f"({several} * w_B + {single})" if several else str(max(1, single))
-        heavy = any(v.node is not None and v.args and v.node.op in DEAR for v in self.values.order
+        heavy = any(v.node is not None and v.args and dear(v.node) for v in self.values.order
                     if self.level(v) == len(self.loops))
         return f"std::max<i64>(1, std::min<i64>(8, {'spare / 2' if heavy else 'spare'} / {taken}))"
 

@@ -25,11 +25,12 @@ from seqc.diagnostics import SeqcBug
 from seqc.ir.graph import Node, const, node
 from seqc.ir.ops import TABLE
 
-DEAR = frozenset(
-    ("exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "logsigmoid", "softplus", "logaddexp", "tanh", "erf", "sin", "cos",
-     "atan", "log2", "pow", "div", "draw")
-)
 REDUCTIONS = frozenset(("sum", "amax"))
+
+
+def dear(n: Node) -> bool:
+    """Whether a value costs several operations an element."""
+    return TABLE[n.op].elementwise and TABLE[n.op].cost == "dear"
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ class Region:
         for nest in nests:
             for i in nest.items:
                 for n in self.cone(i)[0]:
-                    if n.op in DEAR:
+                    if dear(n):
                         found[n] = None
                 if i.kind in ("keep", "reduce"):
                     found[i.value] = None
@@ -290,7 +291,7 @@ class Region:
         seen: set[Node] = set()
         again: dict[Node, None] = {}
         for nest in nests:
-            here = dict.fromkeys(n for i in nest.items for n in self.cone(i)[0] if n.op in DEAR)
+            here = dict.fromkeys(n for i in nest.items for n in self.cone(i)[0] if dear(n))
             again |= {n: None for n in here if n in seen}
             seen |= here.keys()
         return list(again)

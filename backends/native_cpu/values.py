@@ -16,19 +16,12 @@ from seqc.backends.native_cpu.schedule import Index, Moved, View, view
 from seqc.ir.graph import BATCH, Node
 from seqc.ir.ops import TABLE
 
+
 # C++ of the operators whose scalar spelling in the table does not serve vectors
-VECTOR_SPELLING = {
-    "where": "seqc_where({0}, {1}, {2})",
-    "and": "seqc_and({0}, {1})",
-    "or": "seqc_or({0}, {1})",
-    "not": "seqc_not({0})",
-    "surrogate": "as_real({0})",
-}
-
-
 def spelled(op: str) -> str:
     """The format string of an elementwise operator; functions of the C library become those of the runtime."""
-    text = VECTOR_SPELLING.get(op) or TABLE[op].spell.get("cpp", "")
+    spell = TABLE[op].spell
+    text = spell.get("lanes") or spell.get("cpp", "")
     if not text:
         raise refused("native-operator", f"operator '{op}' has no C++ spelling")
     return text.replace("std::", "seqc_")

@@ -19,10 +19,11 @@ from seqc.backends.torch_eager.scans import befores_of, scans_of
 from seqc.backends.torch_eager.segments import DENSE, Form, axes_in, forms_of, level_of, row_of, within
 from seqc.emit.expressions import ATOM, SIGN, Text
 from seqc.ir.graph import BATCH, ROW, Node
+from seqc.ir.ops import TABLE
 
 LONG = 64  # characters of an expression that is used once and still gets a line of its own
-FREE = ("rename", "expand", "stopgrad")  # the text of their argument
-VIEWS = (*FREE, "leaf", "take", "surrogate", "const", "size", "index", "block_index")  # may share memory with arguments
+FREE = frozenset(name for name, row in TABLE.items() if "alias" in row.laws)  # the text of their argument
+VIEWS = FREE | {"take", "surrogate"} | {name for name, row in TABLE.items() if row.cost == "none"}  # may share memory
 
 
 class Values(Products):

@@ -19,10 +19,10 @@ from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.tuning.search import Task, Value, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.ir.graph import Node, node, rebuild
+from seqc.ir.ops import holds
 
 WHOLE, PIECE = 64, 32  # extents that stand for any: of a whole dim, and of a piece
 WARPS = 4  # of a program
-ALIAS = ("rename", "expand", "stopgrad", "index", "block_index", "size", "const")
 
 
 def order(
@@ -71,7 +71,7 @@ class _Order:
     # ---- the graph ----
 
     def is_virtual(self, n: Node) -> bool:
-        if n.op in ALIAS:
+        if not n.args or holds(n, "alias"):
             return True
         return n.op == "mul" and n not in self.stored and all(u.op == "sum" for u in self.users.get(n, ()))
 

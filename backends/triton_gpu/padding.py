@@ -10,12 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seqc.ir.graph import Node
-
-SAME = {"neg", "abs", "sign", "sqrt", "tanh", "expm1", "log1p", "sin", "erf", "atan", "floor", "round",
-        "stopgrad"}
-TAMED = {"sigmoid", "tanh", "sin", "cos", "erf", "atan"}
-FINITE = {"add", "sub", "mul", "neg", "min", "max", "where", "abs", "sign", "stopgrad", "sum", "rename", "softplus",
-          "floor", "round", "logsigmoid", "cumsum", "shift", "take", "affine_scan", "expand", "amax"} | TAMED
+from seqc.ir.ops import holds
 
 
 class Padding:
@@ -60,16 +55,12 @@ class Padding:
             return n.text("kind") != "mask" and (n, dim) not in self.dirty
         if n.op == "rename":
             return self.clean(n.args[0], n.text("old") if n.text("new") == dim else dim)
-        if n.op == "surrogate":
-            return self.clean(n.args[0], dim)
         if n.op in ("shift", "cumsum") and n.text("dim") == dim:  # their argument's padding is masked (`values.on_rows`)
             return n.number("by") < 0 if n.op == "shift" else bool(n.number("reverse"))
-        if n.op in SAME or n.op in ("sum", "cumsum", "shift", "take"):
-            return self.clean(n.args[0], dim)
         if n.op == "mul":
             a, b = n.args
             return self._product(a, b, dim) or self._product(b, a, dim)
-        if n.op in ("add", "sub", "min", "max"):
+        if holds(n, "zeros"):
             return all(self.clean(a, dim) for a in n.args)
         if n.op == "where":
             return all(self.clean(a, dim) for a in n.args[1:])
@@ -79,7 +70,7 @@ class Padding:
             return bool(n.number("reverse")) and n.args[2].op == "const" and n.args[2].attr("value") == 0.0
         if n.op == "affine_scan":
             return self.clean(n.args[1], dim) and self.clean(n.args[2], dim) and self.bounded(n.args[0], dim)
-        return False
+        return holds(n, "zero") and n.op not in ("amax", "expand") and self.clean(n.args[0], dim)
 
     def _product(self, zero: Node, other: Node, dim: str) -> bool:
         return self.clean(zero, dim) and self.bounded(other, dim)
@@ -91,7 +82,7 @@ class Padding:
             return self.bounded(n.args[0], n.text("old") if n.text("new") == dim else dim)
         if n.op == "surrogate":
             return self.bounded(n.args[0], dim)
-        if n.op in FINITE:
+        if holds(n, "finite"):
             return all(self.bounded(a, dim) for a in n.args)
         if n.op == "exp":
             return self.clean(n.args[0], dim)

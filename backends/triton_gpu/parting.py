@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from seqc.backends.triton_gpu.roles import base
 from seqc.ir.graph import Node, const, depends, index, node, topological, total
-from seqc.ir.ops import TABLE
+from seqc.ir.ops import holds
 
 KNOWN, PART, UNKNOWN = "whole", "part", "unknown"
-LINEAR = {name for name, row in TABLE.items() if "linear" in row.laws} | {"mul", "div", "neg", "where", "affine_scan"}
 ADDED = {"add": (0, 1), "sub": (0, 1), "where": (1, 2), "affine_scan": (1, 2)}  # arguments whose sum, or choice, it is
 
 
@@ -37,7 +36,7 @@ def _held(n: Node, args: list[str], dim: str) -> str:
     if PART not in args:
         return KNOWN
     factor = {"mul": KNOWN not in args, "div": args[-1] == PART, "where": args[0] == PART, "affine_scan": args[0] == PART}
-    return UNKNOWN if n.op not in LINEAR or factor.get(n.op, False) or any(dim in x.dims for x in (n, *n.args)) else PART
+    return UNKNOWN if not holds(n, "linear") or factor.get(n.op, False) or any(dim in x.dims for x in (n, *n.args)) else PART
 
 
 def _moves(n: Node, dim: str) -> bool:

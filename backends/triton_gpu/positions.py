@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from seqc.ir.graph import Node
 
-POSITION = ("index", "block_index", "size", "const")
-
 
 def is_position(n: Node) -> bool:
     """Whether n is made of positions, extents and whole constants alone."""
@@ -16,7 +14,7 @@ def is_position(n: Node) -> bool:
         return float(n.attr("value")).is_integer()  # type: ignore[arg-type]
     if n.op in ("add", "sub"):
         return all(is_position(a) for a in n.args)
-    return n.op in POSITION
+    return not n.args and n.op != "leaf"
 
 
 def has_positions(n: Node) -> bool:

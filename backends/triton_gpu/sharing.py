@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.arrays import keepable
-from seqc.backends.triton_gpu.order import ALIAS, PIECE, WHOLE
+from seqc.backends.triton_gpu.order import PIECE, WHOLE
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.parting import KNOWN, UNKNOWN, can_cut, cheapest_cut, held
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, depends, leaves, topological
+from seqc.ir.ops import holds
 
 PARTIAL = 64  # operations that an element of a result in parts stands for: it is written and read again
 READ = 4  # those that an element of what is given stands for: there is a kernel to which it is new
@@ -81,7 +82,7 @@ class _Shares:
         own = held(roots, self.own, given) if self.own else {}
         thin = [n for n in leaves(roots, "cot") if not {*roles.split} <= {*n.dims}]  # of which the first piece alone has it
         late = depends(roots, thin)
-        whole = [n for n, kind in own.items() if kind == KNOWN and n.args and n.op not in ALIAS and n.dtype != "bool"]
+        whole = [n for n, kind in own.items() if kind == KNOWN and n.args and not holds(n, "alias") and n.dtype != "bool"]
         self.prices = {n: self.extent(n.dims) for n in whole if keepable(n) and n not in late and n not in given}
 
     def keep(self, dim: str, nodes: Sequence[Node]) -> None:

@@ -14,9 +14,7 @@ from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.ir.graph import Node
-from seqc.ir.ops import TABLE
-
-QUIET = ("rename", "expand", "index", "block_index", "size", "const")  # no work, or as good as none
+from seqc.ir.ops import TABLE, holds
 
 
 class Uses:
@@ -118,7 +116,7 @@ def used_at_once(items: Iterable[Item], products: set[Node]) -> set[Node]:
         n = item.node if isinstance(item, Let) else None
         if n is None or n not in products or count[n] == 1:
             found.update(x for x in (consumed(item) if n is None else n.args) if x in near and count[x] == 1)
-        if n is None or not (TABLE[n.op].elementwise or n.op in QUIET):
+        if n is None or not (TABLE[n.op].elementwise or (not n.args and n.op != "leaf") or holds(n, "alias")):
             near.clear()
         if n is not None:
             near.add(n)

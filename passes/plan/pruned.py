@@ -23,13 +23,11 @@ from seqc.ir.block import Reason
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, topological
 from seqc.ir.intervals import ANY, Interval
+from seqc.ir.ops import holds
 from seqc.ir.ops.structure import expanded
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program
 from seqc.passes.plan.cutting import image
-
-STEEP = frozenset(("div", "log", "log1p", "log2", "pow", "sqrt", "tan", "solve", "logdet", "expm", "tri_inv"))
-"""Operators that may give an infinity, or a NaN, of finite numbers without an overflow."""
 
 
 def idle(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
@@ -103,7 +101,7 @@ def _wild(program: Program, order: list[Node]) -> frozenset[Node]:
         if n.op == "const":
             return abs(number(n) or 0.0) == float("inf")
         if n.op != "leaf" or n.dtype != "real":
-            return n.op in STEEP
+            return holds(n, "steep")
         if n.text("kind") == "state":
             init = program.states[n.text("name")].init
             return init is not None and any(x.op == "const" and infinite(x) for x in topological([init]))

@@ -20,12 +20,12 @@ from functools import reduce
 
 from seqc.analysis.normal_forms import linear
 from seqc.ir.graph import Node, const, constant, depends, node, renamed, topological, total
+from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
 
 Product = tuple[Node, ...]
 LINEAR = frozenset(("add", "sub", "neg", "mul", "div", "where", "sum", "expand", "rename", "take", "shift"))  # in one value
 MOST = 4096  # products and terms of an affine form: put into each other, steps within a step double them each time
-WORDS = {"amax": "max", "surrogate": "withgrad"}  # operators that a spec calls otherwise
 
 
 class NotAffine(Exception):
@@ -140,7 +140,7 @@ def _nonlinear(x: Node, active: set[Node]) -> str:
         return "a choice depends on the state"
     if x.op in LINEAR:
         return ""
-    return f"`{WORDS.get(x.op, x.op)}` is applied to a value that depends on the state"
+    return f"`{TABLE[x.op].word or x.op}` is applied to a value that depends on the state"
 
 
 def _merged(terms: Iterable[Term]) -> tuple[Term, ...]:

@@ -14,12 +14,9 @@ from math import prod
 from seqc.ir.dims import extent
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.ops import TABLE
+from seqc.ir.ops.row import COSTS
 
 MATRIX_RATE = 16.0  # multiply-adds of a matrix product in the time of one elementwise operation
-TRANSCENDENTAL = 4.0
-CHEAP = frozenset(
-    ["add", "sub", "mul", "neg", "min", "max", "abs", "sign", "where", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"]
-) | {"stopgrad", "floor", "round"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ def cost(outputs: Iterable[Node], sizes: Mapping[str, int]) -> Cost:
     fused = fused_products(roots)
     flops = matrix = weighted = largest = 0.0
     for n in topological(roots):
-        if n in fused or n.op in ("leaf", "const", "size", "index", "block_index"):
+        if n in fused or TABLE[n.op].cost == "none":
             continue
         points = volume(n.dims, sizes)
         if n.op == "sum":
@@ -68,9 +65,7 @@ def weight(n: Node, sizes: Mapping[str, int]) -> float:
         return float(steps * (1 if n.op == "cumsum" else 3))
     if n.op == "tri_inv":
         return float(extent(n.text("row"), sizes)) / MATRIX_RATE * 4
-    if n.op in ("expand", "rename", "take", "shift", "surrogate"):
-        return 0.25
-    return 1.0 if n.op in CHEAP else TRANSCENDENTAL
+    return COSTS[TABLE[n.op].cost]
 
 
 def volume(dims: Iterable[str], sizes: Mapping[str, int]) -> float:

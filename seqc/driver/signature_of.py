@@ -24,14 +24,13 @@ from seqc.ir.both_ways import one_run, twin
 from seqc.ir.dims import TWICE
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.intervals import ANY
-from seqc.ir.ops import TABLE
+from seqc.ir.ops import TABLE, holds
 from seqc.ir.plan import Plan
 from seqc.ir.program import Loop, Program, TensorDecl
 from seqc.ir.support import Units
 from seqc.ir.two_axes import lowered
 from seqc.passes.classify import classify
 
-CURVED = frozenset(("exp", "expm1", "log", "log1p", "sigmoid", "logsigmoid", "softplus", "logaddexp"))
 WIDTH = 112
 NOISE = {LOW: "the noise's key, a word of 24 bits", HIGH: "the noise's key, another word", CLOCK: "steps that have drawn noise"}
 TITLES = {"torch": "plain torch", "cpu": "native code for CPUs", "triton": "Triton"}
@@ -183,7 +182,7 @@ def gate_inputs(program: Program, core: Program) -> set[str]:
     found = {name for name, d in program.inputs.items() if d.range != ANY and d.leaf_type == "real"}
     for form in (form for component in classify(core) for form in component.forms.values()):
         factors = [f for term in form.terms for f in (*term.outer, *term.inner)]
-        curved = [n for n in topological(factors) if n.op in CURVED]
+        curved = [n for n in topological(factors) if holds(n, "curved")]
         found |= {name for n in leaves(curved, "input") if (name := _read_of(program, n)) in program.inputs}
     return found
 

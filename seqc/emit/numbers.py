@@ -14,23 +14,16 @@ from seqc.ir.graph import Node, constant, topological
 from seqc.ir.intervals import ANY, POSITIVE, Interval
 from seqc.ir.ops import TABLE
 
-PYTHON = {  # operators on numbers of Python
-    "sqrt": "math.sqrt({0})", "exp": "math.exp({0})", "log": "math.log({0})", "log1p": "math.log1p({0})",
-    "expm1": "math.expm1({0})", "tanh": "math.tanh({0})", "sin": "math.sin({0})", "cos": "math.cos({0})",
-    "erf": "math.erf({0})", "abs": "abs({0})", "min": "min({0}, {1})", "max": "max({0}, {1})",
-    "pow": "({0}) ** ({1})", "where": "({1} if {0} else {2})", "not": "(not {0})",
-    "and": "({0} and {1})", "or": "({0} or {1})", "surrogate": "float({0})",
-}
 LARGE = 700.0  # exp of more overflows
 
 
 def number_spelling(n: Node) -> str:
     """The format string of an operator of numbers; see the file's docstring."""
-    plain = TABLE[n.op].spell["torch"]
-    if n.op in PYTHON or "torch." not in plain:
+    plain, python = TABLE[n.op].spell["torch"], TABLE[n.op].spell.get("python", "")
+    if python or "torch." not in plain:
         ranges = _ranges(n)
         if _safe(n, ranges) and (n.op not in ("min", "max") or all(_safe(x, ranges) for x in ranges)):
-            return PYTHON.get(n.op, plain)
+            return python or plain
     made = re.sub(r"(\{\d\})", r"torch.tensor(\1, dtype=torch.float64)", plain)
     return f"{made}.item()" if made.startswith("torch.") and n.op not in ("add", "sub", "mul", "div") else f"({made}).item()"
 

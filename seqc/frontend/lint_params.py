@@ -10,12 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from seqc.analysis.derivative import vjp
 from seqc.ir.graph import Node, const, constant, leaf, leaves, topological
-from seqc.ir.ops import TABLE
+from seqc.ir.ops import TABLE, holds
 from seqc.ir.program import Program
-
-# operators that are 0 where their (first) argument is
-_ODD = frozenset(("neg", "abs", "sign", "sqrt", "tanh", "expm1", "log1p", "sin", "erf", "atan", "floor", "round", "stopgrad",
-                  "sum", "amax", "expand", "rename", "take", "div"))
 
 
 def idle_params(program: Program) -> tuple[list[str], list[str]]:
@@ -69,12 +65,12 @@ def _zeros(roots: Iterable[Node], given: set[Node]) -> set[Node]:
             zero = constant(n) == 0.0
         elif n.op == "mul":
             zero = any(a in found for a in n.args)
-        elif n.op in ("add", "sub", "min", "max"):
+        elif holds(n, "zeros"):
             zero = all(a in found for a in n.args) or (n.op == "sub" and n.args[0] is n.args[1])
         elif n.op == "where":
             zero = all(a in found for a in n.args[1:])
         else:
-            zero = n.op in _ODD and n.args[0] in found
+            zero = holds(n, "zero") and n.args[0] in found
         if zero:
             found.add(n)
     return found | ({const(0.0)} if given else set())

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
-from seqc.ir.formula import INFIX
 from seqc.ir.graph import Node, topological
+from seqc.ir.ops import TABLE
 
 COLOURS = {"input": "#dbe9f6", "param": "#e5f5e0", "state": "#fde0c5", "cot": "#eadcf4", "mask": "#eeeeee"}
 
@@ -29,7 +29,7 @@ def dot(title: str, outputs: Mapping[str, Node], names: Mapping[Node, str] | Non
     for n in order:
         colour = f", fillcolor={quoted(COLOURS.get(n.text('kind'), 'white'))}" if n.op == "leaf" else ""
         lines.append(f"  {number[n]} [label={quoted(label(n, (names or {}).get(n, '')))}{colour}];")
-        ordered = len(n.args) > 1 and n.op not in ("add", "mul", "and", "or", "min", "max")
+        ordered = len(n.args) > 1 and "associative" not in TABLE[n.op].laws
         for i, a in enumerate(n.args):
             if a.op != "const":
                 lines.append(f"  {number[a]} -> {number[n]}" + (f' [label="{i + 1}"];' if ordered else ";"))
@@ -50,8 +50,8 @@ def label(n: Node, name: str) -> str:
         return f"{n.text('kind')} {n.text('name')}{offset}\n{dims}"
     constants = [f"{a.attr('value'):g}" if a.op == "const" else "·" for a in n.args]
     shown = n.op if "·" not in constants or set(constants) == {"·"} else f"{n.op}({', '.join(constants)})"
-    if n.op in INFIX and len(constants) == 2:
-        shown = f" {INFIX[n.op][0]} ".join(constants)
+    if (infix := TABLE[n.op].infix) and len(constants) == 2:
+        shown = f" {infix[0]} ".join(constants)
     attrs = " ".join(f"{key}={','.join(v) if isinstance(v, tuple) else v}" for key, v in n.attrs)
     first = f"{name} = {shown}" if name else shown
     return "\n".join(line for line in (first, attrs, dims) if line)

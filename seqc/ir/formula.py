@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seqc.ir.graph import Node
+from seqc.ir.ops import TABLE
 
-INFIX: Mapping[str, tuple[str, int]] = {
-    "or": ("or", 1), "and": ("and", 2),
-    "lt": ("<", 3), "le": ("<=", 3), "gt": (">", 3), "ge": (">=", 3), "eq": ("==", 3), "ne": ("!=", 3),
-    "add": ("+", 4), "sub": ("-", 4), "mul": ("*", 5), "div": ("/", 5), "pow": ("^", 7),
-}
 NEGATION = 6
 ATOM = 9
 
@@ -54,12 +50,13 @@ def _spelled(n: Node, args: list[tuple[str, int]]) -> tuple[str, int]:
         return (n.text("dim") if n.op == "size" else f"index[{n.text('dim')}]"), ATOM
     if n.op in ("expand", "rename", "stopgrad"):
         return args[0] if n.op != "stopgrad" else (f"stopgrad({args[0][0]})", ATOM)
-    if n.op in INFIX:
-        symbol, level = INFIX[n.op]
+    row = TABLE[n.op]
+    if row.infix:
+        symbol, level = row.infix
         (a, la), (b, lb) = args
-        return f"{_wrapped(a, la, level)} {symbol} {_wrapped(b, lb, level + (n.op in ('sub', 'div', 'pow')))}", level
+        right = level + (level > 3 and "associative" not in row.laws)
+        return f"{_wrapped(a, la, level)} {symbol} {_wrapped(b, lb, right)}", level
     if n.op == "neg":
         return f"-{_wrapped(args[0][0], args[0][1], NEGATION)}", NEGATION
     over = f"[{', '.join(n.names('over'))}]" if n.op in ("sum", "amax") else ""
-    name = {"amax": "max", "surrogate": "withgrad"}.get(n.op, n.op)
-    return f"{name}{over}({', '.join(text for text, _ in args)})", ATOM
+    return f"{row.word or n.op}{over}({', '.join(text for text, _ in args)})", ATOM

@@ -17,11 +17,6 @@ from seqc.ir.program import INSIDE, Program, TensorDecl
 
 KINDS = ("input", "param", "state", "cot", "mask", "value")
 STEP_KINDS = ("input", "param", "state")
-TRUTH: Mapping[str, tuple[int, ...]] = {"where": (0,), "and": (0, 1), "or": (0, 1), "not": (0,)}
-WHOLE: Mapping[str, tuple[int, ...]] = {"as_real": (0,), "gather": (1,), "scatter": (1,), "put": (2,)}
-EITHER: Mapping[str, tuple[int, ...]] = {  # arguments that may be of either dtype
-    "surrogate": (0,), "expand": (0,), "rename": (0,), "take": (0,), "stopgrad": (0,),
-}
 
 
 def verify(outputs: Mapping[str, Node], where: str) -> None:
@@ -47,8 +42,8 @@ def _node_problem(n: Node) -> str | None:
     if row.elementwise and n.attrs:
         return f"{n!r} has attributes, its operator takes none"
     for i, a in enumerate(n.args):
-        wanted = "bool" if i in TRUTH.get(n.op, ()) else "int" if i in WHOLE.get(n.op, ()) else "real"
-        if a.dtype != wanted and i not in EITHER.get(n.op, ()):
+        wanted = row.takes_at(i)
+        if wanted not in (a.dtype, "any"):
             return f"argument {i} of {n!r} is {a.dtype}, not {wanted}: {a!r}"
     if n.op == "leaf" and n.text("kind") not in KINDS:
         return f"unknown kind of leaf: {n!r}"

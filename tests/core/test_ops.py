@@ -199,3 +199,27 @@ def test_pow_interval_knows_constant_exponents() -> None:
                 got = np.power(inside(np.random.default_rng(1), low, high), c)
             got = got[~np.isnan(got)]
             assert np.all(got >= claimed.lo) and np.all(got <= claimed.hi), (c, low, high, claimed)
+
+
+def value(n: Node, given: dict[Node, np.ndarray]) -> np.ndarray:
+    return np.asarray(evaluate({"y": n}, given, SIZES)["y"])
+
+
+@pytest.mark.parametrize("name", [n for n, row in TABLE.items() if row.laws])
+def test_laws_hold_of_the_reference(name: str) -> None:
+    """Laws that numbers can show, on samples: what is missing from a row is not asked for."""
+    laws, rng = TABLE[name].laws, np.random.default_rng(5)
+    for n in SAMPLES[name]:
+        given = values_for(n, rng)
+        found = value(n, given)
+        reals = [a for a in leaves([n]) if a.dtype == "real"]
+        if "zero" in laws:
+            assert (value(n, {**given, n.args[0]: np.zeros_like(given[n.args[0]])}) == 0).all()
+        if "zeros" in laws:
+            assert (value(n, {a: np.zeros_like(given[a]) for a in n.args}) == 0).all()
+        if "finite" in laws:
+            assert np.isfinite(found).all()
+        if "commutative" in laws:
+            assert np.array_equal(found, value(node(name, *n.args[::-1]), given))
+        if "additive" in laws and all(a.op == "leaf" for a in n.args):
+            np.testing.assert_allclose(value(n, {**given, **{a: 3.0 * given[a] for a in reals}}), 3.0 * found, rtol=1e-14)

@@ -144,10 +144,11 @@ def _square_dims(n: Node) -> Dims:
     return tuple(d for a in n.args for d in a.dims)
 
 
+STEEP = frozenset(("steep",))
 ROWS: tuple[Op, ...] = (
-    Op("solve", 2, _np_solve, (_solve_vjp_m, _solve_vjp_b), dims=_solve_dims),
+    Op("solve", 2, _np_solve, (_solve_vjp_m, _solve_vjp_b), dims=_solve_dims, laws=STEEP),
     Op("logdet", 1, _np_logdet, (_logdet_vjp,), dims=lambda n: tuple(
-        d for d in n.args[0].dims if d not in (n.text("row"), n.text("col")))),
-    Op("expm", 1, _np_expm, (_expm_vjp,), dims=_square_dims),
+        d for d in n.args[0].dims if d not in (n.text("row"), n.text("col"))), laws=STEEP),
+    Op("expm", 1, _np_expm, (_expm_vjp,), dims=_square_dims, laws=STEEP),
     Op("expm_slope", 2, _np_expm_slope, None, dims=_square_dims),
 )

@@ -186,100 +186,103 @@ def _lae_vjp(i: int) -> Any:
     return lambda n, d: where(op("eq", n.args[i], const(-math.inf)), 0.0, d * op("exp", n.args[i] - n))
 
 
-def _unary(name: str, ref: Any, vjp: Any, interval: Any, torch: str, triton: str, cpp: str, safe: str = "") -> Op:
-    return Op(
-        name,
-        1,
-        ref,
-        (vjp,),
-        interval=lambda n, a: interval(a[0]),
-        elementwise=True,
-        spell={"torch": torch, "triton": triton, "cpp": cpp},
-        safe=safe,
-    )
+def _row(
+    name: str, ref: Any, vjps: Any, interval: Any, torch: str, triton: str, cpp: str, laws: str = "", cost: str = "dear",
+    python: str = "", infix: tuple[str, int] | None = None, safe: str = "",
+) -> Op:
+    spell = {"torch": torch, "triton": triton, "cpp": cpp} | ({"python": python} if python else {})
+    return Op(name, len(vjps), ref, vjps, interval=interval, elementwise=True, spell=spell,
+              laws=frozenset(laws.split()), cost=cost, infix=infix, safe=safe)
 
 
-def _binary(name: str, ref: Any, vjps: Any, interval: Any, torch: str, triton: str, cpp: str, laws: str = "") -> Op:
-    return Op(
-        name,
-        2,
-        ref,
-        vjps,
-        interval=interval,
-        elementwise=True,
-        spell={"torch": torch, "triton": triton, "cpp": cpp},
-        laws=frozenset(laws.split()),
-    )
+def _unary(name: str, ref: Any, vjp: Any, interval: Any, torch: str, triton: str, cpp: str, laws: str = "", **more: Any) -> Op:
+    return _row(name, ref, (vjp,), lambda n, a: interval(a[0]), torch, triton, cpp, laws, **more)
 
 
 def _compare(name: str, ref: Any, symbol: str) -> Op:
     text = f"({{0}} {symbol} {{1}})"
     spell = {"torch": text, "triton": text, "cpp": text}
-    return Op(name, 2, ref, (None, None), dtype=boolean, elementwise=True, spell=spell)
+    return Op(name, 2, ref, (None, None), dtype=boolean, elementwise=True, spell=spell, cost="cheap", infix=(symbol, 3))
+
+
+def _truth(name: str, ref: Any, infix: tuple[str, int] | None, arity: int, **spell: str) -> Op:
+    return Op(name, arity, ref, (None,) * arity, dtype=boolean, elementwise=True, spell=spell, cost="cheap",
+              takes=("bool",) * arity, infix=infix, laws=frozenset(("associative",) if arity == 2 else ()))
 
 
 ROWS: tuple[Op, ...] = (
     # arithmetic
-    _binary("add", np.add, (lambda n, d: d, lambda n, d: d), lambda n, a: a[0] + a[1],
-            "{0} + {1}", "{0} + {1}", "{0} + {1}", "commutative associative linear"),
-    _binary("sub", np.subtract, (lambda n, d: d, lambda n, d: -d),
-            lambda n, a: _f(0.0, 0.0) if n.args[0] is n.args[1] else a[0] - a[1],
-            "{0} - {1}", "{0} - {1}", "{0} - {1}", "linear"),
-    _binary("mul", np.multiply, (lambda n, d: d * n.args[1], lambda n, d: d * n.args[0]), _mul_interval,
-            "{0} * {1}", "{0} * {1}", "{0} * {1}", "commutative associative"),
-    _binary("div", np.divide, (lambda n, d: d / n.args[1], lambda n, d: -(d * n) / n.args[1]),
-            lambda n, a: a[0] * a[1].inverse(), "{0} / {1}", "{0} / {1}", "{0} / {1}"),
-    _binary("pow", np.power,
-            (_pow_vjp_base, _pow_vjp_exponent), _pow_interval,
-            "torch.pow({0}, {1})", "seqc_pow({0}, {1})", "std::pow({0}, {1})"),
-    _unary("neg", np.negative, lambda n, d: -d, lambda a: -a, "-{0}", "-{0}", "-{0}"),
-    _binary("min", np.minimum, _half_if_tied("lt", "le"), lambda n, a: _f(min(a[0].lo, a[1].lo), min(a[0].hi, a[1].hi)),
-            "torch.minimum({0}, {1})", "tl.minimum({0}, {1})", "std::min({0}, {1})", "commutative associative"),
-    _binary("max", np.maximum, _half_if_tied("gt", "ge"), lambda n, a: _f(max(a[0].lo, a[1].lo), max(a[0].hi, a[1].hi)),
-            "torch.maximum({0}, {1})", "tl.maximum({0}, {1})", "std::max({0}, {1})", "commutative associative"),
+    _row("add", np.add, (lambda n, d: d, lambda n, d: d), lambda n, a: a[0] + a[1],
+         "{0} + {1}", "{0} + {1}", "{0} + {1}",
+         "commutative associative linear additive zeros finite lanes", "cheap", infix=("+", 4)),
+    _row("sub", np.subtract, (lambda n, d: d, lambda n, d: -d),
+         lambda n, a: _f(0.0, 0.0) if n.args[0] is n.args[1] else a[0] - a[1],
+         "{0} - {1}", "{0} - {1}", "{0} - {1}", "linear additive zeros finite lanes", "cheap",
+         infix=("-", 4)),
+    _row("mul", np.multiply, (lambda n, d: d * n.args[1], lambda n, d: d * n.args[0]), _mul_interval,
+         "{0} * {1}", "{0} * {1}", "{0} * {1}", "commutative associative linear finite lanes", "cheap", infix=("*", 5)),
+    _row("div", np.divide, (lambda n, d: d / n.args[1], lambda n, d: -(d * n) / n.args[1]),
+         lambda n, a: a[0] * a[1].inverse(), "{0} / {1}", "{0} / {1}", "{0} / {1}", "linear zero steep lanes",
+         infix=("/", 5)),
+    _row("pow", np.power,
+         (_pow_vjp_base, _pow_vjp_exponent), _pow_interval,
+         "torch.pow({0}, {1})", "seqc_pow({0}, {1})", "std::pow({0}, {1})",
+         "steep", python="({0}) ** ({1})", infix=("^", 7)),
+    _unary("neg", np.negative, lambda n, d: -d, lambda a: -a, "-{0}", "-{0}", "-{0}",
+           "linear additive zero finite lanes", cost="cheap"),
+    _row("min", np.minimum, _half_if_tied("lt", "le"), lambda n, a: _f(min(a[0].lo, a[1].lo), min(a[0].hi, a[1].hi)),
+         "torch.minimum({0}, {1})", "tl.minimum({0}, {1})", "std::min({0}, {1})", "commutative associative zeros finite",
+         "cheap", "min({0}, {1})"),
+    _row("max", np.maximum, _half_if_tied("gt", "ge"), lambda n, a: _f(max(a[0].lo, a[1].lo), max(a[0].hi, a[1].hi)),
+         "torch.maximum({0}, {1})", "tl.maximum({0}, {1})", "std::max({0}, {1})", "commutative associative zeros finite",
+         "cheap", "max({0}, {1})"),
     _unary("abs", np.abs, lambda n, d: d * op("sign", n.args[0]), _abs, "torch.abs({0})", "tl.abs({0})",
-           "std::abs({0})"),
+           "std::abs({0})", "zero finite", cost="cheap", python="abs({0})"),
     _unary("sign", np.sign, None, lambda a: _f(-1.0 if a.lo < 0 else 0.0, 1.0 if a.hi > 0 else 0.0),
-           "torch.sign({0})", "seqc_sign({0})", "seqc_sign({0})"),
+           "torch.sign({0})", "seqc_sign({0})", "seqc_sign({0})", "zero finite", cost="cheap"),
     # exponentials
     _unary("exp", np.exp, _exp_vjp, lambda a: a.map(_exp), "torch.exp({0})", "tl.exp({0})",
-           "std::exp({0})"),
+           "std::exp({0})", "curved lanes", python="math.exp({0})"),
     _unary("expm1", np.expm1, lambda n, d: d * (n + 1.0), lambda a: a.map(lambda x: _exp(x) - 1),
-           "torch.expm1({0})", "seqc_expm1({0})", "std::expm1({0})", "series near 0"),
+           "torch.expm1({0})", "seqc_expm1({0})", "std::expm1({0})", "zero curved lanes",
+           python="math.expm1({0})", safe="series near 0"),
     _unary("log", np.log, lambda n, d: d / n.args[0], lambda a: a.map(_log), "torch.log({0})", "tl.log({0})",
-           "std::log({0})"),
+           "std::log({0})", "steep curved", python="math.log({0})"),
     _unary("log2", np.log2, lambda n, d: d / (n.args[0] * math.log(2.0)), lambda a: a.map(lambda x: _log(x) / math.log(2.0)),
-           "torch.log2({0})", "tl.log2({0})", "std::log2({0})", "exact at powers of 2"),
+           "torch.log2({0})", "tl.log2({0})", "std::log2({0})", "steep", safe="exact at powers of 2"),
     _unary("log1p", np.log1p, lambda n, d: d / (n.args[0] + 1.0), lambda a: a.map(lambda x: _log(1 + x)),
-           "torch.log1p({0})", "seqc_log1p({0})", "std::log1p({0})", "series near 0"),
+           "torch.log1p({0})", "seqc_log1p({0})", "std::log1p({0})", "zero steep curved",
+           python="math.log1p({0})", safe="series near 0"),
     _unary("sqrt", np.sqrt, _sqrt_vjp, lambda a: a.map(_sqrt), "torch.sqrt({0})", "tl.sqrt({0})",
-           "std::sqrt({0})"),
+           "std::sqrt({0})", "zero steep lanes", python="math.sqrt({0})"),
     _unary("sigmoid", _sigmoid, lambda n, d: d * n * (1.0 - n), lambda a: a.map(lambda x: float(_sigmoid(x))),
-           "torch.sigmoid({0})", "seqc_sigmoid({0})", "seqc_sigmoid({0})", "split at 0: exp of -|x| only"),
+           "torch.sigmoid({0})", "seqc_sigmoid({0})", "seqc_sigmoid({0})", "finite curved lanes",
+           safe="split at 0: exp of -|x| only"),
     _unary("logsigmoid", lambda x: -_softplus(-x), lambda n, d: d * op("sigmoid", -n.args[0]),
            lambda a: a.map(lambda x: -float(_softplus(-x))), "torch.nn.functional.logsigmoid({0})",
-           "seqc_logsigmoid({0})", "seqc_logsigmoid({0})", "min(x, 0) - log1p(exp(-|x|))"),
+           "seqc_logsigmoid({0})", "seqc_logsigmoid({0})", "finite curved", safe="min(x, 0) - log1p(exp(-|x|))"),
     _unary("softplus", _softplus, lambda n, d: d * op("sigmoid", n.args[0]),
            lambda a: a.map(lambda x: float(_softplus(x))), "torch.logaddexp({0}, torch.zeros_like({0}))",
-           "seqc_softplus({0})", "seqc_softplus({0})", "max(x, 0) + log1p(exp(-|x|))"),
-    _binary("logaddexp", _logaddexp, (_lae_vjp(0), _lae_vjp(1)),
-            lambda n, a: _f(max(a[0].lo, a[1].lo), max(a[0].hi, a[1].hi) + math.log(2)),
-            "torch.logaddexp({0}, {1})", "seqc_logaddexp({0}, {1})", "seqc_logaddexp({0}, {1})", "commutative"),
+           "seqc_softplus({0})", "seqc_softplus({0})", "finite curved", safe="max(x, 0) + log1p(exp(-|x|))"),
+    _row("logaddexp", _logaddexp, (_lae_vjp(0), _lae_vjp(1)),
+         lambda n, a: _f(max(a[0].lo, a[1].lo), max(a[0].hi, a[1].hi) + math.log(2)),
+         "torch.logaddexp({0}, {1})", "seqc_logaddexp({0}, {1})", "seqc_logaddexp({0}, {1})",
+         "commutative curved"),
     _unary("tanh", np.tanh, lambda n, d: d * (1.0 - n * n), lambda a: a.map(math.tanh), "torch.tanh({0})",
-           "seqc_tanh({0})", "std::tanh({0})", "odd, from expm1 of -2|x|"),
+           "seqc_tanh({0})", "std::tanh({0})", "zero finite lanes", python="math.tanh({0})", safe="odd, from expm1 of -2|x|"),
     _unary("erf", _erf, lambda n, d: d * (2 / math.sqrt(math.pi)) * op("exp", -(n.args[0] * n.args[0])),
-           lambda a: a.map(math.erf), "torch.erf({0})", "tl.erf({0})", "std::erf({0})"),
+           lambda a: a.map(math.erf), "torch.erf({0})", "tl.erf({0})", "std::erf({0})", "zero finite", python="math.erf({0})"),
     _unary("sin", np.sin, lambda n, d: d * op("cos", n.args[0]), lambda a: SIGNED_UNIT, "torch.sin({0})",
-           "tl.sin({0})", "std::sin({0})"),
+           "tl.sin({0})", "std::sin({0})", "zero finite", python="math.sin({0})"),
     _unary("cos", np.cos, lambda n, d: -(d * op("sin", n.args[0])), lambda a: SIGNED_UNIT, "torch.cos({0})",
-           "tl.cos({0})", "std::cos({0})"),
+           "tl.cos({0})", "std::cos({0})", "finite", python="math.cos({0})"),
     _unary("atan", np.arctan, lambda n, d: d / (n.args[0] * n.args[0] + 1.0), lambda a: a.map(math.atan), "torch.atan({0})",
-           "seqc_atan({0})", "std::atan({0})"),
+           "seqc_atan({0})", "std::atan({0})", "zero finite"),
     # whole numbers: steps, with derivative 0; round goes to the even one of two that are as near
     _unary("floor", np.floor, None, lambda a: a.map(_whole(math.floor)), "torch.floor({0})", "tl.floor({0})",
-           "std::floor({0})"),
+           "std::floor({0})", "zero finite", cost="cheap"),
     _unary("round", np.round, None, lambda a: a.map(_whole(round)), "torch.round({0})", "seqc_nearest({0})",
-           "std::rint({0})"),
+           "std::rint({0})", "zero finite", cost="cheap"),
     # choice
     _compare("lt", np.less, "<"),
     _compare("le", np.less_equal, "<="),
@@ -287,27 +290,32 @@ ROWS: tuple[Op, ...] = (
     _compare("ge", np.greater_equal, ">="),
     _compare("eq", np.equal, "=="),
     _compare("ne", np.not_equal, "!="),
-    Op("and", 2, np.logical_and, (None, None), dtype=boolean, elementwise=True,
-       spell={"torch": "({0} & {1})", "triton": "({0} & {1})", "cpp": "({0} && {1})"}),
-    Op("or", 2, np.logical_or, (None, None), dtype=boolean, elementwise=True,
-       spell={"torch": "({0} | {1})", "triton": "({0} | {1})", "cpp": "({0} || {1})"}),
-    Op("not", 1, np.logical_not, (None,), dtype=boolean, elementwise=True,
-       spell={"torch": "~{0}", "triton": "({0} == 0)", "cpp": "!{0}"}),
+    _truth("and", np.logical_and, ("and", 2), 2, torch="({0} & {1})", triton="({0} & {1})", cpp="({0} && {1})",
+           lanes="seqc_and({0}, {1})", python="({0} and {1})"),
+    _truth("or", np.logical_or, ("or", 1), 2, torch="({0} | {1})", triton="({0} | {1})", cpp="({0} || {1})",
+           lanes="seqc_or({0}, {1})", python="({0} or {1})"),
+    _truth("not", np.logical_not, None, 1, torch="~{0}", triton="({0} == 0)", cpp="!{0}", lanes="seqc_not({0})",
+           python="(not {0})"),
     Op("where", 3, np.where,
        (None, lambda n, d: where(n.args[0], d, 0.0), lambda n, d: where(n.args[0], 0.0, d)),
        interval=lambda n, a: a[1].union(a[2]), elementwise=True,
-       spell={"torch": "torch.where({0}, {1}, {2})", "triton": "tl.where({0}, {1}, {2})", "cpp": "({0} ? {1} : {2})"}),
+       spell={"torch": "torch.where({0}, {1}, {2})", "triton": "tl.where({0}, {1}, {2})", "cpp": "({0} ? {1} : {2})",
+              "lanes": "seqc_where({0}, {1}, {2})", "python": "({1} if {0} else {2})"},
+       laws=frozenset(("linear", "finite")), cost="cheap", takes=("bool",)),
     # derivatives by decree
     Op("stopgrad", 1, lambda x: x, (None,), interval=lambda n, a: a[0], elementwise=True,
-       spell={"torch": "{0}", "triton": "{0}", "cpp": "{0}"}),
+       spell={"torch": "{0}", "triton": "{0}", "cpp": "{0}"}, laws=frozenset(("alias", "zero", "finite")), cost="cheap",
+       takes=("any",)),
     # gradclip(x, c): the value x; its cotangent is cut to [-c, c]
     Op("gradclip", 2, lambda x, c: x,
        (lambda n, d: op("min", op("max", d, -n.args[1]), n.args[1]), None),
-       interval=lambda n, a: a[0], elementwise=True, linear_backward=False,
+       interval=lambda n, a: a[0], elementwise=True, linear_backward=False, cost="cheap",
        spell={"torch": "({0})", "triton": "({0})", "cpp": "({0})"}),
     # surrogate(y, x, slope): the value of y (a truth value or a number) as a real; its derivative w.r.t. x is slope
     Op("surrogate", 3, lambda y, x, slope: np.asarray(y, dtype=float),
        (None, lambda n, d: d * n.args[2], None),
        interval=lambda n, a: UNIT if n.args[0].dtype == "bool" else a[0], elementwise=True,
-       spell={"torch": "({0}).to({1}.dtype)", "triton": "({0}).to({1}.dtype)", "cpp": "real({0})"}),
+       spell={"torch": "({0}).to({1}.dtype)", "triton": "({0}).to({1}.dtype)", "cpp": "real({0})", "lanes": "as_real({0})",
+              "python": "float({0})"},
+       laws=frozenset(("zero",)), cost="view", takes=("any",), word="withgrad"),
 )

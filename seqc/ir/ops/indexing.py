@@ -157,12 +157,14 @@ def _sum_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
 
 ROWS: tuple[Op, ...] = (
     # as_real(place): an index as a number
-    Op("as_real", 1, lambda n, x: x.astype(np.float64), (None,), lambda n, a: a[0], lambda n: n.args[0].dims),
+    Op("as_real", 1, lambda n, x: x.astype(np.float64), (None,), lambda n, a: a[0], lambda n: n.args[0].dims, takes=("int",)),
     # as_place(x): a number as an index
     Op("as_place", 1, lambda n, x: x.astype(np.int64), (None,), lambda n, a: a[0], lambda n: n.args[0].dims, lambda n: "int"),
-    Op("gather", 2, _np_gather, (_gather_vjp, None), lambda n, a: a[0], _gather_dims, laws=frozenset({"linear"})),
+    Op("gather", 2, _np_gather, (_gather_vjp, None), lambda n, a: a[0], _gather_dims, laws=frozenset(("linear", "additive")),
+       takes=("real", "int")),
     # put(x, rows, place): x with other rows at some positions
     Op("put", 3, _np_put, (_put_vjp, _put_rows_vjp, None), lambda n, a: a[0].union(a[1]), _put_dims,
-       laws=frozenset({"linear"})),
-    Op("scatter", 2, _np_scatter, (_scatter_vjp, None), _sum_interval, _scatter_dims, laws=frozenset({"linear"})),
+       laws=frozenset(("linear", "additive")), takes=("real", "real", "int")),
+    Op("scatter", 2, _np_scatter, (_scatter_vjp, None), _sum_interval, _scatter_dims, laws=frozenset(("linear", "additive")),
+       takes=("real", "int")),
 )

@@ -7,8 +7,10 @@ vjp: one rule per argument, from (node, cotangent of the node) to the cotangent 
   `vjp=None` for a whole row means that no derivative is known: differentiation refuses.
 ref: the float64 reference on numpy arrays. Elementwise rows get their arguments broadcast to the node's dims; other rows
   get arrays whose axes are each argument's own (sorted) dims, and answer one with the node's (sorted) dims.
-spell: per printer ("torch", "triton", "cpp") a format string for elementwise rows; the other rows are emitted by code in
-  each backend, or listed as unsupported there.
+spell: per printer ("torch", "triton", "cpp"; "lanes" where C++ spells it otherwise for vectors; "python" for numbers that are
+  known when a function is called) a format string for elementwise rows; the other rows are emitted by code in each backend,
+  or listed as unsupported there.
+laws: words of LAWS, each of which holds for every argument.
 """
 
 from __future__ import annotations
@@ -19,6 +21,21 @@ from typing import Any, TypeAlias
 
 from seqc.ir.graph import Dims, Node
 from seqc.ir.intervals import ANY, Interval
+
+LAWS = {
+    "commutative": "the two arguments may change places",
+    "associative": "so may brackets",
+    "linear": "in each real argument, or in two branches or terms together, as the others stay",
+    "additive": "linear, and a sum of arguments is a sum of results",
+    "alias": "the argument's own numbers, under other dims or with another derivative",
+    "zero": "0 where its first argument is",
+    "zeros": "0 where all its arguments are",
+    "finite": "finite where its arguments are, but for overflows",
+    "steep": "infinite, or NaN, at some finite arguments, and not by an overflow",
+    "curved": "an exponential or a logarithm in it: a small error of an argument may become a large one",
+    "lanes": "written for vectors as for numbers in each of the processors that native code knows",
+}
+COSTS = {"none": 0.0, "view": 0.25, "cheap": 1.0, "dear": 4.0}  # of an element, in operations such as an addition
 
 Vjp: TypeAlias = "Callable[[Node, Node], Node] | None"
 Ref: TypeAlias = "Callable[..., Any]"
@@ -52,6 +69,18 @@ class Op:
     dtype: Callable[[Node], str] = real
     elementwise: bool = False
     spell: Mapping[str, str] = field(default_factory=dict)
-    laws: frozenset[str] = frozenset()  # "commutative", "associative", "linear"
+    laws: frozenset[str] = frozenset()
+    cost: str = "dear"  # of COSTS; what a scan and a matrix product cost depends on extents: `seqc.analysis.cost`
+    takes: tuple[str, ...] = ()  # of each argument "real", "bool", "int" or "any"; real where it is left out
+    infix: tuple[str, int] | None = None  # the sign between two arguments in a formula, and how tightly it binds
+    word: str = ""  # what a spec calls it, where that is another name
     linear_backward: bool = True  # whether the rules are linear in the cotangent: else it must be whole when a rule is applied
     safe: str = ""  # numerical form, where it is not the textbook one
+
+    def __post_init__(self) -> None:
+        unknown = self.laws - set(LAWS)
+        assert not unknown and self.cost in COSTS, f"{self.name}: {sorted(unknown) or self.cost} is no word of the table"
+
+    def takes_at(self, i: int) -> str:
+        """The dtype of an argument."""
+        return self.takes[i] if i < len(self.takes) else "real"

@@ -271,29 +271,32 @@ def _cumsum_interval(n: Node, a: tuple[Interval, ...]) -> Interval:
     return a[0] * Interval(0.0 if n.number("exclusive") else 1.0, float(rows))
 
 
+MOVES = frozenset(("linear", "additive", "zero", "finite"))  # of what adds up, moves and names the numbers of its argument
 ROWS: tuple[Op, ...] = (
-    Op("leaf", 0, _leaf_ref, (), dims=lambda n: n.names("shape"), dtype=_leaf_dtype),
+    Op("leaf", 0, _leaf_ref, (), dims=lambda n: n.names("shape"), dtype=_leaf_dtype, cost="none"),
     Op("const", 0, lambda n: np.float64(n.attr("value")), (), dims=lambda n: (),
-       interval=lambda n, a: Interval(constant(n), constant(n))),
-    Op("size", 0, lambda n: None, (), dims=lambda n: (), interval=lambda n, a: Interval(1.0, np.inf)),
-    Op("index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE),
+       interval=lambda n, a: Interval(constant(n), constant(n)), cost="none"),
+    Op("size", 0, lambda n: None, (), dims=lambda n: (), interval=lambda n, a: Interval(1.0, np.inf), cost="none"),
+    Op("index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE, cost="none"),
     # block_index(dim, block): index(dim) // block, the number of the segment that a row lies in
-    Op("block_index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE),
+    Op("block_index", 0, lambda n: None, (), dims=lambda n: (n.text("dim"),), interval=lambda n, a: POSITIVE, cost="none"),
     Op("sum", 1, _np_reduce(np.sum), (lambda n, d: d,), _sum_interval, lambda n: _without(n, n.names("over")),
-       laws=frozenset({"linear"})),
-    Op("amax", 1, _np_reduce(np.max), (_amax_vjp,), _same, lambda n: _without(n, n.names("over"))),
+       laws=MOVES),
+    Op("amax", 1, _np_reduce(np.max), (_amax_vjp,), _same, lambda n: _without(n, n.names("over")),
+       laws=frozenset(("zero", "finite")), word="max"),
     Op("expand", 1, lambda n, x: None, (lambda n, d: total(d, n.names("over")),), _same,
-       lambda n: n.args[0].dims + n.names("over"), laws=frozenset({"linear"})),
+       lambda n: n.args[0].dims + n.names("over"), laws=MOVES | {"alias"}, cost="view", takes=("any",)),
     Op("rename", 1, _np_rename, (lambda n, d: renamed(d, n.text("new"), n.text("old")),), _same, _rename_dims,
-       _own_dtype, laws=frozenset({"linear"})),
-    Op("take", 1, _np_take, (_take_vjp,), _same, lambda n: _without(n, (n.text("dim"),)), laws=frozenset({"linear"})),
-    Op("cumsum", 1, _np_cumsum, (_cumsum_vjp,), _cumsum_interval, lambda n: n.args[0].dims,
-       laws=frozenset({"linear"})),
+       _own_dtype, laws=MOVES | {"alias"}, cost="view", takes=("any",)),
+    Op("take", 1, _np_take, (_take_vjp,), _same, lambda n: _without(n, (n.text("dim"),)), laws=MOVES, cost="view",
+       takes=("any",)),
+    Op("cumsum", 1, _np_cumsum, (_cumsum_vjp,), _cumsum_interval, lambda n: n.args[0].dims, laws=MOVES),
     Op("shift", 1, _np_shift, (lambda n, d: shift(expanded(d, n.dims), n.text("dim"), -n.number("by")),),
-       lambda n, a: a[0].union(Interval(0.0, 0.0)), lambda n: n.args[0].dims, laws=frozenset({"linear"})),
-    Op("affine_scan", 3, _np_scan, (_scan_vjp_a, _scan_cotangent, _scan_vjp_start), dims=lambda n: n.args[1].dims),
+       lambda n, a: a[0].union(Interval(0.0, 0.0)), lambda n: n.args[0].dims, laws=MOVES, cost="view"),
+    Op("affine_scan", 3, _np_scan, (_scan_vjp_a, _scan_cotangent, _scan_vjp_start), dims=lambda n: n.args[1].dims,
+       laws=frozenset(("linear", "finite"))),
     # max_scan(a, b, start): m[i] = max(m[i-1] + a[i], b[i]): the same scan over the semiring (max, +)
     Op("max_scan", 3, _np_max_scan, (_max_scan_vjp_a, _max_scan_vjp_b, _max_scan_vjp_start),
        dims=lambda n: n.args[1].dims),
-    Op("tri_inv", 1, _np_tri_inv, (_tri_vjp,), dims=lambda n: n.args[0].dims),
+    Op("tri_inv", 1, _np_tri_inv, (_tri_vjp,), dims=lambda n: n.args[0].dims, laws=frozenset(("steep",))),
 )
