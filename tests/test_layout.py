@@ -162,3 +162,16 @@ def test_heavy_packages_have_one_owner_and_come_late(module: str) -> None:
         assert within(module, owners), f"{module}:{line} imports {name}, which belongs to {', '.join(owners)}"
         late = not top or module in WHOLE
         assert late, f"{module}:{line} imports {name} at its top level: import it where it is used"
+
+
+OWNED = {  # text that one module writes and reads: everybody else asks it
+    "seqc.ir.keys": ("}.next", "('.next", '(".next', "}.prev", "('.prev", '(".prev', 'f"d.', "f'd.", '("d.', "('d.", "key[2:]"),
+    "seqc.ir.dims": ("rstrip(\"'\")", "endswith(\"'\")"),
+}
+
+
+@pytest.mark.parametrize("owner", OWNED)
+def test_keys_and_dims_are_read_by_their_owner_alone(owner: str) -> None:
+    code = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items() if name != owner}
+    found = [(name, text) for name, source in code.items() for text in OWNED[owner] if text in source]
+    assert found == []

@@ -31,15 +31,16 @@ from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH, Node, const, depends, leaf, leaves
+from seqc.ir.keys import next_key, prev_key, slope_key, slope_of
 
 
 def input_gradients(plan: Plan) -> dict[str, tuple[str, str, int]]:
     """Key of an input's gradient -> (array name, input, offset)."""
     out = {}
     for key in plan.backward:
-        name, _, offset = key.removeprefix("d.").partition("@")
-        if key.startswith("d.") and not key.endswith(".prev") and name in plan.program.inputs:
-            out[key] = (f"d_{name}" + (f"_at_{offset.replace('-', 'm')}" if offset else ""), name, int(offset or 0))
+        slope = slope_of(key)
+        if not slope.carried and slope.name in plan.program.inputs:
+            out[key] = f"d_{slope.word('_at_', '_at_m')}", slope.name, slope.offset
     return out
 
 
@@ -60,7 +61,7 @@ def backward_arrays(plan: Plan) -> tuple[Array, ...]:
         front = lead(roles, dims, True) if leaves([plan.factors[name]], "cot") else ()
         out.append(Array(name, (*front, BATCH, "T", *dims), len(front), True))
     for name, param in p.params.items():
-        if f"d.{name}" in plan.backward:
+        if slope_key(name) in plan.backward:
             front = lead(roles, param.dims, param.per_batch)
             out.append(Array(f"d_{name}", (*front, *param.axes), len(front), True))
     for s in p.states.values():
@@ -188,7 +189,7 @@ class _Backward:
 
     def _parameters(self) -> None:
         for name, param in self.program.params.items():
-            root = self.plan.backward.get(f"d.{name}")
+            root = self.plan.backward.get(slope_key(name))
             if root is None:
                 continue
             local = self.roles.local(param.axes)
@@ -207,13 +208,13 @@ class _Backward:
             local = roles.local(s.axes)
             buffer = f"d_{ident(s.name)}"
             writer.buffers[buffer] = local
-            cot = leaf("cot", f"{s.name}.next", s.axes)
+            cot = leaf("cot", next_key(s.name), s.axes)
             writer.given[cot] = writer.place_of(buffer)
             self.carried[cot] = f"w.{buffer}"
             more, place = self.point(f"d_{s.name}_T", first_only(roles, s.dims))
             self.start += more
             self.begin.append(Item("out", self.value(f"d_{s.name}_T", s.axes, place), local, f"w.{buffer}"))
-            self.items.append(Item("state", plan.backward.get(f"d.{s.name}.prev", const(0.0)), local, f"w.{buffer}"))
+            self.items.append(Item("state", plan.backward.get(prev_key(s.name), const(0.0)), local, f"w.{buffer}"))
             more, writer.targets[f"d_{s.name}_0"] = self.point(f"d_{s.name}_0")
             self.end += more
             self.finish.append(Item("out", cot, local, f"d_{s.name}_0"))

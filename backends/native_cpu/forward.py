@@ -16,6 +16,7 @@ from seqc.backends.native_cpu.sparse import packing
 from seqc.backends.native_cpu.together import may_be_together, together
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH, Node, leaf, leaves
+from seqc.ir.keys import next_key
 
 TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
 LARGE = 1 << 20  # bytes of results from which on they are streamed past the caches
@@ -201,7 +202,7 @@ def forward_text(plan: Plan) -> str:
             ends.keep += lines
             ends.keep_items.append(item)
     for s in program.states.values():
-        items.append(Item("state", plan.forward[f"{s.name}.next"], roles.local(s.axes), f"w.s_{ident(s.name)}"))
+        items.append(Item("state", plan.forward[next_key(s.name)], roles.local(s.axes), f"w.s_{ident(s.name)}"))
 
     fixed = writer.invariants(roots)
     writer.add("fixed", [maker(roles, n) for n in fixed])

@@ -19,6 +19,7 @@ from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.values import literal, spelled
 from seqc.ir.graph import BATCH, Node, depends, leaves, topological
+from seqc.ir.keys import next_key
 from seqc.ir.ops import TABLE, holds
 
 FEW = 8  # states, and links that are run beside them: more would not stay in registers
@@ -60,7 +61,7 @@ def lanes_of(plan: Plan) -> Lanes | None:
         return None
     if program.direction != "forward" or len(program.states) > FEW:
         return None
-    roots = [plan.forward[x] for x in (*program.outputs, *(f"{s}.next" for s in program.states))]
+    roots = [plan.forward[x] for x in (*program.outputs, *(next_key(s) for s in program.states))]
     read = leaves(roots, "input")
     if any(not 0 <= n.number("offset") <= LAGS for n in read):
         return None
@@ -163,7 +164,7 @@ def lanes_text(lanes: Lanes) -> str:
     body = _Body(lanes, numbers)
     program, states = lanes.plan.program, lanes.states
     old = {x: f"s[{k}]" for k, x in enumerate(states)}
-    updates = {f"next_{k}": lanes.plan.forward[f"{x}.next"] for k, x in enumerate(states)}
+    updates = {f"next_{k}": lanes.plan.forward[next_key(x)] for k, x in enumerate(states)}
     results = {f"result_{k}": lanes.plan.forward[x] for k, x in enumerate(program.outputs)}
     moved = [f"s[{k}] = next_{k};" for k in range(len(states))]
     stored = [f"out[{k}] = result_{k};" for k in range(len(results))]

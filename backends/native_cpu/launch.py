@@ -22,6 +22,7 @@ from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
 from seqc.emit.text import docstring, lay, returned
 from seqc.ir.arguments import argument_table
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH
 
 RUN = '''
@@ -211,11 +212,11 @@ def _ready(source: NativeSource) -> str:
     arguments = _arguments(plan)
     sizes = []
     for dim in source.dims:
-        axes = next(((n, a) for n, a in _axes(plan).items() if dim in (x.rstrip("'") for x in a)), None)
+        axes = next(((n, a) for n, a in _axes(plan).items() if dim in (unprimed(x) for x in a)), None)
         if axes is None:
             sizes.append(str(plan.program.dims[dim].default))
             continue
-        place = [x.rstrip("'") for x in axes[1]].index(dim) - len(axes[1])
+        place = [unprimed(x) for x in axes[1]].index(dim) - len(axes[1])
         sizes.append(f"{axes[0]}.shape[{place}]")
     return "\n".join([
         lay("def _ready_cpu(", arguments, "):"),

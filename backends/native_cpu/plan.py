@@ -24,7 +24,9 @@ from seqc.backends.native_cpu.roles import Roles, roles_of
 from seqc.backends.native_cpu.schedule import REDUCTIONS, view
 from seqc.backends.native_cpu.spoken import spoken
 from seqc.ir.block import Block
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
+from seqc.ir.keys import next_key, slope_key
 from seqc.ir.program import Program, TensorDecl
 
 CHECKPOINT = 32  # steps between saved matrix states: a segment of them fits the second-level cache
@@ -100,7 +102,7 @@ def plan(block: Block) -> Plan:
     shadow = {n: leaf("value", name, _axes(program, n)) for name, n in kept.items()}
     backward = substitute(block.backward, shadow)
     used = {n.text("name") for n in leaves(backward.values(), "value")}
-    updates = substitute({name: block.forward[f"{name}.next"] for name in program.updates}, shadow)
+    updates = substitute({name: block.forward[next_key(name)] for name in program.updates}, shadow)
     wanted = {n.text("name") for n in leaves(backward.values(), "state")}
     if program.wishes.checkpoint is None and all(_is_vector(program, s) for s in program.states.values()):
         every = 1
@@ -190,7 +192,7 @@ def _kept(block: Block, names: Mapping[Node, str]) -> dict[str, Node]:
     out: dict[str, Node] = {}
     for n in topological(roots):
         if n.op in REDUCTIONS and n in stateful and n not in backward and BATCH in n.dims and n.dtype == "real":
-            dims = {d.rstrip("'") for d in n.dims} - {BATCH}
+            dims = {unprimed(d) for d in n.dims} - {BATCH}
             if any(dims <= set(d.dims) for d in _tokens(program)):
                 out[_free("kept", len(out), program)] = n
     return out
@@ -211,10 +213,10 @@ def _products(
     rest = dict(backward)
     factors: dict[str, Node] = {}
     products: list[Product] = []
-    stored = {backward[f"d.{i}"]: f"d_{i}" for i, d in program.inputs.items() if f"d.{i}" in backward
-              and set(backward[f"d.{i}"].dims) == set(d.axes)}
+    stored = {backward[slope_key(i)]: f"d_{i}" for i, d in program.inputs.items() if slope_key(i) in backward
+              and set(backward[slope_key(i)].dims) == set(d.axes)}
     for name, decl in program.params.items():
-        root = backward.get(f"d.{name}")
+        root = backward.get(slope_key(name))
         if root is None or decl.per_batch:
             continue
         found = []
@@ -229,7 +231,7 @@ def _products(
             break
         if not found:
             continue
-        del rest[f"d.{name}"]
+        del rest[slope_key(name)]
         for sign, left, right in found:
             sides = [_factor(program, x, every, stored, factors) for x in (left, right)]
             products.append(Product(name, sign, sides[0], sides[1]))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.ir.block import free_dims
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node
 from seqc.ir.program import Program
 
@@ -44,7 +45,7 @@ def roles_of(program: Program, forward: Mapping[str, Node], backward: Mapping[st
     every = [d for d in program.dims if d in found]
     free = set(free_dims(forward))
     mixed = {d for d in every if d not in free}
-    matrices = [p.dims for p in program.params.values() if len({d.rstrip("'") for d in p.dims} & mixed) >= 2]
+    matrices = [p.dims for p in program.params.values() if len({unprimed(d) for d in p.dims} & mixed) >= 2]
     matrices += [p.dims for p in program.params.values() if any("'" in d for d in p.dims)]
     blocked = bool(matrices)
     panel = None

@@ -17,6 +17,7 @@ from seqc.backends.native_cpu.step import step_arrays, step_text
 from seqc.backends.native_cpu.tiles import processor_text
 from seqc.backends.native_cpu.vector_math import MATH, MORE
 from seqc.ir.block import Block
+from seqc.ir.dims import unprimed
 
 LARGE_PAGES = """
 // Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
@@ -55,7 +56,7 @@ class NativeSource:
 def native_source(block: Block) -> NativeSource:
     """The source of a block's kernels. Raises Unsupported where the block has no loop form."""
     p = plan(block)
-    dims = tuple(dict.fromkeys(d.rstrip("'") for d in (*p.roles.order[1:], *p.roles.sized)))
+    dims = tuple(dict.fromkeys(unprimed(d) for d in (*p.roles.order[1:], *p.roles.sized)))
     head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
     texts = (forward_text(p), backward_text(p), step_text(p))
     more = [text.strip() for name, text in MORE.items() if any(f"seqc_{name}(" in body for body in texts if body)]

@@ -16,6 +16,7 @@ from seqc.backends.native_cpu.places import ident
 from seqc.emit.names import dim_name, safe_name
 from seqc.ir.block import Block
 from seqc.ir.graph import Node, leaf, substitute, topological
+from seqc.ir.keys import next_key, prev_key, result_of, slope_key, slope_of
 from seqc.ir.program import TensorDecl
 
 BEFORE = re.compile(r"(d|s|seg|grad|out)_.|(kept|factor)_\d+$")
@@ -44,7 +45,7 @@ def spoken(block: Block) -> Block:
         inputs=_declared(program.inputs, own), params=_declared(program.params, own), states=_declared(program.states, own),
         output_decls=_declared(program.output_decls, results),
         outputs={results[x]: new[f"p {x}"] for x in program.outputs},
-        updates={own[x]: new[f"p {x}.next"] for x in program.updates},
+        updates={own[x]: new[f"p {next_key(x)}"] for x in program.updates},
         definitions={image[n]: x for n, x in program.definitions.items()},
         spans={image[n]: x for n, x in program.spans.items()},
     )
@@ -82,14 +83,13 @@ def _declared(table: Mapping[str, TensorDecl], names: Mapping[str, str]) -> dict
 
 def _key(key: str, own: Mapping[str, str], results: Mapping[str, str]) -> str:
     """A key of `Block.forward`, or the name of a cotangent."""
-    return results[key] if key in results else f"{own[key.removesuffix('.next')]}.next"
+    return results[key] if key in results else next_key(own[result_of(key)])
 
 
 def _gradient(key: str, own: Mapping[str, str]) -> str:
     """A key of `Block.backward`."""
-    name, mark, offset = key.removeprefix("d.").partition("@")
-    state = name.removesuffix(".prev")
-    return f"d.{own[state]}.prev" if name.endswith(".prev") and state in own else f"d.{own[name]}{mark}{offset}"
+    slope = slope_of(key)
+    return prev_key(own[slope.name]) if slope.carried else slope_key(own[slope.name], slope.offset)
 
 
 def _leaf(n: Node, own: Mapping[str, str], results: Mapping[str, str]) -> Node:

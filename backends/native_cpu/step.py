@@ -16,6 +16,7 @@ from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph import BATCH
+from seqc.ir.keys import next_key
 
 
 def step_arrays(plan: Plan) -> tuple[Array, ...]:
@@ -53,7 +54,7 @@ def step_text(plan: Plan) -> str:
         lines += ["  " + line for line in more]
     items, guards = [], {}
     writes = [("out", x, x.name, x.name) for x in program.output_decls.values()]
-    writes += [("state", x, f"{x.name}.next", f"{x.name}_T") for x in program.states.values()]
+    writes += [("state", x, next_key(x.name), f"{x.name}_T") for x in program.states.values()]
     for kind, decl, value, name in writes:
         more, writer.targets[name] = pointer(writer, arrays[name], alone=kind == "out")
         lines += ["  " + line for line in more]

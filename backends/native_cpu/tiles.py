@@ -18,6 +18,7 @@ from seqc.backends.native_cpu.processors import PROCESSORS, Processor
 from seqc.backends.native_cpu.schedule import REDUCTIONS
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import Block
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, leaves, topological
 from seqc.solver.expression import CeilDiv, Const, Expr, Most, Name, Product, Sum, ceil_div, most
 from seqc.solver.problem import Clash, Constraint, Problem, Variable
@@ -109,7 +110,7 @@ def tile_problem(made: Plan, sizes: Mapping[str, int], processor: Processor, siz
     found = wanted(made)
     if found is None:
         return None
-    facts = {f"n_{ident(d)}": sizes[d.rstrip("'")] for d in (*made.roles.order[1:], *made.roles.sized)}
+    facts = {f"n_{ident(d)}": sizes[unprimed(d)] for d in (*made.roles.order[1:], *made.roles.sized)}
     facts |= {"W": processor.vector // size, "size": size, "l1": processor.l1, "spare": spare(processor)}
     given = tuple(Variable(name, (value,)) for name, value in facts.items())
     name = f"native {made.program.name} on {processor.name}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from seqc.backends.native_cpu.plan import Plan
 from seqc.ir.graph import Node, leaf, leaves, substitute, topological
+from seqc.ir.keys import next_key
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ def together(plan: Plan, count: int) -> Together:
             if n in plan.lines:
                 lines.setdefault(here[f"{i}"], plan.lines[n])
         results.append({**{o: here[o] for o in program.output_decls}, **{k: here[f"kept {k}"] for k in plan.kept}})
-        table |= {s.leaf(): here[f"{s.name}.next"] for s in program.states.values()}
-    return Together(tuple(results), {s: here[f"{s}.next"] for s in program.states}, names, lines)
+        table |= {s.leaf(): here[next_key(s.name)] for s in program.states.values()}
+    return Together(tuple(results), {s: here[next_key(s)] for s in program.states}, names, lines)
 
 
 def may_be_together(plan: Plan, count: int) -> bool:

@@ -15,6 +15,7 @@ from seqc.backends.torch_eager.lines import laid
 from seqc.emit.expressions import Names, Text
 from seqc.emit.names import dim_name
 from seqc.emit.text import lay
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, COL, ROW
 
 LETTERS = "bnts" + "hkvdecfgijlmopqruwxyza" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -114,7 +115,7 @@ class Function:
         """The extent of a dim."""
         if dim[0] == "%" and dim != BLOCK:  # segments and halves of a block, see `segments`
             return str(self.rows // (2 * int(dim[2:])) if dim[1] == "m" else int(dim[2:]))
-        dim = dim.rstrip("'")
+        dim = unprimed(dim)
         if dim in (ROW, COL):
             return self._rows
         if dim == BLOCK:
@@ -170,7 +171,7 @@ class Function:
         wanted = {d for d in self.used if dim_name(d) in words}
         known: set[str] = set()
         for name, axes in self.arguments.items():
-            plain = [d.rstrip("'") for d in axes]
+            plain = [unprimed(d) for d in axes]
             new = [d for d in dict.fromkeys(plain) if d in wanted - known]
             if not new:
                 continue

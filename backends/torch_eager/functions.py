@@ -23,6 +23,7 @@ from seqc.emit.text import unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block, cotangent_leaves, gradient_key
 from seqc.ir.graph import BATCH, ROW, Node, leaves, topological
+from seqc.ir.keys import next_key, prev_key, slope_key
 from seqc.ir.program import Program, TensorDecl
 
 
@@ -47,11 +48,11 @@ def shifts(program: Program) -> bool:
 def saved_states(block: Block) -> tuple[TensorDecl, ...]:
     """The states whose values forward saves, because backward reads them."""
     below = set(topological(block.backward.values()))
-    carried = {d.leaf(): f"{d.name}.next" for d in block.program.states.values()}
+    carried = {d.leaf(): next_key(d.name) for d in block.program.states.values()}
     loop = set(split(block.forward, carried).loop)
     return tuple(
         d for d in block.program.states.values()
-        if d.leaf() in below or ((end := block.forward[f"{d.name}.next"]) in below and end in loop)
+        if d.leaf() in below or ((end := block.forward[next_key(d.name)]) in below and end in loop)
     )
 
 
@@ -136,7 +137,7 @@ def forward(
     saved = [d.leaf() for d in saved_states(block)]
     fn = function(name, doc, block, arguments_of(program))
     fn.packs = name != "_forward_torch" and shifts(program)
-    carried = {d.leaf(): f"{d.name}.next" for d in program.states.values()}
+    carried = {d.leaf(): next_key(d.name) for d in program.states.values()}
     sequence = Sequence(
         fn, layout, block.rows, block.forward, carried,
         starts={d.leaf(): f"{safe_name(d.name)}_0" for d in program.states.values()},
@@ -166,21 +167,21 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     fn.packs = name != "_backward_torch" and shifts(program)
     cotangents = cotangent_leaves(program, block.form)
     read = set(leaves(block.backward.values(), "cot"))
-    params = {f"d.{name}" for name in program.params}
+    params = {slope_key(name) for name in program.params}
     known: dict[Node, tuple[Node, Text]] = {}
-    loop = set(split(block.forward, {d.leaf(): f"{d.name}.next" for d in program.states.values()}).loop)
+    loop = set(split(block.forward, {d.leaf(): next_key(d.name) for d in program.states.values()}).loop)
     for n, whole in wholes.items():
         inner = n.names("shape")
         axes = (*inner[: layout.at], BLOCK, *inner[layout.at :])
         known[n] = (all_blocks(n, "in"), Text(f"{whole}{layout.cut(':-1')}", axes))
-        end = block.forward[f"{n.text('name')}.next"]
+        end = block.forward[next_key(n.text('name'))]
         if end in loop and set(end.dims) == set(n.dims):
             known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}{layout.cut('1:')}", axes)))
     carried, starts = {}, {}
     for name in program.states:
-        cotangent = cotangents[f"{name}.next"]
-        if cotangent in read or block.backward[f"d.{name}.prev"].op != "const":
-            carried[cotangent], starts[cotangent] = f"d.{name}.prev", f"d_{safe_name(name)}_T"
+        cotangent = cotangents[next_key(name)]
+        if cotangent in read or block.backward[prev_key(name)].op != "const":
+            carried[cotangent], starts[cotangent] = prev_key(name), f"d_{safe_name(name)}_T"
     names = {n: _gradient_name(key) for key, n in block.backward.items() if n.op != "leaf"} | dict(block.names)
     fn.held = []
     sequence = Sequence(
@@ -194,7 +195,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     for name, d in program.inputs.items():
         if not d.gradient:
             continue
-        parts = [(key, int(key.partition("@")[2] or 0)) for key in block.backward if key.partition("@")[0] == f"d.{name}"]
+        parts = [(key, int(key.partition("@")[2] or 0)) for key in block.backward if key.partition("@")[0] == slope_key(name)]
         codes = [ends.sequence(sequence.results[key], d, offset) for key, offset in parts]
         results.append(_added(fn, f"d_{name}", codes) or f"torch.zeros_like({safe_name(name)})")
     for a in argument_table(program):
@@ -206,7 +207,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     finals = {key: sequence.finals[n].code for n, key in carried.items()}
     for name in program.states:
         zero = f"torch.zeros_like({safe_name(name)}_0)"
-        results.append(finals.get(f"d.{name}.prev", zero))
+        results.append(finals.get(prev_key(name), zero))
     _give_asked(fn, results, program)
     return fn
 
@@ -256,7 +257,7 @@ def step(block: Block) -> Function:
     names = {n: name for n, name in program.definitions.items() if n.op not in ("leaf", "const", "size", "index")}
     printer = Printer(fn, roots.values(), texts, names, layout.order, layout.extent, quotes_of(program, {}))
     printer.values(roots.values())
-    decls = {**program.output_decls, **{f"{n}.next": d for n, d in program.states.items()}}
+    decls = {**program.output_decls, **{next_key(n): d for n, d in program.states.items()}}
     _give(fn, [printer.exactly(printer.value(n), decls[key].axes).code for key, n in roots.items()])
     return fn
 

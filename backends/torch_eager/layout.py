@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from seqc.analysis.phases import BLOCK, stages
 from seqc.ir.block import Block, free_dims
 from seqc.ir.graph import BATCH, COL, ROW, Node
+from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 
 TYPICAL = {BATCH: 4, BLOCK: 32}
@@ -53,7 +54,7 @@ def layout_of(block: Block) -> Layout:
     extent |= {ROW: block.rows, COL: block.rows, f"{COL}'": block.rows}
     for b in (1 << k for k in range(block.rows.bit_length() - 1)):
         extent |= {f"%m{b}": block.rows // (2 * b), f"%u{b}": b, f"%l{b}": b}
-    carried = {s.leaf(): f"{s.name}.next" for s in program.states.values()}
+    carried = {s.leaf(): next_key(s.name) for s in program.states.values()}
     looped = block.form != "step" or any(not stage.stream for stage in stages(block.forward, carried))
     lead = (BLOCK, BATCH) if looped else (BATCH, BLOCK)
     order = (*lead, *heads, ROW, COL, *(d for d in _dims(program) if d not in heads))

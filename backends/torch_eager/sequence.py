@@ -21,6 +21,7 @@ from seqc.emit.expressions import Text
 from seqc.emit.names import safe_name
 from seqc.emit.text import WIDTH
 from seqc.ir.graph import BATCH, Node, leaf, topological
+from seqc.ir.keys import result_of
 
 
 def all_blocks(n: Node, which: str) -> Node:
@@ -132,7 +133,7 @@ class Sequence:
     def carried_name(self, n: Node) -> str:
         """What a carried value is called in the text."""
         name = n.text("name")
-        return safe_name(name) if n.text("kind") == "state" else f"d_{safe_name(name.removesuffix('.next'))}"
+        return safe_name(name) if n.text("kind") == "state" else f"d_{safe_name(result_of(name))}"
 
     def _settle(self, n: Node, whole: Text) -> None:
         """The texts of a carried value over all blocks: as they begin and as they end, in the order of the recurrence."""

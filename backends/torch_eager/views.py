@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.function import Function
 from seqc.emit.expressions import ATOM, Text, aligned, filled, reordered, subscript
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import ROW
 
 
@@ -48,7 +49,7 @@ class Views:
     def _place(self, dim: str) -> tuple[int, int, str]:
         if dim[0] == "%" and dim != BLOCK:
             return self.order.index(ROW), "mul".index(dim[1]), dim
-        plain = dim.split("*")[0].rstrip("'")
+        plain = unprimed(dim.split("*")[0])
         return self.order.index(plain) if plain in self.order else len(self.order), 0, dim
 
     def axes_of(self, args: Sequence[Text]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from seqc.backends.triton_gpu.roles import ALL, Roles, base, is_time
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import BATCH, COL, ROW, Block
 from seqc.ir.graph import Node, leaves
+from seqc.ir.keys import next_key, prev_key, result_of, slope_of
 
 EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
 
@@ -47,7 +48,7 @@ class Arrays:
         """States that the gradient reads; with recomputation also those that these depend on."""
         read = {n.text("name") for n in leaves(self.backward.values(), "state")}
         while self.every > 1:
-            more = {n.text("name") for s in read for n in leaves([self.forward[f"{s}.next"]], "state")} - read
+            more = {n.text("name") for s in read for n in leaves([self.forward[next_key(s)]], "state")} - read
             if not more:
                 break
             read |= more
@@ -89,15 +90,15 @@ class Arrays:
         """Of an output: [B, T, ..]; of a carried state at a block's end: as phase one stores it; whole: added up."""
         if key in self.program.output_decls:
             return Array(f"d_{key}", (BATCH, STEPS, *self.program.output_decls[key].dims), "cot", key, "io")
-        name = key.removesuffix(".next")
+        name = result_of(key)
         batch, *dims = self.state_axes(name)
         pieces = () if whole else tuple(PIECES + d for d in self.missing((batch, *dims)))
         return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key)
 
     def gradient(self, key: str, by_block: bool, alike: Iterable[str] = ()) -> Array:
         """by_block: of a parameter every block leaves a part. alike: dims that it lacks and whose pieces all have the same."""
-        name = key[2:].replace("@-", "_ahead").replace("@", "_ago")
-        base = key[2:].partition("@")[0]
+        name = slope_of(key).word()
+        base = slope_of(key).name
         decl = self.program.params.get(base)
         axes = decl.axes if decl else (BATCH, STEPS, *self.program.inputs[base].dims)
         axes = (*(PIECES + d for d in self.missing(axes) if d not in alike), *axes)
@@ -127,8 +128,8 @@ class Arrays:
                 if n not in seen:
                     seen.add(n)
                     found |= set(n.dims)
-                    state = n.text("name").removesuffix(".next")
-                    todo += [self.backward[f"d.{state}.prev"]] if state in self.program.states else []
+                    state = result_of(n.text("name"))
+                    todo += [self.backward[prev_key(state)]] if state in self.program.states else []
         return found
 
     def factor_dims(self, n: Node) -> tuple[str, ...]:

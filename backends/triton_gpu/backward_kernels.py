@@ -23,6 +23,7 @@ from seqc.backends.triton_gpu.kernel import (
 )
 from seqc.backends.triton_gpu.walks import Walks
 from seqc.ir.graph import Node, leaf, leaves
+from seqc.ir.keys import is_next, next_key, prev_key, slope_of
 
 
 class BackwardKernels(Walks):
@@ -30,13 +31,13 @@ class BackwardKernels(Walks):
 
     def carried_cotangent(self, state: str) -> Node:
         """The leaf of the cotangent that a state carries."""
-        return leaf("cot", f"{state}.next", self.arrays.state_axes(state))
+        return leaf("cot", next_key(state), self.arrays.state_axes(state))
 
     def backward_kernel(self, what: str) -> Kernel:
         """what: "backward" (everything), or "cotangents" (of the states alone)."""
         program, graph = self.program, self.backward
         carried = list(program.states)
-        following = {self.carried_cotangent(s): graph[f"d.{s}.prev"] for s in carried}
+        following = {self.carried_cotangent(s): graph[prev_key(s)] for s in carried}
         grads = {} if what == "cotangents" else self.gradient_roots()
         outer = self.outer if what != "cotangents" else {}
         factors = {f.array: f.node for terms in outer.values() for t in terms for f in t.factors if f.stored}
@@ -65,7 +66,7 @@ class BackwardKernels(Walks):
             body.append(gradient_note(key))
             body += self.compute([root], known, inside=True)
             array = self.arrays.gradient(key, False)
-            if key[2:] in program.params:
+            if slope_of(key).name in program.params:
                 first.append(Zero(array.name, root))
                 body.append(Add(array.name, root))
                 final.append(StoreSum(array.name, root, array))
@@ -86,11 +87,11 @@ class BackwardKernels(Walks):
 
     def read_ends(self) -> list[Node]:
         """Carried cotangents that the gradients of inputs and params read."""
-        return [n for n in leaves(self.gradient_roots().values(), "cot") if n.text("name").endswith(".next")]
+        return [n for n in leaves(self.gradient_roots().values(), "cot") if is_next(n.text("name"))]
 
     def recomputed(self) -> dict[Node, Node]:
         """Saved states and their next values."""
-        return {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.arrays.saved}
+        return {self.program.states[s].leaf(): self.forward[next_key(s)] for s in self.arrays.saved}
 
     def recompute(self) -> list[Item]:
         """Load the saved states of a block, and walk it forward, leaving the state before each step in scratch."""

@@ -20,6 +20,7 @@ from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
 from seqc.ir.block import COL, ROW, Block
 from seqc.ir.graph import Node, depends, leaf, leaves, topological
+from seqc.ir.keys import slope_key
 
 
 def moving(roots: Iterable[Node]) -> set[Node]:
@@ -50,7 +51,7 @@ class Bodies:
         self.outer: dict[str, tuple[Outer, ...]] = {}
         if self.step:
             for name, decl in self.program.params.items():
-                root = backward.get(f"d.{name}")
+                root = backward.get(slope_key(name))
                 # what belongs to a sequence is summed up in its own program: sequences may differ in length
                 terms = outer_terms(root, decl.axes, roles) if root is not None and not decl.per_batch else ()
                 if terms:
@@ -76,7 +77,7 @@ class Bodies:
             dims = self.program.states[state].dims
             return Factor(core, self.arrays.saved_state(state).name, tuple(called[d] for d in dims), False)
         for x, decl in self.program.inputs.items():
-            if self.backward.get(f"d.{x}") is core and not self.arrays.gradient(f"d.{x}", False).partial:
+            if self.backward.get(slope_key(x)) is core and not self.arrays.gradient(slope_key(x), False).partial:
                 return Factor(core, f"d_{x}", tuple(called[d] for d in decl.dims), False)
         return Factor(n, name, self.arrays.factor_dims(n), True, pieces=self.arrays.factor(name, n).partial)
 

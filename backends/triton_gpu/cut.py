@@ -10,14 +10,15 @@ Only dims whose extent is fixed when the file is written are cut, and of these o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
 
 from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time
 from seqc.ir.block import LONGEST, PIECE, Block
 from seqc.ir.graph import Node, leaf, node, topological
+from seqc.ir.keys import is_next, next_key, prev_key, result_of, slope_key, slope_of
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program, TensorDecl
 
@@ -131,8 +132,9 @@ class _Cutter:
         kind, name = n.text("kind"), n.text("name")
         axes = n.names("shape")
         carried = kind == "cot" and name not in self.block.program.output_decls
-        key = name.removesuffix(".next") if carried else name
-        called = self.tensor(key, self.declared(kind, key, carried), at) + (".next" if carried else "")
+        key = result_of(name) if carried else name
+        called = self.tensor(key, self.declared(kind, key, carried), at)
+        called = next_key(called) if carried else called
         return leaf(kind, called, [self.dim(d, at) for d in axes], n.number("offset"), n.dtype)
 
     def declared(self, kind: str, name: str, carried: bool) -> tuple[str, ...]:
@@ -151,22 +153,19 @@ class _Cutter:
         """Every root, a piece after the other."""
         program, out = self.block.program, {}
         for key, n in graph.items():
-            name, rest = self.named(key)
-            table = {**program.inputs, **program.params, **program.states}
-            decl = program.output_decls.get(name) if key in program.output_decls else table[name]
-            assert decl is not None
-            for at in self.places(decl.dims):
-                out[f"{'d.' if key.startswith('d.') else ''}{self.tensor(name, decl.dims, at)}{rest}"] = self.given(n, at)
+            slope = slope_of(key)
+            written: Callable[[str], str] = str
+            if key in program.output_decls:
+                name, dims = key, program.output_decls[key].dims
+            elif is_next(key):
+                name, written = result_of(key), next_key
+                dims = program.states[name].dims
+            else:
+                name, written = slope.name, prev_key if slope.carried else partial(slope_key, offset=slope.offset)
+                dims = {**program.inputs, **program.params, **program.states}[name].dims
+            for at in self.places(dims):
+                out[written(self.tensor(name, dims, at))] = self.given(n, at)
         return out
-
-    def named(self, key: str) -> tuple[str, str]:
-        """A root's tensor, and what stands behind its name: `d.q@2` is (q, @2), `S.next` (S, .next)."""
-        bare = key.removeprefix("d.")
-        for mark in (".next", ".prev"):
-            if bare.endswith(mark):
-                return bare.removesuffix(mark), mark
-        name, at, offset = bare.partition("@")
-        return name, at + offset
 
     def cut_program(self) -> Program:
         """The program with a declaration for each piece."""

@@ -18,7 +18,9 @@ from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import BATCH, LONGEST, PIECE
+from seqc.ir.dims import unprimed
 from seqc.ir.intervals import ANY
+from seqc.ir.keys import slope_of
 from seqc.ir.program import HANDED
 
 TAB = "    "
@@ -87,7 +89,7 @@ class Extents:
         known: set[str] = set()
         lines = []
         for name, axes in ((a.name, a.axes) for a in self.table):
-            axes = tuple(a.rstrip("'") for a in axes)
+            axes = tuple(unprimed(a) for a in axes)
             new = [a for a in dict.fromkeys(axes) if a not in known]
             if not new:
                 continue
@@ -153,7 +155,7 @@ class Extents:
         if array.role in ("kept", "saved", "told") and array.dtype == "io":
             kind = f"{self.main}.dtype"  # that of matrix products' operands
         if array.role == "grad" and array.dtype == "io":
-            source = array.source[2:].partition("@")[0]
+            source = slope_of(array.source).name
             kind = f"{safe_name(source)}.dtype"
         make = "" if by_block(array) or by_step(array) else "torch."
         return f"{self.local(array.name)} = {make}empty(({shape}{',' if len(axes) == 1 else ''}), " \

@@ -15,6 +15,7 @@ from seqc.backends.triton_gpu.roles import without_pieces
 from seqc.backends.triton_gpu.walks import AGAIN_KERNEL, PAIRS_KERNEL, Walks
 from seqc.ir.block import BATCH
 from seqc.ir.graph import Node, leaves
+from seqc.ir.keys import next_key, prev_key
 
 
 class ForwardKernels(Walks):
@@ -23,8 +24,8 @@ class ForwardKernels(Walks):
     def find_pairs(self) -> None:
         """The values over pairs of steps that are kept: for the walks from block to block, and for programs of pieces."""
         ahead = list(self.forward.values())
-        following = [self.forward[f"{s}.next"] for s in self.program.states]
-        back = [self.backward[f"d.{s}.prev"] for s in self.program.states]
+        following = [self.forward[next_key(s)] for s in self.program.states]
+        back = [self.backward[prev_key(s)] for s in self.program.states]
         costly = [n for n in pairs(ahead, self.roles) if is_costly(n, self.roles)]
         found = dict.fromkeys([*pairs([*following, *back], self.roles), *costly])
         self.pairs = self.keep(found, [*ahead, *self.backward.values()])
@@ -50,7 +51,7 @@ class ForwardKernels(Walks):
         program, graph = self.program, self.forward
         carried = [] if what == "outputs" else list(program.states)
         roots = {} if what == "states" else {k: graph[k] for k in program.outputs}
-        following = {program.states[s].leaf(): graph[f"{s}.next"] for s in carried}
+        following = {program.states[s].leaf(): graph[next_key(s)] for s in carried}
         needed = [*roots.values(), *following.values()]
         kept = self.arrays.saved if save else ()
         known: set[Node] = {program.states[s].leaf() for s in program.states}
@@ -90,7 +91,7 @@ class ForwardKernels(Walks):
 
     def again_kernel(self) -> Kernel:
         """The states of every block, from those that are kept of every span."""
-        following = {self.program.states[s].leaf(): self.forward[f"{s}.next"] for s in self.kept_states}
+        following = {self.program.states[s].leaf(): self.forward[next_key(s)] for s in self.kept_states}
         known = set(following)
         body: list[Item] = self.loads_kept(self.pairs_of("states"), following.values(), known)
         setup = self.setup(following.values(), known)

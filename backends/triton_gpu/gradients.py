@@ -18,6 +18,7 @@ from seqc.backends.triton_gpu.sharing import Part
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
 from seqc.ir.graph import Node, leaves, topological
+from seqc.ir.keys import is_next, slope_of
 
 GRADIENTS = "gradients"
 
@@ -47,7 +48,7 @@ class Gradients(Bodies):
         return {
             key: root
             for key, root in self.backward.items()
-            if not key.endswith(".prev") and root.op != "const" and key[2:] not in self.outer
+            if not slope_of(key).carried and root.op != "const" and slope_of(key).name not in self.outer
         }
 
     def gradient_items(self, whole: bool) -> tuple[Item, ...]:
@@ -63,7 +64,7 @@ class Gradients(Bodies):
             body.append(Load(n, self.arrays.saved_state(n.text("name"))))
             known.add(n)
         for n in leaves(needed, "cot", known):
-            if n.text("name").endswith(".next"):
+            if is_next(n.text("name")):
                 array = self.arrays.cotangent(n.text("name"), whole)
                 body.append(Load(n, array, first_only=self.arrays.once(array.axes) if whole else ()))
                 known.add(n)
@@ -95,7 +96,7 @@ class Gradients(Bodies):
         if self.part is None:
             return "Second phase: the gradients of all blocks at once."
         keys = [key for key in dict.fromkeys(map(plain, self.gradient_roots())) if key in self.part.keys]
-        names = [key[2:].replace("@", " at lag ") for key in keys]
+        names = [slope_of(key).word(" at lag ", " at lag -") for key in keys]
         dim = self.part.dim or self.roles.blocked[0]
         listed = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
         what = [f"the gradients of {listed}" if names else "", "what other gradients need of it" if self.kept else ""]
@@ -104,7 +105,7 @@ class Gradients(Bodies):
 
 def gradient_note(key: str) -> Note:
     """The line above a gradient's store."""
-    return Note(f"gradient of {key[2:].replace('@', ' at lag ')}", result=True)
+    return Note(f"gradient of {slope_of(key).word(' at lag ', ' at lag -')}", result=True)
 
 
 def kernel_name(part: Part, own: str | None, parts: int) -> str:

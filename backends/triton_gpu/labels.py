@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from seqc.emit.names import safe_name
 from seqc.ir.block import Block
 from seqc.ir.graph import Node
+from seqc.ir.keys import is_next, next_key, result_of, slope_of
 
 
 def spec_lines(block: Block) -> dict[Node, str]:
     """The line of the spec that defines a node, for those that have one."""
     program = block.program
-    step = {**program.outputs, **{f"{s}.next": n for s, n in program.updates.items()}}
+    step = {**program.outputs, **{next_key(s): n for s, n in program.updates.items()}}
     found = {}
     for n in (*program.definitions, *step.values()):
         if n in program.spans:
@@ -29,11 +30,11 @@ def spec_lines(block: Block) -> dict[Node, str]:
 
 def labels(forward: Mapping[str, Node], backward: Mapping[str, Node]) -> dict[Node, str]:
     """What the results of the two graphs are called where they are computed."""
-    found = {n: f"{safe_name(key.removesuffix('.next'))}_next" for key, n in forward.items() if key.endswith(".next")}
+    found = {n: f"{safe_name(result_of(key))}_next" for key, n in forward.items() if is_next(key)}
     for key, n in forward.items():
         found.setdefault(n, safe_name(key))
     for key, n in backward.items():
-        found.setdefault(n, "d" + safe_name(key[2:].removesuffix(".prev").partition("@")[0]))
+        found.setdefault(n, "d" + safe_name(slope_of(key).name))
     return found
 
 
@@ -54,7 +55,7 @@ class Labels:
         if n.op == "leaf":
             name = n.text("name")
             if n.text("kind") == "cot":
-                return f"d{safe_name(name.removesuffix('.next'))}"
+                return f"d{safe_name(result_of(name))}"
             return safe_name(name) + (f"_{n.number('offset')}".replace("-", "m") if n.number("offset") else "")
         if label:
             return label

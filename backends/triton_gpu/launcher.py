@@ -24,6 +24,7 @@ from seqc.emit.signature import Saved
 from seqc.emit.text import lay, returned
 from seqc.ir.block import BATCH
 from seqc.ir.graph import Node
+from seqc.ir.keys import slope_key, slope_of
 from seqc.ir.program import TensorDecl
 
 OF_EACH = '''
@@ -294,13 +295,13 @@ class Launcher(Extents):
         backward = self.schedule.backward_graph
         name = self.local(f"d_{x}")
         lines = []
-        if _zero(backward.get(f"d.{x}")):
+        if _zero(backward.get(slope_key(x))):
             lines.append(f"{name} = torch.zeros_like({safe_name(x)})")
         for key, root in backward.items():
-            base, _, offset = key[2:].partition("@")
+            base, offset, _ = slope_of(key)
             if base != x or not offset or _zero(root):
                 continue
-            part = self.local(f"d_{key[2:].replace('@-', '_ahead').replace('@', '_ago')}")
+            part = self.local(f"d_{slope_of(key).word()}")
             lines.append(f"_add_shifted({name}, {part}, {offset} * STEP, cu_seqlens)")
         return lines
 
@@ -313,7 +314,7 @@ class Launcher(Extents):
                 one = self.einsum(term, decl)
                 code = f"{code} {'-' if term.sign < 0 else '+'} {one}" if code else f"{'-' if term.sign < 0 else ''}{one}"
             return [f"{name} = {code}"]
-        if _zero(self.schedule.backward_graph.get(f"d.{x}")):
+        if _zero(self.schedule.backward_graph.get(slope_key(x))):
             return [f"{name} = torch.zeros_like({safe_name(x)})"]
         return []
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.ir.block import BATCH, COL, ROW, Block, free_dims
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, depends, leaves, topological
 
 TIME = (ROW, COL)
@@ -55,17 +56,17 @@ def without_pieces(roles: Roles) -> Roles:
 
 def is_time(dim: str) -> bool:
     """Whether a dim is time inside a block: `t`, `s`, or one of them primed."""
-    return dim.rstrip("'") in TIME
+    return unprimed(dim) in TIME
 
 
 def base(dim: str) -> str:
     """The declared dim behind a primed or a time dim, or a piece: `D''` is `D`, `s` is `t`, `K~2` is `K`."""
-    return ROW if is_time(dim) else dim.rstrip("'").partition(MARK)[0]
+    return ROW if is_time(dim) else unprimed(dim).partition(MARK)[0]
 
 
 def piece(dim: str) -> int:
     """Which piece of a dim it is; 0 where it is no piece."""
-    return int(dim.rstrip("'").partition(MARK)[2] or 0)
+    return int(unprimed(dim).partition(MARK)[2] or 0)
 
 
 def assign_roles(block: Block) -> Roles:
@@ -105,7 +106,7 @@ def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:
     used = {d for n in topological([*block.forward.values(), *block.backward.values()]) for d in n.dims}
     used |= {d for decl in block.program.states.values() for d in decl.dims}  # carried whole, where nothing has all of them too
     roots = (BATCH, *TIME, *_declared_order(block))
-    return tuple(d for r in roots for d in sorted(x for x in used if x.rstrip("'") == r) if d not in grid)
+    return tuple(d for r in roots for d in sorted(x for x in used if unprimed(x) == r) if d not in grid)
 
 
 def _shared_least(block: Block, free: Iterable[str]) -> str | None:
@@ -128,7 +129,7 @@ def _declared_order(block: Block) -> tuple[str, ...]:
     """The spec's dims: those of the states first, in their order, then the others."""
     program = block.program
     by_size = sorted(program.states.values(), key=lambda d: -len(d.dims))
-    every = [d.rstrip("'") for decl in by_size for d in decl.dims] + list(program.dims)
+    every = [unprimed(d) for decl in by_size for d in decl.dims] + list(program.dims)
     return tuple(dict.fromkeys(every))
 
 

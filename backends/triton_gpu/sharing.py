@@ -16,6 +16,7 @@ from seqc.backends.triton_gpu.parting import KNOWN, UNKNOWN, can_cut, cheapest_c
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, depends, leaves, topological
+from seqc.ir.keys import slope_of
 from seqc.ir.ops import holds
 
 PARTIAL = 64  # operations that an element of a result in parts stands for: it is written and read again
@@ -164,7 +165,7 @@ class _Shares:
 
 
 def _axes(block: Block, key: str) -> tuple[str, ...]:
-    name = key[2:].partition("@")[0]
+    name = slope_of(key).name
     return {**block.program.inputs, **block.program.params}[name].dims
 
 

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 
 from seqc.analysis.workload import nominal_sizes
 from seqc.ir.block import Block
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, leaves
+from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 
 STATE, INPUT = 4, 2  # bytes of an element: states are fp32, inputs are counted as bf16
@@ -35,7 +37,7 @@ def saved_bytes(program: Program, sizes: Mapping[str, int]) -> tuple[int, int]:
     """(bytes of all states at one place, bytes of all inputs of one step), of one sequence."""
 
     def volume(dims: Iterable[str]) -> int:
-        return math.prod(sizes[d.rstrip("'")] for d in dims)
+        return math.prod(sizes[unprimed(d)] for d in dims)
 
     states = STATE * sum(volume(d.dims) for d in program.states.values())
     return states, INPUT * sum(volume(d.dims) for d in program.inputs.values())
@@ -46,7 +48,7 @@ def with_sources(saved: Iterable[str], forward: Mapping[str, Node], states: Iter
     found = set(saved)
     todo = list(found)
     while todo:
-        new = {n.text("name") for n in leaves([forward[f"{todo.pop()}.next"]], "state")} - found
+        new = {n.text("name") for n in leaves([forward[next_key(todo.pop())]], "state")} - found
         found |= new
         todo += new
     return tuple(s for s in states if s in found)

@@ -45,6 +45,7 @@ from seqc.backends.triton_gpu.uses import Uses, consumed
 from seqc.emit.names import safe_name
 from seqc.ir.block import BATCH, Block
 from seqc.ir.graph import Node, leaf, topological
+from seqc.ir.keys import next_key, prev_key, result_of, slope_of
 
 FORWARD, INFER, BACKWARD = "team_forward", "team_infer", "team_backward"
 MET = "met"
@@ -67,7 +68,7 @@ def team_bodies(
     graph = TeamGraph(dim)
     try:
         ahead = {key: graph.own(n) for key, n in forward.items()}
-        back, parts = graph.gradients({key: n for key, n in backward.items() if key[2:] not in outer})
+        back, parts = graph.gradients({key: n for key, n in backward.items() if slope_of(key).name not in outer})
         mine = {name: tuple(_own(term, graph) for term in terms) for name, terms in outer.items()}
         kept = {name: graph.own(n) for name, n in values.items()}
     except NotShared:
@@ -131,7 +132,7 @@ class TeamBodies(Gradients):
         """Where a program tells its piece: [2, B, dims], in the type of products' operands if they alone take it."""
         label = self.names.get(one.piece) or self.labels.get(one.piece) or one.leaf.text("name")
         if one.piece.op == "leaf":
-            label = one.piece.text("name").removesuffix(".next")
+            label = result_of(one.piece.text("name"))
         taken = {n: name for n, name in self.names.items() if n.op == "leaf" and n.text("kind") == TOLD and n is not one.leaf}
         wanted = f"{safe_name(label)}_all"
         name = wanted if wanted not in taken.values() else f"{wanted}_{one.leaf.text('name')}"
@@ -149,7 +150,7 @@ class TeamBodies(Gradients):
     def forward_items(self) -> list[Item]:
         """Outputs, final states, and what the gradient needs."""
         program, graph = self.program, self.forward
-        following = {d.leaf(): graph[f"{s}.next"] for s, d in program.states.items()}
+        following = {d.leaf(): graph[next_key(s)] for s, d in program.states.items()}
         needed = [*(graph[k] for k in program.outputs), *following.values()]
         known: set[Node] = set(following)
         setup = self.setup([*needed, *self.pieces(needed)], known)
@@ -179,7 +180,7 @@ class TeamBodies(Gradients):
     def backward_items(self) -> list[Item]:
         """All gradients, from the last step to the first."""
         program, graph = self.program, self.backward
-        following = {leaf("cot", f"{s}.next", self.arrays.state_axes(s)): graph[f"d.{s}.prev"] for s in program.states}
+        following = {leaf("cot", next_key(s), self.arrays.state_axes(s)): graph[prev_key(s)] for s in program.states}
         factors = {f.array: f.node for terms in self.outer.values() for t in terms for f in t.factors if f.stored}
         grads = self.gradient_roots()
         needed = [*grads.values(), *factors.values(), *following.values()]
@@ -201,7 +202,7 @@ class TeamBodies(Gradients):
             body.append(gradient_note(key))
             body += self.compute([root], known, inside=True)
             array, alike = self.gradient_array(key)
-            if key[2:] in program.params:
+            if slope_of(key).name in program.params:
                 first.append(Zero(array.name, root))
                 body.append(Add(array.name, root))
                 final.append(StoreSum(array.name, root, array, alike))

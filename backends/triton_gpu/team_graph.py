@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import ALL, Roles, base
 from seqc.ir.graph import Node, depends, leaf, leaves, node, rebuild, topological
+from seqc.ir.keys import slope_of
 from seqc.ir.ops import TABLE
 
 TOLD = "told"
@@ -65,7 +66,7 @@ class TeamGraph:
         found, parts = {}, set()
         for key, n in graph.items():
             summed = n.op == "sum" and any(map(self.mine, n.names("over"))) and not self.units(n)
-            if summed and not key.endswith(".prev"):
+            if summed and not slope_of(key).carried:
                 found[key] = self.part(n)
                 parts.add(key)
             else:

@@ -19,6 +19,7 @@ from seqc.backends.triton_gpu.roles import ALL, is_time
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
 from seqc.ir.block import ROW
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, leaves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import resets
@@ -348,7 +349,7 @@ def host_code(n: Node, dims: Mapping[str, str]) -> str:
     if n.op == "const":
         return literal(float(n.attr("value"))).within(ATOM)  # type: ignore[arg-type]
     if n.op == "size":
-        return dims.get(n.text("dim").rstrip("'"), n.text("dim"))
+        return dims.get(unprimed(n.text("dim")), n.text("dim"))
     code = number_spelling(n).format(*(host_code(a, dims) for a in n.args))
     return f"({code})" if n.op in BINDS else code
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from seqc.analysis.matrices import MOST, counted
 from seqc.ir.block import Block
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, const, index, node, rebuild, topological
 from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.ops.elementwise import where
@@ -46,7 +47,7 @@ def eliminate(block: Block, machine: Machine) -> Block:
 
 def _written_out(n: Node, sizes: Mapping[str, int]) -> Node:
     row, col = n.text("row"), n.text("col")
-    size = sizes.get(row.rstrip("'"))
+    size = sizes.get(unprimed(row))
     if size is None:
         return n
     b = n.args[1] if n.op == "solve" else const(0.0)

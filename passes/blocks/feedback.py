@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import product as combinations
 
 from seqc.analysis.affine import Affine, NotAffine, Product, chosen, condition, parted, product
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, constant, total
 from seqc.ir.intervals import ANY, Interval
 from seqc.ir.ops.structure import at_position
@@ -129,10 +130,10 @@ def _one_sign(rows: Sequence[Row], forms: Sequence[Affine], ranges: Mapping[Node
 def _places(row: Row, sizes: Mapping[str, int]) -> list[Place]:
     """Every index of the dims of a row's rank."""
     for d in row.rank:
-        if d.rstrip("'") not in sizes:
+        if unprimed(d) not in sizes:
             size = f"`dim {d} {{4}}`, or dims={{\"{d}\": 4}} to the compiler"
             raise NotChunkwise(f"its feedback has a row for each index of {d}, which needs one fixed size ({size})")
-    counts = [range(sizes[d.rstrip("'")]) for d in row.rank]
+    counts = [range(sizes[unprimed(d)]) for d in row.rank]
     return [dict(zip(row.rank, at, strict=True)) for at in combinations(*counts)]
 
 

@@ -24,6 +24,7 @@ from seqc.ir.block import VALID, Reason
 from seqc.ir.formula import spell
 from seqc.ir.graph import ROW, Node, const, index, node
 from seqc.ir.intervals import Interval
+from seqc.ir.keys import next_key
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import affine_scan, expanded, max_scan, shift, take
 from seqc.ir.program import Program
@@ -74,7 +75,7 @@ class BlockForm(Lifted):
             self.forward = {name: self.lift(n) for name, n in program.outputs.items()}
         else:
             self.forward = self._alone(components, alone)
-        self.forward.update({f"{name}.next": self.ends[name] for name in program.states if alone is None or name in self.ends})
+        self.forward.update({next_key(name): self.ends[name] for name in program.states if alone is None or name in self.ends})
         self.names = {self.memo[n]: name for n, name in program.definitions.items() if n in self.memo}
         for k in self.open:
             self.names |= {n: name for n, name in k.names.items() if n not in self.names}

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from seqc.diagnostics import Span
+from seqc.ir.dims import is_primed, unprimed
 from seqc.ir.graph import BATCH, RESERVED, Node, leaf, leaves, rebuild, topological
+from seqc.ir.keys import next_key
 from seqc.ir.program import Program, TensorDecl
 
 
@@ -30,13 +32,13 @@ def bare(n: Node) -> Node:
 
 def plain(n: Node) -> bool:
     """Whether a tensor can be declared for n."""
-    return n.dtype == "real" and BATCH in n.dims and not any(d.endswith("'") for d in n.dims)
+    return n.dtype == "real" and BATCH in n.dims and not any(is_primed(d) for d in n.dims)
 
 
 def sized(part: Program) -> bool:
     """Whether each dim of a part has a size: a default, or a tensor that has the dim."""
     tensors = (*part.inputs.values(), *part.params.values())
-    known = {d.rstrip("'") for tensor in tensors for d in tensor.dims}
+    known = {unprimed(d) for tensor in tensors for d in tensor.dims}
     return all(d.default is not None or name in known for name, d in part.dims.items())
 
 
@@ -99,7 +101,7 @@ def part_of(
     given: inputs and params beside the program's own. masks: whether it has the masks of sparse params, so that kernels skip
     what these leave out. mirrored: what was a step ago is a step ahead.
     """
-    graph, image = replaced({**outputs, **{f"{n}.next": x for n, x in updates.items()}}, table, mirrored)
+    graph, image = replaced({**outputs, **{next_key(n): x for n, x in updates.items()}}, table, mirrored)
     states = {n: d for n, d in program.states.items() if n in updates}
     used = leaves([*graph.values(), *(d.init for d in states.values() if d.init is not None)])
     read = {(n.text("kind"), n.text("name")) for n in used}
@@ -113,7 +115,7 @@ def part_of(
             definitions.setdefault(new, program.definitions[old])
         if new in present and old in program.spans:
             spans.setdefault(new, program.spans[old])
-    dims = {d.rstrip("'") for n in order for d in n.dims} | {n.text("dim") for n in order if n.op == "size"}
+    dims = {unprimed(d) for n in order for d in n.dims} | {n.text("dim") for n in order if n.op == "size"}
     more = list(given)
     inputs = [*program.inputs.values(), *(d for d in more if d.kind == "input")]
     params = [*program.params.values(), *(d for d in more if d.kind == "param")]
@@ -122,7 +124,7 @@ def part_of(
         dims={n: d for n, d in program.dims.items() if n in dims},
         inputs={d.name: d for d in inputs if ("input", d.name) in read},
         params={d.name: d for d in params if ("param", d.name) in read},
-        updates={n: graph[f"{n}.next"] for n in updates}, outputs={n: graph[n] for n in outputs},
+        updates={n: graph[next_key(n)] for n in updates}, outputs={n: graph[n] for n in outputs},
         output_decls={n: output_decls[n] for n in outputs}, direction="forward" if mirrored else program.direction,
     )  # fmt: skip
 
@@ -131,7 +133,7 @@ def told(part: Program, whole: Program) -> Program:
     """The part with arguments of the whole that tell its number of steps, the dtype of its values and the sizes of its dims,
     where none of those that it reads does."""
     while (one := _teller(part, whole)) is not None:
-        own = {*part.dims, *(d.rstrip("'") for d in one.dims)}
+        own = {*part.dims, *(unprimed(d) for d in one.dims)}
         part = replace(part, dims={name: d for name, d in whole.dims.items() if name in own})
         if one.kind == "input":
             part = replace(part, inputs={**part.inputs, one.name: one})
@@ -147,15 +149,15 @@ def _teller(part: Program, whole: Program) -> TensorDecl | None:
     tensors = (*part.inputs.values(), *part.params.values())
     if all(d.leaf_type != "real" for d in tensors):
         return next((d for d in (*whole.inputs.values(), *whole.params.values()) if d.leaf_type == "real"), None)
-    known = {x.rstrip("'") for d in tensors for x in d.dims}
+    known = {unprimed(x) for d in tensors for x in d.dims}
     lacking = [name for name, d in part.dims.items() if d.default is None and name not in known]
-    return next((d for name in lacking for d in whole.params.values() if name in {x.rstrip("'") for x in d.dims}), None)
+    return next((d for name in lacking for d in whole.params.values() if name in {unprimed(x) for x in d.dims}), None)
 
 
 def axes_of(program: Program, n: Node) -> tuple[str, ...]:
     """The dims that an array of a node's values has, in the order of the program's dims."""
     places = {dim: i for i, dim in enumerate(program.dims)}
-    return tuple(sorted((d for d in n.dims if d != BATCH), key=lambda d: (places[d.rstrip("'")], d)))
+    return tuple(sorted((d for d in n.dims if d != BATCH), key=lambda d: (places[unprimed(d)], d)))
 
 
 def names_of(program: Program) -> set[str]:

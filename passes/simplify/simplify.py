@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from seqc.diagnostics import Span
 from seqc.ir.graph import Node
+from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 from seqc.ir.rewrite import rewrite
 from seqc.passes.simplify.laws import RULES
@@ -51,7 +52,7 @@ def simplify_program(program: Program) -> Program:
     return replace(
         program,
         outputs={name: new[name] for name in program.outputs},
-        updates={name: new[f"{name}.next"] for name in program.updates},
+        updates={name: new[next_key(name)] for name in program.updates},
         states=states,
         spans=spans,
         definitions=names,

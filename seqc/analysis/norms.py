@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from seqc.analysis.normal_forms import bare, factors, linear, number
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Dims, Node
 from seqc.ir.intervals import ANY, INF, Interval
 from seqc.ir.ops import TABLE
@@ -31,7 +32,7 @@ class Facts:
         """The number of elements along `dims`."""
         many = Interval(1.0, 1.0)
         for d in dims:
-            many = many * self.extents.get(d, self.extents.get(d.rstrip("'"), Interval(1.0, INF)))
+            many = many * self.extents.get(d, self.extents.get(unprimed(d), Interval(1.0, INF)))
         return many
 
     def of(self, n: Node) -> Interval:

@@ -18,6 +18,7 @@ from math import prod
 from seqc.analysis.affine import nonlinear
 from seqc.analysis.semirings import linear_part, semiring_of
 from seqc.ir.block import free_dims
+from seqc.ir.dims import unprimed
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, renamed, substitute, topological, total
 from seqc.ir.ops.elementwise import where
@@ -64,7 +65,7 @@ class Load:
 
     def size(self, sizes: Mapping[str, int]) -> int:
         """The elements that they handle."""
-        return sum(n * prod(sizes[d.rstrip("'")] for d in dims) for dims, n in self.elements.items())
+        return sum(n * prod(sizes[unprimed(d)] for d in dims) for dims, n in self.elements.items())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from seqc.analysis.derivative import vjp
 from seqc.ir.formula import spell
 from seqc.ir.graph import Node, const, leaf, leaves, substitute
+from seqc.ir.keys import next_key, result_of
 from seqc.ir.ops.structure import expanded
 from seqc.ir.program import Program
 
@@ -27,7 +28,7 @@ def not_invariant(program: Program) -> str:
         return "it reads inputs ahead"
     if any(not program.declared(n).gradient for n in moving):
         return "it reads an index, or draws noise"
-    decls = {**program.output_decls, **{f"{n}.next": d for n, d in program.states.items()}}
+    decls = {**program.output_decls, **{next_key(n): d for n, d in program.states.items()}}
     slopes = vjp(graph, {name: leaf("cot", name, decls[name].axes) for name in graph}, moving)
     for n, slope in slopes.items():
         if found := [m for m in leaves([slope], "input") + leaves([slope], "state") if m.op == "leaf"]:
@@ -36,7 +37,7 @@ def not_invariant(program: Program) -> str:
     still = substitute(graph, zero)
     for name, n in still.items():
         if not _vanishes(n):
-            return f"`{name.removesuffix('.next')}` is not 0 where inputs and states are"
+            return f"`{result_of(name)}` is not 0 where inputs and states are"
     return ""
 
 

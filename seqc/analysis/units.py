@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from seqc.ir.dims import unprimed
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.program import Program
@@ -32,19 +33,19 @@ def units(program: Program) -> dict[str, Units]:
         if len(d.choices) == 1:
             found[name].held = "no other size is served"
     for p in program.params.values():
-        for dim in {d.rstrip("'") for d in p.dims} if p.support is not None and p.support.rules else ():
+        for dim in {unprimed(d) for d in p.dims} if p.support is not None and p.support.rules else ():
             found[dim].held = found[dim].held or f"what is kept of {p.name} is told by positions"
     for n in topological(program.graph.values()):
         if n.op == "sum":
             for dim in n.names("over"):
-                _added(n, dim, found[dim.rstrip("'")], names)
+                _added(n, dim, found[unprimed(dim)], names)
         elif n.op == "amax":
             for dim in n.names("over"):
-                _hold(found[dim.rstrip("'")], n, names)
+                _hold(found[unprimed(dim)], n, names)
         elif n.op not in ("rename", "expand"):
             for key in ALONG:
                 if any(k == key for k, _ in n.attrs):
-                    _hold(found[n.text(key).rstrip("'")], n, names)
+                    _hold(found[unprimed(n.text(key))], n, names)
     return {name: Units(tuple(one.reads), one.held) for name, one in found.items()}
 
 

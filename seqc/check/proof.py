@@ -20,6 +20,7 @@ from seqc.analysis.boundaries import counters
 from seqc.ir.block import VALID, Block, cotangent_leaves, gradient_key
 from seqc.ir.dims import extent
 from seqc.ir.graph import BATCH, COL, ROW, Node, leaves
+from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 from seqc.passes.derive_backward import derive_backward
 from seqc.passes.simplify.simplify import simplify
@@ -128,8 +129,8 @@ def _composed(program: Program, block: Block, sizes: Mapping[str, int], rng: Any
         for t in range(inside):
             yield name, exact.same(whole.each(lambda a, t=t: a[:, t]), outputs[name][t])
     for name, d in program.states.items():
-        root = block.forward[f"{name}.next"]
-        yield f"{name}_T", exact.same(shaped(found[f"{name}.next"], root.dims, d.axes, extents), last[d.leaf()])
+        root = block.forward[next_key(name)]
+        yield f"{name}_T", exact.same(shaped(found[next_key(name)], root.dims, d.axes, extents), last[d.leaf()])
 
 
 def _of_steps(program: Program, given: Mapping[Node, Any], extents: Mapping[str, int], rng: Any, rows: int) -> dict[Node, Any]:
@@ -158,8 +159,8 @@ def _stepped(
         for name, d in program.output_decls.items():
             outputs[name].append(shaped(values[name], step[name].dims, d.axes, extents))
         for d in program.states.values():
-            root = step[f"{d.name}.next"]
-            now[d.leaf()] = shaped(values[f"{d.name}.next"], root.dims, d.axes, extents)
+            root = step[next_key(d.name)]
+            now[d.leaf()] = shaped(values[next_key(d.name)], root.dims, d.axes, extents)
     return outputs, now
 
 

@@ -26,6 +26,7 @@ from seqc.driver.compile import Compiled
 from seqc.driver.load_emitted import load_emitted
 from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
+from seqc.ir.dims import is_primed
 from seqc.ir.graph import topological
 from seqc.ir.program import Program
 from seqc.semantics.reference import initial_states
@@ -121,7 +122,7 @@ class Course:
     def _sampled(self) -> tuple[Results, Results]:
         arrays, cotangents = sample(self.program, self.sizes, self.sizes["T"])
         for name, decl in self.program.params.items():  # a matrix neither lets a cell die nor explode
-            if any(d.endswith("'") for d in decl.dims) and not np.isfinite([decl.range.lo, decl.range.hi]).any():
+            if any(is_primed(d) for d in decl.dims) and not np.isfinite([decl.range.lo, decl.range.hi]).any():
                 arrays[name] = arrays[name] * 2.5 / arrays[name].shape[-1] ** 0.5
         starts = initial_states(self.program, {name: arrays[name] for name in self.program.params}, self.sizes)
         arrays |= {f"{name}_0": x for name, x in starts.items()}

@@ -17,6 +17,7 @@ from seqc.driver.options import DEFAULTS, Options
 from seqc.driver.pipeline import Watch, blamed, lower, lowerings
 from seqc.emit import Kernels
 from seqc.ir.block import Block
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import topological
 from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.plan import Plan, Rule, Stage, planned
@@ -108,7 +109,7 @@ def _no_kernel(stage: Stage, options: Options) -> Diagnostic | None:
     order = topological(core.graph.values())
     large = next((n for n in order if not small(n, core)), None)
     if large is not None and large.op in SYSTEMS:
-        dim = large.text("row").rstrip("'")
+        dim = unprimed(large.text("row"))
         cause = f"a kernel solves at most {MOST} equations, and a number of them that is known when it is compiled"
         help = f"give the size of `{dim}` where it is declared, `dim {dim} = 4`, or use the torch backend"
         message = f"a system of `{dim}` equations that depends on the recurrence is not written out"

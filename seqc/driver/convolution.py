@@ -19,6 +19,7 @@ from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.signature import System
 from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.block import free_dims
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, leaves
 from seqc.ir.program import Program
 
@@ -55,7 +56,7 @@ def system(program: Program) -> System | None:
     lag = max([0, *(n.number("offset") for n in leaves(program.graph.values(), "input"))])
     one = load(program)
     sizes = nominal_sizes(program)
-    count = sum(math.prod(sizes[d.rstrip("'")] for d in dims) for dims in kept)
+    count = sum(math.prod(sizes[unprimed(d)] for d in dims) for dims in kept)
 
     def table(
         targets: Sequence[tuple[str, ...]],
@@ -101,7 +102,7 @@ class Source:
 
     def impulses(self, sizes: Mapping[str, int]) -> int:
         """How many runs answer it."""
-        return math.prod(sizes[d.rstrip("'")] for d in self.mixed)
+        return math.prod(sizes[unprimed(d)] for d in self.mixed)
 
 
 def sources(program: Program) -> tuple[Source, ...]:
@@ -116,9 +117,9 @@ def operations(program: Program, sizes: Mapping[str, int], steps: int, batch: in
     one = cost(program.graph.values(), {**sizes, BATCH: 1}).flops
     runs = sum(s.impulses(sizes) for s in sources(program) if s.argument.timed)
     long = math.log2(max(2 * steps, 2))
-    taken = [math.prod(sizes[d.rstrip("'")] for d in a.dims) for a in argument_table(program) if a.timed]
-    given = [math.prod(sizes[d.rstrip("'")] for d in y.dims) for y in program.output_decls.values()]
-    kept = [math.prod(sizes[d.rstrip("'")] for d in s.dims) for s in program.states.values()]
+    taken = [math.prod(sizes[unprimed(d)] for d in a.dims) for a in argument_table(program) if a.timed]
+    given = [math.prod(sizes[unprimed(d)] for d in y.dims) for y in program.output_decls.values()]
+    kept = [math.prod(sizes[unprimed(d)] for d in s.dims) for s in program.states.values()]
     fft = 5 * long * (sum(taken) + sum(given)) + 8 * runs * sum(given) + 2 * runs * sum(kept)
     return one, fft + runs * (one + 5 * long * sum(given)) / batch
 

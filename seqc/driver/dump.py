@@ -13,6 +13,7 @@ from seqc.ir.block import Block, Reason
 from seqc.ir.graph import Node
 from seqc.ir.graph_text import parse, show
 from seqc.ir.intervals import Interval
+from seqc.ir.keys import next_key
 from seqc.ir.plan import Plan
 from seqc.ir.program import Program
 from seqc.passes.blocks.choose import Candidate, Offers
@@ -59,7 +60,7 @@ def facts(value: object, program: Program) -> list[str]:
         case tuple():
             return [line for part in value for line in facts(part, program)]
         case Mapping() if value and all(isinstance(x, Interval) for x in value.values()):
-            named = {n: f"{name}.next" for name, n in program.updates.items()} | dict(program.definitions)
+            named = {n: next_key(name) for name, n in program.updates.items()} | dict(program.definitions)
             return [f"{name} in {value[n]}" for n, name in named.items() if n in value]
     return []
 

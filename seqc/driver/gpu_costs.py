@@ -27,6 +27,7 @@ from seqc.backends.triton_gpu.tuning.verdicts import Verdict, VerdictTable
 from seqc.driver.backends import gpu_cores
 from seqc.driver.pipeline import fix_dims, lowerings
 from seqc.ir.block import BATCH, free_dims
+from seqc.ir.dims import unprimed
 from seqc.ir.program import Program
 from seqc.solver.expression import evaluate
 
@@ -201,7 +202,7 @@ def _costs(
     infer, forward, back = map(launched, ("infer", "forward", "backward"))
     name = chosen.block.program.name
     plan, rows = chosen.plan, max(chosen.block.rows, chosen.plan.every) * chosen.plan.spans
-    elements = sum(math.prod(sizes[d.rstrip("'")] for d in chosen.block.program.states[s].dims) for s in plan.saved)
+    elements = sum(math.prod(sizes[unprimed(d)] for d in chosen.block.program.states[s].dims) for s in plan.saved)
     kept = 4 * shape.batch * -(-shape.steps // rows) * elements
     every_step = sum(math.prod(sizes[d] for d in a.axes[2:]) for a in plan.values)  # in the type of the inputs
     kept += BYTES[KIND] * shape.batch * shape.steps * every_step

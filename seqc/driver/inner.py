@@ -14,6 +14,7 @@ from seqc.emit.beside import beside
 from seqc.emit.names import emitted_name
 from seqc.emit.text import lay, unpack
 from seqc.ir.arguments import Argument
+from seqc.ir.dims import unprimed
 from seqc.ir.program import Program
 
 
@@ -48,9 +49,9 @@ def switches(names: Sequence[str]) -> list[str]:
 
 def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
     """The extent of a dim, read from the first argument that has it, or the number that the spec gives."""
-    plain = dim.rstrip("'")
+    plain = unprimed(dim)
     for a in table:
-        own = [d.rstrip("'") for d in a.dims]
+        own = [unprimed(d) for d in a.dims]
         if plain in own:
             return f"{emitted_name(a)}.shape[{own.index(plain) - len(own)}]"
     return str(program.dims[plain].default)

@@ -23,9 +23,9 @@ from seqc.emit.layer_plan import LayerPlan, Projected
 from seqc.emit.module import module_sizes
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import extent
 from seqc.ir.block import free_dims
 from seqc.ir.both_ways import one_run
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, depends, leaves, topological
 from seqc.ir.intervals import ANY
 from seqc.ir.program import INSIDE, Program, TensorDecl
@@ -111,7 +111,7 @@ def _contracted(user: Node, n: Node, dim: str, seen: set[Node], order: list[Node
 def _sizes(program: Program, sig: Signature) -> dict[str, str]:
     """Emitted dim -> the expression of its default, of every dim that the layer must know."""
     shapes = [*(x.dims for x in sig.inputs), *(o.dims for o in sig.outputs)]
-    needed = {extent(d) for dims in shapes for d in dims} | {d.name for d in module_sizes(sig)}
+    needed = {unprimed(d) for dims in shapes for d in dims} | {d.name for d in module_sizes(sig)}
     one = one_run(program)
     delayed = [s for s in one.states.values() if s.hidden]
     lines = {x for s in delayed for x in s.dims if x == f"{s.name.partition('.')[0]}_lags"}
@@ -121,7 +121,7 @@ def _sizes(program: Program, sig: Signature) -> dict[str, str]:
     open_dims = [d.name for d in one.dims.values() if d.default is None and not d.choices]
     heads = [d for d in open_dims if d in free and any(d in dims[:-1] for dims in inputs)]
     told = {d for dims in (*inputs, *states, *(x.dims for x in one.params.values())) for d in dims}
-    told -= {d.rstrip("'") for d in _of_outputs_alone(one, inputs, states)}
+    told -= {unprimed(d) for d in _of_outputs_alone(one, inputs, states)}
     found = {}
     for d in one.dims.values():
         if dim_name(d.name) not in needed or d.name in lines:

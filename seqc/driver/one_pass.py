@@ -14,6 +14,7 @@ from seqc.driver.dump import graphs
 from seqc.driver.pipeline import run
 from seqc.ir.block import Block
 from seqc.ir.graph import Node
+from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 from seqc.passes import PIPELINE, Stage
 from seqc.passes.blocks.choose import EAGER, Candidate
@@ -51,7 +52,7 @@ def exchanged(value: object, given: Graphs, name: str, need: str) -> object:
     match value:
         case Program():
             new = given["step"]
-            updates = {state: new[f"{state}.next"] for state in value.updates}
+            updates = {state: new[next_key(state)] for state in value.updates}
             return replace(value, updates=updates, outputs={output: new[output] for output in value.outputs})
         case Candidate():
             return replace(value, forward=given["forward"])

@@ -19,8 +19,10 @@ import numpy as np
 from seqc.emit.layer_plan import Slot, Weights
 from seqc.emit.names import dim_name, safe_name
 from seqc.ir.both_ways import one_run
+from seqc.ir.dims import is_primed, unprimed
 from seqc.ir.graph import constant, leaves
 from seqc.ir.intervals import ANY
+from seqc.ir.keys import next_key
 from seqc.ir.program import Program, TensorDecl
 from seqc.semantics.evaluate import evaluate, to_order
 
@@ -93,7 +95,7 @@ def _parts(program: Program, projected: Sequence[str], direct: Sequence[str]) ->
     """What the arguments can be, or None where their dims are no cell's."""
     one = one_run(program)
     both = program.direction == "both"
-    square = {p.dims[-1].rstrip("'") for p in one.params.values() if p.dims[-1:] and p.dims[-1].endswith("'")}
+    square = {unprimed(p.dims[-1]) for p in one.params.values() if p.dims[-1:] and is_primed(p.dims[-1])}
     states = list(one.states.values())
     if len(square) != 1 or program.plane is not None or program.direction == "backward" or program.added or program.shared:
         return None
@@ -248,7 +250,7 @@ class _Match:
         given = {}
         for n in leaves(one.graph.values()):
             dims, name = n.names("shape"), n.text("name")
-            shape = [sizes[d.rstrip("'")] for d in dims if d != self.parts.stack]
+            shape = [sizes[unprimed(d)] for d in dims if d != self.parts.stack]
             if self.parts.stack not in dims:
                 given[n] = np.reshape(values[name], shape)
                 continue
@@ -256,7 +258,7 @@ class _Match:
             rows = [np.reshape(values[f"{name}@{axis}@{i}"], shape) for i in range(sizes[self.parts.stack])]
             given[n] = np.stack(rows, dims.index(self.parts.stack))
         found = evaluate(one.graph, given, sizes)
-        for name in (*one.outputs, *(f"{s}.next" for s in self.order)):
+        for name in (*one.outputs, *(next_key(s) for s in self.order)):
             axes = ("B", *self.parts.single, self.parts.hidden)
             yield to_order(found[name], one.graph[name].dims, axes, sizes).reshape(BATCHES, WIDTH)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 from seqc.diagnostics import Span
 from seqc.frontend import syntax
+from seqc.ir.dims import unprimed
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def occurrences(spec: syntax.Spec) -> list[Occurrence]:
 def _below(part: object, bound: dict[str, Span]) -> Iterator[Occurrence]:
     match part:
         case syntax.Name(id=name, span=span):
-            plain = name.rstrip("'")
+            plain = unprimed(name)
             short = Span(span.source, span.start, span.end - (len(name) - len(plain)))
             yield Occurrence(plain, short, inside=bound.get(name))
         case syntax.SpecName() | syntax.Scan() | syntax.Schedule():
@@ -48,7 +49,7 @@ def _below(part: object, bound: dict[str, Span]) -> Iterator[Occurrence]:
         case syntax.Call():
             yield from _called(part, bound)
         case syntax.DimItem(name=name) | syntax.Decl(name=name) | syntax.Define(name=name) | syntax.Output(name=name):
-            yield Occurrence(name.id.rstrip("'"), name.span, declares=True)
+            yield Occurrence(unprimed(name.id), name.span, declares=True)
             yield from _fields(part, bound)
         case syntax.Axes(names=names):
             for name in names:

@@ -13,10 +13,11 @@ from seqc.emit.packs import bounds_text, sequences_text
 from seqc.emit.places import bound, leaving_places, places_text
 from seqc.emit.register import register_text
 from seqc.emit.signature import Kernels, Signature
-from seqc.emit.sizes import clock, dims, extent, layout_text, layouts, main_input, sizes_text, tellers
+from seqc.emit.sizes import clock, dims, layout_text, layouts, main_input, sizes_text, tellers
 from seqc.emit.step import step_operator
 from seqc.emit.text import group, lay, returned
 from seqc.emit.transforms import transforms_text
+from seqc.ir.dims import unprimed
 
 DIGEST = "DIGEST_HERE_"  # stands in the text for the digest of the text; as long as it, and like nothing else there
 
@@ -112,7 +113,7 @@ def operators_text(sig: Signature) -> str:
     """The operators: their code for real tensors, for tracing, and for autograd; and their registration."""
     main = main_input(sig)
     axes = layouts(sig)
-    shapes = [f"{main}.new_zeros({group([f'*{clock(sig)}.shape[:2]', *map(extent, o.dims)])})" for o in sig.outputs]
+    shapes = [f"{main}.new_zeros({group([f'*{clock(sig)}.shape[:2]', *map(unprimed, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_zeros({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
     fake_run = [
         lay("def _fake_run(", [*sig.arguments, "cu_seqlens", "reverse"], "):"),

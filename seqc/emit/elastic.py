@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from seqc.emit.names import dim_name
 from seqc.emit.signature import Dim, Param, Signature
-from seqc.emit.sizes import extent
+from seqc.ir.dims import unprimed
 
 
 def owned(sig: Signature) -> list[Param]:
@@ -17,14 +17,14 @@ def owned(sig: Signature) -> list[Param]:
 
 def elastic(sig: Signature) -> list[Dim]:
     """The dims with several sizes that a Module's arrays have."""
-    used = {extent(d) for p in owned(sig) for d in p.dims}
+    used = {unprimed(d) for p in owned(sig) for d in p.dims}
     return [d for d in sig.dims if len(d.choices) > 1 and d.name in used]
 
 
 def dims_text(sig: Signature) -> str:
     """The table of what a layer owns, and that of its widths."""
     lines = ["# the dims of what a layer owns", "_DIMS = {"]
-    lines += [f'    "{p.name}": "{" ".join(map(extent, p.dims))}",' for p in owned(sig)]
+    lines += [f'    "{p.name}": "{" ".join(map(unprimed, p.dims))}",' for p in owned(sig)]
     if elastic(sig):
         lines += ["}", "# the sizes that a layer serves", "_WIDTHS = {"]
         lines += [f'    "{dim_name(d.name)}": {tuple(d.choices)},' for d in elastic(sig)]

@@ -8,8 +8,8 @@ from dataclasses import replace
 from seqc.emit.layer_plan import LayerPlan, Projected
 from seqc.emit.module import module_sizes
 from seqc.emit.signature import Output
-from seqc.emit.sizes import extent
 from seqc.emit.text import group, lay
+from seqc.ir.dims import unprimed
 
 
 def read_outputs(plan: LayerPlan) -> list[Output]:
@@ -19,7 +19,7 @@ def read_outputs(plan: LayerPlan) -> list[Output]:
 
 
 def extents(dims: tuple[str, ...]) -> list[str]:
-    return [extent(d) for d in dims]
+    return [unprimed(d) for d in dims]
 
 
 def constructor(plan: LayerPlan) -> str:
@@ -64,7 +64,7 @@ def constructor(plan: LayerPlan) -> str:
     lines.append(f"        width = {total}")
     for o in outputs:
         if o.dims:
-            rms = f"torch.nn.RMSNorm({extent(o.dims[-1])}, eps=1e-5, device=device, dtype=dtype)"
+            rms = f"torch.nn.RMSNorm({unprimed(o.dims[-1])}, eps=1e-5, device=device, dtype=dtype)"
             lines.append(f"        self.norm_{o.name} = {rms} if norm else None")
     linear = "torch.nn.Linear(d_model, width, bias=False, device=device, dtype=dtype)"
     back = "torch.nn.Linear(width, self.d_out, bias=False, device=device, dtype=dtype)"

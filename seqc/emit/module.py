@@ -11,8 +11,8 @@ from seqc.emit.generate import generate_method
 from seqc.emit.pruning import methods_text
 from seqc.emit.shrinking import shrinking_methods
 from seqc.emit.signature import Dim, Param, Signature
-from seqc.emit.sizes import extent
 from seqc.emit.text import docstring, group, lay
+from seqc.ir.dims import unprimed
 
 _AXIS = ("", "axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.")
 _ELEMENTS = ("normal", "uniform", "trunc_normal")  # fill element by element; the others, matrices of the last two dims
@@ -56,7 +56,7 @@ def module_text(sig: Signature) -> str:
 
 def module_sizes(sig: Signature) -> list[Dim]:
     """The dims whose sizes a Module is made with."""
-    used = {extent(d) for dims in (*(p.dims for p in _owned(sig)), *(s.dims for s in sig.states)) for d in dims}
+    used = {unprimed(d) for dims in (*(p.dims for p in _owned(sig)), *(s.dims for s in sig.states)) for d in dims}
     return [d for d in sig.dims if d.name in used]
 
 
@@ -68,7 +68,7 @@ def _held(owned: list[Param], masks: list[Param]) -> list[str]:
     """Lines of the constructor that make params, buffers and masks."""
     lines = list[str]()
     for p in owned:
-        shape = group([extent(d) for d in p.dims])
+        shape = group([unprimed(d) for d in p.dims])
         if p.role == "buffer":
             made = [f'"{p.name}"', f"torch.empty({shape}, device=device, dtype=dtype)"]
             lines.append(lay("self.register_buffer(", made, ")", 8))
@@ -77,7 +77,7 @@ def _held(owned: list[Param], masks: list[Param]) -> list[str]:
             lay(f"self.{p.name} = torch.nn.Parameter(torch.empty(", [shape, "device=device", "dtype=dtype"], "))", 8)
         )
     for p in masks:
-        made = [group([extent(d) for d in p.dims]), "device=device", "dtype=torch.bool"]
+        made = [group([unprimed(d) for d in p.dims]), "device=device", "dtype=torch.bool"]
         lines.append(lay(f'self.register_buffer("{p.name}", torch.ones(', made, "))", 8))
     return lines
 
@@ -135,4 +135,4 @@ def _init(p: Param) -> list[str]:
         return [f"        self.{p.name}.copy_(torch.as_tensor({p.init}))"]
     if len(p.dims) < 2 or p.role == "buffer":
         return [f"        self.{p.name}.zero_()"]
-    return [f"        self.{p.name}.normal_(std={extent(p.dims[-1])}**-0.5)"]
+    return [f"        self.{p.name}.normal_(std={unprimed(p.dims[-1])}**-0.5)"]

@@ -9,6 +9,7 @@ import keyword
 from collections.abc import Collection
 
 from seqc.ir.arguments import Argument
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH
 
 TIME = "T"
@@ -64,7 +65,7 @@ def emitted_name(a: Argument) -> str:
 
 def dim_name(dim: str) -> str:
     """The emitted name of the size of a dim: of `K'` that of `K`; the batch and time, `B` and `T`, are called so."""
-    plain = dim.rstrip("'")
+    plain = unprimed(dim)
     return plain if plain in (BATCH, TIME) else safe_name(plain)
 
 

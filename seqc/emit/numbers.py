@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, constant, topological
 from seqc.ir.intervals import ANY, POSITIVE, Interval
 from seqc.ir.ops import TABLE
@@ -36,7 +37,7 @@ def number_at(n: Node, sizes: Mapping[str, int]) -> float:
     with np.errstate(all="ignore"):
         for x in topological([n]):
             if x.op == "size":
-                found[x] = np.float64(sizes[x.text("dim").rstrip("'")])
+                found[x] = np.float64(sizes[unprimed(x.text("dim"))])
             else:
                 found[x] = np.float64(TABLE[x.op].ref(*(found[a] for a in x.args)) if x.args else constant(x))
     return float(found[n])

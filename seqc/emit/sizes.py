@@ -10,16 +10,12 @@ from collections import Counter
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit.signature import Signature
 from seqc.emit.text import either, group, lay, unpack
-
-
-def extent(dim: str) -> str:
-    """The dim that says how long an axis is: `D'` is as long as `D`."""
-    return dim.rstrip("'")
+from seqc.ir.dims import unprimed
 
 
 def layouts(sig: Signature, time: bool = True) -> dict[str, tuple[str, ...]]:
     """Every tensor argument with its axes, the sequence or (without time) one step of it."""
-    return {a.name: tuple(map(extent, a.axes if time else a.at_step())) for a in sig.table}
+    return {a.name: tuple(map(unprimed, a.axes if time else a.at_step())) for a in sig.table}
 
 
 def dims(sig: Signature, time: bool = True) -> tuple[str, ...]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from seqc.emit.moved import moved_fields
 from seqc.emit.places import bound
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import clock, dims, extent, layouts, main_input, tellers
+from seqc.emit.sizes import clock, dims, layouts, main_input, tellers
 from seqc.emit.text import group, lay, returned
+from seqc.ir.dims import unprimed
 
 
 def step_operator(sig: Signature, form: str) -> str:
     """The kernel, the fake and the autograd kernel of the operator `step`. form: the function that chooses it."""
     main, axes = main_input(sig), layouts(sig)
-    shapes = [f"{main}.new_empty({group(['B', *map(extent, o.dims)])})" for o in sig.outputs]
+    shapes = [f"{main}.new_empty({group(['B', *map(unprimed, o.dims)])})" for o in sig.outputs]
     shapes += [f"{main}.new_empty({group(list(axes[name]))}, dtype=_carry({main}))" for name in sig.initial]
     fake = [
         lay("def _fake_step(", list(sig.arguments), "):"),

@@ -25,7 +25,7 @@ from seqc.frontend.names import axes
 from seqc.frontend.noise import sites, states_read
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.planes import on_plane
-from seqc.frontend.scope import Scope, gather, plain
+from seqc.frontend.scope import Scope, gather
 from seqc.frontend.sources import read
 from seqc.frontend.sparsity import sparse_params
 from seqc.frontend.square_matrices import identity_of
@@ -34,6 +34,7 @@ from seqc.frontend.syntax import Decl
 from seqc.frontend.values import Value, part_names, shown
 from seqc.ir.arguments import ROLES
 from seqc.ir.both_ways import both_runs
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, const
 from seqc.ir.intervals import ANY
 from seqc.ir.program import Loop, Program, TensorDecl
@@ -261,7 +262,7 @@ def _order(scope: Scope, output: syntax.Output, value: Value) -> tuple[str, ...]
     if declared is not None:
         return declared
     places = {dim: i for i, dim in enumerate(scope.dims)}
-    order = tuple(sorted(value.order, key=lambda dim: (places[plain(dim)], dim)))
+    order = tuple(sorted(value.order, key=lambda dim: (places[unprimed(dim)], dim)))
     if order != value.order:
         message = f"`{output.name.id}` has its dims in the order of the `dim` statements: {shown(order)}"
         cause = f"no declaration says how these dims follow each other; read from left to right they are {value.shown()}"

@@ -25,6 +25,7 @@ from seqc.frontend.positions import placed
 from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import FOLDS, Expr, fold_parts
 from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, real, shown
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import const, index, size
 
 MAX_UNROLLED = 1024  # positions of a dim that a fold, a product or a sum of taps writes out
@@ -259,7 +260,7 @@ class Elaborator(Names):
     def _matmul(self, e: syntax.Binary, a: Value, b: Value) -> Value | None:
         product = matmul(a, b)
         if product is None:
-            last = a.order[-1].rstrip("'") if a.order else ""
+            last = unprimed(a.order[-1]) if a.order else ""
             cause = "`@` contracts the last dim of its left side with the like-named dim of its right side"
             self.scope.report(
                 "missing-dim",

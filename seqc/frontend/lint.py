@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from seqc.diagnostics import Diagnostic, Label, Span, near_miss
 from seqc.frontend import syntax
 from seqc.frontend.lint_params import idle_params
-from seqc.frontend.scope import Scope, plain
+from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Decl, Expr
 from seqc.frontend.values import part_names
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import leaves
 from seqc.ir.program import Program
 
@@ -169,7 +170,7 @@ def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
                 used |= set(_reads(expr))
             case _:
                 pass
-    bare = {plain(name) for name in used}
+    bare = {unprimed(name) for name in used}
     for name in scope.dims:
         if name not in bare and name in scope.places and name != scope.across:  # else a dim of the compiler's own
             yield _warning("unused-dim", f"nothing has the dim `{name}`", Label(scope.places[name]), help="leave it out")

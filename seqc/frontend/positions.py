@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 from seqc.diagnostics import Label, Span
 from seqc.frontend import syntax
-from seqc.frontend.scope import Scope, plain
+from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Expr
 from seqc.frontend.values import Value, renamed_dims
+from seqc.ir.dims import unprimed
 from seqc.ir.ops.structure import at_position
 
 
@@ -35,9 +36,9 @@ def _renamed(scope: Scope, value: Value, pairs: list[syntax.Renaming], where: Sp
     kept = [dim for dim in value.order if dim not in {pair.old.id for pair in pairs}]
     for pair in pairs:
         old, new = pair.old.id, pair.new.id
-        if plain(old) != plain(new):
-            cause = f"`{plain(old)}` and `{plain(new)}` may be of different sizes"
-            help = f"a further dim of the size of `{plain(old)}` is called `{plain(old)}'`"
+        if unprimed(old) != unprimed(new):
+            cause = f"`{unprimed(old)}` and `{unprimed(new)}` may be of different sizes"
+            help = f"a further dim of the size of `{unprimed(old)}` is called `{unprimed(old)}'`"
             scope.report("bad-renaming", f"`{old}` cannot be called `{new}`", Label(pair.span), cause=cause, help=help)
             return None
         if old not in value.order or new in kept:
@@ -71,11 +72,11 @@ def _taken(scope: Scope, value: Value, item: syntax.Position, where: Span) -> Va
 
 def _inside(scope: Scope, dim: str, at: int, item: syntax.Position) -> bool:
     """Whether every size that is served has the position; a dim with a default is fixed to it. Reports where it has not."""
-    sizes = scope.dims[plain(dim)].choices or (scope.fix_size(dim),)
+    sizes = scope.dims[unprimed(dim)].choices or (scope.fix_size(dim),)
     least = min((size for size in sizes if size is not None), default=None)
     if least is None:
-        help = f"give it where it is declared: `dim {plain(dim)} = {max(abs(at) + 1, 2)}`"
-        scope.report("open-size", f"the size of `{plain(dim)}` must be known here", Label(item.span), help=help)
+        help = f"give it where it is declared: `dim {unprimed(dim)} = {max(abs(at) + 1, 2)}`"
+        scope.report("open-size", f"the size of `{unprimed(dim)}` must be known here", Label(item.span), help=help)
     elif not -least <= at < least:
         help = f"its positions are 0 to {least - 1}"
         scope.report("bad-position", f"`{dim}` of size {least} has no position {at}", Label(item.at.span), help=help)

@@ -15,6 +15,7 @@ from seqc.frontend.idioms import name_advice
 from seqc.frontend.syntax import Decl, Define, Output
 from seqc.frontend.values import part_names
 from seqc.ir.arguments import ROLES
+from seqc.ir.dims import is_primed, unprimed
 from seqc.ir.graph import RESERVED
 from seqc.ir.program import DimDecl
 
@@ -86,10 +87,10 @@ class Scope:
         for name in names:
             if name.id in (*self.axes, "B") and name.id not in self.dims:
                 self._not_a_dim(name)
-            elif plain(name.id) not in self.dims:
-                declared = f"declare it: `dim {plain(name.id)}`"
+            elif unprimed(name.id) not in self.dims:
+                declared = f"declare it: `dim {unprimed(name.id)}`"
                 self.unknown("dim", name, list(self.dims), declared)
-        return all(plain(name.id) in self.dims for name in names)
+        return all(unprimed(name.id) in self.dims for name in names)
 
     def _not_a_dim(self, name: syntax.Name) -> None:
         """Note the batch or the time where a dim should stand."""
@@ -105,17 +106,12 @@ class Scope:
 
     def fix_size(self, dim: str) -> int | None:
         """The one size of a dim that the spec fixes; from now on no other size is served. None where it is open."""
-        dim = plain(dim)
+        dim = unprimed(dim)
         decl = self.dims[dim]
         size = decl.choices[0] if len(decl.choices) == 1 else decl.default
         if size is not None:
             self.dims[dim] = DimDecl(dim, size, (size,))
         return size
-
-
-def plain(dim: str) -> str:
-    """The declared dim whose size `dim` has: K for K'."""
-    return dim.rstrip("'")
 
 
 def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
@@ -197,7 +193,7 @@ def _new(scope: Scope, name: syntax.Name, kind: str) -> bool:
         message = f"`{name.id}` is declared twice"
         scope.report("duplicate-name", message, Label(name.span, "declared again"), there, help="rename one of the two")
         return False
-    if name.id.endswith("'"):
+    if is_primed(name.id):
         cause = "a prime marks a further dim of the same size: K' is as long as K, and needs no declaration"
         scope.report("primed-name", f"`{name.id}` cannot be declared", Label(name.span, "has a prime"), cause=cause)
         return False

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 from seqc.frontend.complex_pairs import RULES, ZERO, Pair, mul
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, const, leaves, lift, node, renamed, total
 from seqc.ir.ops.structure import expanded
 
@@ -224,13 +225,13 @@ def matmul(left: Value, right: Value) -> Value | None:
     product is summed over it. Where one of the two has no row, as v[D'] has none, D' meets D' itself.
     """
     left, right = real(left), real(right)
-    plain = left.order[-1].rstrip("'") if left.order else ""
+    plain = unprimed(left.order[-1]) if left.order else ""
     if plain and left.order[-1] in right.order and not (plain in left.order and plain in right.order):
         over = left.order[-1]
         return _product(left, right, (left.pair, right.pair), over, tuple(d for d in merged((left, right)) if d != over))
-    if not left.order or left.order[-1].rstrip("'") not in right.order:
+    if not left.order or unprimed(left.order[-1]) not in right.order:
         return None
-    column, row = left.order[-1], left.order[-1].rstrip("'")
+    column, row = left.order[-1], unprimed(left.order[-1])
     inner = column
     a, b = left.pair, right.pair
     if column != row or row in left.order[:-1]:

@@ -10,7 +10,7 @@ A block maps (states as it begins, inputs of `rows` steps) to (states as it ends
 Leaves of `forward`: inputs (axes B, t, dims; offset k reads k steps earlier, zero outside the sequence), params, states
 (as the block begins), the mask. Keys of `forward`: output names, and "NAME.next" for states.
 Leaves of `backward`: those of `forward`, and ("cot", KEY, axes) for every key of `forward`: dims (B, t, ...) for outputs
-and (B, ...) for the carried cotangent of a state. Keys of `backward`: "d.NAME" for inputs ("d.NAME@k" for offset k) and
+and (B, ...) for the carried cotangent of a state. Keys of `backward`: "d.NAME" for inputs (at offset k "d.NAME@k") and
 params (the contribution of this block, summed over batch and rows; a backend adds up the blocks), "d.NAME.prev" for states
 (carried to the block before; after the first block it is the gradient of NAME_0). A value may lack dims of what it is
 stored to: it is constant along them. `backward` is linear in the cotangent leaves.
@@ -21,7 +21,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, COL, ROW, Node, leaf, leaves, topological
+from seqc.ir.keys import next_key, prev_key, slope_key
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program
 
@@ -66,9 +68,9 @@ def gradient_key(n: Node) -> str:
     """The key under which a leaf's gradient stands in `Block.backward`."""
     kind, name = n.text("kind"), n.text("name")
     if kind == "state":
-        return f"d.{name}.prev"
+        return prev_key(name)
     offset = n.number("offset")
-    return f"d.{name}@{offset}" if offset else f"d.{name}"
+    return slope_key(name, offset)
 
 
 def cotangent_leaves(program: Program, form: str) -> dict[str, Node]:
@@ -76,7 +78,7 @@ def cotangent_leaves(program: Program, form: str) -> dict[str, Node]:
     time = () if form == "step" else (ROW,)
     given = {name: leaf("cot", name, (BATCH, *time, *d.dims)) for name, d in program.output_decls.items()}
     for name, d in program.states.items():
-        given[f"{name}.next"] = leaf("cot", f"{name}.next", d.axes)
+        given[next_key(name)] = leaf("cot", next_key(name), d.axes)
     return given
 
 
@@ -95,7 +97,7 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
                 mixed.update(value if isinstance(value, tuple) else ())
             elif key in ("old", "new", "dim", "row", "col") and n.op not in ("index", "size", "block_index"):
                 mixed.add(str(value))
-    mixed |= {d.rstrip("'") for d in mixed}
+    mixed |= {unprimed(d) for d in mixed}
     every = {d for n in leaves(forward.values()) for d in n.dims if "'" not in d}
     for n in order:
         mixed |= set() if TABLE[n.op].linear_backward else every - set(n.dims)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 from seqc.diagnostics import Diagnostic, Span
 from seqc.ir.arguments import ROLES
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.intervals import ANY, Interval
+from seqc.ir.keys import next_key
 from seqc.ir.support import Support
 
 
@@ -198,7 +200,7 @@ class Program:
     def told(self) -> frozenset[str]:
         """The dims whose sizes a call tells: those of what it must give. Others may be left to their initial values."""
         given = (x for x in (*self.inputs.values(), *self.params.values()) if not x.default)
-        return frozenset(d.rstrip("'") for x in given for d in x.dims)
+        return frozenset(unprimed(d) for x in given for d in x.dims)
 
     @property
     def no_step(self) -> str:
@@ -214,4 +216,4 @@ class Program:
     @property
     def graph(self) -> dict[str, Node]:
         """All roots of the step graph: "NAME" for outputs, "NAME.next" for states."""
-        return {**self.outputs, **{f"{name}.next": n for name, n in self.updates.items()}}
+        return {**self.outputs, **{next_key(name): n for name, n in self.updates.items()}}

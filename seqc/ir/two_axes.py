@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 from seqc.ir.both_ways import one_run
 from seqc.ir.graph import BATCH, Node, const, index, leaf, leaves, node, substitute
+from seqc.ir.keys import next_key
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import shift, take
 from seqc.ir.program import DimDecl, Plane, Program, TensorDecl
@@ -185,8 +186,8 @@ def diagonals(program: Program) -> Program:
     inputs[mask.name] = mask
     own = {name: program.updates[name] for name in states if name in program.updates}
     values = {name: y for name, y in program.outputs.items() if name not in {edge.end for edge in found}}
-    made = substitute({**{f"{name}.next": n for name, n in own.items()}, **values}, table)
-    updates = {name: where(within, made[f"{name}.next"], states[name].leaf()) for name in own}
+    made = substitute({**{next_key(name): n for name, n in own.items()}, **values}, table)
+    updates = {name: where(within, made[next_key(name)], states[name].leaf()) for name in own}
     updates |= {edge.held: states[edge.state].leaf() for edge in found if edge.crosses}
     outputs = {name: where(within, made[name], const(0.0)) for name in values}
     outputs |= {edge.end: take(updates[edge.state], dim, -1) for edge in found}

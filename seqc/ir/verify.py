@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import Block, gradient_key
 from seqc.ir.graph import BATCH, ROW, Dims, Node, leaves, node, topological
+from seqc.ir.keys import next_key
 from seqc.ir.ops import TABLE
 from seqc.ir.program import INSIDE, Program, TensorDecl
 
@@ -88,7 +89,7 @@ def verify_block(block: Block, where: str) -> None:
     verify(block.forward, where)
     verify(block.backward, where)
     shapes = {name: (BATCH, *time, *d.dims) for name, d in program.output_decls.items()}
-    shapes |= {f"{name}.next": d.axes for name, d in program.states.items()}
+    shapes |= {next_key(name): d.axes for name, d in program.states.items()}
     _keys(block.forward, shapes, where, "results")
     for name, n in block.forward.items():
         _fits(name, n, shapes[name], where)

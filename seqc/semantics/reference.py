@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from seqc.ir.arguments import argument_table
-from seqc.ir.dims import extent
+from seqc.ir.dims import extent, unprimed
 from seqc.ir.graph import Node, leaf, leaves
+from seqc.ir.keys import next_key
 from seqc.ir.program import INSIDE, Program, TensorDecl
 from seqc.ir.support import mask
 from seqc.semantics import both_ways, packed_arrays, two_axes
@@ -37,7 +38,7 @@ def sizes_of(program: Program, arrays: Arrays) -> dict[str, int]:
         if len(shape) != len(a.axes):
             raise ValueError(f"{a.name} has shape {shape}, expected axes [{', '.join(a.axes)}]")
         for axis, long in zip(a.axes, shape, strict=True):
-            base = axis.rstrip("'")
+            base = unprimed(axis)
             if found.setdefault(base, (long, a.name))[0] != long:
                 raise ValueError(f"{base} is {found[base][0]} in {found[base][1]} but {long} in {a.name}")
     sizes.update({d: long for d, (long, _) in found.items()})
@@ -111,7 +112,7 @@ def gradients(
         for name, decl in program.output_decls.items():
             outputs[name][t] = to_order(now[name], graph[name].dims, decl.axes, sizes)
         for d in program.states.values():
-            key = f"{d.name}.next"
+            key = next_key(d.name)
             states[d.leaf()] = np.array(to_order(now[key], graph[key].dims, d.axes, sizes))
     results = {name: _stack(rows, program.output_decls[name].axes, sizes) for name, rows in outputs.items()}
     results.update({f"{d.name}_T": states[d.leaf()] for d in program.states.values()})
@@ -128,7 +129,7 @@ def _backward(
     sizes: Mapping[str, int], vjp: Callable[..., dict[Node, Node]],
 ) -> dict[str, Any]:
     steps = len(order)
-    decls = {**program.output_decls, **{f"{n}.next": d for n, d in program.states.items()}}
+    decls = {**program.output_decls, **{next_key(n): d for n, d in program.states.items()}}
     given = {name: leaf("cot", name, decl.axes) for name, decl in decls.items()}
     wrt = [n for n in (*inputs, *fixed) if program.declared(n).gradient] + [d.leaf() for d in program.states.values()]
     rules = vjp(graph, given, wrt)

@@ -14,6 +14,7 @@ import numpy as np
 
 from seqc.analysis.derivative import vjp
 from seqc.ir.arguments import argument_table
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, leaf, leaves
 from seqc.ir.program import Program, TensorDecl
 from seqc.ir.two_axes import Edges, edges, reads
@@ -139,7 +140,7 @@ def _forward(plane: _Plane, cell: Mapping[str, int]) -> dict[str, Any]:
     graph = _cell_graph(program)
     values = plane.arrays
     for key, (_, axes) in graph.items():
-        values[key] = np.zeros([batch, steps, width, *(plane.sizes[d.rstrip("'")] for d in axes[2:])])
+        values[key] = np.zeros([batch, steps, width, *(plane.sizes[unprimed(d)] for d in axes[2:])])
     for t, u in plane.cells():
         env = {n: _at(values, place, n, cell) for n, place in plane.places(t, u).items()}
         now = evaluate({key: n for key, (n, _) in graph.items()}, env, cell)
@@ -157,7 +158,7 @@ def _cell_graph(program: Program) -> dict[str, tuple[Node, tuple[str, ...]]]:
 
 def _at(values: Arrays, place: Place | None, n: Node, cell: Mapping[str, int]) -> Any:
     if place is None:
-        return np.zeros([cell[d.rstrip("'")] for d in n.names("shape")])
+        return np.zeros([cell[unprimed(d)] for d in n.names("shape")])
     return values[place[0]][place[1]]
 
 
