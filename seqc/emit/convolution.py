@@ -16,8 +16,9 @@ from collections.abc import Sequence
 
 from seqc.emit.call import caller
 from seqc.emit.signature import Signature
-from seqc.emit.sizes import clock, extent
+from seqc.emit.sizes import clock
 from seqc.emit.text import docstring, group, lay
+from seqc.ir.dims import unprimed
 
 
 def text(sig: Signature) -> str:
@@ -72,12 +73,12 @@ def choice(sig: Signature) -> list[str]:
     """The lines of the public function that ask for it, where the sizes of dims are known."""
     if sig.system is None:
         return []
-    timed = [tuple(map(extent, a.dims)) for a in sig.table if a.timed]
-    states = [tuple(map(extent, s.dims)) for s in sig.states]
+    timed = [tuple(map(unprimed, a.dims)) for a in sig.table if a.timed]
+    states = [tuple(map(unprimed, s.dims)) for s in sig.states]
     struck = [tuple(dims[i] for i in axes) for dims, axes in zip(timed, sig.system.struck, strict=True)]
     moved = [tuple(dims[i] for i in axes) for dims, axes in zip(states, sig.system.moved, strict=True)]
     links = [(*dims, *moved[j]) for dims, row in zip(states, sig.system.steps, strict=True) for j, how in enumerate(row) if how]
-    counts = [_volume(x) for x in (states, timed, [tuple(map(extent, o.dims)) for o in sig.outputs], struck, links)]
+    counts = [_volume(x) for x in (states, timed, [tuple(map(unprimed, o.dims)) for o in sig.outputs], struck, links)]
     return [
         "    if CONVOLUTION and cu_seqlens is None and not reverse:",
         lay("if _convolution_pays(", [f"{clock(sig)}.device.type", "B", "T", *counts], "):", 8),
