@@ -23,7 +23,7 @@ from seqc.emit.text import unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block, cotangent_leaves, gradient_key
 from seqc.ir.graph import BATCH, ROW, Node, leaves, topological
-from seqc.ir.keys import next_key, prev_key, slope_key
+from seqc.ir.keys import next_key, prev_key, slope_key, slope_of
 from seqc.ir.program import Program, TensorDecl
 
 
@@ -174,7 +174,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
         inner = n.names("shape")
         axes = (*inner[: layout.at], BLOCK, *inner[layout.at :])
         known[n] = (all_blocks(n, "in"), Text(f"{whole}{layout.cut(':-1')}", axes))
-        end = block.forward[next_key(n.text('name'))]
+        end = block.forward[next_key(n.text("name"))]
         if end in loop and set(end.dims) == set(n.dims):
             known.setdefault(end, (all_blocks(n, "out"), Text(f"{whole}{layout.cut('1:')}", axes)))
     carried, starts = {}, {}
@@ -195,7 +195,7 @@ def backward(block: Block, name: str = "_backward_torch") -> Function:
     for name, d in program.inputs.items():
         if not d.gradient:
             continue
-        parts = [(key, int(key.partition("@")[2] or 0)) for key in block.backward if key.partition("@")[0] == slope_key(name)]
+        parts = [(key, slope_of(key).offset) for key in block.backward if slope_of(key)[::2] == (name, False)]
         codes = [ends.sequence(sequence.results[key], d, offset) for key, offset in parts]
         results.append(_added(fn, f"d_{name}", codes) or f"torch.zeros_like({safe_name(name)})")
     for a in argument_table(program):
@@ -236,7 +236,7 @@ def _added(fn: Function, name: str, codes: list[str]) -> str:
 
 
 def _gradient_name(key: str) -> str:
-    return "d_" + key[2:].removesuffix(".prev").replace("@-", "_after").replace("@", "_before")
+    return "d_" + slope_of(key).word("_before", "_after")
 
 
 def step(block: Block) -> Function:
