@@ -17,6 +17,7 @@ import pytest
 
 from seqc import cache
 
+os.environ.setdefault("SEQC_BATCHES", "all")  # one library for all batches of a test
 cache.KEEPS = False  # tests compile for themselves, and some change the compiler while it runs
 
 LONG = tuple(

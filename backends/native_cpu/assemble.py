@@ -16,6 +16,20 @@ from seqc.backends.native_cpu.roles import Roles
 from seqc.backends.native_cpu.tiles import tiles_text
 from seqc.ir.graph import BATCH
 
+# SEQC_ROWS: 4 where the batch has blocks of four rows, plus 2 where it has one of two, plus 1; `_native_rows` of the launcher
+BUILT = """// Which blocks of rows there is a kernel for: those that the batches of this library have.
+#ifndef SEQC_ROWS
+#define SEQC_ROWS 7
+#endif
+constexpr bool built(i64 rows) {
+  return rows == chosen_rows ? SEQC_ROWS >= rows : rows < chosen_rows && (SEQC_ROWS & rows) != 0;
+}
+constexpr bool serves(i64 rows) {
+  const i64 fours = chosen_rows >= 4 ? rows / 4 : 0, twos = chosen_rows >= 2 ? (rows - 4 * fours) / 2 : 0;
+  return (!fours || built(4)) && (!twos || built(2)) && (rows == 4 * fours + 2 * twos || built(1));
+}""".splitlines()
+ALWAYS = ["constexpr bool serves(i64) { return true; }"]
+NOT_BUILT = 2  # what a kernel answers for a batch that its library is not for
 PARALLEL = "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed)"
 
 
@@ -33,6 +47,7 @@ def sizes_text(plan: Plan) -> list[str]:
             lines.append(f"constexpr bool e_{i} = n_{i} % W == 0;")
     lines += [f"constexpr i64 n_{ident(d)} = SEQC_{ident(d.rstrip(chr(39)))};" for d in roles.sized]
     lines += tiles_text(plan)
+    lines += BUILT if roles.blocked else ALWAYS
     panel = roles.panel
     if panel is None:
         return [*lines, "constexpr i64 panels = 1;"]
@@ -135,10 +150,11 @@ def _work(plan: Plan) -> str:
 
 
 def entry(
-    plan: Plan, name: str, arrays: Sequence[Array], flags: Sequence[str], instead: tuple[str, str] | None = None
+    plan: Plan, name: str, arrays: Sequence[Array], saves: str = "", instead: tuple[str, str] | None = None
 ) -> list[str]:
-    """`seqc_NAME`: the loop over all programs. flags: template arguments that the caller chooses at run time; instead: a
-    condition, and what then runs in the place of a program, with all threads where there is but one."""
+    """`seqc_NAME`: the loop over all programs. saves: how the choice to keep what backward needs reaches a program, if there is
+    one: "compiled" (there is a program for each) or "called" (it is an argument). instead: a condition, and what then runs in
+    the place of a program, with all threads where there is but one."""
     roles = plan.roles
     title = name.capitalize()
     dims = [d for d in roles.grid if d != BATCH]
@@ -157,12 +173,13 @@ def entry(
             "  const i64 whole = bounds ? 0 : B;",
             "  const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;",
             "  const i64 blocks = B - 3 * fours - twos;",
+            f"  if (!serves(bounds ? 1 : B)) return {NOT_BUILT};",
         ]
     lines += [
         f"  const i64 programs = {extent};",
         f"  const bool several = threads > 1 && call.rows() * ({_work(plan)}) > 1048576;  // else one thread is faster",
     ]
-    body = [*_where(plan), *_run(plan, name, flags, instead)]
+    body = [*_where(plan), *_run(plan, name, saves, instead)]
     shared = "several && programs > 1" if instead else "several"
     if not plan.teams or name == "step":
         return [*lines, "  int failed = 0;", f"{PARALLEL} if ({shared})",
@@ -184,26 +201,24 @@ def _where(plan: Plan) -> list[str]:
     return lines
 
 
-def _run(plan: Plan, name: str, flags: Sequence[str], instead: tuple[str, str] | None) -> list[str]:
-    """Call the program function, or what runs instead."""
+def _run(plan: Plan, name: str, saves: str, instead: tuple[str, str] | None) -> list[str]:
+    """Call the program function for a block of rows, or for one row, or what runs instead."""
     roles = plan.roles
     team = ["team"] if plan.teams and name != "step" else []
-    indices = ", ".join([*(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel", *team])
+    last = ["save"] if saves == "called" else []
+    indices = ", ".join([*(f"i_{ident(d)}" for d in roles.grid if d != BATCH), "panel", *team, *last])
 
     special = f"{instead[0]} ? ({instead[1]}) : " if instead else ""
 
-    def call(rows: str, start: str) -> str:
-        if not flags:
-            return f"{special}{name}_program{f'<{rows}>' if rows else ''}(a, call, {start}, {indices})"
-        inner = f", {rows}" if rows else ""
-        one, two = (f"{name}_program<{f}{inner}>(a, call, {start}, {indices})" for f in ("true", "false"))
-        return f"{special}(save ? {one} : {two})"
+    def call(rows: int, start: str) -> str:
+        flags = ("true", "false") if saves == "compiled" else ("",)
+        words = [", ".join(x for x in (flag, str(rows or "")) if x) for flag in flags]
+        found = [f"{name}_program{f'<{word}>' if word else ''}(a, call, {start}, {indices})" for word in words]
+        return special + (f"(save ? {found[0]} : {found[1]})" if len(found) == 2 else found[0])
 
     if roles.blocked:
-        return [
-            f"    if (rest < fours) failed |= {call('4', '4 * rest')};",
-            f"    else if (rest < fours + twos) failed |= {call('2', '4 * fours + 2 * (rest - fours)')};",
-            f"    else failed |= {call('1', '3 * fours + twos + rest')};",
-        ]
-    lines = [f"    failed |= {call('', 'rest')};"]
+        starts = {4: "4 * rest", 2: "4 * fours + 2 * (rest - fours)", 1: "3 * fours + twos + rest"}
+        four, two, one = (f"      if constexpr (built({n})) failed |= {call(n, start)};" for n, start in starts.items())
+        return ["    if (rest < fours) {", four, "    } else if (rest < fours + twos) {", two, "    } else {", one, "    }"]
+    lines = [f"    failed |= {call(0, 'rest')};"]
     return [*lines, "    streamed();"] if plan.streams and name != "step" else lines

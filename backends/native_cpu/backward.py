@@ -296,4 +296,4 @@ class _Backward:
                 "  }",
             ]
         lines += [*("  " + x for x in self.end), *writer.region("end", 1), "  return 0;", "}", ""]
-        return "\n".join([*lines, *entry(plan, "backward", arrays, [])])
+        return "\n".join([*lines, *entry(plan, "backward", arrays)])

@@ -143,6 +143,7 @@ extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_
     arrays[i] = t[i].data;
     sum += bytes[i];
   }
+  if (!serves(B)) return declined();
   Written written{d};
   bool old = out || in_place;  // whether what is written was there before
   for (i64 i = 0; i < results; ++i) {

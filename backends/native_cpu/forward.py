@@ -20,6 +20,7 @@ from seqc.ir.keys import next_key
 
 TIME = "const i64 t = t_0 + way * step;"  # the step's place in the sequence
 LARGE = 1 << 20  # bytes of results from which on they are streamed past the caches
+TWICE = 320  # lines of a kernel of rows up to which it is compiled twice: to save what backward needs, and not to
 STEPS = 2  # computed at each reading of a matrix state, where that takes no further pass over it
 
 
@@ -216,19 +217,24 @@ def forward_text(plan: Plan) -> str:
         stretch.guards = {k: g for k, g in guards.items() if g}
     settle(writer, ends.carried, ("token", "several") if steps > 1 else ("token",))
 
-    lines = [
-        *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
-        *shifted_zeros(plan, arrays),
-        *template_head(plan, "bool save"),
-        f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}) {{",
+    body = [
         *open_program(plan, "forward"), *params, *("  " + x for x in ends.start),
         *writer.region("pack", 1), *lists(writer, arrays), *writer.region("fixed", 1), *writer.region("begin", 1),
         "  i64 step = 0;", *_loops(plan, writer, ends, token, steps, several),
         *("  " + x for x in ends.end), *writer.region("end", 1), "  return 0;", "}", "",
     ]
+    saves = "called" if roles.blocked and len(body) > TWICE else "compiled"
+    lines = [
+        *struct("Forward", tuple(arrays.values())), "", *scratch_lines(plan, writer, "ForwardScratch"), "",
+        *shifted_zeros(plan, arrays),
+        *template_head(plan, "bool save" if saves == "compiled" else ""),
+        f"int forward_program(const Forward& a, const Call& call, {position(roles, plan.teams)}"
+        f"{', bool save' if saves == 'called' else ''}) {{",
+        *body,
+    ]
     lanes = lanes_of(plan)
     lines += [lanes_text(lanes)] if lanes else []
-    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), ["save"], IN_LANES if lanes else None)])
+    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), saves, IN_LANES if lanes else None)])
 
 
 def _loops(

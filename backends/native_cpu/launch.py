@@ -35,7 +35,7 @@ def _native_defines(dtype, *sizes):
 @_functools.cache
 def _native_kernel(dtype, *sizes):
     """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
-    library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
+AHEAD    library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (FUNCTIONS):
         whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
         function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
@@ -63,6 +63,24 @@ def _native_new(library, like, *shape):
     library.seqc_large_pages(made.data_ptr(), made.nbytes)
     return made
 '''
+
+ROWS = '''
+# Kernels take 4, 2 or 1 rows of the batch at a time. Those that a batch needs are built for it (SEQC_BATCHES=all: all of them).
+_NATIVE_ALL_ROWS = _os.environ.get("SEQC_BATCHES") == "all"
+
+
+def _native_rows(B):
+    """Which kernels B rows take: 4 if some take four at a time, + 2 if some take two, + 1 if one is alone. An extent that is
+    open in a trace stays as it is."""
+    return B if type(B) is not int else 7 if _NATIVE_ALL_ROWS else 4 * (B > 3) + B % 4 or 1
+'''
+
+# A library that was built ahead serves every batch.
+AHEAD = """\
+    every = (7, *sizes[1:])
+    if sizes != every and _native_prebuilt(_NATIVE_SOURCE, _native_defines(dtype, *every)):
+        return _native_kernel(dtype, *every)
+"""
 
 READY = {
     True: '''
@@ -124,13 +142,16 @@ def launch_text(source: NativeSource, alone: bool, direct: bool) -> str:
     functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
     run = RUN.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
     run = run.replace("ENTRY", "    _native_entry(library, panels, dtype, *sizes)\n" if direct else "")
-    names = f'_NATIVE_DIMS = "{" ".join(_macro(d) for d in source.dims)}".split()'
+    rows = ["ROWS"] if source.plan.roles.blocked else []
+    run = run.replace("AHEAD", AHEAD if rows else "")
+    names = f'_NATIVE_DIMS = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
     parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
     helpers = [helper for name, helper in known.items() if f"{name}(" in text]
     own = [DIRECT, _entry(source)] if direct else []
-    return "\n\n\n".join([names, *(part.strip("\n") for part in (*own, run, READY[alone], *helpers)), *parts])
+    first = [*own, *([ROWS] if rows else []), run, READY[alone], *helpers]
+    return "\n\n\n".join([names, *(part.strip("\n") for part in first), *parts])
 
 
 def _entry(source: NativeSource) -> str:
@@ -139,7 +160,7 @@ def _entry(source: NativeSource) -> str:
     shapes = [[_extent(plan, a) for a in axes] for axes in _axes(plan, time=False).values()]
     shapes += [["B", *map(dim_name, d.dims)] for d in plan.program.output_decls.values()]
     shared = [[f"{'panels' if d == PANELS else dim_name(d)} > 1" for d in dims] for dims in shared_states(plan).values()]
-    dims = [dim_name(d) for d in source.dims]
+    dims = [*(["_rows"] if plan.roles.blocked else []), *(dim_name(d) for d in source.dims)]
     return entry_text(plan.program.name, dims, shapes, [" or ".join(x) or "False" for x in shared], len(plan.program.states))
 
 
@@ -184,7 +205,8 @@ def _sizes(source: NativeSource, made: Iterable[Array] | None) -> list[str]:
     lines += [f"{dim_name(d)} = {plan.program.dims[d].default}" for d in source.dims if dim_name(d) not in known]
     if made is None:
         return lines
-    return [*lines, *_calls(source, made), f"library, {_panels(source)} = {_kernel(source)}"]
+    lines += ["_rows = _native_rows(B)"] if plan.roles.blocked else []
+    return [*lines, *_calls(source, made), f"library, {_panels(source)} = {_kernel(source, '_rows')}"]
 
 
 def _calls(source: NativeSource, made: Iterable[Array]) -> list[str]:
@@ -210,7 +232,7 @@ def _ready(source: NativeSource) -> str:
     """The function that says whether native code can run on some tensors, of a sequence or of one step."""
     plan = source.plan
     arguments = _arguments(plan)
-    sizes = []
+    sizes = [f"_native_rows({next(n for n, a in _axes(plan).items() if BATCH in a)}.shape[0])"] if plan.roles.blocked else []
     for dim in source.dims:
         axes = next(((n, a) for n, a in _axes(plan).items() if dim in (unprimed(x) for x in a)), None)
         if axes is None:
@@ -226,9 +248,10 @@ def _ready(source: NativeSource) -> str:
     ])
 
 
-def _kernel(source: NativeSource) -> str:
-    """The call that finds the kernels."""
-    return f"_native_kernel({', '.join([f'{_main(source.plan)}.dtype', *(safe_name(d) for d in source.dims)])})"
+def _kernel(source: NativeSource, rows: str) -> str:
+    """The call that finds the kernels. rows: what tells those that the batch needs."""
+    known = [f"{_main(source.plan)}.dtype", *([rows] if source.plan.roles.blocked else []), *map(safe_name, source.dims)]
+    return f"_native_kernel({', '.join(known)})"
 
 
 def _panels(source: NativeSource) -> str:
@@ -290,7 +313,7 @@ def _step(source: NativeSource) -> str:
     if plan.program.no_step:
         return "\n".join([*lines, f'    raise NotImplementedError("{plan.program.no_step}")'])
     lines += [f"    {line}" for line in _sizes(source, None)]
-    lines.append(f"    library, _ = {_kernel(source)}")
+    lines.append(f"    library, _ = {_kernel(source, '_native_rows(B)')}")
     results = {a.name: f"out_{safe_name(a.name)}" for a in source.step if a.written}
     lines += [f"    {_new(plan, a, results[a.name])}" for a in source.step if a.written]
     step = ["library.seqc_step", "B", "1", "1", "None", "0", *_arguments(plan), *results.values()]

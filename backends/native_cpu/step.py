@@ -68,4 +68,4 @@ def step_text(plan: Plan) -> str:
         *template_head(plan, ""), f"int step_program(const Step& a, const Call& call, {position(roles)}) {{",
         *open_program(plan, "step", sequence=False), *lines, *writer.region("token", 1), "  return 0;", "}", "",
     ]
-    return "\n".join([*text, *entry(plan, "step", tuple(arrays.values()), [])])
+    return "\n".join([*text, *entry(plan, "step", tuple(arrays.values()))])

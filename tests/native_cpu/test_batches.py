@@ -1,0 +1,73 @@
+"""A library holds the kernels that its batch needs: of 4 rows at a time, of 2, of 1. Others are built when they are called."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+import seqc
+from seqc.backends.native_cpu import loader
+
+pytestmark = pytest.mark.skipif(loader._native_compiler() is None, reason="no C++ compiler")
+SPEC = "spec cell\ndim D = 3\ninput x[D]\nparam R[D, D]\nstate h[D] = 0\nh = tanh(x + R @ h[t-1])\noutput h\n"
+
+
+@pytest.fixture(scope="module")
+def cell() -> ModuleType:
+    module = seqc.compile(SPEC, backend="cpu").module
+    module._NATIVE_ALL_ROWS = False  # type: ignore[attr-defined]
+    return module
+
+
+def by_hand(x: Tensor, R: Tensor) -> Tensor:
+    h, steps = torch.zeros_like(x[:, 0]), []
+    for now in x.unbind(1):
+        h = torch.tanh(now + h @ R.T)
+        steps.append(h)
+    return torch.stack(steps, 1)
+
+
+def rows(module: ModuleType) -> list[int]:
+    """The batches that libraries are for, as bits, in the order of their building."""
+    return [int(d["SEQC_ROWS"]) for d in built]
+
+
+built: list[dict[str, str]] = []
+
+
+def test_each_batch_has_its_kernels(cell: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = cell._native_library
+    monkeypatch.setattr(cell, "_native_library", lambda text, defines: built.append(defines) or usual(text, defines))
+    torch.manual_seed(0)
+    R = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    for batch, wanted in ((2, [2]), (9, [2, 5]), (2, [2, 5]), (13, [2, 5])):
+        x = torch.randn(batch, 5, 3, dtype=torch.float64, requires_grad=True)
+        got, want = cell.cell(x, R), by_hand(x, R)
+        torch.testing.assert_close(got.h, want)
+        weights = torch.randn_like(want)
+        for one, other in zip(*(torch.autograd.grad((weights * h).sum(), (x, R)) for h in (got.h, want)), strict=True):
+            torch.testing.assert_close(one, other)
+        assert rows(cell) == wanted
+    with torch.no_grad():
+        steps = cell._NATIVE_STEPS[:]
+        for batch in (1, 2, 9, 1):  # of one row: a library of its own, whose step comes after those of the others
+            x = torch.randn(batch, 1, 3, dtype=torch.float64)
+            torch.testing.assert_close(cell.cell_step(x[:, 0], R.detach()).h, by_hand(x, R.detach())[:, 0])
+        assert rows(cell) == [2, 5, 1] and len(cell._NATIVE_STEPS) == len(steps) + 1
+        x = torch.randn(1, 9, 3, dtype=torch.float64)  # sequences of a pack take one row each
+        pack = cell.cell(x, R.detach(), cu_seqlens=torch.tensor([0, 4, 9])).h
+        torch.testing.assert_close(pack, torch.cat([by_hand(part, R.detach()) for part in x.split([4, 5], 1)], 1))
+    assert rows(cell) == [2, 5, 1]
+
+
+def test_a_batch_that_a_trace_leaves_open_builds_nothing(cell: ModuleType) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    with FakeTensorMode(shape_env=ShapeEnv()) as mode:
+        x = mode.from_tensor(torch.randn(3, 4, 3), static_shapes=False)
+        assert cell._native_rows(x.shape[0]) is x.shape[0]
+        assert cell.cell(x, torch.randn(3, 3)).h.shape == x.shape
