@@ -22,7 +22,7 @@ from seqc.frontend.planes import named_leaf
 from seqc.frontend.scope import Scope, written_indices
 from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, apply, part_names, real, shown, within
-from seqc.ir.dims import is_primed
+from seqc.ir.dims import is_primed, unprimed
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
 from seqc.ir.graph import index as index_of
 from seqc.ir.inside import ahead
@@ -296,7 +296,10 @@ class Names(ABC):
             value, missing = value.of(expanded(part, (*part.dims, *dims)) for part in value.parts), []
         if not extra and not missing:
             return replace(value, order=dims, written=within([dims], dims))
-        if any(is_primed(dim) for dim in extra):
+        if missing and sorted(map(unprimed, extra)) == sorted(missing):
+            changes = ", ".join(f"{dim} -> {unprimed(dim)}" for dim in extra)
+            help = f"call the column as the row is: `(...)[{changes}]`"
+        elif any(is_primed(dim) for dim in extra):
             help = "a square param keeps its column dim unless it is multiplied with `@`"
         elif extra:
             help = (

@@ -221,11 +221,14 @@ def primed(dim: str, taken: Iterable[str]) -> str:
 def matmul(left: Value, right: Value) -> Value | None:
     """left @ right: the last dim of the left with the like-named dim of the right; None if there is no such dim.
 
+    Of a square the column D' meets the D of the right, whichever of D and D' is last: a transposed matrix is one.
     R[.., D, D'] @ h[.., D]: h's D is renamed to the column D' (to a fresh name where h has a D' itself), and the
     product is summed over it. Where one of the two has no row, as v[D'] has none, D' meets D' itself.
     """
     left, right = real(left), real(right)
     plain = unprimed(left.order[-1]) if left.order else ""
+    if (column := f"{plain}'") in left.order[:-1] and left.order[-1] == plain:
+        left = replace(left, order=(*(d for d in left.order if d != column), column))
     if plain and left.order[-1] in right.order and not (plain in left.order and plain in right.order):
         over = left.order[-1]
         return _product(left, right, (left.pair, right.pair), over, tuple(d for d in merged((left, right)) if d != over))

@@ -309,6 +309,15 @@ def test_a_complex_step_keeps_its_digits(x: complex) -> None:
     assert abs(found - complex(float(want[0]), float(want[1]))) < 1e-15 * max(1, abs(found))
 
 
+def test_a_transposed_matrix_meets_its_column() -> None:
+    head = "spec a\ndim D\ninput x[D]\nparam R[D, D]\n"
+    program = load(head + "output y = R[D -> D', D' -> D] @ x\noutput z = (x[D -> D'] * R) @ x\n")
+    given = arrays(program)
+    found, r, x = run(program, given), given["R"], given["x"]
+    np.testing.assert_allclose(found["y"], x @ r, rtol=1e-12)
+    np.testing.assert_allclose(found["z"], np.einsum("ij,btj,btj->bti", r, x, x), rtol=1e-12)
+
+
 def test_fold_makes_its_steps_in_order() -> None:
     program = load(FOLDER / "product.seq")
     x = arrays(program)

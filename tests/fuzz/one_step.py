@@ -138,11 +138,12 @@ class Step:
             assert isinstance(item, syntax.Name)
             return self._index(name, item.id, at)
         places = (syntax.Renaming, syntax.Position)
-        reads = [i for i in e.items if self.spec.index(i) is not None]
+        reads = [i for i in e.items if self.spec.index(i) is not None or self.spec.choice(i) is not None]
         times = [i for i in e.items if not isinstance(i, places) and i not in reads]
         value = self._read(name, times[0], at, bound) if times else self.value(e.name, at, bound)
         for item in reads:
-            value = self._at_index(value, item, at)
+            dim = self.spec.choice(item)
+            value = self._at_index(value, item, at) if dim is None else self._at_choice(value, item, dim, at, bound)
         return self._placed(value, tuple(i for i in e.items if isinstance(i, places)))
 
     def _at_index(self, value: Value, item: syntax.Expr, at: Mapping[str, int]) -> Value:
@@ -159,6 +160,14 @@ class Step:
         of = self.spec.inputs[name].places
         assert of is not None
         return at_places(value, place, of.id)
+
+    def _at_choice(
+        self, value: Value, item: syntax.Expr, dim: str, at: Mapping[str, int], bound: Mapping[str, Value]
+    ) -> Value:
+        """The value at positions that this step or an earlier one has chosen: rounded down, and cut to those there are."""
+        place = self.value(item, at, bound)
+        last = value.x.shape[value.dims.index(dim)] - 1
+        return at_places(value, Value(place.x.detach().floor().clamp(0, last).long(), place.dims), dim)
 
     def _draw(self, e: syntax.Call, at: Mapping[str, int], bound: Mapping[str, Value]) -> Value:
         """Noise: what the key of the sequence, the step, the draw and the place make."""

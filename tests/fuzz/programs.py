@@ -15,12 +15,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.fuzz.along_families import BESIDE
 from tests.fuzz.families import FAMILIES
 from tests.fuzz.wider_families import WIDER
 from tests.fuzz.writer import Expr, Writer, bracketed, shown
 
 ALL = FAMILIES + WIDER
-WIDE = 5_000_000  # programs of numbers from here on have all families, and what `Writer.wide` adds; others FAMILIES alone
+WIDE = 5_000_000  # programs of numbers from here on have ALL families, and what `Writer.wide` adds; others FAMILIES alone
+ALONG = 20_000_000  # and from here on those of `BESIDE`, as often as all others
+EVERY = ALL + BESIDE * 6
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Program:
     features: frozenset[str] = field(default=frozenset())
 
 
-def program(below: Callable[[int], int], families: tuple[Any, ...] = ALL) -> Program:
+def program(below: Callable[[int], int], families: tuple[Any, ...] = EVERY) -> Program:
     """The spec that choices make. below: a choice, of 0 to n - 1, of which 0 is the simplest."""
     w = Writer(below, families is not FAMILIES)
     w.ahead = w.chance(30)
@@ -75,7 +78,7 @@ def _sized(line: str, w: Writer) -> str:
 
 
 @st.composite
-def programs(draw: Callable[[Any], Any], families: tuple[Any, ...] = ALL) -> Program:
+def programs(draw: Callable[[Any], Any], families: tuple[Any, ...] = EVERY) -> Program:
     """A random spec, as a hypothesis strategy."""
     return program(lambda n: int(draw(st.integers(0, n - 1))), families)
 
@@ -88,7 +91,7 @@ def chosen(choices: Sequence[int], families: tuple[Any, ...] = ALL) -> Program:
 
 def families_of(number: int) -> tuple[Any, ...]:
     """What the program of a number may be made of."""
-    return ALL if number >= WIDE else FAMILIES
+    return EVERY if number >= ALONG else ALL if number >= WIDE else FAMILIES
 
 
 def drawn(number: int, families: tuple[Any, ...] | None = None) -> tuple[Program, list[int]]:
@@ -178,4 +181,4 @@ def outputs(w: Writer, read: list[Expr]) -> None:
             w.lines.append(f"output {name}{shown(sorted(own))} = {x}")
 
 
-__all__ = ["ALL", "WIDE", "Program", "chosen", "drawn", "families_of", "program", "programs", "smaller"]
+__all__ = ["ALL", "ALONG", "EVERY", "WIDE", "Program", "chosen", "drawn", "families_of", "program", "programs", "smaller"]

@@ -48,6 +48,14 @@ class Spec:
         name = item.id if isinstance(item, syntax.Name) else item.name.id if isinstance(item, syntax.Subscript) else ""
         return name if name in self.inputs and self.inputs[name].places is not None else None
 
+    def choice(self, item: syntax.Expr) -> str | None:
+        """The dim whose positions an item of brackets chooses: `argmax[V](..)`, or a definition of that, now or earlier."""
+        if isinstance(item, syntax.Call):
+            return item.dims[0].id if item.name.id in ("argmax", "argmin") and item.dims else None
+        name = item.id if isinstance(item, syntax.Name) else item.name.id if isinstance(item, syntax.Subscript) else ""
+        e = self.defined[name].expr if name in self.defined else None
+        return self.choice(e) if isinstance(e, syntax.Call) else None
+
     def written_rows(self, name: str) -> str | None:
         """The index of `M[w] = ..` for a state M; None for any other definition."""
         dims = self.defined[name].dims if name in self.states and name in self.defined else None

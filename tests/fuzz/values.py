@@ -236,6 +236,9 @@ def _over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
             return Value(x.x.sum(axes), left)
         case "mean":
             return Value(x.x.mean(axes), left)
+        case "argmax" | "argmin":
+            best = x.x.amax(axes, keepdim=True) if name == "argmax" else x.x.amin(axes, keepdim=True)
+            return Value((x.x == best).double().argmax(axes[0]).double(), left)  # the first of those that are 1
         case "prod":
             return Value(x.to((*left, *dims), dict(zip(x.dims, x.x.shape, strict=True))).flatten(len(left)).prod(-1), left)
         case "cumprod":
@@ -350,7 +353,7 @@ def _scaled(x: Value, rest: Sequence[Value]) -> Value:
 def matmul(a: Value, b: Value) -> Value:
     """a @ b: the last dim of a (batch apart) with the like-named dim of b; the column of a square a with its dim."""
     own = [d for d in a.dims if d != BATCH]
-    last = own[-1]
+    last = own[-1] + "'" if own[-1] + "'" in own else own[-1]
     base = last.rstrip("'")
     if last != base and base in own:  # a square: its column D' meets the D of b, and the row D is left
         spread = "column of " + a_name(last)
