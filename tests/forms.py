@@ -26,7 +26,9 @@ PATHS = {p.stem: p for folder in ("specs", "tests/recurrences") for p in sorted(
 REPEATING = (
     "ct_lstm", "forward_local_rnn", "hyper_rnn", "jordan", "layer_norm_gru", "lif_alif", "peephole_lstm", "phased_lstm",
     "projected_lstm", "random_graph_rnn", "recoding_lstm", "variational_lstm", "caption_lstm",
-    "gae", "garch", "vtrace",
+    "gae", "garch", "vtrace", "bidirectional_mamba", "conformer_cache", "crf", "dss", "ets", "frcrn_memory", "graph_mamba",
+    "gss", "hyena", "liquid_s4", "log_linear_attention", "lssl", "mamba3", "mamba_block", "mesa_net", "mh_ssm",
+    "mossformer_memory", "regenn", "tpgn",
 )  # fmt: skip
 """Cells whose kernels are of a kind that other specs have: native code and Triton run them in the long tests, torch always."""
 BACKENDS = ("torch", "cpu", "triton")

@@ -19,6 +19,7 @@ import torch
 from seqc.check.sampling import definite
 from seqc.ir.arguments import argument_table
 from seqc.ir.graph import leaves
+from seqc.ir.inside import INSIDE, exposed
 from seqc.ir.program import Program, TensorDecl
 from seqc.ir.support import mask
 from seqc.semantics import reference
@@ -92,6 +93,7 @@ def draw(
 
     lengths: of the sequences of a pack, which has `steps` steps in all.
     """
+    program = exposed(program)
     rng = np.random.default_rng(seed)
     open_sizes = {d: n for d, n in (sizes or {}).items() if d not in program.dims or n in (program.dims[d].choices or (n,))}
     every = {**usual_sizes(program), **open_sizes, "T": steps}
@@ -106,6 +108,7 @@ def draw(
     arrays = {name: _input(d, normal("B", "T", *d.dims), rng, hard) for name, d in program.inputs.items() if not d.places}
     places = {name: d for name, d in program.inputs.items() if d.places}
     arrays |= {name: rng.integers(0, every[d.places], normal("B", "T", *d.dims).shape) for name, d in places.items()}
+    arrays |= {INSIDE: np.ones_like(arrays[INSIDE])} if INSIDE in arrays else {}
     for name, d in program.params.items():
         x = _clipped(d, 0.4 * normal(*d.axes))
         arrays[name] = definite(2.5 * x, d.dims) if d.definite else x

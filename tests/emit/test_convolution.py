@@ -16,7 +16,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.both_ways import one_run
 
 ROOT = Path(__file__).parents[2]
-LINEAR = {"holt_winters", "lfilter", "lru", "s4", "s4d", "s5"}  # of the shipped specs
+LINEAR = {"dss", "holt_winters", "lfilter", "lru", "lssl", "s4", "s4d", "s5"}  # of the shipped specs
 MODES = """spec modes
 dim N
 input u
