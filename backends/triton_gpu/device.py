@@ -19,23 +19,23 @@ from seqc.backends.triton_gpu.device_elementwise import ELEMENTWISE
 
 __all__ = ["HELPERS", "dot_precision", "helper_texts", "needs"]
 
+DOWN_ROWS = '''
+@triton.jit
+def down_rows(o, x):
+    """A value for each row (axis 0) of x, as it broadcasts against x."""
+    for _ in tl.static_range(len(x.shape) - 1):
+        o = tl.expand_dims(o, -1)
+    return o
+'''
+
 SHIFT_ROWS = '''
 @triton.jit
 def shift_rows(x, BY: tl.constexpr):
     """x with its rows (axis 0; rank 1 to 4) moved down by BY, up where BY < 0; rows that come free are zero."""
     C: tl.constexpr = x.shape[0]
     o_from = tl.arange(0, C) - BY
-    m_from = (o_from >= 0) & (o_from < C)
-    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
-    if len(x.shape) == 2:
-        o_from = o_from[:, None]
-        m_from = m_from[:, None]
-    if len(x.shape) == 3:
-        o_from = o_from[:, None, None]
-        m_from = m_from[:, None, None]
-    if len(x.shape) == 4:
-        o_from = o_from[:, None, None, None]
-        m_from = m_from[:, None, None, None]
+    m_from = down_rows((o_from >= 0) & (o_from < C), x)
+    o_from = down_rows(tl.minimum(tl.maximum(o_from, 0), C - 1), x)
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
 '''
 
@@ -48,28 +48,25 @@ def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.
     """
     C: tl.constexpr = x.shape[0]
     if EXCLUSIVE:
-        if REVERSE:
-            first = tl.arange(0, C) % BLOCK == BLOCK - 1
-            moved = shift_rows(x, -1)
-        else:
-            first = tl.arange(0, C) % BLOCK == 0
-            moved = shift_rows(x, 1)
-        if len(x.shape) == 2:
-            first = first[:, None]
-        if len(x.shape) == 3:
-            first = first[:, None, None]
-        x = tl.where(first, 0.0, moved)
+        first = tl.arange(0, C) % BLOCK == (BLOCK - 1 if REVERSE else 0)
+        x = tl.where(down_rows(first, x), 0.0, shift_rows(x, -1 if REVERSE else 1))
     if BLOCK == C:
         return tl.cumsum(x, 0, reverse=REVERSE)
     elif len(x.shape) == 1:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK))
-        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
-    elif len(x.shape) == 2:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1]))
-        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+        return tl.reshape(tl.cumsum(tl.reshape(x, (C // BLOCK, BLOCK)), 1, reverse=REVERSE), x.shape)
     else:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1] * x.shape[2]))
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.numel // C))
         return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+'''
+
+OF_LEVEL = '''
+@triton.jit
+def of_level(o_t, LEVEL: tl.constexpr):
+    """[t, s]: whether t lies in the upper and s in the lower half of one segment of 2 * LEVEL of the steps o_t."""
+    later = (o_t // LEVEL)[:, None] > (o_t // LEVEL)[None, :]
+    if 2 * LEVEL < o_t.shape[0]:
+        later &= (o_t // (2 * LEVEL))[:, None] == (o_t // (2 * LEVEL))[None, :]
+    return later
 '''
 
 UNIT_LOWER_INVERSE = '''
@@ -142,8 +139,10 @@ def affine_scan(a, b, REVERSE: tl.constexpr):
 
 HELPERS: Mapping[str, str] = MappingProxyType(
     {
+        "down_rows": DOWN_ROWS.strip(),
         "shift_rows": SHIFT_ROWS.strip(),
         "segment_cumsum": SEGMENT_CUMSUM.strip(),
+        "of_level": OF_LEVEL.strip(),
         "unit_lower_inverse": UNIT_LOWER_INVERSE.strip(),
         "affine_scan": AFFINE_SCAN.strip(),
         **ELEMENTWISE,

@@ -63,7 +63,8 @@ def triton_kernels(
     functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
     if plan.single is not None:
         functions.insert(0, launcher.steps(pacing.few))
-    kernels = list(dict.fromkeys(p.text for p in (*printed.values(), *team.values())))
+    every = [*printed.values(), *team.values()]
+    kernels = list(dict.fromkeys([*(text for p in every for text in p.functions.values()), *(p.text for p in every)]))
     support = [SUPPORT, *([pacing.text(plan.ways)] if plan.phases else [])]
     support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
     support += [WARPS_TEXT] if any("_warps(" in text for text in functions) else []
@@ -84,8 +85,10 @@ def triton_kernels(
 def print_all(plan: Schedule) -> dict[str, Printed]:
     """Every kernel of a schedule, by its name."""
     printed: dict[str, Printed] = {}
+    taken: dict[str, str] = {}
     for name in plan.kernels:
-        printed[name] = print_named(plan, name, printed.__getitem__)
+        printed[name] = print_named(plan, name, printed.__getitem__, taken)
+        taken |= printed[name].functions
     return printed
 
 

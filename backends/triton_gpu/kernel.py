@@ -146,6 +146,33 @@ class Meet:
 
 
 @dataclass(frozen=True)
+class Plus:
+    """A term of a sum that is added up piece by piece."""
+
+    total: Node
+    node: Node
+    sign: int
+
+
+@dataclass(frozen=True)
+class Function:
+    """What is added to sums at each level, as it is at level `block`: of values given, by the items in their order."""
+
+    block: int
+    totals: tuple[Node, ...]
+    given: tuple[Node, ...]
+    items: tuple[Let | Plus, ...]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The sums of a function, at one level after the other."""
+
+    function: Function
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Loop:
     """over: "blocks", or "steps" of the block at hand."""
 
@@ -154,7 +181,7 @@ class Loop:
     body: tuple[Item, ...]
 
 
-Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Fetch | Meet | Loop"
+Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Fetch | Meet | Plus | Levels | Loop"
 
 
 @dataclass(frozen=True)

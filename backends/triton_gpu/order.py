@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from seqc.backends.triton_gpu.chains import Chains
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.tuning.search import Task, Value, sparing
@@ -54,16 +55,10 @@ class _Order:
     def __init__(self, items: Sequence[Item], size: Callable[[Node], int], fixed: Callable[[Node], bool]) -> None:
         self.items, self.size = items, size
         self.lets = {i.node: i for i in items if isinstance(i, Let)}
-        self.stored = {n for i in items for n in consumed(i)}
-        self.users: dict[Node, list[Node]] = {}
-        for n in self.lets:
-            for a in dict.fromkeys(n.args):
-                self.users.setdefault(a, []).append(n)
+        sums = Chains(items, fixed)
+        self.stored, self.users, self.chains = sums.stored, sums.users, sums.of
         self.inside = {n for n in self.lets if self.is_virtual(n)}  # never a tile of its own
-        self.links = {n for n in self.lets if not fixed(n) and self.is_link(n)}
-        self.chains = {n: self.terms(n) for n in self.lets if n.op in ("add", "sub") and n not in self.links}
-        self.chains = {n: terms for n, terms in self.chains.items() if len(terms) > 2}
-        self.links = {n for root in self.chains for n in self.linked(root)}
+        self.links = {n for root in self.chains for n in sums.linked(root)}
         self.values: dict[Node, Value] = {}
         self.work: dict[Task, Item | tuple[Node, Node, int]] = {}  # an item, or (sum, term, its sign)
         self.notes = self.place_notes()
@@ -74,33 +69,6 @@ class _Order:
         if not n.args or holds(n, "alias"):
             return True
         return n.op == "mul" and n not in self.stored and all(u.op == "sum" for u in self.users.get(n, ()))
-
-    def is_link(self, n: Node) -> bool:
-        """Whether n is a partial sum that only a further sum of the same dims takes."""
-        by = self.users.get(n, [])
-        if n.op not in ("add", "sub") or n in self.stored or len(by) != 1:
-            return False
-        (user,) = by
-        return user.op in ("add", "sub") and user.args.count(n) == 1 and user.dims == n.dims
-
-    def linked(self, root: Node) -> Iterable[Node]:
-        stack = [a for a in root.args if a in self.links]
-        while stack:
-            n = stack.pop()
-            yield n
-            stack += [a for a in n.args if a in self.links]
-
-    def terms(self, root: Node) -> list[tuple[Node, int]]:
-        """(term, sign) of a sum, in the given order."""
-        out: list[tuple[Node, int]] = []
-        stack = [(root, 1)]
-        while stack:
-            n, sign = stack.pop()
-            if n is root or n in self.links:
-                stack += [(n.args[1], -sign if n.op == "sub" else sign), (n.args[0], sign)]
-            else:
-                out.append((n, sign))
-        return out
 
     def behind(self, n: Node) -> list[Value]:
         """The values whose tiles are read where n is."""

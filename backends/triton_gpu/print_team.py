@@ -13,8 +13,6 @@ from seqc.backends.triton_gpu.team import BACKWARD, FORWARD, INFER
 from seqc.backends.triton_gpu.values import Text
 from seqc.ir.graph import Node
 
-PROGRAM = "i_p = tl.program_id(0).to(tl.int64)"
-
 
 def print_team(plan: Schedule) -> dict[str, Printed]:
     """The kernels of a team, by name."""
@@ -28,10 +26,9 @@ class _TeamPrinter(KernelPrinter):
         super().__init__(schedule, kernel)
         self.sent: dict[Node, str] = {}
 
-    def setup_programs(self) -> None:
-        super().setup_programs()
-        lines = self.scope.lines
-        lines[lines.index(PROGRAM)] = "i_p = tl.program_id(0).to(tl.int64) + FIRST"
+    def program_id(self) -> str:
+        """Which program of all launches it is."""
+        return "i_p = tl.program_id(0).to(tl.int64) + FIRST"
 
     def item(self, item: Item) -> None:
         match item:

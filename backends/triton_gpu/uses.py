@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import pairwise
 
-from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Loop, Note, Store, walk
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Levels, Load, Loop, Note, Plus, Store, walk
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles, is_time
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
@@ -82,12 +83,14 @@ def multiplied(body: Iterable[Item], roles: Roles, role: str) -> frozenset[str]:
 
 
 def consumed(item: Item) -> list[Node]:
-    """What an item stores, adds up or carries on."""
+    """What an item stores, adds up, carries on or hands to a function."""
     match item:
-        case Store(node) | Add(_, node):
+        case Store(node) | Add(_, node) | Plus(_, node):
             return [node]
         case Advance(pairs):
             return [b for _, b in pairs]
+        case Levels(function):
+            return list(function.given)
     return []
 
 
@@ -120,6 +123,24 @@ def used_at_once(items: Iterable[Item], products: set[Node]) -> set[Node]:
             near.clear()
         if n is not None:
             near.add(n)
+    return found
+
+
+def used_next(items: Iterable[Item], products: set[Node]) -> set[Node]:
+    """Values that nothing takes but the item that follows: whatever computes them, they may be written there.
+
+    products: those that are no tiles of their own.
+    """
+    items = [item for item in items if not isinstance(item, Note)]
+    count = uses_here(items)
+    found: set[Node] = set()
+    for item, after in pairwise(items):
+        if not isinstance(item, Let) or count[item.node] != 1:
+            continue
+        let = after.node if isinstance(after, Let) else None
+        once = let is None or let not in products or count[let] == 1
+        if once and item.node in (consumed(after) if let is None else let.args):
+            found.add(item.node)
     return found
 
 

@@ -18,7 +18,7 @@ from seqc.backends.triton_gpu.products import Operand, Product, Products
 from seqc.backends.triton_gpu.roles import ALL, is_time
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
-from seqc.ir.block import ROW
+from seqc.ir.block import COL, ROW
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, leaves
 from seqc.ir.ops import TABLE
@@ -46,8 +46,10 @@ class Values:
     """Prints the nodes of one kernel."""
 
     def __init__(
-        self, products: Products, names: Names, addresses: Addresses, find: Callable[[Node], Text]
+        self, products: Products, names: Names, addresses: Addresses, find: Callable[[Node], Text], levels: Mapping[Node, int]
     ) -> None:
+        self.levels = levels
+        self.level = 0, ""  # in a function of levels, the one that its values are of, and what it is called
         self.products, self.roles, self.padding = products, products.roles, products.padding
         self.names, self.addresses, self.find = names, addresses, find
         self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
@@ -85,10 +87,19 @@ class Values:
 
     # ---- nodes ----
 
+    def block(self, rows: int) -> str:
+        """A number of rows as it is written here, "" for none."""
+        level, name = self.level
+        return name if name and rows == level else str(rows or "")
+
     def text(self, n: Node) -> Text:
         """The expression of a node."""
         if self.is_host(n):
             return self.host(n)
+        if n in self.levels:
+            assert self.scope is not None
+            rows = self.addresses.row_numbers(self.scope)
+            return Text(f"of_level({rows}, {self.block(self.levels[n])})", (ROW, COL))
         if n.op == "leaf" and n.text("kind") == "mask":
             assert self.scope is not None
             return Text(self.addresses.inside(self.scope), (ROW,))
@@ -110,7 +121,7 @@ class Values:
                 return self.take(n)
             case "cumsum":
                 dim = n.text("dim")
-                block = n.number("block") or (self.names.tile(dim) if not is_time(dim) else "BT")
+                block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else "BT")
                 flags = f"{bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
                 return self.on_rows(n, n.args[0], lambda x: f"segment_cumsum({x}, {block}, {flags})")
             case "shift":

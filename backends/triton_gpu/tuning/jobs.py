@@ -50,7 +50,7 @@ class Jobs:
         self.stages, self.in_parts = "STAGES" in names, "PARTS" in names
         if "PRECISION" in names:
             self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
-        text = printed.text.replace(" DOT: tl.constexpr,", "")
+        text = "\n\n\n".join([*printed.functions.values(), printed.text.replace(" DOT: tl.constexpr,", "")])
         head = f"import triton\nimport triton.language as tl\n\nDOT = tl.constexpr({TYPES[kind]})\n\n\n"
         self.source = head + "\n\n\n".join([*device_texts(text), text])
 

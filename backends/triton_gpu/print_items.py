@@ -1,0 +1,298 @@
+"""The items of one scope -> lines.
+
+In: items of a kernel or of a function, and what prints values and addresses. Out: lines in scopes. A value that is used once,
+in the scope where it is computed, and is short, is written where it is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from seqc.backends.triton_gpu.address import Addresses, Scope
+from seqc.backends.triton_gpu.kernel import (
+    SPANS,
+    Add,
+    Advance,
+    Array,
+    Barrier,
+    Item,
+    Kernel,
+    Let,
+    Levels,
+    Load,
+    Loop,
+    Note,
+    Plus,
+    Store,
+    StoreSum,
+    Zero,
+)
+from seqc.backends.triton_gpu.labels import Labels
+from seqc.backends.triton_gpu.levels import by_level, first_terms, level_masks
+from seqc.backends.triton_gpu.names import Names
+from seqc.backends.triton_gpu.positions import is_position
+from seqc.backends.triton_gpu.products import Products
+from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
+from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_next
+from seqc.backends.triton_gpu.values import ATOM, Text, Values
+from seqc.diagnostics import SeqcBug
+from seqc.emit.names import safe_name
+from seqc.ir.graph import Node
+from seqc.ir.ops import TABLE
+
+SHORT = 60  # characters of an expression that is written where it is used,
+LONG = 80  # and of one that the next line uses
+TAB = "    "
+SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
+
+
+class ItemPrinter:
+    """See the file's docstring."""
+
+    def __init__(self, schedule: Schedule, kernel: Kernel, products: Products, uses: Uses) -> None:
+        self.schedule, self.kernel, self.products, self.uses = schedule, kernel, products, uses
+        self.program, self.roles = schedule.block.program, schedule.roles
+        self.names = Names(tuple(self.program.dims))
+        self.pointers: dict[str, str] = {}
+        self.addresses = Addresses(kernel, self.roles, self.names)
+        self.levels = level_masks(kernel.rows) if schedule.block.form == "chunkwise" else {}
+        self.values = Values(products, self.names, self.addresses, self.find, self.levels)
+        self.texts: list[dict[Node, Text]] = [{}]
+        self.sums: dict[str, str] = {}
+        self.totals: dict[Node, str] = {}  # by sum of levels, its variable
+        self.begins: dict[Node, Node] = {}  # by a value that nothing else takes, the sum that it begins
+        self.scope = Scope(0)
+        self.near: set[Node] = set()
+        self.next: set[Node] = set()
+        self.outside: set[Node] = set()
+        self.label = Labels(schedule.labels, schedule.names, self.bare, uses)
+
+    def at_levels(self, item: Levels) -> None:
+        """sums <- function(sums, given), at each level."""
+        raise SeqcBug("the Triton printer", "a function of levels in another")
+
+    def plus(self, total: Node, node: Node | None, term: Text, sign: int) -> None:
+        """sum <- sum + term, the text of a node."""
+        axes = self.values.axes(total)
+        code = self.values.against(term, axes).code
+        if total in self.totals:
+            self.scope.lines.append(f"{self.totals[total]} {'+' if sign > 0 else '-'}= {code}")
+        elif node in self.begins and sign > 0 and code.isidentifier():
+            self.totals[total] = code
+        else:
+            self.totals[total] = self.var(total)
+            self.scope.lines.append(f"{self.totals[total]} = {code if sign > 0 else f'-{term.within(ATOM)}'}")
+        self.texts[-1][total] = Text(self.totals[total], axes)
+
+    def find(self, n: Node) -> Text:
+        """The text of a value that has been printed."""
+        for level in reversed(self.texts):
+            if n in level:
+                return level[n]
+        if n.op in ("const", "size", "index", "block_index") or self.values.is_host(n) or (
+            n.op == "leaf" and n.text("kind") == "mask"
+        ) or is_position(n) or n in self.levels:
+            return self.values.text(n)
+        if n.op == "mul":  # of a product that only sums use
+            return self.values.text(n)
+        raise KeyError(n)
+
+    def body(self, items: Iterable[Item]) -> None:
+        """Print the items of one scope."""
+        items = tuple(items)
+        keep = self.near, self.next, self.outside
+        self.outside = used_inside(items)
+        items = tuple(by_level(items, self.levels, self.outside, self.is_named, self.label))
+        self.near = used_at_once(items, self.uses.only_summed)
+        self.next = used_next(items, self.uses.only_summed)
+        self.begins |= first_terms(items)
+        self.values.scope = self.scope
+        for item in items:
+            self.values.scope = self.scope
+            self.item(item)
+        self.near, self.next, self.outside = keep
+
+    def item(self, item: Item) -> None:
+        match item:
+            case Load():
+                self.load(item)
+            case Note(text):
+                self.scope.lines.append(f"# {text}")
+            case Let(node):
+                self.let(node)
+            case Store(node, array, first_only, saves):
+                self.store(array, self.find(node), first_only, saves)
+            case Zero(name, node):
+                axes = self.values.axes(node)
+                var = self.sums[name] = self.names.fresh(f"b_{safe_name(name)}")
+                zero = f"tl.zeros({self.values.shape(axes)}, tl.float32)" if axes else "tl.zeros((), tl.float32)"
+                self.scope.lines.append(f"{var} = {zero}")
+            case Add(name, node):
+                self.scope.lines.append(f"{self.sums[name]} += {self.values.whole(node).code}")
+            case StoreSum(name, node, array, first_only):
+                self.store(array, Text(self.sums[name], self.values.axes(node)), first_only)
+            case Advance(pairs):
+                self.advance(pairs)
+            case Barrier():
+                self.scope.lines.append("tl.debug_barrier()")
+            case Loop():
+                self.loop(item)
+            case Plus(total, node, sign):
+                self.plus(total, node, self.find(node), sign)
+            case Levels():
+                self.at_levels(item)
+
+    def load(self, item: Load) -> None:
+        """node <- memory, in fp32."""
+        at = self.addresses.at(item.array, self.scope, item.offset, False, item.first_only)
+        mask = f", mask={at.mask}, other=0.0" if at.mask else ""
+        kept = item.array.role == "kept"
+        name = self.names.fresh(f"b_{safe_name(item.array.name)}") if kept else self.var(item.node)
+        operand = item.array.role == "param" and self.uses.is_operand(item.node)
+        if item.array.role in ("kept", "told") and item.array.dtype == "io":
+            operand = self.uses.is_operand_under_any_name(item.node)
+            if not operand:
+                raise SeqcBug("the Triton schedule", f"{item.array.name} is kept as products take it, and not they alone do")
+        kind = "DOT" if operand else "tl.float32"
+        mask += ', cache_modifier=".cg"' if item.array.role == "told" else ""  # other programs wrote it: not from nearer memory
+        self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
+        if at.only:
+            self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")
+        self.texts[-1][item.node] = Text(name, at.axes)
+
+    def store(self, array: Array, value: Text, first_only: tuple[str, ...], saves: bool = False) -> None:
+        """memory <- value, where the array has the element."""
+        at = self.addresses.at(array, self.scope, 0, True, first_only)
+        mask = f", mask={at.mask}" if at.mask else ""
+        code = self.values.full(value, at.axes).code
+        tests = [SAVE] * saves + ["i_n % EVERY == 0"] * (SPANS in array.axes) + [at.only] * bool(at.only)
+        self.scope.lines += [f"{TAB * i}if {test}:" for i, test in enumerate(tests)]
+        tab = TAB * len(tests)
+        self.scope.lines.append(f"{tab}tl.store({self.pointers[array.name]}{at.pointer}, {code}{mask})")
+
+    def let(self, n: Node) -> None:
+        """Compute n, or leave it to where it is used."""
+        if self.values.is_host(n) or n.op in ("index", "block_index", "size", "const") or self.is_virtual(n):
+            return
+        if self.is_sum_so_far(n):
+            return self.add_to_sum(n)
+        text = self.values.text(n)
+        quiet = n.op in ("rename", "expand", "stopgrad") and text.binds >= 4 and not text.code.startswith("tl.")
+        inline = n in self.near and (TABLE[n.op].elementwise or quiet) and len(text.code) <= SHORT
+        inline |= n in self.next and len(text.code) <= LONG
+        if (quiet and text.code.isidentifier()) or (inline and n not in self.outside and not self.is_named(n)):
+            self.texts[-1][n] = text
+            return
+        name = self.var(self.begins.get(n, n))
+        self.scope.lines.append(f"{name} = {text.code}")
+        self.texts[-1][n] = Text(name, text.axes)
+
+    def is_named(self, n: Node) -> bool:
+        """Whether the spec has a name for n, which then has a line of its own."""
+        return n in self.schedule.names
+
+    def is_virtual(self, n: Node) -> bool:
+        """A product that only sums take, and so is never a tile of its own; the mask of a level, written where it is used."""
+        if n.dtype == "bool" and self.levels:
+            by = self.uses.by_nodes.get(n, ())
+            return n in self.levels or (bool(by) and n not in self.uses.by_items and all(u in self.levels for u in by))
+        return n.op == "mul" and n in self.uses.only_summed
+
+    def is_sum_so_far(self, n: Node) -> bool:
+        """Whether n adds to a sum of the same name that nothing else takes."""
+        if n.op not in ("add", "sub") or n not in self.label.toward:
+            return False
+        first = n.args[0]
+        alone = len(self.uses.by_nodes.get(first, ())) == 1 and first not in self.uses.by_items and n.args[1] is not first
+        same = self.label.toward.get(first) == self.label.toward[n] and first.op in ("add", "sub")
+        text = self.texts[-1].get(first)
+        return alone and same and text is not None and text.code.isidentifier() and text.axes == self.values.axes(n)
+
+    def add_to_sum(self, n: Node) -> None:
+        """`sum += term`."""
+        text, term = self.texts[-1][n.args[0]], self.values.against(self.find(n.args[1]), self.values.axes(n))
+        self.scope.lines.append(f"{text.code} {'+' if n.op == 'add' else '-'}= {term.code}")
+        self.texts[-1][n] = text
+
+    def advance(self, pairs: tuple[tuple[Node, Node], ...]) -> None:
+        """All carried values at once."""
+        new = []
+        olds = {self.find(carried).code for carried, _ in pairs}
+        for carried, node in pairs:
+            axes = self.values.axes(carried)
+            text = self.values.full(self.find(node), axes)
+            own = text.code == self.find(carried).code
+            if len(pairs) > 1 and (not text.code.isidentifier() or (text.code in olds and not own)):
+                name = self.names.fresh(f"{self.find(carried).code}_next")
+                self.scope.lines.append(f"{name} = {text.code}")
+                text = Text(name, axes)
+            new.append((self.find(carried).code, text.code))
+        for (old, code), (_, node) in zip(new, pairs, strict=True):
+            if old == code:
+                continue
+            scalar = _plain(code) and not self.values.axes(node)
+            self.scope.lines.append(f"{old} = {f'tl.full((), {code}, tl.float32)' if scalar else code}")
+
+    def loop(self, item: Loop) -> None:
+        """`for`, with a scope of its own."""
+        outer, rows = self.scope, self.kernel.rows
+        inner = self.scope = Scope(outer.rank + 1, outer)
+        self.texts.append({})
+        if item.over == "blocks" and rows > 1:
+            inner.lines.append("i_0 = i_n * BT")
+        self.body(item.body)
+        self.texts.pop()
+        self.scope = outer
+        self.values.scope = outer
+        index, low, high = ("i_n", "0", "NT") if item.over == "blocks" else ("i_t", "0", "T")
+        if self.kernel.span_in_grid:
+            low, high = "i_c * EVERY", "tl.minimum(NT, i_c * EVERY + EVERY)"
+        if item.over == "steps" and self.kernel.every > 1 and outer.rank:
+            low, high = "i_n * BT", "tl.minimum(T, i_n * BT + BT)"
+        span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"
+        ahead = self.is_staged(item)
+        head = f"for {index} in {f'tl.range({span}, num_stages=STAGES)' if ahead else f'range({span})'}:"
+        if inner.lines:  # of a loop that stores nothing, nothing is left
+            outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
+
+    def is_staged(self, item: Loop) -> bool:
+        """Whether loads are sent ahead only if the loop says so: outside of chunks, where they feed products and Triton sees
+        to it itself. Single steps instead of a block are too few for it."""
+        chunk = self.kernel.rows > 1 and bool(self.products.of)
+        innermost = not any(isinstance(i, Loop) for i in item.body)
+        loads = any(isinstance(i, Load) for i in item.body)
+        return innermost and loads and not chunk and self.kernel.name != STEPS_KERNEL
+
+    # ---- names ----
+
+    def var(self, n: Node) -> str:
+        """A tile's name: `b_` and what it is; `m_` for truth values."""
+        return self.names.fresh("m_pair" if n.dtype == "bool" else f"b_{self.label(n)}")
+
+    def bare(self, n: Node) -> str | None:
+        """The bare name of a value that has a variable."""
+        for level in reversed(self.texts):
+            if n in level and level[n].code.startswith("b_") and level[n].code.isidentifier():
+                return level[n].code[2:]
+        return None
+
+
+def _plain(code: str) -> bool:
+    return code.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def word(word: str, text: str) -> bool:
+    """Whether a text has a word."""
+    return re.search(rf"\b{re.escape(word)}\b", text) is not None
+
+
+def wrapped(parts: list[str]) -> list[str]:
+    """Arguments, as many to a line as fit."""
+    lines, line = [], TAB
+    for part in parts:
+        if len(line) + len(part) + 2 > 116:
+            lines.append(line.rstrip())
+            line = TAB
+        line += f"{part}, "
+    return [*lines, line.rstrip()]
