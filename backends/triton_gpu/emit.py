@@ -15,8 +15,9 @@ from seqc.backends.triton_gpu.device_more import MORE
 from seqc.backends.triton_gpu.device_sequences import SEQUENCES
 from seqc.backends.triton_gpu.device_team import TEAM
 from seqc.backends.triton_gpu.extents import Tiles
+from seqc.backends.triton_gpu.gradient_sums import OF_EACH
 from seqc.backends.triton_gpu.launch_team import WARPS, TeamLauncher, team_text
-from seqc.backends.triton_gpu.launcher import OF_EACH, SUPPORT, Launcher
+from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher
 from seqc.backends.triton_gpu.launcher import WARPS as WARPS_TEXT
 from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
@@ -60,7 +61,7 @@ def triton_kernels(
         summaries |= {name: summarize_team(plan.team, one, sizes, "bf16") for name, one in team.items()}
         launcher = TeamLauncher(plan, printed, chosen, open_)
         launcher.join(team)
-    functions = [launcher.forward(save=True), launcher.forward(save=False), launcher.backward(), launcher.step()]
+    functions = [*launcher.forward(), launcher.backward(), launcher.step()]
     if plan.single is not None:
         functions.insert(0, launcher.steps(pacing.few))
     every = [*printed.values(), *team.values()]

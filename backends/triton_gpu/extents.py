@@ -6,7 +6,7 @@ take their names of locals from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array
@@ -60,7 +60,7 @@ class Extents:
         self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"N_SPANS", "way", "io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
-        self.taken |= {"fits", "needs"}
+        self.taken |= {"fits", "needs", "save"}
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
@@ -68,6 +68,7 @@ class Extents:
         self.real = next((safe_name(a.name) for a in self.table if not a.whole), self.any)  # its type is that of outputs
         plain = [x for x, decl in program.inputs.items() if decl.range == ANY and not decl.places]
         self.main = safe_name(plain[0]) if plain else self.real
+        self.quiet: dict[str, Printed] = {}  # in a function with the switch `save`: what runs in a kernel's place without it
 
     def fresh(self, wanted: str) -> str:
         """A local name that nothing else has."""
@@ -167,6 +168,10 @@ class Extents:
 
     # ---- tiles and programs ----
 
+    def either(self, what: Callable[[Printed], str], one: Printed) -> str:
+        """What a launch of a kernel says, where a gradient follows and where none does."""
+        return _either(what(one), what(self.quiet.get(one.kernel.name, one)))
+
     def sizes(self, kernels: Sequence[Printed]) -> list[str]:
         """`BK = _pad(K, 16)` for every tile length of some kernels."""
         return [line for d in (BATCH, *self.program.dims) for line in self.size(d, kernels)]
@@ -178,17 +183,22 @@ class Extents:
 
     def size(self, d: str, kernels: Sequence[Printed]) -> list[str]:
         """The tile length of one dim and the number of pieces, where the kernels take either."""
+        saving, other = (self.size_of(d, ks) for ks in (kernels, [self.quiet.get(k.kernel.name, k) for k in kernels]))
+        return [f"{name} = {_either(code, quiet)}" for (name, code), (_, quiet) in zip(saving, other, strict=True)]
+
+    def size_of(self, d: str, kernels: Sequence[Printed]) -> list[tuple[str, str]]:
+        """(variable, its value)s of a dim, of the tiles that these very kernels have."""
         wanted = {dim for k in kernels for dim, _ in k.tiles}
         split = {one[1:] for k in kernels for one in k.grid if one.startswith(PIECES)}
         if d not in wanted | split:
             return []
         code, least = self.length_of_tile(d, kernels), 16 if any(d in k.in_dots for k in kernels) else 1
         if d not in split:
-            return [f"{self.blocks[d]} = {code}"]
+            return [(self.blocks[d], code)]
         most = min(self.tiles[k.kernel.name].blocks[d] for k in kernels if PIECES + d in k.grid)
         count = f"-(-{self.dims[d]} // {self.blocks[d]})"
         count = f"B if cu_seqlens is not None else {count}" if d == BATCH else count
-        return [f"{self.blocks[d]} = min({code}, {max(most, least)})", f"{self.counts[d]} = {count}"]
+        return [(self.blocks[d], f"min({code}, {max(most, least)})"), (self.counts[d], count)]
 
     def length_of_tile(self, d: str, kernels: Iterable[Printed]) -> str:
         """The length of a tile that holds a dim whole."""
@@ -233,3 +243,8 @@ class Extents:
             else:
                 counts.append(self.counts.get(axis[1:], "") or self.length(BATCH if axis == ALL_BLOCKS else axis))
         return " * ".join(counts) or "1"
+
+
+def _either(saving: str, other: str) -> str:
+    """A value that depends on whether a gradient follows."""
+    return saving if saving == other else f"({saving} if save else {other})"

@@ -102,6 +102,9 @@ class TeamLauncher(Launcher):
         """How many programs a head has."""
         return f"-(-{self.dims[self.dim]} // {UNITS})"
 
+    def joins(self) -> bool:
+        return False
+
     def sizes_before(self, whole: Printed) -> list[str]:
         return []
 

@@ -13,28 +13,15 @@ from functools import cached_property
 from itertools import chain
 
 from seqc.backends.triton_gpu.asked import WRITTEN, serves
-from seqc.backends.triton_gpu.extents import TAB, Extents, by_block
-from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, STEPS, Array
-from seqc.backends.triton_gpu.outer import Factor, Outer
-from seqc.backends.triton_gpu.print_kernel import SAVE, SETTINGS, Printed
+from seqc.backends.triton_gpu.extents import TAB
+from seqc.backends.triton_gpu.gradient_sums import GradientSums
+from seqc.backends.triton_gpu.kernel import Array
+from seqc.backends.triton_gpu.print_kernel import SAVE, SAVING, SETTINGS, Printed
 from seqc.backends.triton_gpu.roles import ALL, base
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
 from seqc.emit.text import lay, returned
-from seqc.ir.block import BATCH
-from seqc.ir.graph import Node
-from seqc.ir.keys import slope_key, slope_of
-from seqc.ir.program import TensorDecl
-
-OF_EACH = '''
-def _of_each(parts, B, cu_seqlens, rows):
-    """[B, ...]: for each sequence, the sum of what its blocks of so many rows left. parts: [N_BLOCKS, ...]"""
-    if cu_seqlens is None:
-        return parts.unflatten(0, (B, -1)).sum(1)
-    begins = cu_seqlens // rows + torch.arange(B + 1, dtype=cu_seqlens.dtype, device=cu_seqlens.device)
-    return torch.segment_reduce(parts, "sum", offsets=begins, axis=0, unsafe=True)
-'''
 
 WARPS = '''
 def _warps(programs, x, most, held):
@@ -49,6 +36,9 @@ def _warps(programs, x, most, held):
 
 WALKS = ("forward", "infer", "backward")
 FEW = "_FEW_STEPS"
+SAVING_DOC = "Outputs, final states, and what the gradient needs."
+QUIET_DOC = "Outputs and final states."
+RUN_DOC = "Outputs and final states; and what the gradient needs, or None where `save` says that none follows."
 KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
 
 SUPPORT = '''
@@ -66,14 +56,13 @@ def _types(*tensors):
 '''
 
 
-class Launcher(Extents):
+class Launcher(GradientSums):
     """Prints the functions of one schedule."""
 
     # ---- launching ----
 
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""
-        tile = self.tiles[printed.kernel.name]
         bounds = ["cu_seqlens"] if " p_cu_seqlens," in printed.text else []
         arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + bounds
         arguments += [self.runtime(x) for x in printed.runtime]
@@ -82,18 +71,23 @@ class Launcher(Extents):
         named += [f"{name}={rows if d == 't' else self.blocks[d]}" for d, name in printed.tiles]
         names = {**{d: self.dims[d] for d in self.program.dims}, "t": str(rows), "s": str(rows)}
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
-        stages = str(tile.stages)
-        if self.open and tile.stages > 1 and printed.in_dots:
-            sizes = ", ".join(self.dims[d] for d in self.open)
-            stages = f'_stages("{printed.kernel.name}", {stages}, {self.main}, {sizes})'
+        stages = self.stages(printed)
         special = {"STAGES": stages, "PARTS": self.parts(printed), "EVERY": str(self.schedule.spans)}
         values = {x: special.get(x, x) for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
         named += [f"{x}={value}" for x, value in values.items()]
-        named += [] if printed.saves is None else [f"{SAVE}={printed.saves}"]
-        named += [f"num_warps={self.warps(printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
+        named += [] if printed.saves is None else [f"{SAVE}={'save' if self.quiet else printed.saves}"]
+        named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
         return [*lines, ")"]
+
+    def stages(self, printed: Printed) -> str:
+        """How many turns' loads are in flight, as far as there is room."""
+        most = self.either(lambda one: str(self.tiles[one.kernel.name].stages), printed)
+        if most == "1" or not (self.open and printed.in_dots):
+            return most
+        name = self.either(_quoted_name, printed).strip("()")
+        return f"_stages({name}, {most}, {self.main}, {', '.join(self.dims[d] for d in self.open)})"
 
     def warps(self, printed: Printed) -> str:
         """The warps of a program: a number, or what only a call knows (`_warps`)."""
@@ -116,10 +110,11 @@ class Launcher(Extents):
 
     def chosen(self, whole: Printed, ways: Sequence[Sequence[Sequence[Printed]]]) -> list[str]:
         """`way = ..`: which way does a kernel's work, 0 for the kernel itself."""
-        lines = [f'{{"{whole.kernel.name}": {self.grid(whole)}}},']
+        lines = [f"{{{self.either(_quoted_name, whole)}: {self.grid(whole)}}},"]
         fits: list[str] = []
         for groups in ways:
-            counts = [f'"{one.kernel.name}": {self.programs(one, whole, group)}' for group in groups for one in group]
+            counts = [
+                f"{self.either(_quoted_name, one)}: {self.programs(one, whole, group)}" for group in groups for one in group]
             spare = self.fits(groups)
             fits += spare
             head, tail = ("*([{", "}] if fits else []),") if spare else ("{", "},")
@@ -133,6 +128,12 @@ class Launcher(Extents):
         if not ways:
             return list(own)
         lines = self.chosen(whole, ways)
+        first = ways[0][0][0]
+        sizes = self.resized([whole], {})
+        if len(ways) > 1 and all(way[0][0] is first for way in ways) and not self.resized([first], sizes):
+            lines += ["if way:", *(TAB + x for x in self.launches(whole, [[first]], there))]
+            there = [*there, *(a.name for a in first.arrays if a.role in WRITTEN)]
+            ways = [[way[0][1:], *way[1:]] for way in ways]
         for i, groups in enumerate(ways, 1):
             lines += [f"{'if' if i == 1 else 'elif'} way == {i}:", *(TAB + x for x in self.launches(whole, groups, there))]
         return [*lines, "else:", *(TAB + x for x in own)]
@@ -153,26 +154,50 @@ class Launcher(Extents):
 
     # ---- functions ----
 
-    def forward(self, save: bool) -> str:
-        """`_forward_triton`, or `_infer_triton`."""
-        program, printed = self.program, self.printed
-        whole = printed["forward" if save else "infer"]
+    def forward(self) -> list[str]:
+        """`_forward_triton` and `_infer_triton`: one function with a switch, where their kernels are one text with a switch."""
+        printed = self.printed
+        if not self.joins() or printed["forward"].text != printed["infer"].text:
+            return [self.run("_forward_triton", printed["forward"], True), self.run("_infer_triton", printed["infer"], False)]
+        self.quiet = {name: printed[one] for one, name in SAVING.items() if one in printed}
+        texts = [self.run("_run_triton", printed["forward"], True)]
+        self.quiet = {}
+        keys = ", ".join(KEYS)
+        for name, save, doc in (("_forward_triton", True, SAVING_DOC), ("_infer_triton", False, QUIET_DOC)):
+            lines = [f"return _run_triton({save}, *tensors, {keys})"]
+            if not save:
+                lines[0] += f"[:{len(self.program.outputs) + len(self.program.states)}]"
+                if self.schedule.single is not None:
+                    few = [f"if tensors[0].shape[1] <= {FEW}:", f"{TAB}return _steps_triton(*tensors, {keys})"]
+                    lines = [*few, *lines]
+            texts.append(_function(name, ["*tensors"], doc, lines, calls=True))
+        return texts
+
+    def joins(self) -> bool:
+        """Whether one function may do forward with and without what a gradient needs."""
+        return True
+
+    def run(self, name: str, whole: Printed, save: bool) -> str:
+        """One of these functions. whole: the kernel that does all of its work; save: whether for a gradient, or, in one with a
+        switch, where one follows."""
+        program = self.program
         arguments = self.arguments
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = self.saved_names() if save else []
         others = list(chain(*chain(*self.ways(whole))))
-        rows = self.rows_per_block()
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
-        lines += [*self.unpack([whole, *others], True, rows), *self.types(), *self.sizes_before(whole)]
+        lines += [*self.unpack([whole, *others], True, self.rows_per_block()), *self.types(), *self.sizes_before(whole)]
         arrays = {a.name: a for k in (whole, *others) for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
-        lines += [self.allocate(a) for a in arrays.values() if a.role in ("output", "final") or a.name in saved]
+        for a in arrays.values():
+            if a.role in ("output", "final") or a.name in saved:
+                lines.append(self.allocate(a) + (" if save else None" if self.quiet and a.name in saved else ""))
         assert {a.name for a in made} == set(results), (results, list(arrays))
         lines += [*self.by_way(whole, saved, self.work(whole)), f"return {_tuple(names)}"]
-        name = "_forward_triton" if save else "_infer_triton"
-        doc = "Outputs, final states, and what the gradient needs." if save else "Outputs and final states."
-        return _function(name, [safe_name(a) for a in arguments], doc, lines, calls=True)
+        doc = RUN_DOC if self.quiet else SAVING_DOC if save else QUIET_DOC
+        first = ["save"] if self.quiet else []
+        return _function(name, [*first, *(safe_name(a) for a in arguments)], doc, lines, calls=True)
 
     def taken_one_by_one(self, arguments: Sequence[str]) -> list[str]:
         """The way around blocks for few steps."""
@@ -275,62 +300,16 @@ class Launcher(Extents):
             if asked and asked < self.every:
                 switches = [self.switch(a.of) for a in self.table if a.of in asked]
                 own = [f"if {' or '.join(switches)}:", *(TAB + line for line in own)]
+            for a in self.given_where_saved(group, fresh, made) if self.quiet else ():
+                lines += ["if not save:", TAB + self.allocate(replace(a, dtype="io") if a.name in self.schedule.lean else a)]
             lines += own
         return lines
 
-    def add_up(self, array: Array, between: bool = False) -> str:
-        """The sum of the programs' parts, if there are any. between: what one kernel hands to another is added up too."""
-        name, axes = self.local(array.name), [a for a in array.axes if a not in (STEPS, BLOCKS)]
-        parts = [i for i, a in enumerate(axes) if a.startswith(PIECES)]
-        if not (array.role == "grad" or (array.role == "scratch" and between)):
-            return ""
-        over = str(parts[0]) if len(parts) == 1 else str(tuple(parts))
-        code = f"{name}.sum({over})" if parts else name
-        if by_block(array) and BATCH in axes:
-            code = f"_of_each({code}, B, cu_seqlens, {self.rows_per_block()})"
-        return f"{name} = {code}" if code != name else ""
-
-    def input_gradient(self, x: str) -> list[str]:
-        """Add what flows back through shifted reads; zeros where nothing does."""
-        backward = self.schedule.backward_graph
-        name = self.local(f"d_{x}")
-        lines = []
-        if _zero(backward.get(slope_key(x))):
-            lines.append(f"{name} = torch.zeros_like({safe_name(x)})")
-        for key, root in backward.items():
-            base, offset, _ = slope_of(key)
-            if base != x or not offset or _zero(root):
-                continue
-            part = self.local(f"d_{slope_of(key).word()}")
-            lines.append(f"_add_shifted({name}, {part}, {offset} * STEP, cu_seqlens)")
-        return lines
-
-    def param_gradient(self, x: str, decl: TensorDecl) -> list[str]:
-        """One matrix product over batch and time for outer products; zeros where the parameter has no effect."""
-        name = self.local(f"d_{x}")
-        if x in self.schedule.outer:
-            code = ""
-            for term in self.schedule.outer[x]:
-                one = self.einsum(term, decl)
-                code = f"{code} {'-' if term.sign < 0 else '+'} {one}" if code else f"{'-' if term.sign < 0 else ''}{one}"
-            return [f"{name} = {code}"]
-        if _zero(self.schedule.backward_graph.get(slope_key(x))):
-            return [f"{name} = torch.zeros_like({safe_name(x)})"]
-        return []
-
-    def einsum(self, term: Outer, decl: TensorDecl) -> str:
-        pieces = [PIECES + d for f in term.factors for d in f.pieces]
-        dims = dict.fromkeys((*decl.dims, *(d for f in term.factors for d in f.dims), *pieces))  # programs' are summed here
-        letters = {d: chr(ord("c") + i) for i, d in enumerate(dims)}
-
-        def axes(f: Factor) -> str:
-            before = "".join(letters[PIECES + d] for d in f.pieces)
-            return before + ("" if f.constant else "ab") + "".join(letters[d] for d in f.dims)
-
-        left, right = term.factors
-        result = ("a" if decl.per_batch else "") + "".join(letters[d] for d in decl.dims)
-        arrays = ", ".join(f"{self.local(f.array)}.float()" for f in (left, right))
-        return f'torch.einsum("{axes(left)},{axes(right)}->{result}", {arrays})'
+    def given_where_saved(self, group: Sequence[Printed], fresh: Iterable[str], made: Iterable[str]) -> list[Array]:
+        """Arrays that kernels hand on to others, and that the function has made already where a gradient follows."""
+        found = {a.name: a for k in group for a in k.arrays if a.role == "saved"}
+        needed = {a.name for k in group for a in k.given if a is not None and not k.saves}
+        return [a for name, a in found.items() if name not in fresh and name in needed and name in self.saved_names()]
 
     def saved(self) -> tuple[Saved, ...]:
         """What forward gives to backward."""
@@ -354,8 +333,8 @@ class Launcher(Extents):
         return [*map(self.saved_state, self.schedule.saved), *(a.name for a in self.schedule.values)]
 
 
-def _zero(root: Node | None) -> bool:
-    return root is None or root.op == "const"
+def _quoted_name(printed: Printed) -> str:
+    return f'"{printed.kernel.name}"'
 
 
 def _tuple(names: list[str]) -> str:
@@ -365,7 +344,8 @@ def _tuple(names: list[str]) -> str:
 def _function(
     name: str, arguments: list[str], doc: str, lines: list[str], calls: bool = False, more: Sequence[str] = ()
 ) -> str:
-    arguments = [*arguments, *(["*", "cu_seqlens=None", "reverse=False", *more] if calls else [])]
+    star = [] if any(x.startswith("*") for x in arguments) else ["*"]
+    arguments = [*arguments, *([*star, "cu_seqlens=None", "reverse=False", *more] if calls else [])]
     head = [f"def {name}("] + [TAB + x for x in _fill(arguments, 112)] + ["):"]
     short = f"def {name}({', '.join(arguments)}):"
     if len(short) <= 116:
