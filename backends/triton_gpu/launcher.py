@@ -16,7 +16,7 @@ from seqc.backends.triton_gpu.asked import WRITTEN, serves
 from seqc.backends.triton_gpu.extents import TAB
 from seqc.backends.triton_gpu.gradient_sums import GradientSums
 from seqc.backends.triton_gpu.kernel import Array
-from seqc.backends.triton_gpu.print_kernel import SAVE, SAVING, SETTINGS, Printed
+from seqc.backends.triton_gpu.print_kernel import SAVE, SAVING, Printed
 from seqc.backends.triton_gpu.roles import ALL, base
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
@@ -63,7 +63,7 @@ class Launcher(GradientSums):
 
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""
-        bounds = ["cu_seqlens"] if " p_cu_seqlens," in printed.text else []
+        bounds = ["cu_seqlens"] if printed.packs else []
         arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + bounds
         arguments += [self.runtime(x) for x in printed.runtime]
         named = [f"{name}={self.dims[d]}" for d, name in printed.dims]
@@ -73,8 +73,7 @@ class Launcher(GradientSums):
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
         stages = self.stages(printed)
         special = {"STAGES": stages, "PARTS": self.parts(printed), "EVERY": str(self.schedule.spans)}
-        values = {x: special.get(x, x) for x in SETTINGS if f" {x}: tl.constexpr" in printed.text}
-        named += [f"{x}={value}" for x, value in values.items()]
+        named += [f"{x}={special.get(x, x)}" for x in printed.settings]
         named += [] if printed.saves is None else [f"{SAVE}={'save' if self.quiet else printed.saves}"]
         named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
@@ -210,7 +209,7 @@ class Launcher(GradientSums):
         arguments = self.arguments
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         lines = self.unpack([printed], False, 1)
-        lines += [*self.types(), *self.sizes([printed])] if " DOT: tl.constexpr" in printed.text else self.sizes([printed])
+        lines += [*self.types(), *self.sizes([printed])] if "DOT" in printed.settings else self.sizes([printed])
         lines += [self.allocate(a) for a in printed.arrays if a.role in ("output", "final")]
         lines += [*self.launch(printed), f"return {_tuple([self.local(x) for x in results])}"]
         doc = "Outputs and final states, step by step."

@@ -268,7 +268,9 @@ class ItemPrinter:
 
     def var(self, n: Node) -> str:
         """A tile's name: `b_` and what it is; `m_` for truth values."""
-        return self.names.fresh("m_pair" if n.dtype == "bool" else f"b_{self.label(n)}")
+        if n.dtype == "bool":
+            return self.names.fresh("m_pair" if all(map(is_position, n.args)) else "m_x")
+        return self.names.fresh(f"b_{self.label(n)}")
 
     def bare(self, n: Node) -> str | None:
         """The bare name of a value that has a variable."""

@@ -32,13 +32,16 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Printed:
-    """See the file's docstring. arguments: the kernel's, in order: arrays, run-time sizes, compile-time values."""
+    """See the file's docstring."""
 
     kernel: Kernel
     name: str
     text: str
     arrays: tuple[Array, ...]
+    arguments: tuple[str, ...]  # the text's, in order
     runtime: tuple[str, ...]
+    settings: tuple[str, ...]  # those of `SETTINGS` that it takes
+    packs: bool  # whether it takes the bounds of a pack
     dims: tuple[tuple[str, str], ...]  # (dim, its compile-time argument)
     tiles: tuple[tuple[str, str], ...]  # (dim, the argument of its tile's length)
     scalars: tuple[tuple[str, Node], ...]  # (argument, its value)
@@ -101,7 +104,8 @@ class KernelPrinter(ItemPrinter):
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
         constants += [name for name, _ in scalars]
         saves = any(isinstance(item, Store) and item.saves for item in self.uses.items)
-        constants += [x for x in (*SETTINGS, *([SAVE] if saves else [])) if word(x, text)]
+        settings = tuple(x for x in SETTINGS if word(x, text))
+        constants += [*settings, *([SAVE] if saves else [])]
         name = f"{safe_name(self.program.name)}_{self.kernel.name}_kernel"
         bounds = ["p_cu_seqlens"] if word("p_cu_seqlens", text) else []
         arguments = [self.pointers[a.name] for a in self.kernel.arrays] + bounds + list(runtime)
@@ -113,8 +117,8 @@ class KernelPrinter(ItemPrinter):
         in_dots = tuple(sorted(self.products.dims))
         tiles = [(d, names.block[d]) for d in tile_dims] + ([("t", "BT")] if needs_bt else [])
         return Printed(
-            self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, runtime,
-            tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
+            self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, (*arguments, *constants), runtime, settings,
+            bool(bounds), tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
             self.products.turned, self.grid(), self.kernel.arrays, self.functions, saves or None,
         )
 

@@ -32,8 +32,7 @@ class Jobs:
         self.plan, self.printed, self.target = plan, printed, target
         self.sizes = {d: sizes[d.removesuffix(ALL)] for d in (*sizes, *plan.block.program.dims)}
         kinds = {"io": f"*{kind}", "carry": "*fp32", "count": "*i32"}
-        arguments = printed.text.split("):\n")[0].split("(\n")[1].replace("\n", " ").split(",")
-        names = [a.strip().removesuffix(": tl.constexpr") for a in arguments if a.strip()]
+        names = printed.arguments
         arrays = dict(zip(names, printed.given, strict=False))
         signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items() if a is not None]
         self.signature = (*signature, *((n, "i32") for n in printed.runtime))
