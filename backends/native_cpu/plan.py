@@ -19,7 +19,6 @@ from seqc.analysis.normal_forms import terms
 from seqc.backends.native_cpu.along import along
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.refusal import refused
-from seqc.backends.native_cpu.regroup import regroup
 from seqc.backends.native_cpu.roles import Roles, roles_of
 from seqc.backends.native_cpu.schedule import REDUCTIONS, view
 from seqc.backends.native_cpu.spoken import spoken
@@ -28,6 +27,7 @@ from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
 from seqc.ir.keys import next_key, slope_key
 from seqc.ir.program import Program, TensorDecl
+from seqc.passes.lower.regroup import regroup
 
 CHECKPOINT = 32  # steps between saved matrix states: a segment of them fits the second-level cache
 
@@ -117,9 +117,9 @@ def plan(block: Block) -> Plan:
     kept = {name: n for name, n in kept.items() if name in used}
     names |= {shadow[n]: name for name, n in kept.items()}
     lines = _lines(program)
-    ahead, image = regroup({**block.forward, **{f"kept {name}": n for name, n in kept.items()}}, roles)
+    ahead, image = regroup({**block.forward, **{f"kept {name}": n for name, n in kept.items()}}, roles.local)
     back, more = regroup({**{f"back {k}": n for k, n in backward.items()}, **{f"factor {k}": n for k, n in factors.items()},
-                          **{f"update {k}": n for k, n in updates.items()}}, roles)
+                          **{f"update {k}": n for k, n in updates.items()}}, roles.local)
     for old, new in (*image.items(), *more.items()):
         for table in (names, lines):
             if old in table:

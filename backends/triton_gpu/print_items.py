@@ -42,7 +42,7 @@ from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used,
-LONG = 80  # and of one that the next line uses
+LONG = 72  # and of one that the next line uses
 TAB = "    "
 SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
 

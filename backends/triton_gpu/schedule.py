@@ -42,6 +42,7 @@ from seqc.backends.triton_gpu.walks import PAIRS_KERNEL as PAIRS_KERNEL
 from seqc.ir.block import Block
 from seqc.ir.graph import Node
 from seqc.ir.program import Program
+from seqc.passes.lower.regroup import regroup
 
 STEPS_KERNEL = "steps"
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -148,7 +149,9 @@ def schedule(block: Block) -> Schedule:
 def _prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
     """What makes the kernels of a block with these roles, its sums in pairs. whole: with no dim in pieces."""
     both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
-    paired, moved = pair(both, roles)
+    both, image = regroup(both, roles.axes) if block.form != "chunkwise" else (both, {})
+    paired, became = pair(both, roles)
+    moved = {**became, **{n: became[x] for n, x in image.items() if x in became}}
     forward = {k: paired[f"f {k}"] for k in block.forward}
     backward = {k: paired[f"b {k}"] for k in block.backward}
     names = {moved[n]: name for n, name in block.names.items() if n in moved}

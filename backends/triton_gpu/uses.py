@@ -17,6 +17,8 @@ from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE, holds
 
+SHORT = ("cumsum", "sum", "amax")  # of one value, in few words
+
 
 class Uses:
     """Questions about the items of a kernel, or of a part."""
@@ -138,8 +140,8 @@ def used_next(items: Iterable[Item], products: set[Node]) -> set[Node]:
         if not isinstance(item, Let) or count[item.node] != 1:
             continue
         let = after.node if isinstance(after, Let) else None
-        once = let is None or let not in products or count[let] == 1
-        if once and item.node in (consumed(after) if let is None else let.args):
+        short = let is None or ((TABLE[let.op].elementwise or let.op in SHORT) and let not in products)
+        if short and item.node in (consumed(after) if let is None else let.args):
             found.add(item.node)
     return found
 

@@ -1,21 +1,24 @@
 """products `(a[D] * b[N]) * c[D]` -> `(a * c)[D] * b[N]`, and signs onto the smallest factor, when factors differ in dims.
 
-Needs: outputs, roles. Gives: the same outputs up to rounding, with fewer multiplications per element of a matrix: factors of
-equal dims meet first, those of few dims before those of many. A factor that others use too is not taken apart.
+Needs: outputs, and which dims a program works on element by element. Gives: the same outputs up to rounding, with fewer
+multiplications per element of a matrix: factors of equal dims meet first, those of few dims before those of many. A factor that
+others use too is not taken apart.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
+from typing import TypeAlias
 
-from seqc.backends.native_cpu.roles import Roles
 from seqc.ir.graph import Node, node, rebuild, topological
 
+Local: TypeAlias = "Callable[[Iterable[str]], tuple[str, ...]]"
 
-def regroup(outputs: Mapping[str, Node], roles: Roles) -> tuple[dict[str, Node], dict[Node, Node]]:
-    """(outputs, what has become of every node below them)."""
+
+def regroup(outputs: Mapping[str, Node], local: Local) -> tuple[dict[str, Node], dict[Node, Node]]:
+    """(outputs, what has become of every node below them). local: those of some dims that a program works on."""
     order = topological(outputs.values())
     uses = Counter(a for n in order for a in n.args) + Counter(outputs.values())
     inner = {a for n in order if n.op in ("mul", "neg") for a in n.args if a.op in ("mul", "neg") and uses[a] == 1}
@@ -24,7 +27,7 @@ def regroup(outputs: Mapping[str, Node], roles: Roles) -> tuple[dict[str, Node],
         plain = rebuild(n, tuple(image[a] for a in n.args))
         if n.op in ("mul", "neg") and n not in inner:
             factors, sign = _factors(n, inner)
-            done = _product([image[f] for f in factors], sign, roles)
+            done = _product([image[f] for f in factors], sign, local)
             image[n] = plain if done is None else done
         else:
             image[n] = plain
@@ -47,11 +50,11 @@ def _factors(n: Node, inner: set[Node]) -> tuple[list[Node], int]:
     return found, sign
 
 
-def _product(factors: list[Node], sign: int, roles: Roles) -> Node | None:
+def _product(factors: list[Node], sign: int, local: Local) -> Node | None:
     """The product in its new order; None where the old one is as good."""
     groups: dict[tuple[str, ...], list[Node]] = {}
     for f in factors:
-        groups.setdefault(roles.local(f.dims), []).append(f)
+        groups.setdefault(local(f.dims), []).append(f)
     if len(groups) < 2 or (sign > 0 and len(factors) < 3):
         return None
     parts = [reduce(lambda a, b: node("mul", a, b), groups[dims]) for dims in sorted(groups, key=lambda d: (len(d), d))]
