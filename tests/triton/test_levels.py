@@ -1,0 +1,56 @@
+"""What levels of decayed products have alike: one device function in a kernel, the same one where kernels add up the same.
+
+That the results are right, `test_kernels` shows in Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from seqc.backends.triton_gpu.emit import print_all
+from seqc.backends.triton_gpu.kernel import Let, Levels, Loop, Plus
+from seqc.backends.triton_gpu.levels import by_level, level_masks
+from seqc.backends.triton_gpu.schedule import schedule
+from seqc.driver.pipeline import lower
+from seqc.frontend.elaborate import load
+from seqc.ir.graph import topological
+
+SPECS = Path(__file__).parents[2] / "specs"
+
+
+@pytest.mark.parametrize("rows", [16, 32])
+def test_a_kernel_has_one_function_for_its_levels(rows: int) -> None:
+    """Those of gla but the neighbours', whose decay is no sum: from half of a block down to two steps."""
+    printed = print_all(schedule(lower(load(SPECS / "gla.seq"), "chunkwise", rows)))
+    for name in ("forward", "pairs", "backward", "gradients_K"):
+        (function,) = printed[name].functions
+        levels, widest = re.search(rf"static_range\((\d)\):\s+.*{function}\([^>]* (\d+) >> i_l", printed[name].text).groups()
+        assert (int(levels), int(widest)) == (rows.bit_length() - 2, rows // 2)
+    assert printed["forward"].functions == printed["pairs"].functions
+    assert not printed["walk"].functions and not printed["outputs"].functions
+    assert " += " in printed["gradients_K"].functions["dg_dk_dq_of_level"]
+
+
+@pytest.mark.parametrize("spec", ["gla", "kda", "gsa", "rwkv7"])
+def test_the_same_values_are_added_up(spec: str) -> None:
+    """A function computes what stood in the kernel, of its widest level, and what it adds is a term of the sum as it was."""
+    plan = schedule(lower(load(SPECS / f"{spec}.seq"), "chunkwise", 16))
+    for name in plan.kernels:
+        kernel = plan.kernel(name)
+        loops = [item for item in kernel.body if isinstance(item, Loop)]
+        items = loops[-1].body if loops else kernel.body
+        made = by_level(items, level_masks(16), (), lambda n: n in plan.names, lambda n: "x")
+        stood = {i.node for i in items if isinstance(i, Let)}
+        stands = {i.node for i in made if isinstance(i, Let)}
+        assert stands <= stood and [type(i) for i in items if not isinstance(i, Let)] == [
+            type(i) for i in made if not isinstance(i, Let | Plus | Levels)]
+        for one in (i for i in made if isinstance(i, Levels)):
+            inside = {i.node for i in one.function.items if isinstance(i, Let)}
+            assert inside.isdisjoint(one.function.given) and one.blocks == (8, 4, 2)
+            for total in one.function.totals:
+                own = [i.node for i in one.function.items if isinstance(i, Plus) and i.total is total]
+                others = [i.node for i in made if isinstance(i, Plus) and i.total is total]
+                assert {*own, *others} <= {*topological([total])} and own
