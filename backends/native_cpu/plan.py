@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from seqc.analysis.normal_forms import terms
+from seqc.analysis.regroup import regroup
 from seqc.backends.native_cpu.along import along
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.refusal import refused
@@ -27,7 +28,6 @@ from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
 from seqc.ir.keys import next_key, slope_key
 from seqc.ir.program import Program, TensorDecl
-from seqc.passes.lower.regroup import regroup
 
 CHECKPOINT = 32  # steps between saved matrix states: a segment of them fits the second-level cache
 

@@ -18,7 +18,7 @@ from seqc.backends.triton_gpu.chains import Chains
 from seqc.backends.triton_gpu.kernel import Function, Item, Let, Levels, Note, Plus
 from seqc.backends.triton_gpu.uses import consumed, uses_here
 from seqc.ir.graph import Node, topological
-from seqc.passes.blocks.decay import level_mask
+from seqc.ir.levels import level_mask, levels
 
 BARE = ("const", "size", "index", "block_index")  # written where they are used
 Key: TypeAlias = "Node | int"
@@ -27,7 +27,7 @@ Part: TypeAlias = "tuple[int, list[Node]]"  # a level, and what is computed of i
 
 def level_masks(rows: int) -> dict[Node, int]:
     """The masks of all levels of a block of so many rows, and the half of a segment of each."""
-    return {level_mask(1 << i, rows): 1 << i for i in range(max(rows.bit_length() - 1, 0))}
+    return {level_mask(block, rows): block for block in levels(rows)}
 
 
 def by_level(
@@ -62,7 +62,7 @@ class _Levels:
         while len(groups) != count:
             inside, count = {n for group in groups for _, part in group for n in part}, len(groups)
             groups = [group for group in groups if self.fits(group, inside)]
-        self.made = [(self.levels(group), {n for _, part in group for n in part}) for group in groups]
+        self.made = [(self.of_group(group), {n for _, part in group for n in part}) for group in groups]
 
     def of(self, n: Node) -> tuple[int, int]:
         return (self.masks[n], 0) if n in self.masks else self.place.get(n, (0, 0))
@@ -130,7 +130,7 @@ class _Levels:
         inside = {*part, *self.masks}
         return list(dict.fromkeys(a for n in part for a in n.args if a not in inside and a.op not in BARE))
 
-    def levels(self, group: list[Part]) -> Levels:
+    def of_group(self, group: list[Part]) -> Levels:
         """The function of parts that are alike, as the first is: sum by sum, so that kernels that add up the same have one."""
         level, part = group[0]
         results = set(self.results(part))

@@ -16,6 +16,7 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
+from seqc.analysis.regroup import regroup
 from seqc.backends.triton_gpu.arrays import steps_between_saved
 from seqc.backends.triton_gpu.backward_kernels import BackwardKernels
 from seqc.backends.triton_gpu.cut import cut, long_dims, plain
@@ -42,7 +43,6 @@ from seqc.backends.triton_gpu.walks import PAIRS_KERNEL as PAIRS_KERNEL
 from seqc.ir.block import Block
 from seqc.ir.graph import Node
 from seqc.ir.program import Program
-from seqc.passes.lower.regroup import regroup
 
 STEPS_KERNEL = "steps"
 NONE: Mapping[str, Any] = MappingProxyType({})

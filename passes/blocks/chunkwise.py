@@ -22,9 +22,10 @@ from functools import reduce
 from seqc.analysis.affine import Product, product
 from seqc.ir.block import VALID
 from seqc.ir.graph import BATCH, COL, ROW, Node, const, node, total
+from seqc.ir.levels import level_mask, levels, same_segment
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import cumsum, expanded
-from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns, level_mask, levels, same_segment
+from seqc.passes.blocks.decay import FACTORED_SPAN, Decay, causal, columns
 from seqc.passes.blocks.selecting import (
     NAN,
     added_up,

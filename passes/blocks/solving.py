@@ -21,9 +21,10 @@ from functools import reduce
 
 from seqc.analysis.affine import Product, product
 from seqc.ir.graph import COL, ROW, Node, const, index, node, renamed, total
+from seqc.ir.levels import level_mask, levels
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded
-from seqc.passes.blocks.decay import columns, level_mask, levels
+from seqc.passes.blocks.decay import columns
 from seqc.passes.blocks.selecting import added_up, both, cleaned, finite, kept
 
 Blocks = list[list[Node]]  # of matrices [t, s]: how each row of a step enters each
