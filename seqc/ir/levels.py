@@ -1,4 +1,4 @@
-"""Pairs of rows of a block by levels: at level b, the rows of the upper half of a segment of 2 b rows meet those of the lower half.
+"""Pairs of rows of a block by levels: at level b, rows of the upper half of a segment of 2 b rows meet those of the lower half.
 
 In: numbers of rows. Out: nodes, truth values of pairs [t, s]. What levels are for, `seqc.passes.blocks.decay` says.
 """
