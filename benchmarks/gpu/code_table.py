@@ -27,7 +27,8 @@ PAGE = ROOT / "docs" / "benchmarks" / "machine-code.md"
 SPECS = ("gla", "kda", "gated_delta_rule", "delta_rule", "simple_gla", "mamba2")
 SHAPES = (Shape(1, 8192, 96, 128), Shape(4, 2048, 16, 128), Shape(8, 2048, 32, 256), Shape(8, 1024, 8, 64))
 HOPPER = target_named("sm_90")
-DEVICES = {"H100": HOPPER, "H800": HOPPER, "H200": replace(HOPPER, bytes_per_ns=4800)}  # they differ in memory alone
+H20 = replace(HOPPER, units=78, bytes_per_ns=4000)  # its tensor cores, a quarter as fast, are not the bound of any of these
+DEVICES = {"H100": HOPPER, "H800": HOPPER, "H200": replace(HOPPER, bytes_per_ns=4800), "H20": H20}
 COUNTS = ("all", "matrix", "load", "store", "async", "shared", "shuffle", "barrier", "special")
 HEAD = ("instructions", "MMA", "LDG", "STG", "async", "LDS+STS", "SHFL", "BAR", "MUFU")
 PREFACE = """# Machine code, and the model that reads it
@@ -42,7 +43,8 @@ tensor cores; async: copies that are sent ahead.
 def fitted() -> Iterator[tuple[Peer, PeerCall, bool, float, float]]:
     """Every published time for which there is machine code of the same kernels: with published and modelled milliseconds."""
     for one in PEERS:
-        call = peer_call(one.spec, one.shape, DEVICES[one.device]) if one.device in DEVICES else None
+        spec = f"{one.spec}:{one.called}" if one.called else one.spec
+        call = peer_call(spec, one.shape, DEVICES[one.device]) if one.device in DEVICES else None
         if call is None or not call.system.startswith(one.system):
             continue
         yield one, call, False, one.forward, call.nanoseconds(False) / 1e6

@@ -46,11 +46,18 @@ Shape = tuple[int, int, int, int]  # batch, steps, heads, width
 LONG, MEDIUM, SHORT, SMALL, WIDE = (
     (1, 8192, 96, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (8, 1024, 8, 64), (8, 2048, 32, 256),
 )  # fmt: skip
+PUBLISHED = ((1, 8192, 96, 128), (1, 8192, 64, 128), (1, 16384, 64, 128), MEDIUM)
 SHAPES = {
-    "gated_delta_rule": (LONG, SHORT, SMALL, WIDE, MEDIUM), "gla": (LONG, SHORT, SMALL, WIDE),
-    "kda": (LONG, SHORT, SMALL, WIDE, MEDIUM, (1, 512, 64, 128), (1, 8192, 64, 128), (1, 16384, 64, 128)),
+    "gla": (LONG, SHORT, SMALL, WIDE), "kda": (LONG, SHORT, SMALL, WIDE), "gated_delta_rule": (LONG, SHORT, SMALL, WIDE),
     "simple_gla": (LONG, SHORT, SMALL, WIDE), "delta_rule": (LONG, SHORT, SMALL, WIDE), "mamba2": (LONG, SHORT, SMALL, WIDE),
-    "retention": (LONG,),
+    "retention": (LONG,), "kda:gates": PUBLISHED, "gated_delta_rule:norms": (LONG, (1, 8192, 64, 128), MEDIUM, SHORT),
+}  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {  # as published times were taken: forward alone
+    "kda:gates": {
+        "use_gate_in_kernel": True, "use_qk_l2norm_in_kernel": True, "use_beta_sigmoid_in_kernel": True, "safe_gate": True,
+        "lower_bound": -5.0,
+    },
+    "gated_delta_rule:norms": {"use_qk_l2norm_in_kernel": True},
 }  # fmt: skip
 
 
@@ -190,6 +197,7 @@ def called(spec: str, shape: Shape, shared: int) -> tuple[dict[str, Tensor], Cal
         x |= {"C": made(B, T, 1, 128), "D": made(H, dtype=f32), "dt_bias": made(H, dtype=f32)}
         return x, lambda x: function(**x, chunk_size=256, dt_softplus=True)
     import_module("fla.utils.hardware").get_all_max_shared_mem = lambda: Everywhere([shared])
+    variant, spec = VARIANTS.get(spec, {}), spec.partition(":")[0]
     module, name, names, options = FLA[spec]
     function = getattr(import_module(module), name)
     x = {n: made(B, T, H, D) for n in "qkv"}
@@ -197,7 +205,9 @@ def called(spec: str, shape: Shape, shared: int) -> tuple[dict[str, Tensor], Cal
         x["g"] = made(B, T, H, D, dtype=torch.float32) if spec in ("gla", "kda") else made(B, T, H, dtype=torch.float32)
     if "beta" in names.split():
         x["beta"] = made(B, T, H)
-    return x, lambda x: function(**x, **options)[0]
+    if "use_gate_in_kernel" in variant:
+        x |= {"g": made(B, T, H, D), "A_log": made(H, dtype=torch.float32), "dt_bias": made(H * D, dtype=torch.float32)}
+    return x, lambda x: function(**x, **options, **variant)[0]
 
 
 def recorded(recorder: Recorder, spec: str, shape: Shape) -> dict[str, Any]:
@@ -209,7 +219,8 @@ def recorded(recorder: Recorder, spec: str, shape: Shape) -> dict[str, Any]:
         with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.setdefault(id(t), t), lambda t: t):
             out = function(x)
         recorder.side = "backward"
-        torch.autograd.grad(out, list(x.values()), torch.empty_like(out), allow_unused=True)
+        if spec not in VARIANTS:
+            torch.autograd.grad(out, list(x.values()), torch.empty_like(out), allow_unused=True)
     given = {t.untyped_storage()._cdata for t in x.values()}
     kept = {t.untyped_storage()._cdata: t.nbytes for t in saved.values()}
     between = [{"pass": side, "op": op, "bytes": size} for side, op, size in torchs.moved]
@@ -299,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
     known: dict[str, Made] = {}
     table: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     asked = [(at, spec, shape) for spec in args.spec or SHAPES for at, shape in enumerate(SHAPES[spec])]
-    for _, spec, shape in sorted(asked, key=lambda one: one[0]):
+    for _, spec, shape in sorted(asked, key=lambda one: 0.5 if one[1] in VARIANTS else one[0]):
         if ("mamba-ssm" if spec == "mamba2" else "flash-linear-attention") not in told:
             continue
         row = recorded(recorder, spec, shape)

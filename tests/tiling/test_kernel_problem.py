@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from seqc.backends.triton_gpu.tuning.choose import Choice, choose
+from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, refusal, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work, Workload
 from seqc.backends.triton_gpu.tuning.targets import TARGETS, Target, target_named
@@ -316,3 +317,51 @@ def test_workload_is_a_choice_of_the_model_and_batch_blocks_follow_it() -> None:
     wide = {1: replace(cell(64)[1], dims=tuple(Dim("B", "block", 256) if d.name == "B" else d for d in cell(64)[1].dims))}
     answer = solve(problem_of(wide, target))
     assert isinstance(answer, Solution) and answer["BB"] >= 16
+
+
+def coded(cycles: float, spills: int = 0) -> Verdict:
+    """A kernel whose load/store unit is busy for so many cycles in every turn of 64 steps."""
+    return replace(GOOD, spills=spills, counts=(*GOOD.counts, ("async", 4)), work=(("issue", 10.0, 0.0), ("lsu", cycles, 0.0)))
+
+
+def test_machine_code_is_believed_where_it_is_known() -> None:
+    """Tiles that were made take what their machine code says, spills in it."""
+    target = target_named("sm_90")
+    kernel = limited({64: gated(64, 64)[64]}, Limit("four warps", "warps", "==", 4), Limit("two stages", "stages", "==", 2))
+    told: Told = tuple(
+        ({"C": 64, "BV": width, "warps": 4, "stages": 2}, coded(cycles, spills))
+        for width, cycles, spills in ((64, 4000, 0), (16, 500, 40))
+    )
+    choice = choose("it", {"it": kernel}, target, lambda name, rows: told)
+    assert isinstance(choice, Choice) and choice.own("it", "BV") == 16 and not choice.spilling
+    problem = problem_of(kernel, target, told)
+    assert choice.solution == solve_by_enumeration(problem)
+    model = KernelModel(kernel[64], target)
+    took = {tiles["BV"]: model.told(said, tiles) for tiles, said in told}
+    assert all(one is not None for one in took.values()) and choice.part("it", "ns") == round(took[16].nanoseconds)  # type: ignore[union-attr]
+
+
+def test_what_lies_beside_a_choice_is_asked_until_no_step_is_faster() -> None:
+    target, kernel = target_named("sm_90"), {64: gated(64, 64)[64]}
+    told: list[tuple[Mapping[str, int], Verdict]] = []
+
+    def ask(tiles: Mapping[str, int]) -> None:
+        told.append((tiles, coded(100 * tiles["BV"] + 1000 * abs(tiles["warps"] - 2) + 9000)))
+
+    for _ in range(20):
+        choice = choose("it", {"it": kernel}, target, lambda name, rows: tuple(told))
+        assert isinstance(choice, Choice)
+        first = choice.asks("it")
+        wanted = choice.beside("it") if first is None else [first]
+        if not wanted:
+            break
+        for tiles in wanted:
+            differing = [name for name in tiles if tiles[name] != choice.own("it", name)]
+            assert len(differing) == (first is None), "one step of one variable"
+            ask(tiles)
+    model = KernelModel(kernel[64], target)
+    took = [model.told(said, tiles) for tiles, said in told]
+    assert not choice.beside("it") and choice.part("it", "ns") == min(round(one.nanoseconds) for one in took if one)
+    assert len(told) < len(list(tile_choices(kernel[64], target))) / 2
+    old = choose("it", {"it": kernel}, target, lambda name, rows: ((choice.tiles("it"), GOOD),))
+    assert isinstance(old, Choice) and old.asks("it") is None and old.beside("it") == [old.tiles("it")]

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.gpu import code_table
+from benchmarks.gpu.peer_code import usual
 from seqc.backends.triton_gpu.report import peer_kernels
 from seqc.backends.triton_gpu.tuning.machine_code import Text, matched, trips, turns
 from seqc.backends.triton_gpu.tuning.multiprocessor import BARRIER, CHAIN, MEMORY, MISS, OVERLAP, Code, spent
@@ -115,3 +117,19 @@ def test_the_table_of_others_is_priced_by_the_same_model() -> None:
     (states,) = (one for one in call.of(False) if one.name == "chunk_fwd_kernel_h")
     assert states.spent is not None and states.data["work"]["wgmma"] > 0
     assert peer_kernels.peer_call("lstm", "B1 T8192 H96 D128", target) is None
+
+
+def test_configurations_near_the_usual_one_are_tried_first() -> None:
+    listed = [
+        {"BK": block, "num_warps": warps, "num_stages": stages}
+        for block in (32, 64, 128) for warps in (1, 4, 8) for stages in (2, 3)
+    ]  # fmt: skip
+    first, *others = usual(listed, 4)
+    assert first == {"BK": 64, "num_warps": 4, "num_stages": 3} and len(others) == 3
+    assert all(one["num_stages"] == 3 for one in others), "of those that differ in stages alone, one"
+
+
+def test_published_times_stand_beside_modelled_ones() -> None:
+    found = list(code_table.fitted())
+    assert found and all(0.2 < modelled / published < 5 for *_, published, modelled in found)
+    assert code_table.fit_text().count("\n| ") == len(found) + 1

@@ -27,7 +27,7 @@ BARRIER = 40  # cycles of a barrier, or of waiting for a product
 MISS = 700  # cycles of a load that nothing fetched ahead, half of them from the second-level cache
 OVERLAP = 1.5  # by how much programs that share a unit take longer than its most loaded part
 MEMORY = 0.9  # of the data sheet's bandwidth
-CACHE = 1.7  # bandwidth of the second-level cache, in that of memory
+CACHE = 24  # bytes a cycle between a unit and the second-level cache
 NEAR = 0.8  # of the time, from which on a part of a unit is what a kernel is bound by
 FEW = 4  # waves, up to which the last one is counted whole
 
@@ -114,7 +114,7 @@ def spent(code: Code, target: Target, programs: int, steps: int, moved: int, wai
         cycles = programs / (target.units * resident) * wave(code, run, resident)
     clock = target.clock_mhz / 1000
     memory = moved / (MEMORY * target.bytes_per_ns)
-    cache = run.get("bytes", 0.0) * code.warps * programs / (CACHE * target.bytes_per_ns)
+    cache = run.get("bytes", 0.0) * code.warps * programs / (CACHE * target.units * clock)
     parts = {name: cycles * programs / target.units / clock for name, cycles in priced(run, code.warps).items()}
     units = cycles / clock + max(waves + bool(rest), 1) * waits
     return Spent(max(units, memory, cache), units, parts, memory, cache, resident)
