@@ -117,6 +117,8 @@ class Recorder:
         tuner.nargs = dict(zip(tuner.arg_names, args, strict=False))
         grid, _ = named.pop("grid"), named.pop("warmup", None)
         configs = tuner.prune_configs(named) if len(tuner.configs) > 1 else tuner.configs
+        near = usual([config.all_kwargs() for config in configs], 1)
+        tuner.best_config = next(config for config in configs if config.all_kwargs() == near[0])
         self.tuned = []
         for config in usual([config.all_kwargs() for config in configs], self.limit):
             tuner.fn.run(*args, grid=grid, warmup=False, **{**named, **config})
