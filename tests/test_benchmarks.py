@@ -153,10 +153,10 @@ def test_gpu_campaign_goes_on_where_it_stopped_and_its_times_calibrate(tmp_path:
 
 
 def test_calibration_finds_the_constants_that_times_were_made_with() -> None:
-    true = {"arithmetic": 2.0, "loads": 0.5, "dots": 1.0, "spilled": 1.0}
+    true = {"chain": 2.0, "loads": 0.5, "barriers": 1.0, "overlap": 1.0}
     models = [
-        {"resident": 1 + i % 3, "alone": 100 * i, "shared": 40 * i, "spilled": 0, "loads": 800 // (1 + i % 2),
-         "dots": i % 4 * 100}
+        {"resident": 1 + i % 3, "chain": 100 * i, "busy": 40 * i, "overlap": 1.5, "loads": 800 // (1 + i % 2),
+         "barriers": i % 4 * 100}
         for i in range(1, 12)
     ]
     made = [calibrate.Turn("f", "c", "k", calibrate.Turn("f", "c", "k", 0, 0, m).modelled(true), 0, m) for m in models]

@@ -27,7 +27,7 @@ from benchmarks.gpu.emit import MANIFEST
 
 TABLE = Path(__file__).resolve().parents[2] / "backends" / "triton_gpu" / "tuning" / "measured.json"
 STEP = 2.0**0.25  # by which a constant is changed
-CONSTANTS = ("arithmetic", "loads", "dots", "spilled")
+CONSTANTS = ("chain", "barriers", "loads", "overlap")
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Turn:
 
     def modelled(self, factors: dict[str, float]) -> float:
         """The model's nanoseconds with its constants multiplied by these."""
-        m, work = self.model, factors["arithmetic"]
-        spilled = factors["spilled"] * m["spilled"]
-        alone = work * m["alone"] + spilled + factors["loads"] * m["loads"] + factors["dots"] * m["dots"]
-        return max(alone, m["resident"] * (work * m["shared"] + spilled), self.memory, 1.0)
+        m = self.model
+        waits = factors["loads"] * m["loads"] + factors["barriers"] * m["barriers"]
+        alone = max(factors["chain"] * m["chain"], m["busy"]) + waits
+        return max(alone, factors["overlap"] * m["overlap"] * m["resident"] * m["busy"], self.memory, 1.0)
 
 
 def turns(rows: Iterable[dict[str, Any]], manifest: Iterable[dict[str, Any]]) -> list[Turn]:

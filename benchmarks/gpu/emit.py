@@ -65,6 +65,7 @@ def modelled(made: Any) -> dict[str, Any]:
     from benchmarks.gpu.machine import inferring
     from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL
     from seqc.backends.triton_gpu.tuning.kernel_model import DOT_LATENCY, LOAD_LATENCY, KernelModel
+    from seqc.backends.triton_gpu.tuning.multiprocessor import BARRIER, CHAIN, MISS, OVERLAP, code, priced
     from seqc.backends.triton_gpu.tuning.pacing import pace_key, pacing, sharing
     from seqc.backends.triton_gpu.tuning.targets import target_named
     from seqc.solver.expression import evaluate
@@ -78,13 +79,21 @@ def modelled(made: Any) -> dict[str, Any]:
         model = KernelModel(one.summary, target)
         tiles = one.choice.tiles(name)
         room, spilled = sharing(model, tiles, one.verdict, target)
-        alone, shared = (int(evaluate(x, tiles)) for x in model.arithmetic())
-        dots = sum(dot.times for dot in one.summary.dots)
+        if one.verdict is not None and one.verdict.work:
+            read, clock = code(one.verdict, tiles["warps"]), target.clock_mhz / 1000
+            run = read.turn(one.summary.rows) if one.summary.loops_over_time else read.run(0)
+            counted = {"issue": CHAIN, "barrier": BARRIER, "wait": MISS}
+            chain, barriers, loads = (run.get(kind, 0.0) * cycles / clock for kind, cycles in counted.items())
+            busy = max(priced(run, tiles["warps"]).values()) / clock
+        else:  # by the model of the tiles
+            chain, shared = (int(evaluate(x, tiles)) + spilled for x in model.arithmetic())
+            barriers, loads = DOT_LATENCY * sum(dot.times for dot in one.summary.dots), LOAD_LATENCY / tiles["stages"]
+            busy = shared / OVERLAP
         kernels[inferring(one.job.kernel) if name.startswith("infer") else one.job.kernel] = {
             "phase": name, "key": pace_key(chosen, name), "resident": max(room.programs, 1),
             "walks": one.summary.loops_over_time,
-            "busy": paces[name].busy, "moved": paces[name].moved, "alone": alone, "shared": shared, "spilled": spilled,
-            "loads": LOAD_LATENCY / tiles["stages"], "dots": DOT_LATENCY * dots,
+            "pace": paces[name].busy, "moved": paces[name].moved, "chain": chain, "busy": busy, "barriers": barriers,
+            "loads": loads, "overlap": OVERLAP,
         }  # fmt: skip
     found = {"target": chosen.target, "rows": chosen.block.rows, "bandwidth": target.bytes_per_ns, "kernels": kernels}
     return found
