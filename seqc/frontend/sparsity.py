@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from seqc.diagnostics import Label, near_miss
 from seqc.frontend import syntax
-from seqc.frontend.graphs import KINDS, edges
+from seqc.frontend.graphs import KINDS, LAYERED, edges
 from seqc.frontend.scope import Scope
 from seqc.frontend.statements import bound
 from seqc.frontend.values import part_names
@@ -230,13 +230,13 @@ def _options(scope: Scope, statement: syntax.Sparse) -> dict[str, float] | None:
     before = len(scope.found)
     for option in statement.graph_args:
         word, value = option.name.id, bound(option.value)
-        if word not in (*kind.counts, *kind.shares):
-            help = near_miss(word, (*kind.counts, *kind.shares)) or f"it takes {', '.join((*kind.needed, 'seed'))}"
+        if word not in (*kind.whole, *kind.shares):
+            help = near_miss(word, (*kind.whole, *kind.shares)) or f"it takes {', '.join((*kind.needed, 'seed', *LAYERED))}"
             scope.report("unknown-word", f"`{statement.graph.id}` has no `{word}`", Label(option.name.span), help=help)
         elif word in given:
             scope.report("said-twice", f"`{word}` is given twice", Label(option.span))
-        elif value is None or (word in kind.counts and (value < 0 or value != int(value))):
-            what = "a whole number" if word in kind.counts else "a number"
+        elif value is None or (word in kind.whole and (value < 0 or value != int(value))):
+            what = "a whole number" if word in kind.whole else "a number"
             scope.report("bad-graph", f"`{word}` is {what}", Label(option.value.span), help=f"such as `{word}=4`")
         elif word in kind.shares and not 0 <= value <= 1:
             scope.report("bad-graph", f"`{word}` is a probability", Label(option.value.span), help="between 0 and 1")

@@ -103,10 +103,9 @@ def _(g: Given) -> Given:
 
 @published("random_graph_rnn")
 def _(g: Given) -> Given:
-    small = networkx.watts_strogatz_graph(16, 4, 0.3, seed=1)
-    scale_free, plain = networkx.barabasi_albert_graph(16, 3, seed=1), networkx.erdos_renyi_graph(16, 0.3, seed=2)
-    graphs = {"R_f": small, "R_g": small, "R_h": scale_free, "W_g": plain, "W_h": plain, "S": plain}
-    w = {name: g[name] * torch.tensor(networkx.to_numpy_array(graph) != 0) for name, graph in graphs.items()}
+    whole = torch.tensor(networkx.to_numpy_array(networkx.barabasi_albert_graph(48, 5, seed=1)) != 0)
+    blocks = {"R_f": (0, 0), "R_g": (1, 1), "R_h": (2, 2), "W_g": (1, 0), "W_h": (2, 1), "S": (2, 0)}
+    w = {name: g[name] * whole[16 * i : 16 * i + 16, 16 * j : 16 * j + 16] for name, (i, j) in blocks.items()}
     f, b, h, rows = g["f_0"], g["g_0"], g["h_0"], []
     for (x,) in steps(g, "x"):
         f = torch.tanh(x + mv(w["R_f"], f))
