@@ -131,10 +131,10 @@ class _Events:
         """All functions of the part, and what they save."""
         text = behind(self.kernel, self.suffix, "event")
         made = [text, *([HELPERS.strip()] if self.suffix == "torch" else []), self._events(), self._forward("forward")]
-        made += [self._forward("infer"), self._step(), self._backward(), *([self._ready()] if self.suffix == "cpu" else [])]
+        made += [self._forward("infer"), self._step(), self._write(), self._backward(), *([self._ready()] if self.suffix == "cpu" else [])]
         reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.core.inputs[rows.name].dims))) for _, rows in self.rows]
         before = [Saved(f"{safe_name(s)}_before", ("T", "B", *map(dim_name, self.core.states[s].dims))) for s in self.others]
-        return Kernels("\n\n\n".join(made) + "\n", (*reads, *before), infer=True, float64=True)
+        return Kernels("\n\n\n".join(made) + "\n", (*reads, *before), infer=True, float64=True, writes=True)
 
     def _events(self) -> str:
         """The two loops."""
@@ -209,15 +209,31 @@ class _Events:
                 answers.append(f"{where}[{names.index(a.of)}]" if a.of in names else zero)
         return "\n".join([*lines, lay("return (", [*answers, *self._ends(tables, states)], ")", 4)])
 
-    def _step(self) -> str:
-        lines = self._head("step", list(self.name.values()), "One step; tables are copied.")
-        found, held = self.local["found"], self.local["tables"]
-        tables = [f"{safe_name(one.state)}_0.movedim({one.axis}, 1)" for one in self.tables]
+    def _stepped(self, tables: Sequence[str]) -> str:
+        """The line of a step's results but the tables."""
         given = {rows.name: f"_table_rows({tables[i]}, {safe_name(rows.place)})" for i, rows in self.rows}
         params = [safe_name(a.of) for a in argument_table(self.core) if a.kind == "param"]
         states = [f"{safe_name(s)}_0" for s in self.others]
         taken = [given.get(a.of) or safe_name(a.of) for a in self.own]
-        lines.append(lay(f"{found} = _event_step_{self.suffix}(", [*taken, *params, *states], ")", 4))
+        return lay(f"{self.local['found']} = _event_step_{self.suffix}(", [*taken, *params, *states], ")", 4)
+
+    def _write(self) -> str:
+        """The step in place."""
+        lines = self._head("write", list(self.name.values()), "One step; rows are written into the tables.")
+        tables = [f"{safe_name(one.state)}_0.movedim({one.axis}, 1)" for one in self.tables]
+        found, count = self.local["found"], len(self.program.outputs)
+        lines.append(self._stepped(tables))
+        for i, one in enumerate(self.tables):
+            lines.append(f"    _table_set({tables[i]}, {safe_name(one.written.place)}, {found}[{count + i}])")
+        held = {f"tables[{i}]": f"{safe_name(one.state)}_0" for i, one in enumerate(self.tables)}
+        ends = [held.get(x, x) for x in self._ends("tables", f"{found}[{count + len(self.tables)}:]")]
+        return "\n".join([*lines, lay("return (", [f"*{found}[:{count}]", *ends], ")", 4)])
+
+    def _step(self) -> str:
+        lines = self._head("step", list(self.name.values()), "One step; tables are copied.")
+        found, held = self.local["found"], self.local["tables"]
+        tables = [f"{safe_name(one.state)}_0.movedim({one.axis}, 1)" for one in self.tables]
+        lines.append(self._stepped(tables))
         count, rows = len(self.program.outputs), len(self.program.outputs) + len(self.tables)
         made = [f"_table_step({tables[i]}, {safe_name(one.written.place)}, {found}[{count + i}]).movedim(1, {one.axis})"
                 for i, one in enumerate(self.tables)]  # fmt: skip

@@ -58,7 +58,7 @@ class _Waves:
             made.append(self._ready())
         long = f"(T + {dim_name(self.plane.dim)} - 1)"
         saved = tuple(replace(x, shape=tuple(re.sub(r"\bT\b", long, d) for d in x.shape), packed=None) for x in self.run.saved)
-        return replace(self.run, text="\n\n\n".join(made) + "\n", saved=saved, packs=False)
+        return replace(self.run, text="\n\n\n".join(made) + "\n", saved=saved, packs=False, writes=False)
 
     # ---- pieces ----
 

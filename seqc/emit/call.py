@@ -118,11 +118,17 @@ def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
     arguments = [f"_OPS.{operator}.default", *sig.arguments, *(("cu_seqlens", "reverse") if time else ())]
     if time:
         return [*lines, lay(f"return {sig.class_name}Result(*_call(", arguments, "))", 4)]
+    called = lay(f"_result = {sig.class_name}Result(*_call(", arguments, "))", 4)
+    if sig.writes:
+        called = "\n".join([
+            lay("_rows = _step_in_place(", list(sig.arguments), ") if inplace else None", 4),
+            lay(f"_result = {sig.class_name}Result(*(_call(", arguments, ") if _rows is None else _rows))", 4),
+        ])  # fmt: skip
     return [
         *(_direct(sig) if sig.cpu and sig.cpu.direct and not (made_masks(sig) or masked(sig)) else []),
         f"    _given = {group(list(sig.initial))}",
         *lines,
-        lay(f"_result = {sig.class_name}Result(*_call(", arguments, "))", 4),
+        called,
         "    return _written(_result, _given, inplace, into) if inplace or into is not None else _result",
     ]
 

@@ -140,7 +140,8 @@ class Kernels:
     arrives. infer: whether the text defines `_infer_SUFFIX`. float64: whether float64 inputs are served (by the torch
     part always); where not, the torch part takes them. packs: whether the functions take `cu_seqlens` and `reverse`.
     limited: dims that `_ready_triton` must be asked about. direct: whether the text fills `_NATIVE_STEPS` with functions that
-    run a step (inputs, params, NAME_0, whether in place, an earlier result or None), and answer None to other calls.
+    run a step (inputs, params, NAME_0, whether in place, an earlier result or None), and answer None to other calls. writes:
+    whether the text defines `_write_SUFFIX`, a step that writes rows of the tables that it is given, and returns these.
     """
 
     text: str
@@ -150,6 +151,7 @@ class Kernels:
     packs: bool = False
     limited: tuple[str, ...] = ()
     direct: bool = False
+    writes: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,11 @@ class Signature:
     def results(self) -> tuple[str, ...]:
         """What a call returns, in order: outputs, then NAME_T of each state."""
         return tuple(o.name for o in self.outputs) + tuple(f"{s.name}_T" for s in self.states)
+
+    @property
+    def writes(self) -> bool:
+        """Whether a step in place writes rows of tables, instead of tables."""
+        return not self.no_step and all(kernels.writes for kernels in self.backends.values())
 
     @property
     def backends(self) -> dict[str, Kernels]:

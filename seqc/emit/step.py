@@ -29,8 +29,10 @@ def step_operator(sig: Signature, form: str) -> str:
     names |= {"inputs": sum(a.timed for a in sig.table), "outputs": len(sig.outputs), "count": len(sig.table), "form": form}
     names |= moved_fields(sig) | {"bind": bound(sig), "like": "x" if main == clock(sig) else "like"}
     names["checked"] = "    _check_places(tensors)\n" if any(a.whole for a in sig.table) else ""
+    names["writes"] = ", ".join(f"_{suffix.upper()}: _write_{suffix}" for suffix in sig.backends)
     one = _NO_STEP if sig.no_step else _ONE_STEP
-    return "\n\n\n".join(part.strip() for part in ("\n".join(fake), _STEP.format(**names), one.format(**names)))
+    parts = ["\n".join(fake), _STEP.format(**names), one.format(**names), *([_WRITING.format(**names)] if sig.writes else [])]
+    return "\n\n\n".join(part.strip() for part in parts)
 
 
 _STEP = '''
@@ -94,6 +96,23 @@ def _differentiable_step(*tensors):
         return list(_applied(_StepDerivative, *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.step.default(*tensors)
+'''
+
+_WRITING = '''
+_WRITES = {{{writes}}}
+
+
+@_autocast_off
+def _step_in_place(*tensors):
+    """One step that writes rows into the tables that it is given; None where it must be an operator."""
+    if torch.compiler.is_compiling() or _needs_gradient(tensors) or _needs_plain(tensors):
+        return None
+    if torch._C._are_functorch_transforms_active() or tensors[{main}].shape[0] == 0:
+        return None
+{bind}{checked}    form, carry = {form}(*tensors), _carry({like})
+    with torch._C._AutoDispatchBelowAutograd():
+        results = _WRITES[form](*form.prepare(carry, *tensors))
+    return [*(_dense(o, {like}.dtype) for o in results[:{outputs}]), *results[{outputs}:]]
 '''
 
 _NO_STEP = '''

@@ -43,7 +43,7 @@ KINDS = {
 def edges(kind: str, n: int, given: Mapping[str, float]) -> tuple[int, ...]:
     """Positions i * n + j of the edges of a graph with n nodes, rising. ValueError where networkx refuses the numbers.
 
-    layers: the graph has n nodes in each of so many layers, one layer after the other; kept is row i, column j where node i of layer
+    layers: the graph has n nodes in each of so many layers, one after the other; kept is row i, column j where node i of layer
     `target` and node j of layer `source` are joined.
     """
     import networkx as nx
