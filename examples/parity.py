@@ -1,11 +1,12 @@
 """`python -m examples.parity`: a leaky network with trainable time constants counts ones, one or many at a time.
 
-In: nothing; the bits are drawn. Out: lines on the terminal and `parity.png`. The task: after a sequence of -1 and 1, the parity of its last N
-bits. Two curricula make it harder whenever 98 of 100 answers are right. *Single head*: the network is asked for the largest N alone, by
-a readout of its own for each. *Multi-head*: it is asked for all of 2, 3, .., N. Both train for the same time.
+In: nothing; the bits are drawn. Out: lines on the terminal and `parity.png`. The task: after a sequence of -1 and 1, the
+parity of its last N bits. Two curricula make it harder whenever 98 of 100 answers are right. *Single head*: the network is
+asked for the largest N alone, by a readout of its own for each. *Multi-head*: it is asked for all of 2, 3, .., N. Both train
+for the same time.
 
-What to see (Khajehabdollahi et al. 2023, arXiv:2309.12927): with many heads the network reaches a larger N, for it may not forget what it has
-learnt. Its time constants stay near 1: the memory lies in the recurrent weights. With one head they play a larger part.
+What to see (Khajehabdollahi et al. 2023, arXiv:2309.12927): with many heads the network reaches a larger N, for it may not
+forget what it has learnt. Its time constants fall towards 1: the memory lies in the recurrent weights.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
         learner.layer(drawn(FIRST, args.batch)).h.sum().backward()  # kernels are built before the clock runs
         learner.learn(args.seconds, args.batch, args.rate)
         constants = learner.constants
-        print(f"{name}: N = {learner.most} after {learner.updates} updates; time constants {constants.mean():.2f} steps in the mean, "
-              f"{constants.max():.2f} at most")  # fmt: skip
+        told = f"time constants {constants.mean():.2f} steps in the mean, {constants.max():.2f} at most"
+        print(f"{name}: N = {learner.most} after {learner.updates} updates; {told}")
     plot(learners, args.seconds, args.out / "parity.png")
     print(f"written to {args.out / 'parity.png'}")
     return 0

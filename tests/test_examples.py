@@ -6,7 +6,21 @@ import pytest
 import torch
 
 import seqc
-from examples import ar_net, classifier, corpus, demo, filter, forecaster, language_model, lorenz, pruned_gru, speed, training
+from examples import (
+    ar_net,
+    classifier,
+    corpus,
+    delays,
+    demo,
+    filter,
+    forecaster,
+    language_model,
+    lorenz,
+    parity,
+    pruned_gru,
+    speed,
+    training,
+)  # fmt: skip
 from examples.char_model import CharModel
 from examples.training import train
 
@@ -95,7 +109,10 @@ def test_smaller_examples_run_and_plot(tmp_path: Path, capsys: pytest.CaptureFix
     assert pruned_gru.main([*few, "--strings", "64", "--epochs", "1", "--units", "8", "--wide", "16"]) == 0
     assert lorenz.main([*few, "--updates", "2", "--data", "210", "--units", "4", "--free", "30"]) == 0
     assert ar_net.main([*few, "--steps", "60", "--updates", "3", "--ahead", "5"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ar_net.png", "lorenz.png", "pruned_gru.png"]
+    assert parity.main([*few, "--seconds", "0.2", "--units", "4", "--batch", "4"]) == 0
+    assert delays.main([*few, "--updates", "2", "--units", "3", "--channels", "3", "--classes", "2"]) == 0
+    names = ["ar_net", "delays", "lorenz", "parity", "pruned_gru"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == names
     assert "one epoch later" in capsys.readouterr().out
 
 
@@ -146,3 +163,11 @@ def test_the_lorenz_system_is_scaled() -> None:
     found = lorenz.trajectory(500)
     assert found.shape == (500, 3) and found.mean(0).abs().max() < 1e-5
     assert (found.std(0) - 1).abs().max() < 1e-5
+
+
+def test_parity_and_patterns_are_what_they_are_told_to_be() -> None:
+    x = torch.tensor([[1.0, -1.0, 1.0, 1.0], [1.0, 1.0, 1.0, -1.0]])
+    assert parity.parity(x, 2).tolist() == [0, 1] and parity.parity(x, 3).tolist() == [0, 0]
+    torch.manual_seed(0)
+    spikes, labels = delays.drawn(delays.templates(3, 5), 7, 0.5)
+    assert spikes.sum(1).unique().tolist() == [1.0] and labels.max() < 3  # a channel fires once, whatever the class

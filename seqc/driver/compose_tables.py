@@ -131,7 +131,8 @@ class _Events:
         """All functions of the part, and what they save."""
         text = behind(self.kernel, self.suffix, "event")
         made = [text, *([HELPERS.strip()] if self.suffix == "torch" else []), self._events(), self._forward("forward")]
-        made += [self._forward("infer"), self._step(), self._write(), self._backward(), *([self._ready()] if self.suffix == "cpu" else [])]
+        made += [self._forward("infer"), self._step(), self._write(), self._backward()]
+        made += [self._ready()] if self.suffix == "cpu" else []
         reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.core.inputs[rows.name].dims))) for _, rows in self.rows]
         before = [Saved(f"{safe_name(s)}_before", ("T", "B", *map(dim_name, self.core.states[s].dims))) for s in self.others]
         return Kernels("\n\n\n".join(made) + "\n", (*reads, *before), infer=True, float64=True, writes=True)
