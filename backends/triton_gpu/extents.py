@@ -60,7 +60,8 @@ class Extents:
         self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"N_SPANS", "way", "io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
-        self.taken |= {"fits", "needs", "save"}
+        self.taken |= {"fits", "needs"}
+        self.save = self.fresh("save")  # the switch that says whether a gradient follows
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
@@ -170,7 +171,11 @@ class Extents:
 
     def either(self, what: Callable[[Printed], str], one: Printed) -> str:
         """What a launch of a kernel says, where a gradient follows and where none does."""
-        return _either(what(one), what(self.quiet.get(one.kernel.name, one)))
+        return self.one_of(what(one), what(self.quiet.get(one.kernel.name, one)))
+
+    def one_of(self, saving: str, other: str) -> str:
+        """The value where a gradient follows, or the one where none does."""
+        return saving if saving == other else f"({saving} if {self.save} else {other})"
 
     def sizes(self, kernels: Sequence[Printed]) -> list[str]:
         """`BK = _pad(K, 16)` for every tile length of some kernels."""
@@ -184,7 +189,7 @@ class Extents:
     def size(self, d: str, kernels: Sequence[Printed]) -> list[str]:
         """The tile length of one dim and the number of pieces, where the kernels take either."""
         saving, other = (self.size_of(d, ks) for ks in (kernels, [self.quiet.get(k.kernel.name, k) for k in kernels]))
-        return [f"{name} = {_either(code, quiet)}" for (name, code), (_, quiet) in zip(saving, other, strict=True)]
+        return [f"{name} = {self.one_of(code, quiet)}" for (name, code), (_, quiet) in zip(saving, other, strict=True)]
 
     def size_of(self, d: str, kernels: Sequence[Printed]) -> list[tuple[str, str]]:
         """(variable, its value)s of a dim, of the tiles that these very kernels have."""
@@ -243,8 +248,3 @@ class Extents:
             else:
                 counts.append(self.counts.get(axis[1:], "") or self.length(BATCH if axis == ALL_BLOCKS else axis))
         return " * ".join(counts) or "1"
-
-
-def _either(saving: str, other: str) -> str:
-    """A value that depends on whether a gradient follows."""
-    return saving if saving == other else f"({saving} if save else {other})"

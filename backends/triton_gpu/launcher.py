@@ -38,7 +38,7 @@ WALKS = ("forward", "infer", "backward")
 FEW = "_FEW_STEPS"
 SAVING_DOC = "Outputs, final states, and what the gradient needs."
 QUIET_DOC = "Outputs and final states."
-RUN_DOC = "Outputs and final states; and what the gradient needs, or None where `save` says that none follows."
+RUN_DOC = "Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."
 KEYS = ("cu_seqlens=cu_seqlens", "reverse=reverse")
 
 SUPPORT = '''
@@ -74,7 +74,7 @@ class Launcher(GradientSums):
         stages = self.stages(printed)
         special = {"STAGES": stages, "PARTS": self.parts(printed), "EVERY": str(self.schedule.spans)}
         named += [f"{x}={special.get(x, x)}" for x in printed.settings]
-        named += [] if printed.saves is None else [f"{SAVE}={'save' if self.quiet else printed.saves}"]
+        named += [] if printed.saves is None else [f"{SAVE}={self.save if self.quiet else printed.saves}"]
         named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
@@ -191,11 +191,11 @@ class Launcher(GradientSums):
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         for a in arrays.values():
             if a.role in ("output", "final") or a.name in saved:
-                lines.append(self.allocate(a) + (" if save else None" if self.quiet and a.name in saved else ""))
+                lines.append(self.allocate(a) + (f" if {self.save} else None" if self.quiet and a.name in saved else ""))
         assert {a.name for a in made} == set(results), (results, list(arrays))
         lines += [*self.by_way(whole, saved, self.work(whole)), f"return {_tuple(names)}"]
         doc = RUN_DOC if self.quiet else SAVING_DOC if save else QUIET_DOC
-        first = ["save"] if self.quiet else []
+        first = [self.save] if self.quiet else []
         return _function(name, [*first, *(safe_name(a) for a in arguments)], doc, lines, calls=True)
 
     def taken_one_by_one(self, arguments: Sequence[str]) -> list[str]:
@@ -300,7 +300,8 @@ class Launcher(GradientSums):
                 switches = [self.switch(a.of) for a in self.table if a.of in asked]
                 own = [f"if {' or '.join(switches)}:", *(TAB + line for line in own)]
             for a in self.given_where_saved(group, fresh, made) if self.quiet else ():
-                lines += ["if not save:", TAB + self.allocate(replace(a, dtype="io") if a.name in self.schedule.lean else a)]
+                handed = replace(a, dtype="io") if a.name in self.schedule.lean else a
+                lines += [f"if not {self.save}:", TAB + self.allocate(handed)]
             lines += own
         return lines
 
