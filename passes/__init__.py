@@ -2,7 +2,8 @@
 
 In: a program, a wished form and number of rows, and the machine that the form is chosen for: the names in GIVEN. Out:
 "block". A stage is a pure function of what earlier stages gave; that every need is given before is checked when this
-module is imported. `seqc.driver.pipeline` runs the stages, with the verifier after each.
+module is imported. `seqc.driver.pipeline` runs the stages, with the verifier after each. LOWERINGS: the passes that
+backends ask for once they have a block.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from seqc.ir.formula import spell
 from seqc.ir.graph import Node
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
+from seqc.passes import lower
 from seqc.passes.blocks.choose import Candidate, Offers, block_forms, choose_form
 from seqc.passes.blocks.eliminate import eliminate
 from seqc.passes.blocks.selecting import settled
@@ -36,11 +38,6 @@ class Stage:
     run: Callable[..., object]
     needs: tuple[str, ...]
     gives: str
-
-    @property
-    def purpose(self) -> str:
-        """The first line of the pass's docstring."""
-        return (self.run.__doc__ or "").partition("\n")[0]
 
 
 def gradient(program: Program, chosen: Candidate) -> dict[str, Node]:
@@ -80,6 +77,12 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("eliminate", eliminate, needs=("whole", "machine"), gives="block"),
 )
 
+LOWERINGS: tuple[Stage, ...] = tuple(Stage(name, run, ("block",), "lowered") for name, run in (
+    ("along", lower.without_moves), ("regroup", lower.regrouped), ("unroll_steps", lower.two_steps),
+    ("hoist", lower.hoisted), ("pieces", lower.in_pieces),
+))
+"""What backends ask for, each on a block that the stages above give."""
+
 CHECKS = ("classify", "ranges", "claims")  # the stages that find what is wrong with a spec
 
 
@@ -100,4 +103,4 @@ def ordered(stages: tuple[Stage, ...], given: tuple[str, ...] = GIVEN) -> tuple[
 
 ordered(PIPELINE)
 
-__all__ = ["CHECKS", "GIVEN", "PIPELINE", "Stage", "ordered"]
+__all__ = ["CHECKS", "GIVEN", "LOWERINGS", "PIPELINE", "Stage", "ordered"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, ident, product
-from seqc.backends.native_cpu.schedule import Item, Nest, view
+from seqc.backends.native_cpu.schedule import Item, Nest
+from seqc.ir.views import view
 
 
 def transposed(nest: Nest, scene: Scene) -> list[str] | None:

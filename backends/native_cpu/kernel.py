@@ -18,9 +18,10 @@ from seqc.backends.native_cpu.nest import NestPrinter
 from seqc.backends.native_cpu.nest_body import Scene
 from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, ident, tiled_place
 from seqc.backends.native_cpu.plan import Plan
-from seqc.backends.native_cpu.schedule import REDUCTIONS, Index, Item, Nest, Region, immediate, view
+from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate
 from seqc.backends.native_cpu.sparse import SparseProduct, multiplying, sparse_product
 from seqc.ir.graph import BATCH, Node, leaf, leaves, topological
+from seqc.ir.views import Index, view
 
 
 @dataclass

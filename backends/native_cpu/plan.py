@@ -16,18 +16,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from seqc.analysis.normal_forms import terms
-from seqc.analysis.regroup import regroup
-from seqc.backends.native_cpu.along import along
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.roles import Roles, roles_of
-from seqc.backends.native_cpu.schedule import REDUCTIONS, view
+from seqc.backends.native_cpu.schedule import REDUCTIONS
 from seqc.backends.native_cpu.spoken import spoken
 from seqc.ir.block import Block
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, depends, leaf, leaves, node, substitute, topological, transform
 from seqc.ir.keys import next_key, slope_key
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.views import view
+from seqc.passes.lower.along import along
+from seqc.passes.lower.regroup import regroup
 
 CHECKPOINT = 32  # steps between saved matrix states: a segment of them fits the second-level cache
 

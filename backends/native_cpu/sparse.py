@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Factor, Plan, Product
-from seqc.backends.native_cpu.schedule import Item, View, view
+from seqc.backends.native_cpu.schedule import Item
 from seqc.ir.graph import BATCH, Node
+from seqc.ir.views import View, view
 
 
 @dataclass(frozen=True)

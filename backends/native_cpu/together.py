@@ -1,7 +1,6 @@
-"""Several steps of a recurrence as one graph, so that a matrix state is read and written once for all of them.
+"""Several steps of a recurrence in one turn of the loop: names and lines of the spec follow their values.
 
-before: the outputs and S.next of a step -> after: the outputs of each of `count` steps, and S.next after the last.
-An input of the j-th step is the leaf with offset -j. Names and lines of the spec follow their values.
+In: a `Plan`. Out: the outputs of each of `count` steps, and S.next after the last (`seqc.passes.lower.unroll_steps`).
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.backends.native_cpu.plan import Plan
-from seqc.ir.graph import Node, leaf, leaves, substitute, topological
+from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.keys import next_key
+from seqc.passes.lower.unroll_steps import later, unroll_steps
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,15 @@ def together(plan: Plan, count: int) -> Together:
     graph |= {f"{i}": n for i, n in enumerate(named)}
     names, lines = dict(plan.names), dict(plan.lines)
     results = []
-    table: dict[Node, Node] = {}
-    for j in range(count):
+    for j, here in enumerate(unroll_steps(graph, {s.leaf(): next_key(s.name) for s in program.states.values()}, count)):
         for n in leaves(graph.values(), "input"):
-            table[n] = leaf("input", n.text("name"), n.names("shape"), n.number("offset") - j, n.text("type")) if j else n
-            names.setdefault(table[n], f"{plan.names[n]}_{j}")
-        here = substitute(graph, table)
+            names.setdefault(later(n, j), f"{plan.names[n]}_{j}")
         for i, n in enumerate(named):
             if n in plan.names:
                 names.setdefault(here[f"{i}"], f"{plan.names[n]}_{j}")
             if n in plan.lines:
                 lines.setdefault(here[f"{i}"], plan.lines[n])
         results.append({**{o: here[o] for o in program.output_decls}, **{k: here[f"kept {k}"] for k in plan.kept}})
-        table |= {s.leaf(): here[next_key(s.name)] for s in program.states.values()}
     return Together(tuple(results), {s: here[next_key(s)] for s in program.states}, names, lines)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from seqc.backends.native_cpu.places import Place, ident
 from seqc.backends.native_cpu.refusal import refused
-from seqc.backends.native_cpu.schedule import Index, Moved, View, view
 from seqc.ir.graph import BATCH, Node
 from seqc.ir.ops import TABLE
+from seqc.ir.views import Index, Moved, View, view
 
 
 # C++ of the operators whose scalar spelling in the table does not serve vectors

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from seqc.analysis.phases import BLOCK, Stage, over_blocks, split, stages
 from seqc.backends.torch_eager.function import Function
-from seqc.backends.torch_eager.hoist import hoist
 from seqc.backends.torch_eager.layout import Layout
 from seqc.backends.torch_eager.loop import LoopPrinter
 from seqc.backends.torch_eager.printer import Printer
@@ -22,6 +21,7 @@ from seqc.emit.names import safe_name
 from seqc.emit.text import WIDTH
 from seqc.ir.graph import BATCH, Node, leaf, topological
 from seqc.ir.keys import result_of
+from seqc.passes.lower.hoist import hoist
 
 
 def all_blocks(n: Node, which: str) -> Node:

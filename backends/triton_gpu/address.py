@@ -27,8 +27,9 @@ from seqc.backends.triton_gpu.kernel import (
     tile_axes,
 )
 from seqc.backends.triton_gpu.names import Names
-from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time, piece
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.ir.block import BATCH, ROW
+from seqc.ir.dims import base, is_piece, is_time, piece
 
 
 @dataclass
@@ -289,7 +290,7 @@ class Addresses:
             if dim == BATCH:
                 home.lines.append(f"{name} = {o} < (B if p_cu_seqlens is None else {names.program(dim)} + 1)")
             else:
-                pieces = dim in self.roles.blocked or MARK in dim
+                pieces = dim in self.roles.blocked or is_piece(dim)
                 whole = f"{extent} % {tile} == 0" if pieces else f"{extent} == {tile}"
                 home.lines.append(f"{name} = ({o} < {extent}) | ({whole})")
         return name

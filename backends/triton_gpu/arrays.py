@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array
-from seqc.backends.triton_gpu.roles import ALL, Roles, base, is_time
+from seqc.backends.triton_gpu.roles import ALL, Roles
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import BATCH, COL, ROW, Block
+from seqc.ir.dims import base, is_time
 from seqc.ir.graph import Node, leaves
 from seqc.ir.keys import next_key, prev_key, result_of, slope_of
 

@@ -15,10 +15,11 @@ from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Loop, Note, 
 from seqc.backends.triton_gpu.labels import labels
 from seqc.backends.triton_gpu.order import order, tile_bytes
 from seqc.backends.triton_gpu.outer import Factor, Outer, outer_terms
-from seqc.backends.triton_gpu.roles import MARK, Roles
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
 from seqc.ir.block import COL, ROW, Block
+from seqc.ir.dims import MARK
 from seqc.ir.graph import Node, depends, leaf, leaves, topological
 from seqc.ir.keys import slope_key
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import base, is_time
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.tuning.room import quoted
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
-from seqc.ir.block import BATCH, LONGEST, PIECE
-from seqc.ir.dims import unprimed
+from seqc.ir.block import BATCH
+from seqc.ir.dims import LONGEST, PIECE, base, is_time, unprimed
 from seqc.ir.intervals import ANY
 from seqc.ir.keys import slope_of
 from seqc.ir.program import HANDED

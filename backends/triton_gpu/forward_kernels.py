@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.cut import long_dims
 from seqc.backends.triton_gpu.kernel import STEPS, Advance, Array, Item, Kernel, Load, Store
 from seqc.backends.triton_gpu.pairs import is_costly, operands, pairs
 from seqc.backends.triton_gpu.roles import without_pieces
@@ -16,6 +15,7 @@ from seqc.backends.triton_gpu.walks import AGAIN_KERNEL, PAIRS_KERNEL, Walks
 from seqc.ir.block import BATCH
 from seqc.ir.graph import Node, leaves
 from seqc.ir.keys import next_key, prev_key
+from seqc.passes.lower.pieces import long_dims
 
 
 class ForwardKernels(Walks):
@@ -29,7 +29,7 @@ class ForwardKernels(Walks):
         costly = [n for n in pairs(ahead, self.roles) if is_costly(n, self.roles)]
         found = dict.fromkeys([*pairs([*following, *back], self.roles), *costly])
         self.pairs = self.keep(found, [*ahead, *self.backward.values()])
-        if found and not long_dims(self.whole, without_pieces(self.roles)):
+        if found and not long_dims(self.whole, without_pieces(self.roles).whole):
             walks = [*ahead, *back]
             self.operands = self.keep(operands(walks, self.roles, found), walks, self.pairs.values())
         self.pairs_forward = bool(costly or self.loads_kept(self.pairs, following, set()))

@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from seqc.backends.triton_gpu.bodies import Bodies, moving
-from seqc.backends.triton_gpu.cut import plain
 from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
 from seqc.backends.triton_gpu.sharing import Part
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
+from seqc.ir.dims import unpieced
 from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.keys import is_next, slope_of
 
@@ -39,7 +39,7 @@ class Gradients(Bodies):
         """Make these gradients the ones of the kernel."""
         self.part = part
         if part.dim is not None:
-            roots = {key: n for key, n in self.backward.items() if plain(key) in part.keys}
+            roots = {key: n for key, n in self.backward.items() if unpieced(key) in part.keys}
             self.backward = {**self.backward, **counted_once(roots, part.dim, self.pairs)}
             self.moving |= moving(self.backward.values())
 
@@ -54,7 +54,7 @@ class Gradients(Bodies):
     def gradient_items(self, whole: bool) -> tuple[Item, ...]:
         """The body of the kernel of the second phase. whole: the states' cotangents have been added up."""
         part = self.part
-        roots = {k: n for k, n in self.gradient_roots().items() if part is None or plain(k) in part.keys}
+        roots = {k: n for k, n in self.gradient_roots().items() if part is None or unpieced(k) in part.keys}
         alike = self.alike(roots, part.dim) if part is not None and part.dim is not None else {}
         known: set[Node] = set()
         needed = [*roots.values(), *self.kept]
@@ -95,7 +95,7 @@ class Gradients(Bodies):
         """What the kernel of the second phase does."""
         if self.part is None:
             return "Second phase: the gradients of all blocks at once."
-        keys = [key for key in dict.fromkeys(map(plain, self.gradient_roots())) if key in self.part.keys]
+        keys = [key for key in dict.fromkeys(map(unpieced, self.gradient_roots())) if key in self.part.keys]
         names = [slope_of(key).word(" at lag ", " at lag -") for key in keys]
         dim = self.part.dim or self.roles.blocked[0]
         listed = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -17,11 +17,12 @@ from seqc.backends.triton_gpu.extents import TAB
 from seqc.backends.triton_gpu.gradient_sums import GradientSums
 from seqc.backends.triton_gpu.kernel import Array
 from seqc.backends.triton_gpu.print_kernel import SAVE, SAVING, Printed
-from seqc.backends.triton_gpu.roles import ALL, base
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Saved
 from seqc.emit.text import lay, returned
+from seqc.ir.dims import base
 
 WARPS = '''
 def _warps(programs, x, most, held):

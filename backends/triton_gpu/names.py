@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
-from seqc.backends.triton_gpu.roles import ALL, MARK, base, piece
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.emit.names import safe_name
+from seqc.ir.dims import base, piece, unpieced
 
 FIXED = (
     "T", "NT", "BT", "B", "N_STEPS", "N_BLOCKS", "STEP", "STAGES", "DOT", "PRECISION", "tl", "triton",
@@ -45,7 +44,7 @@ class Names:
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, or with the least number that makes it new."""
-        wanted = re.sub(rf"{MARK}[\d.]+", "", wanted)
+        wanted = unpieced(wanted)
         name, number = wanted, self.numbers.get(wanted, 0)  # the numbers below were taken when it was last asked for
         while name in self.taken:
             number += 1

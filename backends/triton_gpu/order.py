@@ -16,9 +16,10 @@ from dataclasses import replace
 
 from seqc.backends.triton_gpu.chains import Chains
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
-from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.tuning.search import Task, Value, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
+from seqc.ir.dims import is_time
 from seqc.ir.graph import Node, node, rebuild
 from seqc.ir.ops import holds
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.ir.block import BATCH, COL, ROW
+from seqc.ir.dims import is_time
 from seqc.ir.graph import Node, depends, leaves, topological
 
 CONTRACTIONS = ("sum", "tri_inv")

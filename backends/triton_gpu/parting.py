@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from seqc.backends.triton_gpu.roles import base
+from seqc.ir.dims import base
 from seqc.ir.graph import Node, const, depends, index, node, topological, total
 from seqc.ir.ops import holds
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from seqc.backends.triton_gpu.kernel import Advance, Kernel, Let, Load, tile_axes, walk
 from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.pairing import is_product
-from seqc.backends.triton_gpu.roles import Roles, base, is_time
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.ir.block import ROW
+from seqc.ir.dims import base, is_time
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE
 

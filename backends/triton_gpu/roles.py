@@ -17,12 +17,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.ir.block import BATCH, COL, ROW, Block, free_dims
-from seqc.ir.dims import unprimed
+from seqc.ir.dims import base, is_time, unprimed
 from seqc.ir.graph import Node, depends, leaves, topological
 
-TIME = (ROW, COL)
 ALL = "+"  # `D+` is all units of D, beside a program's own piece of them (`team_graph`)
-MARK = "~"  # `K~2` is the third piece of K, where a program holds a long dim in pieces (`cut`)
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,11 @@ class Roles:
     mixed: tuple[str, ...] = ()
 
     @property
+    def whole(self) -> frozenset[str]:
+        """The declared dims that a program holds whole."""
+        return frozenset(base(d) for d in self.order if not is_time(d) and d not in self.blocked)
+
+    @property
     def split(self) -> tuple[str, ...]:
         """Dims that several programs share out among them."""
         return self.grid + self.blocked
@@ -52,21 +55,6 @@ class Roles:
 def without_pieces(roles: Roles) -> Roles:
     """Those of a kernel none of whose values has a dim that programs take pieces of."""
     return Roles(roles.grid, (), roles.order)
-
-
-def is_time(dim: str) -> bool:
-    """Whether a dim is time inside a block: `t`, `s`, or one of them primed."""
-    return unprimed(dim) in TIME
-
-
-def base(dim: str) -> str:
-    """The declared dim behind a primed or a time dim, or a piece: `D''` is `D`, `s` is `t`, `K~2` is `K`."""
-    return ROW if is_time(dim) else unprimed(dim).partition(MARK)[0]
-
-
-def piece(dim: str) -> int:
-    """Which piece of a dim it is; 0 where it is no piece."""
-    return int(unprimed(dim).partition(MARK)[2] or 0)
 
 
 def assign_roles(block: Block) -> Roles:
@@ -105,7 +93,7 @@ def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:
     """All axes of tiles, in their order."""
     used = {d for n in topological([*block.forward.values(), *block.backward.values()]) for d in n.dims}
     used |= {d for decl in block.program.states.values() for d in decl.dims}  # carried whole, where nothing has all of them too
-    roots = (BATCH, *TIME, *_declared_order(block))
+    roots = (BATCH, ROW, COL, *_declared_order(block))
     return tuple(d for r in roots for d in sorted(x for x in used if unprimed(x) == r) if d not in grid)
 
 

@@ -16,10 +16,8 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
-from seqc.analysis.regroup import regroup
 from seqc.backends.triton_gpu.arrays import steps_between_saved
 from seqc.backends.triton_gpu.backward_kernels import BackwardKernels
-from seqc.backends.triton_gpu.cut import cut, long_dims, plain
 from seqc.backends.triton_gpu.forward_kernels import ForwardKernels
 from seqc.backends.triton_gpu.gradients import kernel_name
 from seqc.backends.triton_gpu.kernel import (
@@ -29,7 +27,7 @@ from seqc.backends.triton_gpu.kernel import (
 from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
-from seqc.backends.triton_gpu.roles import MARK, Roles, assign_roles, base, roles_along, without_pieces
+from seqc.backends.triton_gpu.roles import Roles, assign_roles, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
 from seqc.backends.triton_gpu.team import BACKWARD as TEAM_BACKWARD
@@ -41,8 +39,11 @@ from seqc.backends.triton_gpu.walks import AGAIN_KERNEL as AGAIN_KERNEL
 from seqc.backends.triton_gpu.walks import DOCS
 from seqc.backends.triton_gpu.walks import PAIRS_KERNEL as PAIRS_KERNEL
 from seqc.ir.block import Block
+from seqc.ir.dims import base, is_piece, unpieced
 from seqc.ir.graph import Node
 from seqc.ir.program import Program
+from seqc.passes.lower.pieces import long_dims, pieces
+from seqc.passes.lower.regroup import regroup
 
 STEPS_KERNEL = "steps"
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -119,7 +120,7 @@ class Schedule:
     @property
     def pieces(self) -> frozenset[str]:
         """The dims that programs hold in pieces."""
-        return frozenset(base(d) for d in self.program.dims if MARK in d)
+        return frozenset(base(d) for d in self.program.dims if is_piece(d))
 
     def of(self, kernel: str) -> Schedule:
         """The schedule that a kernel belongs to."""
@@ -132,7 +133,7 @@ class Schedule:
 
 def schedule(block: Block) -> Schedule:
     """The kernels of a block, for any form."""
-    whole, block = block, cut(block, assign_roles(block))
+    whole, block = block, pieces(block, long_dims(block, assign_roles(block).whole))
     bodies = _prepared(whole, block, assign_roles(block))
     made = replace(bodies.schedule(), team=_team(bodies))
     if whole.single is None or not made.phases:
@@ -232,7 +233,7 @@ class _Scheduler(ForwardKernels, BackwardKernels):
         parts: Mapping[str, Schedule] = NONE,
     ) -> Schedule:
         """The schedule of kernels that have these roles. ways, parts: see `Schedule`."""
-        saved = tuple(dict.fromkeys(map(plain, self.kept_states)))
+        saved = tuple(dict.fromkeys(map(unpieced, self.kept_states)))
         backward = self.backward if self.block is self.whole else self.whole.backward
         return Schedule(
             self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, tuple(self.saved_values()),
@@ -243,15 +244,15 @@ class _Scheduler(ForwardKernels, BackwardKernels):
     def parts(self) -> dict[str, _Scheduler]:
         """By name, what makes each kernel of the gradients of all blocks."""
         whole, roles = self.whole, assign_roles(self.whole)
-        alike = not long_dims(whole, without_pieces(roles))  # no kernel holds a dim in pieces: values are the same in all
+        alike = not long_dims(whole, without_pieces(roles).whole)  # no kernel holds a dim in pieces: values are the same in all
         backward = self.backward if self.block is whole else pair(whole.backward, roles)[0]
-        gradients = {key: backward[key] for key in dict.fromkeys(map(plain, self.gradient_roots()))}
+        gradients = {key: backward[key] for key in dict.fromkeys(map(unpieced, self.gradient_roots()))}
         found = parted(whole, roles, gradients, self.pairs if alike else {}, keeps=alike)
         own, made = roles.blocked[0] if roles.blocked else None, {}
         for part in found:
             one = self
             if part.dim is not None:
-                block = cut(whole, roles_along(whole, roles, part.dim))
+                block = pieces(whole, long_dims(whole, roles_along(whole, roles, part.dim).whole))
                 one = _prepared(whole, block, roles_along(block, roles, part.dim))
                 one.pairs = {**self.pairs, **self.keep_for(part, gradients)} if alike else {}
             if len(found) > 1 or one is not self:

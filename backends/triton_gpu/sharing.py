@@ -13,8 +13,9 @@ from seqc.backends.triton_gpu.arrays import keepable
 from seqc.backends.triton_gpu.order import PIECE, WHOLE
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.parting import KNOWN, UNKNOWN, can_cut, cheapest_cut, held
-from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.ir.block import BATCH, Block
+from seqc.ir.dims import is_time
 from seqc.ir.graph import Node, depends, leaves, topological
 from seqc.ir.keys import slope_of
 from seqc.ir.ops import holds

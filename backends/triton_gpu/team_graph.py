@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.pairing import is_product
-from seqc.backends.triton_gpu.roles import ALL, Roles, base
+from seqc.backends.triton_gpu.roles import ALL, Roles
+from seqc.ir.dims import base
 from seqc.ir.graph import Node, depends, leaf, leaves, node, rebuild, topological
 from seqc.ir.keys import slope_of
 from seqc.ir.ops import TABLE

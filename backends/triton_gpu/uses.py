@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Levels, Load, Loop, Note, Plus, Store, walk
 from seqc.backends.triton_gpu.pairing import is_product
-from seqc.backends.triton_gpu.roles import Roles, is_time
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
+from seqc.ir.dims import is_time
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE, holds
 

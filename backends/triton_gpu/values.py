@@ -15,11 +15,11 @@ from seqc.backends.triton_gpu.address import Addresses, Scope, spread
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
-from seqc.backends.triton_gpu.roles import ALL, is_time
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
 from seqc.ir.block import COL, ROW
-from seqc.ir.dims import unprimed
+from seqc.ir.dims import is_time, unprimed
 from seqc.ir.graph import Node, leaves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import resets

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.cut import plain
 from seqc.backends.triton_gpu.gradients import Gradients
 from seqc.backends.triton_gpu.kernel import Array, Item, Kernel, Load, Loop, Store, StoreSum
-from seqc.backends.triton_gpu.roles import MARK
 from seqc.backends.triton_gpu.spans import blocks_between_saved, with_sources
 from seqc.ir.block import Block
+from seqc.ir.dims import is_piece, unpieced
 from seqc.ir.graph import Node, leaves
 
 PAIRS_KERNEL, AGAIN_KERNEL = "pairs", "again"
@@ -89,7 +88,7 @@ def _whole_arrays(item: Item) -> Item:
     """The item on arrays by their own names: pieces of a dim lie in one array."""
     if isinstance(item, Loop):
         return replace(item, body=tuple(map(_whole_arrays, item.body)))
-    if isinstance(item, Load | Store | StoreSum) and MARK in item.array.name:
-        array = replace(item.array, name=plain(item.array.name), source=plain(item.array.source))
+    if isinstance(item, Load | Store | StoreSum) and is_piece(item.array.name):
+        array = replace(item.array, name=unpieced(item.array.name), source=unpieced(item.array.source))
         return replace(item, array=array)
     return item

@@ -16,7 +16,8 @@ from seqc.analysis.component import Component
 from seqc.analysis.cost import cost
 from seqc.analysis.workload import lane, nominal_sizes
 from seqc.diagnostics import Diagnostic, Label, Unsupported
-from seqc.ir.block import COL, LONGEST, PIECE, ROW, Reason, free_dims
+from seqc.ir.block import COL, ROW, Reason, free_dims
+from seqc.ir.dims import LONGEST, PIECE
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program

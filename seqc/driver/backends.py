@@ -177,6 +177,10 @@ KERNELS = {
 }
 
 
+LOWERED = {"torch": ("hoist",), "cpu": ("along", "regroup", "unroll_steps"), "triton": ("pieces",)}
+"""Which of `seqc.passes.LOWERINGS` each part of a file asks for."""
+
+
 def gpu_cores(program: Program) -> tuple[Stage, ...]:
     """The recurrences that kernels of a GPU walk."""
     return KERNELS["triton"].plan(program, DEFAULTS).cores
@@ -187,4 +191,4 @@ def torch_plan(program: Program, options: Options) -> Plan:
     return planned(program, (*WALKS, _components(EAGER, options)))
 
 
-__all__ = ["KERNELS", "OUTSIDE", "Backend", "Core", "gpu_cores", "torch_block", "torch_plan"]
+__all__ = ["KERNELS", "LOWERED", "OUTSIDE", "Backend", "Core", "gpu_cores", "torch_block", "torch_plan"]

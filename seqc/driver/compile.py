@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from seqc.analysis.matrices import counted
 from seqc.backends.triton_gpu.tuning.targets import TARGETS
 from seqc.diagnostics import Diagnostic, Unsupported, near_miss
-from seqc.driver.backends import KERNELS, OUTSIDE, Core, torch_block, torch_plan
+from seqc.driver.backends import KERNELS, LOWERED, OUTSIDE, Core, torch_block, torch_plan
 from seqc.driver.compose import Made, compose
 from seqc.driver.convolution import system
 from seqc.driver.in_pieces import in_pieces
@@ -27,6 +27,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.block import Block, Reason
 from seqc.ir.plan import Plan, planned
 from seqc.ir.program import Program
+from seqc.passes import LOWERINGS
 
 if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Chosen
@@ -103,6 +104,10 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
     for name, one in {"torch": plan, **{name: part.plan for name, part in parts.items()}}.items():
         if watch:
             watch(f"plan_{name}", one)
+            block = next(iter(stages[name].values()))
+            for lowering in LOWERINGS:
+                if lowering.name in LOWERED[name]:
+                    watch(f"{name}_{lowering.name}", lowering.run(block))
     kernels = {"torch": _torch(plan, stages["torch"], parts.values(), options)}
     kernels |= {name: part.kernels() for name, part in parts.items()}
     blocks = {name: _told(found, (plan if name == "torch" else parts[name].plan).told) for name, found in stages.items()}

@@ -16,7 +16,7 @@ from seqc.ir.block import Block
 from seqc.ir.graph import Node
 from seqc.ir.keys import next_key
 from seqc.ir.program import Program
-from seqc.passes import PIPELINE, Stage
+from seqc.passes import LOWERINGS, PIPELINE, Stage
 from seqc.passes.blocks.choose import EAGER, Candidate
 
 Graphs = Mapping[str, Mapping[str, Node]]  # the graphs of a value by their titles, as `dump.graphs` gives them
@@ -28,15 +28,16 @@ def one_pass(name: str, program: Program, given: Graphs, form: str | None = None
     given: the graphs that it reads; form, rows: as of `seqc.driver.pipeline.lower`. Raises Refusal where there is no such
     stage, or it reads other graphs.
     """
-    names = [stage.name for stage in PIPELINE]
+    stages = (*PIPELINE, *LOWERINGS)
+    names = [stage.name for stage in stages]
     if name not in names:
         help = near_miss(name, names) or f"the stages are {', '.join(names)}"
         raise Refusal(Diagnostic("no-such-pass", f"there is no stage `{name}`", help=help))
     at = names.index(name)
     known = run(PIPELINE[:at], {"program": program, "form": form, "rows": rows, "machine": EAGER})
-    need = next(n for n in reversed(PIPELINE[at].needs) if graphs(known[n]))
+    need = next(n for n in reversed(stages[at].needs) if graphs(known[n]))
     known[need] = exchanged(known[need], given, name, need)
-    return run((Stage(name, PIPELINE[at].run, PIPELINE[at].needs, "found"),), known)["found"]
+    return run((Stage(name, stages[at].run, stages[at].needs, "found"),), known)["found"]
 
 
 def exchanged(value: object, given: Graphs, name: str, need: str) -> object:

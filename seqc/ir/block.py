@@ -27,9 +27,6 @@ from seqc.ir.keys import next_key, prev_key, slope_key
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program
 
-LONGEST = 256  # elements of a dim that a program of a GPU holds in one tile; a longer one it holds in pieces
-PIECE = 128  # elements of such a piece
-
 VALID = leaf("mask", "valid", (ROW,), dtype="bool")
 
 
@@ -105,5 +102,5 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
 
 
 __all__ = [
-    "BATCH", "Block", "COL", "LONGEST", "PIECE", "ROW", "Reason", "VALID", "cotangent_leaves", "free_dims", "gradient_key",
+    "BATCH", "Block", "COL", "ROW", "Reason", "VALID", "cotangent_leaves", "free_dims", "gradient_key",
 ]

@@ -1,14 +1,23 @@
 """Names of dims, and the extents that follow from them.
 
 `K'` (one prime or more) is a further dim of the size of `K`. `2D` is the last dim of an output of `scan both`: it holds the
-values of both runs, and has twice the size of `D`.
+values of both runs, and has twice the size of `D`. `t` and `s` are time inside a block. `K~2` is the third piece of a dim
+K that is too long for one tile of a GPU's program, which holds it in pieces (`seqc.passes.lower.pieces`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+
+from seqc.ir.graph import COL, ROW
 
 TWICE = "2"  # before the last dim of an output of `scan both`, which holds the values of both runs
+
+
+MARK = "~"  # between a dim and the number of a piece
+LONGEST = 256  # elements of a dim that a program of a GPU holds in one tile
+PIECE = 128  # elements of a piece of a longer one
 
 
 def unprimed(dim: str) -> str:
@@ -26,3 +35,34 @@ def extent(dim: str, sizes: Mapping[str, int]) -> int:
     if dim.startswith(TWICE):
         return 2 * (extent(dim[1:], sizes) if dim != TWICE else 1)
     return sizes[dim] if dim in sizes else sizes[unprimed(dim)]
+
+
+def is_time(dim: str) -> bool:
+    """Whether a dim is time inside a block: `t`, `s`, or one of them primed."""
+    return unprimed(dim) in (ROW, COL)
+
+
+def base(dim: str) -> str:
+    """The declared dim behind a primed or a time dim, or a piece: `D''` is `D`, `s` is `t`, `K~2` is `K`."""
+    return ROW if is_time(dim) else unprimed(dim).partition(MARK)[0]
+
+
+def piece(dim: str) -> int:
+    """Which piece of a dim it is; 0 where it is no piece."""
+    return int(unprimed(dim).partition(MARK)[2] or 0)
+
+
+def is_piece(dim: str) -> bool:
+    """Whether it is a piece of a dim, or a tensor with one."""
+    return MARK in dim
+
+
+def piece_of(name: str, at: Iterable[int], primes: str = "") -> str:
+    """The name of a piece of a dim, or of a tensor with pieces of several; the name itself where it has none."""
+    places = ".".join(map(str, at))
+    return f"{name}{MARK}{places}{primes}" if places else name
+
+
+def unpieced(name: str) -> str:
+    """The name of what this is a piece of."""
+    return re.sub(rf"{MARK}[\d.]+", "", name)

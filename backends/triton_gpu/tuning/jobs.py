@@ -17,7 +17,8 @@ from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
 from seqc.backends.triton_gpu.tuning.verdicts import Configuration
 from seqc.emit.numbers import number_at
-from seqc.ir.block import BATCH, PIECE
+from seqc.ir.block import BATCH
+from seqc.ir.dims import PIECE
 
 TYPES = {"fp32": "tl.float32", "bf16": "tl.bfloat16", "fp16": "tl.float16"}
 

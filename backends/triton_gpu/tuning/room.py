@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from seqc.backends.triton_gpu.roles import ALL, base
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Tile
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.ir.block import BATCH, ROW
+from seqc.ir.dims import base
 from seqc.ir.program import Program
 
 TEAM = "team_"  # of the names of kernels of which a program may take any number of sequences

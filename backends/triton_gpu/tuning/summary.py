@@ -15,12 +15,13 @@ from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import ALL, MARK, base, is_time
+from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
 from seqc.backends.triton_gpu.uses import Uses
-from seqc.ir.block import BATCH, COL, PIECE, ROW
+from seqc.ir.block import BATCH, COL, ROW
+from seqc.ir.dims import PIECE, base, is_piece, is_time
 from seqc.ir.graph import Node
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -108,7 +109,7 @@ class _Summary:
     def length(self, dim: str) -> int:
         if is_time(dim):
             return self.plan.block.rows
-        return BATCHES if dim == BATCH else PIECE if MARK in dim else self.sizes[base(dim)]
+        return BATCHES if dim == BATCH else PIECE if is_piece(dim) else self.sizes[base(dim)]
 
     def dims(self) -> Iterable[Dim]:
         for d in self.roles.grid:
@@ -165,7 +166,7 @@ class _Summary:
 
     def work(self, items: list[Item]) -> Iterable[Work]:
         """Elementwise work and sums that are no matrix products, tiles of the same axes counted together."""
-        pieces = dict.fromkeys((d for d in self.plan.program.dims if MARK in d), PIECE)
+        pieces = dict.fromkeys((d for d in self.plan.program.dims if is_piece(d)), PIECE)
         sizes = {**self.sizes, **pieces, ROW: self.plan.block.rows, COL: self.plan.block.rows, BATCH: BATCHES}
         total: dict[tuple[str, ...], float] = {}
         fused = _summed(items)

@@ -288,7 +288,7 @@ ROWS: tuple[Op, ...] = (
        lambda n: n.args[0].dims + n.names("over"), laws=MOVES | {"alias"}, cost="view", takes=("any",)),
     Op("rename", 1, _np_rename, (lambda n, d: renamed(d, n.text("new"), n.text("old")),), _same, _rename_dims,
        _own_dtype, laws=MOVES | {"alias"}, cost="view", takes=("any",)),
-    Op("take", 1, _np_take, (_take_vjp,), _same, lambda n: _without(n, (n.text("dim"),)), laws=MOVES, cost="view",
+    Op("take", 1, _np_take, (_take_vjp,), _same, lambda n: _without(n, (n.text("dim"),)), _own_dtype, laws=MOVES, cost="view",
        takes=("any",)),
     Op("cumsum", 1, _np_cumsum, (_cumsum_vjp,), _cumsum_interval, lambda n: n.args[0].dims, laws=MOVES),
     Op("shift", 1, _np_shift, (lambda n, d: shift(expanded(d, n.dims), n.text("dim"), -n.number("by")),),

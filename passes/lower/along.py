@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqc.backends.native_cpu.schedule import view
 from seqc.ir.graph import Node, const, index, node, renamed, size, total, transform
 from seqc.ir.ops.elementwise import where
+from seqc.ir.views import view
 
 
 def along(outputs: Mapping[str, Node]) -> dict[str, Node]:

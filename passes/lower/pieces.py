@@ -2,25 +2,25 @@
 
 Before: `sum[K](q * S)`, K = 300 and no program holds a tile of 512. After: `sum[K~0](q~0 * S~0) + sum[K~1](q~1 * S~1) + ..`,
 each piece a dim of its own of PIECE elements (the last one masked), each tensor with the dim a tensor a piece. Whatever walks
-the graph then sees tiles that fit; arrays keep their names (`plain`) and are addressed from where a piece begins.
+the graph then sees tiles that fit; arrays keep their names (`unpieced`) and are addressed from where a piece begins.
 
 Only dims whose extent is fixed when the file is written are cut, and of these only what a program would hold whole.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial, reduce
 from itertools import product
 
-from seqc.backends.triton_gpu.roles import MARK, Roles, base, is_time
-from seqc.ir.block import LONGEST, PIECE, Block
+from seqc.ir.block import Block
+from seqc.ir.dims import LONGEST, PIECE, base, piece_of
 from seqc.ir.graph import Node, leaf, node, topological
 from seqc.ir.keys import is_next, next_key, prev_key, result_of, slope_key, slope_of
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program, TensorDecl
+from seqc.ir.verify import verify_block
 
 At = Mapping[str, int]
 """Which piece of each dim that is cut."""
@@ -30,30 +30,24 @@ class _Whole(Exception):
     """An operator works along a dim in a way that pieces cannot."""
 
 
-def cut(block: Block, roles: Roles) -> Block:
-    """The block, its long dims in pieces; the same block where there are none, or where an operator needs one whole."""
-    counts = long_dims(block, roles)
+def pieces(block: Block, counts: Mapping[str, int]) -> Block:
+    """The block, its long dims in pieces; the same block where an operator needs one whole. counts: pieces of each such dim."""
     if not counts:
         return block
     try:
-        return _Cutter(block, counts).run()
+        found = _Cutter(block, counts).run()
     except _Whole:
         return block
+    verify_block(found, "pieces")
+    return found
 
 
-def long_dims(block: Block, roles: Roles) -> dict[str, int]:
-    """How many pieces each long dim has, of those that a chunk's program holds whole."""
-    whole = {base(d) for d in roles.order if not is_time(d) and d not in roles.blocked}
-    counts = {}
-    for name, dim in block.program.dims.items():
-        if block.form == "chunkwise" and name in whole and len(dim.choices) == 1 and dim.choices[0] > LONGEST:
-            counts[name] = -(-dim.choices[0] // PIECE)
-    return counts
-
-
-def plain(name: str) -> str:
-    """The name of a tensor of which this is a piece."""
-    return re.sub(rf"{MARK}[\d.]+", "", name)
+def long_dims(block: Block, whole: Container[str] | None = None) -> dict[str, int]:
+    """How many pieces each long dim has that a chunk's program holds whole: all of its dims, or those of `whole`."""
+    return {
+        name: -(-dim.choices[0] // PIECE) for name, dim in block.program.dims.items()
+        if block.form == "chunkwise" and (whole is None or name in whole) and len(dim.choices) == 1 and dim.choices[0] > LONGEST
+    }
 
 
 class _Cutter:
@@ -84,12 +78,11 @@ class _Cutter:
 
     def dim(self, d: str, at: At) -> str:
         """`K'` at piece 2: `K~2'`."""
-        return f"{base(d)}{MARK}{at[d]}{d[len(base(d)) :]}" if d in at else d
+        return piece_of(base(d), [at[d]], d[len(base(d)) :]) if d in at else d
 
     def tensor(self, name: str, axes: Iterable[str], at: At) -> str:
         """The name of a tensor's piece."""
-        mine = [str(at[d]) for d in axes if d in at]
-        return f"{name}{MARK}{'.'.join(mine)}" if mine else name
+        return piece_of(name, [at[d] for d in axes if d in at])
 
     def given(self, n: Node, at: At) -> Node:
         """An argument at a place, of which it may lack dims."""

@@ -13,6 +13,7 @@ from functools import reduce
 from typing import TypeAlias
 
 from seqc.ir.graph import Node, node, rebuild, topological
+from seqc.ir.verify import verify
 
 Local: TypeAlias = "Callable[[Iterable[str]], tuple[str, ...]]"
 
@@ -31,7 +32,9 @@ def regroup(outputs: Mapping[str, Node], local: Local) -> tuple[dict[str, Node],
             image[n] = plain if done is None else done
         else:
             image[n] = plain
-    return {name: image[n] for name, n in outputs.items()}, image
+    found = {name: image[n] for name, n in outputs.items()}
+    verify(found, "regroup")
+    return found, image
 
 
 def _factors(n: Node, inner: set[Node]) -> tuple[list[Node], int]:

@@ -24,6 +24,7 @@ from seqc.ir.graph import ROW, Node, const, depends, leaves, node, rebuild, rena
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, resets, take
+from seqc.ir.verify import verify
 
 ZERO, ONE = const(0.0), const(1.0)
 SCANS = ("affine_scan", "max_scan")
@@ -57,6 +58,7 @@ def hoist(
             again[n] = _split(fresh, late) if n in sequential else fresh
         roots = {name: again[n] for name, n in roots.items()}
         done = {old: again.get(new, new) for old, new in done.items()}
+    verify(roots, "hoist")
     return roots, done
 
 
