@@ -2,9 +2,10 @@
 
   diagnostics < ir < {semantics, analysis, frontend, emit, solver} < passes < backends < driver < {editor, check, api, nn, cli}
 
-A room may import its own modules and those of the rooms that ALLOWED names. A pass imports no pass and a backend no backend,
-except that a backend asks for lowerings (`passes/lower`), that a package's `__init__` may gather its own, that the files of one
-folder know each other, and that any pass may simplify what it made. A heavy third-party package has one owner module, which imports it late.
+A room may import its own modules and those of the rooms that ALLOWED names. A pass imports no pass and a backend no
+backend, except that a backend asks for lowerings (`passes/lower`), that a package's `__init__` may gather its own, that the
+files of one folder know each other, and that any pass may simplify what it made. A heavy third-party package has one owner
+module, which imports it late.
 """
 
 import ast
