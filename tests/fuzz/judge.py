@@ -254,7 +254,8 @@ def _shared(spec: Spec, name: str) -> bool:
     """Whether the sequences of a pack have a value in common."""
     if name.removesuffix("_mask").removesuffix("_mask_reverse") in spec.sparse:
         return True
-    decls = (spec.params.get(n) for n in (name, _plain(spec, name), name.replace("_reverse", "")))
+    bare = name.replace("_reverse", "")
+    decls = (spec.params.get(n) for n in (name, _plain(spec, name), bare, _plain(spec, bare)))
     return any(decl is not None and not decl.per_batch for decl in decls)
 
 

@@ -310,8 +310,9 @@ def _ordered(value: Value, dims: tuple[str, ...], sizes: dict[str, int]) -> Valu
 def _rows(dim: str, values: list[Value]) -> Value:
     """One value with the dim, from one for each of its positions."""
     axes = tuple(dict.fromkeys(d for value in values for d in value.dims))
-    sizes = {d: n for value in values for d, n in zip(value.dims, value.x.shape, strict=True)}
-    return Value(torch.stack([real(value.to(axes, sizes)) for value in values]), (dim, *axes))
+    rows = [real(value.x.permute([value.dims.index(d) for d in axes if d in value.dims])) for value in values]
+    rows = [x[tuple(slice(None) if d in value.dims else None for d in axes)] for x, value in zip(rows, values, strict=True)]
+    return Value(torch.stack(torch.broadcast_tensors(*rows)), (dim, *axes))
 
 
 def _at(value: Value, dim: str, position: int) -> Value:
