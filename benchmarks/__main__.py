@@ -6,7 +6,9 @@ In: specs and wishes. Out: a table; results.json, results.md and plots in a fold
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -51,6 +53,8 @@ def configure(made: argparse.ArgumentParser) -> None:
     made.add_argument("--no-peers", action="store_true", help="only the eager loop and what seqc emits")
     made.add_argument("--compile", action="store_true", help="torch.compile of the loop too: slow to start")
     made.add_argument("--sweeps", action="store_true", help="plots against T, batch and dims")
+    made.add_argument("--resume", action="store_true", help="keep what the folder holds, and measure the rest")
+    made.add_argument("--minutes", type=float, default=math.inf, metavar="N", help="begin no other spec after so many")
     made.add_argument("--out", type=Path, default=Path("bench_out"), help="folder of the results (default: bench_out)")
 
 
@@ -78,21 +82,29 @@ def run(args: argparse.Namespace) -> int:
     specs = args.specs or (tasks.every() if args.all else list(tasks.DEFAULT))
     known = machine()
     ceilings = look(args)
-    print(f"{known['cpu']}, {args.threads} threads; matrix product {ceilings.flops / 1e9:.0f} GFLOP/s, "
-          f"memory {ceilings.bytes / 1e9:.1f} GB/s")
+    print(f"{known['cpu']}, {args.threads} threads; {ceilings.told()}")
     rows: list[Row] = []
+    if args.resume and (args.out / "results.json").exists():
+        rows, ceilings = page.kept(args.out, known, ceilings)
+    end, left = monotonic() + 60 * args.minutes, list[str]()
     with tqdm(total=len(specs), file=sys.stderr, disable=None, leave=False) as bar:
         for spec in specs:
+            if any(row.spec == spec for row in rows) or monotonic() > end:
+                left += [spec] * all(row.spec != spec for row in rows)
+                continue
             ceilings = ceilings.above(look(args))
             for entry in entries(spec, args):
                 new = measure_entry(entry, args.part or PARTS, ceilings, args.rounds, args.patience, bar.set_description)
                 bar.write(report.table(new), file=sys.stdout)
-                rows += new
+                rows += [replace(row, spec=spec) for row in new]
+            page.save([row.under(ceilings) for row in rows], {}, known, ceilings, args.out)
             bar.update()
     ceilings = ceilings.above(look(args))
     rows = [row.under(ceilings) for row in rows]
     swept = sweep(specs, args, ceilings) if args.sweeps else {}
     page.save(rows, swept, known, ceilings, args.out)
+    if left:
+        print(f"\nLeft, after {args.minutes:g} minutes: {' '.join(left)}; --resume goes on with them")
     print(f"\nWritten to {args.out}/: results.json and results.md" + (", and a picture for each spec" if swept else ""))
     return 1 if any(row.error is not None and row.seconds is None for row in rows) else 0
 

@@ -47,6 +47,7 @@ class Row:
     others: float | None = None
     why: str = ""
     work: Work | None = None
+    spec: str = ""
 
     def under(self, ceilings: Ceilings) -> Row:
         """The same measurement, judged by other ceilings: they may be known better later."""

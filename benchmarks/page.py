@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.ceilings import Ceilings
+from benchmarks.ceilings import Ceilings, Work
+from benchmarks.contender import FORWARD, TRAIN
 from benchmarks.entry import OURS, Row
 from benchmarks.plots import plot_sweeps
 from benchmarks.report import HEAD, cells, sizes
@@ -27,7 +29,7 @@ def save(
     """results.json, results.md and pictures. sweeps: rows by the axis that was swept."""
     known = {
         "machine": machine,
-        "ceilings": {"flops": ceilings.flops, "bytes": ceilings.bytes},
+        "ceilings": asdict(ceilings),
         "rows": [row.as_json() for row in rows],
         "sweeps": {axis: [row.as_json() for row in found] for axis, found in sweeps.items()},
     }
@@ -35,8 +37,53 @@ def save(
     main([str(folder)])
 
 
+def kept(folder: Path, machine: Mapping[str, object], ceilings: Ceilings) -> tuple[list[Row], Ceilings]:
+    """The rows of a run on this machine with as many threads that ended early, and the ceilings that both have seen."""
+    known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    if any(known["machine"][fact] != machine[fact] for fact in ("cpu", "cores", "threads")):
+        return [], ceilings
+    rows = [Row(**{**row, "work": row["work"] and Work(**row["work"])}) for row in known["rows"]]
+    return rows, ceilings.above(Ceilings(**known["ceilings"]))
+
+
+def readme(folders: Sequence[Path]) -> str:
+    """The table of README.md, of one run or of several with other numbers of threads: losing cells in bold."""
+    head = ["spec", "threads"]
+    for part in (FORWARD, TRAIN):
+        head += [f"{part}: time", "eager loop takes", "best other takes"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    runs = [json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in folders]
+    found: dict[tuple[str, str, int], dict[str, list[str]]] = {}
+    for run in runs:
+        rows = [Row(**{**row, "work": None}) for row in run["rows"]]
+        for (label, shape, part), group in groupby(rows, lambda r: (r.label, sizes(r), r.part)):
+            if (words := compared(list(group))) is not None:
+                found.setdefault((label, shape, run["machine"]["threads"]), {})[part] = words
+    order = list(dict.fromkeys(label for label, _, _ in found))
+    for (label, shape, threads), parts in sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1:])):
+        cells_ = [word for part in (FORWARD, TRAIN) for word in parts.get(part, ["", "", ""])]
+        lines.append("| " + " | ".join([f"{label}, {shape}", str(threads), *cells_]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def compared(rows: Sequence[Row]) -> list[str] | None:
+    """Our time, the loop's ratio and the best peer's, in words; None where nothing was timed."""
+    timed = {row.contender: row for row in rows if row.ratio is not None}
+    ours = next((timed[name] for name in OURS if name in timed), None)
+    peers = [row for name, row in timed.items() if not name.startswith("seqc ") and name != LOOP]
+    if ours is None:
+        return None
+    best = min(peers, key=lambda row: row.ratio[1] if row.ratio else 0.0, default=None)
+    mark = "**" if best and best.ratio and best.ratio[1] < 1 else ""
+    return [cells(ours)[1], f"{cells(timed[LOOP])[3]}x" if LOOP in timed else "",
+            f"{mark}{cells(best)[3]}x{mark} ({best.contender})" if best else ""]
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Write the page and the pictures of a folder."""
+    """Write the page and the pictures of a folder; with `--readme` print the table of README.md, of one folder or several."""
+    if "--readme" in arguments:
+        print(readme([Path(x) for x in arguments if x != "--readme"]), end="")
+        return 0
     folder = Path(arguments[0])
     known = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     rows = [Row(**{**row, "work": None}) for row in known["rows"]]
@@ -62,8 +109,7 @@ def page(rows: Sequence[Row], machine: Mapping[str, object], ceilings: Ceilings,
         f"- {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['vectors']}; "
         f"{machine['date']}",
         f"- Python {machine['python']}, {said}; {machine['compiler']}",
-        f"- ceilings measured in the same run: matrix product {ceilings.flops / 1e9:.0f} GFLOP/s (float32), "
-        f"memory {ceilings.bytes / 1e9:.1f} GB/s",
+        f"- ceilings measured in the same run, of which the highest rate counts: {ceilings.told()}",
         f"- load of the machine when the run began: {machine['load']} (0 is idle); `others` tells it for each figure",
         "",
         *summary(rows),

@@ -20,7 +20,8 @@ from seqc.frontend.elaborate import load
 from seqc.ir.program import Program
 
 SPECS = Path(__file__).resolve().parent.parent / "specs"
-DEFAULT = ("linear_attention", "retention", "gla", "delta_rule", "hgrn", "mamba", "lstm", "gru")
+DEFAULT = ("linear_attention", "retention", "gla", "delta_rule", "gated_delta_rule", "hgrn", "mamba", "lstm", "gru", "lif",
+           "garch")
 SHAPE = {"B": 2, "T": 2048}
 EXTENTS = {"H": 4, "K": 64, "V": 64, "M": 64, "P": 64, "N": 16, "G": 1}
 QUICK = {"B": 2, "T": 48, "H": 2, "K": 8, "V": 8, "M": 8, "P": 8, "N": 4, "G": 1, "D": 16}

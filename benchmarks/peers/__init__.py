@@ -5,6 +5,7 @@ A peer is imported when it is asked for; one that is not installed is reported, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from benchmarks.contender import Absent, Contender
@@ -13,7 +14,7 @@ from benchmarks.tasks import Task
 
 def peers(task: Task) -> list[Contender | Absent]:
     """All peers of a task."""
-    from benchmarks.peers import scans
+    from benchmarks.peers import attention, ggml, neighbours, scans
 
     found: list[Contender | Absent] = []
     if find_spec("jax") is None:
@@ -22,9 +23,17 @@ def peers(task: Task) -> list[Contender | Absent]:
         from benchmarks.peers import jax_scans
 
         found += jax_scans.contenders(task)
-    for package, make in (("mambapy", scans.mambapy), ("accelerated_scan", scans.accelerated)):
-        if task.name not in scans.SERVED[package]:
-            continue
-        absent = find_spec(package) is None
-        found.append(Absent(package, "not installed (benchmarks/requirements.txt)") if absent else make(task))
+    others: list[tuple[str, tuple[str, ...], Callable[[Task], Contender]]] = [
+        ("mambapy", scans.SERVED["mambapy"], scans.mambapy),
+        ("accelerated_scan", scans.SERVED["accelerated_scan"], scans.accelerated),
+        ("onnxruntime", tuple(attention.RULES), attention.contender),
+        ("libggml", ggml.SPECS if task.sizes.get("K") == task.sizes.get("V") else (), ggml.contender),
+        ("snntorch", ("lif",), neighbours.snntorch),
+        ("spikingjelly", ("lif",), neighbours.spikingjelly),
+        ("arch", ("garch",), neighbours.arch),
+    ]
+    for package, served, make in others:
+        if task.name in served:
+            absent = find_spec(package) is None
+            found.append(Absent(package, "not installed (benchmarks/requirements.txt)") if absent else make(task))
     return found
