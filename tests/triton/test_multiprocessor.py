@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.gpu import code_table
 from benchmarks.gpu.peer_code import usual
 from seqc.backends.triton_gpu.report import peer_kernels
 from seqc.backends.triton_gpu.tuning.machine_code import Text, matched, trips, turns
@@ -126,3 +127,8 @@ def test_configurations_near_the_usual_one_are_tried_first() -> None:
     first, *others = usual(listed, 4)
     assert first == {"BK": 64, "num_warps": 4, "num_stages": 3} and len(others) == 3
     assert all(one["num_stages"] == 3 for one in others), "of those that differ in stages alone, one"
+
+def test_published_times_stand_beside_modelled_ones() -> None:
+    found = list(code_table.fitted())
+    assert len(found) >= 6 and all(0.5 < modelled / published < 2 for *_, published, modelled in found)
+    assert code_table.fit_text().count("\n| ") == len(found) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, tile_choices
@@ -24,6 +25,7 @@ __all__ = ["Choice", "Look", "choose"]
 Look = Callable[[str, int], Told]
 """Kernel and rows -> tiles that the toolchain was asked about, with rows as `C`, and its verdicts."""
 SLOWER = 1.2  # tiles that are slower than those chosen by this factor, by a model that is mostly too short, are not asked about
+NO_FACTORS: Mapping[str, int] = MappingProxyType({})
 NOTHING_FITS = "nothing that was asked fits the registers: of what spills, the fastest by the model is taken"
 
 
@@ -123,15 +125,20 @@ def choose(
     *,
     shared: Iterable[str] = (),
     workload: Workload | None = None,
+    factors: Mapping[str, int] = NO_FACTORS,
     solver: Callable[[Problem], Solution | Clash] = solve,
 ) -> Choice | Clash:
     """Rows and tiles of least modelled time that keep all registers; where some kernel has none, it may spill.
 
-    shared: dims that are cut alike in all kernels. Of what spills only tiles that the toolchain has made are taken, if
-    there are any. A kernel that did not compile, or whose shared memory the target lacks, is never taken.
+    shared: dims that are cut alike in all kernels. factors: `Kernel.factor` of some. Of what spills only tiles that the
+    toolchain has made are taken, if there are any. A kernel that did not compile, or whose shared memory the target lacks, is
+    never taken.
     """
     shared = tuple(shared)
-    given = {k: Kernel(at, tuple(one for rows in at for one in look(k, rows))) for k, at in kernels.items()}
+    given = {
+        k: Kernel(at, tuple(one for rows in at for one in look(k, rows)), factor=factors.get(k, 100))
+        for k, at in kernels.items()
+    }
 
     def answer(wanted: Mapping[str, Kernel]) -> tuple[Problem, Solution | Clash]:
         problem = kernel_problem(f"{name} on {target.name}", wanted, target, shared=shared, workload=workload)

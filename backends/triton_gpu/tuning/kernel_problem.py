@@ -46,7 +46,8 @@ class Kernel:
     """One of the kernels of a problem.
 
     spilling: its registers may spill, since else nothing fits. probing: look for the tiles that need the fewest registers
-    of those that the toolchain has not refused. only_told: it may take only tiles that the toolchain has made.
+    of those that the toolchain has not refused. only_told: it may take only tiles that the toolchain has made. factor:
+    hundredths of the modelled time that it takes where the machine code of no tiles with these rows is known.
     """
 
     at: Mapping[int, KernelSummary]
@@ -55,6 +56,7 @@ class Kernel:
     spilling: bool = False
     probing: bool = False
     only_told: bool = False
+    factor: int = 100
 
     def knows(self, tiles: Mapping[str, int]) -> bool:
         """Whether the toolchain has spoken of these tiles."""
@@ -208,27 +210,20 @@ class _OneKernel:
         times the least factor by which it was too short."""
         builder = self.at[rows]
         whole, parts = builder.time(self.spilled(rows))
-        if not self.priced[rows]:
-            return whole, parts
         named = [(Chosen(self.names(tiles)), ns) for tiles, ns, _ in self.priced[rows]]
-        factor = min(factor for _, _, factor in self.priced[rows])
-        others = ceil_div(whole * factor, lift(100))
-        whole = Sum((most(0, Sum((others, *(one * -NEVER for one, _ in named)))), *(one * ns for one, ns in named)))
+        factor = min((factor for _, _, factor in self.priced[rows]), default=self.kernel.factor)
+        whole = whole if factor == 100 else ceil_div(whole * factor, lift(100))
+        if named:
+            whole = Sum((most(0, Sum((whole, *(one * -NEVER for one, _ in named)))), *(one * ns for one, ns in named)))
         return whole, tuple((name, whole if name == "ns" else value) for name, value in parts)
 
     def machine(self, rows: int) -> list[tuple[dict[str, int], int, int]]:
-        """(tiles that were made, nanoseconds by their machine code, hundredths of that in what the model says)."""
-        builder, found = self.at[rows], []
-        model = builder.time()[0]
+        """(tiles that were made, nanoseconds by their machine code, hundredths of what the model says that these are)."""
+        found = []
         for tiles, verdict in self.kernel.told:
-            at = dict(self.names(tiles))
-            took = builder.told(verdict, at) if tiles["C"] == rows else None
-            if took is not None:
-                at[self.name("resident")] = min(took.resident, max(self.domain[self.name("resident")]))
-                found.append((
-                    {k: n for k, n in tiles.items() if k != "C"}, round(took.nanoseconds),
-                    round(100 * took.nanoseconds / max(int(evaluate(model, at)), 1)),
-                ))
+            both = by_code(self.at[rows], verdict, dict(self.names(tiles))) if tiles["C"] == rows else None
+            if both is not None:
+                found.append(({k: n for k, n in tiles.items() if k != "C"}, *both))
         return found
 
     def parts(self) -> list[tuple[str, Expr]]:
@@ -285,6 +280,16 @@ class _OneKernel:
         ]
         worse = [choice for choice in product(*domains) if not any(known <= set(choice) for known in good)]
         return Constraint(self.told(one.sentence), Sum(tuple(map(Chosen, worse))), "<=", Const(0))
+
+
+def by_code(model: KernelModel, verdict: Verdict, at: dict[str, int]) -> tuple[int, int] | None:
+    """(nanoseconds of tiles by their machine code, hundredths of what the model says that these are), where it is known. at:
+    tiles by the names of the model's variables."""
+    took = model.told(verdict, at)
+    if took is None:
+        return None
+    modelled = int(evaluate(model.time()[0], {**at, model.called_by("resident"): took.resident}))
+    return round(took.nanoseconds), round(100 * took.nanoseconds / max(modelled, 1))
 
 
 def _no_less(tiles: Mapping[str, int], known: Mapping[str, int]) -> bool:

@@ -20,9 +20,10 @@ from seqc.backends.triton_gpu.kernel import BLOCKS
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
 from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
-from seqc.backends.triton_gpu.tuning.choose import Choice, choose
+from seqc.backends.triton_gpu.tuning.choose import SLOWER, Choice, choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
-from seqc.backends.triton_gpu.tuning.kernel_problem import Told, tile_choices
+from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
+from seqc.backends.triton_gpu.tuning.kernel_problem import Told, by_code, tile_choices
 from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
 from seqc.backends.triton_gpu.tuning.room import TEAM
 from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
@@ -157,6 +158,7 @@ class _Chooser:
         self.workload = workload
         self.lowered = {one.block.rows: one for one in lowered}
         self.known: dict[tuple[tuple[str, ...], int], Choice | Clash] = {}
+        self.factors: dict[str, int] = {}
 
     def choose(self) -> Chosen:
         spent = {rows: ns for rows in self.lowered if (ns := self.spent(rows)) is not None}
@@ -177,13 +179,16 @@ class _Chooser:
         def others() -> dict[int, str]:
             return {c: self.instead(c) for c in self.lowered if c != rows}
 
+        def near(c: int) -> bool:
+            return c != rows and spent[c] < SLOWER * spent[rows]
+
         def asked() -> tuple[Job, ...]:
             faster = [c for c in spent if spent[c] < spent[rows] and self.unpriced(c)]
             return (*self.asks(choices), *chain(*(self.asks(self.unpriced(c)) for c in faster)))
 
         return Chosen(
             best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked,
-            lambda: tuple(self.besides(choices)),
+            lambda: (*self.besides(choices), *chain(*(self.asks(self.untold(c)) for c in spent if near(c)))),
         )
 
     def team(self, clash: Clash) -> Chosen:
@@ -247,6 +252,11 @@ class _Chooser:
         found = ((k, choice) for name in TRAINED for choice in self.faster(name, rows)[0] for k in sorted(choice.spilling))
         return {k: choice for k, choice in found if choice.verdict(k) is None}
 
+    def untold(self, rows: int) -> dict[str, Choice]:
+        """The kernels with so many rows whose machine code is not known at the tiles that are best by the model."""
+        found = [choice for name in TRAINED for choice in self.faster(name, rows)[0]]
+        return {k: choice for choice in found for k in choice.kernels if choice.verdict(k) is None}
+
     def faster(self, whole: str, rows: int) -> tuple[list[Choice], int]:
         """(the choices of a direction's one kernel or of another way, whichever is fastest by the model, its nanoseconds)."""
         plan = self.lowered[rows].plan
@@ -280,8 +290,20 @@ class _Chooser:
         return choose(
             " and ".join(names), summaries, self.target,
             lambda name, c: self.lowered[c].told(name, self.target.name, self.table),
-            shared=shared, workload=self.workload, solver=solver,
+            shared=shared, workload=self.workload, factors={name: self.factor(name) for name in names}, solver=solver,
         )
+
+    def factor(self, name: str) -> int:
+        """By how much the model of a kernel is too short at least, in hundredths, at any number of rows."""
+        if name not in self.factors:
+            found = [100]
+            for lowered in self.lowered.values():
+                if name in lowered.plan.kernels or name.startswith(TEAM):
+                    model = KernelModel(lowered.kernel(name)[1], self.target)
+                    told = lowered.told(name, self.target.name, self.table)
+                    found += [both[1] for tiles, said in told if (both := by_code(model, said, dict(tiles)))]
+            self.factors[name] = min(found[1:], default=100)
+        return self.factors[name]
 
     def instead(self, rows: int) -> str:
         """What another number of rows would mean."""
