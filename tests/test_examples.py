@@ -19,7 +19,9 @@ from examples import (
     parity,
     pruned_gru,
     speed,
+    time_scale,
     training,
+    turning,
 )  # fmt: skip
 from examples.char_model import CharModel
 from examples.training import train
@@ -126,6 +128,24 @@ def test_examples_of_layers_run(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ("bits per character of a page", "A state is ", "as a week ago", "1 hours before the end", "the Kalman filter",
                   "80 to 120 steps", "as it comes in"):
         assert words in said
+
+
+def test_studies_of_what_a_scan_can_tell_run(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--backend", "torch", "--width", "8", "--updates", "2", "--batch", "4"]
+    assert time_scale.main([*few, "--steps", "8", "--longest", "2"]) == 0
+    assert turning.main([*few, "--bits", "8", "--longest", "20"]) == 0
+    said = capsys.readouterr().out
+    assert "16 samples: " in said and "with the step size as it was" in said and "transitions in [-1, 1]: " in said
+
+
+def test_a_signal_means_the_same_at_all_rates() -> None:
+    torch.manual_seed(0)
+    model = time_scale.Judge(8, "torch")
+    with torch.no_grad():
+        signals = torch.sin(torch.linspace(0, 9, 65)[None, 1:]) + 0.5
+        held = signals.repeat_interleave(16, 1)
+        torch.testing.assert_close(model(held, 16.0), model(signals), rtol=0.05, atol=0.05)
+        assert (model(held) - model(signals)).abs().max() > 0.1
 
 
 def test_the_filter_to_beat_is_the_kalman_filter() -> None:
