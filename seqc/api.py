@@ -313,7 +313,7 @@ def _compiled(
     from seqc.driver.compile import compile_program
     from seqc.frontend.elaborate import built
 
-    return compile_program(built(source), Options(backend, target, dict(dims), form, rows, save_states))
+    return compile_program(built(source, dict(dims)), Options(backend, target, dict(dims), form, rows, save_states))
 
 
 def oracle(

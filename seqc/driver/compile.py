@@ -72,7 +72,7 @@ class Compiled:
 
 def compile_spec(path_or_text: str | Path, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:
     """The emitted file of a spec. Raises SpecError and Unsupported."""
-    return compile_program(load(path_or_text), options, watch)
+    return compile_program(load(path_or_text, options.dims), options, watch)
 
 
 def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch | None = None) -> Compiled:

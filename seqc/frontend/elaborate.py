@@ -40,15 +40,28 @@ from seqc.ir.intervals import ANY
 from seqc.ir.program import Loop, Program, TensorDecl
 
 
-def load(path_or_text: str | Path) -> Program:
-    """The program of a `.seq` file, of a shipped spec by its name, or of a text. Raises SpecError or Unsupported."""
-    return built(read(path_or_text))
+def load(path_or_text: str | Path, sizes: Mapping[str, int] = {}) -> Program:
+    """The program of a `.seq` file, of a shipped spec by its name, or of a text. Raises SpecError or Unsupported.
+
+    sizes: of dims that the text leaves open.
+    """
+    return built(read(path_or_text), sizes)
 
 
-def built(source: Source) -> Program:
-    """The program of a text that was read. Raises SpecError or Unsupported."""
+def built(source: Source, sizes: Mapping[str, int] = {}) -> Program:
+    """The program of a text that was read, as if it gave these sizes to its open dims. Raises SpecError or Unsupported."""
     parsed = parse_with_errors(source)
-    return build(parsed.spec, parsed.found, parsed.lost)
+    told = (_with_sizes(s, sizes) if isinstance(s, syntax.Dims) else s for s in parsed.spec.statements)
+    return build(replace(parsed.spec, statements=tuple(told)), parsed.found, parsed.lost)
+
+
+def _with_sizes(statement: syntax.Dims, sizes: Mapping[str, int]) -> syntax.Dims:
+    """The line with sizes for the dims that it leaves open."""
+    def told(item: syntax.DimItem) -> syntax.DimItem:
+        opened = item.default is None and item.sizes is None and item.lo is None and sizes.get(item.name.id, 0) > 0
+        return replace(item, default=sizes[item.name.id]) if opened else item
+
+    return replace(statement, items=tuple(map(told, statement.items)))
 
 
 def build(
@@ -141,7 +154,7 @@ def _sized(scope: Scope, told: Container[str]) -> None:
             message = f"nothing tells the size of the dim `{name}`"
             cause = "a call reads sizes from inputs and params, and none has this dim"
             label = Label(scope.places[name], "open")
-            scope.report("unsized-dim", message, label, cause=cause, help=f"give it a size: `dim {name} = 64`")
+            scope.report("unsized-dim", message, label, cause=cause, help=f"write `dim {name} = 64`, or compile with `dims`")
 
 
 def _keywords(scope: Scope, spec: syntax.Spec, noisy: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from seqc.diagnostics import SpecError
 from seqc.frontend.elaborate import load
 from seqc.frontend.format import format_text
 from seqc.ir.graph import leaves
@@ -464,3 +465,11 @@ def test_the_examples_of_the_reference_are_specs() -> None:
 def test_one_choice_of_a_size_is_the_size() -> None:
     program = load("spec bank\ndim N {5}\ninput x\nstate m[N] = 0\nm = 0.5 * m[t-1] + x\noutput o = sum[N](m)\n")
     assert program.dims["N"].default == 5
+
+
+def test_sizes_that_are_given_beside_the_text() -> None:
+    text = "spec a\ndim N, J {}\ninput x\nstate h[N] = 0\noutput h = fold[J](h[t-1], h -> 0.5 * h + x)\n"
+    written, given = load(text.format("= 2"), {"N": 3, "J": 4}), load(text.format(""), {"N": 3, "J": 2})
+    assert str(given.outputs["h"]) == str(written.outputs["h"])
+    with pytest.raises(SpecError, match="nothing tells the size of the dim `N`"):
+        load(text.format("= 2"), {"J": 2})

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from seqc.passes import PIPELINE
 
     wishes = options(args)
-    program = fix_dims(load(args.spec), wishes.dims)
+    program = fix_dims(load(args.spec, wishes.dims), wishes.dims)
     folder = make_folder(args.output or Path(f"{program.name}_graphs"))
     numbers = {name: i for i, name in enumerate(("spec", *(stage.name for stage in PIPELINE)))}
 
