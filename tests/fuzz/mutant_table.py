@@ -185,7 +185,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # ---- Triton
     *_triton(DEVICE, "element", ("o_from = tl.arange(0, C) - BY", "o_from = tl.arange(0, C) + BY")),
     *_triton(DEVICE, "decayed",
-        ("first = tl.arange(0, C) % BLOCK == 0\n", "first = tl.arange(0, C) % BLOCK == 1\n")),
+        ("(BLOCK - 1 if REVERSE else 0)\n", "(BLOCK - 1 if REVERSE else 1)\n"),
+        ("later = (o_t // LEVEL)[:, None] > ", "later = (o_t // LEVEL)[:, None] >= ")),
     *_triton(DEVICE, "delta", ("b_X -= b_column[:, :, None] * b_row", "b_X += b_column[:, :, None] * b_row")),
     *_triton(DEVICE, "element", ("return a_now * a_past, a_now * b_past + b_now", "return a_now * a_past, b_past + b_now")),
     *_triton(MORE, "element", ("return offset + slope * start", "return offset + start")),
@@ -195,7 +196,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return tl.maximum(x, 0.0) + log1p(", "return tl.minimum(x, 0.0) + log1p("),
         ("return tl.where(x < 0, -t, t)", "return t")),
     *_triton("backends/triton_gpu/device_sequences.py", "element", (".to(tl.int64) // BT + i_b\n", ".to(tl.int64) // BT\n")),
-    *_triton("backends/triton_gpu/launcher.py", "lagged", ("{offset} * STEP, cu_seqlens)", "{offset}, cu_seqlens)")),
+    *_triton("backends/triton_gpu/gradient_sums.py", "lagged", ("{offset} * STEP, cu_seqlens)", "{offset}, cu_seqlens)")),
     *_triton(PACKS, "lagged", ("same = (own[here] == own[there])", "same = (own[here] >= 0)")),
 )
 
