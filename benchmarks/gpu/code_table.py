@@ -27,7 +27,7 @@ PAGE = ROOT / "docs" / "benchmarks" / "machine-code.md"
 SPECS = ("gla", "kda", "gated_delta_rule", "delta_rule", "simple_gla", "mamba2")
 SHAPES = (Shape(1, 8192, 96, 128), Shape(4, 2048, 16, 128), Shape(8, 2048, 32, 256), Shape(8, 1024, 8, 64))
 HOPPER = target_named("sm_90")
-H20 = replace(HOPPER, units=78, bytes_per_ns=4000)  # its tensor cores, a quarter as fast, are not the bound of any of these
+H20 = replace(HOPPER, units=78, bytes_per_ns=4000, clock_mhz=1980, matrix_gops={"bf16": 148_000})
 DEVICES = {"H100": HOPPER, "H800": HOPPER, "H200": replace(HOPPER, bytes_per_ns=4800), "H20": H20}
 COUNTS = ("all", "matrix", "load", "store", "async", "shared", "shuffle", "barrier", "special")
 HEAD = ("instructions", "MMA", "LDG", "STG", "async", "LDS+STS", "SHFL", "BAR", "MUFU")

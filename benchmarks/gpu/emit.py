@@ -84,7 +84,7 @@ def modelled(made: Any) -> dict[str, Any]:
             run = read.turn(one.summary.rows) if one.summary.loops_over_time else read.run(0)
             counted = {"issue": CHAIN, "barrier": BARRIER, "wait": MISS}
             chain, barriers, loads = (run.get(kind, 0.0) * cycles / clock for kind, cycles in counted.items())
-            busy = max(priced(run, tiles["warps"]).values()) / clock
+            busy = max(priced(run, tiles["warps"], target).values()) / clock
         else:  # by the model of the tiles
             chain, shared = (int(evaluate(x, tiles)) + spilled for x in model.arithmetic())
             barriers, loads = DOT_LATENCY * sum(dot.times for dot in one.summary.dots), LOAD_LATENCY / tiles["stages"]

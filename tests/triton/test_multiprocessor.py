@@ -62,7 +62,7 @@ def test_what_a_warp_runs_is_counted_by_its_loops() -> None:
     run = Text(SASS).executed(IR, {"T": 640, ".y": 3})
     assert run["issue"] == 1 + 10 * (1 + 3 * 2 + 2) + 2
     assert run["shuffle"] == 10 and run["lsu"] == 4 + 10 * (1 + 3 * 2)
-    assert run["mma"] == 10 * 6.5 and run["wgmma"] == 64 * 128 * 16 / 2048
+    assert run["mma"] == 10 * 4 and run["wgmma"] == 64 * 128 * 16 / 2048
     assert run["wait"] == 1 and run["bytes"] == 32 * 16
     told = turns(SASS, IR, ["T"])
     assert told["shuffle"] == (1.0, 0.0) and told["wgmma"] == (0.0, 64.0) and told["bytes"] == (0.0, 512.0)

@@ -20,8 +20,9 @@ Executed = dict[str, float]
 
 issue: instructions; lsu: cycles of the load/store unit (a shuffle 1; a load or store 1, 2 or 4 by its width); special: MUFU;
 half: instructions that half of a multiprocessor's lanes do; mma: cycles of a quarter's tensor core by mma.sync;
-wgmma: cycles of all four by products of a warp group; barrier: barriers and waits for products; wait: groups of loads that
-are waited for at once, and of loads from local memory; bytes: between a warp and the second-level cache; shuffle: shuffles.
+wgmma: cycles of all four by products of a warp group, both at the full rate of Hopper; barrier: barriers and waits for
+products; wait: groups of loads that are waited for at once, and of loads from local memory; bytes: between a warp and the
+second-level cache; shuffle: shuffles.
 """
 
 LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.x]*)([^;]*);", re.MULTILINE)
@@ -29,8 +30,7 @@ STEPS = 64
 AXES = (".x", ".y", ".z")
 LEAVES = 30  # instructions of a program that has nothing to do
 TOGETHER = 48  # instructions between two loads that are waited for together
-MMA = 6.5 / 2048  # cycles of one tensor core for a multiply-add in bf16, by mma.sync: five eighths of its full rate
-WGMMA = 1 / 2048  # of all four, by the products of a warp group
+MMA, WGMMA = 4 / 2048, 1 / 2048  # cycles of one of Hopper's tensor cores, and of all four, for a multiply-add in bf16
 RATES = {"TF32": 2.0, "S8": 0.5, "E4M3": 0.5, "E5M2": 0.5}  # cycles for bf16's one
 HALF = ("IMAD", "LOP3", "SHF", "ISETP", "SEL", "FSEL", "PRMT", "FSETP", "PLOP3", "F2FP", "FMNMX", "LEA", "SGXT", "P2R", "R2P")
 

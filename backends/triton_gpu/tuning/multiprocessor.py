@@ -25,9 +25,11 @@ SCHEDULERS = 4
 CHAIN = 2.2  # cycles from an instruction of a warp to the next one, where no other warp fills them
 BARRIER = 40  # cycles of a barrier, or of waiting for a product
 MISS = 700  # cycles of a load that nothing fetched ahead, half of them from the second-level cache
-OVERLAP = 1.5  # by how much programs that share a unit take longer than its most loaded part
-MEMORY = 0.9  # of the data sheet's bandwidth
+OVERLAP = 1.8  # by how much programs that share a unit take longer than its most loaded part
+MEMORY = 0.85  # of the data sheet's bandwidth
 CACHE = 24  # bytes a cycle between a unit and the second-level cache
+HOPPER = 4096  # operations in bf16 a cycle of a unit, by which `machine_code` counts cycles of products
+SYNCHRONOUS, BY_WARPS = "sm_80", 1.6  # where products of single warps reach the full rate; how much longer they take elsewhere
 NEAR = 0.8  # of the time, from which on a part of a unit is what a kernel is bound by
 FEW = 4  # waves, up to which the last one is counted whole
 
@@ -80,20 +82,22 @@ class Spent:
         return part if OVERLAP * self.parts[part] > NEAR * self.units else "waiting"
 
 
-def priced(run: Mapping[str, float], warps: int) -> dict[str, float]:
+def priced(run: Mapping[str, float], warps: int, target: Target) -> dict[str, float]:
     """Cycles that a program keeps each part of a multiprocessor busy."""
+    rate = 1000 * target.matrix_gops["bf16"] / target.units / target.clock_mhz  # operations a cycle
+    slow = 1.0 if target.name == SYNCHRONOUS else BY_WARPS
     return {
         "issue": run.get("issue", 0.0) * warps / SCHEDULERS,
         "load/store": run.get("lsu", 0.0) * warps,
         "special functions": run.get("special", 0.0) * warps * 2,
         "integers": run.get("half", 0.0) * warps * 2 / SCHEDULERS,
-        "products": (run.get("mma", 0.0) + run.get("wgmma", 0.0)) * warps / SCHEDULERS,
+        "products": (slow * run.get("mma", 0.0) + run.get("wgmma", 0.0)) * warps / SCHEDULERS * HOPPER / rate,
     }
 
 
-def wave(code: Code, run: Mapping[str, float], many: float) -> float:
+def wave(code: Code, run: Mapping[str, float], many: float, target: Target) -> float:
     """Cycles of so many programs that share a unit."""
-    busy = max(priced(run, code.warps).values())
+    busy = max(priced(run, code.warps, target).values())
     waits = BARRIER * run.get("barrier", 0.0) + MISS * run.get("wait", 0.0)
     return max(max(CHAIN * run.get("issue", 0.0), busy) + waits, OVERLAP * many * busy)
 
@@ -109,12 +113,12 @@ def spent(code: Code, target: Target, programs: int, steps: int, moved: int, wai
     resident, run = room(code, target), code.run(steps)
     waves, rest = divmod(-(-programs // target.units), resident)
     if waves < FEW:
-        cycles = waves * wave(code, run, resident) + (wave(code, run, rest) if rest else 0.0)
+        cycles = waves * wave(code, run, resident, target) + (wave(code, run, rest, target) if rest else 0.0)
     else:
-        cycles = programs / (target.units * resident) * wave(code, run, resident)
+        cycles = programs / (target.units * resident) * wave(code, run, resident, target)
     clock = target.clock_mhz / 1000
     memory = moved / (MEMORY * target.bytes_per_ns)
     cache = run.get("bytes", 0.0) * code.warps * programs / (CACHE * target.units * clock)
-    parts = {name: cycles * programs / target.units / clock for name, cycles in priced(run, code.warps).items()}
+    parts = {name: cycles * programs / target.units / clock for name, cycles in priced(run, code.warps, target).items()}
     units = cycles / clock + max(waves + bool(rest), 1) * waits
     return Spent(max(units, memory, cache), units, parts, memory, cache, resident)

@@ -94,7 +94,7 @@ def _pace(kernel: ChosenKernel, target: Target) -> Pace:
     if kernel.verdict is not None and kernel.verdict.work:
         one = code(kernel.verdict, at["warps"])
         run = one.turn(kernel.summary.rows) if walks else one.run(0)
-        busy = round(1000 * wave(one, run, at["resident"]) / target.clock_mhz) + kernel.summary.meets * MEET_LATENCY
+        busy = round(1000 * wave(one, run, at["resident"], target) / target.clock_mhz) + kernel.summary.meets * MEET_LATENCY
     return Pace(at["resident"], max(busy, 1), moved, walks, 1 + kernel.afterwards)
 
 
