@@ -52,7 +52,6 @@ class KernelWriter:
         self.given: dict[Node, Place] = {}  # leaves: where they lie
         self.home: dict[Node, tuple[str, ...]] = {}  # leaves: their axes in memory order, without programs
         self.targets: dict[str, Place] = {}
-        self.target_axes: dict[str, tuple[str, ...]] = {}
         self.buffers: dict[str, tuple[str, ...]] = {}  # scratch name -> axes
         self.segments: dict[str, int] = {}  # buffers with a slot for every step of a segment: how many slots more
         self.slotted: set[Node] = set()  # values kept for every step of a segment

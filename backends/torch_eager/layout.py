@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.analysis.phases import BLOCK, stages
+from seqc.analysis.workload import PRODUCTS
 from seqc.ir.block import Block, free_dims
 from seqc.ir.graph import BATCH, COL, ROW, Node
 from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 
-TYPICAL = {BATCH: 4, BLOCK: 32}
+TYPICAL = {BATCH: PRODUCTS.batch, BLOCK: PRODUCTS.length}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def layout_of(block: Block) -> Layout:
             d for d in program.dims
             if d in free and all(d in s for s in states) and 2 * sum(d in x for x in inputs) > len(inputs)
         ]
-    extent = {d.name: d.default or 64 for d in program.dims.values()}
+    extent = {d.name: d.default or PRODUCTS.dim for d in program.dims.values()}
     extent |= {f"{d}'": n for d, n in extent.items()} | TYPICAL
     extent |= {ROW: block.rows, COL: block.rows, f"{COL}'": block.rows}
     for b in (1 << k for k in range(block.rows.bit_length() - 1)):
@@ -70,7 +71,7 @@ def _dims(program: Program) -> list[str]:
 
 def step_layout(program: Program) -> Layout:
     """The layout of one step's values."""
-    extent = {d.name: d.default or 64 for d in program.dims.values()} | TYPICAL | {ROW: 1}
+    extent = {d.name: d.default or PRODUCTS.dim for d in program.dims.values()} | TYPICAL | {ROW: 1}
     return Layout((BATCH, *_dims(program)), extent, (), ())
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from seqc.analysis.workload import FORMS
 from seqc.backends.triton_gpu.chains import Chains
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
 from seqc.backends.triton_gpu.roles import Roles
@@ -23,7 +24,7 @@ from seqc.ir.dims import is_time
 from seqc.ir.graph import Node, node, rebuild
 from seqc.ir.ops import holds
 
-WHOLE, PIECE = 64, 32  # extents that stand for any: of a whole dim, and of a piece
+WHOLE, PIECE = FORMS.dim, FORMS.dim // 2  # extents that stand for any: of a whole dim, and of a piece
 WARPS = 4  # of a program
 
 

@@ -30,7 +30,7 @@ from math import inf
 from seqc.analysis.cost import volume
 from seqc.analysis.matrices import small
 from seqc.analysis.ranges import interval_of
-from seqc.analysis.workload import NOMINAL
+from seqc.analysis.workload import FORMS
 from seqc.ir.block import Reason
 from seqc.ir.graph import BATCH, Node, depends, leaves, node, substitute, topological
 from seqc.ir.intervals import Interval
@@ -100,7 +100,7 @@ class _Splitter:
 
     def __init__(self, program: Program, taken: Iterable[str]) -> None:
         self.program = program
-        self.sizes = {d.name: d.default or NOMINAL for d in program.dims.values()} | {BATCH: 1}
+        self.sizes = {d.name: d.default or FORMS.dim for d in program.dims.values()} | {BATCH: 1}
         self.order = topological(program.graph.values())
         self.streams = _streams(program)
         recurrent = [d.leaf() for name, d in program.states.items() if name not in self.streams]

@@ -18,7 +18,7 @@ from dataclasses import replace
 from seqc.analysis.cost import cost
 from seqc.analysis.normal_forms import factors, number
 from seqc.analysis.ranges import interval_of
-from seqc.analysis.workload import NOMINAL
+from seqc.analysis.workload import FORMS
 from seqc.ir.block import Reason
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, topological
@@ -121,7 +121,7 @@ def _words(program: Program, left: Program, found: Mapping[Node, str]) -> list[R
             (("before", program), ("after", left))}
     for kind, name in sorted(read["before"] - read["after"]):
         out.append(Reason("pruned", name, f"nothing that is left reads this {kind}: its gradient is 0"))
-    sizes = {d.name: d.default or NOMINAL for d in program.dims.values()} | {BATCH: 1}
+    sizes = {d.name: d.default or FORMS.dim for d in program.dims.values()} | {BATCH: 1}
     before, after = (cost(p.graph.values(), sizes).flops for p in (program, left))
     if before > after:
         out.append(Reason("pruned", "together", f"{before - after:.0f} of {before:.0f} operations of a step forward"))

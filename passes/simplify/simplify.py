@@ -10,12 +10,8 @@ The laws, and what each may change, are in `seqc.passes.simplify.laws`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from seqc.diagnostics import Span
 from seqc.ir.graph import Node
-from seqc.ir.keys import next_key
-from seqc.ir.program import Program
 from seqc.ir.rewrite import rewrite
 from seqc.passes.simplify.laws import RULES
 
@@ -36,27 +32,6 @@ def simplify_named(
         if now.op not in ("leaf", "const"):
             kept.setdefault(now, name)
     return {name: _unbroadcast(n) for name, n in new.items()}, kept
-
-
-def simplify_program(program: Program) -> Program:
-    """The program with its step graph simplified; spans and names follow the nodes that they were given to."""
-    new, names = simplify_named(program.graph, program.definitions)
-    image = rewrite(program.graph, RULES)[1]
-    spans: dict[Node, Span] = {}
-    for old, span in program.spans.items():
-        spans.setdefault(_unbroadcast(image.get(old, old)), span)
-    states = {
-        name: d if d.init is None else replace(d, init=simplify({"init": d.init})["init"])
-        for name, d in program.states.items()
-    }
-    return replace(
-        program,
-        outputs={name: new[name] for name in program.outputs},
-        updates={name: new[next_key(name)] for name in program.updates},
-        states=states,
-        spans=spans,
-        definitions=names,
-    )
 
 
 def _unbroadcast(n: Node) -> Node:

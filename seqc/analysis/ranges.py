@@ -56,16 +56,6 @@ def interval_of(
     return found
 
 
-def graph_intervals(
-    program: Program, outputs: Iterable[Node], sizes: Mapping[str, int] | None = None
-) -> dict[Node, Interval]:
-    """The interval of every node of a graph over the program's leaves; a block's rows may lie outside the sequence."""
-    outputs = list(outputs)
-    step = interval_of(program, sizes)
-    states = {name: step.get(decl.leaf(), ANY) for name, decl in program.states.items()}
-    return infer(program, outputs, states, sizes)
-
-
 def infer(
     program: Program, outputs: Iterable[Node], states: Mapping[str, Interval], sizes: Mapping[str, int] | None = None
 ) -> dict[Node, Interval]:
@@ -161,11 +151,6 @@ class LogRange:
 
     log: Interval
     nonnegative: bool  # d >= 0 is proved
-
-    @property
-    def contracts(self) -> bool:
-        """|d| <= 1 is proved: no cumulative product can grow."""
-        return self.log.hi <= 0.0
 
     @property
     def bounded(self) -> bool:

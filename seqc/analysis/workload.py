@@ -1,14 +1,29 @@
-"""The workload that costs are counted for where a spec leaves extents open: how many batches, heads and elements."""
+"""The workloads that choices are made for where a spec leaves extents open: how many sequences, steps, heads and elements."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from seqc.ir.block import free_dims
 from seqc.ir.graph import BATCH
 from seqc.ir.program import Program
 
-NOMINAL = 64  # extent assumed for a dim that has no default
-HEADS = 8  # the same for a dim that nothing mixes, beside the innermost such dim
-BATCHES = 2
+
+@dataclass(frozen=True)
+class Workload:
+    """batch: sequences; length: steps of one; dim: extent of a dim that has no default; heads: of a dim that nothing mixes,
+    beside the innermost such dim."""
+
+    batch: int = 8
+    length: int = 2048
+    dim: int = 64
+    heads: int = 8
+
+
+TILES = Workload()  # of a GPU, which are then used for every batch and length
+TILED_BATCH = Workload(batch=16)  # the same, where the batch is an axis of a tile
+FORMS = Workload(batch=2)  # of a block: step, scan, chunkwise
+PRODUCTS = Workload(batch=4, length=32)  # in which order plain torch multiplies; length: blocks
 
 
 def lane(program: Program) -> str:
@@ -26,11 +41,11 @@ def lane(program: Program) -> str:
 
 
 def nominal_sizes(program: Program) -> dict[str, int]:
-    """Extents to count with: defaults where the spec has them, or the largest of its choices, else NOMINAL, or HEADS for
-    dims beside the lane."""
+    """Extents to count with: defaults where the spec has them, or the largest of its choices, else those of FORMS, which
+    are others for dims beside the lane."""
     free = free_dims(program.graph)
     sizes = {}
     for d in program.dims.values():
         beside = d.name in free and d.name != lane(program)
-        sizes[d.name] = d.default or (d.choices[-1] if d.choices else HEADS if beside else NOMINAL)
-    return sizes | {BATCH: BATCHES}
+        sizes[d.name] = d.default or (d.choices[-1] if d.choices else FORMS.heads if beside else FORMS.dim)
+    return sizes | {BATCH: FORMS.batch}

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seqc.analysis.workload import lane
+from seqc.analysis.workload import Workload, lane
 from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.report.figures import KIND, Chosen, extents, known, tiles_of
 from seqc.backends.triton_gpu.spans import saved_bytes
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
-from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
+from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
 from seqc.backends.triton_gpu.tuning.multiprocessor import Spent
 from seqc.backends.triton_gpu.tuning.pace import LAUNCH
 from seqc.backends.triton_gpu.tuning.pacing import pacing, sharing

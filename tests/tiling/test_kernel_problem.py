@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.tuning.choose import Choice, choose
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, refusal, tile_choices
-from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work, Workload
+from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
 from seqc.backends.triton_gpu.tuning.targets import TARGETS, Target, target_named
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.enumerate import solve_by_enumeration

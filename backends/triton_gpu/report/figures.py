@@ -12,8 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from seqc.analysis.workload import nominal_sizes
-from seqc.backends.triton_gpu.tuning.kernel_summary import Workload
+from seqc.analysis.workload import Workload, nominal_sizes
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, occupancy, target_named
 from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel, Lowered, choose_tiles
 from seqc.backends.triton_gpu.tuning.toolchain import Job, available, refresh

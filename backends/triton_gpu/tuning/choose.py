@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Kernel, Told, kernel_problem, tile_choices
-from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
+from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.expression import evaluate

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from types import MappingProxyType
 
-from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, KernelSummary, Tile, Workload
+from seqc.analysis.workload import TILES, Workload
+from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, KernelSummary, Tile
 from seqc.backends.triton_gpu.tuning.multiprocessor import Spent, code, spent
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS, Use, quarantined
 from seqc.backends.triton_gpu.tuning.targets import Target
@@ -41,7 +42,6 @@ LOCAL_BYTES = 100
 """Bytes a nanosecond between a unit and the memory nearest to it, where spilled registers go."""
 
 
-NOMINAL = Workload()
 NOT_RENAMED: Mapping[str, str] = MappingProxyType({})
 
 
@@ -56,7 +56,7 @@ class KernelModel:
         self,
         summary: KernelSummary,
         target: Target,
-        workload: Workload = NOMINAL,
+        workload: Workload = TILES,
         prefix: str = "",
         called: Mapping[str, str] = NOT_RENAMED,
         spilling: bool = False,

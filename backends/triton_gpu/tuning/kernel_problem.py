@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.tuning.kernel_model import OVERHEAD_REGISTERS, KernelModel
-from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
+from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
 from seqc.backends.triton_gpu.tuning.targets import Target
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.expression import Case, Chosen, Const, Expr, Sum, ceil_div, evaluate, lift, most

@@ -12,7 +12,7 @@ from typing import Literal
 
 from seqc.solver.problem import Relation
 
-__all__ = ["Dim", "Dot", "KernelSummary", "Limit", "Role", "Tile", "Work", "Workload"]
+__all__ = ["Dim", "Dot", "KernelSummary", "Limit", "Role", "Tile", "Work"]
 
 Role = Literal["grid", "block", "whole"]
 """grid: a program per index. block: cut into blocks, variable `B` + name. whole: in the tile in its full length."""
@@ -67,14 +67,6 @@ class Limit:
     variable: str
     relation: Relation
     value: int
-
-
-@dataclass(frozen=True)
-class Workload:
-    """The batch and length that tiles are chosen for; they are then used for every batch and length."""
-
-    batch: int = 8
-    length: int = 2048
 
 
 @dataclass(frozen=True)

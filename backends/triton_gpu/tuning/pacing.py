@@ -13,9 +13,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL
 from seqc.backends.triton_gpu.tuning.kernel_model import MEET_LATENCY, OVERHEAD_REGISTERS, KernelModel
-from seqc.backends.triton_gpu.tuning.kernel_summary import Workload
 from seqc.backends.triton_gpu.tuning.multiprocessor import code, wave
 from seqc.backends.triton_gpu.tuning.pace import Pace, Pacing
 from seqc.backends.triton_gpu.tuning.targets import Occupancy, Target, occupancy, target_named

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from seqc.analysis.cost import weight
+from seqc.analysis.workload import TILED_BATCH
 from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load, Loop, Meet, Store
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
@@ -27,7 +28,6 @@ from seqc.ir.graph import Node
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 ADDRESS = 2.0  # operations for the address of each element that is loaded or stored
 LANES = 32  # neighbouring elements that one warp should read at once
-BATCHES = 16  # the batch that tiles are chosen for where it is a tile axis
 
 
 def summarize(
@@ -109,7 +109,7 @@ class _Summary:
     def length(self, dim: str) -> int:
         if is_time(dim):
             return self.plan.block.rows
-        return BATCHES if dim == BATCH else PIECE if is_piece(dim) else self.sizes[base(dim)]
+        return TILED_BATCH.batch if dim == BATCH else PIECE if is_piece(dim) else self.sizes[base(dim)]
 
     def dims(self) -> Iterable[Dim]:
         for d in self.roles.grid:
@@ -167,7 +167,7 @@ class _Summary:
     def work(self, items: list[Item]) -> Iterable[Work]:
         """Elementwise work and sums that are no matrix products, tiles of the same axes counted together."""
         pieces = dict.fromkeys((d for d in self.plan.program.dims if is_piece(d)), PIECE)
-        sizes = {**self.sizes, **pieces, ROW: self.plan.block.rows, COL: self.plan.block.rows, BATCH: BATCHES}
+        sizes = {**self.sizes, **pieces, ROW: self.plan.block.rows, COL: self.plan.block.rows, BATCH: TILED_BATCH.batch}
         total: dict[tuple[str, ...], float] = {}
         fused = _summed(items)
         for item in items:

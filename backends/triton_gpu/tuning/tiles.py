@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.emit import default_tiles
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.kernel import BLOCKS
@@ -24,7 +25,7 @@ from seqc.backends.triton_gpu.tuning.choose import SLOWER, Choice, choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Told, by_code, tile_choices
-from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary, Workload
+from seqc.backends.triton_gpu.tuning.kernel_summary import KernelSummary
 from seqc.backends.triton_gpu.tuning.room import TEAM
 from seqc.backends.triton_gpu.tuning.summary import summarize, summarize_team
 from seqc.backends.triton_gpu.tuning.targets import target_named
