@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from seqc.backends.triton_gpu.device_elementwise import ELEMENTWISE
 
-__all__ = ["HELPERS", "dot_precision", "helper_texts", "needs"]
+__all__ = ["HELPERS", "helper_texts", "needs"]
 
 DOWN_ROWS = '''
 @triton.jit
@@ -149,19 +149,6 @@ HELPERS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Name of a primitive -> its source text, in an order in which each text calls only itself and earlier ones."""
-
-
-def dot_precision(vendor: str) -> str:
-    """The `input_precision` that keeps fp32 accuracy in `tl.dot` and uses the matrix units of "cuda" or "hip".
-
-    NVIDIA has no fp32 matrix instruction: three tf32 products make one. AMD has one, and refuses "tf32x3".
-    """
-    match vendor:
-        case "cuda":
-            return "tf32x3"
-        case "hip":
-            return "ieee"
-    raise ValueError(f"no matrix unit known for {vendor!r}; known: 'cuda', 'hip'")
 
 
 def needs(name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ kernels, and the functions that launch them, as one text that is the same to the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 from seqc.backends.triton_gpu.device import HELPERS, helper_texts
@@ -37,16 +37,17 @@ __all__ = ["Tiles", "default_tiles", "triton_kernels"]
 
 def triton_kernels(
     block: Block, tiles: Mapping[str, Tiles] | None = None, plan: Schedule | None = None,
-    pacing: Pacing | None = None,
+    pacing: Pacing | None = None, known: Callable[[str], Printed | None] = lambda name: None,
 ) -> Kernels:
     """The kernels of a block and their launchers. tiles: by kernel ("forward", "backward", ...), defaults elsewhere.
 
-    plan: the block's schedule where it is known; pacing: when a call takes which kernels. Raises Unsupported where the
+    plan: the block's schedule where it is known; pacing: when a call takes which kernels; known: a kernel of the plan that is
+    printed already. Raises Unsupported where the
     recurrence cannot be served.
     """
     plan = plan or schedule(block)
     pacing = pacing or Pacing()
-    printed = print_all(plan)
+    printed = print_all(plan, known)
     chosen = {name: (tiles or {}).get(name) or default_tiles(plan.of(name)) for name in printed}
     sizes = {name: dim.default or WHOLE for name, dim in block.program.dims.items()}
     summaries = {name: summarize(plan.of(name), one, sizes, "bf16") for name, one in printed.items() if one.in_dots}
@@ -83,12 +84,14 @@ def triton_kernels(
     return Kernels(text, saved=launcher.saved(), infer=True, packs=True, limited=limited)
 
 
-def print_all(plan: Schedule) -> dict[str, Printed]:
-    """Every kernel of a schedule, by its name."""
+def print_all(plan: Schedule, known: Callable[[str], Printed | None] = lambda name: None) -> dict[str, Printed]:
+    """Every kernel of a schedule, by its name. known: one that is printed already, if its functions may have their names."""
     printed: dict[str, Printed] = {}
     taken: dict[str, str] = {}
     for name in plan.kernels:
-        printed[name] = print_named(plan, name, printed.__getitem__, taken)
+        one = known(name)
+        fits = one is not None and all(taken.get(called, text) == text for called, text in one.functions.items())
+        printed[name] = one if one is not None and fits else print_named(plan, name, printed.__getitem__, taken)
         taken |= printed[name].functions
     return printed
 

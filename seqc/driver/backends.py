@@ -98,7 +98,8 @@ def _triton(stage: Stage, options: Options, alone: bool) -> Core:
     blocks = lowerings(stage.program, stage.form or options.form, options.rows)
     with blamed("the Triton backend"):
         chosen = tiles_of(blocks, options.target)
-        return Core(chosen.block, triton_kernels(chosen.block, chosen.tiles, chosen.plan, pacing(chosen)), chosen)
+        kernels = triton_kernels(chosen.block, chosen.tiles, chosen.plan, pacing(chosen), chosen.printed)
+        return Core(chosen.block, kernels, chosen)
 
 
 def _no_kernel(stage: Stage, options: Options) -> Diagnostic | None:

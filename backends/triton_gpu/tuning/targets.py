@@ -8,7 +8,7 @@ the compiler emits never depends on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 __all__ = ["TARGETS", "Occupancy", "Target", "occupancy", "target_named"]
@@ -65,70 +65,40 @@ class Occupancy:
 # NVIDIA: limits from the CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability"; rates and
 # sizes from the A100 80GB SXM data sheet, the H100 SXM data sheet and the HGX B200 data sheet (dense figures). AMD:
 # "AMD CDNA 3 Architecture" white paper, the CDNA3 instruction set reference and the MI300X data sheet.
+_A100 = Target(
+    name="sm_80",
+    machine="NVIDIA A100 80GB SXM",
+    vendor="cuda",
+    arch=80,
+    warp=32,
+    units=108,
+    registers_per_unit=65536,
+    registers_per_thread=255,
+    register_granule=8,
+    shared_per_unit=164 * 1024,
+    shared_per_program=163 * 1024,
+    shared_reserved=1024,
+    tensor_memory=0,
+    warps_per_unit=64,
+    programs_per_unit=32,
+    bytes_per_ns=2039,
+    matrix_gops=MappingProxyType({"bf16": 312_000, "fp16": 312_000, "tf32": 156_000, "fp32": 52_000}),
+    vector_gops=19_500,
+    clock_mhz=1410,
+)
+_H100 = replace(
+    _A100, name="sm_90", machine="NVIDIA H100 SXM", arch=90, units=132, shared_per_unit=228 * 1024,
+    shared_per_program=227 * 1024, bytes_per_ns=3350, vector_gops=67_000, clock_mhz=1830,
+    matrix_gops=MappingProxyType({"bf16": 989_000, "fp16": 989_000, "tf32": 494_000, "fp32": 164_000}),
+)
+_B200 = replace(
+    _H100, name="sm_100", machine="NVIDIA B200", arch=100, units=148, tensor_memory=512, bytes_per_ns=8000, vector_gops=75_000,
+    clock_mhz=1965, matrix_gops=MappingProxyType({"bf16": 2_250_000, "fp16": 2_250_000, "tf32": 1_120_000, "fp32": 373_000}),
+)
 _TABLE = (
-    Target(
-        name="sm_80",
-        machine="NVIDIA A100 80GB SXM",
-        vendor="cuda",
-        arch=80,
-        warp=32,
-        units=108,
-        registers_per_unit=65536,
-        registers_per_thread=255,
-        register_granule=8,
-        shared_per_unit=164 * 1024,
-        shared_per_program=163 * 1024,
-        shared_reserved=1024,
-        tensor_memory=0,
-        warps_per_unit=64,
-        programs_per_unit=32,
-        bytes_per_ns=2039,
-        matrix_gops=MappingProxyType({"bf16": 312_000, "fp16": 312_000, "tf32": 156_000, "fp32": 52_000}),
-        vector_gops=19_500,
-        clock_mhz=1410,
-    ),
-    Target(
-        name="sm_90",
-        machine="NVIDIA H100 SXM",
-        vendor="cuda",
-        arch=90,
-        warp=32,
-        units=132,
-        registers_per_unit=65536,
-        registers_per_thread=255,
-        register_granule=8,
-        shared_per_unit=228 * 1024,
-        shared_per_program=227 * 1024,
-        shared_reserved=1024,
-        tensor_memory=0,
-        warps_per_unit=64,
-        programs_per_unit=32,
-        bytes_per_ns=3350,
-        matrix_gops=MappingProxyType({"bf16": 989_000, "fp16": 989_000, "tf32": 494_000, "fp32": 164_000}),
-        vector_gops=67_000,
-        clock_mhz=1830,
-    ),
-    Target(
-        name="sm_100",
-        machine="NVIDIA B200",
-        vendor="cuda",
-        arch=100,
-        warp=32,
-        units=148,
-        registers_per_unit=65536,
-        registers_per_thread=255,
-        register_granule=8,
-        shared_per_unit=228 * 1024,
-        shared_per_program=227 * 1024,
-        shared_reserved=1024,
-        tensor_memory=512,
-        warps_per_unit=64,
-        programs_per_unit=32,
-        bytes_per_ns=8000,
-        matrix_gops=MappingProxyType({"bf16": 2_250_000, "fp16": 2_250_000, "tf32": 1_120_000, "fp32": 373_000}),
-        vector_gops=75_000,
-        clock_mhz=1965,
-    ),
+    _A100,
+    _H100,
+    _B200,
     Target(
         name="gfx942",
         machine="AMD Instinct MI300X",

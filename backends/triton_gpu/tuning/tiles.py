@@ -83,6 +83,8 @@ class Chosen:
     """Modelled nanoseconds of forward and backward."""
     others: Callable[[], Mapping[int, str]]
     """Rows that were not chosen, and what they would cost or what clashes: worked out when it is called."""
+    printed: Callable[[str], Printed | None]
+    """The text of a kernel of the plan, where the choice was made by it."""
     missing: Callable[[], tuple[Job, ...]]
     """What the toolchain should be asked before the choice is one that it knows: worked out when it is called."""
     beside: Callable[[], tuple[Job, ...]]
@@ -124,6 +126,10 @@ class Lowered:
                 printed = print_named(self.plan, name, lambda saving: self.kernel(saving)[0])
                 self.made[name] = printed, summarize(plan, printed, self.sizes, self.kind)
         return self.made[name]
+
+    def printed(self, name: str) -> Printed | None:
+        """A kernel's text, where it has been asked for."""
+        return self.made[name][0] if name in self.made else None
 
     def jobs(self, name: str, target: str) -> Jobs:
         """What the toolchain can be asked of a kernel."""
@@ -188,7 +194,7 @@ class _Chooser:
             return (*self.asks(choices), *chain(*(self.asks(self.unpriced(c)) for c in faster)))
 
         return Chosen(
-            best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, asked,
+            best.block, best.plan, self.target.name, best.sizes, kernels, spent[rows], others, best.printed, asked,
             lambda: (*self.besides(choices), *chain(*(self.asks(self.untold(c)) for c in spent if near(c)))),
         )
 
@@ -207,7 +213,7 @@ class _Chooser:
         kernels = {name.removeprefix(TEAM): self.kernel(lowered, name, choice) for name, choice in choices.items()}
         trained = sum(kernels[name].nanoseconds for name in TRAINED)
         return Chosen(
-            lowered.block, lowered.plan, self.target.name, lowered.sizes, kernels, trained, dict[int, str],
+            lowered.block, lowered.plan, self.target.name, lowered.sizes, kernels, trained, dict[int, str], lowered.printed,
             lambda: tuple(self.asks(choices)), lambda: tuple(self.besides(choices)),
         )
 
