@@ -75,6 +75,22 @@ def test_a_long_sequence() -> None:
     compare(f.convolution(**given), f(**given), given)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("spec", "sizes"), [
+    ("s4d", {"M": 1, "H": 2, "N": 4}), ("s4", {"M": 1, "H": 2, "N": 4}), ("lssl", {"M": 1, "H": 2, "N": 6}),
+])  # fmt: skip
+def test_long_sequences_in_native_code(spec: str, sizes: dict[str, int]) -> None:
+    """The recurrence in native code, its convolution, and a step that goes on from the latter's states; 16,384 steps."""
+    f = seqc.compile(spec, "cpu")
+    given = drawn(f, sizes, 1, 16384)
+    found = f.convolution(**given)
+    compare(found, f(**given), given)
+    states = {f"{name[:-2]}_0": x.detach() for name, x in found._asdict().items() if name.endswith("_T")}
+    again = {name: x[:, :1] if name == "u" else x for name, x in given.items()} | states
+    one = f.step(**{name: x[:, 0] if name == "u" else x for name, x in again.items()})
+    torch.testing.assert_close(one.y, f(**again).y[:, 0], rtol=1e-9, atol=1e-9)
+
+
 def test_another_projects_convolution() -> None:
     f = seqc.compile(MODES, "torch")
     with np.load(ROOT / "tests" / "planes" / "cases" / "s4_long_convolution.npz") as file:

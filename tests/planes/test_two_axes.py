@@ -26,7 +26,8 @@ backends = pytest.mark.parametrize("backend", ["torch", "cpu"])
 
 @cache
 def made(name: str, backend: str) -> Any:
-    return seqc.compile(HERE / f"{name}.seq", backend)
+    own = HERE / f"{name}.seq"
+    return seqc.compile(own if own.exists() else name, backend)
 
 
 def case(name: str) -> dict[str, dict[str, torch.Tensor]]:
@@ -76,6 +77,34 @@ def test_soft_dtw(backend: str) -> None:
     x, y, gamma = (data["in"][name] for name in ("x", "y", "gamma"))
     R = made("soft_dtw", backend)((x[:, :, None] - y[:, None]).square().sum(-1), gamma).R
     compare(data, {"R": R, "loss": R[:, -1, -1]})
+
+
+@backends
+def test_chimera(backend: str) -> None:
+    """A double loop: two states that feed each other, one along each axis."""
+    torch.manual_seed(0)
+    B, T, V, D, N = 2, 5, 4, 3, 2
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("x", "delta1", "delta2"), (B, T, V, D))
+    shapes |= dict.fromkeys(("B1", "B2", "C1", "C2"), (B, T, V, N)) | dict.fromkeys(("A1", "A2", "A3", "A4"), (D, N))
+    g = {name: torch.randn(shape, dtype=torch.float64, requires_grad=True) for name, shape in shapes.items()}
+    zero = torch.zeros(B, D, N, dtype=torch.float64)
+    h1, h2, rows = dict[tuple[int, int], Any](), dict[tuple[int, int], Any](), []
+    for t in range(T):
+        for v in range(V):
+            dt1, dt2 = (torch.nn.functional.softplus(g[k][:, t, v])[..., None] for k in ("delta1", "delta2"))
+            x = g["x"][:, t, v, :, None]
+            left = [h.get((t - 1, v), zero) for h in (h1, h2)]
+            below = [h.get((t, v - 1), zero) for h in (h1, h2)]
+            a = [torch.exp(-dt * g[f"A{i}"].exp()) for i, dt in ((1, dt1), (2, dt1), (3, dt2), (4, dt2))]
+            h1[t, v] = a[0] * left[0] + a[1] * left[1] + dt1 * g["B1"][:, t, v, None] * x
+            h2[t, v] = a[2] * below[0] + a[3] * below[1] + dt2 * g["B2"][:, t, v, None] * x
+            rows.append((h1[t, v] * g["C1"][:, t, v, None] + h2[t, v] * g["C2"][:, t, v, None]).sum(-1))
+    want = torch.stack(rows, 1).unflatten(1, (T, V))
+    found = made("chimera", backend)(**g).y
+    torch.testing.assert_close(found, want, rtol=1e-10, atol=1e-10)
+    weight = torch.cos(torch.arange(want.numel(), dtype=torch.float64)).view(want.shape)
+    slopes = (torch.autograd.grad((y * weight).sum(), list(g.values())) for y in (found, want))
+    torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-10)
 
 
 def test_rnnt() -> None:
