@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from seqc.backends.native_cpu.active import spikes_of, two_ways
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.copies import transposed
 from seqc.backends.native_cpu.nest import NestPrinter
@@ -63,6 +64,7 @@ class KernelWriter:
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}
         self.sparse: dict[tuple[str, int], list[SparseProduct]] = {}  # region, nest -> the products that walk lists
+        self._listing = ""  # while a nest is printed in two ways: the loop over a list, "-" for the way without
         self.tiled: set[str] = set()  # packed copies that are read by whole vectors alone
         self.axis_of: dict[tuple[str, int], str | None] = {}
         self.lane: str | None = None
@@ -296,7 +298,17 @@ class KernelWriter:
     def _nest(self, name: str, nest: Nest, axis: str | None, scene: Scene, visible: frozenset[Node]) -> list[str]:
         """The lines of a nest; those of a team's share of it."""
         copies = transposed(nest, scene)
+        if self._lists_pay(name, axis) and not copies and not self._listing:
+            lines = list[str]()
+            for spikes, part in spikes_of(self.plan, nest, scene.places).items():
+                ways: list[list[str]] = []
+                for self._listing in ("-",) if spikes is None else (spikes[2], "-"):
+                    ways.append(self._nest(name, part, axis, scene, visible))
+                lines += ways[0] if spikes is None else two_ways(spikes, scene.places[spikes[0].base], *ways)
+            self._listing = ""
+            return lines
         printer = NestPrinter(nest, axis, scene, visible)
+        printer.listed = self._listing
         if not self.team:
             printer.onward = self.streams and name == "token" and self.title != "step"
             return copies or printer.print()
@@ -310,6 +322,10 @@ class KernelWriter:
             known = visible | {i.value for i in own}
             return lines + (self._nest(name, Nest(nest.space, tuple(rest)), axis, scene, known) if rest else [])
         return ["if (team.first()) {", *("  " + line for line in copies or printer.print()), "}", "team.meet();"]
+
+    def _lists_pay(self, name: str, axis: str | None) -> bool:
+        """Whether a list of columns may serve: in the steps of forward, where rows of a matrix are the lanes of vectors."""
+        return self.title == "forward" and name == "token" and axis is not None and self.roles.blocked and self.lane is None
 
     def _split(self, nest: Nest) -> list[Nest]:
         return [Nest(nest.space, (item,)) for item in nest.items]

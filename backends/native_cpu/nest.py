@@ -21,7 +21,9 @@ from seqc.ir.graph import BATCH
 
 
 class NestPrinter(SumPrinter):
-    """Prints one nest; see the file's docstring."""
+    """Prints one nest; see the file's docstring. listed: the loop that runs over a list of columns, if one does."""
+
+    listed = ""
 
     @property
     def divisible(self) -> bool:
@@ -111,7 +113,11 @@ class NestPrinter(SumPrinter):
             self._body([v for v in here if self.unrolled and self.group(v.deps) == self.unrolled])
         else:
             d = ident(self.loops[depth])
-            self.open(f"for (i64 i_{d} = 0; i_{d} < m_{d}; ++i_{d})")
+            if self.loops[depth] == self.listed:
+                self.open("for (i64 n = 0; n < active; ++n)")
+                self.put(f"const i64 i_{d} = columns[n];")
+            else:
+                self.open(f"for (i64 i_{d} = 0; i_{d} < m_{d}; ++i_{d})")
             self._depth(depth + 1)
             self.close()
         for s in self.sums:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqc.backends.native_cpu.active import ACTIVE
 from seqc.backends.native_cpu.arrays import Array
 from seqc.backends.native_cpu.assemble import sizes_text
 from seqc.backends.native_cpu.backward import backward_arrays, backward_text
@@ -62,6 +63,7 @@ def native_source(block: Block) -> NativeSource:
     more = [text.strip() for name, text in MORE.items() if any(f"seqc_{name}(" in body for body in texts if body)]
     lists = any("Sparse<" in text for text in texts if text)
     more += [SPARSE.strip()] if lists else []
+    more += [ACTIVE.strip()] if any("active_columns<" in text for text in texts if text) else []
     more = ["namespace {", *more, "}  // namespace"] if more else []
     parts = [head, RUNTIME.strip(), MATH.strip(), *more, "", "namespace {", *processor_text(), "", *sizes_text(p),
              "}  // namespace", ""]
