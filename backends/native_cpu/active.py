@@ -51,7 +51,7 @@ def spiking(plan: Plan, n: Node, depth: int = 8) -> bool:
 
 
 def spikes_of(plan: Plan, nest: Nest, places: Mapping[Node, Place]) -> dict[tuple[View, str, str] | None, Nest]:
-    """(vector, its axis, loop over it) -> the items of a nest that sum products with that vector of spikes; None -> the others."""
+    """(vector, its axis, loop over it) -> the items of a nest that sum products with that vector of spikes; None -> others."""
     found: dict[tuple[View, str, str] | None, list[Item]] = {}
     for item in nest.items:
         found.setdefault(_spikes(plan, item, places), []).append(item)
