@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
-from seqc.backends.native_cpu.schedule import Item, Nest, View, view
+from seqc.backends.native_cpu.schedule import Item, Nest
+from seqc.backends.native_cpu..py import View, view
 from seqc.ir.graph import BATCH, Node
 
 ACTIVE = r"""
