@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, Nest
-from seqc.backends.native_cpu..py import View, view
 from seqc.ir.graph import BATCH, Node
+from seqc.ir.views import View, view
 
 ACTIVE = r"""
 // The columns in which a row of x is not 0, in rising order, and how many; -1 where they are more than a quarter, or the matrix
