@@ -85,6 +85,7 @@ FUNCTION_HELP: Help = {
     "var": ("var[K](x)", "The mean square distance from the mean."),
     "std": ("std[K](x)", "The root of the variance, with derivative 0 at 0."),
     "cumsum": ("cumsum[K](x)", "The sum of the elements up to each one."),
+    "flip": ("flip[K](x)", "The elements of a dim in the other order."),
     "prod": ("prod[K](x)", "The product over dims of fixed size."),
     "cumprod": ("cumprod[K](x)", "The product of the elements up to each one; K has a fixed size."),
     "shift": ("shift[K](x, by, fill)", "The element so many positions before each one; 0, or fill, where there is none."),

@@ -302,6 +302,17 @@ def _over(reduce: Callable[[Value, Dims], Value]) -> Expand:
     return lambda args, dims: reduce(args[0], dims)
 
 
+def _flip(x: Value, dims: Dims) -> Value:
+    """The elements in the other order."""
+    for dim in dims:
+        other = primed(dim, x.order)
+        from_end = _sub(_sub(Value(size(dim)), number(1.0)), Value(index(dim), (dim,)))
+        met = apply("eq", Value(index(other), (other,)), from_end)
+        kept = apply("where", met, renamed_dims(x, {dim: other}), number(0.0))
+        x = x.of([node("sum", kept.node, over=(other,))])
+    return x
+
+
 _UNARY = ("expm1", "log", "log1p", "log2", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
           "atan", "erf", "floor", "round", "stopgrad")
 
@@ -328,6 +339,7 @@ FUNCTIONS: dict[str, Function] = {
     "var": Function(lambda args, dims: _variance(real(args[0]), dims), 1, 1, "yes"),
     "std": Function(lambda args, dims: _root(_variance(real(args[0]), dims)), 1, 1, "yes"),
     "cumsum": Function(_cumsum, 1, 1, "yes"),
+    "flip": Function(lambda args, dims: _flip(real(args[0]), dims), 1, 1, "yes"),
     "shift": Function(_shift, 2, 3, "yes"),
     "softmax": Function(_softmax, 1, 1, "yes"),
     "logsumexp": Function(_logsumexp, 1, 1, "yes"),

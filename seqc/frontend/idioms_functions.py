@@ -6,7 +6,7 @@ In: nothing. Out: `ELSEWHERE`, name -> what to write. A function that the langua
 
 from __future__ import annotations
 
-_ORDER = "`argmax[N](x)` picks the largest, `softmax[N](x)` weighs all; what orders all of them is passed as an input"
+_ORDER = "`argmax[N](x)` picks the largest, `softmax[N](x)` weighs all; a rank is `sum[N'](x[N -> N'] > x)`, 0 for the largest"
 _DENSE = "`solve(M, b)`, `inv(M)` and `logdet(M)` are there; what else decomposes a matrix is passed as a value"
 _NAMED = "dims have names: `sum[K](a * b)` contracts, `a * b` spreads, `W @ x` is a matrix product"
 _SHAPES = "dims have names, and values spread by name: nothing is reshaped or copied"
@@ -19,7 +19,16 @@ _TURNED = "a transpose is a renaming: `S[K -> K', K' -> K]`"
 _CELLS = "a cell is written out, gate by gate: see `specs/lstm.seq` and `specs/gru.seq`"
 
 ELSEWHERE: dict[str, str] = {
-    **dict.fromkeys(("sort", "argsort", "topk", "median"), _ORDER),
+    **dict.fromkeys(("sort", "argsort", "topk", "median", "rank", "quantile"), _ORDER),
+    **dict.fromkeys(("log_softmax", "logsoftmax"), "write `x - logsumexp[K](x)`"), "softmin": "write `softmax[K](-x)`",
+    **dict.fromkeys(("reverse", "rev"), "along a dim, `flip[K](x)`; over time, `scan backward`"),
+    **dict.fromkeys(("logcumsumexp", "cumlogsumexp"), "over time, a state: `z = logaddexp(z[t-1], x)`; along a dim of fixed "
+                    "size, `scan[K](-inf, z -> logaddexp(z, x))`"),
+    "count": "write `sum[K](1 * (x > 0))`", "lerp": "write `a + w * (b - a)`", "hypot": "write `sqrt(a^2 + b^2)`",
+    "logit": "write `log(x / (1 - x))`", "erfc": "write `1 - erf(x)`", "sech": "write `1 / cosh(x)`", "cube": "write `x^3`",
+    "cbrt": "write `sign(x) * abs(x)^(1 / 3)`", "asinh": "write `log(x + sqrt(x^2 + 1))`",
+    "sinc": "write `where(x == 0, 1, sin(x) / x)`",
+    **dict.fromkeys(("pad", "pool", "maxpool"), "along a dim, `shift[N](x, 1)` has what lies beside; over time, `x[t-1]`"),
     **dict.fromkeys(("det", "slogdet", "eig", "svd", "qr", "cholesky", "pinv", "linsolve", "lstsq"), _DENSE),
     **dict.fromkeys(("einsum", "matmul", "dot", "outer", "mm", "bmm", "inner", "tensordot", "kron", "vecdot", "mv"), _NAMED),
     **dict.fromkeys(("linear", "dense"), "write `W @ x + b`, with `param W[M, D], b[M]`"),

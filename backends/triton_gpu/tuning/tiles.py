@@ -332,7 +332,8 @@ class _Chooser:
         sizes = next(iter(self.lowered.values())).sizes
         largest = max(self.program.dims, key=lambda dim: sizes.get(dim, 0), default="")
         taken = ", ".join(f"{dim} = {sizes[dim]}" for dim in self.program.dims if dim in sizes)
-        change = [f"the tiles are for {taken}: a smaller dim may help, as `--dim {largest}=64`"] if taken else []
+        half = max(1, sizes.get(largest, 0) // 2)
+        change = [f"the tiles are for {taken}: a smaller dim may help, as `--dim {largest}={half}`"] if taken else []
         change += ["other sizes in `schedule` or `tile`"] if wishes.chunks or wishes.tiles or wishes.form else []
         help = "; or ".join([*change, "`--backend cpu` or `--backend torch`, which need no tiles"])
         return Diagnostic("no-tiles", message, labels, cause="; ".join(sentences), help=help, kind="unsupported")
