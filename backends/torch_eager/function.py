@@ -15,7 +15,7 @@ from seqc.backends.torch_eager.lines import laid
 from seqc.emit.expressions import Names, Text
 from seqc.emit.names import dim_name
 from seqc.emit.text import lay
-from seqc.ir.dims import unprimed
+from seqc.ir.dims import is_rank, rank_size, unprimed
 from seqc.ir.graph import BATCH, COL, ROW
 
 LETTERS = "bnts" + "hkvdecfgijlmopqruwxyza" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -115,6 +115,8 @@ class Function:
         """The extent of a dim."""
         if dim[0] == "%" and dim != BLOCK:  # segments and halves of a block, see `segments`
             return str(self.rows // (2 * int(dim[2:])) if dim[1] == "m" else int(dim[2:]))
+        if is_rank(dim):
+            return str(rank_size(dim))
         dim = unprimed(dim)
         if dim in (ROW, COL):
             return self._rows

@@ -88,6 +88,10 @@ class LoopPrinter(Printer):
         inner = super().column(x)
         return inner if x.code not in self.outside else self._viewed(x, inner, super().column(self._whole(x)))
 
+    def merged(self, x: Text, dims: Sequence[str]) -> Text:
+        inner = super().merged(x, dims)
+        return inner if x.code not in self.outside else self._viewed(x, inner, super().merged(self._whole(x), dims))
+
     def row(self, x: Text) -> Text:
         inner = super().row(x)
         return inner if x.code not in self.outside else self._viewed(x, inner, super().row(self._whole(x)))

@@ -138,8 +138,12 @@ class Printer(Values):
         """An operator on square matrices."""
         match n.op:
             case "tri_inv":
-                x = self._matrices(n, args[0])
-                return Text(f"{self.fn.helper('_unit_lower_inverse')}({x.code})", x.axes)
+                rows, columns = n.names("row"), n.names("col")
+                x = self.full(args[0], (*rows, *columns))
+                both = [d for d in x.axes if d not in (*rows, *columns)]
+                x = self.as_matrix(x, both, rows, columns)
+                name = "_unit_lower_inverse" if len(rows) == 1 else "_refined_lower_inverse"
+                return self.apart(Text(f"{self.fn.helper(name)}({x.code})"), both, rows, columns)
             case "solve":
                 return self._solve(n, args[0], args[1])
             case "logdet":

@@ -11,6 +11,7 @@ from seqc.backends.torch_eager.contract import plan
 from seqc.backends.torch_eager.function import Function
 from seqc.backends.torch_eager.views import Views
 from seqc.emit.expressions import ATOM, PRODUCT, Text
+from seqc.ir.dims import is_rank
 
 
 class Products(Views):
@@ -48,6 +49,8 @@ class Products(Views):
         if not only_a and not only_b:
             return self.reduced(self.times(a, b), tuple(summed), "sum")
         con = next(iter(summed))
+        if only_a and only_b and any(is_rank(d) for d in (*a.axes, *b.axes)):
+            return self._matmul_of_merged(a, b, both, *(self.canonical(dims) for dims in (only_a, only_b, summed)))
         if len(summed) == 1 and len(only_a) <= 1 and len(only_b) <= 1:
             if self.canonical((*only_a, *only_b))[:1] == tuple(only_b) and only_a:
                 a, b, only_a, only_b = b, a, only_b, only_a
@@ -76,6 +79,31 @@ class Products(Views):
             return Text(f"({a.at(PRODUCT)} @ {column.at(ATOM)})[..., 0]", axes)
         row = self.row(a)
         return Text(f"({row.at(PRODUCT)} @ {b.at(ATOM)})[..., 0, :]", axes)
+
+    def _matmul_of_merged(
+        self, a: Text, b: Text, both: Sequence[str], left: Sequence[str], right: Sequence[str], con: Sequence[str]
+    ) -> Text:
+        """Several dims, such as steps and rows of each, as one of a matrix."""
+        if self.canonical((*left, *right))[0] == right[0]:
+            a, b, left, right = b, a, right, left
+        a, b = self.as_matrix(a, both, left, con), self.as_matrix(b, both, con, right)
+        return self.apart(Text(f"{a.at(PRODUCT)} @ {b.at(ATOM)}", (), PRODUCT), both, left, right)
+
+    def apart(self, x: Text, both: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> Text:
+        """A matrix, each of whose axes may be several."""
+        for dims, at in ((columns, -1), (rows, -1 - len(columns))):
+            if len(dims) > 1:
+                sizes = ", ".join(self.fn.size(d) for d in dims)
+                x = Text(f"{x.at(ATOM)}.unflatten({at}, ({sizes}))")
+        return Text(x.code, (*both, *rows, *columns), x.level)
+
+    def as_matrix(self, x: Text, both: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> Text:
+        """x with two axes behind `both`. Axes that lie side by side become one before they change places: no copy."""
+        want = (*both, *rows, *columns)
+        if not all("".join(dims) in "".join(x.axes) for dims in (rows, columns)):
+            x = self.turn(x, want)
+        x = self.merged(self.merged(x, rows), columns)
+        return self.turn(x, (*both, "&".join(rows), "&".join(columns)))
 
     def beside(self, texts: Sequence[Text], dim: str, wide: str) -> Text:
         """Arrays with the same dims side by side along `dim`, which is then called `wide`."""

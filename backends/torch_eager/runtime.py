@@ -210,6 +210,13 @@ def _unit_lower_inverse(x):
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     return torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
 ''',
+    "_refined_lower_inverse": '''
+def _refined_lower_inverse(x):
+    """The inverse of I + (strictly lower part of x), over the last two axes; a step of Newton takes most roundoff off."""
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    found = torch.linalg.solve_triangular(x, eye.expand_as(x), upper=False, unitriangular=True)
+    return found + found @ (eye - torch.tril(x, -1) @ found - found)
+''',
     "_solved": '''
 def _solved(m, b, vector=False):
     """x with m x = b, over the last two axes of m; b is [..., n, columns], or [..., n] if vector."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from seqc.analysis.phases import BLOCK
 from seqc.backends.torch_eager.function import Function
 from seqc.emit.expressions import ATOM, Text, aligned, filled, reordered, subscript
-from seqc.ir.dims import unprimed
-from seqc.ir.graph import ROW
+from seqc.ir.dims import is_primed, is_rank, unprimed
+from seqc.ir.graph import COL, ROW
 
 
 class Views:
@@ -36,6 +36,10 @@ class Views:
         """A vector as a matrix of one column."""
         return Text(f"{x.at(ATOM)}[..., None]", (*x.axes, ""))
 
+    def merged(self, x: Text, dims: Sequence[str]) -> Text:
+        """x with adjacent axes as one."""
+        return merged(x, dims)
+
     def row(self, x: Text) -> Text:
         """A vector as a matrix of one row."""
         return Text(f"{x.at(ATOM)}[..., None, :]", (*x.axes[:-1], "", *x.axes[-1:]))
@@ -49,6 +53,8 @@ class Views:
     def _place(self, dim: str) -> tuple[int, int, str]:
         if dim[0] == "%" and dim != BLOCK:
             return self.order.index(ROW), "mul".index(dim[1]), dim
+        if is_rank(dim):  # of rows beside these, of columns beside those
+            return self.order.index(COL if is_primed(dim) else ROW), 1, dim
         plain = unprimed(dim.split("*")[0])
         return self.order.index(plain) if plain in self.order else len(self.order), 0, dim
 
@@ -113,3 +119,13 @@ class Views:
         ready = [self.align(x, axes) for x in (a, b)]
         out = filled(spelling, ready)
         return Text(out.code, axes, out.level, out.scalar)
+
+
+def merged(x: Text, dims: Sequence[str]) -> Text:
+    """x with adjacent axes as one, whose name is those of all."""
+    if len(dims) < 2:
+        return x
+    at = x.axes.index(dims[0])
+    last = at + len(dims) - len(x.axes) - 1
+    code = f"{x.at(ATOM)}.flatten({at - len(x.axes)}{'' if last == -1 else f', {last}'})"
+    return Text(code, (*x.axes[:at], "&".join(dims), *x.axes[at + len(dims) :]))

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.backends.triton_gpu.roles import rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.tuning.room import quoted
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import BATCH
-from seqc.ir.dims import LONGEST, PIECE, base, is_time, unprimed
+from seqc.ir.dims import LONGEST, PIECE, base, is_rank, is_time, rank_size, unprimed
 from seqc.ir.intervals import ANY
 from seqc.ir.keys import slope_of
 from seqc.ir.program import HANDED
@@ -62,7 +63,10 @@ class Extents:
         self.taken |= {"fits", "needs"}
         self.save = self.fresh("save")  # the switch that says whether a gradient follows
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
+        ranks = dict.fromkeys(base(d) for d in self.roles.order if is_rank(d))
+        self.dims |= {d: str(rank_size(d)) for d in ranks}
         self.blocks = {d: self.fresh(f"B{self.dims[d]}") for d in (BATCH, *program.dims)}
+        self.blocks |= {d: str(rank_tile(d)) for d in ranks}
         self.counts = {d: self.fresh(f"N{self.dims[d]}") for d in (BATCH, *program.dims)}
         self.any = safe_name(self.arguments[0]) if self.table else "x"
         self.real = next((safe_name(a.name) for a in self.table if not a.whole), self.any)  # its type is that of outputs

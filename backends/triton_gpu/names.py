@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.roles import ALL, rank_tile
 from seqc.emit.names import safe_name
-from seqc.ir.dims import base, piece, unpieced
+from seqc.ir.dims import base, is_rank, piece, rank_size, unpieced
 
 FIXED = (
     "T", "NT", "BT", "B", "N_STEPS", "N_BLOCKS", "STEP", "STAGES", "DOT", "PRECISION", "tl", "triton",
@@ -20,7 +20,8 @@ class Names:
         self.taken = set(FIXED)
         self.numbers: dict[str, int] = {}  # wanted name -> a number up to which all are taken
         whole = [d for d in dims if d.endswith(ALL)]
-        dims = tuple(d for d in dims if d not in whole)
+        ranks = [d for d in dims if is_rank(d)]
+        dims = tuple(d for d in dims if d not in (*whole, *ranks))
         self.dims = {d: self.fresh(safe_name(d)) for d in dims}
         self.dims["B"], self.dims["t"] = "B", "BT"
         self.low = {d: self._low(d) for d in ("B", *dims)}
@@ -29,6 +30,9 @@ class Names:
         self.block = {d: self.fresh(f"B{self.dims[d]}") for d in ("B", *dims)}
         self.block["t"] = "BT"
         self.count = {d: self.fresh(f"N{self.dims[d]}") for d in ("B", *dims)}
+        for d in ranks:  # the size tells itself
+            self.dims[d], self.block[d], self.low[d] = str(rank_size(d)), str(rank_tile(d)), f"r{rank_size(d)}"
+            self.taken |= {f"{kind}_{self.low[d]}" for kind in "om"}
         for d in whole:  # all units of a dim: its extent, positions of their own
             dim = d.removesuffix(ALL)
             self.dims[d], self.low[d] = self.dims[dim], f"{self.low[dim]}_all"

@@ -17,10 +17,10 @@ from dataclasses import replace
 from seqc.analysis.workload import FORMS
 from seqc.backends.triton_gpu.chains import Chains
 from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Load, Note, Store
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import Roles, rank_tile
 from seqc.backends.triton_gpu.tuning.search import Task, Value, sparing
 from seqc.backends.triton_gpu.uses import Uses, consumed
-from seqc.ir.dims import is_time
+from seqc.ir.dims import base, is_rank, is_time
 from seqc.ir.graph import Node, node, rebuild
 from seqc.ir.ops import holds
 
@@ -46,7 +46,7 @@ def tile_bytes(items: Iterable[Item], roles: Roles, rows: int) -> Callable[[Node
     def size(n: Node) -> int:
         bytes = 2 if uses.is_operand(n) else 4
         for d in roles.axes(n.dims):
-            bytes *= rows if is_time(d) else PIECE if d in roles.blocked else WHOLE
+            bytes *= rows if is_time(d) else rank_tile(base(d)) if is_rank(d) else PIECE if d in roles.blocked else WHOLE
         held = WARPS if uses.again(n) and uses.in_every_warp(n, rows) else 1
         return bytes * held if n.dims else 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from seqc.ir.dims import is_rank
 from seqc.ir.graph import Node
 from seqc.ir.ops import holds
 
@@ -55,6 +56,8 @@ class Padding:
             return n.text("kind") != "mask" and (n, dim) not in self.dirty
         if n.op == "rename":
             return self.clean(n.args[0], n.text("old") if n.text("new") == dim else dim)
+        if n.op == "tri_inv":
+            return is_rank(dim)
         if n.op in ("shift", "cumsum") and n.text("dim") == dim:  # their argument's padding is masked (`values.on_rows`)
             return n.number("by") < 0 if n.op == "shift" else bool(n.number("reverse"))
         if n.op == "mul":
@@ -80,6 +83,8 @@ class Padding:
             return True
         if n.op == "rename":
             return self.bounded(n.args[0], n.text("old") if n.text("new") == dim else dim)
+        if n.op == "tri_inv":
+            return is_rank(dim)
         if n.op == "surrogate":
             return self.bounded(n.args[0], dim)
         if holds(n, "finite"):

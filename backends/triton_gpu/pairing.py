@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import Roles, lines
 from seqc.ir.graph import Node, const, node, rebuild, topological, total
 
 SIDE = 64  # the extent that stands for any dim when pairings are compared
@@ -128,10 +128,15 @@ def _join_cost(dims: tuple[frozenset[str], ...], wanted: frozenset[str], i: int,
     union, after = dims[i] | dims[j], _joined(dims, wanted, i, j)[-1]
     if is_product(dims[i], dims[j], after):
         return 2, SIDE**3 // 16
-    return len(union), SIDE ** len(union)
+    count = len(lines(union))
+    return count, SIDE**count
 
 
 def is_product(a: frozenset[str], b: frozenset[str], result: frozenset[str]) -> bool:
-    """Whether the sum of a * b to `result` is one matrix product: one row, one column and one contracted axis."""
-    summed = (a | b) - result
-    return len(a) == len(b) == len(result) == 2 and len(summed) == 1 and summed <= a & b
+    """Whether the sum of a * b to `result` is one matrix product: one row, one column and one contracted axis, each a dim, or
+    steps with the rows of each."""
+    left, right, kept = (set(lines(sorted(x))) for x in (a, b, result))
+    summed = (left | right) - kept
+    if not kept <= left | right:
+        return False
+    return len(left) == len(right) == len(kept) == 2 and len(summed) == 1 and summed <= left & right

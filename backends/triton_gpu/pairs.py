@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import Roles, lines
 from seqc.ir.block import BATCH, COL, ROW
-from seqc.ir.dims import is_time
+from seqc.ir.dims import is_rank, is_time
 from seqc.ir.graph import Node, depends, leaves, topological
 
 CONTRACTIONS = ("sum", "tri_inv")
@@ -39,12 +39,12 @@ def operands(roots: Iterable[Node], roles: Roles, known: Iterable[Node]) -> tupl
             return False
         times = [d for d in n.dims if is_time(d)]
         if times == [ROW]:  # no matrix of each row: a product takes its two factors
-            return is_costly(n, roles) and len(roles.axes(n.dims)) <= 2
+            return is_costly(n, roles) and len(lines(roles.axes(n.dims))) <= 2
         return not times and len(roles.axes(n.dims)) == 1 and bool(leaves([n], "input"))
 
     found = _largest(roots, wanted, known)
     rows = [n for n in found if ROW in n.dims]
-    inputs = {n for n in leaves(rows, "input") if len(roles.axes(n.dims)) > 1}
+    inputs = {n for n in leaves(rows, "input") if len(lines(roles.axes(n.dims))) > 1}
     return found if 0 < len(rows) <= len(inputs) + 1 else ()
 
 
@@ -80,4 +80,5 @@ def is_costly(n: Node, roles: Roles) -> bool:
 
 def _is_pair(n: Node, roles: Roles) -> bool:
     """Whether n has a value for each pair of steps of each sequence, one for each program, and is no other value's alias."""
-    return {d for d in n.dims if d not in roles.grid} == {ROW, COL} and BATCH in n.dims and n.op not in ("rename", "expand")
+    own = {d for d in n.dims if d not in roles.grid and not is_rank(d)}
+    return own == {ROW, COL} and BATCH in n.dims and n.op not in ("rename", "expand")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from seqc.ir.dims import base
-from seqc.ir.graph import Node, const, depends, index, node, topological, total
+from seqc.ir.graph import Node, along, const, depends, index, node, topological, total
 from seqc.ir.ops import holds
 
 KNOWN, PART, UNKNOWN = "whole", "part", "unknown"
@@ -41,8 +41,7 @@ def _held(n: Node, args: list[str], dim: str) -> str:
 
 def _moves(n: Node, dim: str) -> bool:
     """Whether an operator works along the dim in a way that pieces cannot."""
-    named = [str(value) for key, value in n.attrs if key in ("old", "new", "dim", "row", "col")]
-    return n.op not in ("index", "block_index", "size") and any(base(d) == dim for d in named)
+    return n.op not in ("index", "block_index", "size") and any(base(d) == dim for d in along(n))
 
 
 def counted_once(roots: Mapping[str, Node], dim: str, kept: Iterable[Node] = ()) -> dict[str, Node]:

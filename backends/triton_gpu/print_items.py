@@ -38,6 +38,7 @@ from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_
 from seqc.backends.triton_gpu.values import ATOM, Text, Values
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
+from seqc.ir.dims import base, is_rank
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE
 
@@ -53,11 +54,11 @@ class ItemPrinter:
     def __init__(self, schedule: Schedule, kernel: Kernel, products: Products, uses: Uses) -> None:
         self.schedule, self.kernel, self.products, self.uses = schedule, kernel, products, uses
         self.program, self.roles = schedule.block.program, schedule.roles
-        self.names = Names(tuple(self.program.dims))
+        self.names = Names((*self.program.dims, *dict.fromkeys(base(d) for d in self.roles.order if is_rank(d))))
         self.pointers: dict[str, str] = {}
         self.addresses = Addresses(kernel, self.roles, self.names)
         self.levels = level_masks(kernel.rows) if schedule.block.form == "chunkwise" else {}
-        self.values = Values(products, self.names, self.addresses, self.find, self.levels)
+        self.values = Values(products, self.names, self.addresses, self.find, self.levels, self.is_virtual)
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
         self.totals: dict[Node, str] = {}  # by sum of levels, its variable
@@ -193,11 +194,12 @@ class ItemPrinter:
         return n in self.schedule.names
 
     def is_virtual(self, n: Node) -> bool:
-        """A product that only sums take, and so is never a tile of its own; the mask of a level, written where it is used."""
+        """A product that only sums take, or a name on the way to another, and so never a tile of its own; the mask of a level,
+        written where it is used."""
         if n.dtype == "bool" and self.levels:
             by = self.uses.by_nodes.get(n, ())
             return n in self.levels or (bool(by) and n not in self.uses.by_items and all(u in self.levels for u in by))
-        return n.op == "mul" and n in self.uses.only_summed
+        return n in self.uses.only_summed or n in self.uses.only_renamed
 
     def is_sum_so_far(self, n: Node) -> bool:
         """Whether n adds to a sum of the same name that nothing else takes."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from seqc.backends.triton_gpu.kernel import Advance, Kernel, Let, Load, tile_axes, walk
 from seqc.backends.triton_gpu.padding import Padding
 from seqc.backends.triton_gpu.pairing import is_product
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import Roles, lines
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
 from seqc.ir.block import ROW
 from seqc.ir.dims import base, is_time
@@ -21,22 +21,23 @@ from seqc.ir.ops import TABLE
 
 @dataclass(frozen=True)
 class Operand:
-    """A factor of a product. turned: it is taken transposed; masked: zeros stand for what lies beyond the dim summed over."""
+    """A factor of a product. turned: it is taken transposed; masked: dims that are summed, beyond which zeros stand."""
 
     node: Node
     turned: bool
-    masked: bool
+    masked: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Product:
-    """left [rows, over] times right [over, columns]; swapped: computed as its transpose, right^T times left^T."""
+    """left [rows, over] times right [over, columns], each a dim or steps with the rows of each; swapped: computed as its
+    transpose, right^T times left^T."""
 
     left: Operand
     right: Operand
-    rows: str
-    columns: str
-    over: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    over: tuple[str, ...]
     swapped: bool = False
 
 
@@ -55,7 +56,7 @@ class Products:
             if isinstance(item, Let):
                 self.held_axes(item.node)
                 self.enter(item.node)
-        self.dims = frozenset(base(d) for p in self.of.values() for d in (p.rows, p.columns, p.over))
+        self.dims = frozenset(base(d) for p in self.of.values() for d in (p.rows[0], p.columns[0], p.over[0]))
 
     def axes(self, n: Node) -> tuple[str, ...]:
         """The tile axes of a node's dims."""
@@ -98,18 +99,18 @@ class Products:
         a, b = n.args[0].args
         if not is_product(frozenset(self.axes(a)), frozenset(self.axes(b)), frozenset(self.axes(n))):
             return
-        row, column = self.axes(n)
-        (over,) = (d for d in n.names("over") if d not in self.roles.grid)
-        a, b = (a, b) if row in self.axes(a) else (b, a)
-        hidden = self.hidden(a, b, over)
-        left = Operand(a, self.axes(a) != (row, over), hidden[0])
-        right = Operand(b, self.axes(b) != (over, column), hidden[1])
+        row, column = lines(self.axes(n))
+        over = self.roles.axes(n.names("over"))
+        a, b = (a, b) if row[0] in self.axes(a) else (b, a)
+        hidden = {d: self.hidden(a, b, d) for d in over}
+        left = Operand(a, lines(self.axes(a)) != (row, over), tuple(d for d in over if hidden[d][0]))
+        right = Operand(b, lines(self.axes(b)) != (over, column), tuple(d for d in over if hidden[d][1]))
         bad = self.transposed(a, left.turned)
         # of many rows, a transposed accumulator as left operand is miscompiled on Hopper
-        few = is_time(row) and self.rows < TURNED_ROWS
+        few = is_time(row[0]) and self.rows < TURNED_ROWS
         swap = not few and bad and not self.transposed(b, not right.turned)
         if bad and not swap:
-            self.turned[n] = row
+            self.turned[n] = row[0]
         self.of[n] = Product(left, right, row, column, over, swap)
 
     def transposed(self, n: Node, turned: bool) -> bool:

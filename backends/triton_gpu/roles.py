@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seqc.ir.block import BATCH, COL, ROW, Block, free_dims
-from seqc.ir.dims import base, is_time, unprimed
+from seqc.ir.dims import base, is_rank, is_time, rank_size, unprimed
 from seqc.ir.graph import Node, depends, leaves, topological
 
 ALL = "+"  # `D+` is all units of D, beside a program's own piece of them (`team_graph`)
@@ -57,6 +57,28 @@ def without_pieces(roles: Roles) -> Roles:
     return Roles(roles.grid, (), roles.order)
 
 
+def partner(dim: str) -> str:
+    """The time beside which rows of a step run: of ^3 it is t, of ^3' s, of ^3'' t'', and so on."""
+    primes = dim.count("'")
+    return (COL if primes % 2 else ROW) + "'" * (primes - primes % 2)
+
+
+def lines(dims: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """The dims, each time with the rows of a step that run beside it: what is one side of a matrix."""
+    listed = list(dims)
+    beside: dict[str, list[str]] = {}
+    for d in listed:
+        if is_rank(d) and partner(d) in listed:
+            beside.setdefault(partner(d), []).append(d)
+    taken = {d for some in beside.values() for d in some}
+    return tuple((d, *beside.get(d, ())) for d in listed if d not in taken)
+
+
+def rank_tile(dim: str) -> int:
+    """The length of a tile of rows of a step: a power of two."""
+    return 1 << (rank_size(dim) - 1).bit_length()
+
+
 def assign_roles(block: Block) -> Roles:
     """The roles of all dims of the block's two graphs."""
     free = free_dims(block.forward)
@@ -93,8 +115,22 @@ def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:
     """All axes of tiles, in their order."""
     used = {d for n in topological([*block.forward.values(), *block.backward.values()]) for d in n.dims}
     used |= {d for decl in block.program.states.values() for d in decl.dims}  # carried whole, where nothing has all of them too
-    roots = (BATCH, ROW, COL, *_declared_order(block))
-    return tuple(d for r in roots for d in sorted(x for x in used if unprimed(x) == r) if d not in grid)
+    rows = _rows_of_a_step(block)
+    declared = [d for d in _declared_order(block) if d not in rows]
+    order = [d for r in (BATCH, ROW) for d in sorted(x for x in used if unprimed(x) == r)]
+    order += [x for d in rows for x in sorted(x for x in used if unprimed(x) == d)]
+    order += [d for r in (COL, *declared) for d in sorted(x for x in used if unprimed(x) == r)]
+    for rank in sorted(x for x in used if is_rank(x)):
+        order.insert(order.index(partner(rank)) + 1, rank)
+    return tuple(d for d in order if d not in grid)
+
+
+def _rows_of_a_step(block: Block) -> list[str]:
+    """The spec's dims that are the rows of a step: their tiles lie beside the steps."""
+    every = topological([*block.forward.values(), *block.backward.values()])
+    return list(dict.fromkeys(
+        unprimed(n.text("old")) for n in every if n.op == "rename" and is_rank(n.text("new")) and not is_rank(n.text("old"))
+    ))
 
 
 def _shared_least(block: Block, free: Iterable[str]) -> str | None:

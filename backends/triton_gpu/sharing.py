@@ -13,9 +13,9 @@ from seqc.backends.triton_gpu.arrays import keepable
 from seqc.backends.triton_gpu.order import PIECE, WHOLE
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.parting import KNOWN, UNKNOWN, can_cut, cheapest_cut, held
-from seqc.backends.triton_gpu.roles import Roles
+from seqc.backends.triton_gpu.roles import Roles, rank_tile
 from seqc.ir.block import BATCH, Block
-from seqc.ir.dims import is_time
+from seqc.ir.dims import base, is_rank, is_time
 from seqc.ir.graph import Node, depends, leaves, topological
 from seqc.ir.keys import slope_of
 from seqc.ir.ops import holds
@@ -161,7 +161,7 @@ class _Shares:
         """Elements."""
         out = 1
         for d in self.roles.axes(dims):
-            out *= PIECE // 2 if is_time(d) else WHOLE
+            out *= PIECE // 2 if is_time(d) else rank_tile(base(d)) if is_rank(d) else WHOLE
         return out
 
 

@@ -14,7 +14,7 @@ from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Levels, Loa
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
-from seqc.ir.dims import is_time
+from seqc.ir.dims import is_rank, is_time
 from seqc.ir.graph import Node
 from seqc.ir.ops import TABLE, holds
 
@@ -46,6 +46,12 @@ class Uses:
         """Products that only sums take, and so are never tiles of their own."""
         taken = self.by_nodes.items()
         return {n for n, by in taken if n.op == "mul" and n not in self.by_items and all(u.op == "sum" for u in by)}
+
+    @cached_property
+    def only_renamed(self) -> set[Node]:
+        """Values with rows of a step that are renamed on the way to another name: their axes would have to change places."""
+        taken = ((n, by) for n, by in self.by_nodes.items() if n.op == "rename" and any(map(is_rank, n.dims)))
+        return {n for n, by in taken if n not in self.by_items and all(u.op == "rename" for u in by)}
 
     def is_operand(self, n: Node) -> bool:
         """Whether only matrix products take n, so that it may be kept in the type of their operands."""

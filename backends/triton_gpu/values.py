@@ -15,11 +15,11 @@ from seqc.backends.triton_gpu.address import Addresses, Scope, spread
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
-from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
 from seqc.ir.block import COL, ROW
-from seqc.ir.dims import is_time, unprimed
+from seqc.ir.dims import base, is_rank, is_time, rank_size, unprimed
 from seqc.ir.graph import Node, leaves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import resets
@@ -46,9 +46,10 @@ class Values:
     """Prints the nodes of one kernel."""
 
     def __init__(
-        self, products: Products, names: Names, addresses: Addresses, find: Callable[[Node], Text], levels: Mapping[Node, int]
+        self, products: Products, names: Names, addresses: Addresses, find: Callable[[Node], Text], levels: Mapping[Node, int],
+        is_passed: Callable[[Node], bool],
     ) -> None:
-        self.levels = levels
+        self.levels, self.is_passed = levels, is_passed
         self.level = 0, ""  # in a function of levels, the one that its values are of, and what it is called
         self.products, self.roles, self.padding = products, products.roles, products.padding
         self.names, self.addresses, self.find = names, addresses, find
@@ -186,8 +187,13 @@ class Values:
 
     def rename(self, n: Node) -> Text:
         """The same tile under other names, transposed where the global order asks for it."""
-        x = self.find(n.args[0])
-        now = tuple(n.text("new") if a == n.text("old") else a for a in x.axes)
+        chain = [n]
+        while chain[-1].args[0].op == "rename" and self.is_passed(chain[-1].args[0]):
+            chain.append(chain[-1].args[0])
+        x = self.find(chain[-1].args[0])
+        now = x.axes
+        for one in reversed(chain):
+            now = tuple(one.text("new") if a == one.text("old") else a for a in now)
         want = self.roles.axes(now)
         if now == want:
             return Text(x.code, want, x.binds)
@@ -206,7 +212,7 @@ class Values:
 
     def padded(self, dims: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the dims whose tile may be longer than they are."""
-        return tuple(d for d in dims if not is_time(d))
+        return tuple(d for d in dims if not is_time(d) and not (is_rank(d) and rank_size(d) == rank_tile(base(d))))
 
     def sum(self, n: Node) -> Text:
         """A contraction of two factors, or the sum of one value."""
@@ -237,22 +243,42 @@ class Values:
 
     def product(self, p: Product) -> Text:
         """A matrix product on the matrix unit, operands in the storage dtype, the result in fp32."""
-        left, right = self.operand(p.left, p.over), self.operand(p.right, p.over)
+        left, right = self.operand(p.left), self.operand(p.right)
         turned_left, turned_right = p.left.turned, p.right.turned
         if p.swapped:
             left, right, turned_left, turned_right = right, left, not turned_right, not turned_left
         left = f"tl.trans({left})" if turned_left else left
         right = f"tl.trans({right})" if turned_right else right
         code = f"tl.dot({left}, {right}, input_precision=PRECISION)"
-        if p.over.endswith(ALL):
+        if p.over[0].endswith(ALL):
             code = f"product_in_parts({left}, {right}, PARTS, PRECISION)"
-        return Text(f"tl.trans({code})" if p.swapped else code, (p.rows, p.columns))
+        code = f"tl.trans({code})" if p.swapped else code
+        axes = (*p.rows, *p.columns)
+        return Text(code if len(axes) == 2 else f"tl.reshape({code}, {self.shape(axes)})", axes)
 
-    def operand(self, one: Operand, over: str) -> str:
+    def operand(self, one: Operand) -> str:
         """An operand in its type, masked where its padding could reach the result."""
-        x = self.whole(one.node)
-        x = self.masked(one.node, x, (over,)) if one.masked else x
+        x = self.flat(self.masked(one.node, self.whole(one.node), self.padded(one.masked)))
         return f"{x.within(ATOM)}.to(DOT)"
+
+    def flat(self, x: Text) -> Text:
+        """x as a matrix: steps with the rows of each are one of its sides."""
+        sides = lines(x.axes)
+        if len(sides) == len(x.axes):
+            return x
+        lengths = (" * ".join(self.names.tile(d) for d in side) for side in sides)
+        return Text(f"tl.reshape({x.code}, ({', '.join(lengths)}))", x.axes)
+
+    def hidden(self, a: Node, b: Node, k: str) -> tuple[bool, bool]:
+        """Which of two operands must be masked along k."""
+        clean, bounded = self.padding.clean, self.padding.bounded
+        if clean(a, k):
+            return False, not bounded(b, k)
+        if clean(b, k):
+            return not bounded(a, k), False
+        if bounded(b, k):
+            return True, False
+        return not bounded(a, k), True
 
     def take(self, n: Node) -> Text:
         """One row: the sum of the tile with all other rows zeroed."""
@@ -281,19 +307,24 @@ class Values:
 
     def tri_inv(self, n: Node) -> Text:
         """The inverse of I plus the strictly lower part."""
-        row, col = n.text("row"), n.text("col")
-        if not is_time(row):
-            message = f"a triangular system along {row}: a GPU program solves one along the steps of a block alone"
+        row, col = n.names("row"), n.names("col")
+        if not is_time(row[0]):
+            message = f"a triangular system along {row[0]}: a GPU program solves one along the steps of a block alone"
             raise Unsupported(Diagnostic("no-gpu-form", message, kind="unsupported"))
-        x = self.whole(n.args[0])
-        if x.axes not in ((row, col), (col, row)):
-            others = ", ".join(d for d in x.axes if d not in (row, col))
+        padded, x = self.padded((*row, *col)), self.whole(n.args[0])
+        x = self.masked(n.args[0], x, tuple(d for d in padded if not self.padding.clean(n.args[0], d)))
+        if lines(x.axes) not in ((row, col), (col, row)):
+            others = ", ".join(d for d in x.axes if d not in (*row, *col))
             message = f"the feedback has a triangular system for each index of {others}: a GPU program solves one at a time"
             raise Unsupported(Diagnostic("no-gpu-form", message, help="leave the form to the compiler", kind="unsupported"))
-        o = self.position_of(row)
-        code = x.code if x.axes == (row, col) else f"tl.trans({x.code})"
-        code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), BT, PRECISION)"
-        return Text(code if x.axes == (row, col) else f"tl.trans({code})", x.axes)
+        size = " * ".join(self.names.tile(d) for d in row)
+        o = self.position_of(row[0]) if len(row) == 1 else f"tl.arange(0, {size})"
+        turned = lines(x.axes) != (row, col)
+        code = f"tl.trans({self.flat(x).code})" if turned else self.flat(x).code
+        code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), {size}, PRECISION)"
+        code = f"tl.trans({code})" if turned else code
+        found = Text(code if len(x.axes) == 2 else f"tl.reshape({code}, {self.shape(x.axes)})", x.axes)
+        return self.masked(n, found, padded)
 
     def scan(self, n: Node) -> Text:
         """A scan over the rows, continued from the value before the block."""

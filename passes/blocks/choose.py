@@ -17,7 +17,7 @@ from seqc.analysis.cost import cost
 from seqc.analysis.workload import lane, nominal_sizes
 from seqc.diagnostics import Diagnostic, Label, Unsupported
 from seqc.ir.block import COL, ROW, Reason, free_dims
-from seqc.ir.dims import LONGEST, PIECE
+from seqc.ir.dims import LONGEST, PIECE, is_rank
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
@@ -39,8 +39,7 @@ class Machine:
 
     step_latency: of one time step in step form; block_latency: of one block of a scan or chunk form. programs: whether
     the indices of dims that nothing mixes run as programs of their own, so that the time is that of one of them.
-    largest: elements of the largest value that a program can hold. solved: the most rows of a step that a block solves in turn:
-    the search for tiles and for the order of such a program takes as their cube.
+    largest: elements of the largest value that a program can hold.
     """
 
     name: str
@@ -48,11 +47,10 @@ class Machine:
     block_latency: float
     programs: bool
     largest: float
-    solved: int
 
 
-GPU = Machine("gpu", 3.0e4, 1.5e5, programs=True, largest=2.0**14, solved=6)  # one multiprocessor: registers hold the tiles
-EAGER = Machine("eager torch", 1.0e6, 1.0e5, programs=False, largest=inf, solved=16)  # tens of calls a step, a few a block
+GPU = Machine("gpu", 3.0e4, 1.5e5, programs=True, largest=2.0**14)  # one multiprocessor: registers hold the tiles
+EAGER = Machine("eager torch", 1.0e6, 1.0e5, programs=False, largest=inf)  # tens of calls a step, a few a block
 
 
 @dataclass(frozen=True)
@@ -225,21 +223,11 @@ def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Mac
     spent = cost(forward.values(), sizes)
     if rows > 1 and cost(forward.values(), _in_pieces(program, sizes)).largest > machine.largest:
         return inf
-    if _in_turn(forward) > machine.solved:
-        return inf
     if machine.programs:
         inverses = [set(n.dims) for n in topological(forward.values()) if n.op == "tri_inv"]
-        if any(dims - {ROW, COL, BATCH, *apart} for dims in inverses):
+        if any(d not in (ROW, COL, BATCH, *apart) and not is_rank(d) for dims in inverses for d in dims):
             return inf
     return (spent.weighted + (machine.block_latency if rows > 1 else machine.step_latency)) / rows
-
-
-def _in_turn(forward: Mapping[str, Node]) -> int:
-    """How many triangular systems are solved one after the other."""
-    depth: dict[Node, int] = {}
-    for n in topological(forward.values()):
-        depth[n] = max((depth[a] for a in n.args), default=0) + (n.op == "tri_inv")
-    return max((depth[n] for n in forward.values()), default=0)
 
 
 def _in_pieces(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:

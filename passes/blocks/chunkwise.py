@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass, field
 from functools import reduce
 
-from seqc.analysis.affine import Product, product
+from seqc.analysis.affine import product
 from seqc.ir.block import VALID
 from seqc.ir.graph import BATCH, COL, ROW, Node, const, node, total
 from seqc.ir.levels import level_mask, levels, same_segment
@@ -37,6 +37,7 @@ from seqc.passes.blocks.selecting import (
     instead,
     kept,
     poisoned,
+    renamed_rank,
     selected,
     sound,
     spoilt,
@@ -95,10 +96,9 @@ class Chunk:
         on_state = product((q, *self._from_start(exclusive)))
         out = kept(self._alive_from_start(exclusive), total(expanded(on_state, (ROW,)) * self.start, over))
         for source in self.writes:
-            k, others = source.split(over)
-            out = out + self._spread(q, k, others, over, exclusive)
+            out = out + self._spread(q, source, over, exclusive)
         if feedback:
-            parts = [self._spread(q, *source.split(over), over, exclusive, source.factors[-1]) for source in feedback]
+            parts = [self._spread(q, source, over, exclusive, source.factors[-1]) for source in feedback]
             assert self.good is not None
             out = out + poisoned(reduce(lambda a, b: a + b, parts), self.good, exclusive, self._alive(exclusive))
         return kept(condition, out)
@@ -108,13 +108,15 @@ class Chunk:
         return [self._named("from_start", decay.from_start(exclusive)) for decay in self.decays]
 
     def _spread(
-        self, q: Node, k: Node, others: Product, over: tuple[str, ...], exclusive: bool, clean: Node | None = None
+        self, q: Node, source: Source, over: tuple[str, ...], exclusive: bool, clean: Node | None = None
     ) -> Node:
-        """sum_s A[t, s] * (product of `others`)_s; clean: the factor that is known to hold numbers alone."""
+        """sum_s A[t, s] * (product of the source's factors)_s; clean: the factor that is known to hold numbers alone."""
+        (k, others), rank = source.split(over), source.rank
         bare = (set(q.dims) | set(k.dims)) - set(over) | {ROW, BATCH}
         folded = [f for f in others if set(f.dims) <= bare]
         v = product(f for f in others if f not in folded)
-        k = product((*folded, k)) if folded else k
+        k = source.columns().split(over)[0]
+        k = product((*(renamed_rank(f, rank) for f in folded), k)) if folded else k
         outside = [d for d in self.decays if not d.dims & set(over) and not d.dims <= bare]
         along = frozenset[str]()
         if outside and not self._levelled(outside, over):  # then every index of theirs has a matrix of its own
@@ -122,9 +124,9 @@ class Chunk:
         matrices = self.pair(q, k, over, exclusive, split=bool(outside), along=along)
         alive = self._alive(exclusive)
         if not outside and v is clean:
-            return added_up(matrices[0][1], expanded(v, (ROW,)))
+            return added_up(matrices[0][1], expanded(v, (ROW,)), rank)
         if not outside:
-            return causal_sum(matrices[0][1], v, exclusive, alive)
+            return causal_sum(matrices[0][1], v, exclusive, alive, rank)
         # of each level the rows are in another half than the columns: what is not finite is told for all of them at once
         good = finite(expanded(v, (ROW,)))
         for d in outside:
@@ -135,11 +137,11 @@ class Chunk:
             row, column = self._outside_factors(outside, block, exclusive)
             x = v if row is None else v * column
             x = expanded(x, (ROW,))
-            part = total(matrix * columns(cleaned(x, good if row is None else finite(x))), (COL,))
+            part = added_up(matrix, cleaned(x, good if row is None else finite(x)), rank)
             part = part if row is None else part * row
             out = part if out is None else out + part
         assert out is not None
-        return instead(where(spoilt(good, exclusive, alive), NAN, out), out)
+        return instead(where(spoilt(all_good(good, rank), exclusive, alive), NAN, out), out)
 
     def _outside_factors(self, outside: list[Decay], block: int, exclusive: bool) -> tuple[Node | None, Node]:
         if block == 0:
@@ -251,8 +253,8 @@ class Chunk:
 
     # ---- solving and ending ----
 
-    def solve(self, unknowns: tuple[Unknown, ...], joint: bool) -> None:
-        """Find the rows that the feedback writes, together or in turn."""
+    def solve(self, unknown: Unknown) -> None:
+        """Find the rows that the feedback writes."""
         # a row has every dim of the state but those contracted: one matrix for each index of what varies along them
         varying = frozenset().union(*(d.dims for d in self.decays))
 
@@ -263,7 +265,11 @@ class Chunk:
             k, others = a.split(read.over)
             along = varying - set(read.over)
             condition, by = taken_off(read.by, read.over)
-            return kept(condition, self.pair(by, product((*others, k)), read.over, True, along=along)[0][1])
+            if not a.rank:
+                return kept(condition, self.pair(by, product((*others, k)), read.over, True, along=along)[0][1])
+            # rows of one step and of others from one product, so that equal keys give equal numbers, which cancel
+            found = self.pair(by, k, read.over, True, along=along)[0][1]
+            return kept(condition, found * columns(expanded(product(others), (ROW,))) if others else found)
 
         def reading(read: Reading) -> Node | None:
             condition, by = taken_off(read.by, read.over)
@@ -274,11 +280,10 @@ class Chunk:
         def writing(read: Reading, a: Source) -> Node | None:
             return sound([product(a.factors)], read.over, a.kept)
 
-        joined = self.rows if joint else 0
-        found = solved(unknowns, Sight(linear, matrix, reading, writing), joined, lambda n: self._named("inverse", n))
-        for x in (*found.plain, *found.clean):
+        found = solved(unknown, Sight(linear, matrix, reading, writing), lambda n: self._named("inverse", n))
+        for x in (found.plain, found.clean):
             self._named("solved", x)
-        self.feedback, self.plain = (tuple(source for _, source in found.sources(unknowns, way)) for way in (True, False))
+        self.feedback, self.plain = (tuple(source for _, source in found.sources(unknown, way)) for way in (True, False))
         self.good = found.good
 
     def end(self) -> Node:
@@ -314,7 +319,7 @@ class Chunk:
             factors[home] = factors[home] * self._named("to_end", d.to_end())
         if alive is not None:
             factors = selected(alive, factors)
-        return total(expanded(product(factors), (ROW,)), (ROW,))
+        return total(expanded(product(factors), (ROW,)), (ROW, *source.rank))
 
 
 def masked(x: Node, neutral: float) -> Node:

@@ -12,7 +12,7 @@ other, exact for any sign and for zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -21,7 +21,7 @@ from seqc.ir.graph import BATCH, COL, ROW, Node, index, node, size, total
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import affine_scan, expanded, shift, take
 from seqc.passes.blocks.decay import causal, columns, first
-from seqc.passes.blocks.selecting import added_up, causal_sum, instead, kept, poisoned, sound, taken_off
+from seqc.passes.blocks.selecting import added_up, causal_sum, instead, kept, poisoned, renamed_rank, sound, taken_off
 from seqc.passes.blocks.solving import ONE, ZERO, NotChunkwise, Reading, Sight, Source, Unknown, solved
 
 
@@ -138,16 +138,11 @@ class System:
             share = self.from_start(read.of, j, exclusive)
             if share is not None:
                 parts.append(total(expanded(read.by * share, (ROW,)) * start, read.over))
-        parts += [x for j, source in self.writes if (x := self._spread(read, j, source, exclusive, causal_sum)) is not None]
-
-        def solved_sum(row: Node) -> Callable[[Node, Node, bool], Node]:
-            return lambda matrix, rows, strict: (
-                added_up(matrix, expanded(rows, (ROW,))) if rows is row else causal_sum(matrix, rows, strict)
-            )
+        parts += [x for j, source in self.writes if (x := self._spread(read, j, source, exclusive)) is not None]
 
         found = [
             x for j, source in feedback
-            if (x := self._spread(read, j, source, exclusive, solved_sum(source.factors[-1]))) is not None
+            if (x := self._spread(read, j, source, exclusive, source.factors[-1])) is not None
         ]
         if found:
             assert self.good is not None
@@ -155,14 +150,19 @@ class System:
         return kept(condition, reduce(lambda a, b: a + b, parts))
 
     def _spread(
-        self, read: Reading, j: int, source: Source, exclusive: bool, add: Callable[[Node, Node, bool], Node]
+        self, read: Reading, j: int, source: Source, exclusive: bool, clean: Node | None = None
     ) -> Node | None:
-        """sum_s A[t, s] * source_s, of a source of S_j; None where it never enters."""
+        """sum_s A[t, s] * source_s, of a source of S_j; None where it never enters. clean: the factor that is known to hold
+        numbers alone."""
         k, others = source.split(read.over)
         bare = (set(read.by.dims) | set(k.dims)) - set(read.over) | {ROW, BATCH}
         folded = [f for f in others if set(f.dims) <= bare]
-        matrix = self._matrix(read, j, product((*folded, k)), exclusive)
-        return None if matrix is None else add(matrix, product(f for f in others if f not in folded), exclusive)
+        k = product((*(renamed_rank(f, source.rank) for f in folded), source.columns().split(read.over)[0]))
+        matrix = self._matrix(read, j, k, exclusive)
+        rows = product(f for f in others if f not in folded)
+        if matrix is None or rows is not clean:
+            return None if matrix is None else causal_sum(matrix, rows, exclusive, rank=source.rank)
+        return added_up(matrix, rows, source.rank)
 
     def _matrix(self, read: Reading, j: int, k: Node, exclusive: bool) -> Node | None:
         """A[t, s]: how k at s, written to S_j, enters a reading at t; None where it never does."""
@@ -174,8 +174,8 @@ class System:
             return where(causal(exclusive), total(q * columns(k) * spans, read.over), 0.0)
         return where(causal(exclusive), total(q * columns(k), read.over) * spans, 0.0)
 
-    def solve(self, unknowns: tuple[Unknown, ...]) -> None:
-        """Find the rows that the feedback writes. A state that others feed back to may grow with some of them alone."""
+    def solve(self, unknown: Unknown) -> None:
+        """Find the rows that the feedback writes."""
 
         def linear(read: Reading) -> Node:
             return self._read(read, True, [])
@@ -193,9 +193,8 @@ class System:
         def writing(read: Reading, a: Source) -> Node | None:
             return sound([product(a.factors)], read.over, a.kept)
 
-        joint = self.rows if len(unknowns) > 1 else 0
-        found = solved(unknowns, Sight(linear, matrix, reading, writing), joint)
-        self.feedback, self.plain = found.sources(unknowns, True), found.sources(unknowns, False)
+        found = solved(unknown, Sight(linear, matrix, reading, writing))
+        self.feedback, self.plain = found.sources(unknown, True), found.sources(unknown, False)
         self.good = found.good
 
     def end(self, i: int) -> Node:
@@ -222,7 +221,7 @@ class System:
         factors = list(source.factors)
         home = min(range(len(factors)), key=lambda n: (not set(share.dims) <= set(factors[n].dims), len(factors[n].dims)))
         factors[home] = factors[home] * share
-        return total(expanded(product(factors), (ROW,)), (ROW,))
+        return total(expanded(product(factors), (ROW,)), (ROW, *source.rank))
 
 
 def _before(x: Node, start: Node) -> Node:

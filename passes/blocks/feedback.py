@@ -8,19 +8,20 @@ that contracts other dims, or what it has read once more, or is of a rank that n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
+from itertools import zip_longest
 
 from seqc.analysis.affine import Affine, NotAffine, Product, chosen, condition, parted, product
-from seqc.ir.dims import unprimed
-from seqc.ir.graph import BATCH, Node, constant, total
-from seqc.ir.intervals import ANY, Interval
+from seqc.ir.dims import rank_dim, unprimed
+from seqc.ir.graph import BATCH, Node, index, node, total
+from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import at_position
 from seqc.passes.blocks.rows import Read, Row, rows_of
 from seqc.passes.blocks.selecting import both, kept
-from seqc.passes.blocks.solving import NotChunkwise, Reading, Source, Unknown
+from seqc.passes.blocks.solving import ZERO, NotChunkwise, Reading, Source, Unknown
+from seqc.passes.blocks.stacking import Stacking
 
 MOST_ROWS = 16  # rows a step that are solved together: the system's text grows as their square
 Place = Mapping[str, int]  # an index of each dim of a row's rank
@@ -28,11 +29,10 @@ Place = Mapping[str, int]  # an index of each dim of a row's rank
 
 @dataclass(frozen=True)
 class Feedback:
-    """forms: the updates in the old states and the rows; unknowns: a block's; joint: whether to solve these together."""
+    """forms: the updates in the old states and the rows; unknown: what a block solves for, None where nothing is fed back."""
 
     forms: tuple[Affine, ...]
-    unknowns: tuple[Unknown, ...]
-    joint: bool
+    unknown: Unknown | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Lifting:
     sum: Callable[[Sequence[Product]], Node]
     source: Callable[[Product], Source]
     sizes: Mapping[str, int]  # of the dims that have one size only
-    ranges: Mapping[Node, Interval]
     lift: Callable[[Node], Node]
     here: Node | None = None
 
@@ -61,24 +60,27 @@ def feedback(
         raise NotChunkwise(f"its feedback has {len(every)} rows a step: at most {MOST_ROWS} are solved together")
     for form in forms:
         _check(form, rows, over)
-    out = []
+    out: list[Unknown] = []
+    same: dict[tuple[int, int], Node] = {}
     uses = _uses(rows, forms)
     for row, place in every:
         _check(row.form, rows, over)
         use = uses[row.node]
         used = both(None if use is None else lifting.lift(use), lifting.here)
         given = _given(row, place, lifting)
+        same |= {
+            (len(out), i): kept(used, x) for i, (other, there) in enumerate(every[: len(out)])
+            if (x := _same(row, place, other, there, lifting)) is not None
+        }
         out.append(Unknown(
             tuple(_reading(read, place, olds, over, lifting, used) for read in row.reads),
-            {i: kept(used, x) for i, (other, there) in enumerate(every)
-             if (x := _same(row, place, other, there, lifting)) is not None},
-            None if given is None else kept(used, given),
+            None, None if given is None else kept(used, given),
             tuple(
                 (i, lifting.source(_at((*t.outer, *t.inner), place)))
                 for i, form in enumerate(forms) for t in form.terms if t.state is row.node
             ),
         ))
-    return Feedback(forms, tuple(out), not (_micro_steps(out) or _one_sign(rows, forms, lifting.ranges)))
+    return Feedback(forms, _together(out, same, lifting.sizes))
 
 
 def _uses(rows: Sequence[Row], forms: Sequence[Affine]) -> dict[Node, Node | None]:
@@ -98,33 +100,56 @@ def _uses(rows: Sequence[Row], forms: Sequence[Affine]) -> dict[Node, Node | Non
     return {n: parted(map(chosen, conditions))[0] for n, conditions in found.items()}
 
 
-def _micro_steps(unknowns: Sequence[Unknown]) -> bool:
-    """Whether each row reads what the one before it has left: the first rows alone are the first micro-steps."""
-    return all(i in row.same for i, row in enumerate(unknowns[1:]))
+def _together(
+    unknowns: Sequence[Unknown], same: Mapping[tuple[int, int], Node], sizes: Mapping[str, int]
+) -> Unknown | None:
+    """The rows of a step as one unknown, side by side along a dim of their own. same: (a row, one before it) -> what this one
+    adds to it, as a factor."""
+    if len(unknowns) < 2:
+        return unknowns[0] if unknowns else None
+    dim = rank_dim(len(unknowns))
+    stacked = Stacking((dim,), len(unknowns), sizes)
+
+    def column(parts: Sequence[Node]) -> Node:
+        return stacked({(i,): x for i, x in enumerate(parts)})
+
+    reads = []
+    for of, over in dict.fromkeys((read.of, read.over) for row in unknowns for read in row.reads):
+        for mine in zip_longest(*([r for r in row.reads if (r.of, r.over) == (of, over)] for row in unknowns)):
+            scales = {read.scale for read in mine if read is not None}
+            scale = scales.pop() if len(scales) == 1 else 1.0
+            factors = [ZERO if read is None else read.by if scale == read.scale else read.by * read.scale for read in mine]
+            reads.append(Reading(of, column(factors), over, scale))
+    every = range(len(unknowns))
+    pairs = Stacking((dim, dim + "'"), len(unknowns), sizes, moved=True)
+    within = pairs({(i, j): same.get((i, j), ZERO) for i in every for j in range(i)})
+    written = []
+    for state in dict.fromkeys(i for row in unknowns for i, _ in row.written):
+        each = zip_longest(*([source for i, source in row.written if i == state] for row in unknowns))
+        written += [(state, _beside(sources, reads, dim, column)) for sources in each]
+    given = [row.given for row in unknowns]
+    return Unknown(
+        tuple(reads),
+        where(node("gt", index(dim), index(dim + "'")), within, 0.0) if same else None,
+        None if not any(given) else column([ZERO if x is None else x for x in given]),
+        tuple(written), (dim,),
+    )
 
 
-def _one_sign(rows: Sequence[Row], forms: Sequence[Affine], ranges: Mapping[Node, Interval]) -> bool:
-    """Whether the rows add c * b b^T to the transition with factors c of one sign: with some of them alone it lies between
-    the transition without rows and that with all of them."""
-    signs = set()
-    for row in rows:
-        written = [t for form in forms for t in form.terms if t.state is row.node]
-        if len(row.reads) != 1 or len(written) != 1 or len(row.form.terms) != 1 or len(row.reads[0].products) != 1:
-            return False
-        left = [*written[0].outer, *written[0].inner]
-        sign = row.reads[0].scale
-        for f in row.reads[0].products[0]:
-            if f in left:
-                left.remove(f)
-            else:
-                left.append(f)
-        for f in parted(left)[1]:
-            if set(f.dims) & set(row.reads[0].over):
-                return False
-            known = ranges.get(f, ANY) if f.op != "const" else Interval(constant(f), constant(f))
-            sign = sign if known.lo >= 0 else -sign if known.hi <= 0 else 0.0
-        signs.add(math.copysign(1.0, sign) if sign else 0.0)
-    return len(signs) == 1 and 0.0 not in signs
+def _beside(
+    sources: Sequence[Source | None], reads: Sequence[Reading], dim: str, column: Callable[[Sequence[Node]], Node]
+) -> Source:
+    """Sources of the rows side by side: factor by factor where these have the same dims, else in two."""
+    whole = [Source((ZERO,)) if source is None else source for source in sources]
+    lists = [source.factors for source in whole]
+    if len({tuple(f.dims for f in factors) for factors in lists}) > 1:
+        over = tuple(sorted({d for read in reads for d in read.over}))
+        lists = [(k, product(others)) for k, others in (source.split(over) for source in whole)]
+    factors = tuple(column(parts) for parts in zip(*lists, strict=True))
+    if all(source.kept is None for source in whole):
+        return Source(factors, None, (dim,))
+    always = node("ge", index(dim), ZERO)
+    return Source(factors, column([always if source.kept is None else source.kept for source in whole]), (dim,))
 
 
 def _places(row: Row, sizes: Mapping[str, int]) -> list[Place]:

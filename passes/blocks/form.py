@@ -233,14 +233,14 @@ class BlockForm(Lifted):
         self.reasons += [Reason("numerics", name, note) for note in given.notes]
         if len(overs) > 1:
             raise NotBlock(name, f"its feedback contracts {' and also '.join(', '.join(over) for over in overs)}")
-        found = self._feedback(name, [update], [old], *overs) if overs else Feedback((form,), (), False)
+        found = self._feedback(name, [update], [old], *overs) if overs else Feedback((form,), None)
         if given.kept is not None and (mixed := set(given.kept.dims) & {d for over in overs for d in over}):
             raise NotBlock(name, f"it is reset differently along {', '.join(sorted(mixed))}, which its feedback contracts")
         writes = self._writes(found.forms[0])
         chunk = Chunk(name, start, self.rows, given.decays, writes, resets=self._resets(given.kept))
-        if found.unknowns:
+        if found.unknown is not None:
             try:
-                chunk.solve(found.unknowns, found.joint)
+                chunk.solve(found.unknown)
             except NotChunkwise as stop:
                 raise NotBlock(name, str(stop)) from None
         self.open.append(chunk)
@@ -288,7 +288,7 @@ class BlockForm(Lifted):
         """The updates in the old states and the rows that each step reads of them and writes back."""
         sizes = {d.name: d.choices[0] for d in self.program.dims.values() if len(d.choices) == 1}
         try:
-            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.ranges, self.lift, self._here()))
+            return feedback(updates, olds, over, Lifting(self._sum, self._source, sizes, self.lift, self._here()))
         except NotChunkwise as stop:
             raise NotBlock(name, str(stop)) from None
 
@@ -313,8 +313,8 @@ class BlockForm(Lifted):
             writes += [(i, source) for source in self._writes(form)]
         try:
             system = System(c.states, tuple(olds), self.rows, coefficients, tuple(writes), frozenset(over))
-            if found.unknowns:
-                system.solve(found.unknowns)
+            if found.unknown is not None:
+                system.solve(found.unknown)
             self.ends |= {name: system.end(i) for name, i in number.items()}
         except NotChunkwise as stop:
             raise NotBlock(c.states[0], str(stop)) from None

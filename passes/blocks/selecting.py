@@ -103,17 +103,17 @@ def selected(c: Node, factors: Sequence[Node]) -> list[Node]:
 
 
 def causal_sum(
-    matrix: Node, rows: Node, strict: bool = False, alive: Node | None = None,
+    matrix: Node, rows: Node, strict: bool = False, alive: Node | None = None, rank: Sequence[str] = (),
 ) -> Node:
     """[t, ...]: sum_s matrix[t, s] * rows_s, for a matrix that is zero where s > t (s >= t if strict).
 
-    alive: [t, s], whether a row s still counts at t (no reset lies between).
+    alive: [t, s], whether a row s still counts at t (no reset lies between). rank: as of `added_up`.
     """
     rows = expanded(rows, (ROW,))
     if not leaves([rows]):
-        return added_up(matrix, rows)
+        return added_up(matrix, rows, rank)
     good = finite(rows)
-    return poisoned(added_up(matrix, cleaned(rows, good)), good, strict, alive)
+    return poisoned(added_up(matrix, cleaned(rows, good), rank), good, strict, alive)
 
 
 def poisoned(x: Node, good: Node, strict: bool = False, alive: Node | None = None) -> Node:
@@ -153,8 +153,17 @@ def spoilt(good: Node, strict: bool = False, alive: Node | None = None) -> Node:
     return node("gt", added_up(where(node("and", order, alive), 1.0, 0.0), where(good, 0.0, 1.0)), const(0.0))
 
 
-def added_up(matrix: Node, rows: Node) -> Node:
-    """sum_s matrix[t, s] * rows_s, whatever these hold; rows may have a time index s of their own, as a matrix has."""
-    inner = COL + "'" if COL in rows.dims else COL
-    moved = renamed(expanded(rows, (ROW,)), ROW, inner)
-    return total((renamed(matrix, COL, inner) if inner != COL else matrix) * moved, (inner,))
+def added_up(matrix: Node, rows: Node, rank: Sequence[str] = ()) -> Node:
+    """sum_s matrix[t, s] * rows_s, whatever these hold. rank: dims of rows side by side, which the matrix has primed."""
+    moved = renamed(renamed_rank(expanded(rows, (ROW, *rank)), rank), ROW, COL)
+    return total(matrix * moved, (COL, *primed(rank)))
+
+
+def primed(rank: Sequence[str]) -> tuple[str, ...]:
+    """The dims of columns that go with those of rows side by side."""
+    return tuple(d + "'" for d in rank)
+
+
+def renamed_rank(x: Node, rank: Sequence[str]) -> Node:
+    """x with rows side by side as columns."""
+    return reduce(lambda n, d: renamed(n, d, d + "'"), rank, x)

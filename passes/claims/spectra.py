@@ -29,6 +29,8 @@ from seqc.ir.program import Program
 from seqc.passes.claims.bounds import Bound, bound, compose, contracted
 from seqc.passes.simplify.simplify import simplify
 
+MOST_TERMS = 8  # of a map that is also a product: the sum of so many norms is no better than the product of those of its parts
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -81,10 +83,12 @@ class Spectra:
         state, update = self.program.states[name].leaf(), self.program.updates[name] if hook is None else hook.free
         pieces = [p for p in (self._piece(a, b) for a, b in _cuts(state, update)) if p is not None]
         along = contracted([*form.terms, *(t for p in pieces for t in p)])
+        parts = reduce(compose, (bound(p, self.survey, along) for p in pieces)) if len(pieces) > 1 else None
+        if parts is not None and len(form.terms) > MOST_TERMS:
+            return parts
         whole = bound(form.terms, self.survey, along)
-        if len(pieces) < 2:
+        if parts is None:
             return whole
-        parts = reduce(compose, (bound(p, self.survey, along) for p in pieces))
         better, other = (parts, whole) if parts.eigenvalues.magnitude < whole.eigenvalues.magnitude else (whole, parts)
         return Bound(better.eigenvalues.meet(other.eigenvalues), min(better.norm, other.norm), better.why,
                      better.real or other.real, exact=better.exact or other.exact)

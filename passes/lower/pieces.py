@@ -16,7 +16,7 @@ from itertools import product
 
 from seqc.ir.block import Block
 from seqc.ir.dims import LONGEST, PIECE, base, piece_of
-from seqc.ir.graph import Node, leaf, node, topological
+from seqc.ir.graph import Node, along, leaf, node, topological
 from seqc.ir.keys import is_next, next_key, prev_key, result_of, slope_key, slope_of
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program, TensorDecl
@@ -113,13 +113,9 @@ class _Cutter:
                 return node("rename", self.given(n.args[0], inner), old=self.dim(old, inner), new=self.dim(new, at))
             case "expand":
                 return node("expand", self.given(n.args[0], at), over=tuple(sorted(self.dim(d, at) for d in n.names("over"))))
-        if not TABLE[n.op].elementwise and any(base(d) in self.counts for d in self.along(n)):
+        if not TABLE[n.op].elementwise and any(base(d) in self.counts for d in along(n)):
             raise _Whole
         return node(n.op, *(self.given(a, at) for a in n.args), **dict(n.attrs))
-
-    def along(self, n: Node) -> list[str]:
-        """The dims that an operator names."""
-        return [str(value) for key, value in n.attrs if key in ("dim", "row", "col", "old", "new")]
 
     def leaf(self, n: Node, at: At) -> Node:
         kind, name = n.text("kind"), n.text("name")

@@ -26,6 +26,7 @@ from seqc.ir.ops.elementwise import where
 Product = tuple[Node, ...]
 LINEAR = frozenset(("add", "sub", "neg", "mul", "div", "where", "sum", "expand", "rename", "take", "shift"))  # in one value
 MOST = 4096  # products and terms of an affine form: put into each other, steps within a step double them each time
+MOST_APART = 16  # products without a state that stay apart where a sum contracts them: steps within a step double them too
 
 
 class NotAffine(Exception):
@@ -219,7 +220,10 @@ def _rule(x: Node, active: set[Node], form: Callable[[Node], Affine]) -> Affine:
     if x.op == "sum":
         inner = form(x.args[0])
         over = x.names("over")
-        return Affine(tuple(_summed(t, over, x) for t in inner.terms), tuple(_summed_rest(p, over) for p in inner.rest))
+        rest = tuple(_summed_rest(p, over) for p in inner.rest)
+        if len(rest) > MOST_APART:
+            rest = ((reduce(lambda a, b: a + b, map(product, rest)),),)
+        return Affine(tuple(_summed(t, over, x) for t in inner.terms), rest)
     if x.op == "expand":
         return form(x.args[0])
     if x.op == "rename":

@@ -64,7 +64,7 @@ def weight(n: Node, sizes: Mapping[str, int]) -> float:
         steps = max(extent(n.text("dim"), sizes).bit_length() - 1, 1)
         return float(steps * (1 if n.op == "cumsum" else 3))
     if n.op == "tri_inv":
-        return float(extent(n.text("row"), sizes)) / MATRIX_RATE * 4
+        return volume(n.names("row"), sizes) / MATRIX_RATE * 4
     return COSTS[TABLE[n.op].cost]
 
 

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 from seqc.ir.dims import unprimed
 from seqc.ir.formula import spell
-from seqc.ir.graph import BATCH, Node, topological
+from seqc.ir.graph import BATCH, Node, along, topological
 from seqc.ir.program import Program
 from seqc.ir.support import Units
-
-ALONG = ("dim", "row", "col")  # attributes that name a dim whose positions an operator mixes, moves or counts
 
 
 @dataclass
@@ -43,9 +41,8 @@ def units(program: Program) -> dict[str, Units]:
             for dim in n.names("over"):
                 _hold(found[unprimed(dim)], n, names)
         elif n.op not in ("rename", "expand"):
-            for key in ALONG:
-                if any(k == key for k, _ in n.attrs):
-                    _hold(found[unprimed(n.text(key))], n, names)
+            for dim in along(n):
+                _hold(found[unprimed(dim)], n, names)
     return {name: Units(tuple(one.reads), one.held) for name, one in found.items()}
 
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from seqc.ir.dims import unprimed
-from seqc.ir.graph import BATCH, COL, ROW, Node, leaf, leaves, topological
+from seqc.ir.graph import BATCH, COL, ROW, Node, along, leaf, leaves, topological
 from seqc.ir.keys import next_key, prev_key, slope_key
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Program
@@ -89,11 +89,10 @@ def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
     order = topological(forward.values())
     mixed = {ROW, COL}
     for n in order:
-        for key, value in n.attrs:
-            if key in ("over",) and n.op != "expand":
-                mixed.update(value if isinstance(value, tuple) else ())
-            elif key in ("old", "new", "dim", "row", "col") and n.op not in ("index", "size", "block_index"):
-                mixed.add(str(value))
+        if n.op not in ("index", "size", "block_index"):
+            mixed.update(along(n))
+        if n.op != "expand" and any(key == "over" for key, _ in n.attrs):
+            mixed.update(n.names("over"))
     mixed |= {unprimed(d) for d in mixed}
     every = {d for n in leaves(forward.values()) for d in n.dims if "'" not in d}
     for n in order:

@@ -2,7 +2,8 @@
 
 `K'` (one prime or more) is a further dim of the size of `K`. `2D` is the last dim of an output of `scan both`: it holds the
 values of both runs, and has twice the size of `D`. `t` and `s` are time inside a block. `K~2` is the third piece of a dim
-K that is too long for one tile of a GPU's program, which holds it in pieces (`seqc.passes.lower.pieces`).
+K that is too long for one tile of a GPU's program, which holds it in pieces (`seqc.passes.lower.pieces`). `^3` is a dim of 3
+indices that no spec names: the rows of a step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,22 @@ from collections.abc import Iterable, Mapping
 from seqc.ir.graph import COL, ROW
 
 TWICE = "2"  # before the last dim of an output of `scan both`, which holds the values of both runs
+RANK = "^"  # before the size of a dim that no spec names
+
+
+def rank_dim(count: int) -> str:
+    """The dim of so many indices that no spec names."""
+    return f"{RANK}{count}"
+
+
+def is_rank(dim: str) -> bool:
+    """Whether no spec names the dim."""
+    return dim.startswith(RANK)
+
+
+def rank_size(dim: str) -> int:
+    """The size that such a dim tells, primed or not."""
+    return int(unprimed(dim).removeprefix(RANK))
 
 
 MARK = "~"  # between a dim and the number of a piece
@@ -32,6 +49,8 @@ def is_primed(dim: str) -> bool:
 
 def extent(dim: str, sizes: Mapping[str, int]) -> int:
     """The size of a dim; a primed dim has the size of the one it was renamed from, `2D` has twice that of `D`."""
+    if is_rank(dim):
+        return rank_size(dim)
     if dim.startswith(TWICE):
         return 2 * (extent(dim[1:], sizes) if dim != TWICE else 1)
     return sizes[dim] if dim in sizes else sizes[unprimed(dim)]

@@ -158,6 +158,15 @@ def renamed(x: Node, old: str, new: str) -> Node:
     return node("rename", x, old=old, new=new) if old in x.dims else x
 
 
+def along(n: Node) -> tuple[str, ...]:
+    """The dims that an operator names as those along which it moves, mixes or counts positions."""
+    found: list[str] = []
+    for key, value in n.attrs:
+        if key in ("dim", "row", "col", "old", "new"):
+            found += value if isinstance(value, tuple) else (str(value),)
+    return tuple(found)
+
+
 def topological(outputs: Iterable[Node], known: Iterable[Node] = ()) -> list[Node]:
     """Every node reachable from `outputs`, arguments before users, in an order that depends on structure alone.
 

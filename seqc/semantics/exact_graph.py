@@ -13,6 +13,7 @@ import numpy as np
 
 from seqc.ir.dims import extent
 from seqc.ir.graph import Node, topological
+from seqc.ir.ops.structure import triangle
 from seqc.semantics import exact
 from seqc.semantics.evaluate import align
 from seqc.semantics.exact import FIELDS, Number, around, constant, number
@@ -204,8 +205,8 @@ def stacked(rows: list[Number], axis: int) -> Number:
 
 def _tri_inv(n: Node, m: Number) -> Number:
     """The inverse of the identity and the strictly lower part of m, by substitution."""
-    row, col = n.dims.index(n.text("row")), n.dims.index(n.text("col"))
-    x = m.each(lambda a: np.moveaxis(a, (row, col), (-2, -1)))
+    joined, apart = triangle(n)
+    x = m.each(joined)
     count = x.shape[-1]
     out = [[whole(np.full(x.shape[:-2], int(i == j))) for j in range(count)] for i in range(count)]
     for i in range(count):
@@ -216,7 +217,7 @@ def _tri_inv(n: Node, m: Number) -> Number:
                 total = exact.add(total, exact.multiply(entry, out[k][j]))
             out[i][j] = exact.negative(total)
     whole_matrix = stacked([stacked(line, len(x.shape) - 2) for line in out], len(x.shape) - 2)
-    return whole_matrix.each(lambda a: np.moveaxis(a, (-2, -1), (row, col)))
+    return whole_matrix.each(apart)
 
 
 __all__ = [

@@ -14,6 +14,7 @@ import numpy as np
 
 from seqc.ir.graph import Node, topological
 from seqc.ir.ops import TABLE
+from seqc.ir.ops.structure import triangle
 from seqc.semantics import exact
 from seqc.semantics.exact import Number, around, constant
 from seqc.semantics.exact_graph import NotExact, applied, axes_of, largest, rows_of, shaped, stacked, values_below, whole
@@ -135,8 +136,8 @@ def _along_time(n: Node, args: list[Any], y: Any, ds: list[Number]) -> Number:
 
 def _tri_inv(n: Node, inverse: Number, d: Number) -> Number:
     """-T dM T, of the strictly lower part of dM"""
-    row, col = n.dims.index(n.text("row")), n.dims.index(n.text("col"))
-    t, dm = (x.each(lambda a: np.moveaxis(a, (row, col), (-2, -1))) for x in (inverse, d))
+    joined, apart = triangle(n)
+    t, dm = (x.each(joined) for x in (inverse, d))
     count = t.shape[-1]
     lower = np.tril(np.ones((count, count), bool), -1)
     dm = exact.choose(lower, dm, constant(0.0))
@@ -145,7 +146,7 @@ def _tri_inv(n: Node, inverse: Number, d: Number) -> Number:
         return exact.total(exact.multiply(a.each(lambda x: x[..., :, :, None]), b.each(lambda x: x[..., None, :, :])), (-2,))
 
     made = exact.negative(product(product(t, dm), t))
-    return made.each(lambda a: np.moveaxis(a, (-2, -1), (row, col)))
+    return made.each(apart)
 
 
 __all__ = ["slopes_of"]

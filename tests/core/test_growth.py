@@ -63,7 +63,7 @@ def test_growth(name: str) -> None:
 
 
 def test_growth_of_micro_steps() -> None:
-    """In blocks as long as they are few, step by step beyond: no more than a fixed number of products is ever written out."""
+    """In blocks up to a dozen, step by step beyond: no more than a fixed number of products is ever written out."""
     few, many = (calls(f"spec grown\n{SPECS['micro-steps'](n)}", "torch") for n in (3, 24))
     assert many <= 16 * few
 

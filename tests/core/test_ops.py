@@ -7,13 +7,13 @@ import pytest
 
 from seqc.analysis.derivative import vjp
 from seqc.backends.torch_eager.runtime import helper_texts
-from seqc.ir.graph import Node, const, constant, index, leaf, leaves, node, size
+from seqc.ir.graph import Node, const, constant, index, leaf, leaves, node, renamed, size
 from seqc.ir.intervals import Interval
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.indexing import as_place, as_real, gather, put, scatter
-from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take, tri_inv
 from seqc.semantics.evaluate import evaluate, to_order
 
 PRINTERS = ("torch", "triton", "cpp")
@@ -70,7 +70,7 @@ def samples() -> dict[str, list[Node]]:
         "shift": [shift(x, "t", by) for by in (1, -2, 9)],
         "affine_scan": [affine_scan(a, b, h, "t"), affine_scan(a, b, const(0.5), "t", reverse=True)],
         "max_scan": [max_scan(a, b, h, "t")],
-        "tri_inv": [node("tri_inv", m, row="t", col="s")],
+        "tri_inv": [tri_inv(m, ("t",), ("s",)), tri_inv(m * b * renamed(b, "V", "V'") * 0.1, ("t", "V"), ("s", "V'"))],
         "solve": [solve(diagonal, a, "t", "s"), solve(diagonal, b * argument(2, ("K",)), "t", "s")],
         "logdet": [node("logdet", diagonal, row="t", col="s"), node("logdet", diagonal * b, row="t", col="s")],
         "expm": [node("expm", m * 0.2, row="t", col="s", phi=phi) for phi in (0, 1)],
@@ -141,7 +141,7 @@ def test_derivative_is_that_of_the_reference(name: str) -> None:
     for seed, n in enumerate(SAMPLES[name]):
         rng = np.random.default_rng(seed)
         given = values_for(n, rng)
-        sizes = {**SIZES, "K'": SIZES["K"]}
+        sizes = {**SIZES, "K'": SIZES["K"], "V'": SIZES["V"]}
         cot = leaf("cot", "y", n.dims)
         weight = rng.standard_normal([sizes[d] for d in n.dims])
         real = {x: base for x, base in given.items() if x.dtype == "real"}

@@ -3,6 +3,8 @@ that have several of them at once, against the oracle."""
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from seqc.backends import torch_eager
 from seqc.diagnostics import Unsupported
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
+from seqc.ir.graph import topological
 from seqc.ir.program import Program
 from seqc.passes.blocks.rows import rows_of
 from seqc.semantics import reference
@@ -132,6 +135,41 @@ output o = sum[J, K](k * S)
     scope: dict[str, Any] = {}
     exec("import math\nimport torch\n" + torch_eager.emit(lower(made, "chunkwise", 32)).text, scope)
     compare(case, scope["_forward_torch"], scope["_backward_torch"], 3e-3, torch.float32)
+
+
+def test_a_block_is_as_large_for_many_rows_as_for_two() -> None:
+    """What the rows of a step have in common is one value; only what they read in place of each other grows."""
+    text = Path("specs/gated_delta_product.seq").read_text()
+    sizes = [len(topological(lower(elaborate.load(text.replace("J = 3", f"J = {n}")), "chunkwise", 16).forward.values()))
+             for n in (2, 12)]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("rows", [16, 64])
+def test_two_reflections_with_one_key_lose_no_more_than_the_roundoff_of_their_keys(rows: int) -> None:
+    """Neighbours cancel before they add up: beta = 2 and the same key twice a step leave the state as it was, but for v."""
+    program = elaborate.load(Path("specs/delta_product.seq"))
+    scope: dict[str, Any] = {}
+    exec("import math\nimport torch\n" + torch_eager.emit(lower(program, "chunkwise", rows)).text, scope)
+    draw_one = torch.Generator().manual_seed(2)
+    q, v = (torch.randn(*shape, generator=draw_one, dtype=torch.float64) for shape in ((1, 256, 2, 16), (1, 256, 2, 2, 16)))
+    k = torch.nn.functional.normalize(torch.randn(16, generator=draw_one, dtype=torch.float64), dim=0).expand(1, 256, 2, 2, 16)
+    beta, start = torch.full((1, 256, 2, 2), 2.0, dtype=torch.float64), torch.zeros(1, 2, 16, 16, dtype=torch.float64)
+    want = by_hand(q, v, k, beta, start)
+    found = scope["_forward_torch"](*(x.float() for x in (q, v, k, beta, start)))[0].double()
+    roundoff = 2 * 512 * 2.0**-24  # of the factor beta |k|^2 of 512 reflections, each the same way
+    assert (found - want).abs().max() <= roundoff * want.abs().max()
+
+
+def by_hand(q: torch.Tensor, v: torch.Tensor, k: torch.Tensor, beta: torch.Tensor, S: torch.Tensor) -> torch.Tensor:
+    """DeltaProduct step by step."""
+    out = []
+    for t in range(q.shape[1]):
+        for j in range(k.shape[2]):
+            kept = v[:, t, j] - torch.einsum("bhk,bhkv->bhv", k[:, t, j], S)
+            S = S + beta[:, t, j, :, None, None] * k[:, t, j, :, :, None] * kept[:, :, None]
+        out.append(torch.einsum("bhk,bhkv->bhv", q[:, t], S) / math.sqrt(q.shape[-1]))
+    return torch.stack(out, 1)
 
 
 def test_a_state_that_another_reads_whole_runs_in_blocks_with_it() -> None:

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from seqc.ir.block import Block
-from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, node, size, substitute, topological, total
+from seqc.ir.dims import rank_dim
+from seqc.ir.graph import BATCH, COL, ROW, Node, const, index, leaf, leaves, node, renamed, size, substitute, topological, total
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.dense import SYSTEMS, solve
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.indexing import as_place, as_real, gather, put, scatter
-from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take
+from seqc.ir.ops.structure import affine_scan, cumsum, expanded, max_scan, shift, take, tri_inv
 from seqc.ir.program import DimDecl, Program, TensorDecl
 from seqc.passes.derive_backward import derive_backward
 from tests.core.test_ops import DOMAIN
@@ -61,7 +62,10 @@ def along(dim: str, time: bool) -> dict[str, list[Node]]:
     b = node("rename", a, old=dim, new=COL if time else "M")
     row, col, square = (dim, COL, a * b) if time else ("N", "M", leaf("input", "x3", (BATCH, "N", "M")))
     full = square + where(node("eq", index(row), index(col)), 5.0, 0.0)
-    inverse = node("tri_inv", square, row=row, col=col)
+    inverse = tri_inv(square, (row,), (col,))
+    first, second = rank_dim(2), rank_dim(2) + "'"  # two rows a step
+    joint = tri_inv(square * (index(first) + 0.5) * (0.7 - index(second)), (row, first), (col, second))
+    rows = renamed(x, dim, col) * (index(second) + 1.0)
     flags = [(reverse, exclusive) for reverse in (False, True) for exclusive in (False, True)]
     return {
         "sum": [node("sum", x, over=(dim,)), node("sum", x, over=("K", dim) if not time else ("K",))],
@@ -73,7 +77,7 @@ def along(dim: str, time: bool) -> dict[str, list[Node]]:
         "shift": [shift(x, dim, by) for by in (1, -2, 9)],
         "affine_scan": [affine_scan(a, x, h, dim), affine_scan(a, x, const(0.5), dim, reverse=True)],
         "max_scan": [max_scan(a, x, h, dim)],
-        "tri_inv": [total(inverse * b, (col,)) if time else inverse],
+        "tri_inv": [total(inverse * b, (col,)), total(total(joint * rows, (col, second)), (first,))] if time else [inverse],
         "solve": [solve(full, a, row, col), solve(full, x, row, col)],
         "logdet": [x * node("logdet", full, row=row, col=col)],
         "expm": [node("expm", full * 0.2, row=row, col=col, phi=phi) for phi in (0, 1)],

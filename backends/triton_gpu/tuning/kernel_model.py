@@ -65,7 +65,7 @@ class KernelModel:
         self.summary, self.target, self.workload = summary, target, workload
         self.prefix, self.called, self.spilling, self.scale = prefix, called, spilling, scale
         self.dims = {dim.name: dim for dim in summary.dims}
-        self.in_dots = {name for dot in summary.dots for name in (*dot.m, *dot.n, *dot.k)}
+        self.in_dots = {side[0] for dot in summary.dots for side in (dot.m, dot.n, dot.k)}  # a side is as long as its first
         self.threads = self.name("warps") * target.warp
 
     def called_by(self, own: str) -> str:

@@ -16,13 +16,13 @@ from seqc.backends.triton_gpu.kernel import SPANS, Add, Advance, Item, Let, Load
 from seqc.backends.triton_gpu.order import WARPS
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.print_kernel import Printed
-from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.team import UNITS
 from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.ir.block import BATCH, COL, ROW
-from seqc.ir.dims import PIECE, base, is_piece, is_time
+from seqc.ir.dims import PIECE, base, is_piece, is_rank, is_time
 from seqc.ir.graph import Node
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -77,7 +77,7 @@ class _Summary:
             dims=tuple(self.dims()),
             live=tuple(self.live(items, set(states))),
             carried=carried,
-            staged=tuple(self.stored(i) for i in loads if len(self.axes(i.node)) == 2),
+            staged=tuple(self.stored(i) for i in loads if len(lines(self.axes(i.node))) == 2),
             scratch=tuple(sorted(operands, key=self.volume)[-2:]),
             kept=tuple(kept),
             dots=dots,
@@ -109,6 +109,8 @@ class _Summary:
     def length(self, dim: str) -> int:
         if is_time(dim):
             return self.plan.block.rows
+        if is_rank(dim):
+            return rank_tile(base(dim))
         return TILED_BATCH.batch if dim == BATCH else PIECE if is_piece(dim) else self.sizes[base(dim)]
 
     def dims(self) -> Iterable[Dim]:
@@ -138,10 +140,10 @@ class _Summary:
             a, b = (frozenset(self.axes(x)) for x in item.node.args[0].args)
             result = frozenset(self.axes(item.node))
             if is_product(a, b, result):
-                (k,), (m,), (n,) = (a & b) - result, a & result, b & result
+                k, m, n = (self.roles.axes(x) for x in ((a & b) - result, a & result, b & result))
                 turned = self.printed.turned.get(item.node)
-                m, n = (n, m) if turned == n else (m, n)
-                yield Dot((m,), (n,), (k,), self.kind if self.kind != "fp32" else "tf32", turned=turned is not None)
+                m, n = (n, m) if turned in n else (m, n)
+                yield Dot(m, n, k, self.kind if self.kind != "fp32" else "tf32", turned=turned is not None)
 
     def kept(self, items: list[Item]) -> list[Tile]:
         """Operands of products that the loop does not change: they stay, once for each way they lie."""
@@ -154,9 +156,9 @@ class _Summary:
             a, b = (frozenset(self.axes(x)) for x in factors)
             if not is_product(a, b, frozenset(self.axes(item.node))):
                 continue
-            (k,) = (a & b) - frozenset(self.axes(item.node))
+            k = self.roles.axes((a & b) - frozenset(self.axes(item.node)))
             for n in factors:
-                across = k
+                across = k[0]
                 while n.op == "rename":
                     across = n.text("old") if across == n.text("new") else across
                     n = n.args[0]

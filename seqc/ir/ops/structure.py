@@ -6,6 +6,7 @@ The time operators act along one dim of a block (usually `t`): `cumsum` (restart
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,11 +146,26 @@ def _np_max_scan(n: Node, a: Any, b: Any, start: Any) -> Any:
     return np.moveaxis(out, 0, axis)
 
 
+def triangle(n: Node) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """(arrays with a `tri_inv`'s dims -> matrices in their last two axes, and back): the rows' dims are one axis, the first of
+    them running slowest, and so are the columns'."""
+    axes = [_axis(n, d) for d in (*n.names("row"), *n.names("col"))]
+    half, last = len(axes) // 2, range(-len(axes), 0)
+    shapes = []
+
+    def joined(x: Any) -> Any:
+        x = np.moveaxis(x, axes, last)
+        shapes.append(x.shape)
+        side = int(np.prod(x.shape[-half:]))
+        return x.reshape(*x.shape[: -2 * half], side, side)
+
+    return joined, lambda x: np.moveaxis(x.reshape(shapes[-1]), last, axes)
+
+
 def _np_tri_inv(n: Node, m: Any) -> Any:
-    row, col = _axis(n, n.text("row")), _axis(n, n.text("col"))
-    m = np.moveaxis(m, (row, col), (-2, -1))
-    out = np.linalg.inv(np.eye(m.shape[-1]) + np.tril(m, -1))
-    return np.moveaxis(np.tril(out), (-2, -1), (row, col))
+    joined, apart = triangle(n)
+    m = joined(m)
+    return apart(np.tril(np.linalg.inv(np.eye(m.shape[-1]) + np.tril(m, -1))))
 
 
 def _np_rename(n: Node, x: Any) -> Any:
@@ -222,12 +238,28 @@ def _max_scan_vjp_start(n: Node, d: Node) -> Node:
 
 def _tri_vjp(n: Node, d: Node) -> Node:
     """dM = -strictly_lower(T^T dT T^T)."""
-    row, col = n.text("row"), n.text("col")
-    row2, col2 = row + "'", col + "'"
-    left = renamed(renamed(n, row, row2), col, row)  # T[row', row]
-    right = renamed(renamed(n, col, col2), row, col)  # T[col, col']
-    inner = total(left * renamed(renamed(d, row, row2), col, col2), (row2,))
-    return where(node("gt", index(row), index(col)), -total(inner * right, (col2,)), 0.0)
+    left, right, primed = n, n, expanded(d, n.dims)
+    rows, columns = n.names("row"), n.names("col")
+    far = [d + "'" * (1 + max(x.count("'") for x in (*rows, *columns))) for d in (*rows, *columns)]
+    rows2, columns2 = far[: len(rows)], far[len(rows) :]
+    for row, col, row2, col2 in zip(rows, columns, rows2, columns2, strict=True):
+        left = renamed(renamed(left, row, row2), col, row)  # T[row', row]
+        right = renamed(renamed(right, col, col2), row, col)  # T[col, col']
+        primed = renamed(renamed(primed, row, row2), col, col2)
+    inner = total(left * primed, rows2)
+    return where(later(rows, columns), -total(inner * right, columns2), 0.0)
+
+
+def later(rows: Sequence[str], columns: Sequence[str]) -> Node:
+    """Whether a row stands behind a column, both told by several dims, the first of which runs slowest."""
+    (row, col), left = (rows[0], columns[0]), (rows[1:], columns[1:])
+    behind = node("gt", index(row), index(col))
+    return node("or", behind, node("and", node("eq", index(row), index(col)), later(*left))) if left[0] else behind
+
+
+def tri_inv(m: Node, rows: tuple[str, ...], columns: tuple[str, ...]) -> Node:
+    """The inverse of I and the strictly lower part of m, whose rows are told by several dims, the first running slowest."""
+    return node("tri_inv", expanded(m, (*rows, *columns)), row=rows, col=columns)
 
 
 def _amax_vjp(n: Node, d: Node) -> Node:
