@@ -1,0 +1,89 @@
+"""`python -m benchmarks.convolutions`: S4D over long sequences, by convolution (ours, and by hand) and step by step.
+
+In: nothing. Out: a table of medians, in milliseconds of the processor on one thread, forward and with gradients; the contenders
+take turns. By hand: a Vandermonde product for the kernel, one real FFT each way. Outputs are compared with the recurrence's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from time import thread_time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import seqc
+from benchmarks.machine import machine, pin
+from benchmarks.timing import quartiles, ratio
+
+SHAPES = ((8, 2048, 32, 16), (1, 16384, 16, 16), (16, 1024, 64, 16))  # batch, steps, features, modes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and print the table; 1 where an output is wrong."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.convolutions", description=(__doc__ or "").split("\n")[0])
+    made.add_argument("--rounds", type=int, default=9, help="calls of each contender (default: 9)")
+    made.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes (default: all)")
+    args = made.parse_args(arguments)
+    pin(1)
+    torch.set_num_threads(1)
+    print(f"{machine()['cpu']}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    wrong = False
+    for shape in SHAPES[: args.shapes]:
+        wrong |= compared(shape, args.rounds)
+    return int(wrong)
+
+
+def by_hand(u: Tensor, own: Any) -> Tensor:
+    """S4D by torch.fft: [B, T, H] -> [B, T, H]."""
+    a = torch.exp(own.log_dt)[:, None] * torch.complex(-own.A_log.exp(), own.A_imag)
+    weight = torch.complex(own.Cm_re[0], own.Cm_im[0]) * torch.complex(own.Bm_re, own.Bm_im)
+    weight = weight * torch.expm1(a) / (a / torch.exp(own.log_dt)[:, None])
+    steps = u.shape[1]
+    powers = torch.exp(a[..., None] * torch.arange(steps))
+    kernel = 2 * torch.einsum("hn,hnt->ht", weight, powers).real
+    spectra = torch.fft.rfft(u.mT, 2 * steps) * torch.fft.rfft(kernel, 2 * steps)
+    return torch.fft.irfft(spectra, 2 * steps)[..., :steps].mT + own.skip[0] * u
+
+
+def compared(shape: tuple[int, int, int, int], rounds: int) -> bool:
+    """One shape; whether an output is wrong."""
+    batch, steps, features, modes = shape
+    torch.manual_seed(0)
+    own = seqc.compile("s4d", "cpu").Module(M=1, H=features, N=modes)
+    with torch.no_grad():
+        own.log_dt.uniform_(-6, -3)
+        for part in (own.Cm_re, own.Cm_im):
+            part.normal_()
+    u = torch.randn(batch, steps, features)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "torch.fft by hand": lambda: by_hand(u, own), "convolution": lambda: own.convolution(u).y[:, :, 0],
+        "native recurrence": lambda: own(u).y[:, :, 0],
+    }  # fmt: skip
+    with torch.no_grad():
+        want = ways["native recurrence"]()
+        errors = {name: float((way() - want).abs().max() / want.abs().max()) for name, way in ways.items()}
+    print(f"{batch} sequences of {steps:,} steps, {features} features of {modes} modes")
+    for gradients in (False, True):
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                start = thread_time()
+                with torch.set_grad_enabled(gradients), torch.autograd.set_multithreading_enabled(False):
+                    y = way()
+                    if gradients:
+                        torch.autograd.grad(y.sum(), list(own.parameters()))
+                seconds[name].append(thread_time() - start)
+        for name, times in seconds.items():
+            low, middle, high = ratio(seconds["torch.fft by hand"], times)
+            told = f"{middle:.1f}x by hand ({low:.1f} to {high:.1f}); off by {errors[name]:.0e}"
+            print(f"  {'with gradients' if gradients else 'forward':16}{name:20}{1e3 * quartiles(times)[1]:10.2f} ms   {told}")
+    return any(error > 1e-4 for error in errors.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
