@@ -42,6 +42,7 @@ class Function:
         self.rows = rows
         self.fixed = fixed  # sizes of dims that no argument tells
         self.step = step
+        self.whole = False  # whether it computes products of whole sequences, outside of any autograd: `_product`
         self.packs = False  # whether the function also takes `cu_seqlens` and `reverse`
         self.differentiated = False  # whether torch differentiates its text, which then says what the spec says of derivatives
         self.like = next(iter(arguments))

@@ -37,6 +37,7 @@ def function(name: str, doc: str, block: Block, arguments: Mapping[str, tuple[st
     fixed = {d.name: d.default for d in block.program.dims.values() if d.default is not None}
     made = Function(name, doc, arguments, block.rows if time else 1, block.form == "step" or not time, fixed)
     made.like = next((emitted_name(a) for a in argument_table(block.program) if not a.whole), made.like)
+    made.whole = not name.endswith("_torch")  # a stage beside a recurrence
     return made
 
 

@@ -48,6 +48,8 @@ class Products(Views):
         only_b = [d for d in b.axes if d not in a.axes]
         if not only_a and not only_b:
             return self.reduced(self.times(a, b), tuple(summed), "sum")
+        if self.fn.whole and only_a and only_b and not both:
+            return self._einsum(a, b, self.canonical((*only_a, *only_b)), self.fn.helper("_product"))
         con = next(iter(summed))
         if only_a and only_b and any(is_rank(d) for d in (*a.axes, *b.axes)):
             return self._matmul_of_merged(a, b, both, *(self.canonical(dims) for dims in (only_a, only_b, summed)))
@@ -64,9 +66,11 @@ class Products(Views):
         axes = self.canonical((*both, *only_a, *only_b))
         if not both and axes[0] in only_b:  # the result then lies as its axes say
             a, b = b, a
+        return self._einsum(a, b, axes, "torch.einsum")
+
+    def _einsum(self, a: Text, b: Text, axes: tuple[str, ...], function: str) -> Text:
         letters = ["".join(self.fn.letter(d) for d in s) for s in (a.axes, b.axes, axes)]
-        code = f'torch.einsum("{letters[0]},{letters[1]}->{letters[2]}", {a.code}, {b.code})'
-        return Text(code, axes)
+        return Text(f'{function}("{letters[0]},{letters[1]}->{letters[2]}", {a.code}, {b.code})', axes)
 
     def _matmul(self, a: Text, b: Text, both: list[str], left: list[str], right: list[str], con: str) -> Text:
         a = self.turn(a, (*both, *left, con))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from seqc.backends.torch_eager import emit
+from seqc.backends.torch_eager.runtime import TEXTS
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
 from seqc.ir.program import Program
@@ -182,3 +184,25 @@ def test_text_does_not_depend_on_hashes() -> None:
     ]
     assert texts[0] == texts[1]
     assert max(map(len, texts[0].splitlines())) <= 120
+
+
+def test_large_products_of_whole_sequences_are_those_of_einsum() -> None:
+    """oneDNN takes them in float32 on a CPU, in whatever order their axes lie; autograd never meets it."""
+    made: dict[str, object] = {"torch": torch, "math": math}
+    exec(TEXTS["_product"], made)
+    product = made["_product"]
+    assert callable(product)
+    torch.manual_seed(0)
+    u, W = torch.randn(4, 130, 65), torch.randn(3, 40, 65)
+    g = torch.randn(4, 130, 3, 40)
+    cases = (("bti,hdi->bthd", u, W), ("hdi,bti->bthd", W, u), ("bthd,hdi->bti", g, W), ("bthd,bti->hdi", g, u),
+             ("bti,hdi->bhdt", u, W), ("bti,hdi->tbhd", u.mT.contiguous().mT, W))
+    for word, x, y in cases:
+        want = torch.einsum(word, x.double(), y.double())
+        got = product(word, x, y)
+        assert got.dtype == torch.float32 and got.shape == want.shape
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(product(word, x.double(), y.double()), want)
+    u.requires_grad_()
+    (slope,) = torch.autograd.grad(product("bti,hdi->bthd", u, W).sum(), u)
+    torch.testing.assert_close(slope, W.sum((0, 1)).expand_as(u), rtol=1e-4, atol=1e-4)
