@@ -26,9 +26,6 @@ from seqc.frontend.sources import read
 if TYPE_CHECKING:
     from seqc.driver.compile import Compiled
 
-__all__ = ["Recurrence", "compile", "explain", "oracle"]
-
-
 _OF_A_CALL = ("cu_seqlens", "reverse", "axis", "states_every")
 _ABOUT = "A compiled spec. Calling it runs the recurrence over a sequence, as the emitted file's function does."
 

@@ -17,8 +17,6 @@ from os import PathLike
 from types import ModuleType
 from typing import Any
 
-__all__ = ["export"]
-
 DOMAIN = "seqc"  # of the nodes that stand for calls until they are replaced
 NATIVE = 23  # the last opset whose operators torch.onnx.export writes
 LINEAR_ATTENTION = 27  # the first opset that has it: https://onnx.ai/onnx/operators/onnx__LinearAttention.html

@@ -86,6 +86,3 @@ def two_ways(spikes: tuple[View, str, str], place: Place, listed: Sequence[str],
     head = [f"  std::uint32_t columns[{size}];", f"  const i64 active = active_columns<w_B, {size}>({read}, columns);"]
     ways = ["  if (active >= 0) {", *(f"    {line}" for line in listed), "  } else {", *(f"    {line}" for line in whole)]
     return ["{", *head, *ways, "  }", "}"]
-
-
-__all__ = ["ACTIVE", "spikes_of", "two_ways"]

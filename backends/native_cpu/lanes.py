@@ -360,5 +360,3 @@ int forward_lanes(const Forward& a, const Call& call, i64 i_B, i64 threads) {
   return 0;
 }
 """
-
-__all__ = ["Lanes", "lanes_of", "lanes_text"]

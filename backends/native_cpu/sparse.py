@@ -139,6 +139,3 @@ def kept_sides(plan: Plan, x: Product) -> tuple[Factor, Factor] | None:
         if rows.dims == (*lead, row) and columns.dims == (*lead, column):
             return rows, columns
     return None
-
-
-__all__ = ["SparseProduct", "kept_sides", "multiplying", "packing", "sparse_product"]

@@ -266,5 +266,3 @@ extern "C" int seqc_outer_kept(i64 threads, i64 count, i64 heads, i64 rows, i64 
   return 0;
 }
 """
-
-__all__ = ["OUTER", "SPARSE"]

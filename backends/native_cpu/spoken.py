@@ -96,6 +96,3 @@ def _leaf(n: Node, own: Mapping[str, str], results: Mapping[str, str]) -> Node:
     name = n.text("name")
     new = _key(name, own, results) if n.text("kind") == "cot" else own.get(name, name)
     return leaf(n.text("kind"), new, n.names("shape"), n.number("offset"), n.text("type"))
-
-
-__all__ = ["spoken"]

@@ -109,6 +109,3 @@ def _together(statements: Sequence[_Statement]) -> list[tuple[frozenset[int], li
         left = [x for x in left if id(x) in open_]
         runs.append((serves, run))
     return runs
-
-
-__all__ = ["only_asked"]

@@ -90,6 +90,3 @@ def _constant(n: Node, value: float) -> bool:
     while n.op == "expand":
         n = n.args[0]
     return n.op == "const" and n.attr("value") == value
-
-
-__all__ = ["Scan", "befores_of", "scans_of"]

@@ -157,6 +157,3 @@ def _demand(n: Node, a: Node, form: Form) -> Form:
         old = {n.text("new"): n.text("old")}
         return frozenset((old.get(d, d), b, side) for d, b, side in form)
     return within(form, a.dims)
-
-
-__all__ = ["DENSE", "Form", "axes_in", "forms_of", "level_of", "row_of", "within", "zero"]

@@ -46,6 +46,3 @@ def _behind(array: Array, every: frozenset[str]) -> frozenset[str]:
         return frozenset()
     base = array.name.removeprefix("d_").partition("@")[0]
     return frozenset({base, base.removesuffix("_0")}) & every or every
-
-
-__all__ = ["WRITTEN", "serves"]

@@ -17,8 +17,6 @@ from types import MappingProxyType
 
 from seqc.backends.triton_gpu.device_elementwise import ELEMENTWISE
 
-__all__ = ["HELPERS", "helper_texts", "needs"]
-
 DOWN_ROWS = '''
 @triton.jit
 def down_rows(o, x):

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["ELEMENTWISE"]
-
 LOG1P = '''
 @triton.jit
 def log1p(x):

@@ -96,6 +96,3 @@ def gauss_jordan(m: Node, b: Node, row: str, col: str, size: int) -> tuple[Node,
 def _at(chosen: Node, x: Node, row: str) -> Node:
     """x at the chosen row."""
     return node("sum", where(chosen, x, 0.0), over=(row,))
-
-
-__all__ = ["by_formula", "eliminate", "gauss_jordan"]

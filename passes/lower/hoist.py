@@ -296,6 +296,3 @@ def _row_number(x: Node, dim: str, at: int, rows: int) -> float | None:
             a, b = (_row_number(y, dim, at, rows) for y in x.args)
             return None if a is None or b is None else a + b if x.op == "add" else a - b
     return None
-
-
-__all__ = ["hoist"]

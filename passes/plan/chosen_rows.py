@@ -62,6 +62,3 @@ def _written_out(n: Node) -> Node:
     last = node("amax", where(here, index(over), -1.0), over=(over,))
     kept = total(where(node("eq", index(over), last), rows, 0.0), (over,))
     return where(node("ge", last, const(0.0)), kept, x)
-
-
-__all__ = ["chosen_rows", "numbered"]

@@ -188,6 +188,3 @@ class _Cut:
                 own = replace(own, wishes=replace(program.wishes, form=None, chunks=()))
             found.append(replace(self.stage, name=name, program=own, form="step" if steps else None))
         return tuple(found)
-
-
-__all__ = ["components"]

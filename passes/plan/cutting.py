@@ -174,6 +174,3 @@ def fresh(wish: str, taken: set[str]) -> str:
         name = f"{wish}_{i}"
     taken.add(name)
     return name
-
-
-__all__ = ["axes_of", "bare", "fresh", "names_of", "part_of", "plain", "reached", "sized", "terms", "times", "told"]

@@ -55,6 +55,3 @@ def _frontier(program: Program, varying: list[Node], fixed: set[Node]) -> list[N
         else:  # a truth value: what it is told by
             todo += [a for a in n.args if a in fixed]
     return list(found)
-
-
-__all__ = ["once"]

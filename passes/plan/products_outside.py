@@ -330,6 +330,3 @@ def _streams(program: Program) -> set[str]:
         if not more:
             return found
         found |= more
-
-
-__all__ = ["Split", "split_parallel"]

@@ -126,6 +126,3 @@ def _words(program: Program, left: Program, found: Mapping[Node, str]) -> list[R
     if before > after:
         out.append(Reason("pruned", "together", f"{before - after:.0f} of {before:.0f} operations of a step forward"))
     return out
-
-
-__all__ = ["decided", "idle"]

@@ -81,6 +81,3 @@ def _cut(stage: Stage, names: list[str], others: frozenset[str]) -> Plan | None:
 def _dims(decl: TensorDecl, place: Node, dim: str) -> tuple[str, ...]:
     """The dims of a table's rows: that of several rows first."""
     return (*(d for d in place.names("shape") if d != BATCH), *(d for d in decl.dims if d != dim))
-
-
-__all__ = ["rows"]

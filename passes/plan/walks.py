@@ -43,6 +43,3 @@ def ones(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
         told, inputs={}, params={}, states={}, updates={}, outputs={INSIDE: const(1.0)}, output_decls=made, claims=(),
     )  # fmt: skip
     return Plan(stage.program, (Stage("inside", "ones", empty), replace(stage, program=told)))
-
-
-__all__ = ["both", "ones", "over_diagonals"]

@@ -28,6 +28,3 @@ def small(n: Node, program: Program) -> bool:
         return True
     decl = program.dims[unprimed(n.text("row"))]
     return n.op in SYSTEMS and len(decl.choices) == 1 and decl.choices[0] <= MOST
-
-
-__all__ = ["MOST", "counted", "small"]

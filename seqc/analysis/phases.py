@@ -159,6 +159,3 @@ def _summed(x: Node, inside: tuple[Node, ...], done: Mapping[Node, Node]) -> Nod
     if x.op == "sum":
         return node("sum", x.args[0], over=tuple(sorted((*x.names("over"), BLOCK))))
     return rebuild(x, tuple(done[a] if a in inside else a for a in x.args)) if inside else node("sum", x, over=(BLOCK,))
-
-
-__all__ = ["BLOCK", "PER_BLOCK", "Phases", "Stage", "blocked_leaf", "over_blocks", "split", "stages", "sum_blocks"]

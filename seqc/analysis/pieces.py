@@ -257,6 +257,3 @@ def load(program: Program) -> Load:
             found[dims] = found.get(dims, 0) + 1
             calls += 1
     return Load(calls, found)
-
-
-__all__ = ["CLOCK", "Link", "Load", "Pieces", "load", "pieces_of", "without_lags"]

@@ -57,6 +57,3 @@ def endless(program: Program) -> str:
     if program.direction == "backward":
         return "it begins at the last step: write what is known of later steps as a look-ahead, `x[t+2]`"
     return "its steps are rows of a second axis" if program.plane is not None else ""
-
-
-__all__ = ["Reach", "endless", "reach"]

@@ -109,6 +109,3 @@ def _moved(n: Node, part: Part) -> Node | None:
     moved = shift(expanded(x, (dim,)), dim, by)
     outside = node("lt", index(dim), const(float(by))) if by > 0 else node("ge", index(dim), size(dim) + float(by))
     return where(outside, NOTHING, moved)
-
-
-__all__ = ["linear_part", "logsumexp", "semiring_of"]

@@ -55,6 +55,3 @@ def _vanishes(n: Node) -> bool:
         case "div":
             return _vanishes(n.args[0])
     return False
-
-
-__all__ = ["not_invariant"]

@@ -194,6 +194,3 @@ def _derived(program: Program, block: Block, sizes: Mapping[str, int], rng: Any)
 def _inner(a: Number, b: Number) -> Number:
     product = exact.multiply(a, b)
     return exact.total(product, tuple(range(len(product.shape))))
-
-
-__all__ = ["Fact", "prove"]

@@ -23,6 +23,3 @@ def asked(compiled: Compiled) -> list[str]:
         if serves and serves < every:
             told.append(f"stage `{stage.name}`: where that of {', '.join(a.of for a in table if a.of in serves)} is asked for")
     return [*told, "what a call does not ask for (`requires_grad`) is left out, with all that serves nothing else"]
-
-
-__all__ = ["asked"]

@@ -190,6 +190,3 @@ def gpu_cores(program: Program) -> tuple[Stage, ...]:
 def torch_plan(program: Program, options: Options) -> Plan:
     """The plan for plain torch alone."""
     return planned(program, (*WALKS, _components(EAGER, options)))
-
-
-__all__ = ["KERNELS", "LOWERED", "OUTSIDE", "Backend", "Core", "gpu_cores", "torch_block", "torch_plan"]

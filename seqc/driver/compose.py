@@ -382,6 +382,3 @@ def _shifts(part: Program) -> bool:
 
 def _sum(terms: Sequence[str]) -> str:
     return " + ".join(terms)
-
-
-__all__ = ["Made", "compose"]

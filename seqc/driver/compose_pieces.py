@@ -363,5 +363,3 @@ def _earlier(x, by):
     out.narrow(1, min(max(by, 0), x.shape[1]), kept).copy_(x.narrow(1, min(max(-by, 0), x.shape[1]), kept))
     return out
 '''
-
-__all__ = ["compose_pieces"]

@@ -138,6 +138,3 @@ class _Runs:
         lines = [lay("def _ready_cpu(", self.arguments, "):"), docstring(["Whether native code can do both runs."], 4)]
         calls = [lay("_one_run_ready_cpu(", [*self.inputs, *self.given[back]], ")") for back in RUNS]
         return "\n".join([*lines, f"    return {' and '.join(calls)}"])
-
-
-__all__ = ["compose_runs"]

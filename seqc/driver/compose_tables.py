@@ -262,6 +262,3 @@ class _Events:
 
 def _numbers(values: Iterable[int]) -> str:
     return group([str(x) for x in values])
-
-
-__all__ = ["compose_tables"]

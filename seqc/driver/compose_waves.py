@@ -298,6 +298,3 @@ def _one_earlier(x, last):
     """x one step earlier, with `last` at the end: the gradient of `_one_later`, and of its last step."""
     return torch.cat([x[:, 1:], last[:, None].to(x.dtype)], 1)
 '''
-
-
-__all__ = ["compose_waves"]

@@ -309,6 +309,3 @@ def _moved(cut: Pieces, named: Mapping[str, Any], place: Place, bounds: Tensor |
                 moved = torch.where(same.view(-1, *[1] * (x.dim() - 2)), moved, 0.0)
             out[safe_name(name)] = moved.contiguous()
     return out
-
-
-__all__ = ["Stretches", "run", "stretches"]

@@ -122,6 +122,3 @@ def operations(program: Program, sizes: Mapping[str, int], steps: int, batch: in
     kept = [math.prod(sizes[unprimed(d)] for d in s.dims) for s in program.states.values()]
     fft = 5 * long * (sum(taken) + sum(given)) + 8 * runs * sum(given) + 2 * runs * sum(kept)
     return one, fft + runs * (one + 5 * long * sum(given)) / batch
-
-
-__all__ = ["operations", "refused", "sources", "system", "why_none"]

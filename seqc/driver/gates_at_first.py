@@ -120,6 +120,3 @@ def into_range(found: Interval, x: float) -> float:
     if low == -high:
         return high * math.tanh(x)
     return low + (high - low) / (1 + math.exp(-x))
-
-
-__all__ = ["gates_at_first", "into_range"]

@@ -64,6 +64,3 @@ def _gain(cut: Pieces) -> float:
     elements = sum(x.size(sizes) for x in loads.values())
     taken: float = size * calls * CALL + LONG / size * links * CALL + 2 * LONG * elements * ELEMENT
     return apart / taken
-
-
-__all__ = ["in_pieces"]

@@ -55,6 +55,3 @@ def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
         if plain in own:
             return f"{emitted_name(a)}.shape[{own.index(plain) - len(own)}]"
     return str(program.dims[plain].default)
-
-
-__all__ = ["assigned", "behind", "extent_of", "switches", "together"]

@@ -39,6 +39,3 @@ def compile_layer(source: Source, options: Options = DEFAULTS, given: Iterable[s
     compiled = compile_program(program, options)
     plan = layer_plan(compiled.program, compiled.signature, given)
     return LayerFile(layer_file(plan, compiled.text), plan, compiled)
-
-
-__all__ = ["LayerFile", "compile_layer"]

@@ -149,6 +149,3 @@ def _of_outputs_alone(one: Program, inputs: list[tuple[str, ...]], states: list[
 def _product(heads: list[str]) -> str:
     names = [dim_name(d) for d in heads]
     return names[0] if len(names) == 1 else f"({' * '.join(names)})"
-
-
-__all__ = ["layer_plan", "with_history"]

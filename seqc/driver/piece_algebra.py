@@ -55,6 +55,3 @@ def _aligned(name: str, have: str, want: str) -> str:
     if len(order) == len(want):
         return name
     return f"{name}[{', '.join(':' if c in have else 'None' for c in want)}]"
-
-
-__all__ = ["SHARES", "Names", "added", "through"]

@@ -298,6 +298,3 @@ class _Groups(Flow):
         self._told = end
         self._answers = rows[:, end // own.steps - start :]
         return out
-
-
-__all__ = ["ALONE", "Chain", "Each", "Flow", "Residual", "Slower", "flow"]

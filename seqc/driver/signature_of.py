@@ -286,6 +286,3 @@ def statements(program: Program) -> list[str]:
         start = source.index(program.doc) + len(program.doc)
         return source[source.index('"""', start) + 3 :].strip("\n").splitlines()
     return [line for line in source.strip("\n").splitlines() if line.split()[:1] != ["spec"]]
-
-
-__all__ = ["documentation", "gate_inputs", "initial", "signature"]

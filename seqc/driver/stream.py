@@ -182,6 +182,3 @@ class Stream:
 
 def _real(given: Mapping[str, Tensor]) -> torch.dtype:
     return next((x.dtype for x in given.values() if x.is_floating_point()), torch.float32)
-
-
-__all__ = ["Stream", "Streamed", "streamed"]

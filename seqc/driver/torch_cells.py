@@ -261,6 +261,3 @@ class _Match:
         for name in (*one.outputs, *(next_key(s) for s in self.order)):
             axes = ("B", *self.parts.single, self.parts.hidden)
             yield to_order(found[name], one.graph[name].dims, axes, sizes).reshape(BATCHES, WIDTH)
-
-
-__all__ = ["torch_cells"]

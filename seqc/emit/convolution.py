@@ -271,5 +271,3 @@ def _convolution_pays(device, batch, steps, states, inputs, outputs, impulses, l
     sums = length * batch * impulses * outputs * element + batch * steps * impulses * states * element / 2
     return doubling + transforms + sums < steps * one
 '''
-
-__all__ = ["choice", "method", "text"]

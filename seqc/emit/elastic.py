@@ -65,6 +65,3 @@ def __getattr__(self, name):
         x = x.narrow(i, 0, self.dims[d]) if d in self.dims and self.dims[d] < x.shape[i] else x
     return x
 '''
-
-
-__all__ = ["dims_text", "elastic", "elastic_methods", "owned"]

@@ -304,6 +304,3 @@ def _read(plan: LayerPlan) -> str:
         "        return self.dropout(y)  # type: ignore[no-any-return]",
     ]
     return "\n".join(lines)
-
-
-__all__ = ["layer_beside", "layer_file", "layer_text"]

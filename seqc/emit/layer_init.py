@@ -116,6 +116,3 @@ def activated(p: Projected, x: str) -> str:
 
 def _signed(number: float) -> str:
     return f"{'-' if number < 0 else '+'} {abs(number):.17g}"
-
-
-__all__ = ["activated", "constructor", "extents", "read_outputs"]

@@ -112,6 +112,3 @@ def _sum(what: str, slots: tuple[Slot, ...], run: str = "") -> str:
     """The parts of the slots, added."""
     after = f", {run}" if run else ""
     return " + ".join(f'part("{what}_{side}", {g}{after})' for side, g in slots)
-
-
-__all__ = ["loading_text", "stack_text"]

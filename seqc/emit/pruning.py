@@ -204,6 +204,3 @@ def _scores(self, mask, by, everywhere=False):
     kept = self._allowed(mask) if everywhere else self._allowed(mask) & getattr(self, mask)
     return torch.where(kept, scores, 0.0)
 '''
-
-
-__all__ = ["methods_text", "pruned", "pruning_text"]

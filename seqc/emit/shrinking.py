@@ -101,6 +101,3 @@ def _kept_values(self, name):
             x = torch.where(getattr(self, mask), x, 0.0)
     return x
 '''
-
-
-__all__ = ["shrinking_methods", "shrinking_text"]

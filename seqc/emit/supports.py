@@ -118,6 +118,3 @@ def masked(sig: Signature) -> list[str]:
                 lines[f"    {mask} = {mask} & _kept_{one.name}({one.name})"] = None
         lines[f"    {p.name} = torch.where({mask}, {p.name}, 0.0)"] = None
     return list(lines)
-
-
-__all__ = ["made_masks", "masked", "ruled", "supports_text"]

@@ -43,6 +43,3 @@ def rows_at(x: Node, place: Value) -> Node:
 def written_rows(x: Node, rows: Node, place: Value) -> Node:
     """x with `rows` at positions of one of its dims; of several rows for one position the last stays."""
     return put(x, rows, _place(place.node, place.places), place.places)
-
-
-__all__ = ["CHOICES", "chosen", "rows_at", "written_rows"]

@@ -60,6 +60,3 @@ def edges(kind: str, n: int, given: Mapping[str, float]) -> tuple[int, ...]:
         raise ValueError(str(wrong)) from wrong
     joined = ((i - target * n, j - source * n) for edge in graph.edges if edge[0] != edge[1] for i, j in (edge, edge[::-1]))
     return tuple(sorted(i * n + j for i, j in joined if 0 <= i < n and 0 <= j < n))
-
-
-__all__ = ["KINDS", "LAYERED", "GraphKind", "edges"]

@@ -80,6 +80,3 @@ def declared_index(scope: Scope, decl: Decl) -> None:
         if mark is not None:
             cause = f"its values are the whole numbers from 0 up to the size of {decl.places.id} less one"
             scope.report("bad-index", f"the index `{name}` has {what}", Label(decl.span), cause=cause, help="leave it out")
-
-
-__all__ = ["declared_index", "index_range", "index_read", "indexed", "told_positions"]

@@ -115,6 +115,3 @@ def argument_table(program: Program) -> tuple[Argument, ...]:
     """The table of a program."""
     decls = [*program.inputs.values(), *program.params.values(), *program.states.values()]
     return ordered(argument(d.name, d.plays, d.dims, d.per_batch, d.default) for d in decls)
-
-
-__all__ = ["Argument", "ROLES", "Role", "STEPS", "argument", "argument_table", "ordered"]

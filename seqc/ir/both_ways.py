@@ -60,6 +60,3 @@ def twins(program: Program) -> dict[str, str]:
 
 def _replaced(init: Node | None, table: Mapping[Node, Node]) -> Node | None:
     return None if init is None else substitute({"init": init}, table)["init"]
-
-
-__all__ = ["both_runs", "one_run", "twin", "twins"]

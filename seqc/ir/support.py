@@ -99,6 +99,3 @@ def mask(support: Support, dims: tuple[str, ...], sizes: Mapping[str, int]) -> A
     kept = np.logical_and.reduce([rule_mask(rule, n) for rule in support.rules])
     shape[place[0]] = shape[place[1]] = n
     return kept.reshape(shape) if place[0] < place[1] else kept.T.reshape(shape)
-
-
-__all__ = ["Pruning", "Rule", "Support", "Units", "mask", "rule_mask", "square"]

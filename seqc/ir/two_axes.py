@@ -201,6 +201,3 @@ def lowered(program: Program) -> Program:
     """The program that is lowered: of one run, over one axis. Any program of one run over one axis as it is."""
     one = one_run(program)
     return one if one.plane is None else diagonals(one)
-
-
-__all__ = ["Edges", "Read", "beside", "diagonals", "edges", "inside", "lowered", "plane_program", "reads"]

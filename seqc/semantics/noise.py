@@ -33,6 +33,3 @@ def keys(program: Program, seed: Any, count: int, width: int = 0) -> dict[str, A
             if name in program.states:
                 found[f"{name}_0"] = x
     return found
-
-
-__all__ = ["keys"]

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from seqc.solver.expression import evaluate
 from seqc.solver.problem import Binding, Clash, Problem, Solution, grid
 
-__all__ = ["MOST", "solve_by_enumeration"]
-
 MOST = 4_000_000
 """Assignments that are still tried."""
 

@@ -13,22 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "Case",
-    "CeilDiv",
-    "Chosen",
-    "Const",
-    "Expr",
-    "Most",
-    "Name",
-    "Product",
-    "Sum",
-    "ceil_div",
-    "evaluate",
-    "most",
-    "names",
-]
-
 Value = Any
 """An int, or an int64 array; one evaluation uses arrays that broadcast together."""
 

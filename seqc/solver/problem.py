@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from seqc.solver.expression import Expr, evaluate, names
 
-__all__ = ["Binding", "Clash", "Constraint", "Problem", "Solution", "Variable", "grid"]
-
 Relation = Literal["<=", "==", ">=", "is a multiple of"]
 
 

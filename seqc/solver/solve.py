@@ -16,8 +16,6 @@ import numpy as np
 from seqc.solver.expression import Case, CeilDiv, Chosen, Const, Expr, Most, Product, Sum, evaluate, names
 from seqc.solver.problem import Binding, Clash, Constraint, Problem, Solution, grid
 
-__all__ = ["Undecided", "solve"]
-
 TABLE = 32
 """Expressions over at most so many joint choices become tables."""
 STEPS = 50_000_000

@@ -16,8 +16,6 @@ from seqc.backends.triton_gpu.tuning.multiprocessor import MEMORY, Code, Spent, 
 from seqc.backends.triton_gpu.tuning.pace import LAUNCH
 from seqc.backends.triton_gpu.tuning.targets import Target
 
-__all__ = ["TABLE", "PeerCall", "PeerKernel", "peer_call"]
-
 TABLE = Path(__file__).with_name("peer_kernels.json")
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PEERS", "Peer", "beside"]
-
 
 @dataclass(frozen=True)
 class Peer:

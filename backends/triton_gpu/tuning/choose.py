@@ -21,8 +21,6 @@ from seqc.solver.expression import evaluate
 from seqc.solver.problem import Clash, Problem, Solution
 from seqc.solver.solve import solve
 
-__all__ = ["Choice", "Look", "choose"]
-
 Look = Callable[[str, int], Told]
 """Kernel and rows -> tiles that the toolchain was asked about, with rows as `C`, and its verdicts."""
 SLOWER = 1.2  # tiles that are slower than those chosen by this factor, by a model that is mostly too short, are not asked about

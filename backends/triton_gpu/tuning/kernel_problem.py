@@ -22,8 +22,6 @@ from seqc.solver.problem import Constraint, Problem, Variable
 
 NEVER = 1 << 50  # nanoseconds that no kernel takes
 
-__all__ = ["Kernel", "Refusal", "Told", "kernel_problem", "refusal", "tile_choices"]
-
 Told = tuple[tuple[Mapping[str, int], Verdict], ...]
 """Tiles of a kernel (rows, blocks, warps and stages by name), and what the toolchain said of each."""
 

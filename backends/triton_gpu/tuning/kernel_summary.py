@@ -12,8 +12,6 @@ from typing import Literal
 
 from seqc.solver.problem import Relation
 
-__all__ = ["Dim", "Dot", "KernelSummary", "Limit", "Role", "Tile", "Work"]
-
 Role = Literal["grid", "block", "whole"]
 """grid: a program per index. block: cut into blocks, variable `B` + name. whole: in the tile in its full length."""
 

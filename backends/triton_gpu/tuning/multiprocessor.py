@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from seqc.backends.triton_gpu.tuning.targets import Target, occupancy
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 
-__all__ = ["MEMORY", "Code", "Spent", "code", "priced", "room", "spent", "wave"]
-
 STEPS = 64  # `machine_code.STEPS`
 SCHEDULERS = 4
 CHAIN = 2.2  # cycles from an instruction of a warp to the next one, where no other warp fills them

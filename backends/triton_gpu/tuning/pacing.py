@@ -23,8 +23,6 @@ from seqc.backends.triton_gpu.tuning.tiles import Chosen, ChosenKernel
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 from seqc.solver.expression import evaluate
 
-__all__ = ["few_steps", "measured", "pace_key", "pacing", "sharing"]
-
 MEASURED = Path(__file__).parent / "measured.json"
 """Nanoseconds of a turn by `pace_key`, as `benchmarks.gpu.calibrate` writes them; absent until a GPU was there."""
 

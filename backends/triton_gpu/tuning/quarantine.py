@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["QUARANTINE", "SUPPORTED", "TURNED_ROWS", "Quarantine", "Use", "quarantined"]
-
 Version = tuple[int, int, int]
 
 SUPPORTED: tuple[Version, Version] = ((3, 6, 0), (3, 9, 99))

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-__all__ = ["TARGETS", "Occupancy", "Target", "occupancy", "target_named"]
-
 
 @dataclass(frozen=True)
 class Target:

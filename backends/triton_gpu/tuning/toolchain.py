@@ -21,8 +21,6 @@ from typing import Any
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.verdicts import Configuration, Verdict, VerdictTable, key
 
-__all__ = ["Job", "available", "judge", "refresh"]
-
 LATE = "not compiled within"  # says more of the machine than of the kernel: it is not recorded
 WORKER = Path(__file__).with_name("toolchain_worker.py")
 

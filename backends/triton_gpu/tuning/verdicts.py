@@ -24,8 +24,6 @@ from seqc.cache import cache_folder
 from seqc.diagnostics import Diagnostic, Refusal
 from seqc.files import folder, write
 
-__all__ = ["TABLE", "Configuration", "Verdict", "VerdictTable", "digest", "family", "key", "own_table"]
-
 TABLE = Path(__file__).parent / "verdicts.json"
 """The committed table."""
 

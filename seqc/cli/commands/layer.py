@@ -60,6 +60,3 @@ def _refuse_kernel(module: str, output: str | None) -> None:
     if output == STDOUT:
         message = "with --kernel the recurrence is a file beside the layer, and stdout has no place for it"
         raise Unsupported(Diagnostic("layer-kernel", message, help="give the file a name with -o", kind="unsupported"))
-
-
-__all__ = ["configure", "run"]
