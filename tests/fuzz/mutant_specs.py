@@ -200,6 +200,23 @@ state h[D] = 0
 h = fold[J](h[t-1], r -> a * r + index[J] * x)
 output h
 """,
+    "neighbours": """spec s
+dim S = 6, L = 5
+input x[S]
+state h[S] = 0, n = 0
+n = round(n[t-1]) + 1
+h = tanh(x + shift[S](h[t-1], 1) + shift[S](h[t-1], -1))
+output o[S] = h * (mod(n, 2^index[L])[L = 3] == 0)
+""",
+    "transposed": """spec s
+dim D, J = 3
+input x[D], y[J]
+param R[D, D]
+state h[D] = 0
+h = 0.3 * tanh(R)[D -> D', D' -> D] @ h[t-1] + x
+output o = prod[J](y) + sum[J](scan[J](a = 0.5, a -> y * a + 0.1) * index[J] * flip[J](y))
+output h
+""",
 }
 
 __all__ = ["SPECS"]

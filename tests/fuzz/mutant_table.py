@@ -198,6 +198,13 @@ MUTANTS: tuple[Mutant, ...] = (
     *_triton("backends/triton_gpu/device_sequences.py", "element", (".to(tl.int64) // BT + i_b\n", ".to(tl.int64) // BT\n")),
     *_triton("backends/triton_gpu/gradient_sums.py", "lagged", ("{offset} * STEP, cu_seqlens)", "{offset}, cu_seqlens)")),
     *_triton(PACKS, "lagged", ("same = (own[here] == own[there])", "same = (own[here] >= 0)")),
+    # ---- what elements of a dim see of each other
+    *_triton("backends/triton_gpu/padding.py", "neighbours",
+        ('return n.number("by") < 0 if n.op == "shift" else', 'return True if n.op == "shift" else')),
+    *_step("seqc/frontend/values.py", "neighbours",
+        ('any(leaf.text("kind") in ("input", "param") for', 'all(leaf.text("kind") != "cot" for')),
+    *_step("seqc/frontend/expressions.py", "transposed", ("_stacked(dim.id, firsts)", "_stacked(dim.id, firsts[::-1])")),
+    *_step(CALLS, "transposed", ("_sub(_sub(Value(size(dim)), number(1.0))", "_sub(_sub(Value(size(dim)), number(2.0))")),
 )
 
 __all__ = ["MUTANTS", "Mutant"]
