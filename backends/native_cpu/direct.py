@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqc.emit.names import class_name
 from seqc.emit.text import group, lay
 
 ENTRY = r"""
@@ -305,15 +304,15 @@ def _native_fresh(dtype: torch.dtype, sizes: Sequence[int], B: int) -> Tensor:
 '''
 
 
-def entry_text(spec: str, dims: Sequence[str], shapes: Sequence[Sequence[str]], shared: Sequence[str], states: int) -> str:
-    """The function that makes the entry of one library. shapes: of arguments and outputs; shared: for each state, whether
-    several programs read what one writes; both as Python expressions of the dims."""
+def entry_text(module: str, dims: Sequence[str], shapes: Sequence[Sequence[str]], shared: Sequence[str], states: int) -> str:
+    """The function that makes the entry of one library. module: the Module's name; shapes: of arguments and outputs; shared: for
+    each state, whether several programs read what one writes; both as Python expressions of the dims."""
     rows = [group(["-1" if axis == "B" else axis for axis in shape]) for shape in shapes]
     return "\n".join([
         lay("def _native_entry(", ["library", "panels", "dtype", *dims], "):"),
         '    """Add the step of a library, for dims of these sizes, to the functions that take tensors."""',
         "    _native_direct(",
-        f"        library, {class_name(spec)}Result, dtype, {states},",
+        f"        library, {module}Result, dtype, {states},",
         f"{lay('[', rows, '],', 8)}",
         f"        [{', '.join(shared)}],",
         "    )",

@@ -57,7 +57,7 @@ def _wide(*tensors):
 
 SHAPED = """
 class _Shaped(NamedTuple):
-    \"\"\"A tensor that is not made yet: its dtype, and its shape without batch and time.\"\"\"
+    \"\"\"A tensor that is not made yet: its dtype, and its shape without time.\"\"\"
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -292,7 +292,8 @@ class _Chain:
             for i, a in enumerate(argument_table(stage.program)):
                 if a.of in self.decls and a.kind != "state":
                     sizes = [extent_of(d, self.table, self.program) for d in a.dims]
-                    given[i] = f"_Shaped({self.main}.dtype, {group([*['1'] * (a.kind == 'param' and a.batched), *sizes])})"
+                    batch = [f"{self.main}.shape[0]"] * (a.kind == "input") or ["1"] * (a.kind == "param" and a.batched)
+                    given[i] = f"_Shaped({self.main}.dtype, {group([*batch, *sizes])})"
             asked.append((f"_{stage.name}_ready_cpu(", given))
         if len(asked) == 1:
             return "\n".join([*lines, lay(f"return {asked[0][0]}", asked[0][1], ")", 4)])

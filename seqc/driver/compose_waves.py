@@ -217,7 +217,7 @@ class _Waves:
         found = {read.name: safe_name(read.source) for read in reads(self.program)}
         for edge in self.edges.values():
             found[edge.start] = found[edge.crossed] = safe_name(edge.start)
-        found[inside(self.program)] = f"_Places({self.main}.dtype, ({self.main}.shape[{self.width}],))"
+        found[inside(self.program)] = f"_Places({self.main}.dtype, ({self.main}.shape[0], {self.main}.shape[{self.width}]))"
         held = {edge.held: edge.state for edge in self.edges.values()}
         given = [*(found[x] for x in self.wave.inputs), *self.params]
         given += [f"{safe_name(held.get(x, x))}_0" for x in self.wave.states]
@@ -230,7 +230,7 @@ def _moved(text: str, back: int, beside: int) -> str:
 
 _HELP = '''
 class _Places(NamedTuple):
-    """Dtype and last axes of what says where a cell stands."""
+    """Dtype, batch and last axes of what says where a cell stands."""
 
     dtype: torch.dtype
     shape: tuple
