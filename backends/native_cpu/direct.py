@@ -305,8 +305,8 @@ def _native_fresh(dtype: torch.dtype, sizes: Sequence[int], B: int) -> Tensor:
 
 
 def entry_text(module: str, dims: Sequence[str], shapes: Sequence[Sequence[str]], shared: Sequence[str], states: int) -> str:
-    """The function that makes the entry of one library. module: the Module's name; shapes: of arguments and outputs; shared: for
-    each state, whether several programs read what one writes; both as Python expressions of the dims."""
+    """The function that makes the entry of one library. module: the Module's name; shapes: of arguments and outputs; shared:
+    for each state, whether several programs read what one writes; both as Python expressions of the dims."""
     rows = [group(["-1" if axis == "B" else axis for axis in shape]) for shape in shapes]
     return "\n".join([
         lay("def _native_entry(", ["library", "panels", "dtype", *dims], "):"),
