@@ -125,7 +125,7 @@ def _convolved(inputs, starts, **params):
     """The convolution. inputs: [B, T, dims]; starts: initial states, or None."""
     named = dict(zip({starts}, starts, strict=True))
     empty = {spec}(**{{x: u[:, :0] for x, u in zip({inputs}, inputs, strict=True)}}, **params, **named)
-    given, dtype = {begun} or any(x is not None for x in starts), inputs[{main}].dtype
+    given, dtype = {begun} or any([x is not None for x in starts]), inputs[{main}].dtype
     starts, steps = list(empty[{outputs}:]), inputs[{main}].shape[1]
     if steps == 0 or inputs[{main}].shape[0] == 0:
         return empty
@@ -163,16 +163,16 @@ def _convolved(inputs, starts, **params):
         outputs = [o + y for o, y in zip(outputs, told, strict=True)]
         ends = [x + y[:, -1] for x, y in zip(ends, free, strict=True)]
     outputs = [o.flip(1) if {flipped} else o for o in outputs]
-    return {result}(*(o.to(dtype) for o in outputs), *ends)
+    return {result}(*[o.to(dtype) for o in outputs], *ends)
 
 
 def _impulses(shapes, mixed, like):
     """For each array in turn a one at each place of its mixed axes, everywhere along the others; how many rows each takes."""
-    counts = [math.prod(shape[i] for i in axes) for shape, axes in zip(shapes, mixed, strict=True)]
+    counts = [math.prod([shape[i] for i in axes]) for shape, axes in zip(shapes, mixed, strict=True)]
     rows, at = [], 0
     for shape, axes, count in zip(shapes, mixed, counts, strict=True):
         ones = torch.eye(count, dtype=like.dtype, device=like.device)
-        ones = ones.reshape(count, *(n if i in axes else 1 for i, n in enumerate(shape))).expand(count, *shape)
+        ones = ones.reshape(count, *[n if i in axes else 1 for i, n in enumerate(shape)]).expand(count, *shape)
         before, behind = like.new_zeros(at, *shape), like.new_zeros(sum(counts) - at - count, *shape)
         rows.append(torch.cat([before, ones, behind]))
         at += count
@@ -182,7 +182,7 @@ def _impulses(shapes, mixed, like):
 def _maps(results, counts, shapes, mixed):
     """What each array adds to each result: [places of its mixed axes, dims of the result], from the answers to its impulses."""
     places = [[shape[i] for i in axes] for shape, axes in zip(shapes, mixed, strict=True)]
-    return [[x.reshape(*n, *x.shape[1:]) for n, x in zip(places, r.split(counts), strict=True)] for r in results]
+    return [[x.reshape((*n, *x.shape[1:])) for n, x in zip(places, r.split(counts), strict=True)] for r in results]
 
 
 def _sum(how, kernel, source):
@@ -191,7 +191,7 @@ def _sum(how, kernel, source):
     if set(own + given) > set(made) or own.strip("t") != made[-len(own.strip("t")) :]:
         return torch.einsum(how, kernel, source)
     source = source.permute([given.index(d) for d in made if d in given])
-    return kernel * source[tuple(slice(None) if d in given else None for d in made)]
+    return kernel * source[tuple([slice(None) if d in given else None for d in made])]
 
 
 def _mapped(maps, words, states, shapes):
@@ -232,7 +232,7 @@ def _heard(kernels, counts, inputs, sizes):
     for kernel, words in zip(kernels, _HEARD, strict=True):
         parts = torch.fft.rfft(kernel, length, dim=1).split(counts)
         rows = zip(parts, words, spectra, sizes, _STRUCK[0], strict=True)
-        terms = [_sum(how, k.reshape(*(n[i] for i in axes), *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
+        terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
         whole = torch.fft.irfft(sum(terms[1:], terms[0]), length, dim=1)[:, :steps] if terms else None
         made.append(whole if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[1:]))
     return made
@@ -243,7 +243,7 @@ def _left(kernels, counts, inputs, sizes):
     made = []
     for kernel, words in zip(kernels, _LEFT, strict=True):
         rows = zip(kernel.flip(1).split(counts), words, inputs, sizes, _STRUCK[0], strict=True)
-        terms = [_sum(how, k.reshape(*(n[i] for i in axes), *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
+        terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
         made.append(sum(terms[1:], terms[0]) if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[2:]))
     return made
 '''

@@ -162,6 +162,19 @@ def test_chosen_by_the_sizes_of_a_call() -> None:
         seqc.compile("spec a\ninput x\nstate h = 0\nh = tanh(h[t-1] + x)\noutput h\nschedule convolution\n", "torch")
 
 
+def test_one_number_a_step() -> None:
+    """States, inputs and outputs without dims, in a graph of torch.compile too, where a call chooses."""
+    f = seqc.compile("spec one\ninput u\nparam c\nstate h = 1\nh = c * h[t-1] + u\noutput h\nschedule convolution\n", "torch")
+    u, c = torch.randn(2, 500, dtype=torch.float64).requires_grad_(), torch.tensor(0.9).double().requires_grad_()
+    given = {"u": u, "c": c}
+    f.module.CONVOLUTION = False
+    whole = f(**given)
+    compare(f.convolution(**given), whole, given)
+    f.module.CONVOLUTION, f.module._convolution_pays = True, lambda device, batch, steps, *sizes: steps > 64
+    traced = torch.compile(lambda u, c: f.module.one(u, c), backend="eager", fullgraph=True)
+    compare(traced(u, c), f.convolution(**given), given)
+
+
 def test_a_layer_in_single_precision() -> None:
     torch.manual_seed(0)
     layer = seqc.compile("lru", "torch").Module(D=3, N=4, M=2)
