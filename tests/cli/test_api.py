@@ -199,6 +199,6 @@ def test_another_compiler_has_other_records(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.undo()
     read = Path.read_bytes
     cache.compiler.cache_clear()
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path.name == "cut.py" else b""))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path.name == "pieces.py" else b""))
     assert cache.key(LEAKY, ()) != before
     cache.compiler.cache_clear()

@@ -83,7 +83,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("_max_scan_cotangent(n, d) * (1.0 - kept)", "_max_scan_cotangent(n, d)")),
     *_block(STRUCTURE, "decayed", "chunkwise",
         ('n.number("block"), not n.number("reverse")', 'n.number("block"), bool(n.number("reverse"))')),
-    *_block(STRUCTURE, "delta", "chunkwise", ("-total(inner * right, (col2,))", "total(inner * right, (col2,))")),
+    *_block(STRUCTURE, "delta", "chunkwise", ("-total(inner * right, columns2)", "total(inner * right, columns2)")),
     *_block(STRUCTURE, "element", "scan", ("place = const(float(at)) if at >= 0 else size(dim) + float(at)",
                                              "place = const(float(at)) if at >= 0 else size(dim) + float(at) - 1.0")),
     # ---- decays over spans
@@ -153,8 +153,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # ---- plain torch: packs, directions, helpers
     *_step(PACKS, "cell",
         ('whole.add_(x) if kind == "-" else whole.copy_(x)', "whole.copy_(x)"),
-        ("_turned(backward(*turned[0], *saved, *turned[1]), {gradients}, reverse)",
-         "_turned(backward(*turned[0], *saved, *turned[1]), {gradients}, False)"),
+        ("_turned(backward(*turned[0], *saved, *turned[1], needs=needs), {gradients}, reverse)",
+         "_turned(backward(*turned[0], *saved, *turned[1], needs=needs), {gradients}, False)"),
         ("reverse), _turned(cotangents, _RESULTS, reverse)", "reverse), _turned(cotangents, _RESULTS, False)")),
     *_step(EAGER, "lagged", ("if by > 0:\n        return torch.cat([zeros", "if by >= 2:\n        return torch.cat([zeros")),
     *_block(EAGER, "element", "scan",
@@ -168,7 +168,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_native("seqc/driver/compose_runs.py", "both",
         ("""f"reverse={'not ' if back else ''}reverse\"""", """f"reverse={'' if back else 'not '}reverse\"""")),
     *_step("seqc/driver/compose_runs.py", "both",
-        ('f"d_{x} + {self.turned.format(self.again[x])}"', 'f"d_{x} + {self.again[x]}"')),
+        ('f"d_{x} + {self.turned.format(self.again[x])} if', 'f"d_{x} + {self.again[x]} if')),
     # ---- native code
     *_native(RUNTIME, "cell", ("return bounds ? bounds[i] : i * T; }", "return bounds ? bounds[i] + (i > 0) : i * T; }")),
     *_native(RUNTIME, "sums",
