@@ -160,6 +160,8 @@ def _product(word, x, y):
         return torch.einsum(f"{first},{second}->{out}", x, y)
     x = x.permute([first.index(c) for c in rows + summed]).reshape(M, K)
     y = y.permute([second.index(c) for c in columns + summed]).reshape(N, K)
+    # one matrix or its transpose, without gaps: others meet loops that are a thousand times slower
+    x, y = (z if z.is_contiguous() or z.mT.is_contiguous() else z.contiguous() for z in (x, y))
     return torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "").view([size[c] for c in out])
 ''',
     "_before": '''

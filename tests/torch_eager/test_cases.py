@@ -196,7 +196,9 @@ def test_large_products_of_whole_sequences_are_those_of_einsum() -> None:
     u, W = torch.randn(4, 130, 65), torch.randn(3, 40, 65)
     g = torch.randn(4, 130, 3, 40)
     cases = (("bti,hdi->bthd", u, W), ("hdi,bti->bthd", W, u), ("bthd,hdi->bti", g, W), ("bthd,bti->hdi", g, u),
-             ("bti,hdi->bhdt", u, W), ("bti,hdi->tbhd", u.mT.contiguous().mT, W))
+             ("bti,hdi->bhdt", u, W), ("bti,hdi->tbhd", u.mT.contiguous().mT, W),
+             ("bti,hdi->bthd", u[:, ::2], W[:, ::2]), ("bti,hdi->bthd", u[..., 1:], W[..., 1:]),
+             ("bti,hdi->bthd", u, W[:1, :1].expand(3, 40, 65)))
     for word, x, y in cases:
         want = torch.einsum(word, x.double(), y.double())
         got = product(word, x, y)
