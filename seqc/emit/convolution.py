@@ -78,7 +78,7 @@ def choice(sig: Signature) -> list[str]:
     struck = [tuple(dims[i] for i in axes) for dims, axes in zip(timed, sig.system.struck, strict=True)]
     moved = [tuple(dims[i] for i in axes) for dims, axes in zip(states, sig.system.moved, strict=True)]
     links = [(*dims, *moved[j]) for dims, row in zip(states, sig.system.steps, strict=True) for j, how in enumerate(row) if how]
-    counts = [_volume(x) for x in (states, timed, [tuple(map(unprimed, o.dims)) for o in sig.outputs], struck, links)]
+    counts = [_volume(x) or "0" for x in (states, timed, [tuple(map(unprimed, o.dims)) for o in sig.outputs], struck, links)]
     return [
         "    if CONVOLUTION and cu_seqlens is None and not reverse:",
         lay("if _convolution_pays(", [f"{clock(sig)}.device.type", "B", "T", *counts], "):", 8),
