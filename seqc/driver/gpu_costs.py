@@ -239,7 +239,7 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     lengths = [f"{n} {v}" for n, v in config.constants if n.startswith("B") and isinstance(v, int)]
     words_ = ", ".join([*lengths, f"{config.warps} warps", f"{config.stages} stage{'s' * (config.stages > 1)}"])
     took = None if said is None else model.told(said, tiles)
-    nanoseconds = int(evaluate(time, tiles)) if took is None else round(took.nanoseconds)
+    nanoseconds = int(evaluate(time, tiles)) * one.factor // 100 if took is None else round(took.nanoseconds)
     return KernelCost(
         one.job.kernel, words_, said, resident, told["programs"], moved, products, other, nanoseconds,
         moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards, took,

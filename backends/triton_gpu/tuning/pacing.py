@@ -93,6 +93,8 @@ def _pace(kernel: ChosenKernel, target: Target) -> Pace:
         one = code(kernel.verdict, at["warps"])
         run = one.turn(kernel.summary.rows) if walks else one.run(0)
         busy = round(1000 * wave(one, run, at["resident"], target) / target.clock_mhz) + kernel.summary.meets * MEET_LATENCY
+    else:
+        busy = busy * kernel.factor // 100
     return Pace(at["resident"], max(busy, 1), moved, walks, 1 + kernel.afterwards)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from statistics import median_low
 
 from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.emit import default_tiles
@@ -63,6 +64,8 @@ class ChosenKernel:
     choice: Choice
     afterwards: int
     """Launches that follow: sums of results left in parts, and products of what was stored for every step."""
+    factor: int
+    """Hundredths of the time by the tile model that it takes, where its machine code is not known."""
 
     @property
     def why(self) -> str:
@@ -165,7 +168,8 @@ class _Chooser:
         self.workload = workload
         self.lowered = {one.block.rows: one for one in lowered}
         self.known: dict[tuple[tuple[str, ...], int], Choice | Clash] = {}
-        self.factors: dict[str, int] = {}
+        self.factors: dict[str, int | None] = {}
+        self.seen: dict[tuple[str, int], Told] = {}
 
     def choose(self) -> Chosen:
         spent = {rows: ns for rows in self.lowered if (ns := self.spent(rows)) is not None}
@@ -240,7 +244,7 @@ class _Chooser:
         afterwards = len(partial) + (sum(map(len, best.plan.outer.values())) if stored else 0)
         spent = choice.part(name, "ns")
         return ChosenKernel(
-            name, tiles, job, choice.verdict(name), summary, spent, choice, afterwards
+            name, tiles, job, choice.verdict(name), summary, spent, choice, afterwards, self.factor(name),
         )
 
     def spent(self, rows: int) -> int | None:
@@ -296,20 +300,34 @@ class _Chooser:
         shared = self.lowered[rows[0]].plan.roles.blocked if len(names) > 1 and names != TRAINED else ()
         return choose(
             " and ".join(names), summaries, self.target,
-            lambda name, c: self.lowered[c].told(name, self.target.name, self.table),
-            shared=shared, workload=self.workload, factors={name: self.factor(name) for name in names}, solver=solver,
+            self.told, shared=shared, workload=self.workload, solver=solver,
+            factors={name: self.factor(name) for name in names},
         )
 
+    def told(self, name: str, rows: int) -> Told:
+        """What the table holds of a kernel with so many rows."""
+        if (name, rows) not in self.seen:
+            self.seen[name, rows] = self.lowered[rows].told(name, self.target.name, self.table)
+        return self.seen[name, rows]
+
     def factor(self, name: str) -> int:
-        """By how much the model of a kernel is too short at least, in hundredths, at any number of rows."""
+        """By how much the model of a kernel is too short at least, in hundredths, at any number of rows; of one that nothing is
+        known of, the median of the others."""
+        own = self.shortest(name)
+        if own is not None:
+            return own
+        names = {k for lowered in self.lowered.values() for k in lowered.plan.kernels}
+        others = [factor for k in names if (factor := self.shortest(k)) is not None]
+        return max(100, median_low(others)) if others else 100
+
+    def shortest(self, name: str) -> int | None:
         if name not in self.factors:
-            found = [100]
-            for lowered in self.lowered.values():
-                if name in lowered.plan.kernels or name.startswith(TEAM):
-                    model = KernelModel(lowered.kernel(name)[1], self.target)
-                    told = lowered.told(name, self.target.name, self.table)
-                    found += [both[1] for tiles, said in told if (both := by_code(model, said, dict(tiles)))]
-            self.factors[name] = min(found[1:], default=100)
+            found = []
+            for rows, lowered in self.lowered.items():
+                told = self.told(name, rows) if name in lowered.plan.kernels or name.startswith(TEAM) else ()
+                model = KernelModel(lowered.kernel(name)[1], self.target) if told else None
+                found += [both[1] for tiles, said in told if model and (both := by_code(model, said, dict(tiles)))]
+            self.factors[name] = min(found, default=None)
         return self.factors[name]
 
     def instead(self, rows: int) -> str:
