@@ -89,7 +89,7 @@ def choice(sig: Signature) -> list[str]:
 def _volume(arrays: Sequence[tuple[str, ...]]) -> str:
     """How many elements arrays of these dims have, as an expression; `2 * H * N` for two alike."""
     found = Counter(" * ".join(dims) for dims in arrays)
-    return " + ".join(" * ".join([*[str(n)] * (n > 1 or not dims), *[dims] * bool(dims)]) for dims, n in found.items())
+    return " + ".join(" * ".join([*[str(n)] * (n > 1 or not dims), *[dims] * bool(dims)]) for dims, n in found.items()) or "0"
 
 
 def method(sig: Signature, own: dict[str, str]) -> list[str]:

@@ -175,6 +175,13 @@ def test_one_number_a_step() -> None:
     compare(traced(u, c), f.convolution(**given), given)
 
 
+def test_states_alone() -> None:
+    """A recurrence without outputs."""
+    f = seqc.compile("spec kept\ndim D\ninput u[D]\nparam c[D]\nstate h[D] = 0\nh = c * h[t-1] + u\n", "torch")
+    given = {"u": torch.randn(2, 80, 3).double().requires_grad_(), "c": torch.rand(3).double().requires_grad_()}
+    compare(f.convolution(**given), f(**given), given)
+
+
 def test_a_layer_in_single_precision() -> None:
     torch.manual_seed(0)
     layer = seqc.compile("lru", "torch").Module(D=3, N=4, M=2)
