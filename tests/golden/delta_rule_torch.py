@@ -118,11 +118,13 @@ def _forward_torch(q, v, k, beta, S_0):
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
-def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
+def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T, *, needs=(True,) * 5):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
     BT_ = 16  # steps per block
     row = torch.arange(BT_, dtype=q.dtype, device=q.device)
+
+    need_q, need_v, need_k, need_beta, need_S_0 = needs
 
     q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
     v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
@@ -150,24 +152,31 @@ def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
         d_S = d_S - k_n2 @ d_v + x_q_n
         d_S_all.append(d_S)
 
-    d_S_all = torch.stack(d_S_all[::-1])
-    x4 = v - k @ S_all[:-1]
-    x5 = torch.where((torch.abs(x4) < math.inf), x4, 0.0)
-    solved = inverse @ x5
-    w3 = torch.where(m, x @ solved.mT, 0.0)
-    d_q = w3 @ x2 + x @ S_all[:-1].mT
-    x6 = w[..., None] * (k @ d_S_all[1:]) + x3
-    d_v2 = inverse.mT @ x6
-    p = inverse.mT @ (x6 @ x5.mT)
-    w4 = torch.where(m3, -p @ inverse.mT, 0.0)
-    x7 = solved @ d_S_all[1:].mT + (w4.mT @ k + w3.mT @ q)
-    d_k = w4 @ x2 + x7 * w[..., None] - d_v2 @ S_all[:-1].mT
-    d_beta = _inside((x7 * k).sum(-1), T, 0.0, -1, own=True)
+    if need_v or need_k or need_beta:
+        d_S_all = torch.stack(d_S_all[::-1])
+        x6 = w[..., None] * (k @ d_S_all[1:]) + x3
+    if need_q or need_k or need_beta:
+        x4 = v - k @ S_all[:-1]
+        x5 = torch.where((torch.abs(x4) < math.inf), x4, 0.0)
+        solved = inverse @ x5
+        w3 = torch.where(m, x @ solved.mT, 0.0)
+    if need_q:
+        d_q = w3 @ x2 + x @ S_all[:-1].mT
+    if need_v or need_k:
+        d_v2 = inverse.mT @ x6
+    if need_k or need_beta:
+        p = inverse.mT @ (x6 @ x5.mT)
+        w4 = torch.where(m3, -p @ inverse.mT, 0.0)
+        x7 = solved @ d_S_all[1:].mT + (w4.mT @ k + w3.mT @ q)
+    if need_k:
+        d_k = w4 @ x2 + x7 * w[..., None] - d_v2 @ S_all[:-1].mT
+    if need_beta:
+        d_beta = _inside((x7 * k).sum(-1), T, 0.0, -1, own=True)
     return (
-        _sequence(d_q.transpose(2, 3), T),
-        _sequence(d_v2.transpose(2, 3), T).clone(),
-        _sequence(d_k.transpose(2, 3), T),
-        _sequence(d_beta.mT, T),
+        _sequence(d_q.transpose(2, 3), T) if need_q else None,
+        _sequence(d_v2.transpose(2, 3), T).clone() if need_v else None,
+        _sequence(d_k.transpose(2, 3), T) if need_k else None,
+        _sequence(d_beta.mT, T) if need_beta else None,
         d_S,
     )
 
@@ -210,7 +219,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -249,18 +258,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:5], everything[5:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:4]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -441,9 +451,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:5]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[8], arguments[:5])]
 
 
 @_autocast_off
@@ -493,12 +508,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -512,27 +527,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, v, k, beta, S_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
-    cotangents = whole = arguments[8:]
+    """Operator `backward`: of the gradients of q, v, k, beta, S_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:5], arguments[5:9]
+    cotangents = whole = arguments[9:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTTT-", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
         final = zip(tensors[4:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:4]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(q, v, k, beta, S_0):
@@ -589,8 +608,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:5], list(kept[5 + 1 :])
         run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
 
 
 def _differentiable_step(*tensors):
@@ -635,6 +655,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """delta_rule with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -655,7 +681,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:5]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -675,12 +703,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[7 : 7 + count]), flat[7 + count :]
-        ctx.reverse = flat[6]
+        ctx.reverse, ctx.needs = flat[6], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:6], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:7], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:7], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -689,16 +717,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:5], *kept[6:])]
         tensors, cu_seqlens, cotangents = alike[:5], kept[5], alike[5:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:5], None, None, *saved, *left[5:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:5], None, None, *saved, *left[5:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[9:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -709,12 +738,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[8:]
+    cotangents = arguments[9:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:8], *row) for row in rows]
+    found = [_backward_below(*arguments[:9], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -785,12 +814,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
+    given, (saved, needs), cotangents = arguments[:7], arguments[7:9], arguments[9:]
     tensors = [*given[:5], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -834,9 +863,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[5:8]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[5:9]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[9:], dims[9:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[5:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -861,10 +890,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_b3092e8c097c", 0
+    name, tries = "seqc_delta_rule_21c70c8c0397", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_b3092e8c097c_{tries}"
+        name = f"seqc_delta_rule_21c70c8c0397_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -873,7 +902,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

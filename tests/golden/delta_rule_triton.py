@@ -122,11 +122,13 @@ def _forward_torch(q, v, k, beta, S_0):
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
-def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
+def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T, *, needs=(True,) * 5):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
     BT_ = 16  # steps per block
     row = torch.arange(BT_, dtype=q.dtype, device=q.device)
+
+    need_q, need_v, need_k, need_beta, need_S_0 = needs
 
     q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
     v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
@@ -154,24 +156,31 @@ def _backward_torch(q, v, k, beta, S_0, S_all, d_o, d_S_T):
         d_S = d_S - k_n2 @ d_v + x_q_n
         d_S_all.append(d_S)
 
-    d_S_all = torch.stack(d_S_all[::-1])
-    x4 = v - k @ S_all[:-1]
-    x5 = torch.where((torch.abs(x4) < math.inf), x4, 0.0)
-    solved = inverse @ x5
-    w3 = torch.where(m, x @ solved.mT, 0.0)
-    d_q = w3 @ x2 + x @ S_all[:-1].mT
-    x6 = w[..., None] * (k @ d_S_all[1:]) + x3
-    d_v2 = inverse.mT @ x6
-    p = inverse.mT @ (x6 @ x5.mT)
-    w4 = torch.where(m3, -p @ inverse.mT, 0.0)
-    x7 = solved @ d_S_all[1:].mT + (w4.mT @ k + w3.mT @ q)
-    d_k = w4 @ x2 + x7 * w[..., None] - d_v2 @ S_all[:-1].mT
-    d_beta = _inside((x7 * k).sum(-1), T, 0.0, -1, own=True)
+    if need_v or need_k or need_beta:
+        d_S_all = torch.stack(d_S_all[::-1])
+        x6 = w[..., None] * (k @ d_S_all[1:]) + x3
+    if need_q or need_k or need_beta:
+        x4 = v - k @ S_all[:-1]
+        x5 = torch.where((torch.abs(x4) < math.inf), x4, 0.0)
+        solved = inverse @ x5
+        w3 = torch.where(m, x @ solved.mT, 0.0)
+    if need_q:
+        d_q = w3 @ x2 + x @ S_all[:-1].mT
+    if need_v or need_k:
+        d_v2 = inverse.mT @ x6
+    if need_k or need_beta:
+        p = inverse.mT @ (x6 @ x5.mT)
+        w4 = torch.where(m3, -p @ inverse.mT, 0.0)
+        x7 = solved @ d_S_all[1:].mT + (w4.mT @ k + w3.mT @ q)
+    if need_k:
+        d_k = w4 @ x2 + x7 * w[..., None] - d_v2 @ S_all[:-1].mT
+    if need_beta:
+        d_beta = _inside((x7 * k).sum(-1), T, 0.0, -1, own=True)
     return (
-        _sequence(d_q.transpose(2, 3), T),
-        _sequence(d_v2.transpose(2, 3), T).clone(),
-        _sequence(d_k.transpose(2, 3), T),
-        _sequence(d_beta.mT, T),
+        _sequence(d_q.transpose(2, 3), T) if need_q else None,
+        _sequence(d_v2.transpose(2, 3), T).clone() if need_v else None,
+        _sequence(d_k.transpose(2, 3), T) if need_k else None,
+        _sequence(d_beta.mT, T) if need_beta else None,
         d_S,
     )
 
@@ -325,9 +334,7 @@ def delta_rule_forward_kernel(
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -357,32 +364,27 @@ def delta_rule_forward_kernel(
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_x_1 = b_v - b_Sk
-        m_pair_2 = (tl.abs(b_x_1) < float("inf"))
-        b_x_2 = tl.max(tl.where(m_pair_2, 0.0, b_x[:, None]), 0)
+        m_x = (tl.abs(b_x_1) < float("inf"))
+        b_x_2 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
         at_th = (first + STEP * i_0) * H + i_h
         o_th = o_r * (STEP * H)
         b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
         m_t = o_t < T - i_0
         b_x_3 = tl.where(m_t, b_beta, 0.0)[:, None] * b_k
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qx_3 = tl.dot(b_q.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_qx_3, 0.0)
+        b_A = tl.where(m_pair, tl.dot(b_q.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION), 0.0)
         b_x_4 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_k) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        m_pair_3 = (b_x_4 == 0.0)
+        m_x_1 = (b_x_4 == 0.0)
         b_x_5 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_x_3) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        b_x_6 = tl.where((b_x_5 == 0.0), 1.0, 0.0)
-        m_pair_4 = (b_x_6 > 0.0)
-        b_kx_3 = tl.dot(b_k.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_1, b_kx_3, 0.0)
-        b_A_1_low = tl.where((m_pair_3[:, None] & m_pair_4[None, :]), b_A_1, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], b_A_1_low, 0.0), BT, PRECISION)
-        b_x_7 = tl.where(m_pair_2, b_x_1, 0.0)
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_7.to(DOT), input_precision=PRECISION)
+        m_x_2 = (tl.where((b_x_5 == 0.0), 1.0, 0.0) > 0.0)
+        b_A_1 = tl.where(m_pair_1, tl.dot(b_k.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION), 0.0)
+        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], tl.where((m_x_1[:, None] & m_x_2[None, :]), b_A_1, 0.0), 0.0), BT, PRECISION)
+        b_x_6 = tl.where(m_x, b_x_1, 0.0)
+        b_solved = tl.dot(b_inverse.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
         b_sum = tl.dot(b_A.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
         b_x_low = tl.where((b_x_2[None, :] >= b_x[:, None]), float("nan"), b_sum)
-        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_x_low) / SQRT_K
+        b_o = (tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION) + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_solved_1 = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
@@ -401,9 +403,7 @@ def delta_rule_backward_kernel(
     """All gradients, from the last block to the first."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -430,67 +430,63 @@ def delta_rule_backward_kernel(
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_x = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_k) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        m_pair_2 = (b_x == 0.0)
+        m_x = (b_x == 0.0)
         b_x_1 = b_beta_in[:, None] * b_k
         b_x_2 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_x_1) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-        b_x_3 = tl.where((b_x_2 == 0.0), 1.0, 0.0)
-        m_pair_3 = (b_x_3 > 0.0)
-        b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair_1, b_kx_1, 0.0)
-        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], tl.where((m_pair_2[:, None] & m_pair_3[None, :]), b_A, 0.0), 0.0), BT, PRECISION)
+        m_x_1 = (tl.where((b_x_2 == 0.0), 1.0, 0.0) > 0.0)
+        b_A = tl.where(m_pair_1, tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION), 0.0)
+        b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], tl.where((m_x[:, None] & m_x_1[None, :]), b_A, 0.0), 0.0), BT, PRECISION)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
         b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_x_4 = b_v - b_Sk
-        b_x_4_low = tl.where((tl.abs(b_x_4) < float("inf")), b_x_4, 0.0)
+        b_x_3 = b_v - b_Sk
+        b_x_3_low = tl.where((tl.abs(b_x_3) < float("inf")), b_x_3, 0.0)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_5 = b_do / SQRT_K
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_4_low.to(DOT), input_precision=PRECISION)
-        b_sum = tl.dot(b_x_5.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
+        b_x_4 = b_do / SQRT_K
+        b_solved = tl.dot(b_inverse.to(DOT), b_x_3_low.to(DOT), input_precision=PRECISION)
+        b_sum = tl.dot(b_x_4.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
         b_sum_low = tl.where(m_pair, b_sum, 0.0)
-        b_Sx_5 = tl.dot(b_x_5.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_sum_1 = tl.dot(b_sum_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_dq = tl.dot(b_sum_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION) + b_Sx_4
         # gradient of q
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_Sx_5, mask=m_tk)
-        b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_6 = b_beta_in[:, None] * b_kdS
+        tl.store(p_d_q + at_vthk + o_thk, b_dq, mask=m_tk)
+        b_x_5 = b_beta_in[:, None] * tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qx_1 = tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair, b_qx_1, 0.0)
-        b_A_1x_5 = tl.trans(tl.dot(tl.trans(b_x_5.to(DOT)), b_A_1.to(DOT), input_precision=PRECISION))
-        b_x_7 = b_x_6 + b_A_1x_5
-        b_sum_2 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_7.to(DOT), input_precision=PRECISION)
+        b_A_1 = tl.where(m_pair, tl.dot(b_q.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION), 0.0)
+        b_A_1x_4 = tl.trans(tl.dot(tl.trans(b_x_4.to(DOT)), b_A_1.to(DOT), input_precision=PRECISION))
+        b_x_6 = b_x_5 + b_A_1x_4
+        b_sum_1 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_6.to(DOT), input_precision=PRECISION)
         # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_2, mask=m_tv)
-        b_sum_3 = tl.dot(b_x_7.to(DOT), tl.trans(b_x_4_low.to(DOT)), input_precision=PRECISION)
+        tl.store(p_d_v + at_thv + o_thv, b_sum_1, mask=m_tv)
+        b_sum_2 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_3_low.to(DOT)), input_precision=PRECISION)
         b_rename_inverse = tl.trans(b_inverse)
-        b_sum_4 = tl.dot(b_rename_inverse.to(DOT), b_sum_3.to(DOT), input_precision=PRECISION)
-        b_sum_5 = tl.dot(b_sum_4.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
-        b_x_low = tl.where(m_pair_1, -b_sum_5, 0.0)
-        b_sum_6 = tl.dot(b_x_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
-        b_sum_7 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_sum_low.to(DOT), input_precision=PRECISION))
-        b_sum_8 = tl.trans(tl.dot(tl.trans(b_k.to(DOT)), b_x_low.to(DOT), input_precision=PRECISION))
-        b_x_8 = b_sum_8 + b_sum_7
-        b_sum_9 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_9 = b_sum_9 + b_x_8
-        b_x_10 = b_sum_6 + b_x_9 * b_beta_in[:, None]
-        b_sum_10 = tl.dot(b_sum_2.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_sum_3 = tl.dot(b_rename_inverse.to(DOT), b_sum_2.to(DOT), input_precision=PRECISION)
+        b_sum_4 = tl.dot(b_sum_3.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
+        b_x_low = tl.where(m_pair_1, -b_sum_4, 0.0)
+        b_sum_5 = tl.dot(b_x_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        b_sum_6 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_sum_low.to(DOT), input_precision=PRECISION))
+        b_sum_7 = tl.trans(tl.dot(tl.trans(b_k.to(DOT)), b_x_low.to(DOT), input_precision=PRECISION))
+        b_x_7 = b_sum_7 + b_sum_6
+        b_sum_8 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+        b_x_8 = b_sum_8 + b_x_7
+        b_dk = b_sum_5 + b_x_8 * b_beta_in[:, None]
+        b_sum_9 = tl.dot(b_sum_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_dk -= b_sum_9
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, b_x_10 - b_sum_10, mask=m_tk)
-        b_kx_9 = tl.sum(b_k * b_x_9, 1)
+        tl.store(p_d_k + at_vthk + o_thk, b_dk, mask=m_tk)
         # gradient of beta
         at_vth = (i_v * N_STEPS + first + STEP * i_0) * H + i_h
-        tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, b_kx_9, 0.0), mask=m_t)
-        b_sum_11 = tl.dot(tl.trans(b_k.to(DOT)), b_sum_2.to(DOT), input_precision=PRECISION)
-        b_qx_5 = tl.dot(tl.trans(b_q.to(DOT)), b_x_5.to(DOT), input_precision=PRECISION)
+        tl.store(p_d_beta + at_vth + o_th, tl.where(m_t, tl.sum(b_k * b_x_8, 1), 0.0), mask=m_t)
+        b_sum_10 = tl.dot(tl.trans(b_k.to(DOT)), b_sum_1.to(DOT), input_precision=PRECISION)
+        b_qx_4 = tl.dot(tl.trans(b_q.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_dS - b_sum_11 + b_qx_5
+        b_dS = b_dS - b_sum_10 + b_qx_4
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -501,8 +497,7 @@ def delta_rule_pairs_kernel(
 ):
     """Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once."""
     i_p = tl.program_id(0).to(tl.int64)
-    i_h = i_p % H
-    i_s = i_p // H
+    i_s, i_h = i_p // H, i_p % H
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -516,18 +511,17 @@ def delta_rule_pairs_kernel(
     m_k = (o_k < K) | (K == BK)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_x = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_k) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-    m_pair = (b_x == 0.0)
+    m_x = (b_x == 0.0)
     at_th = (first + STEP * i_0) * H + i_h
     o_th = o_r * (STEP * H)
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
     m_t = o_t < T - i_0
     b_x_1 = tl.where(m_t, b_beta, 0.0)[:, None] * b_k
     b_x_2 = tl.max(tl.where(m_k[None, :], tl.where((tl.abs(b_x_1) < float("inf")), 0.0, 1.0), float("-inf")), 1)
-    b_x_3 = tl.where((b_x_2 == 0.0), 1.0, 0.0)
-    m_pair_1 = (b_x_3 > 0.0)
+    m_x_1 = (tl.where((b_x_2 == 0.0), 1.0, 0.0) > 0.0)
     b_kx_1 = tl.dot(b_k.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
     b_A = tl.where((o_t[:, None] > o_t[None, :]), b_kx_1, 0.0)
-    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], tl.where((m_pair[:, None] & m_pair_1[None, :]), b_A, 0.0), 0.0), BT, PRECISION)
+    b_inverse = unit_lower_inverse(tl.where(o_t[:, None] > o_t[None, :], tl.where((m_x[:, None] & m_x_1[None, :]), b_A, 0.0), 0.0), BT, PRECISION)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     tl.store(p_inverse_kept + at_nhtt + o_nhtt, b_inverse)
@@ -546,9 +540,7 @@ def delta_rule_states_kernel(
     """First phase: the states as each block begins."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -582,8 +574,8 @@ def delta_rule_states_kernel(
         b_x_1 = b_v - b_Sk
         at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
         o_nhtt = o_t[:, None] * BT + o_t[None, :]
-        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+        b_inverse_kept = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+        b_solved = tl.dot(b_inverse_kept.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
         b_sum = tl.dot(tl.trans(b_x.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
         # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
         b_S = b_S + b_sum
@@ -599,9 +591,7 @@ def delta_rule_outputs_kernel(
     """Second phase: the outputs of all blocks at once."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -627,19 +617,18 @@ def delta_rule_outputs_kernel(
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_x = b_v - b_Sk
-    m_pair = (tl.abs(b_x) < float("inf"))
+    m_x = (tl.abs(b_x) < float("inf"))
     b_x_1 = BT - o_t.to(tl.float32)
-    b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x_1[:, None]), 0)
-    b_x_low = tl.where(m_pair, b_x, 0.0)
+    b_x_2 = tl.max(tl.where(m_x, 0.0, b_x_1[:, None]), 0)
+    b_x_low = tl.where(m_x, b_x, 0.0)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
-    b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-    b_solved = tl.dot(b_inverse.to(DOT), b_x_low.to(DOT), input_precision=PRECISION)
-    b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-    b_sum = tl.dot(b_A.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
-    b_x_low_1 = tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum)
+    b_inverse_kept = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+    b_solved = tl.dot(b_inverse_kept.to(DOT), b_x_low.to(DOT), input_precision=PRECISION)
+    b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+    b_sum = tl.dot(b_A_kept.to(DOT), b_solved.to(DOT), input_precision=PRECISION)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_qS + b_x_low_1) / SQRT_K
+    b_o = (b_qS + tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum)) / SQRT_K
     m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
@@ -654,9 +643,7 @@ def delta_rule_cotangents_kernel(
     """First phase: the cotangents of the states as each block ends."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -682,8 +669,7 @@ def delta_rule_cotangents_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x = b_beta_in[:, None] * b_kdS
+        b_x = b_beta_in[:, None] * tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_tv = m_t[:, None] & m_v[None, :]
@@ -691,16 +677,16 @@ def delta_rule_cotangents_kernel(
         b_x_1 = b_do / SQRT_K
         at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
         o_nhtt = o_t[:, None] * BT + o_t[None, :]
-        b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-        b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
-        b_x_2 = b_x + b_Ax_1
-        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-        b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
-        b_ksum = tl.dot(tl.trans(b_k.to(DOT)), b_sum.to(DOT), input_precision=PRECISION)
+        b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+        b_sum = tl.dot(tl.trans(b_A_kept.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        b_x_2 = b_x + b_sum
+        b_inverse_kept = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+        b_sum_1 = tl.dot(tl.trans(b_inverse_kept.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+        b_sum_2 = tl.dot(tl.trans(b_k.to(DOT)), b_sum_1.to(DOT), input_precision=PRECISION)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_qx_1 = tl.dot(tl.trans(b_q.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_dS - b_ksum + b_qx_1
+        b_dS = b_dS - b_sum_2 + b_qx_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -713,9 +699,7 @@ def delta_rule_gradients_V_kernel(
     """Second phase: the gradients of v, and what other gradients need of it in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -737,8 +721,7 @@ def delta_rule_gradients_V_kernel(
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_Sk = tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    b_x = b_v - b_Sk
+    b_x = b_v - tl.dot(b_k.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     at_nhtv = ((i_s * H + i_h) * BT) * V
     o_nhtv = o_t[:, None] * V + o_v[None, :]
     tl.store(p_v_kept + at_nhtv + o_nhtv, tl.where((tl.abs(b_x) < float("inf")), b_x, 0.0), mask=m_v[None, :])
@@ -748,18 +731,17 @@ def delta_rule_gradients_V_kernel(
     m_t = o_t < T - i_0
     b_beta_in = tl.where(m_t, b_beta, 0.0)
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_kdS = tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    b_x_1 = b_beta_in[:, None] * b_kdS
+    b_x_1 = b_beta_in[:, None] * tl.dot(b_k.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
-    b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+    b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_sum = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    b_sum = tl.dot(tl.trans(b_A_kept.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
     b_x_2 = b_x_1 + b_sum
     tl.store(p_beta_kept + at_nhtv + o_nhtv, b_x_2, mask=m_v[None, :])
-    b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-    b_sum_1 = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+    b_inverse_kept = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+    b_sum_1 = tl.dot(tl.trans(b_inverse_kept.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
     # gradient of v
     tl.store(p_d_v + at_thv + o_thv, b_sum_1, mask=m_tv)
 
@@ -774,9 +756,7 @@ def delta_rule_gradients_K_kernel(
     """Second phase: the gradients of q, k and beta in all blocks at once, each program a piece of K."""
     NK: tl.constexpr = (K + BK - 1) // BK
     i_p = tl.program_id(0).to(tl.int64)
-    i_k = i_p % NK
-    i_h = i_p // NK % H
-    i_s = i_p // (H * NK)
+    i_s, i_h, i_k = i_p // (H * NK), i_p // NK % H, i_p % NK
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -794,56 +774,54 @@ def delta_rule_gradients_K_kernel(
     b_x = b_do / SQRT_K
     at_nhtv = ((i_s * H + i_h) * BT) * V
     o_nhtv = o_t[:, None] * V + o_v[None, :]
-    b_x_1 = tl.load(p_beta_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
+    b_beta_kept = tl.load(p_beta_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
-    b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-    b_sum = tl.dot(tl.trans(b_inverse.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+    b_inverse_kept = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+    b_sum = tl.dot(tl.trans(b_inverse_kept.to(DOT)), b_beta_kept.to(DOT), input_precision=PRECISION)
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_k = (o_k < K) | (K % BK == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Ssum = tl.dot(b_sum.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_neg_Ssum = -b_Ssum
+    b_x_1 = -tl.dot(b_sum.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     at_th = (first + STEP * i_0) * H + i_h
     o_th = o_r * (STEP * H)
     b_beta = tl.load(p_beta + at_th + o_th).to(tl.float32)
     b_beta_in = tl.where(m_t, b_beta, 0.0)
-    b_x_low = tl.load(p_v_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
-    b_sum_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_low.to(DOT)), input_precision=PRECISION)
-    b_rename_inverse = tl.trans(b_inverse)
-    b_sum_2 = tl.dot(b_rename_inverse.to(DOT), b_sum_1.to(DOT), input_precision=PRECISION)
-    b_sum_3 = tl.dot(b_sum_2.to(DOT), tl.trans(b_inverse.to(DOT)), input_precision=PRECISION)
-    b_x_low_1 = tl.where((o_t[:, None] > o_t[None, :]), -b_sum_3, 0.0)
+    b_v_kept = tl.load(p_v_kept + at_nhtv + o_nhtv, mask=m_v[None, :], other=0.0).to(DOT)
+    b_sum_1 = tl.dot(b_beta_kept.to(DOT), tl.trans(b_v_kept.to(DOT)), input_precision=PRECISION)
+    b_rename_inverse_kept = tl.trans(b_inverse_kept)
+    b_sum_2 = tl.dot(b_rename_inverse_kept.to(DOT), b_sum_1.to(DOT), input_precision=PRECISION)
+    b_sum_3 = tl.dot(b_sum_2.to(DOT), tl.trans(b_inverse_kept.to(DOT)), input_precision=PRECISION)
+    b_x_low = tl.where((o_t[:, None] > o_t[None, :]), -b_sum_3, 0.0)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_x_2 = b_beta_in[:, None] * b_k
-    b_sum_4 = tl.dot(b_x_low_1.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
-    b_x_3 = b_neg_Ssum + b_sum_4
-    b_solved = tl.dot(b_inverse.to(DOT), b_x_low.to(DOT), input_precision=PRECISION)
-    b_sum_5 = tl.trans(tl.dot(tl.trans(b_k.to(DOT)), b_x_low_1.to(DOT), input_precision=PRECISION))
-    b_sum_6 = tl.dot(b_x.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
-    b_sum_6_low = tl.where((o_t[:, None] >= o_t[None, :]), b_sum_6, 0.0)
+    b_dk = b_x_1 + tl.dot(b_x_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_solved = tl.dot(b_inverse_kept.to(DOT), b_v_kept.to(DOT), input_precision=PRECISION)
+    b_sum_4 = tl.trans(tl.dot(tl.trans(b_k.to(DOT)), b_x_low.to(DOT), input_precision=PRECISION))
+    b_sum_5 = tl.dot(b_x.to(DOT), tl.trans(b_solved.to(DOT)), input_precision=PRECISION)
+    b_sum_5_low = tl.where((o_t[:, None] >= o_t[None, :]), b_sum_5, 0.0)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum_7 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_sum_6_low.to(DOT), input_precision=PRECISION))
-    b_x_4 = b_sum_5 + b_sum_7
+    b_sum_6 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_sum_5_low.to(DOT), input_precision=PRECISION))
+    b_x_3 = b_sum_4 + b_sum_6
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_sum_8 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_x_5 = b_sum_8 + b_x_4
+    b_sum_7 = tl.dot(b_solved.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
+    b_x_4 = b_sum_7 + b_x_3
+    b_dk += b_x_4 * b_beta_in[:, None]
     # gradient of k
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_k + at_thk + o_thk, b_x_3 + b_x_5 * b_beta_in[:, None], mask=m_tk)
-    b_sum_9 = tl.dot(b_sum_6_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
-    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    tl.store(p_d_k + at_thk + o_thk, b_dk, mask=m_tk)
+    b_sum_8 = tl.dot(b_sum_5_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_dq = b_sum_8 + tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     # gradient of q
-    tl.store(p_d_q + at_thk + o_thk, b_sum_9 + b_Sx, mask=m_tk)
-    b_kx_5 = tl.sum(b_k * b_x_5, 1)
+    tl.store(p_d_q + at_thk + o_thk, b_dq, mask=m_tk)
     # gradient of beta
     at_kth = (i_k * N_STEPS + first + STEP * i_0) * H + i_h
-    tl.store(p_d_beta + at_kth + o_th, tl.where(m_t, b_kx_5, 0.0), mask=m_t)
+    tl.store(p_d_beta + at_kth + o_th, tl.where(m_t, tl.sum(b_k * b_x_4, 1), 0.0), mask=m_t)
 
 
 @_jit(do_not_specialize=['T'])
@@ -855,9 +833,7 @@ def delta_rule_walk_kernel(
     """After the pairs of steps: outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -895,20 +871,19 @@ def delta_rule_walk_kernel(
         b_x_2 = b_v - b_Sk
         at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
         o_nhtt = o_t[:, None] * BT + o_t[None, :]
-        b_inverse = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
-        b_solved = tl.dot(b_inverse.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+        b_inverse_kept = tl.load(p_inverse_kept + at_nhtt + o_nhtt).to(DOT)
+        b_solved = tl.dot(b_inverse_kept.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
         b_sum = tl.dot(tl.trans(b_x_1.to(DOT)), b_solved.to(DOT), input_precision=PRECISION)
         # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
         b_S_next = b_S + b_sum
-        m_pair = (tl.abs(b_x_2) < float("inf"))
-        b_x_3 = tl.where(m_pair, b_x_2, 0.0)
-        b_solved_1 = tl.dot(b_inverse.to(DOT), b_x_3.to(DOT), input_precision=PRECISION)
-        b_x_4 = tl.max(tl.where(m_pair, 0.0, b_x[:, None]), 0)
-        b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-        b_sum_1 = tl.dot(b_A.to(DOT), b_solved_1.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_4[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
+        m_x = (tl.abs(b_x_2) < float("inf"))
+        b_x_3 = tl.where(m_x, b_x_2, 0.0)
+        b_solved_1 = tl.dot(b_inverse_kept.to(DOT), b_x_3.to(DOT), input_precision=PRECISION)
+        b_x_4 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
+        b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+        b_sum_1 = tl.dot(b_A_kept.to(DOT), b_solved_1.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_x_low) / SQRT_K
+        b_o = (b_qS + tl.where((b_x_4[None, :] >= b_x[:, None]), float("nan"), b_sum_1)) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_S = b_S_next
@@ -923,9 +898,7 @@ def delta_rule_steps_kernel(
     """Outputs and final states, step by step: for sequences too short for blocks."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
@@ -945,11 +918,9 @@ def delta_rule_steps_kernel(
         b_v = tl.load(p_v + at_thv + o_v, mask=m_v, other=0.0).to(tl.float32)
         # S = S[t-1] + beta * k * (v - sum[K](k * S[t-1]))
         b_x = b_beta * b_k
-        b_Sk = tl.sum(b_S * b_k[:, None], 0)
-        b_S_next = b_S + b_x[:, None] * (b_v - b_Sk)[None, :]
+        b_S_next = b_S + b_x[:, None] * (b_v - tl.sum(b_S * b_k[:, None], 0))[None, :]
         # output o = sum[K](q * S) / sqrt(K)
-        b_sum = tl.sum(b_q[:, None] * b_S_next, 0)
-        b_o = b_sum / SQRT_K
+        b_o = tl.sum(b_q[:, None] * b_S_next, 0) / SQRT_K
         tl.store(p_o + at_thv + o_v, b_o, mask=m_v)
         b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
@@ -970,17 +941,17 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
 # after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 1897, 12320, True, 1),
-    "infer": (2, 1889, 8224, True, 1),
-    "backward": (2, 5426, 47392, True, 4),
-    "pairs": (2, 1742, 32896, False, 1),
-    "walk": (2, 1199, 16416, True, 1),
-    "states": (4, 726, 10272, True, 1),
-    "outputs": (4, 1473, 16384, False, 1),
-    "infer_walk": (2, 1191, 12320, True, 1),
-    "cotangents": (2, 1033, 14368, True, 1),
-    "gradients_V": (2, 1965, 98432, False, 1),
-    "gradients_K": (2, 3002, 24864, False, 2),
+    "forward": (2, 3224, 12320, True, 1),
+    "infer": (2, 3211, 8224, True, 1),
+    "backward": (2, 9224, 47392, True, 4),
+    "pairs": (2, 2961, 32896, False, 1),
+    "walk": (2, 2038, 16416, True, 1),
+    "states": (4, 2203, 10272, True, 1),
+    "outputs": (4, 2504, 16384, False, 1),
+    "infer_walk": (2, 2024, 12320, True, 1),
+    "cotangents": (2, 1103, 14368, True, 1),
+    "gradients_V": (2, 3340, 98432, False, 1),
+    "gradients_K": (2, 5103, 24864, False, 2),
 }
 
 
@@ -1082,13 +1053,13 @@ def _steps_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     delta_rule_steps_kernel[(B * H * NV,)](
         S_0, q, beta, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
-        num_warps=4, num_stages=3, enable_fp_fusion=True,
+        num_warps=8, num_stages=3, enable_fp_fusion=True,
     )
     return o, S_T
 
 
-def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
-    """Outputs, final states, and what the gradient needs."""
+def _run_triton(save, q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
+    """Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 63) // 64
@@ -1105,34 +1076,31 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     way = _way(
         q, NT,
-        {"forward": B * H * NV},
-        {"pairs": B * H, "walk": B * H * NV},
+        {("forward" if save else "infer"): B * H * NV},
+        {"pairs": B * H, ("walk" if save else "infer_walk"): B * H * NV},
         {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
     )
-    if way == 1:
+    if way:
         inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
         A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
         delta_rule_pairs_kernel[(N_BLOCKS * H,)](
             k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
         )
+    if way == 1:
         delta_rule_walk_kernel[(B * H * NV,)](
             S_0, S_in, q, beta, k, v, inverse_kept, A_kept, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4,
-            num_stages=_stages("walk", 3, q, K, V), enable_fp_fusion=True,
+            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
+            num_stages=_stages("walk" if save else "infer_walk", 3, q, K, V), enable_fp_fusion=True,
         )
     elif way == 2:
-        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
-        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
+        if not save:
+            S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         delta_rule_states_kernel[(B * H * NV,)](
             S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
@@ -1145,79 +1113,25 @@ def _forward_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
     else:
         delta_rule_forward_kernel[(B * H * NV,)](
             S_0, S_in, k, v, beta, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
-            enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
+            num_stages=_stages("forward" if save else "infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
 
-def _infer_triton(q, v, k, beta, S_0, *, cu_seqlens=None, reverse=False):
+def _forward_triton(*tensors, cu_seqlens=None, reverse=False):
+    """Outputs, final states, and what the gradient needs."""
+    return _run_triton(True, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+
+
+def _infer_triton(*tensors, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
-    if q.shape[1] <= _FEW_STEPS:
-        return _steps_triton(q, v, k, beta, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
-    B, T, H, K = q.shape
-    V = v.shape[3]
-    NT = (T + 63) // 64
-    N_BLOCKS = B * NT
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 64 + B
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
-    STEP = -1 if reverse else 1
-    DOT, PRECISION = _types(q, v, k, beta)
-    BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
-    NV = -(-V // BV)
-    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
-    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    way = _way(
-        q, NT,
-        {"infer": B * H * NV},
-        {"pairs": B * H, "infer_walk": B * H * NV},
-        {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
-    )
-    if way == 1:
-        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
-        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-        delta_rule_walk_kernel[(B * H * NV,)](
-            S_0, None, q, beta, k, v, inverse_kept, A_kept, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4,
-            num_stages=_stages("infer_walk", 3, q, K, V), enable_fp_fusion=True,
-        )
-    elif way == 2:
-        inverse_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 64, 64), dtype=q.dtype, device=q.device)
-        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
-        delta_rule_pairs_kernel[(N_BLOCKS * H,)](
-            k, beta, inverse_kept, q, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=64, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-        delta_rule_states_kernel[(B * H * NV,)](
-            S_0, S_in, beta, k, v, inverse_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
-        )
-        delta_rule_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, k, v, inverse_kept, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
-        )
-    else:
-        delta_rule_forward_kernel[(B * H * NV,)](
-            S_0, None, k, v, beta, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
-            enable_fp_fusion=True,
-        )
-    return o, S_T
+    if tensors[0].shape[1] <= _FEW_STEPS:
+        return _steps_triton(*tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+    return _run_triton(False, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)[:2]
 
 
-def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
+def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False, needs=(True,) * 5):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
@@ -1261,26 +1175,28 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        v_kept = torch.empty((N_BLOCKS, H, 64, V), dtype=q.dtype, device=q.device)
-        beta_kept = torch.empty((N_BLOCKS, H, 64, V), dtype=q.dtype, device=q.device)
-        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        delta_rule_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            v, S_in, k, v_kept, beta, d_S_out, A_kept, d_o, beta_kept, inverse_kept, d_v, cu_seqlens, B, T, H=H, K=K,
-            V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=1, enable_fp_fusion=True,
-        )
+        if needs[0] or needs[1] or needs[2] or needs[3]:
+            v_kept = torch.empty((N_BLOCKS, H, 64, V), dtype=q.dtype, device=q.device)
+            beta_kept = torch.empty((N_BLOCKS, H, 64, V), dtype=q.dtype, device=q.device)
+            d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+            delta_rule_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+                v, S_in, k, v_kept, beta, d_S_out, A_kept, d_o, beta_kept, inverse_kept, d_v, cu_seqlens, B, T, H=H, K=K,
+                V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
+                num_stages=1, enable_fp_fusion=True,
+            )
         BK = min(_pad(K, 16), 16)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
-        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-        d_beta = empty((NK, *q.shape[:2], H), dtype=torch.float32, device=q.device)
-        delta_rule_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            d_o, beta_kept, inverse_kept, S_in, beta, v_kept, k, q, d_S_out, d_k, d_q, d_beta, cu_seqlens, B, T,
-            N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
-            num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-        d_beta = d_beta.sum(0)
+        if needs[0] or needs[2] or needs[3]:
+            d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+            d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+            d_beta = empty((NK, *q.shape[:2], H), dtype=torch.float32, device=q.device)
+            delta_rule_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+                d_o, beta_kept, inverse_kept, S_in, beta, v_kept, k, q, d_S_out, d_k, d_q, d_beta, cu_seqlens, B, T,
+                N_STEPS, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION,
+                num_warps=4, num_stages=1, enable_fp_fusion=True,
+            )
+            d_beta = d_beta.sum(0)
     else:
         d_q = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
@@ -1295,7 +1211,9 @@ def _backward_triton(q, v, k, beta, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, r
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
         d_beta = d_beta.sum(0)
-    return d_q, d_v, d_k, d_beta, d_S_0
+    return (
+        d_q if needs[0] else None, d_v if needs[1] else None, d_k if needs[2] else None, d_beta if needs[3] else None, d_S_0
+    )
 
 
 def _step_triton(q, v, k, beta, S_0):
@@ -1332,7 +1250,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -1371,18 +1289,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:5], everything[5:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:4]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -1594,9 +1513,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:5]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[8], arguments[:5])]
 
 
 @_autocast_off
@@ -1646,12 +1570,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -1665,27 +1589,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, v, k, beta, S_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
-    cotangents = whole = arguments[8:]
+    """Operator `backward`: of the gradients of q, v, k, beta, S_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:5], arguments[5:9]
+    cotangents = whole = arguments[9:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTTT-", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
         final = zip(tensors[4:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:4]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(q, v, k, beta, S_0):
@@ -1742,8 +1670,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:5], list(kept[5 + 1 :])
         run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
 
 
 def _differentiable_step(*tensors):
@@ -1788,6 +1717,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """delta_rule with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -1808,7 +1743,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:5]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -1828,12 +1765,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[7 : 7 + count]), flat[7 + count :]
-        ctx.reverse = flat[6]
+        ctx.reverse, ctx.needs = flat[6], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:6], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:7], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:7], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -1842,16 +1779,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:5], *kept[6:])]
         tensors, cu_seqlens, cotangents = alike[:5], kept[5], alike[5:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:5], None, None, *saved, *left[5:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:5], None, None, *saved, *left[5:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[9:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -1862,12 +1800,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[8:]
+    cotangents = arguments[9:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:8], *row) for row in rows]
+    found = [_backward_below(*arguments[:9], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -1938,12 +1876,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
+    given, (saved, needs), cotangents = arguments[:7], arguments[7:9], arguments[9:]
     tensors = [*given[:5], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -1987,9 +1925,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[5:8]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[5:9]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[9:], dims[9:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[5:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -2014,10 +1952,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_delta_rule_fd843be192a1", 0
+    name, tries = "seqc_delta_rule_b061a1fcb010", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_delta_rule_fd843be192a1_{tries}"
+        name = f"seqc_delta_rule_b061a1fcb010_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q v k beta S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2026,7 +1964,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

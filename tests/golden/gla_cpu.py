@@ -175,11 +175,13 @@ def _forward_torch(q, k, v, g, S_0):
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
-def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
+def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T, *, needs=(True,) * 5):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
     BT_ = 16  # steps per block
     row = torch.arange(BT_, dtype=q.dtype, device=q.device)
+
+    need_q, need_k, need_v, need_g, need_S_0 = needs
 
     q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
     k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
@@ -199,92 +201,112 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
         d_S = torch.addcmul(p_n, d_S, x_n2)
         d_S_all.append(d_S)
 
-    d_S_all = torch.stack(d_S_all[::-1])
-    m = row[:, None] == row
-    p2 = x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT
-    p3 = torch.where(m, p2, 0.0).sum(-1)
-    w = _inside(k, T, 0.0, -2)
-    p2_1 = _pairs(p2, 1)
-    w_l1 = _lower(w, 1, -2)
-    p4 = p2_1 @ w_l1
-    log_decay_u1 = _upper(log_decay, 1, -2)
-    exp_log_decay = torch.exp(log_decay_u1)
-    p2_2 = _pairs(p2, 2)
-    log_decay_l2 = _lower(log_decay, 2, -2)
-    x3 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
-    w_l2 = _lower(w, 2, -2)
-    x4 = w_l2 * x3
-    p5 = p2_2 @ x4
-    log_decay_u2 = _upper(log_decay, 2, -2)
-    x5 = torch.exp(_cumsum(log_decay_u2, -2))
-    p2_4 = _pairs(p2, 4)
-    log_decay_l4 = _lower(log_decay, 4, -2)
-    x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
-    w_l4 = _lower(w, 4, -2)
-    x7 = w_l4 * x6
-    p6 = p2_4 @ x7
-    log_decay_u4 = _upper(log_decay, 4, -2)
-    x8 = torch.exp(_cumsum(log_decay_u4, -2))
-    p2_8 = _pairs(p2, 8)
-    log_decay_l8 = _lower(log_decay, 8, -2)
-    x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
-    w_l8 = _lower(w, 8, -2)
-    x10 = w_l8 * x9
-    p7 = p2_8 @ x10
-    log_decay_u8 = _upper(log_decay, 8, -2)
-    x11 = torch.exp(_cumsum(log_decay_u8, -2))
-    p8 = x2 @ S_all[:-1].mT
-    d_q = p3[..., None] * w + p8 * from_start
-    _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
-    _upper(d_q, 2, -2).add_(p5 * x5)
-    _upper(d_q, 4, -2).add_(p6 * x8)
-    _upper(d_q, 8, -2).add_(p7 * x11)
-    p9 = v @ d_S_all[1:].mT
-    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
-    x12 = w * to_end
-    x13 = _cumsum(p9 * x12, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
-    q_u1 = _upper(q, 1, -2)
-    q_u2 = _upper(q, 2, -2)
-    x14 = q_u2 * x5
-    x15 = p2_2.mT @ x14
-    q_u4 = _upper(q, 4, -2)
-    x16 = q_u4 * x8
-    x17 = p2_4.mT @ x16
-    q_u8 = _upper(q, 8, -2)
-    x18 = q_u8 * x11
-    x19 = p2_8.mT @ x18
-    x20 = x13 + _cumsum(p8 * q * from_start, -2, reverse=True)
-    _upper(x20, 1, -2).add_(p4 * q_u1 * exp_log_decay)
-    _lower(x20, 2, -2).add_(_cumsum(x15 * w_l2 * x3, -2, exclusive=True))
-    _upper(x20, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
-    _lower(x20, 4, -2).add_(_cumsum(x17 * w_l4 * x6, -2, exclusive=True))
-    _upper(x20, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
-    _lower(x20, 8, -2).add_(_cumsum(x19 * w_l8 * x9, -2, exclusive=True))
-    _upper(x20, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
-    d_g = _inside(x20, T, 0.0, -2, own=True)
-    A_8 = x18 @ x10.mT
-    A_4 = x16 @ x7.mT
-    A_2 = x14 @ x4.mT
-    x21 = q_u1 * exp_log_decay
-    A_1 = x21 @ w_l1.mT
-    A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
-    A = A_here
-    _pairs(A, 8).add_(A_8)
-    _pairs(A, 4).add_(A_4)
-    _pairs(A, 2).add_(A_2)
-    _pairs(A, 1).add_(A_1)
-    d_v = x12 @ d_S_all[1:] + A.mT @ x2
-    x22 = p9 * to_end + p3[..., None] * q
-    _lower(x22, 1, -2).add_(p2_1.mT @ x21)
-    _lower(x22, 2, -2).add_(x15 * x3)
-    _lower(x22, 4, -2).add_(x17 * x6)
-    _lower(x22, 8, -2).add_(x19 * x9)
-    d_k = _inside(x22, T, 0.0, -2, own=True)
+    if need_k or need_v or need_g:
+        d_S_all = torch.stack(d_S_all[::-1])
+        to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+        q_u1 = _upper(q, 1, -2)
+        q_u2 = _upper(q, 2, -2)
+        q_u4 = _upper(q, 4, -2)
+        q_u8 = _upper(q, 8, -2)
+    if need_q or need_k or need_v:
+        m = row[:, None] == row
+    if need_q or need_k or need_g:
+        p2 = x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT
+        p2_1 = _pairs(p2, 1)
+        p2_2 = _pairs(p2, 2)
+        p2_4 = _pairs(p2, 4)
+        p2_8 = _pairs(p2, 8)
+    if need_q or need_k:
+        p3 = torch.where(m, p2, 0.0).sum(-1)
+    if need_q or need_v or need_g:
+        w = _inside(k, T, 0.0, -2)
+        w_l1 = _lower(w, 1, -2)
+        w_l2 = _lower(w, 2, -2)
+        w_l4 = _lower(w, 4, -2)
+        w_l8 = _lower(w, 8, -2)
+    if need_q or need_g:
+        p4 = p2_1 @ w_l1
+        p8 = x2 @ S_all[:-1].mT
+    if need_q or need_k or need_v or need_g:
+        log_decay_u1 = _upper(log_decay, 1, -2)
+        exp_log_decay = torch.exp(log_decay_u1)
+        log_decay_l2 = _lower(log_decay, 2, -2)
+        x3 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+        log_decay_u2 = _upper(log_decay, 2, -2)
+        x5 = torch.exp(_cumsum(log_decay_u2, -2))
+        log_decay_l4 = _lower(log_decay, 4, -2)
+        x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+        log_decay_u4 = _upper(log_decay, 4, -2)
+        x8 = torch.exp(_cumsum(log_decay_u4, -2))
+        log_decay_l8 = _lower(log_decay, 8, -2)
+        x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+        log_decay_u8 = _upper(log_decay, 8, -2)
+        x11 = torch.exp(_cumsum(log_decay_u8, -2))
+    if need_q or need_v or need_g:
+        x4 = w_l2 * x3
+        x7 = w_l4 * x6
+        x10 = w_l8 * x9
+    if need_q or need_g:
+        p5 = p2_2 @ x4
+        p6 = p2_4 @ x7
+        p7 = p2_8 @ x10
+    if need_q:
+        d_q = p3[..., None] * w + p8 * from_start
+        _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
+        _upper(d_q, 2, -2).add_(p5 * x5)
+        _upper(d_q, 4, -2).add_(p6 * x8)
+        _upper(d_q, 8, -2).add_(p7 * x11)
+    if need_k or need_g:
+        p9 = v @ d_S_all[1:].mT
+    if need_v or need_g:
+        x12 = w * to_end
+    if need_g:
+        x13 = _cumsum(p9 * x12, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
+        x20 = x13 + _cumsum(p8 * q * from_start, -2, reverse=True)
+        _upper(x20, 1, -2).add_(p4 * q_u1 * exp_log_decay)
+    if need_k or need_v or need_g:
+        x14 = q_u2 * x5
+        x16 = q_u4 * x8
+        x18 = q_u8 * x11
+    if need_k or need_g:
+        x15 = p2_2.mT @ x14
+        x17 = p2_4.mT @ x16
+        x19 = p2_8.mT @ x18
+    if need_g:
+        _lower(x20, 2, -2).add_(_cumsum(x15 * w_l2 * x3, -2, exclusive=True))
+        _upper(x20, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
+        _lower(x20, 4, -2).add_(_cumsum(x17 * w_l4 * x6, -2, exclusive=True))
+        _upper(x20, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
+        _lower(x20, 8, -2).add_(_cumsum(x19 * w_l8 * x9, -2, exclusive=True))
+        _upper(x20, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
+        d_g = _inside(x20, T, 0.0, -2, own=True)
+    if need_v:
+        A_8 = x18 @ x10.mT
+        A_4 = x16 @ x7.mT
+        A_2 = x14 @ x4.mT
+        A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
+        A = A_here
+        _pairs(A, 8).add_(A_8)
+        _pairs(A, 4).add_(A_4)
+        _pairs(A, 2).add_(A_2)
+    if need_k or need_v:
+        x21 = q_u1 * exp_log_decay
+    if need_v:
+        A_1 = x21 @ w_l1.mT
+        _pairs(A, 1).add_(A_1)
+        d_v = x12 @ d_S_all[1:] + A.mT @ x2
+    if need_k:
+        x22 = p9 * to_end + p3[..., None] * q
+        _lower(x22, 1, -2).add_(p2_1.mT @ x21)
+        _lower(x22, 2, -2).add_(x15 * x3)
+        _lower(x22, 4, -2).add_(x17 * x6)
+        _lower(x22, 8, -2).add_(x19 * x9)
+        d_k = _inside(x22, T, 0.0, -2, own=True)
     return (
-        _sequence(d_q.transpose(2, 3), T),
-        _sequence(d_k.transpose(2, 3), T),
-        _sequence(d_v.transpose(2, 3), T),
-        _sequence(d_g.transpose(2, 3), T),
+        _sequence(d_q.transpose(2, 3), T) if need_q else None,
+        _sequence(d_k.transpose(2, 3), T) if need_k else None,
+        _sequence(d_v.transpose(2, 3), T) if need_v else None,
+        _sequence(d_g.transpose(2, 3), T) if need_g else None,
         d_S,
     )
 
@@ -742,13 +764,11 @@ INLINE vec lanes() {  // 0, 1, 2, ...
   return r;
 }
 
-// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside.
-INLINE vec load(const real* p) {
-  vec r;
-  std::memcpy(&r, p, sizeof r);
-  return r;
-}
-INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
+// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside. No
+// memcpy: GCC 12 stores 64 bytes of known numbers that end in zeros as if the first were repeated in all of them.
+typedef vec loose __attribute__((aligned(alignof(real)), may_alias));
+INLINE vec load(const real* p) { return *reinterpret_cast<const loose*>(p); }
+INLINE void store(real* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
 INLINE void store(real* p, real x) { store(p, splat(x)); }
 // The first `left` elements, and 0 in the other lanes: one instruction where the processor has it, which touches nothing else.
 #if defined(__AVX512F__)
@@ -1245,6 +1265,7 @@ constexpr i64 least() {
 }
 constexpr i64 chosen_panels = least();
 static_assert(chosen_panels > 0, "no choice fits");
+constexpr bool serves(i64) { return true; }
 constexpr i64 w_V = W * quotient(chunks(n_V), chosen_panels), z_V = w_V;
 constexpr i64 panels = quotient(n_V, w_V);
 constexpr bool e_V = n_V % w_V == 0;  // every panel is full
@@ -2016,6 +2037,7 @@ extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_
     arrays[i] = t[i].data;
     sum += bytes[i];
   }
+  if (!serves(B)) return declined();
   Written written{d};
   bool old = out || in_place;  // whether what is written was there before
   for (i64 i = 0; i < results; ++i) {
@@ -2289,7 +2311,7 @@ def _infer_cpu(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     return out_o, out_S_T
 
 
-def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
+def _backward_cpu(q, k, v, g, S_0, S_kept, d_o, d_S_T, *, cu_seqlens=None, reverse=False, needs=(True,) * 5):
     """Gradients of inputs, params, initial states."""
     B, T, H, K = q.shape
     V = v.shape[3]
@@ -2366,7 +2388,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -2405,18 +2427,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:5], everything[5:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:4]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -2608,9 +2631,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:5]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[8], arguments[:5])]
 
 
 @_autocast_off
@@ -2660,12 +2688,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -2679,27 +2707,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, k, v, g, S_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
-    cotangents = whole = arguments[8:]
+    """Operator `backward`: of the gradients of q, k, v, g, S_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:5], arguments[5:9]
+    cotangents = whole = arguments[9:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTTT-", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
         final = zip(tensors[4:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:4]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(q, k, v, g, S_0):
@@ -2756,8 +2788,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:5], list(kept[5 + 1 :])
         run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
 
 
 def _differentiable_step(*tensors):
@@ -2802,6 +2835,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -2822,7 +2861,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:5]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -2842,12 +2883,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[7 : 7 + count]), flat[7 + count :]
-        ctx.reverse = flat[6]
+        ctx.reverse, ctx.needs = flat[6], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:6], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:7], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:7], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -2856,16 +2897,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:5], *kept[6:])]
         tensors, cu_seqlens, cotangents = alike[:5], kept[5], alike[5:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:5], None, None, *saved, *left[5:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:5], None, None, *saved, *left[5:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[9:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -2876,12 +2918,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[8:]
+    cotangents = arguments[9:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:8], *row) for row in rows]
+    found = [_backward_below(*arguments[:9], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -2952,12 +2994,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
+    given, (saved, needs), cotangents = arguments[:7], arguments[7:9], arguments[9:]
     tensors = [*given[:5], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -3001,9 +3043,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[5:8]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[5:9]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[9:], dims[9:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[5:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -3028,10 +3070,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_731f44baa18c", 0
+    name, tries = "seqc_gla_e191706f6c5e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_731f44baa18c_{tries}"
+        name = f"seqc_gla_e191706f6c5e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -3040,7 +3082,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

@@ -178,11 +178,13 @@ def _forward_torch(q, k, v, g, S_0):
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
-def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
+def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T, *, needs=(True,) * 5):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
     BT_ = 16  # steps per block
     row = torch.arange(BT_, dtype=q.dtype, device=q.device)
+
+    need_q, need_k, need_v, need_g, need_S_0 = needs
 
     q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
     k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
@@ -202,92 +204,112 @@ def _backward_torch(q, k, v, g, S_0, S_all, d_o, d_S_T):
         d_S = torch.addcmul(p_n, d_S, x_n2)
         d_S_all.append(d_S)
 
-    d_S_all = torch.stack(d_S_all[::-1])
-    m = row[:, None] == row
-    p2 = x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT
-    p3 = torch.where(m, p2, 0.0).sum(-1)
-    w = _inside(k, T, 0.0, -2)
-    p2_1 = _pairs(p2, 1)
-    w_l1 = _lower(w, 1, -2)
-    p4 = p2_1 @ w_l1
-    log_decay_u1 = _upper(log_decay, 1, -2)
-    exp_log_decay = torch.exp(log_decay_u1)
-    p2_2 = _pairs(p2, 2)
-    log_decay_l2 = _lower(log_decay, 2, -2)
-    x3 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
-    w_l2 = _lower(w, 2, -2)
-    x4 = w_l2 * x3
-    p5 = p2_2 @ x4
-    log_decay_u2 = _upper(log_decay, 2, -2)
-    x5 = torch.exp(_cumsum(log_decay_u2, -2))
-    p2_4 = _pairs(p2, 4)
-    log_decay_l4 = _lower(log_decay, 4, -2)
-    x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
-    w_l4 = _lower(w, 4, -2)
-    x7 = w_l4 * x6
-    p6 = p2_4 @ x7
-    log_decay_u4 = _upper(log_decay, 4, -2)
-    x8 = torch.exp(_cumsum(log_decay_u4, -2))
-    p2_8 = _pairs(p2, 8)
-    log_decay_l8 = _lower(log_decay, 8, -2)
-    x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
-    w_l8 = _lower(w, 8, -2)
-    x10 = w_l8 * x9
-    p7 = p2_8 @ x10
-    log_decay_u8 = _upper(log_decay, 8, -2)
-    x11 = torch.exp(_cumsum(log_decay_u8, -2))
-    p8 = x2 @ S_all[:-1].mT
-    d_q = p3[..., None] * w + p8 * from_start
-    _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
-    _upper(d_q, 2, -2).add_(p5 * x5)
-    _upper(d_q, 4, -2).add_(p6 * x8)
-    _upper(d_q, 8, -2).add_(p7 * x11)
-    p9 = v @ d_S_all[1:].mT
-    to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
-    x12 = w * to_end
-    x13 = _cumsum(p9 * x12, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
-    q_u1 = _upper(q, 1, -2)
-    q_u2 = _upper(q, 2, -2)
-    x14 = q_u2 * x5
-    x15 = p2_2.mT @ x14
-    q_u4 = _upper(q, 4, -2)
-    x16 = q_u4 * x8
-    x17 = p2_4.mT @ x16
-    q_u8 = _upper(q, 8, -2)
-    x18 = q_u8 * x11
-    x19 = p2_8.mT @ x18
-    x20 = x13 + _cumsum(p8 * q * from_start, -2, reverse=True)
-    _upper(x20, 1, -2).add_(p4 * q_u1 * exp_log_decay)
-    _lower(x20, 2, -2).add_(_cumsum(x15 * w_l2 * x3, -2, exclusive=True))
-    _upper(x20, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
-    _lower(x20, 4, -2).add_(_cumsum(x17 * w_l4 * x6, -2, exclusive=True))
-    _upper(x20, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
-    _lower(x20, 8, -2).add_(_cumsum(x19 * w_l8 * x9, -2, exclusive=True))
-    _upper(x20, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
-    d_g = _inside(x20, T, 0.0, -2, own=True)
-    A_8 = x18 @ x10.mT
-    A_4 = x16 @ x7.mT
-    A_2 = x14 @ x4.mT
-    x21 = q_u1 * exp_log_decay
-    A_1 = x21 @ w_l1.mT
-    A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
-    A = A_here
-    _pairs(A, 8).add_(A_8)
-    _pairs(A, 4).add_(A_4)
-    _pairs(A, 2).add_(A_2)
-    _pairs(A, 1).add_(A_1)
-    d_v = x12 @ d_S_all[1:] + A.mT @ x2
-    x22 = p9 * to_end + p3[..., None] * q
-    _lower(x22, 1, -2).add_(p2_1.mT @ x21)
-    _lower(x22, 2, -2).add_(x15 * x3)
-    _lower(x22, 4, -2).add_(x17 * x6)
-    _lower(x22, 8, -2).add_(x19 * x9)
-    d_k = _inside(x22, T, 0.0, -2, own=True)
+    if need_k or need_v or need_g:
+        d_S_all = torch.stack(d_S_all[::-1])
+        to_end = torch.exp(_cumsum(log_decay, -2, reverse=True, exclusive=True))
+        q_u1 = _upper(q, 1, -2)
+        q_u2 = _upper(q, 2, -2)
+        q_u4 = _upper(q, 4, -2)
+        q_u8 = _upper(q, 8, -2)
+    if need_q or need_k or need_v:
+        m = row[:, None] == row
+    if need_q or need_k or need_g:
+        p2 = x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT
+        p2_1 = _pairs(p2, 1)
+        p2_2 = _pairs(p2, 2)
+        p2_4 = _pairs(p2, 4)
+        p2_8 = _pairs(p2, 8)
+    if need_q or need_k:
+        p3 = torch.where(m, p2, 0.0).sum(-1)
+    if need_q or need_v or need_g:
+        w = _inside(k, T, 0.0, -2)
+        w_l1 = _lower(w, 1, -2)
+        w_l2 = _lower(w, 2, -2)
+        w_l4 = _lower(w, 4, -2)
+        w_l8 = _lower(w, 8, -2)
+    if need_q or need_g:
+        p4 = p2_1 @ w_l1
+        p8 = x2 @ S_all[:-1].mT
+    if need_q or need_k or need_v or need_g:
+        log_decay_u1 = _upper(log_decay, 1, -2)
+        exp_log_decay = torch.exp(log_decay_u1)
+        log_decay_l2 = _lower(log_decay, 2, -2)
+        x3 = torch.exp(_cumsum(log_decay_l2, -2, reverse=True, exclusive=True))
+        log_decay_u2 = _upper(log_decay, 2, -2)
+        x5 = torch.exp(_cumsum(log_decay_u2, -2))
+        log_decay_l4 = _lower(log_decay, 4, -2)
+        x6 = torch.exp(_cumsum(log_decay_l4, -2, reverse=True, exclusive=True))
+        log_decay_u4 = _upper(log_decay, 4, -2)
+        x8 = torch.exp(_cumsum(log_decay_u4, -2))
+        log_decay_l8 = _lower(log_decay, 8, -2)
+        x9 = torch.exp(_cumsum(log_decay_l8, -2, reverse=True, exclusive=True))
+        log_decay_u8 = _upper(log_decay, 8, -2)
+        x11 = torch.exp(_cumsum(log_decay_u8, -2))
+    if need_q or need_v or need_g:
+        x4 = w_l2 * x3
+        x7 = w_l4 * x6
+        x10 = w_l8 * x9
+    if need_q or need_g:
+        p5 = p2_2 @ x4
+        p6 = p2_4 @ x7
+        p7 = p2_8 @ x10
+    if need_q:
+        d_q = p3[..., None] * w + p8 * from_start
+        _upper(d_q, 1, -2).add_(p4 * exp_log_decay)
+        _upper(d_q, 2, -2).add_(p5 * x5)
+        _upper(d_q, 4, -2).add_(p6 * x8)
+        _upper(d_q, 8, -2).add_(p7 * x11)
+    if need_k or need_g:
+        p9 = v @ d_S_all[1:].mT
+    if need_v or need_g:
+        x12 = w * to_end
+    if need_g:
+        x13 = _cumsum(p9 * x12, -2, exclusive=True) + ((d_S_all[1:] * S_all[:-1]).sum(-1) * x)[..., None, :]
+        x20 = x13 + _cumsum(p8 * q * from_start, -2, reverse=True)
+        _upper(x20, 1, -2).add_(p4 * q_u1 * exp_log_decay)
+    if need_k or need_v or need_g:
+        x14 = q_u2 * x5
+        x16 = q_u4 * x8
+        x18 = q_u8 * x11
+    if need_k or need_g:
+        x15 = p2_2.mT @ x14
+        x17 = p2_4.mT @ x16
+        x19 = p2_8.mT @ x18
+    if need_g:
+        _lower(x20, 2, -2).add_(_cumsum(x15 * w_l2 * x3, -2, exclusive=True))
+        _upper(x20, 2, -2).add_(_cumsum(p5 * q_u2 * x5, -2, reverse=True))
+        _lower(x20, 4, -2).add_(_cumsum(x17 * w_l4 * x6, -2, exclusive=True))
+        _upper(x20, 4, -2).add_(_cumsum(p6 * q_u4 * x8, -2, reverse=True))
+        _lower(x20, 8, -2).add_(_cumsum(x19 * w_l8 * x9, -2, exclusive=True))
+        _upper(x20, 8, -2).add_(_cumsum(p7 * q_u8 * x11, -2, reverse=True))
+        d_g = _inside(x20, T, 0.0, -2, own=True)
+    if need_v:
+        A_8 = x18 @ x10.mT
+        A_4 = x16 @ x7.mT
+        A_2 = x14 @ x4.mT
+        A_here = torch.where(m, (q * w).sum(-1)[..., None], 0.0)
+        A = A_here
+        _pairs(A, 8).add_(A_8)
+        _pairs(A, 4).add_(A_4)
+        _pairs(A, 2).add_(A_2)
+    if need_k or need_v:
+        x21 = q_u1 * exp_log_decay
+    if need_v:
+        A_1 = x21 @ w_l1.mT
+        _pairs(A, 1).add_(A_1)
+        d_v = x12 @ d_S_all[1:] + A.mT @ x2
+    if need_k:
+        x22 = p9 * to_end + p3[..., None] * q
+        _lower(x22, 1, -2).add_(p2_1.mT @ x21)
+        _lower(x22, 2, -2).add_(x15 * x3)
+        _lower(x22, 4, -2).add_(x17 * x6)
+        _lower(x22, 8, -2).add_(x19 * x9)
+        d_k = _inside(x22, T, 0.0, -2, own=True)
     return (
-        _sequence(d_q.transpose(2, 3), T),
-        _sequence(d_k.transpose(2, 3), T),
-        _sequence(d_v.transpose(2, 3), T),
-        _sequence(d_g.transpose(2, 3), T),
+        _sequence(d_q.transpose(2, 3), T) if need_q else None,
+        _sequence(d_k.transpose(2, 3), T) if need_k else None,
+        _sequence(d_v.transpose(2, 3), T) if need_v else None,
+        _sequence(d_g.transpose(2, 3), T) if need_g else None,
         d_S,
     )
 
@@ -336,21 +358,20 @@ def _load_triton():
 
 
 @_jit
+def down_rows(o, x):
+    """A value for each row (axis 0) of x, as it broadcasts against x."""
+    for _ in tl.static_range(len(x.shape) - 1):
+        o = tl.expand_dims(o, -1)
+    return o
+
+
+@_jit
 def shift_rows(x, BY: tl.constexpr):
     """x with its rows (axis 0; rank 1 to 4) moved down by BY, up where BY < 0; rows that come free are zero."""
     C: tl.constexpr = x.shape[0]
     o_from = tl.arange(0, C) - BY
-    m_from = (o_from >= 0) & (o_from < C)
-    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
-    if len(x.shape) == 2:
-        o_from = o_from[:, None]
-        m_from = m_from[:, None]
-    if len(x.shape) == 3:
-        o_from = o_from[:, None, None]
-        m_from = m_from[:, None, None]
-    if len(x.shape) == 4:
-        o_from = o_from[:, None, None, None]
-        m_from = m_from[:, None, None, None]
+    m_from = down_rows((o_from >= 0) & (o_from < C), x)
+    o_from = down_rows(tl.minimum(tl.maximum(o_from, 0), C - 1), x)
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
 
 
@@ -362,28 +383,24 @@ def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.
     """
     C: tl.constexpr = x.shape[0]
     if EXCLUSIVE:
-        if REVERSE:
-            first = tl.arange(0, C) % BLOCK == BLOCK - 1
-            moved = shift_rows(x, -1)
-        else:
-            first = tl.arange(0, C) % BLOCK == 0
-            moved = shift_rows(x, 1)
-        if len(x.shape) == 2:
-            first = first[:, None]
-        if len(x.shape) == 3:
-            first = first[:, None, None]
-        x = tl.where(first, 0.0, moved)
+        first = tl.arange(0, C) % BLOCK == (BLOCK - 1 if REVERSE else 0)
+        x = tl.where(down_rows(first, x), 0.0, shift_rows(x, -1 if REVERSE else 1))
     if BLOCK == C:
         return tl.cumsum(x, 0, reverse=REVERSE)
     elif len(x.shape) == 1:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK))
-        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
-    elif len(x.shape) == 2:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1]))
-        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+        return tl.reshape(tl.cumsum(tl.reshape(x, (C // BLOCK, BLOCK)), 1, reverse=REVERSE), x.shape)
     else:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1] * x.shape[2]))
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.numel // C))
         return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+
+
+@_jit
+def of_level(o_t, LEVEL: tl.constexpr):
+    """[t, s]: whether t lies in the upper and s in the lower half of one segment of 2 * LEVEL of the steps o_t."""
+    later = (o_t // LEVEL)[:, None] > (o_t // LEVEL)[None, :]
+    if 2 * LEVEL < o_t.shape[0]:
+        later &= (o_t // (2 * LEVEL))[:, None] == (o_t // (2 * LEVEL))[None, :]
+    return later
 
 
 @_jit
@@ -431,6 +448,58 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
     return i_b, i_n.to(tl.int32)
 
 
+@_jit
+def A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, LEVEL: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):
+    """A and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
+    b_x = b_q * tl.exp(segment_cumsum(b_log_decay, LEVEL, False, False))
+    b_x_1 = b_k_in * tl.exp(segment_cumsum(b_log_decay, LEVEL, True, True))
+    b_A_1 = tl.where(of_level(o_t, LEVEL), tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION), 0.0)
+    b_A += b_A_1
+    return b_A
+
+
+@_jit
+def A_dg_dk_dq_of_level(
+    b_A, b_dg, b_dk, b_dq, b_log_decay, b_q, b_k_in, b_sum, o_t, LEVEL: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A, dg, dk and dq and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
+    b_x = tl.exp(segment_cumsum(b_log_decay, LEVEL, False, False))
+    b_qx = b_q * b_x
+    b_x_1 = tl.exp(segment_cumsum(b_log_decay, LEVEL, True, True))
+    b_x_2 = b_k_in * b_x_1
+    b_A_1 = tl.where(of_level(o_t, LEVEL), tl.dot(b_qx.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION), 0.0)
+    b_A += b_A_1
+    b_sum_low = tl.where(of_level(o_t, LEVEL), b_sum, 0.0)
+    b_sum_1 = tl.dot(tl.trans(b_sum_low.to(DOT)), b_qx.to(DOT), input_precision=PRECISION)
+    b_dg += segment_cumsum(b_sum_1 * b_k_in * b_x_1, LEVEL, False, True)
+    b_sum_2 = tl.dot(b_sum_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
+    b_dg += segment_cumsum(b_sum_2 * b_q * b_x, LEVEL, True, False)
+    b_dk += b_sum_1 * b_x_1
+    b_dq += b_sum_2 * b_x
+    return b_A, b_dg, b_dk, b_dq
+
+
+@_jit
+def dg_dk_dq_of_level(
+    b_dg, b_dk, b_dq, b_log_decay, b_k_in, b_sum, b_q, o_t, LEVEL: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dg, dk and dq and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
+    b_x = tl.exp(segment_cumsum(b_log_decay, LEVEL, True, True))
+    b_x_1 = b_k_in * b_x
+    b_sum_low = tl.where(of_level(o_t, LEVEL), b_sum, 0.0)
+    b_sum_1 = tl.dot(b_sum_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
+    b_x_2 = b_sum_1 * b_q
+    b_x_3 = tl.exp(segment_cumsum(b_log_decay, LEVEL, False, False))
+    b_dg += segment_cumsum(b_x_2 * b_x_3, LEVEL, True, False)
+    b_sum_2 = tl.dot(tl.trans(b_sum_low.to(DOT)), (b_q * b_x_3).to(DOT), input_precision=PRECISION)
+    b_dg += segment_cumsum(b_sum_2 * b_k_in * b_x, LEVEL, False, True)
+    b_dk += b_sum_2 * b_x
+    b_dq += b_sum_1 * b_x_3
+    return b_dg, b_dk, b_dq
+
+
 @_jit(do_not_specialize=['T'])
 def gla_forward_kernel(
     p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
@@ -440,20 +509,13 @@ def gla_forward_kernel(
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     b_x = BT - o_t.to(tl.float32)
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
+    m_pair = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -473,62 +535,31 @@ def gla_forward_kernel(
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x_1 = tl.exp(b_sum)[:, None] * b_S
+        b_x_1 = tl.exp(tl.sum(b_log_decay, 0))[:, None] * b_S
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_sum_1 = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
+        b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_2 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
-        b_sum_3 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_4, b_sum_3, 0.0)
-        b_x_2 = b_A_here + b_A_1
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_3 = b_q * tl.exp(b_log_decay_sum16)
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_4 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-        b_x_3x_4 = tl.dot(b_x_3.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair, b_x_3x_4, 0.0)
-        b_x_5 = b_x_2 + b_A_16
-        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_6 = b_q * tl.exp(b_log_decay_sum8)
-        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_7 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-        b_x_6x_7 = tl.dot(b_x_6.to(DOT), tl.trans(b_x_7.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_1, b_x_6x_7, 0.0)
-        b_x_8 = b_x_5 + b_A_8
-        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_9 = b_q * tl.exp(b_log_decay_sum4)
-        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_10 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-        b_sum_4 = tl.dot(b_x_9.to(DOT), tl.trans(b_x_10.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_2, b_sum_4, 0.0)
-        b_x_11 = b_x_8 + b_A_4
-        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_12 = b_q * tl.exp(b_log_decay_sum2)
-        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_13 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-        b_sum_5 = tl.dot(b_x_12.to(DOT), tl.trans(b_x_13.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_3, b_sum_5, 0.0)
-        b_A = b_x_11 + b_A_2
+        b_A = tl.where(m_pair, tl.sum(b_q * b_k_in, 1)[:, None], 0.0)
+        b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(of_level(o_t, 1), b_sum_1, 0.0)
+        b_A += b_A_1
+        for i_l in tl.static_range(4):
+            b_A = A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, 16 >> i_l, DOT, PRECISION)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_6 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+        b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S_next = b_x_1 + b_sum_6
-        m_pair_6 = (tl.abs(b_v) < float("inf"))
-        b_x_14 = tl.max(tl.where(m_pair_6, 0.0, b_x[:, None]), 0)
-        m_pair_7 = (b_x_14[None, :] >= b_x[:, None])
-        b_x_15 = tl.where(m_pair_6, b_v, 0.0)
-        b_sum_7 = tl.dot(b_A.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
+        b_S_next = b_x_1 + b_sum_2
+        m_x = (tl.abs(b_v) < float("inf"))
+        m_x_1 = (tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)[None, :] >= b_x[:, None])
+        b_x_2 = tl.where(m_x, b_v, 0.0)
+        b_x_low = tl.where(m_x_1, float("nan"), tl.dot(b_A.to(DOT), b_x_2.to(DOT), input_precision=PRECISION))
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_sum_1 + tl.where(m_pair_7, float("nan"), b_sum_7)) / SQRT_K
+        b_o = (b_sum + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_S = b_S_next
@@ -544,19 +575,12 @@ def gla_backward_kernel(
     """All gradients, from the last block to the first."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] == o_t[None, :])
-    m_pair_1 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    m_pair_2 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    m_pair_3 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    m_pair_4 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    m_pair_5 = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -576,132 +600,61 @@ def gla_backward_kernel(
         b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_exp_sum = tl.exp(b_sum)
-        b_x = b_SdS * b_exp_sum
+        b_x = tl.exp(tl.sum(b_log_decay, 0))
+        b_dg = (b_SdS * b_x)[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_1 = tl.sum(b_q * b_k_in, 1)
-        b_A_here = tl.where(m_pair, b_sum_1[:, None], 0.0)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_2 = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_1 = b_dS * b_exp_sum[:, None]
+        b_A = tl.where(m_pair, tl.sum(b_q * b_k_in, 1)[:, None], 0.0)
+        b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+        b_sum = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+        b_dSx = b_dS * b_x[:, None]
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-        b_x_2 = b_x[None, :] + b_x_sum
-        b_x_3 = b_vdS * b_to_end
+        b_dg += segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
+        b_dk = b_vdS * b_to_end
         b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-        b_x_4 = b_do / SQRT_K
-        b_sum_3 = tl.dot(b_x_4.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
-        b_sum_4 = tl.sum(tl.where(m_pair, b_sum_3, 0.0), 1)
-        b_x_5 = b_x_3 + b_sum_4[:, None] * b_q
-        b_x_6 = b_sum_4[:, None] * b_k_in
-        b_Sx_4 = tl.dot(b_x_4.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
-        b_x_7 = b_x_6 + b_Sx_4 * b_from_start
-        b_x_sum_rest = segment_cumsum(b_Sx_4 * b_q * b_from_start, BT, True, False)
-        b_x_8 = b_x_2 + b_x_sum_rest
-        b_sum_5 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_x_1 + b_sum_5
-        b_sum_3_low = tl.where(m_pair_1, b_sum_3, 0.0)
-        b_sum_6 = tl.dot(b_sum_3_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_x_1 = b_do / SQRT_K
+        b_sum_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+        b_sum_2 = tl.sum(tl.where(m_pair, b_sum_1, 0.0), 1)
+        b_dk += b_sum_2[:, None] * b_q
+        b_dq = b_sum_2[:, None] * b_k_in
+        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+        b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
+        b_dq += b_Sx_1 * b_from_start
+        b_dg += segment_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
+        b_sum_3 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        b_dS_1 = b_dSx + b_sum_3
+        b_sum_1_low = tl.where(of_level(o_t, 1), b_sum_1, 0.0)
+        b_sum_4 = tl.dot(b_sum_1_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
         b_exp_log_decay = tl.exp(b_log_decay)
-        b_x_9 = b_x_7 + b_sum_6 * b_exp_log_decay
-        b_x_10 = b_x_8 + b_sum_6 * b_q * b_exp_log_decay
-        b_x_11 = b_q * b_exp_log_decay
-        b_sum_7 = tl.dot(tl.trans(b_sum_3_low.to(DOT)), b_x_11.to(DOT), input_precision=PRECISION)
-        b_x_12 = b_x_5 + b_sum_7
-        b_sum_8 = tl.dot(b_x_11.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A_1 = tl.where(m_pair_1, b_sum_8, 0.0)
-        b_x_13 = b_A_here + b_A_1
-        b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-        b_x_14 = tl.exp(b_log_decay_sum2_rest)
-        b_sum_3_low_1 = tl.where(m_pair_2, b_sum_3, 0.0)
-        b_x_15 = b_k_in * b_x_14
-        b_sum_9 = tl.dot(b_sum_3_low_1.to(DOT), b_x_15.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-        b_x_16 = tl.exp(b_log_decay_sum2)
-        b_x_17 = b_x_9 + b_sum_9 * b_x_16
-        b_x_sum2_rest = segment_cumsum(b_sum_9 * b_q * b_x_16, 2, True, False)
-        b_x_18 = b_x_10 + b_x_sum2_rest
-        b_x_19 = b_q * b_x_16
-        b_sum_10 = tl.dot(b_x_19.to(DOT), tl.trans(b_x_15.to(DOT)), input_precision=PRECISION)
-        b_A_2 = tl.where(m_pair_2, b_sum_10, 0.0)
-        b_x_20 = b_x_13 + b_A_2
-        b_sum_11 = tl.dot(tl.trans(b_sum_3_low_1.to(DOT)), b_x_19.to(DOT), input_precision=PRECISION)
-        b_x_21 = b_x_12 + b_sum_11 * b_x_14
-        b_x_sum2 = segment_cumsum(b_sum_11 * b_k_in * b_x_14, 2, False, True)
-        b_x_22 = b_x_18 + b_x_sum2
-        b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-        b_x_23 = tl.exp(b_log_decay_sum4_rest)
-        b_sum_3_low_2 = tl.where(m_pair_3, b_sum_3, 0.0)
-        b_x_24 = b_k_in * b_x_23
-        b_sum_12 = tl.dot(b_sum_3_low_2.to(DOT), b_x_24.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-        b_x_25 = tl.exp(b_log_decay_sum4)
-        b_x_26 = b_x_17 + b_sum_12 * b_x_25
-        b_x_sum4_rest = segment_cumsum(b_sum_12 * b_q * b_x_25, 4, True, False)
-        b_x_27 = b_x_22 + b_x_sum4_rest
-        b_x_28 = b_q * b_x_25
-        b_sum_13 = tl.dot(b_x_28.to(DOT), tl.trans(b_x_24.to(DOT)), input_precision=PRECISION)
-        b_A_4 = tl.where(m_pair_3, b_sum_13, 0.0)
-        b_x_29 = b_x_20 + b_A_4
-        b_sum_14 = tl.dot(tl.trans(b_sum_3_low_2.to(DOT)), b_x_28.to(DOT), input_precision=PRECISION)
-        b_x_30 = b_x_21 + b_sum_14 * b_x_23
-        b_x_sum4 = segment_cumsum(b_sum_14 * b_k_in * b_x_23, 4, False, True)
-        b_x_31 = b_x_27 + b_x_sum4
-        b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-        b_x_32 = tl.exp(b_log_decay_sum8_rest)
-        b_sum_3_low_3 = tl.where(m_pair_4, b_sum_3, 0.0)
-        b_x_33 = b_k_in * b_x_32
-        b_sum_15 = tl.dot(b_sum_3_low_3.to(DOT), b_x_33.to(DOT), input_precision=PRECISION)
-        b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-        b_x_34 = tl.exp(b_log_decay_sum8)
-        b_x_35 = b_x_26 + b_sum_15 * b_x_34
-        b_x_sum8_rest = segment_cumsum(b_sum_15 * b_q * b_x_34, 8, True, False)
-        b_x_36 = b_x_31 + b_x_sum8_rest
-        b_x_37 = b_q * b_x_34
-        b_sum_16 = tl.dot(b_x_37.to(DOT), tl.trans(b_x_33.to(DOT)), input_precision=PRECISION)
-        b_A_8 = tl.where(m_pair_4, b_sum_16, 0.0)
-        b_x_38 = b_x_29 + b_A_8
-        b_sum_17 = tl.dot(tl.trans(b_sum_3_low_3.to(DOT)), b_x_37.to(DOT), input_precision=PRECISION)
-        b_x_39 = b_x_30 + b_sum_17 * b_x_32
-        b_x_sum8 = segment_cumsum(b_sum_17 * b_k_in * b_x_32, 8, False, True)
-        b_x_40 = b_x_36 + b_x_sum8
-        b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-        b_x_41 = tl.exp(b_log_decay_sum16)
-        b_x_42 = b_q * b_x_41
-        b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-        b_x_43 = tl.exp(b_log_decay_sum16_rest)
-        b_x_44 = b_k_in * b_x_43
-        b_sum_18 = tl.dot(b_x_42.to(DOT), tl.trans(b_x_44.to(DOT)), input_precision=PRECISION)
-        b_A_16 = tl.where(m_pair_5, b_sum_18, 0.0)
-        b_A = b_x_38 + b_A_16
-        b_Ax_4 = tl.dot(tl.trans(b_A.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION)
+        b_dq += b_sum_4 * b_exp_log_decay
+        b_dg += b_sum_4 * b_q * b_exp_log_decay
+        b_x_2 = b_q * b_exp_log_decay
+        b_sum_5 = tl.dot(tl.trans(b_sum_1_low.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+        b_dk += b_sum_5
+        b_sum_6 = tl.dot(b_x_2.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_A_1 = tl.where(of_level(o_t, 1), b_sum_6, 0.0)
+        b_A += b_A_1
+        for i_l in tl.static_range(4):
+            b_A, b_dg, b_dk, b_dq = A_dg_dk_dq_of_level(
+                b_A, b_dg, b_dk, b_dq, b_log_decay, b_q, b_k_in, b_sum_1, o_t, 16 >> i_l, DOT, PRECISION
+            )
+        b_Ax_1 = tl.dot(tl.trans(b_A.to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # gradient of v
-        tl.store(p_d_v + at_thv + o_thv, b_sum_2 + b_Ax_4, mask=m_tv)
-        b_sum_3_low_4 = tl.where(m_pair_5, b_sum_3, 0.0)
-        b_sum_19 = tl.dot(tl.trans(b_sum_3_low_4.to(DOT)), b_x_42.to(DOT), input_precision=PRECISION)
-        b_x_sum16 = segment_cumsum(b_sum_19 * b_k_in * b_x_43, 16, False, True)
-        b_x_45 = b_x_40 + b_x_sum16
-        b_sum_20 = tl.dot(b_sum_3_low_4.to(DOT), b_x_44.to(DOT), input_precision=PRECISION)
-        b_x_sum16_rest = segment_cumsum(b_sum_20 * b_q * b_x_41, 16, True, False)
+        tl.store(p_d_v + at_thv + o_thv, b_sum + b_Ax_1, mask=m_tv)
         # gradient of g
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_x_45 + b_x_sum16_rest, 0.0), mask=m_tk)
+        tl.store(p_d_g + at_vthk + o_thk, tl.where(m_t[:, None], b_dg, 0.0), mask=m_tk)
         # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_x_35 + b_sum_20 * b_x_41, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_dq, mask=m_tk)
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_39 + b_sum_19 * b_x_43, 0.0), mask=m_tk)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_dk, 0.0), mask=m_tk)
         # cotangents of the states, for what comes before
         b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
@@ -715,8 +668,7 @@ def gla_pairs_kernel(
 ):
     """Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once."""
     i_p = tl.program_id(0).to(tl.int64)
-    i_h = i_p % H
-    i_s = i_p // H
+    i_s, i_h = i_p // H, i_p % H
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -731,59 +683,24 @@ def gla_pairs_kernel(
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_sum = tl.sum(b_log_decay, 0)
     at_nhk = (i_s * H + i_h) * K
-    tl.store(p_decay_kept + at_nhk + o_k, tl.exp(b_sum), mask=m_k)
+    tl.store(p_decay_kept + at_nhk + o_k, tl.exp(tl.sum(b_log_decay, 0)), mask=m_k)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
+    b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
     at_nhtk = ((i_s * H + i_h) * BT) * K
     o_nhtk = o_t[:, None] * K + o_k[None, :]
     tl.store(p_q_kept + at_nhtk + o_nhtk, b_q * b_from_start, mask=m_k[None, :])
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
     tl.store(p_k_kept + at_nhtk + o_nhtk, b_k_in * b_to_end, mask=m_k[None, :])
-    m_pair = ((o_t // 16)[:, None] > (o_t // 16)[None, :])
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x = b_q * tl.exp(b_log_decay_sum16)
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_1 = b_k_in * tl.exp(b_log_decay_sum16_rest)
-    b_xx_1 = tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-    b_A_16 = tl.where(m_pair, b_xx_1, 0.0)
-    m_pair_1 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_2 = b_q * tl.exp(b_log_decay_sum8)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_3 = b_k_in * tl.exp(b_log_decay_sum8_rest)
-    b_x_2x_3 = tl.dot(b_x_2.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
-    b_A_8 = tl.where(m_pair_1, b_x_2x_3, 0.0)
-    b_x_4 = b_A_16 + b_A_8
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_5 = b_q * tl.exp(b_log_decay_sum4)
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_6 = b_k_in * tl.exp(b_log_decay_sum4_rest)
-    b_x_5x_6 = tl.dot(b_x_5.to(DOT), tl.trans(b_x_6.to(DOT)), input_precision=PRECISION)
-    b_A_4 = tl.where(m_pair_2, b_x_5x_6, 0.0)
-    b_x_7 = b_x_4 + b_A_4
-    m_pair_3 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_8 = b_q * tl.exp(b_log_decay_sum2)
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_9 = b_k_in * tl.exp(b_log_decay_sum2_rest)
-    b_x_8x_9 = tl.dot(b_x_8.to(DOT), tl.trans(b_x_9.to(DOT)), input_precision=PRECISION)
-    b_A_2 = tl.where(m_pair_3, b_x_8x_9, 0.0)
-    b_x_10 = b_x_7 + b_A_2
-    m_pair_4 = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_1 = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_A_1 = tl.where(m_pair_4, b_sum_1, 0.0)
-    b_x_11 = b_x_10 + b_A_1
-    m_pair_5 = (o_t[:, None] == o_t[None, :])
-    b_sum_2 = tl.sum(b_q * b_k_in, 1)
-    b_A_here = tl.where(m_pair_5, b_sum_2[:, None], 0.0)
-    b_A = b_x_11 + b_A_here
+    b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_A = tl.where(of_level(o_t, 1), b_sum, 0.0)
+    for i_l in tl.static_range(4):
+        b_A = A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, 16 >> i_l, DOT, PRECISION)
+    m_pair = (o_t[:, None] == o_t[None, :])
+    b_A_here = tl.where(m_pair, tl.sum(b_q * b_k_in, 1)[:, None], 0.0)
+    b_A += b_A_here
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
     tl.store(p_A_kept + at_nhtt + o_nhtt, b_A)
@@ -798,9 +715,7 @@ def gla_states_kernel(
     """First phase: the states as each block begins."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -818,18 +733,18 @@ def gla_states_kernel(
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         at_nhk = ((first_block + i_n) * H + i_h) * K
-        b_x = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
         at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
         o_nhtk = o_t[:, None] * K + o_k[None, :]
-        b_x_1 = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        b_k_kept = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         # S = exp(g) * S[t-1] + k * v
-        b_xS = b_x[:, None] * b_S
-        b_vx_1 = tl.dot(tl.trans(b_x_1.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
-        b_S = b_xS + b_vx_1
+        b_x = b_decay_kept[:, None] * b_S
+        b_sum = tl.dot(tl.trans(b_k_kept.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = b_x + b_sum
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -842,9 +757,7 @@ def gla_outputs_kernel(
     """Second phase: the outputs of all blocks at once."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -861,23 +774,23 @@ def gla_outputs_kernel(
     at_nhtk = ((i_s * H + i_h) * BT) * K
     o_t = tl.arange(0, BT)
     o_nhtk = o_t[:, None] * K + o_k[None, :]
-    b_x = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
-    b_xS = tl.dot(b_x.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+    b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+    b_sum = tl.dot(b_q_kept.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    m_pair = (tl.abs(b_v) < float("inf"))
-    b_v_low = tl.where(m_pair, b_v, 0.0)
-    b_x_1 = BT - o_t.to(tl.float32)
-    b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x_1[:, None]), 0)
+    m_x = (tl.abs(b_v) < float("inf"))
+    b_v_low = tl.where(m_x, b_v, 0.0)
+    b_x = BT - o_t.to(tl.float32)
+    b_x_1 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
-    b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-    b_sum = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-    b_x_low = tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum)
+    b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+    b_sum_1 = tl.dot(b_A_kept.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+    b_x_2 = b_sum + tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_xS + b_x_low) / SQRT_K
+    b_o = b_x_2 / SQRT_K
     m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
@@ -892,9 +805,7 @@ def gla_cotangents_kernel(
     """First phase: the cotangents of the states as each block ends."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -911,9 +822,9 @@ def gla_cotangents_kernel(
         i_0 = i_n * BT
         at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
         o_nhtk = o_t[:, None] * K + o_k[None, :]
-        b_x = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
         at_nhk = ((first_block + i_n) * H + i_h) * K
-        b_x_1 = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
@@ -923,9 +834,9 @@ def gla_cotangents_kernel(
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
         # cotangents of the states, for what comes before
-        b_dSx_1 = b_dS * b_x_1[:, None]
-        b_sum = tl.dot(tl.trans(b_x.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
-        b_dS = b_dSx_1 + b_sum
+        b_x = b_dS * b_decay_kept[:, None]
+        b_sum = tl.dot(tl.trans(b_q_kept.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+        b_dS = b_x + b_sum
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -938,9 +849,7 @@ def gla_gradients_V_kernel(
     """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -951,26 +860,26 @@ def gla_gradients_V_kernel(
     o_k = tl.arange(0, BK)
     o_nhtk = o_t[:, None] * K + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
-    b_x = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+    b_k_kept = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_xdS = tl.dot(b_x.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
+    b_sum = tl.dot(b_k_kept.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
     at_nhtt = ((i_s * H + i_h) * BT) * BT
     o_nhtt = o_t[:, None] * BT + o_t[None, :]
-    b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+    b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_t = o_t < T - i_0
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_sum = tl.dot(tl.trans(b_A.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
+    b_sum_1 = tl.dot(tl.trans(b_A_kept.to(DOT)), (b_do / SQRT_K).to(DOT), input_precision=PRECISION)
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_xdS + b_sum, mask=m_tv)
+    tl.store(p_d_v + at_thv + o_thv, b_sum + b_sum_1, mask=m_tv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -982,9 +891,7 @@ def gla_gradients_K_kernel(
     """Second phase: the gradients of q, g and k in all blocks at once, each program a piece of K."""
     NK: tl.constexpr = (K + BK - 1) // BK
     i_p = tl.program_id(0).to(tl.int64)
-    i_k = i_p % NK
-    i_h = i_p // NK % H
-    i_s = i_p // (H * NK)
+    i_s, i_h, i_k = i_p // (H * NK), i_p // NK % H, i_p % NK
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -999,8 +906,7 @@ def gla_gradients_K_kernel(
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     m_t = o_t < T - i_0
     b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
-    b_sum = tl.sum(b_log_decay, 0)
-    b_exp_sum = tl.exp(b_sum)
+    b_x = tl.exp(tl.sum(b_log_decay, 0))
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_v = tl.arange(0, BV)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
@@ -1008,106 +914,47 @@ def gla_gradients_K_kernel(
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_SdS = tl.sum(b_S * b_dS, 1)
-    b_x = b_SdS * b_exp_sum
+    b_dg = (tl.sum(b_S * b_dS, 1) * b_x)[None, :]
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-    b_to_end = tl.exp(b_log_decay_sum_rest)
-    b_x_1 = b_vdS * b_to_end
+    b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+    b_dk = b_vdS * b_to_end
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_x_sum = segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
-    b_x_2 = b_x_sum + b_x[None, :]
+    b_dg += segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
     b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_3 = b_do / SQRT_K
-    b_Sx_3 = tl.dot(b_x_3.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_sum_1 = tl.dot(b_x_3.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
-    b_sum_2 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum_1, 0.0), 1)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
-    b_x_4 = b_Sx_3 * b_from_start
+    b_x_1 = b_do / SQRT_K
+    b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_sum = tl.dot(b_x_1.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
+    b_sum_1 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum, 0.0), 1)
+    b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
+    b_dq = b_Sx_1 * b_from_start
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_sum_rest = segment_cumsum(b_Sx_3 * b_q * b_from_start, BT, True, False)
-    b_x_5 = b_x_2 + b_x_sum_rest
-    b_x_6 = b_x_4 + b_sum_2[:, None] * b_k_in
-    b_x_7 = b_x_1 + b_sum_2[:, None] * b_q
-    m_pair = (((o_t // 2)[:, None] == (o_t // 2)[None, :]) & (o_t[:, None] > o_t[None, :]))
-    b_sum_1_low = tl.where(m_pair, b_sum_1, 0.0)
-    b_sum_3 = tl.dot(b_sum_1_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+    b_dg += segment_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
+    b_dq += b_sum_1[:, None] * b_k_in
+    b_dk += b_sum_1[:, None] * b_q
+    b_sum_low = tl.where(of_level(o_t, 1), b_sum, 0.0)
+    b_sum_2 = tl.dot(b_sum_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
     b_exp_log_decay = tl.exp(b_log_decay)
-    b_sum_4 = tl.dot(tl.trans(b_sum_1_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
-    b_x_8 = b_x_7 + b_sum_4
-    b_x_9 = b_x_6 + b_sum_3 * b_exp_log_decay
-    b_x_10 = b_x_5 + b_sum_3 * b_q * b_exp_log_decay
-    b_log_decay_sum16_rest = segment_cumsum(b_log_decay, 16, True, True)
-    b_x_11 = tl.exp(b_log_decay_sum16_rest)
-    b_sum_1_low_1 = tl.where(((o_t // 16)[:, None] > (o_t // 16)[None, :]), b_sum_1, 0.0)
-    b_x_12 = b_k_in * b_x_11
-    b_sum_5 = tl.dot(b_sum_1_low_1.to(DOT), b_x_12.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum16 = segment_cumsum(b_log_decay, 16, False, False)
-    b_x_13 = tl.exp(b_log_decay_sum16)
-    b_sum_6 = tl.dot(tl.trans(b_sum_1_low_1.to(DOT)), (b_q * b_x_13).to(DOT), input_precision=PRECISION)
-    b_x_14 = b_x_9 + b_sum_5 * b_x_13
-    b_x_sum16_rest = segment_cumsum(b_sum_5 * b_q * b_x_13, 16, True, False)
-    b_x_15 = b_x_10 + b_x_sum16_rest
-    b_x_16 = b_x_8 + b_sum_6 * b_x_11
-    b_x_sum16 = segment_cumsum(b_sum_6 * b_k_in * b_x_11, 16, False, True)
-    b_x_17 = b_x_15 + b_x_sum16
-    b_log_decay_sum2_rest = segment_cumsum(b_log_decay, 2, True, True)
-    b_x_18 = tl.exp(b_log_decay_sum2_rest)
-    m_pair_1 = (((o_t // 4)[:, None] == (o_t // 4)[None, :]) & ((o_t // 2)[:, None] > (o_t // 2)[None, :]))
-    b_sum_1_low_2 = tl.where(m_pair_1, b_sum_1, 0.0)
-    b_x_19 = b_k_in * b_x_18
-    b_sum_7 = tl.dot(b_sum_1_low_2.to(DOT), b_x_19.to(DOT), input_precision=PRECISION)
-    b_log_decay_sum2 = segment_cumsum(b_log_decay, 2, False, False)
-    b_x_20 = tl.exp(b_log_decay_sum2)
-    b_sum_8 = tl.dot(tl.trans(b_sum_1_low_2.to(DOT)), (b_q * b_x_20).to(DOT), input_precision=PRECISION)
-    b_x_21 = b_x_14 + b_sum_7 * b_x_20
-    b_x_sum2_rest = segment_cumsum(b_sum_7 * b_q * b_x_20, 2, True, False)
-    b_x_22 = b_x_17 + b_x_sum2_rest
-    b_x_23 = b_x_16 + b_sum_8 * b_x_18
-    b_x_sum2 = segment_cumsum(b_sum_8 * b_k_in * b_x_18, 2, False, True)
-    b_x_24 = b_x_22 + b_x_sum2
-    b_log_decay_sum4 = segment_cumsum(b_log_decay, 4, False, False)
-    b_x_25 = tl.exp(b_log_decay_sum4)
-    m_pair_2 = (((o_t // 8)[:, None] == (o_t // 8)[None, :]) & ((o_t // 4)[:, None] > (o_t // 4)[None, :]))
-    b_log_decay_sum4_rest = segment_cumsum(b_log_decay, 4, True, True)
-    b_x_26 = tl.exp(b_log_decay_sum4_rest)
-    b_sum_1_low_3 = tl.where(m_pair_2, b_sum_1, 0.0)
-    b_sum_9 = tl.dot(tl.trans(b_sum_1_low_3.to(DOT)), (b_q * b_x_25).to(DOT), input_precision=PRECISION)
-    b_x_27 = b_x_23 + b_sum_9 * b_x_26
-    b_x_sum4 = segment_cumsum(b_sum_9 * b_k_in * b_x_26, 4, False, True)
-    b_x_28 = b_x_24 + b_x_sum4
-    b_x_29 = b_k_in * b_x_26
-    b_sum_10 = tl.dot(b_sum_1_low_3.to(DOT), b_x_29.to(DOT), input_precision=PRECISION)
-    b_x_30 = b_x_21 + b_sum_10 * b_x_25
-    b_x_sum4_rest = segment_cumsum(b_sum_10 * b_q * b_x_25, 4, True, False)
-    b_x_31 = b_x_28 + b_x_sum4_rest
-    b_log_decay_sum8 = segment_cumsum(b_log_decay, 8, False, False)
-    b_x_32 = tl.exp(b_log_decay_sum8)
-    m_pair_3 = (((o_t // 16)[:, None] == (o_t // 16)[None, :]) & ((o_t // 8)[:, None] > (o_t // 8)[None, :]))
-    b_sum_1_low_4 = tl.where(m_pair_3, b_sum_1, 0.0)
-    b_log_decay_sum8_rest = segment_cumsum(b_log_decay, 8, True, True)
-    b_x_33 = tl.exp(b_log_decay_sum8_rest)
-    b_sum_11 = tl.dot(tl.trans(b_sum_1_low_4.to(DOT)), (b_q * b_x_32).to(DOT), input_precision=PRECISION)
-    b_x_34 = b_x_27 + b_sum_11 * b_x_33
-    b_x_sum8 = segment_cumsum(b_sum_11 * b_k_in * b_x_33, 8, False, True)
-    b_x_35 = b_x_31 + b_x_sum8
-    b_x_36 = b_k_in * b_x_33
-    b_sum_12 = tl.dot(b_sum_1_low_4.to(DOT), b_x_36.to(DOT), input_precision=PRECISION)
+    b_sum_3 = tl.dot(tl.trans(b_sum_low.to(DOT)), (b_q * b_exp_log_decay).to(DOT), input_precision=PRECISION)
+    b_dk += b_sum_3
+    b_dq += b_sum_2 * b_exp_log_decay
+    b_dg += b_sum_2 * b_q * b_exp_log_decay
+    for i_l in tl.static_range(4):
+        b_dg, b_dk, b_dq = dg_dk_dq_of_level(
+            b_dg, b_dk, b_dq, b_log_decay, b_k_in, b_sum, b_q, o_t, 16 >> i_l, DOT, PRECISION
+        )
     # gradient of q
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_q + at_thk + o_thk, b_x_30 + b_sum_12 * b_x_32, mask=m_tk)
-    b_x_sum8_rest = segment_cumsum(b_sum_12 * b_q * b_x_32, 8, True, False)
+    tl.store(p_d_q + at_thk + o_thk, b_dq, mask=m_tk)
     # gradient of g
-    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_x_35 + b_x_sum8_rest, 0.0), mask=m_tk)
+    tl.store(p_d_g + at_thk + o_thk, tl.where(m_t[:, None], b_dg, 0.0), mask=m_tk)
     # gradient of k
-    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_34, 0.0), mask=m_tk)
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_dk, 0.0), mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -1119,9 +966,7 @@ def gla_walk_kernel(
     """After the pairs of steps: outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -1142,32 +987,32 @@ def gla_walk_kernel(
             tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         at_nhtk = (((first_block + i_n) * H + i_h) * BT) * K
         o_nhtk = o_t[:, None] * K + o_k[None, :]
-        b_x_1 = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
-        b_x_1S = tl.dot(b_x_1.to(DOT), b_S.to(DOT), input_precision=PRECISION)
+        b_q_kept = tl.load(p_q_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        b_sum = tl.dot(b_q_kept.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        m_pair = (tl.abs(b_v) < float("inf"))
-        b_x_2 = tl.max(tl.where(m_pair, 0.0, b_x[:, None]), 0)
-        b_v_low = tl.where(m_pair, b_v, 0.0)
+        m_x = (tl.abs(b_v) < float("inf"))
+        b_x_1 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
+        b_v_low = tl.where(m_x, b_v, 0.0)
         at_nhtt = (((first_block + i_n) * H + i_h) * BT) * BT
         o_nhtt = o_t[:, None] * BT + o_t[None, :]
-        b_A = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
-        b_sum = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_2[None, :] >= b_x[:, None]), float("nan"), b_sum)
+        b_A_kept = tl.load(p_A_kept + at_nhtt + o_nhtt).to(DOT)
+        b_sum_1 = tl.dot(b_A_kept.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+        b_x_2 = b_sum + tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_sum_1)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_x_1S + b_x_low) / SQRT_K
+        b_o = b_x_2 / SQRT_K
         m_t = o_t < T - i_0
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         at_nhk = ((first_block + i_n) * H + i_h) * K
-        b_x_3 = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
-        b_x_3S = b_x_3[:, None] * b_S
-        b_x_4 = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
-        b_vx_4 = tl.dot(tl.trans(b_x_4.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_decay_kept = tl.load(p_decay_kept + at_nhk + o_k, mask=m_k, other=0.0).to(tl.float32)
+        b_x_3 = b_decay_kept[:, None] * b_S
+        b_k_kept = tl.load(p_k_kept + at_nhtk + o_nhtk, mask=m_k[None, :], other=0.0).to(DOT)
+        b_sum_2 = tl.dot(tl.trans(b_k_kept.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
-        b_S = b_x_3S + b_vx_4
+        b_S = b_x_3 + b_sum_2
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -1179,9 +1024,7 @@ def gla_steps_kernel(
     """Outputs and final states, step by step: for sequences too short for blocks."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
@@ -1201,8 +1044,7 @@ def gla_steps_kernel(
         # S = exp(g) * S[t-1] + k * v
         b_S_next = tl.exp(b_g)[:, None] * b_S + b_k[:, None] * b_v[None, :]
         # output o = sum[K](q * S) / sqrt(K)
-        b_sum = tl.sum(b_q[:, None] * b_S_next, 0)
-        b_o = b_sum / SQRT_K
+        b_o = tl.sum(b_q[:, None] * b_S_next, 0) / SQRT_K
         tl.store(p_o + at_thv + o_v, b_o, mask=m_v)
         b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
@@ -1223,17 +1065,17 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
 # after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 2414, 18432, True, 1),
-    "infer": (2, 2382, 10240, True, 1),
-    "backward": (2, 4810, 34816, True, 4),
-    "pairs": (2, 2468, 22784, False, 1),
-    "walk": (5, 677, 8768, True, 1),
-    "states": (4, 442, 12416, True, 1),
-    "outputs": (5, 1128, 15360, False, 1),
-    "infer_walk": (5, 669, 4672, True, 1),
-    "cotangents": (4, 458, 12416, True, 1),
-    "gradients_V": (4, 1182, 30720, False, 1),
-    "gradients_K": (2, 4752, 65536, False, 1),
+    "forward": (2, 5093, 18432, True, 1),
+    "infer": (2, 5026, 10240, True, 1),
+    "backward": (2, 10149, 34816, True, 4),
+    "pairs": (2, 5207, 22784, False, 1),
+    "walk": (5, 1428, 8768, True, 1),
+    "states": (4, 932, 12416, True, 1),
+    "outputs": (5, 2380, 15360, False, 1),
+    "infer_walk": (5, 1411, 4672, True, 1),
+    "cotangents": (4, 966, 12416, True, 1),
+    "gradients_V": (4, 2494, 30720, False, 1),
+    "gradients_K": (2, 10026, 65536, False, 1),
 }
 
 
@@ -1335,13 +1177,13 @@ def _steps_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     gla_steps_kernel[(B * H * NV,)](
         S_0, q, g, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
-        num_warps=4, num_stages=3, enable_fp_fusion=True,
+        num_warps=8, num_stages=3, enable_fp_fusion=True,
     )
     return o, S_T
 
 
-def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
-    """Outputs, final states, and what the gradient needs."""
+def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
+    """Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 31) // 32
@@ -1358,40 +1200,35 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     way = _way(
         q, NT,
-        {"forward": B * H * NV},
-        {"pairs": B * H, "walk": B * H * -(-V // min(_pad(V, 16), 16))},
+        {("forward" if save else "infer"): B * H * NV},
+        {"pairs": B * H, ("walk" if save else "infer_walk"): B * H * -(-V // min(_pad(V, 16), 16))},
         {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
     )
+    if way:
+        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
+        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
+        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
+        gla_pairs_kernel[(N_BLOCKS * H,)](
+            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
+            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+        )
     if way == 1:
         BV = min(_pad(V, 16), 16)
         NV = -(-V // BV)
-        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        gla_pairs_kernel[(N_BLOCKS * H,)](
-            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
         gla_walk_kernel[(B * H * NV,)](
             S_0, S_in, q_kept, v, A_kept, o, decay_kept, k_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4,
-            num_stages=_stages("walk", 3, q, K, V), enable_fp_fusion=True,
+            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
+            num_stages=_stages("walk" if save else "infer_walk", 3, q, K, V), enable_fp_fusion=True,
         )
     elif way == 2:
-        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        gla_pairs_kernel[(N_BLOCKS * H,)](
-            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
+        if not save:
+            S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         gla_states_kernel[(B * H * NV,)](
             S_0, S_in, decay_kept, k_kept, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
             DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
@@ -1403,84 +1240,25 @@ def _forward_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     else:
         gla_forward_kernel[(B * H * NV,)](
             S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
-            enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
+            num_stages=_stages("forward" if save else "infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
 
-def _infer_triton(q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
+def _forward_triton(*tensors, cu_seqlens=None, reverse=False):
+    """Outputs, final states, and what the gradient needs."""
+    return _run_triton(True, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+
+
+def _infer_triton(*tensors, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
-    if q.shape[1] <= _FEW_STEPS:
-        return _steps_triton(q, k, v, g, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
-    B, T, H, K = q.shape
-    V = v.shape[3]
-    NT = (T + 31) // 32
-    N_BLOCKS = B * NT
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (32 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 32 + B
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
-    STEP = -1 if reverse else 1
-    DOT, PRECISION = _types(q, k, v, g)
-    BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 32)
-    NV = -(-V // BV)
-    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
-    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    way = _way(
-        q, NT,
-        {"infer": B * H * NV},
-        {"pairs": B * H, "infer_walk": B * H * -(-V // min(_pad(V, 16), 16))},
-        {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
-    )
-    if way == 1:
-        BV = min(_pad(V, 16), 16)
-        NV = -(-V // BV)
-        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        gla_pairs_kernel[(N_BLOCKS * H,)](
-            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-        gla_walk_kernel[(B * H * NV,)](
-            S_0, None, q_kept, v, A_kept, o, decay_kept, k_kept, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV,
-            BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4,
-            num_stages=_stages("infer_walk", 3, q, K, V), enable_fp_fusion=True,
-        )
-    elif way == 2:
-        decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
-        q_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        k_kept = torch.empty((N_BLOCKS, H, 32, K), dtype=q.dtype, device=q.device)
-        A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
-        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
-        gla_pairs_kernel[(N_BLOCKS * H,)](
-            g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-        gla_states_kernel[(B * H * NV,)](
-            S_0, S_in, decay_kept, k_kept, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
-        )
-        gla_outputs_kernel[(N_BLOCKS * H * NV,)](
-            S_in, q_kept, v, A_kept, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-    else:
-        gla_forward_kernel[(B * H * NV,)](
-            S_0, None, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
-            enable_fp_fusion=True,
-        )
-    return o, S_T
+    if tensors[0].shape[1] <= _FEW_STEPS:
+        return _steps_triton(*tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+    return _run_triton(False, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)[:2]
 
 
-def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
+def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False, needs=(True,) * 5):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
@@ -1529,23 +1307,25 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
-        )
+        if needs[2]:
+            d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+            gla_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+                k_kept, d_S_out, A_kept, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+                SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+                enable_fp_fusion=True,
+            )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-        d_g = empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
-        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
-        gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            g, d_S_out, S_in, v, k, d_o, q, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
-        )
+        if needs[0] or needs[1] or needs[3]:
+            d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+            d_g = empty((*q.shape[:2], H, K), dtype=g.dtype, device=q.device)
+            d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+            gla_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+                g, d_S_out, S_in, v, k, d_o, q, d_q, d_g, d_k, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
+                SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+                enable_fp_fusion=True,
+            )
     else:
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
         d_g = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
@@ -1560,7 +1340,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         d_g = d_g.sum(0)
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
-    return d_q, d_k, d_v, d_g, d_S_0
+    return d_q if needs[0] else None, d_k if needs[1] else None, d_v if needs[2] else None, d_g if needs[3] else None, d_S_0
 
 
 def _step_triton(q, k, v, g, S_0):
@@ -1597,7 +1377,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -1636,18 +1416,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:5], everything[5:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:4]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -1859,9 +1640,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:5]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[8], arguments[:5])]
 
 
 @_autocast_off
@@ -1911,12 +1697,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -1930,27 +1716,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, k, v, g, S_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:5], arguments[5:8]
-    cotangents = whole = arguments[8:]
+    """Operator `backward`: of the gradients of q, k, v, g, S_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:5], arguments[5:9]
+    cotangents = whole = arguments[9:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTTT-", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:7])
     if 0 in x.shape[:2]:
         final = zip(tensors[4:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:4], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:4]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(q, k, v, g, S_0):
@@ -2007,8 +1797,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:5], list(kept[5 + 1 :])
         run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
 
 
 def _differentiable_step(*tensors):
@@ -2053,6 +1844,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """gla with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -2073,7 +1870,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:6], list(kept[6:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:5]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -2093,12 +1892,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[7 : 7 + count]), flat[7 + count :]
-        ctx.reverse = flat[6]
+        ctx.reverse, ctx.needs = flat[6], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:6], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:7], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:7], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -2107,16 +1906,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:5], *kept[6:])]
         tensors, cu_seqlens, cotangents = alike[:5], kept[5], alike[5:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:5], None, None, *saved, *left[5:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:5], None, None, *saved, *left[5:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[9:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -2127,12 +1927,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[8:]
+    cotangents = arguments[9:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:8], *row) for row in rows]
+    found = [_backward_below(*arguments[:9], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -2203,12 +2003,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:7], arguments[7], arguments[8:]
+    given, (saved, needs), cotangents = arguments[:7], arguments[7:9], arguments[9:]
     tensors = [*given[:5], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -2252,9 +2052,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[5:8]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[5:9]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[9:], dims[9:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[5:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -2279,10 +2079,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_cfcff3da590e", 0
+    name, tries = "seqc_gla_af223b9bebfc", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_cfcff3da590e_{tries}"
+        name = f"seqc_gla_af223b9bebfc_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2291,7 +2091,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

@@ -22,7 +22,7 @@ How it is computed:
     h: diagonal: each element of h depends on its own past only
     h: eigenvalues in [0, 1]: `exp(g)`
     in plain torch:
-        scan: 64 rows a block: modelled time 0.00 of the step form
+        scan: 64 rows a block: modelled time 0.0046 of the step form
         h: products of coefficients are formed by the scan itself: any sign, and zero, are exact
     in Triton:
         scan: 64 rows a block: modelled time 0.13 of the step form
@@ -130,11 +130,13 @@ def _forward_torch(x, g, h_0):
     return _sequence(h2, T), h, h_all
 
 
-def _backward_torch(x, g, h_0, h_all, d_o, d_h_T):
+def _backward_torch(x, g, h_0, h_all, d_o, d_h_T, *, needs=(True,) * 3):
     """Gradients of every input, parameter and initial state."""
     T = x.shape[1]
     BT_ = 64  # steps per block
     row = torch.arange(BT_, dtype=x.dtype, device=x.device)
+
+    need_x, need_g, need_h_0 = needs
 
     x = _blocks(x, BT_, repeat=True)
     g = _blocks(g, BT_, repeat=True)
@@ -152,15 +154,18 @@ def _backward_torch(x, g, h_0, h_all, d_o, d_h_T):
         d_h = x4_n * torch.addcmul(x3_n, x2_n, d_h)
         d_h_all.append(d_h)
 
-    d_h_all = torch.stack(d_h_all[::-1])
-    x5 = d_o.clone()
-    x5[:, :, 63].add_(d_h_all[1:])
-    x6 = _affine_scan(w, x5, None, -2, reverse=True, later=True, own=True)
-    # h = exp(g) * h[t-1] + x
-    h = _affine_scan(w, _inside(x, T, 0.0, -2), h_all[:-1], -2)
-    d_g = _inside(x6 * _before(h_all[:-1], h, -2), T, 0.0, -2, own=True) * exp_g
-    d_x = _inside(x6, T, 0.0, -2)
-    return _sequence(d_x, T), _sequence(d_g, T), d_h
+    if need_x or need_g:
+        d_h_all = torch.stack(d_h_all[::-1])
+        x5 = d_o.clone()
+        x5[:, :, 63].add_(d_h_all[1:])
+        x6 = _affine_scan(w, x5, None, -2, reverse=True, later=True, own=True)
+    if need_g:
+        # h = exp(g) * h[t-1] + x
+        h = _affine_scan(w, _inside(x, T, 0.0, -2), h_all[:-1], -2)
+        d_g = _inside(x6 * _before(h_all[:-1], h, -2), T, 0.0, -2, own=True) * exp_g
+    if need_x:
+        d_x = _inside(x6, T, 0.0, -2)
+    return _sequence(d_x, T) if need_x else None, _sequence(d_g, T) if need_g else None, d_h
 
 
 def _step_torch(x, g, h_0):
@@ -197,21 +202,20 @@ def _load_triton():
 
 
 @_jit
+def down_rows(o, x):
+    """A value for each row (axis 0) of x, as it broadcasts against x."""
+    for _ in tl.static_range(len(x.shape) - 1):
+        o = tl.expand_dims(o, -1)
+    return o
+
+
+@_jit
 def shift_rows(x, BY: tl.constexpr):
     """x with its rows (axis 0; rank 1 to 4) moved down by BY, up where BY < 0; rows that come free are zero."""
     C: tl.constexpr = x.shape[0]
     o_from = tl.arange(0, C) - BY
-    m_from = (o_from >= 0) & (o_from < C)
-    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
-    if len(x.shape) == 2:
-        o_from = o_from[:, None]
-        m_from = m_from[:, None]
-    if len(x.shape) == 3:
-        o_from = o_from[:, None, None]
-        m_from = m_from[:, None, None]
-    if len(x.shape) == 4:
-        o_from = o_from[:, None, None, None]
-        m_from = m_from[:, None, None, None]
+    m_from = down_rows((o_from >= 0) & (o_from < C), x)
+    o_from = down_rows(tl.minimum(tl.maximum(o_from, 0), C - 1), x)
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
 
 
@@ -290,8 +294,7 @@ def hgrn_forward_kernel(
     """Outputs, final states, and the states that the gradient needs."""
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_b = i_p // ND
+    i_b, i_d = i_p // ND, i_p % ND
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -316,8 +319,7 @@ def hgrn_forward_kernel(
         m_td = m_t[:, None] & m_d[None, :]
         tl.store(p_o + at_td + o_td, b_h_1, mask=m_td)
         # h = exp(g) * h[t-1] + x
-        b_h_next = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
-        b_h = b_h_next
+        b_h = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
     tl.store(p_h_T + at_d + o_d, b_h, mask=m_d)
 
 
@@ -329,8 +331,7 @@ def hgrn_backward_kernel(
     """All gradients, from the last block to the first."""
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_b = i_p // ND
+    i_b, i_d = i_p // ND, i_p % ND
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -361,14 +362,12 @@ def hgrn_backward_kernel(
         b_h_1 = affine_scan_from(b_exp_g_in, tl.where(m_t[:, None], b_x_1, 0.0), b_h[None, :], False)
         b_shift_exp_g_in = shift_rows(b_exp_g_in, -1)
         b_x_2 = affine_scan_from(b_shift_exp_g_in, b_do + tl.where(m_pair[:, None], b_dh[None, :], 0.0), b_x, True)
-        b_shift_h_1 = shift_rows(b_h_1, 1)
-        b_x_3 = b_x_2 * tl.where(m_pair_1[:, None], b_h[None, :], b_shift_h_1)
-        tl.store(p_d_g + at_td + o_td, tl.where(m_t[:, None], b_x_3, 0.0) * b_exp_g, mask=m_td)
+        b_x_low = tl.where(m_t[:, None], b_x_2 * tl.where(m_pair_1[:, None], b_h[None, :], shift_rows(b_h_1, 1)), 0.0)
+        tl.store(p_d_g + at_td + o_td, b_x_low * b_exp_g, mask=m_td)
         # gradient of x
         tl.store(p_d_x + at_td + o_td, tl.where(m_t[:, None], b_x_2, 0.0), mask=m_td)
         # cotangents of the states, for what comes before
-        b_dh_1 = tl.sum(tl.where((o_t == 0)[:, None], b_exp_g_in * b_x_2, 0.0), 0)
-        b_dh = b_dh_1
+        b_dh = tl.sum(tl.where((o_t == 0)[:, None], b_exp_g_in * b_x_2, 0.0), 0)
     tl.store(p_d_h_0 + at_d + o_d, b_dh, mask=m_d)
 
 
@@ -380,8 +379,7 @@ def hgrn_states_kernel(
     """First phase: the states as each block begins."""
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_b = i_p // ND
+    i_b, i_d = i_p // ND, i_p % ND
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -403,8 +401,7 @@ def hgrn_states_kernel(
         m_t = o_t < T - i_0
         b_h_1 = affine_scan_from(tl.where(m_t[:, None], tl.exp(b_g), 1.0), tl.where(m_t[:, None], b_x, 0.0), b_h[None, :], False)
         # h = exp(g) * h[t-1] + x
-        b_h_next = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
-        b_h = b_h_next
+        b_h = tl.sum(tl.where((o_t == BT - 1)[:, None], b_h_1, 0.0), 0)
     tl.store(p_h_T + at_d + o_d, b_h, mask=m_d)
 
 
@@ -416,8 +413,7 @@ def hgrn_outputs_kernel(
     """Second phase: the outputs of all blocks at once."""
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_s = i_p // ND
+    i_s, i_d = i_p // ND, i_p % ND
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -448,8 +444,7 @@ def hgrn_cotangents_kernel(
     """First phase: the cotangents of the states as each block ends."""
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_b = i_p // ND
+    i_b, i_d = i_p // ND, i_p % ND
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -475,8 +470,7 @@ def hgrn_cotangents_kernel(
         b_x_low = tl.where(m_t[:, None], tl.exp(b_g), 1.0)
         b_shift_x_low = shift_rows(b_x_low, -1)
         b_x_1 = affine_scan_from(b_shift_x_low, b_do + tl.where(m_pair[:, None], b_dh[None, :], 0.0), b_x, True)
-        b_dh_1 = tl.sum(tl.where((o_t == 0)[:, None], b_x_low * b_x_1, 0.0), 0)
-        b_dh = b_dh_1
+        b_dh = tl.sum(tl.where((o_t == 0)[:, None], b_x_low * b_x_1, 0.0), 0)
     tl.store(p_d_h_0 + at_d + o_d, b_dh, mask=m_d)
 
 
@@ -488,8 +482,7 @@ def hgrn_gradients_kernel(
     """Second phase: the gradients of all blocks at once."""
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_s = i_p // ND
+    i_s, i_d = i_p // ND, i_p % ND
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -519,9 +512,8 @@ def hgrn_gradients_kernel(
     b_h_1 = affine_scan_from(b_exp_g_in, tl.where(m_t[:, None], b_x_1, 0.0), b_h[None, :], False)
     b_shift_exp_g_in = shift_rows(b_exp_g_in, -1)
     b_x_2 = affine_scan_from(b_shift_exp_g_in, b_do + tl.where(m_pair[:, None], b_dh[None, :], 0.0), b_x, True)
-    b_shift_h_1 = shift_rows(b_h_1, 1)
-    b_x_3 = b_x_2 * tl.where(m_pair_1[:, None], b_h[None, :], b_shift_h_1)
-    tl.store(p_d_g + at_td + o_td, tl.where(m_t[:, None], b_x_3, 0.0) * b_exp_g, mask=m_td)
+    b_x_low = tl.where(m_t[:, None], b_x_2 * tl.where(m_pair_1[:, None], b_h[None, :], shift_rows(b_h_1, 1)), 0.0)
+    tl.store(p_d_g + at_td + o_td, b_x_low * b_exp_g, mask=m_td)
     # gradient of x
     tl.store(p_d_x + at_td + o_td, tl.where(m_t[:, None], b_x_2, 0.0), mask=m_td)
 
@@ -533,8 +525,7 @@ def hgrn_steps_kernel(
     """Outputs and final states, step by step: for sequences too short for blocks."""
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64)
-    i_d = i_p % ND
-    i_b = i_p // ND
+    i_b, i_d = i_p // ND, i_p % ND
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     at_d = i_b * D
     o_d = (i_d * BD).to(tl.int32) + tl.arange(0, BD)
@@ -566,13 +557,13 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
 # after the other, and launches: by the model of the tiles, for sm_90, bf16, D = 64.
 _PACE = {
-    "forward": (5, 1215, 12416, True, 1),
-    "infer": (5, 1215, 12288, True, 1),
-    "backward": (4, 1940, 20608, True, 1),
-    "states": (7, 1589, 8320, True, 1),
-    "outputs": (7, 1701, 12416, False, 1),
-    "cotangents": (10, 2430, 8320, True, 1),
-    "gradients": (3, 1458, 20736, False, 1),
+    "forward": (5, 1834, 12416, True, 1),
+    "infer": (5, 1834, 12288, True, 1),
+    "backward": (2, 1464, 20608, True, 1),
+    "states": (3, 558, 8320, True, 1),
+    "outputs": (4, 2294, 12416, False, 1),
+    "cotangents": (2, 367, 8320, True, 1),
+    "gradients": (3, 10576, 20736, False, 1),
 }
 
 
@@ -609,13 +600,13 @@ def _steps_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     o = empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
     hgrn_steps_kernel[(B * ND,)](
-        h_0, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, STEP=STEP, num_warps=4, num_stages=3, enable_fp_fusion=True,
+        h_0, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, STEP=STEP, num_warps=8, num_stages=3, enable_fp_fusion=True,
     )
     return o, h_T
 
 
-def _forward_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
-    """Outputs, final states, and what the gradient needs."""
+def _run_triton(save, x, g, h_0, *, cu_seqlens=None, reverse=False):
+    """Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."""
     B, T, D = x.shape
     NT = (T + 63) // 64
     N_BLOCKS = B * NT
@@ -630,75 +621,46 @@ def _forward_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
     DOT, PRECISION = _types(x, g)
     BD = min(_pad(D), 32)
     ND = -(-D // BD)
-    h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
+    h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device) if save else None
     o = empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
     h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
     way = _way(
         x, NT,
-        {"forward": B * ND},
+        {("forward" if save else "infer"): B * ND},
         {"states": B * ND, "outputs": B * ND},
     )
     if way == 1:
+        if not save:
+            h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
         hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, num_warps=4, num_stages=3,
+            h_0, h_in, g, x, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, num_warps=8, num_stages=3,
             enable_fp_fusion=True,
         )
         hgrn_outputs_kernel[(N_BLOCKS * ND,)](
-            h_in, g, x, o, cu_seqlens, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1,
+            h_in, g, x, o, cu_seqlens, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=8, num_stages=1,
             enable_fp_fusion=True,
         )
     else:
         hgrn_forward_kernel[(B * ND,)](
-            h_0, h_in, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, SAVE=True, num_warps=4,
+            h_0, h_in, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, SAVE=save, num_warps=4,
             num_stages=3, enable_fp_fusion=True,
         )
     return o, h_T, h_in
 
 
-def _infer_triton(x, g, h_0, *, cu_seqlens=None, reverse=False):
+def _forward_triton(*tensors, cu_seqlens=None, reverse=False):
+    """Outputs, final states, and what the gradient needs."""
+    return _run_triton(True, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+
+
+def _infer_triton(*tensors, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
-    if x.shape[1] <= _FEW_STEPS:
-        return _steps_triton(x, g, h_0, cu_seqlens=cu_seqlens, reverse=reverse)
-    B, T, D = x.shape
-    NT = (T + 63) // 64
-    N_BLOCKS = B * NT
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 64 + B
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
-    STEP = -1 if reverse else 1
-    DOT, PRECISION = _types(x, g)
-    BD = min(_pad(D), 32)
-    ND = -(-D // BD)
-    o = empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
-    h_T = torch.empty((B, D), dtype=torch.float32, device=x.device)
-    way = _way(
-        x, NT,
-        {"infer": B * ND},
-        {"states": B * ND, "outputs": B * ND},
-    )
-    if way == 1:
-        h_in = torch.empty((N_BLOCKS, D), dtype=torch.float32, device=x.device)
-        hgrn_states_kernel[(B * ND,)](
-            h_0, h_in, g, x, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, num_warps=4, num_stages=3,
-            enable_fp_fusion=True,
-        )
-        hgrn_outputs_kernel[(N_BLOCKS * ND,)](
-            h_in, g, x, o, cu_seqlens, B, T, D=D, BD=BD, BT=64, STEP=STEP, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
-        )
-    else:
-        hgrn_forward_kernel[(B * ND,)](
-            h_0, None, g, x, o, h_T, cu_seqlens, T, D=D, BD=BD, BT=64, STEP=STEP, STAGES=3, SAVE=False, num_warps=4,
-            num_stages=3, enable_fp_fusion=True,
-        )
-    return o, h_T
+    if tensors[0].shape[1] <= _FEW_STEPS:
+        return _steps_triton(*tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+    return _run_triton(False, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)[:2]
 
 
-def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=False):
+def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=False, needs=(True,) * 3):
     """Gradients of every argument of forward."""
     B, T, D = x.shape
     NT = (T + 63) // 64
@@ -726,7 +688,7 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=Fa
         d_x = empty((*x.shape[:2], D), dtype=x.dtype, device=x.device)
         hgrn_cotangents_kernel[(B * ND,)](
             d_h_T, d_h_out, g, d_o, d_h_0, cu_seqlens, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)), STEP=STEP,
-            STAGES=3, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            STAGES=3, num_warps=8, num_stages=3, enable_fp_fusion=True,
         )
         hgrn_gradients_kernel[(N_BLOCKS * ND,)](
             h_in, d_h_out, g, x, d_o, d_g, d_x, cu_seqlens, B, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)),
@@ -738,9 +700,9 @@ def _backward_triton(x, g, h_0, h_in, d_o, d_h_T, *, cu_seqlens=None, reverse=Fa
         d_h_0 = torch.empty((B, D), dtype=torch.float32, device=x.device)
         hgrn_backward_kernel[(B * ND,)](
             d_h_T, h_in, g, x, d_o, d_g, d_x, d_h_0, cu_seqlens, T, D=D, BD=BD, BT=64, ADD_VALUE=(64 + (-1.0)),
-            STEP=STEP, STAGES=3, num_warps=4, num_stages=3, enable_fp_fusion=True,
+            STEP=STEP, STAGES=3, num_warps=8, num_stages=3, enable_fp_fusion=True,
         )
-    return d_x, d_g, d_h_0
+    return d_x if needs[0] else None, d_g if needs[1] else None, d_h_0
 
 
 def _step_triton(x, g, h_0):
@@ -777,7 +739,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -816,18 +778,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:3], everything[3:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:2]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -1027,9 +990,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:3]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[6], arguments[:3])]
 
 
 @_autocast_off
@@ -1079,12 +1047,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -1098,27 +1066,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of x, g, h_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:3], arguments[3:6]
-    cotangents = whole = arguments[6:]
+    """Operator `backward`: of the gradients of x, g, h_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:3], arguments[3:7]
+    cotangents = whole = arguments[7:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TT-", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:5])
     if 0 in x.shape[:2]:
         final = zip(tensors[2:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:2], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:2]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(x, g, h_0):
@@ -1175,8 +1147,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:3], list(kept[3 + 1 :])
         run = [*(x[:, None] for x in given[:2]), *given[2:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:2]), *gradients[2:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:2]), *gradients[2:]
 
 
 def _differentiable_step(*tensors):
@@ -1221,6 +1194,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """hgrn with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -1241,7 +1220,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:4], list(kept[4:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:3]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -1261,12 +1242,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[5 : 5 + count]), flat[5 + count :]
-        ctx.reverse = flat[4]
+        ctx.reverse, ctx.needs = flat[4], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:4], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:5], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:5], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -1275,16 +1256,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:3], *kept[4:])]
         tensors, cu_seqlens, cotangents = alike[:3], kept[3], alike[3:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:3], None, None, *saved, *left[3:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:3], None, None, *saved, *left[3:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[6:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[7:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -1295,12 +1277,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[6:]
+    cotangents = arguments[7:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:6], *row) for row in rows]
+    found = [_backward_below(*arguments[:7], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -1371,12 +1353,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:5], arguments[5], arguments[6:]
+    given, (saved, needs), cotangents = arguments[:5], arguments[5:7], arguments[7:]
     tensors = [*given[:3], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -1420,9 +1402,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[3:6]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[6:], dims[6:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[3:7]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[7:], dims[7:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[3:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -1447,10 +1429,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_hgrn_a41340b097ac", 0
+    name, tries = "seqc_hgrn_9b7202e7bd08", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_hgrn_a41340b097ac_{tries}"
+        name = f"seqc_hgrn_9b7202e7bd08_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x g h_0".split()]
     results = [f"Tensor {x}" for x in "o h_T".split()]
@@ -1459,7 +1441,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

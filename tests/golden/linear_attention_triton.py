@@ -113,11 +113,13 @@ def _forward_torch(q, k, v, S_0):
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
-def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
+def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T, *, needs=(True,) * 4):
     """Gradients of every input, parameter and initial state."""
     _, T, _, K = q.shape
     BT_ = 32  # steps per block
     row = torch.arange(BT_, dtype=q.dtype, device=q.device)
+
+    need_q, need_k, need_v, need_S_0 = needs
 
     q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
     k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
@@ -133,18 +135,25 @@ def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
         d_S = d_S + x_q_n
         d_S_all.append(d_S)
 
-    d_S_all = torch.stack(d_S_all[::-1])
-    m = row[:, None] >= row
-    w = torch.where(m, x @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT, 0.0)
-    w2 = _inside(k, T, 0.0, -2)
-    d_q = w @ w2 + x @ S_all[:-1].mT
-    A = torch.where(m, q @ w2.mT, 0.0)
-    d_v = w2 @ d_S_all[1:] + A.mT @ x
-    d_k = _inside(v @ d_S_all[1:].mT + w.mT @ q, T, 0.0, -2, own=True)
+    if need_k or need_v:
+        d_S_all = torch.stack(d_S_all[::-1])
+    if need_q or need_k or need_v:
+        m = row[:, None] >= row
+    if need_q or need_k:
+        w = torch.where(m, x @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT, 0.0)
+    if need_q or need_v:
+        w2 = _inside(k, T, 0.0, -2)
+    if need_q:
+        d_q = w @ w2 + x @ S_all[:-1].mT
+    if need_v:
+        A = torch.where(m, q @ w2.mT, 0.0)
+        d_v = w2 @ d_S_all[1:] + A.mT @ x
+    if need_k:
+        d_k = _inside(v @ d_S_all[1:].mT + w.mT @ q, T, 0.0, -2, own=True)
     return (
-        _sequence(d_q.transpose(2, 3), T),
-        _sequence(d_k.transpose(2, 3), T),
-        _sequence(d_v.transpose(2, 3), T),
+        _sequence(d_q.transpose(2, 3), T) if need_q else None,
+        _sequence(d_k.transpose(2, 3), T) if need_k else None,
+        _sequence(d_v.transpose(2, 3), T) if need_v else None,
         d_S,
     )
 
@@ -246,9 +255,7 @@ def linear_attention_forward_kernel(
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -272,27 +279,25 @@ def linear_attention_forward_kernel(
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        m_pair_1 = (tl.abs(b_v) < float("inf"))
-        b_x_1 = tl.max(tl.where(m_pair_1, 0.0, b_x[:, None]), 0)
+        m_x = (tl.abs(b_v) < float("inf"))
+        b_x_1 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         m_t = o_t < T - i_0
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_sum, 0.0)
-        b_x_2 = tl.where(m_pair_1, b_v, 0.0)
+        b_A = tl.where(m_pair, tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION), 0.0)
+        b_x_2 = tl.where(m_x, b_v, 0.0)
         b_Ax_2 = tl.dot(b_A.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
         b_x_low = tl.where((b_x_1[None, :] >= b_x[:, None]), float("nan"), b_Ax_2)
-        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_qS + b_x_low) / SQRT_K
+        b_o = (tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION) + b_x_low) / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
-        b_sum_1 = tl.dot(tl.trans(b_k_in.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = S[t-1] + k * v
-        b_S = b_S + b_sum_1
+        b_S_next = b_S + tl.dot(tl.trans(b_k_in.to(DOT)), b_v.to(DOT), input_precision=PRECISION)
+        b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -305,9 +310,7 @@ def linear_attention_backward_kernel(
     """All gradients, from the last block to the first."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -333,14 +336,12 @@ def linear_attention_backward_kernel(
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qx = tl.dot(tl.trans(b_q.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
-        b_dS_1 = b_dS + b_qx
+        b_dS_1 = b_dS + tl.dot(tl.trans(b_q.to(DOT)), b_x.to(DOT), input_precision=PRECISION)
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_x_1 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
-        b_x_1x = tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION)
-        b_x_1x_low = tl.where(m_pair, b_x_1x, 0.0)
+        b_x_low = tl.where(m_pair, tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION), 0.0)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_sum = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_1x_low.to(DOT), input_precision=PRECISION))
+        b_sum = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_low.to(DOT), input_precision=PRECISION))
         # gradient of k
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
@@ -348,17 +349,16 @@ def linear_attention_backward_kernel(
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_sum_1 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_sum_2 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_sum_2, 0.0)
+        b_A = tl.where(m_pair, tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION), 0.0)
         b_Ax = tl.trans(tl.dot(tl.trans(b_x.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
         # gradient of v
         tl.store(p_d_v + at_thv + o_thv, b_sum_1 + b_Ax, mask=m_tv)
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
         b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_sum_3 = tl.dot(b_x_1x_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_dq = tl.dot(b_x_low.to(DOT), b_k_in.to(DOT), input_precision=PRECISION) + b_Sx
         # gradient of q
-        tl.store(p_d_q + at_vthk + o_thk, b_sum_3 + b_Sx, mask=m_tk)
+        tl.store(p_d_q + at_vthk + o_thk, b_dq, mask=m_tk)
         # cotangents of the states, for what comes before
         b_dS = b_dS_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
@@ -373,9 +373,7 @@ def linear_attention_states_kernel(
     """First phase: the states as each block begins."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -415,9 +413,7 @@ def linear_attention_outputs_kernel(
     """Second phase: the outputs of all blocks at once."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -430,10 +426,10 @@ def linear_attention_outputs_kernel(
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_v = (o_v < V) | (V % BV == 0)
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    m_pair = (tl.abs(b_v) < float("inf"))
-    b_v_low = tl.where(m_pair, b_v, 0.0)
+    m_x = (tl.abs(b_v) < float("inf"))
+    b_v_low = tl.where(m_x, b_v, 0.0)
     b_x = BT - o_t.to(tl.float32)
-    b_x_1 = tl.max(tl.where(m_pair, 0.0, b_x[:, None]), 0)
+    b_x_1 = tl.max(tl.where(m_x, 0.0, b_x[:, None]), 0)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_k = tl.arange(0, BK)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
@@ -450,9 +446,8 @@ def linear_attention_outputs_kernel(
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_qS + b_x_low) / SQRT_K
+    b_o = (tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION) + b_x_low) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
@@ -466,9 +461,7 @@ def linear_attention_cotangents_kernel(
     """First phase: the cotangents of the states as each block ends."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
@@ -509,9 +502,7 @@ def linear_attention_gradients_V_kernel(
     """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -554,9 +545,7 @@ def linear_attention_gradients_K_kernel(
     """Second phase: the gradients of q and k in all blocks at once, each program a piece of K."""
     NK: tl.constexpr = (K + BK - 1) // BK
     i_p = tl.program_id(0).to(tl.int64)
-    i_k = i_p % NK
-    i_h = i_p // NK % H
-    i_s = i_p // (H * NK)
+    i_s, i_h, i_k = i_p // (H * NK), i_p // NK % H, i_p % NK
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
@@ -594,9 +583,9 @@ def linear_attention_gradients_K_kernel(
     b_x_2 = tl.where(m_t[:, None], b_k, 0.0)
     b_sum_1 = tl.dot(b_x_1x_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Sx = tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_dq = b_sum_1 + tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     # gradient of q
-    tl.store(p_d_q + at_thk + o_thk, b_sum_1 + b_Sx, mask=m_tk)
+    tl.store(p_d_q + at_thk + o_thk, b_dq, mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -607,9 +596,7 @@ def linear_attention_steps_kernel(
     """Outputs and final states, step by step: for sequences too short for blocks."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
@@ -628,8 +615,7 @@ def linear_attention_steps_kernel(
         # S = S[t-1] + k * v
         b_S_next = b_S + b_k[:, None] * b_v[None, :]
         # output o = sum[K](q * S) / sqrt(K)
-        b_sum = tl.sum(b_q[:, None] * b_S_next, 0)
-        b_o = b_sum / SQRT_K
+        b_o = tl.sum(b_q[:, None] * b_S_next, 0) / SQRT_K
         tl.store(p_o + at_thv + o_v, b_o, mask=m_v)
         b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
@@ -650,14 +636,14 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
 # after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 959, 12288, True, 1),
-    "infer": (2, 951, 8192, True, 1),
-    "backward": (2, 1909, 47104, True, 3),
-    "states": (3, 597, 32768, True, 1),
-    "outputs": (2, 1699, 49152, False, 1),
-    "cotangents": (4, 992, 32768, True, 1),
-    "gradients_V": (5, 2505, 49152, False, 1),
-    "gradients_K": (2, 2118, 81920, False, 1),
+    "forward": (2, 1131, 12288, True, 1),
+    "infer": (2, 1122, 8192, True, 1),
+    "backward": (2, 2252, 47104, True, 3),
+    "states": (3, 704, 32768, True, 1),
+    "outputs": (2, 2004, 49152, False, 1),
+    "cotangents": (4, 414, 16384, True, 1),
+    "gradients_V": (5, 6295, 49152, False, 1),
+    "gradients_K": (2, 2499, 81920, False, 1),
 }
 
 
@@ -695,7 +681,7 @@ def _needs_triton(io, K, V):
         "backward": (64 * BK * io + 4096 * io, 1024 * 2 * io + 64 * BK * 2 * io + 16 * BK * 4),
         "states": (4096 * io + 64 * BK * io, 4096 * io + 64 * BK * io),
         "outputs": (64 * BK * 2 * io, 4096 * io + 64 * BK * (2 * io + 4)),
-        "cotangents": (64 * BK * io + 4096 * io, 64 * BK * io + 4096 * io),
+        "cotangents": (64 * BK * io + 2048 * io, 64 * BK * io + 2048 * io),
         "gradients_V": (64 * BK * 2 * io, 64 * BK * (2 * io + 4) + 4096 * io),
         "gradients_K": (64 * BV * 2 * io, 64 * BV * (2 * io + 8) + 4096 * 2 * io),
     }
@@ -756,13 +742,13 @@ def _steps_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     linear_attention_steps_kernel[(B * H * NV,)](
         S_0, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, SQRT_K=math.sqrt(K), STEP=STEP,
-        num_warps=4, num_stages=3, enable_fp_fusion=True,
+        num_warps=8, num_stages=3, enable_fp_fusion=True,
     )
     return o, S_T
 
 
-def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
-    """Outputs, final states, and what the gradient needs."""
+def _run_triton(save, q, k, v, S_0, *, cu_seqlens=None, reverse=False):
+    """Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 63) // 64
@@ -779,17 +765,19 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     way = _way(
         q, NT,
-        {"forward": B * H * NV},
+        {("forward" if save else "infer"): B * H * NV},
         {"states": B * H * -(-V // min(_pad(V, 16), 64)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
     )
     if way == 1:
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
+        if not save:
+            S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         linear_attention_states_kernel[(B * H * NV,)](
             S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
@@ -801,61 +789,25 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         linear_attention_forward_kernel[(B * H * NV,)](
             S_0, S_in, v, k, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
-            enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
+            num_stages=_stages("forward" if save else "infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
 
-def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
+def _forward_triton(*tensors, cu_seqlens=None, reverse=False):
+    """Outputs, final states, and what the gradient needs."""
+    return _run_triton(True, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+
+
+def _infer_triton(*tensors, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
-    if q.shape[1] <= _FEW_STEPS:
-        return _steps_triton(q, k, v, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
-    B, T, H, K = q.shape
-    V = v.shape[3]
-    NT = (T + 63) // 64
-    N_BLOCKS = B * NT
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 64 + B
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
-    STEP = -1 if reverse else 1
-    DOT, PRECISION = _types(q, k, v)
-    BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
-    NV = -(-V // BV)
-    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
-    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    way = _way(
-        q, NT,
-        {"infer": B * H * NV},
-        {"states": B * H * -(-V // min(_pad(V, 16), 64)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
-    )
-    if way == 1:
-        BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
-        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
-        linear_attention_states_kernel[(B * H * NV,)](
-            S_0, S_in, v, k, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
-        )
-        linear_attention_outputs_kernel[(N_BLOCKS * H * NV,)](
-            v, k, q, S_in, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-    else:
-        linear_attention_forward_kernel[(B * H * NV,)](
-            S_0, None, v, k, q, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
-            enable_fp_fusion=True,
-        )
-    return o, S_T
+    if tensors[0].shape[1] <= _FEW_STEPS:
+        return _steps_triton(*tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+    return _run_triton(False, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)[:2]
 
 
-def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
+def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False, needs=(True,) * 4):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
@@ -879,13 +831,13 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         q, NT,
         {"backward": B * H * NV},
         *([{
-            "cotangents": B * H * -(-V // min(_pad(V, 16), 64)),
+            "cotangents": B * H * -(-V // min(_pad(V, 16), 32)),
             "gradients_V": B * H * -(-V // min(_pad(V, 16), 64)),
             "gradients_K": B * H * -(-K // min(_pad(K, 16), 64)),
         }] if fits else []),
     )
     if way == 1:
-        BV = min(_pad(V, 16), 64)
+        BV = min(_pad(V, 16), 32)
         NV = -(-V // BV)
         d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
@@ -894,21 +846,25 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
             STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=_stages("cotangents", 3, q, K, V),
             enable_fp_fusion=True,
         )
-        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        linear_attention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, q, d_o, d_S_out, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
+        BV = min(_pad(V, 16), 64)
+        NV = -(-V // BV)
+        if needs[2]:
+            d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+            linear_attention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+                k, q, d_o, d_S_out, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+                STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
-        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-        linear_attention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            d_o, v, q, d_S_out, d_k, k, S_in, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
-        )
+        if needs[0] or needs[1]:
+            d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+            d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+            linear_attention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+                d_o, v, q, d_S_out, d_k, k, S_in, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
+                SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+                enable_fp_fusion=True,
+            )
     else:
         d_k = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
@@ -921,7 +877,7 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         )
         d_k = d_k.sum(0)
         d_q = d_q.sum(0)
-    return d_q, d_k, d_v, d_S_0
+    return d_q if needs[0] else None, d_k if needs[1] else None, d_v if needs[2] else None, d_S_0
 
 
 def _step_triton(q, k, v, S_0):
@@ -958,7 +914,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -997,18 +953,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:4], everything[4:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:3]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -1219,9 +1176,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:4]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[7], arguments[:4])]
 
 
 @_autocast_off
@@ -1271,12 +1233,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -1290,27 +1252,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, k, v, S_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:4], arguments[4:7]
-    cotangents = whole = arguments[7:]
+    """Operator `backward`: of the gradients of q, k, v, S_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:4], arguments[4:8]
+    cotangents = whole = arguments[8:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTT-", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:6])
     if 0 in x.shape[:2]:
         final = zip(tensors[3:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:3], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:3]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(q, k, v, S_0):
@@ -1367,8 +1333,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:4], list(kept[4 + 1 :])
         run = [*(x[:, None] for x in given[:3]), *given[3:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:3]), *gradients[3:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:3]), *gradients[3:]
 
 
 def _differentiable_step(*tensors):
@@ -1413,6 +1380,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """linear_attention with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -1433,7 +1406,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:5], list(kept[5:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:4]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -1453,12 +1428,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[6 : 6 + count]), flat[6 + count :]
-        ctx.reverse = flat[5]
+        ctx.reverse, ctx.needs = flat[5], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:5], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:6], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:6], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -1467,16 +1442,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:4], *kept[5:])]
         tensors, cu_seqlens, cotangents = alike[:4], kept[4], alike[4:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:4], None, None, *saved, *left[4:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:4], None, None, *saved, *left[4:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[7:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -1487,12 +1463,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[7:]
+    cotangents = arguments[8:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:7], *row) for row in rows]
+    found = [_backward_below(*arguments[:8], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -1563,12 +1539,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:6], arguments[6], arguments[7:]
+    given, (saved, needs), cotangents = arguments[:6], arguments[6:8], arguments[8:]
     tensors = [*given[:4], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -1612,9 +1588,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[4:7]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[7:], dims[7:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[4:8]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[4:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -1639,10 +1615,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_linear_attention_0951061061f6", 0
+    name, tries = "seqc_linear_attention_a7fd5bff35c4", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_linear_attention_0951061061f6_{tries}"
+        name = f"seqc_linear_attention_a7fd5bff35c4_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1651,7 +1627,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

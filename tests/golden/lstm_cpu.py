@@ -90,8 +90,12 @@ def _forward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     return h_all[1:].transpose(0, 1).clone(), h, c, h_all, c_all
 
 
-def _backward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_all, d_h, d_h_T, d_c_T):
+def _backward_torch(
+    x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_all, d_h, d_h_T, d_c_T, *, needs=(True,) * 10
+):
     """Gradients of every input, parameter and initial state."""
+    need_x_i, need_x_f, need_x_z, need_x_o, need_R_i, need_R_f, need_R_z, need_R_o, need_h_0, need_c_0 = needs
+
     x_i = x_i.transpose(0, 1)
     x_f = x_f.transpose(0, 1)
     x_z = x_z.transpose(0, 1)
@@ -132,24 +136,30 @@ def _backward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_a
         d_h_all.append(d_h2)
         d_c_all.append(d_c)
 
-    d_h_all = torch.stack(d_h_all[::-1])
-    d_c_all = torch.stack(d_c_all[::-1])
-    x10 = d_h + d_h_all[1:]
-    d_x_o2 = x10 * x7
-    x11 = d_c_all[1:] + x10 * x3
-    d_x_f2 = x11 * x6
-    d_x_i2 = x11 * x5
-    d_x_z2 = x11 * x4
+    if need_x_i or need_x_f or need_x_z or need_x_o or need_R_i or need_R_f or need_R_z or need_R_o:
+        d_h_all = torch.stack(d_h_all[::-1])
+        x10 = d_h + d_h_all[1:]
+    if need_x_i or need_x_f or need_x_z or need_R_i or need_R_f or need_R_z:
+        d_c_all = torch.stack(d_c_all[::-1])
+        x11 = d_c_all[1:] + x10 * x3
+    if need_x_o or need_R_o:
+        d_x_o2 = x10 * x7
+    if need_x_f or need_R_f:
+        d_x_f2 = x11 * x6
+    if need_x_i or need_R_i:
+        d_x_i2 = x11 * x5
+    if need_x_z or need_R_z:
+        d_x_z2 = x11 * x4
     return (
-        d_x_i2.transpose(0, 1),
-        d_x_f2.transpose(0, 1),
-        d_x_z2.transpose(0, 1),
-        d_x_o2.transpose(0, 1),
-        torch.einsum("nbhk,nbhd->hkd", d_x_i2, x),
-        torch.einsum("nbhk,nbhd->hkd", d_x_f2, x),
-        torch.einsum("nbhk,nbhd->hkd", d_x_z2, x),
-        torch.einsum("nbhk,nbhd->hkd", d_x_o2, x),
-        d_h2.clone(),
+        d_x_i2.transpose(0, 1) if need_x_i else None,
+        d_x_f2.transpose(0, 1) if need_x_f else None,
+        d_x_z2.transpose(0, 1) if need_x_z else None,
+        d_x_o2.transpose(0, 1) if need_x_o else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_i2, x) if need_R_i else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_f2, x) if need_R_f else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_z2, x) if need_R_z else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_o2, x) if need_R_o else None,
+        d_h2.clone() if need_h_0 else None,
         d_c,
     )
 
@@ -615,13 +625,11 @@ INLINE vec lanes() {  // 0, 1, 2, ...
   return r;
 }
 
-// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside.
-INLINE vec load(const real* p) {
-  vec r;
-  std::memcpy(&r, p, sizeof r);
-  return r;
-}
-INLINE void store(real* p, vec x) { std::memcpy(p, &x, sizeof x); }
+// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside. No
+// memcpy: GCC 12 stores 64 bytes of known numbers that end in zeros as if the first were repeated in all of them.
+typedef vec loose __attribute__((aligned(alignof(real)), may_alias));
+INLINE vec load(const real* p) { return *reinterpret_cast<const loose*>(p); }
+INLINE void store(real* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
 INLINE void store(real* p, real x) { store(p, splat(x)); }
 // The first `left` elements, and 0 in the other lanes: one instruction where the processor has it, which touches nothing else.
 #if defined(__AVX512F__)
@@ -1118,6 +1126,17 @@ constexpr i64 least() {
 }
 constexpr i64 chosen_rows = least();
 static_assert(chosen_rows > 0, "no choice fits");
+// Which blocks of rows there is a kernel for: those that the batches of this library have.
+#ifndef SEQC_ROWS
+#define SEQC_ROWS 7
+#endif
+constexpr bool built(i64 rows) {
+  return rows == chosen_rows ? SEQC_ROWS >= rows : rows < chosen_rows && (SEQC_ROWS & rows) != 0;
+}
+constexpr bool serves(i64 rows) {
+  const i64 fours = chosen_rows >= 4 ? rows / 4 : 0, twos = chosen_rows >= 2 ? (rows - 4 * fours) / 2 : 0;
+  return (!fours || built(4)) && (!twos || built(2)) && (rows == 4 * fours + 2 * twos || built(1));
+}
 constexpr i64 panels = 1;
 }  // namespace
 
@@ -1409,6 +1428,7 @@ extern "C" int seqc_forward(
   const i64 whole = bounds ? 0 : B;
   const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;
   const i64 blocks = B - 3 * fours - twos;
+  if (!serves(bounds ? 1 : B)) return 2;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {
@@ -1418,9 +1438,13 @@ extern "C" int seqc_forward(
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    if (rest < fours) failed |= (save ? forward_program<true, 4>(a, call, 4 * rest, i_H, panel, team) : forward_program<false, 4>(a, call, 4 * rest, i_H, panel, team));
-    else if (rest < fours + twos) failed |= (save ? forward_program<true, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team) : forward_program<false, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team));
-    else failed |= (save ? forward_program<true, 1>(a, call, 3 * fours + twos + rest, i_H, panel, team) : forward_program<false, 1>(a, call, 3 * fours + twos + rest, i_H, panel, team));
+    if (rest < fours) {
+      if constexpr (built(4)) failed |= (save ? forward_program<true, 4>(a, call, 4 * rest, i_H, panel, team) : forward_program<false, 4>(a, call, 4 * rest, i_H, panel, team));
+    } else if (rest < fours + twos) {
+      if constexpr (built(2)) failed |= (save ? forward_program<true, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team) : forward_program<false, 2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team));
+    } else {
+      if constexpr (built(1)) failed |= (save ? forward_program<true, 1>(a, call, 3 * fours + twos + rest, i_H, panel, team) : forward_program<false, 1>(a, call, 3 * fours + twos + rest, i_H, panel, team));
+    }
     return failed;
   };
   constexpr bool wide = n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ > 131072;  // whether a step is worth several meetings of threads
@@ -1817,6 +1841,7 @@ extern "C" int seqc_backward(
   const i64 whole = bounds ? 0 : B;
   const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;
   const i64 blocks = B - 3 * fours - twos;
+  if (!serves(bounds ? 1 : B)) return 2;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   const auto run = [&](i64 program, const Team& team) __attribute__((noinline)) {
@@ -1826,9 +1851,13 @@ extern "C" int seqc_backward(
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    if (rest < fours) failed |= backward_program<4>(a, call, 4 * rest, i_H, panel, team);
-    else if (rest < fours + twos) failed |= backward_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team);
-    else failed |= backward_program<1>(a, call, 3 * fours + twos + rest, i_H, panel, team);
+    if (rest < fours) {
+      if constexpr (built(4)) failed |= backward_program<4>(a, call, 4 * rest, i_H, panel, team);
+    } else if (rest < fours + twos) {
+      if constexpr (built(2)) failed |= backward_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel, team);
+    } else {
+      if constexpr (built(1)) failed |= backward_program<1>(a, call, 3 * fours + twos + rest, i_H, panel, team);
+    }
     return failed;
   };
   constexpr bool wide = n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ > 131072;  // whether a step is worth several meetings of threads
@@ -2010,6 +2039,7 @@ extern "C" int seqc_step(
   const i64 whole = bounds ? 0 : B;
   const i64 fours = chosen_rows >= 4 ? whole / 4 : 0, twos = chosen_rows >= 2 ? (whole - 4 * fours) / 2 : 0;
   const i64 blocks = B - 3 * fours - twos;
+  if (!serves(bounds ? 1 : B)) return 2;
   const i64 programs = blocks * n_H * panels;
   const bool several = threads > 1 && call.rows() * (n_H * n_D + n_H * n_D + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_ + n_H * n_D * n_D_) > 1048576;  // else one thread is faster
   int failed = 0;
@@ -2020,9 +2050,13 @@ extern "C" int seqc_step(
     rest /= panels;
     const i64 i_H = rest % n_H;
     rest /= n_H;
-    if (rest < fours) failed |= step_program<4>(a, call, 4 * rest, i_H, panel);
-    else if (rest < fours + twos) failed |= step_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel);
-    else failed |= step_program<1>(a, call, 3 * fours + twos + rest, i_H, panel);
+    if (rest < fours) {
+      if constexpr (built(4)) failed |= step_program<4>(a, call, 4 * rest, i_H, panel);
+    } else if (rest < fours + twos) {
+      if constexpr (built(2)) failed |= step_program<2>(a, call, 4 * fours + 2 * (rest - fours), i_H, panel);
+    } else {
+      if constexpr (built(1)) failed |= step_program<1>(a, call, 3 * fours + twos + rest, i_H, panel);
+    }
   }
   return failed;
 }
@@ -2152,6 +2186,7 @@ extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_
     arrays[i] = t[i].data;
     sum += bytes[i];
   }
+  if (!serves(B)) return declined();
   Written written{d};
   bool old = out || in_place;  // whether what is written was there before
   for (i64 i = 0; i < results; ++i) {
@@ -2234,7 +2269,7 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 """
 
 
-_NATIVE_DIMS = "H D".split()
+_NATIVE_DIMS = "ROWS H D".split()
 
 
 _NATIVE_STEPS: list[Callable] = []  # the step of each library as a function: for calls that need nothing of torch's dispatcher
@@ -2326,7 +2361,7 @@ def _native_fresh(dtype: torch.dtype, sizes: Sequence[int], B: int) -> Tensor:
     return torch.empty((B, *sizes), dtype=dtype, device="cpu")
 
 
-def _native_entry(library, panels, dtype, H, D):
+def _native_entry(library, panels, dtype, _rows, H, D):
     """Add the step of a library, for dims of these sizes, to the functions that take tensors."""
     _native_direct(
         library, LSTMResult, dtype, 2,
@@ -2347,6 +2382,16 @@ def _native_entry(library, panels, dtype, H, D):
     )
 
 
+# Kernels take 4, 2 or 1 rows of the batch at a time. Those that a batch needs are built for it (SEQC_BATCHES=all: all of them).
+_NATIVE_ALL_ROWS = _os.environ.get("SEQC_BATCHES") == "all"
+
+
+def _native_rows(B):
+    """Which kernels B rows take: 4 if some take four at a time, + 2 if some take two, + 1 if one is alone. An extent that is
+    open in a trace stays as it is."""
+    return B if type(B) is not int else 7 if _NATIVE_ALL_ROWS else 4 * (B > 3) + B % 4 or 1
+
+
 def _native_defines(dtype, *sizes):
     """The macros of the kernels for dims of these sizes."""
     defines = {f"SEQC_{name}": str(int(size)) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
@@ -2356,6 +2401,9 @@ def _native_defines(dtype, *sizes):
 @_functools.cache
 def _native_kernel(dtype, *sizes):
     """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
+    every = (7, *sizes[1:])
+    if sizes != every and _native_prebuilt(_NATIVE_SOURCE, _native_defines(dtype, *every)):
+        return _native_kernel(dtype, *every)
     library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
     for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
         whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
@@ -2396,17 +2444,20 @@ def _ready_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     double = torch.float64 in [
         x_i.dtype, x_f.dtype, x_z.dtype, x_o.dtype, R_i.dtype, R_f.dtype, R_z.dtype, R_o.dtype, h_0.dtype, c_0.dtype
     ]
-    return _native_ready(torch.float64 if double else torch.float32, x_i.shape[-2], x_i.shape[-1])
+    return _native_ready(
+        torch.float64 if double else torch.float32, _native_rows(x_i.shape[0]), x_i.shape[-2], x_i.shape[-1]
+    )
 
 
 def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
     """Results, and what backward needs."""
     B, T, H, D = x_i.shape
+    _rows = _native_rows(B)
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
-    library, _ = _native_kernel(x_i.dtype, H, D)
+    library, _ = _native_kernel(x_i.dtype, _rows, H, D)
     out_h = _native_new(library, x_i, *x_i.shape[:2], H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
@@ -2449,11 +2500,12 @@ def _forward_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens
 def _infer_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlens=None, reverse=False):
     """Results only."""
     B, T, H, D = x_i.shape
+    _rows = _native_rows(B)
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
-    library, _ = _native_kernel(x_i.dtype, H, D)
+    library, _ = _native_kernel(x_i.dtype, _rows, H, D)
     out_h = _native_new(library, x_i, *x_i.shape[:2], H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
@@ -2510,14 +2562,16 @@ def _backward_cpu(
     *,
     cu_seqlens=None,
     reverse=False,
+    needs=(True,) * 10,
 ):
-    """Gradients of inputs, params, initial states."""
+    """Gradients of inputs, params, initial states; products of params that are not asked for are left out."""
     B, T, H, D = x_i.shape
+    _rows = _native_rows(B)
     if cu_seqlens is not None:  # B sequences in one row of T steps
         B = cu_seqlens.shape[0] - 1
         cu_seqlens = cu_seqlens.to(torch.int64).contiguous()
     way = -1 if reverse else 1
-    library, _ = _native_kernel(x_i.dtype, H, D)
+    library, _ = _native_kernel(x_i.dtype, _rows, H, D)
     grad_x_o = _native_new(library, x_i, *x_i.shape[:2], H, D)
     grad_x_f = _native_new(library, x_i, *x_i.shape[:2], H, D)
     grad_x_i = _native_new(library, x_i, *x_i.shape[:2], H, D)
@@ -2555,17 +2609,25 @@ def _backward_cpu(
         grad_h_0,
         grad_c_0,
     )
-    grad_R_i = torch.einsum("btac,btad->acd", grad_x_i, h_kept)
-    grad_R_f = torch.einsum("btac,btad->acd", grad_x_f, h_kept)
-    grad_R_z = torch.einsum("btac,btad->acd", grad_x_z, h_kept)
-    grad_R_o = torch.einsum("btac,btad->acd", grad_x_o, h_kept)
+    grad_R_i = None
+    if needs[4]:
+        grad_R_i = torch.einsum("btac,btad->acd", grad_x_i, h_kept)
+    grad_R_f = None
+    if needs[5]:
+        grad_R_f = torch.einsum("btac,btad->acd", grad_x_f, h_kept)
+    grad_R_z = None
+    if needs[6]:
+        grad_R_z = torch.einsum("btac,btad->acd", grad_x_z, h_kept)
+    grad_R_o = None
+    if needs[7]:
+        grad_R_o = torch.einsum("btac,btad->acd", grad_x_o, h_kept)
     return grad_x_i, grad_x_f, grad_x_z, grad_x_o, grad_R_i, grad_R_f, grad_R_z, grad_R_o, grad_h_0, grad_c_0
 
 
 def _step_cpu(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     """Results of one step."""
     B, H, D = x_i.shape
-    library, _ = _native_kernel(x_i.dtype, H, D)
+    library, _ = _native_kernel(x_i.dtype, _native_rows(B), H, D)
     out_h = x_i.new_empty(B, H, D)
     out_h_T = x_i.new_empty(B, H, D)
     out_c_T = x_i.new_empty(B, H, D)
@@ -2601,7 +2663,7 @@ _RESULTS = "TBB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -2640,18 +2702,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:10], everything[10:-3], everything[-3:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:8]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[3:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[3:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -2880,9 +2943,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:10]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[13], arguments[:10])]
 
 
 @_autocast_off
@@ -2932,12 +3000,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -2951,27 +3019,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:10], arguments[10:13]
-    cotangents = whole = arguments[13:]
+    """Operator `backward`: of the gradients of x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:10], arguments[10:14]
+    cotangents = whole = arguments[14:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTTT------", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T--", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:12])
     if 0 in x.shape[:2]:
         final = zip(tensors[8:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:8]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
@@ -3032,8 +3104,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:10], list(kept[10 + 1 :])
         run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
 
 
 def _differentiable_step(*tensors):
@@ -3078,6 +3151,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """lstm with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -3098,7 +3177,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:11], list(kept[11:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:3]), None, None
+        needs = ctx.needs_input_grad[:10]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:3])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -3118,12 +3199,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[12 : 12 + count]), flat[12 + count :]
-        ctx.reverse = flat[11]
+        ctx.reverse, ctx.needs = flat[11], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:11], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:12], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:12], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -3132,16 +3213,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:10], *kept[11:])]
         tensors, cu_seqlens, cotangents = alike[:10], kept[10], alike[10:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:10], None, None, *saved, *left[10:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:10], None, None, *saved, *left[10:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[13:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[14:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -3152,12 +3234,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[13:]
+    cotangents = arguments[14:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:13], *row) for row in rows]
+    found = [_backward_below(*arguments[:14], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -3228,12 +3310,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:12], arguments[12], arguments[13:]
+    given, (saved, needs), cotangents = arguments[:12], arguments[12:14], arguments[14:]
     tensors = [*given[:10], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -3277,9 +3359,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[10:13]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[13:], dims[13:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[10:14]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[14:], dims[14:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[10:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -3304,10 +3386,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_82f34432801b", 0
+    name, tries = "seqc_lstm_cb61792c2b18", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_82f34432801b_{tries}"
+        name = f"seqc_lstm_cb61792c2b18_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -3316,7 +3398,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

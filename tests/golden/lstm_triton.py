@@ -91,8 +91,12 @@ def _forward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     return h_all[1:].transpose(0, 1).clone(), h, c, h_all, c_all
 
 
-def _backward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_all, d_h, d_h_T, d_c_T):
+def _backward_torch(
+    x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_all, d_h, d_h_T, d_c_T, *, needs=(True,) * 10
+):
     """Gradients of every input, parameter and initial state."""
+    need_x_i, need_x_f, need_x_z, need_x_o, need_R_i, need_R_f, need_R_z, need_R_o, need_h_0, need_c_0 = needs
+
     x_i = x_i.transpose(0, 1)
     x_f = x_f.transpose(0, 1)
     x_z = x_z.transpose(0, 1)
@@ -133,24 +137,30 @@ def _backward_torch(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_all, c_a
         d_h_all.append(d_h2)
         d_c_all.append(d_c)
 
-    d_h_all = torch.stack(d_h_all[::-1])
-    d_c_all = torch.stack(d_c_all[::-1])
-    x10 = d_h + d_h_all[1:]
-    d_x_o2 = x10 * x7
-    x11 = d_c_all[1:] + x10 * x3
-    d_x_f2 = x11 * x6
-    d_x_i2 = x11 * x5
-    d_x_z2 = x11 * x4
+    if need_x_i or need_x_f or need_x_z or need_x_o or need_R_i or need_R_f or need_R_z or need_R_o:
+        d_h_all = torch.stack(d_h_all[::-1])
+        x10 = d_h + d_h_all[1:]
+    if need_x_i or need_x_f or need_x_z or need_R_i or need_R_f or need_R_z:
+        d_c_all = torch.stack(d_c_all[::-1])
+        x11 = d_c_all[1:] + x10 * x3
+    if need_x_o or need_R_o:
+        d_x_o2 = x10 * x7
+    if need_x_f or need_R_f:
+        d_x_f2 = x11 * x6
+    if need_x_i or need_R_i:
+        d_x_i2 = x11 * x5
+    if need_x_z or need_R_z:
+        d_x_z2 = x11 * x4
     return (
-        d_x_i2.transpose(0, 1),
-        d_x_f2.transpose(0, 1),
-        d_x_z2.transpose(0, 1),
-        d_x_o2.transpose(0, 1),
-        torch.einsum("nbhk,nbhd->hkd", d_x_i2, x),
-        torch.einsum("nbhk,nbhd->hkd", d_x_f2, x),
-        torch.einsum("nbhk,nbhd->hkd", d_x_z2, x),
-        torch.einsum("nbhk,nbhd->hkd", d_x_o2, x),
-        d_h2.clone(),
+        d_x_i2.transpose(0, 1) if need_x_i else None,
+        d_x_f2.transpose(0, 1) if need_x_f else None,
+        d_x_z2.transpose(0, 1) if need_x_z else None,
+        d_x_o2.transpose(0, 1) if need_x_o else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_i2, x) if need_R_i else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_f2, x) if need_R_f else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_z2, x) if need_R_z else None,
+        torch.einsum("nbhk,nbhd->hkd", d_x_o2, x) if need_R_o else None,
+        d_h2.clone() if need_h_0 else None,
         d_c,
     )
 
@@ -272,8 +282,7 @@ def lstm_forward_kernel(
     """Outputs, final states, and the states that the gradient needs."""
     NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     i_p = tl.program_id(0).to(tl.int64)
-    i_h = i_p % H
-    i_b = i_p // H
+    i_b, i_h = i_p // H, i_p % H
     o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
     first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
     at_hdd = i_h * D * D
@@ -303,20 +312,16 @@ def lstm_forward_kernel(
         b_x_i = tl.load(p_x_i + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         b_x_z = tl.load(p_x_z + at_nhd + o_bnhd, mask=m_bd, other=0.0).to(tl.float32)
         # o = sigmoid(x_o + R_o @ h[t-1])
-        b_R_oh = tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
-        b_x = b_x_o + b_R_oh
+        b_x = b_x_o + tl.dot(b_h.to(DOT), tl.trans(b_R_o.to(DOT)), input_precision=PRECISION)
         b_o = sigmoid(b_x)
         # f = sigmoid(x_f + R_f @ h[t-1])
-        b_hR_f = tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
-        b_x_1 = b_x_f + b_hR_f
+        b_x_1 = b_x_f + tl.dot(b_h.to(DOT), tl.trans(b_R_f.to(DOT)), input_precision=PRECISION)
         b_f = sigmoid(b_x_1)
         # i = sigmoid(x_i + R_i @ h[t-1])
-        b_hR_i = tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
-        b_x_2 = b_x_i + b_hR_i
+        b_x_2 = b_x_i + tl.dot(b_h.to(DOT), tl.trans(b_R_i.to(DOT)), input_precision=PRECISION)
         b_i = sigmoid(b_x_2)
         # z = tanh(x_z + R_z @ h[t-1])
-        b_hR_z = tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
-        b_x_3 = b_x_z + b_hR_z
+        b_x_3 = b_x_z + tl.dot(b_h.to(DOT), tl.trans(b_R_z.to(DOT)), input_precision=PRECISION)
         b_z = tanh(b_x_3)
         # c = f * c[t-1] + i * z
         b_c_next = b_f * b_c + b_i * b_z
@@ -347,8 +352,7 @@ def lstm_backward_kernel(
     """All gradients, from the last block to the first."""
     NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     i_p = tl.program_id(0).to(tl.int64)
-    i_h = i_p % H
-    i_b = i_p // H
+    i_b, i_h = i_p // H, i_p % H
     o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
     first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
     at_hdd = i_h * D * D
@@ -402,12 +406,9 @@ def lstm_backward_kernel(
         tl.store(p_d_x_z + at_nhd + o_bnhd, b_dx_z, mask=m_bd)
         # cotangents of the states, for what comes before
         b_sum = tl.dot(b_dx_z.to(DOT), b_R_z.to(DOT), input_precision=PRECISION)
-        b_sum_1 = tl.dot(b_dx_i.to(DOT), b_R_i.to(DOT), input_precision=PRECISION)
-        b_x_2 = b_sum + b_sum_1
-        b_sum_2 = tl.dot(b_dx_f.to(DOT), b_R_f.to(DOT), input_precision=PRECISION)
-        b_x_3 = b_x_2 + b_sum_2
-        b_sum_3 = tl.dot(b_dx_o.to(DOT), b_R_o.to(DOT), input_precision=PRECISION)
-        b_dh_2 = b_x_3 + b_sum_3
+        b_dh_2 = b_sum + tl.dot(b_dx_i.to(DOT), b_R_i.to(DOT), input_precision=PRECISION)
+        b_dh_2 += tl.dot(b_dx_f.to(DOT), b_R_f.to(DOT), input_precision=PRECISION)
+        b_dh_2 += tl.dot(b_dx_o.to(DOT), b_R_o.to(DOT), input_precision=PRECISION)
         b_dc_next = b_x_1 * b_f
         b_dh = b_dh_2
         b_dc = b_dc_next
@@ -426,9 +427,7 @@ def lstm_team_forward_kernel(
     NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64) + FIRST
-    i_d = i_p % ND
-    i_h = i_p // ND % H
-    i_b = i_p // (H * ND)
+    i_b, i_h, i_d = i_p // (H * ND), i_p // ND % H, i_p % ND
     o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
     first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
     at_h_d_d_all = i_h * D * D
@@ -523,9 +522,7 @@ def lstm_team_backward_kernel(
     NB = tl.cdiv(B, BB) if p_cu_seqlens is None else B
     ND: tl.constexpr = (D + BD - 1) // BD
     i_p = tl.program_id(0).to(tl.int64) + FIRST
-    i_d = i_p % ND
-    i_h = i_p // ND % H
-    i_b = i_p // (H * ND)
+    i_b, i_h, i_d = i_p // (H * ND), i_p // ND % H, i_p % ND
     o_b = i_b * (BB if p_cu_seqlens is None else 1) + tl.arange(0, BB)
     first, T = sequences(p_cu_seqlens, i_b, o_b, T, STEP)
     at_h_d_all_d = i_h * D * D
@@ -601,12 +598,12 @@ def lstm_team_backward_kernel(
         b_sum = product_in_parts(b_dx_z_all.to(DOT), tl.trans(b_R_z.to(DOT)), PARTS, PRECISION)
         b_dx_f_all = tl.load(p_dx_f_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
         b_sum_1 = product_in_parts(b_dx_i_all.to(DOT), tl.trans(b_R_i.to(DOT)), PARTS, PRECISION)
-        b_x_2 = b_sum + b_sum_1
+        b_dh_2 = b_sum + b_sum_1
         b_dx_o_all = tl.load(p_dx_o_all + at_2hd + o_b2_h_d_all, mask=m_b_d_all, other=0.0, cache_modifier=".cg").to(DOT)
         b_sum_2 = product_in_parts(b_dx_f_all.to(DOT), tl.trans(b_R_f.to(DOT)), PARTS, PRECISION)
-        b_x_3 = b_x_2 + b_sum_2
+        b_dh_2 += b_sum_2
         b_sum_3 = product_in_parts(b_dx_o_all.to(DOT), tl.trans(b_R_o.to(DOT)), PARTS, PRECISION)
-        b_dh_2 = b_x_3 + b_sum_3
+        b_dh_2 += b_sum_3
         b_dc_1 = b_x_1 * b_f
         i_next = tl.maximum(i_t - 1, 0)
         at_nhd_1 = (STEP * i_next * H + i_h) * D
@@ -813,7 +810,7 @@ def _infer_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, *, cu_seqlen
 
 def _backward_triton(
     x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, h_in, c_in, before_f, before_i, before_z, before_o, d_h,
-    d_h_T, d_c_T, *, cu_seqlens=None, reverse=False,
+    d_h_T, d_c_T, *, cu_seqlens=None, reverse=False, needs=(True,) * 10,
 ):
     """Gradients of every argument of forward."""
     B, T, H, D = x_i.shape
@@ -862,11 +859,26 @@ def _backward_triton(
                 BB=BB, BD=BD, BD_ALL=BD_ALL, STEP=STEP, DOT=DOT, PRECISION=PRECISION, PARTS=min(4, BD_ALL // 16),
                 num_warps=4, num_stages=1, enable_fp_fusion=True, launch_cooperative_grid=x_i.device.type == "cuda",
             )
-    d_R_i = torch.einsum("abce,abcd->cde", h_in.float(), d_x_i.float())
-    d_R_f = torch.einsum("abce,abcd->cde", h_in.float(), d_x_f.float())
-    d_R_z = torch.einsum("abce,abcd->cde", h_in.float(), d_x_z.float())
-    d_R_o = torch.einsum("abce,abcd->cde", h_in.float(), d_x_o.float())
-    return d_x_i, d_x_f, d_x_z, d_x_o, d_R_i, d_R_f, d_R_z, d_R_o, d_h_0, d_c_0
+    if needs[4]:
+        d_R_i = torch.einsum("abce,abcd->cde", h_in.float(), d_x_i.float())
+    if needs[5]:
+        d_R_f = torch.einsum("abce,abcd->cde", h_in.float(), d_x_f.float())
+    if needs[6]:
+        d_R_z = torch.einsum("abce,abcd->cde", h_in.float(), d_x_z.float())
+    if needs[7]:
+        d_R_o = torch.einsum("abce,abcd->cde", h_in.float(), d_x_o.float())
+    return (
+        d_x_i,
+        d_x_f,
+        d_x_z,
+        d_x_o,
+        d_R_i if needs[4] else None,
+        d_R_f if needs[5] else None,
+        d_R_z if needs[6] else None,
+        d_R_o if needs[7] else None,
+        d_h_0,
+        d_c_0,
+    )
 
 
 def _step_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
@@ -903,7 +915,7 @@ _RESULTS = "TBB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -942,18 +954,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:10], everything[10:-3], everything[-3:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:8]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[3:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[3:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -1202,9 +1215,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:10]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[13], arguments[:10])]
 
 
 @_autocast_off
@@ -1254,12 +1272,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -1273,27 +1291,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:10], arguments[10:13]
-    cotangents = whole = arguments[13:]
+    """Operator `backward`: of the gradients of x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:10], arguments[10:14]
+    cotangents = whole = arguments[14:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTTT------", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T--", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:12])
     if 0 in x.shape[:2]:
         final = zip(tensors[8:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:8]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
@@ -1354,8 +1376,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:10], list(kept[10 + 1 :])
         run = [*(x[:, None] for x in given[:4]), *given[4:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:4]), *gradients[4:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:4]), *gradients[4:]
 
 
 def _differentiable_step(*tensors):
@@ -1400,6 +1423,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """lstm with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -1420,7 +1449,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:11], list(kept[11:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:3]), None, None
+        needs = ctx.needs_input_grad[:10]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:3])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -1440,12 +1471,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[12 : 12 + count]), flat[12 + count :]
-        ctx.reverse = flat[11]
+        ctx.reverse, ctx.needs = flat[11], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:11], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:12], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:12], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -1454,16 +1485,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:10], *kept[11:])]
         tensors, cu_seqlens, cotangents = alike[:10], kept[10], alike[10:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:10], None, None, *saved, *left[10:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:10], None, None, *saved, *left[10:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[13:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[14:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -1474,12 +1506,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[13:]
+    cotangents = arguments[14:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:13], *row) for row in rows]
+    found = [_backward_below(*arguments[:14], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -1550,12 +1582,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:12], arguments[12], arguments[13:]
+    given, (saved, needs), cotangents = arguments[:12], arguments[12:14], arguments[14:]
     tensors = [*given[:10], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -1599,9 +1631,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[10:13]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[13:], dims[13:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[10:14]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[14:], dims[14:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[10:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -1626,10 +1658,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_01ee30931802", 0
+    name, tries = "seqc_lstm_3eeba68c0f20", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_01ee30931802_{tries}"
+        name = f"seqc_lstm_3eeba68c0f20_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -1638,7 +1670,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

@@ -140,66 +140,87 @@ def _forward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
     return _sequence(y, T), h, h_all
 
 
-def _backward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, h_all, d_y, d_h_T):
+def _backward_torch(u, z, delta, Bt, Ct, A_log, skip, bias, h_0, h_all, d_y, d_h_T, *, needs=(True,) * 9):
     """Gradients of every input, parameter and initial state."""
     T = u.shape[1]
     BT_ = 64  # steps per block
     row = torch.arange(BT_, dtype=u.dtype, device=u.device)
 
+    need_u, need_z, need_delta, need_Bt, need_Ct, need_A_log, need_skip, need_bias, need_h_0 = needs
+
     u = _blocks(u, BT_, repeat=True)
     z = _blocks(z, BT_, repeat=True)
-    delta = _blocks(delta, BT_, repeat=True)
-    Bt = _blocks(Bt, BT_, repeat=True)
-    Ct = _blocks(Ct, BT_, repeat=True)
     d_y = _blocks(d_y, BT_, repeat=False)
-    x = delta + bias
-    # dt = softplus(delta + bias)
-    dt = torch.logaddexp(x, torch.zeros_like(x))
-    exp_A_log = torch.exp(A_log)
-    x2 = torch.exp(-dt[..., None] * exp_A_log)
-    w = _inside(x2, T, 1.0, -3)
-    x3 = _affine_scan(w, (row == BT_ - 1.0).to(u.dtype)[:, None, None], None, -3, reverse=True, later=True, end=True)
     sigmoid_z = torch.sigmoid(z)
-    x4 = d_y * (z * sigmoid_z)
-    x5 = x4[..., None] * Ct[..., None, :]
-    x6 = _affine_scan(w, x5, None, -3, reverse=True, later=True, end=True)
-    x7 = w[:, :, 0]
+    if need_u or need_z or need_delta or need_Bt or need_Ct or need_A_log or need_bias or need_h_0:
+        delta = _blocks(delta, BT_, repeat=True)
+        x = delta + bias
+        # dt = softplus(delta + bias)
+        dt = torch.logaddexp(x, torch.zeros_like(x))
+        exp_A_log = torch.exp(A_log)
+        x2 = torch.exp(-dt[..., None] * exp_A_log)
+        w = _inside(x2, T, 1.0, -3)
+    if need_u or need_z or need_delta or need_Ct or need_A_log or need_bias:
+        Bt = _blocks(Bt, BT_, repeat=True)
+    if need_u or need_z or need_delta or need_Bt or need_A_log or need_bias or need_h_0:
+        Ct = _blocks(Ct, BT_, repeat=True)
+    if need_u or need_delta or need_Bt or need_A_log or need_bias or need_h_0:
+        x3 = _affine_scan(
+            w, (row == BT_ - 1.0).to(u.dtype)[:, None, None], None, -3, reverse=True, later=True, end=True
+        )
+        x7 = w[:, :, 0]
 
-    # the recurrence itself: one step or block after the other
-    d_h = d_h_T
-    d_h_all = [d_h]
-    for x3_n, x6_n, x7_n in reversed(list(zip(x3, x6, x7))):
-        d_h = x7_n * torch.addcmul(x6_n, x3_n, d_h)
-        d_h_all.append(d_h)
+        # the recurrence itself: one step or block after the other
+        d_h = d_h_T
+        d_h_all = [d_h]
+    if need_u or need_delta or need_Bt or need_Ct or need_A_log or need_skip or need_bias or need_h_0:
+        x4 = d_y * (z * sigmoid_z)
+    if need_u or need_delta or need_Bt or need_A_log or need_bias or need_h_0:
+        x5 = x4[..., None] * Ct[..., None, :]
+        x6 = _affine_scan(w, x5, None, -3, reverse=True, later=True, end=True)
+        for x3_n, x6_n, x7_n in reversed(list(zip(x3, x6, x7))):
+            d_h = x7_n * torch.addcmul(x6_n, x3_n, d_h)
+            d_h_all.append(d_h)
 
-    d_h_all = torch.stack(d_h_all[::-1])
-    w2 = _inside(dt[..., None] * Bt[..., None, :] * u[..., None], T, 0.0, -3, own=True)
-    # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
-    h = _affine_scan(w, w2, h_all[:-1], -3, own=True)
-    d_Ct = (x4[..., None, :] @ h)[..., 0, :]
-    x8 = x5
-    x8[:, :, 63].add_(d_h_all[1:])
-    x9 = _affine_scan(w, x8, None, -3, reverse=True, later=True, own=True)
-    w3 = _inside(x9, T, 0.0, -3)
-    p = (w3 @ Bt[..., None])[..., 0]
-    x10 = _inside(x9 * _before(h_all[:-1], h, -3), T, 0.0, -3, own=True) * x2
-    x11 = u * p - (x10 * exp_A_log).sum(-1)
-    sigmoid_x = torch.sigmoid(x)
-    d_delta = x11 * sigmoid_x
-    d_Bt = (w3.mT @ (u * dt)[..., None])[..., 0]
-    d_u = x4 * skip + dt * p
-    x12 = d_y * ((Ct[..., None, :] @ h.mT)[..., 0, :] + skip * u)
-    d_z = x12 * sigmoid_z + x12 * z * sigmoid_z * (1.0 - sigmoid_z)
+    if need_u or need_delta or need_Bt or need_A_log or need_bias:
+        d_h_all = torch.stack(d_h_all[::-1])
+        x8 = x5
+        x8[:, :, 63].add_(d_h_all[1:])
+        x9 = _affine_scan(w, x8, None, -3, reverse=True, later=True, own=True)
+    if need_z or need_delta or need_Ct or need_A_log or need_bias:
+        w2 = _inside(dt[..., None] * Bt[..., None, :] * u[..., None], T, 0.0, -3, own=True)
+        # h = exp(-dt * exp(A_log)) * h[t-1] + dt * Bt * u
+        h = _affine_scan(w, w2, h_all[:-1], -3, own=True)
+    if need_Ct:
+        d_Ct = (x4[..., None, :] @ h)[..., 0, :]
+    if need_u or need_delta or need_Bt or need_bias:
+        w3 = _inside(x9, T, 0.0, -3)
+    if need_u or need_delta or need_bias:
+        p = (w3 @ Bt[..., None])[..., 0]
+    if need_delta or need_A_log or need_bias:
+        x10 = _inside(x9 * _before(h_all[:-1], h, -3), T, 0.0, -3, own=True) * x2
+    if need_delta or need_bias:
+        x11 = u * p - (x10 * exp_A_log).sum(-1)
+        sigmoid_x = torch.sigmoid(x)
+    if need_delta:
+        d_delta = x11 * sigmoid_x
+    if need_Bt:
+        d_Bt = (w3.mT @ (u * dt)[..., None])[..., 0]
+    if need_u:
+        d_u = x4 * skip + dt * p
+    if need_z:
+        x12 = d_y * ((Ct[..., None, :] @ h.mT)[..., 0, :] + skip * u)
+        d_z = x12 * sigmoid_z + x12 * z * sigmoid_z * (1.0 - sigmoid_z)
     return (
-        _sequence(d_u, T),
-        _sequence(d_z, T),
-        _sequence(d_delta, T),
-        _sequence(d_Bt, T),
-        _sequence(d_Ct, T),
-        -(x10 * dt[..., None]).sum((-5, -4, -3)) * exp_A_log,
-        (x4 * u).sum((-4, -3, -2)),
-        (x11 * sigmoid_x).sum((-4, -3, -2)),
-        d_h,
+        _sequence(d_u, T) if need_u else None,
+        _sequence(d_z, T) if need_z else None,
+        _sequence(d_delta, T) if need_delta else None,
+        _sequence(d_Bt, T) if need_Bt else None,
+        _sequence(d_Ct, T) if need_Ct else None,
+        -(x10 * dt[..., None]).sum((-5, -4, -3)) * exp_A_log if need_A_log else None,
+        (x4 * u).sum((-4, -3, -2)) if need_skip else None,
+        (x11 * sigmoid_x).sum((-4, -3, -2)) if need_bias else None,
+        d_h if need_h_0 else None,
     )
 
 
@@ -241,7 +262,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -280,18 +301,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:9], everything[9:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:8]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -492,9 +514,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:9]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[12], arguments[:9])]
 
 
 @_autocast_off
@@ -544,12 +571,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -563,27 +590,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of u, z, delta, Bt, Ct, A_log, skip, bias, h_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:9], arguments[9:12]
-    cotangents = whole = arguments[12:]
+    """Operator `backward`: of the gradients of u, z, delta, Bt, Ct, A_log, skip, bias, h_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:9], arguments[9:13]
+    cotangents = whole = arguments[13:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTTTT----", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:11])
     if 0 in x.shape[:2]:
         final = zip(tensors[8:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:8], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:8]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(u, z, delta, Bt, Ct, A_log, skip, bias, h_0):
@@ -640,8 +671,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:9], list(kept[9 + 1 :])
         run = [*(x[:, None] for x in given[:5]), *given[5:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:5]), *gradients[5:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:5]), *gradients[5:]
 
 
 def _differentiable_step(*tensors):
@@ -686,6 +718,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """mamba with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -706,7 +744,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:10], list(kept[10:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:9]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -726,12 +766,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[11 : 11 + count]), flat[11 + count :]
-        ctx.reverse = flat[10]
+        ctx.reverse, ctx.needs = flat[10], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:10], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:11], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:11], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -740,16 +780,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:9], *kept[10:])]
         tensors, cu_seqlens, cotangents = alike[:9], kept[9], alike[9:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:9], None, None, *saved, *left[9:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:9], None, None, *saved, *left[9:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[12:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[13:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -760,12 +801,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[12:]
+    cotangents = arguments[13:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:12], *row) for row in rows]
+    found = [_backward_below(*arguments[:13], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -836,12 +877,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:11], arguments[11], arguments[12:]
+    given, (saved, needs), cotangents = arguments[:11], arguments[11:13], arguments[13:]
     tensors = [*given[:9], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -885,9 +926,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[9:12]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[12:], dims[12:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[9:13]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[13:], dims[13:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[9:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -912,10 +953,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_mamba_db4056f7d855", 0
+    name, tries = "seqc_mamba_13b84be264cc", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_mamba_db4056f7d855_{tries}"
+        name = f"seqc_mamba_13b84be264cc_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "u z delta Bt Ct A_log skip bias h_0".split()]
     results = [f"Tensor {x}" for x in "y h_T".split()]
@@ -924,7 +965,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}

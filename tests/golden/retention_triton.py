@@ -21,7 +21,7 @@ The spec:
 How it is computed:
 
     S: diagonal: each element of S depends on its own past only
-    S: eigenvalues in [0.96875, 1]: `1 - exp(0.693147 * (-5 - index[H]))`
+    S: eigenvalues in [0.96875, 1]: `1 - 2 ^ (-5 - index[H])`
     in plain torch:
         chunkwise: 32 rows a block: modelled time 0.03 of the step form; scan form 1.10
         S: decay over H kept as a logarithm in [-0.0317487, 0] per step
@@ -109,7 +109,7 @@ def _forward_torch(q, k, v, S_0):
     q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
     k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
     v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
-    log_decay = torch.where(valid[:, None], torch.log1p(-torch.exp(0.6931471805599453 * (-5.0 - i_H)))[:, None], 0.0)
+    log_decay = torch.where(valid[:, None], torch.log1p(-torch.pow(2.0, -5.0 - i_H))[:, None], 0.0)
     x = torch.exp(log_decay.sum(-1))
     w = _inside(k, T, 0.0, -2)
     to_end = torch.exp(_cumsum(log_decay, -1, reverse=True, exclusive=True))
@@ -135,7 +135,7 @@ def _forward_torch(q, k, v, S_0):
     return _sequence(o.transpose(2, 3), T), S, S_all
 
 
-def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
+def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T, *, needs=(True,) * 4):
     """Gradients of every input, parameter and initial state."""
     _, T, H, K = q.shape
     BT_ = 32  # steps per block
@@ -144,11 +144,13 @@ def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
     i_H = torch.arange(H, dtype=q.dtype, device=q.device)
     row = torch.arange(BT_, dtype=q.dtype, device=q.device)
 
+    need_q, need_k, need_v, need_S_0 = needs
+
     q = _blocks(q, BT_, repeat=True).transpose(2, 3).contiguous()
     k = _blocks(k, BT_, repeat=True).transpose(2, 3).contiguous()
     v = _blocks(v, BT_, repeat=True).transpose(2, 3).contiguous()
     d_o = _blocks(d_o, BT_, repeat=False).transpose(2, 3).contiguous()
-    log_decay = torch.where(valid[:, None], torch.log1p(-torch.exp(0.6931471805599453 * (-5.0 - i_H)))[:, None], 0.0)
+    log_decay = torch.where(valid[:, None], torch.log1p(-torch.pow(2.0, -5.0 - i_H))[:, None], 0.0)
     x = torch.exp(log_decay.sum(-1))
     x2 = d_o / math.sqrt(K)
     from_start = torch.exp(_cumsum(log_decay, -1))
@@ -161,22 +163,29 @@ def _backward_torch(q, k, v, S_0, S_all, d_o, d_S_T):
         d_S = torch.addcmul(p_n, d_S, x_n2)
         d_S_all.append(d_S)
 
-    d_S_all = torch.stack(d_S_all[::-1])
-    m = row[:, None] >= row
-    w = torch.where(m, x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT, 0.0)
-    x3 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
-    x4 = torch.exp(x3)
-    x5 = w * x4[:, None]
-    w2 = _inside(k, T, 0.0, -2)
-    d_q = x5 @ w2 + from_start[:, None, :, :, None] * (x2 @ S_all[:-1].mT)
-    to_end = torch.exp(_cumsum(log_decay, -1, reverse=True, exclusive=True))
-    A = torch.where(m, q @ w2.mT * x4[:, None], 0.0)
-    d_v = to_end[:, None, :, :, None] * (w2 @ d_S_all[1:]) + A.mT @ x2
-    d_k = _inside(v @ d_S_all[1:].mT * to_end[:, None, :, :, None] + x5.mT @ q, T, 0.0, -2, own=True)
+    if need_k or need_v:
+        d_S_all = torch.stack(d_S_all[::-1])
+        to_end = torch.exp(_cumsum(log_decay, -1, reverse=True, exclusive=True))
+    if need_q or need_k or need_v:
+        m = row[:, None] >= row
+        x3 = _cumsum(torch.where((row[:, None] > row), log_decay[..., None], 0.0), -2)
+        x4 = torch.exp(x3)
+    if need_q or need_k:
+        w = torch.where(m, x2 @ torch.where((torch.abs(v) < math.inf), v, 0.0).mT, 0.0)
+        x5 = w * x4[:, None]
+    if need_q or need_v:
+        w2 = _inside(k, T, 0.0, -2)
+    if need_q:
+        d_q = x5 @ w2 + from_start[:, None, :, :, None] * (x2 @ S_all[:-1].mT)
+    if need_v:
+        A = torch.where(m, q @ w2.mT * x4[:, None], 0.0)
+        d_v = to_end[:, None, :, :, None] * (w2 @ d_S_all[1:]) + A.mT @ x2
+    if need_k:
+        d_k = _inside(v @ d_S_all[1:].mT * to_end[:, None, :, :, None] + x5.mT @ q, T, 0.0, -2, own=True)
     return (
-        _sequence(d_q.transpose(2, 3), T),
-        _sequence(d_k.transpose(2, 3), T),
-        _sequence(d_v.transpose(2, 3), T),
+        _sequence(d_q.transpose(2, 3), T) if need_q else None,
+        _sequence(d_k.transpose(2, 3), T) if need_k else None,
+        _sequence(d_v.transpose(2, 3), T) if need_v else None,
         d_S,
     )
 
@@ -186,9 +195,8 @@ def _step_torch(q, k, v, S_0):
     _, H, K = q.shape
     i_H = torch.arange(H, dtype=q.dtype, device=q.device)
 
-    x = (1.0 - torch.exp(math.log(2.0) * (-5.0 - i_H)))[:, None, None] * S_0
     # S = gamma * S[t-1] + k * v
-    S = x + k[..., None] * v[:, :, None]
+    S = (1.0 - torch.pow(2.0, -5.0 - i_H))[:, None, None] * S_0 + k[..., None] * v[:, :, None]
     # output o = sum[K](q * S) / sqrt(K)
     o = (q[..., None, :] @ S)[..., 0, :] / math.sqrt(K)
     return o, S
@@ -227,21 +235,20 @@ def _load_triton():
 
 
 @_jit
+def down_rows(o, x):
+    """A value for each row (axis 0) of x, as it broadcasts against x."""
+    for _ in tl.static_range(len(x.shape) - 1):
+        o = tl.expand_dims(o, -1)
+    return o
+
+
+@_jit
 def shift_rows(x, BY: tl.constexpr):
     """x with its rows (axis 0; rank 1 to 4) moved down by BY, up where BY < 0; rows that come free are zero."""
     C: tl.constexpr = x.shape[0]
     o_from = tl.arange(0, C) - BY
-    m_from = (o_from >= 0) & (o_from < C)
-    o_from = tl.minimum(tl.maximum(o_from, 0), C - 1)
-    if len(x.shape) == 2:
-        o_from = o_from[:, None]
-        m_from = m_from[:, None]
-    if len(x.shape) == 3:
-        o_from = o_from[:, None, None]
-        m_from = m_from[:, None, None]
-    if len(x.shape) == 4:
-        o_from = o_from[:, None, None, None]
-        m_from = m_from[:, None, None, None]
+    m_from = down_rows((o_from >= 0) & (o_from < C), x)
+    o_from = down_rows(tl.minimum(tl.maximum(o_from, 0), C - 1), x)
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
 
 
@@ -253,27 +260,14 @@ def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.
     """
     C: tl.constexpr = x.shape[0]
     if EXCLUSIVE:
-        if REVERSE:
-            first = tl.arange(0, C) % BLOCK == BLOCK - 1
-            moved = shift_rows(x, -1)
-        else:
-            first = tl.arange(0, C) % BLOCK == 0
-            moved = shift_rows(x, 1)
-        if len(x.shape) == 2:
-            first = first[:, None]
-        if len(x.shape) == 3:
-            first = first[:, None, None]
-        x = tl.where(first, 0.0, moved)
+        first = tl.arange(0, C) % BLOCK == (BLOCK - 1 if REVERSE else 0)
+        x = tl.where(down_rows(first, x), 0.0, shift_rows(x, -1 if REVERSE else 1))
     if BLOCK == C:
         return tl.cumsum(x, 0, reverse=REVERSE)
     elif len(x.shape) == 1:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK))
-        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
-    elif len(x.shape) == 2:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1]))
-        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+        return tl.reshape(tl.cumsum(tl.reshape(x, (C // BLOCK, BLOCK)), 1, reverse=REVERSE), x.shape)
     else:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.shape[1] * x.shape[2]))
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.numel // C))
         return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
 
 
@@ -289,6 +283,23 @@ def log1p(x):
     series = 1.0 / 5.0 + z * (1.0 / 7.0 + z * series)
     series = 2.0 * s + 2.0 * s * z * (1.0 / 3.0 + z * series)
     return tl.where(near, series, tl.log(tl.where(near, 1.0, 1.0 + x)))
+
+
+@_jit
+def pow(x, y):
+    """x to the power y: by the logarithm of |x|; a negative x takes its sign from an odd whole y, else it gives NaN.
+
+    A whole power of a whole number is a whole number, or one divided by it.
+    """
+    y = y + 0.0 * x
+    x = tl.where(y == y, x, x)
+    size = tl.exp(tl.abs(y) * tl.log(tl.abs(x)))
+    whole = tl.floor(y) == y
+    size = tl.where(whole & (tl.floor(x) == x) & (size < 16777216.0), tl.floor(size + 0.5), size)
+    size = tl.where(y == 0, 1.0, tl.where(y < 0, 1.0 / size, size))
+    odd = whole & (tl.floor(0.5 * y) != 0.5 * y)
+    signed = tl.where(odd, -size, size)
+    return tl.where(x < 0, tl.where(whole, signed, float("nan")), size)
 
 
 @_jit
@@ -345,13 +356,11 @@ def retention_forward_kernel(
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    b_x = log1p(-pow(2.0, -5.0 - i_h.to(tl.float32)))
     o_t = tl.arange(0, BT)
     b_x_1 = BT - o_t.to(tl.float32)
     m_pair = (o_t[:, None] >= o_t[None, :])
@@ -371,36 +380,32 @@ def retention_forward_kernel(
             tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x_2 = tl.exp(b_sum) * b_S
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
+        b_x_2 = tl.exp(tl.sum(b_log_decay, 0)) * b_S
+        b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-        b_x_3 = b_from_start[:, None] * b_qS
+        b_x_3 = b_from_start[:, None] * tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-        b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
+        b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+        b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_sum_2 = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
+        b_sum_1 = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
         # S = gamma * S[t-1] + k * v
-        b_S_next = b_x_2 + b_sum_2
-        m_pair_2 = (tl.abs(b_v) < float("inf"))
-        b_v_low = tl.where(m_pair_2, b_v, 0.0)
-        b_x_4 = tl.max(tl.where(m_pair_2, 0.0, b_x_1[:, None]), 0)
+        b_S_next = b_x_2 + b_sum_1
+        m_x = (tl.abs(b_v) < float("inf"))
+        b_v_low = tl.where(m_x, b_v, 0.0)
+        b_x_4 = tl.max(tl.where(m_x, 0.0, b_x_1[:, None]), 0)
         b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
-        b_A = tl.where(m_pair, b_sum_1 * tl.exp(b_x_sum), 0.0)
-        b_sum_3 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-        b_x_low = tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_sum_3)
+        b_A = tl.where(m_pair, b_sum * tl.exp(b_x_sum), 0.0)
+        b_sum_2 = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
+        b_x_5 = b_x_3 + tl.where((b_x_4[None, :] >= b_x_1[:, None]), float("nan"), b_sum_2)
         # output o = sum[K](q * S) / sqrt(K)
-        b_o = (b_x_3 + b_x_low) / SQRT_K
+        b_o = b_x_5 / SQRT_K
         m_tv = m_t[:, None] & m_v[None, :]
         tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
         b_S = b_S_next
@@ -416,16 +421,14 @@ def retention_backward_kernel(
     """All gradients, from the last block to the first."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] >= o_t[None, :])
     m_pair_1 = (o_t[:, None] > o_t[None, :])
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    b_x = log1p(-pow(2.0, -5.0 - i_h.to(tl.float32)))
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -455,37 +458,30 @@ def retention_backward_kernel(
         b_x_sum = segment_cumsum(tl.where(m_pair_1, b_log_decay[:, None], 0.0), BT, False, False)
         b_exp_x_sum = tl.exp(b_x_sum)
         b_x_2 = b_sum_low * b_exp_x_sum
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
+        b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
         at_nhkv = (((first_block + i_n) * H + i_h) * K) * V
         b_S = tl.load(p_S_in + at_nhkv + o_hkv, mask=m_kv, other=0.0).to(tl.float32)
-        b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_x_3 = b_from_start[:, None] * b_Sx_1
-        b_sum_1 = tl.dot(b_x_2.to(DOT), b_k_in.to(DOT), input_precision=PRECISION)
+        b_x_3 = b_from_start[:, None] * tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
         # gradient of q
         at_vthk = ((i_v * N_STEPS + first + STEP * i_0) * H + i_h) * K
         m_tk = m_t[:, None] & m_k[None, :]
-        tl.store(p_d_q + at_vthk + o_thk, b_sum_1 + b_x_3, mask=m_tk)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_2 = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-        b_x_4 = b_to_end[:, None] * b_sum_2
+        tl.store(p_d_q + at_vthk + o_thk, tl.dot(b_x_2.to(DOT), b_k_in.to(DOT), input_precision=PRECISION) + b_x_3, mask=m_tk)
+        b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+        b_x_4 = b_to_end[:, None] * tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_sum_3 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-        b_A = tl.where(m_pair, b_sum_3 * b_exp_x_sum, 0.0)
+        b_x_5 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION) * b_exp_x_sum
+        b_A = tl.where(m_pair, b_x_5, 0.0)
         b_Ax_1 = tl.trans(tl.dot(tl.trans(b_x_1.to(DOT)), b_A.to(DOT), input_precision=PRECISION))
         # gradient of v
         tl.store(p_d_v + at_thv + o_thv, b_x_4 + b_Ax_1, mask=m_tv)
-        b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_x_5 = b_vdS * b_to_end[:, None]
+        b_x_6 = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION) * b_to_end[:, None]
         b_qx_2 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_2.to(DOT), input_precision=PRECISION))
         # gradient of k
-        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_5 + b_qx_2, 0.0), mask=m_tk)
-        b_sum_4 = tl.sum(b_log_decay, 0)
-        b_x_6 = b_dS * tl.exp(b_sum_4)
-        b_sum_5 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
+        tl.store(p_d_k + at_vthk + o_thk, tl.where(m_t[:, None], b_x_6 + b_qx_2, 0.0), mask=m_tk)
+        b_x_7 = b_dS * tl.exp(tl.sum(b_log_decay, 0))
+        b_sum_1 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_6 + b_sum_5
+        b_dS = b_x_7 + b_sum_1
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -498,13 +494,11 @@ def retention_states_kernel(
     """First phase: the states as each block begins."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    b_x = log1p(-pow(2.0, -5.0 - i_h.to(tl.float32)))
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -520,8 +514,7 @@ def retention_states_kernel(
         tl.store(p_S_in + at_nhkv + o_hkv, b_S, mask=m_kv)
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x_1 = tl.exp(b_sum) * b_S
+        b_x_1 = tl.exp(tl.sum(b_log_decay, 0)) * b_S
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
@@ -530,11 +523,10 @@ def retention_states_kernel(
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-        b_to_end = tl.exp(b_log_decay_sum_rest)
-        b_sum_1 = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
+        b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+        b_sum = tl.dot(tl.trans(b_k_in.to(DOT)), (b_v * b_to_end[:, None]).to(DOT), input_precision=PRECISION)
         # S = gamma * S[t-1] + k * v
-        b_S = b_x_1 + b_sum_1
+        b_S = b_x_1 + b_sum
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
 
 
@@ -547,20 +539,16 @@ def retention_outputs_kernel(
     """Second phase: the outputs of all blocks at once."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
     m_t = o_t < T - i_0
-    b_log_decay = tl.where(m_t, b_x, 0.0)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
+    b_log_decay = tl.where(m_t, log1p(-pow(2.0, -5.0 - i_h.to(tl.float32))), 0.0)
+    b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = tl.arange(0, BK)
@@ -573,25 +561,22 @@ def retention_outputs_kernel(
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_qS = tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
-    b_x_1 = b_from_start[:, None] * b_qS
+    b_x = b_from_start[:, None] * tl.dot(b_q.to(DOT), b_S.to(DOT), input_precision=PRECISION)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    m_pair = (tl.abs(b_v) < float("inf"))
-    b_v_low = tl.where(m_pair, b_v, 0.0)
-    b_x_2 = BT - o_t.to(tl.float32)
-    b_x_3 = tl.max(tl.where(m_pair, 0.0, b_x_2[:, None]), 0)
+    m_x = (tl.abs(b_v) < float("inf"))
+    b_v_low = tl.where(m_x, b_v, 0.0)
+    b_x_1 = BT - o_t.to(tl.float32)
+    b_x_2 = tl.max(tl.where(m_x, 0.0, b_x_1[:, None]), 0)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_4 = tl.where(m_t[:, None], b_k, 0.0)
-    b_qx_4 = tl.dot(b_q.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
-    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
-    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_qx_4 * tl.exp(b_log_decay_low_sum), 0.0)
+    b_x_3 = tl.where(m_t[:, None], b_k, 0.0)
+    b_qx_3 = tl.dot(b_q.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+    b_x_sum = segment_cumsum(tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0), BT, False, False)
+    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_qx_3 * tl.exp(b_x_sum), 0.0)
     b_sum = tl.dot(b_A.to(DOT), b_v_low.to(DOT), input_precision=PRECISION)
-    b_x_low = tl.where((b_x_3[None, :] >= b_x_2[:, None]), float("nan"), b_sum)
     # output o = sum[K](q * S) / sqrt(K)
-    b_o = (b_x_1 + b_x_low) / SQRT_K
+    b_o = (b_x + tl.where((b_x_2[None, :] >= b_x_1[:, None]), float("nan"), b_sum)) / SQRT_K
     m_tv = m_t[:, None] & m_v[None, :]
     tl.store(p_o + at_thv + o_thv, b_o, mask=m_tv)
 
@@ -605,13 +590,11 @@ def retention_cotangents_kernel(
     """First phase: the cotangents of the states as each block ends."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     NT = tl.cdiv(T, BT)
     first_block = first_block_of(p_cu_seqlens, i_b, NT, BT)
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
+    b_x = log1p(-pow(2.0, -5.0 - i_h.to(tl.float32)))
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -627,22 +610,20 @@ def retention_cotangents_kernel(
         tl.store(p_d_S_out + at_nhkv + o_hkv, b_dS, mask=m_kv)
         m_t = o_t < T - i_0
         b_log_decay = tl.where(m_t, b_x, 0.0)
-        b_sum = tl.sum(b_log_decay, 0)
-        b_x_1 = b_dS * tl.exp(b_sum)
+        b_x_1 = b_dS * tl.exp(tl.sum(b_log_decay, 0))
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_r = tl.minimum(o_t, T - 1 - i_0)
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         m_tv = m_t[:, None] & m_v[None, :]
         b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
         b_x_2 = b_do / SQRT_K
-        b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-        b_from_start = tl.exp(b_log_decay_sum)
+        b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
         at_thk = ((first + STEP * i_0) * H + i_h) * K
         o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_sum_1 = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
+        b_sum = tl.dot(tl.trans((b_from_start[:, None] * b_q).to(DOT)), b_x_2.to(DOT), input_precision=PRECISION)
         # cotangents of the states, for what comes before
-        b_dS = b_x_1 + b_sum_1
+        b_dS = b_x_1 + b_sum
     tl.store(p_d_S_0 + at_hkv + o_hkv, b_dS, mask=m_kv)
 
 
@@ -655,20 +636,16 @@ def retention_gradients_V_kernel(
     """Second phase: the gradients of v in all blocks at once, each program a piece of V."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_s = i_p // (H * NV)
+    i_s, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
     m_t = o_t < T - i_0
-    b_log_decay = tl.where(m_t, b_x, 0.0)
-    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_log_decay = tl.where(m_t, log1p(-pow(2.0, -5.0 - i_h.to(tl.float32))), 0.0)
+    b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_k = tl.arange(0, BK)
@@ -682,20 +659,18 @@ def retention_gradients_V_kernel(
     m_v = (o_v < V) | (V % BV == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_sum = tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
-    b_x_1 = b_to_end[:, None] * b_sum
+    b_x = b_to_end[:, None] * tl.dot(b_k_in.to(DOT), b_dS.to(DOT), input_precision=PRECISION)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_sum_1 = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
-    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
-    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
-    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_sum_1 * tl.exp(b_log_decay_low_sum), 0.0)
+    b_sum = tl.dot(b_q.to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
+    b_x_sum = segment_cumsum(tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0), BT, False, False)
+    b_A = tl.where((o_t[:, None] >= o_t[None, :]), b_sum * tl.exp(b_x_sum), 0.0)
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_sum_2 = tl.trans(tl.dot(tl.trans((b_do / SQRT_K).to(DOT)), b_A.to(DOT), input_precision=PRECISION))
+    b_sum_1 = tl.trans(tl.dot(tl.trans((b_do / SQRT_K).to(DOT)), b_A.to(DOT), input_precision=PRECISION))
     # gradient of v
-    tl.store(p_d_v + at_thv + o_thv, b_x_1 + b_sum_2, mask=m_tv)
+    tl.store(p_d_v + at_thv + o_thv, b_x + b_sum_1, mask=m_tv)
 
 
 @_jit(do_not_specialize=['B', 'T'])
@@ -707,20 +682,16 @@ def retention_gradients_K_kernel(
     """Second phase: the gradients of q and k in all blocks at once, each program a piece of K."""
     NK: tl.constexpr = (K + BK - 1) // BK
     i_p = tl.program_id(0).to(tl.int64)
-    i_k = i_p % NK
-    i_h = i_p // NK % H
-    i_s = i_p // (H * NK)
+    i_s, i_h, i_k = i_p // (H * NK), i_p // NK % H, i_p % NK
     i_b, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)
     i_0 = i_n * BT
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
     if p_cu_seqlens is not None and i_0 >= T:  # the pack has no block here
         return
-    b_x = log1p(-tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32))))
     o_t = tl.arange(0, BT)
     m_t = o_t < T - i_0
-    b_log_decay = tl.where(m_t, b_x, 0.0)
-    b_log_decay_sum = segment_cumsum(b_log_decay, BT, False, False)
-    b_from_start = tl.exp(b_log_decay_sum)
+    b_log_decay = tl.where(m_t, log1p(-pow(2.0, -5.0 - i_h.to(tl.float32))), 0.0)
+    b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
     at_thv = ((first + STEP * i_0) * H + i_h) * V
     o_r = tl.minimum(o_t, T - 1 - i_0)
     o_v = tl.arange(0, BV)
@@ -728,39 +699,34 @@ def retention_gradients_K_kernel(
     m_v = (o_v < V) | (V == BV)
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
-    b_x_1 = b_do / SQRT_K
+    b_x = b_do / SQRT_K
     at_nhkv = ((i_s * H + i_h) * K) * V
     o_k = (i_k * BK).to(tl.int32) + tl.arange(0, BK)
     o_nhkv = o_k[:, None] * V + o_v[None, :]
     m_k = (o_k < K) | (K % BK == 0)
     m_kv = m_k[:, None] & m_v[None, :]
     b_S = tl.load(p_S_in + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
-    b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-    b_x_2 = b_from_start[:, None] * b_Sx_1
-    b_log_decay_sum_rest = segment_cumsum(b_log_decay, BT, True, True)
-    b_to_end = tl.exp(b_log_decay_sum_rest)
+    b_x_1 = b_from_start[:, None] * tl.dot(b_x.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
+    b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
     b_dS = tl.load(p_d_S_out + at_nhkv + o_nhkv, mask=m_kv, other=0.0).to(tl.float32)
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-    b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_x_3 = b_vdS * b_to_end[:, None]
-    b_x_4 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
-    b_x_4x_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_x_4.to(DOT)), input_precision=PRECISION)
-    b_x_4x_1_low = tl.where((o_t[:, None] >= o_t[None, :]), b_x_4x_1, 0.0)
-    b_log_decay_low = tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0)
-    b_log_decay_low_sum = segment_cumsum(b_log_decay_low, BT, False, False)
-    b_x_5 = b_x_4x_1_low * tl.exp(b_log_decay_low_sum)
+    b_x_2 = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION) * b_to_end[:, None]
+    b_x_3 = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
+    b_x_3x = tl.dot(b_x.to(DOT), tl.trans(b_x_3.to(DOT)), input_precision=PRECISION)
+    b_x_3x_low = tl.where((o_t[:, None] >= o_t[None, :]), b_x_3x, 0.0)
+    b_x_sum = segment_cumsum(tl.where((o_t[:, None] > o_t[None, :]), b_log_decay[:, None], 0.0), BT, False, False)
+    b_x_4 = b_x_3x_low * tl.exp(b_x_sum)
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_qx_5 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_5.to(DOT), input_precision=PRECISION))
+    b_qx_4 = tl.trans(tl.dot(tl.trans(b_q.to(DOT)), b_x_4.to(DOT), input_precision=PRECISION))
     # gradient of k
     m_tk = m_t[:, None] & m_k[None, :]
-    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_3 + b_qx_5, 0.0), mask=m_tk)
+    tl.store(p_d_k + at_thk + o_thk, tl.where(m_t[:, None], b_x_2 + b_qx_4, 0.0), mask=m_tk)
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_x_6 = tl.where(m_t[:, None], b_k, 0.0)
-    b_x_6x_5 = tl.dot(b_x_5.to(DOT), b_x_6.to(DOT), input_precision=PRECISION)
+    b_x_5 = tl.where(m_t[:, None], b_k, 0.0)
     # gradient of q
-    tl.store(p_d_q + at_thk + o_thk, b_x_6x_5 + b_x_2, mask=m_tk)
+    tl.store(p_d_q + at_thk + o_thk, tl.dot(b_x_4.to(DOT), b_x_5.to(DOT), input_precision=PRECISION) + b_x_1, mask=m_tk)
 
 
 @_jit(do_not_specialize=['T'])
@@ -771,11 +737,9 @@ def retention_steps_kernel(
     """Outputs and final states, step by step: for sequences too short for blocks."""
     NV: tl.constexpr = (V + BV - 1) // BV
     i_p = tl.program_id(0).to(tl.int64)
-    i_v = i_p % NV
-    i_h = i_p // NV % H
-    i_b = i_p // (H * NV)
+    i_b, i_h, i_v = i_p // (H * NV), i_p // NV % H, i_p % NV
     first, T = sequence(p_cu_seqlens, i_b, T, STEP)
-    b_x = 1.0 - tl.exp(0.6931471805599453 * (-5.0 - i_h.to(tl.float32)))
+    b_x = 1.0 - pow(2.0, -5.0 - i_h.to(tl.float32))
     at_hkv = ((i_b * H + i_h) * K) * V
     o_k = tl.arange(0, BK)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
@@ -793,8 +757,7 @@ def retention_steps_kernel(
         # S = gamma * S[t-1] + k * v
         b_S_next = b_x * b_S + b_k[:, None] * b_v[None, :]
         # output o = sum[K](q * S) / sqrt(K)
-        b_sum = tl.sum(b_q[:, None] * b_S_next, 0)
-        b_o = b_sum / SQRT_K
+        b_o = tl.sum(b_q[:, None] * b_S_next, 0) / SQRT_K
         tl.store(p_o + at_thv + o_v, b_o, mask=m_v)
         b_S = b_S_next
     tl.store(p_S_T + at_hkv + o_hkv, b_S, mask=m_kv)
@@ -820,8 +783,8 @@ _PACE = {
     "backward": (2, 2181, 47104, True, 3),
     "states": (2, 602, 32768, True, 1),
     "outputs": (2, 1928, 49152, False, 1),
-    "cotangents": (4, 672, 16384, True, 1),
-    "gradients_V": (3, 2190, 49152, False, 1),
+    "cotangents": (3, 535, 16384, True, 1),
+    "gradients_V": (2, 1830, 49152, False, 1),
     "gradients_K": (2, 2365, 81920, False, 1),
 }
 
@@ -926,8 +889,8 @@ def _steps_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     return o, S_T
 
 
-def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
-    """Outputs, final states, and what the gradient needs."""
+def _run_triton(save, q, k, v, S_0, *, cu_seqlens=None, reverse=False):
+    """Outputs and final states; and what the gradient needs, or None where the first argument says that none follows."""
     B, T, H, K = q.shape
     V = v.shape[3]
     NT = (T + 63) // 64
@@ -944,17 +907,19 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 16)
     NV = -(-V // BV)
-    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     way = _way(
         q, NT,
-        {"forward": B * H * NV},
+        {("forward" if save else "infer"): B * H * NV},
         {"states": B * H * -(-V // min(_pad(V, 16), 64)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
     )
     if way == 1:
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
+        if not save:
+            S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         retention_states_kernel[(B * H * NV,)](
             S_0, S_in, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
             PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
@@ -966,61 +931,25 @@ def _forward_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
     else:
         retention_forward_kernel[(B * H * NV,)](
             S_0, S_in, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=True, num_warps=4, num_stages=_stages("forward", 3, q, K, V),
-            enable_fp_fusion=True,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
+            num_stages=_stages("forward" if save else "infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T, S_in
 
 
-def _infer_triton(q, k, v, S_0, *, cu_seqlens=None, reverse=False):
+def _forward_triton(*tensors, cu_seqlens=None, reverse=False):
+    """Outputs, final states, and what the gradient needs."""
+    return _run_triton(True, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+
+
+def _infer_triton(*tensors, cu_seqlens=None, reverse=False):
     """Outputs and final states."""
-    if q.shape[1] <= _FEW_STEPS:
-        return _steps_triton(q, k, v, S_0, cu_seqlens=cu_seqlens, reverse=reverse)
-    B, T, H, K = q.shape
-    V = v.shape[3]
-    NT = (T + 63) // 64
-    N_BLOCKS = B * NT
-    empty = torch.empty
-    if cu_seqlens is not None:  # B sequences in one row of T steps
-        B = cu_seqlens.shape[0] - 1
-        NT = -(-T // (64 * max(B, 1)))  # of a sequence of mean length
-        N_BLOCKS = T // 64 + B
-        empty = torch.zeros  # some entries belong to no sequence
-        cu_seqlens = cu_seqlens.contiguous()
-    STEP = -1 if reverse else 1
-    DOT, PRECISION = _types(q, k, v)
-    BK = _pad(K, 16)
-    BV = min(_pad(V, 16), 16)
-    NV = -(-V // BV)
-    o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
-    S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
-    way = _way(
-        q, NT,
-        {"infer": B * H * NV},
-        {"states": B * H * -(-V // min(_pad(V, 16), 64)), "outputs": B * H * -(-V // min(_pad(V, 16), 64))},
-    )
-    if way == 1:
-        BV = min(_pad(V, 16), 64)
-        NV = -(-V // BV)
-        S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
-        retention_states_kernel[(B * H * NV,)](
-            S_0, S_in, k, v, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=_stages("states", 3, q, K, V), enable_fp_fusion=True,
-        )
-        retention_outputs_kernel[(N_BLOCKS * H * NV,)](
-            q, S_in, v, k, o, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K), STEP=STEP,
-            DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
-    else:
-        retention_forward_kernel[(B * H * NV,)](
-            S_0, None, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=False, num_warps=4, num_stages=_stages("infer", 3, q, K, V),
-            enable_fp_fusion=True,
-        )
-    return o, S_T
+    if tensors[0].shape[1] <= _FEW_STEPS:
+        return _steps_triton(*tensors, cu_seqlens=cu_seqlens, reverse=reverse)
+    return _run_triton(False, *tensors, cu_seqlens=cu_seqlens, reverse=reverse)[:2]
 
 
-def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False):
+def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse=False, needs=(True,) * 4):
     """Gradients of every argument of forward."""
     B, T, H, K = q.shape
     V = v.shape[3]
@@ -1061,21 +990,23 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         )
         BV = min(_pad(V, 16), 64)
         NV = -(-V // BV)
-        d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
-        retention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
-            k, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
-        )
+        if needs[2]:
+            d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
+            retention_gradients_V_kernel[(N_BLOCKS * H * NV,)](
+                k, d_S_out, q, d_o, d_v, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64, SQRT_K=math.sqrt(K),
+                STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            )
         BK = min(_pad(K, 16), 64)
         NK = -(-K // BK)
         BV = _pad(V, 16)
-        d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
-        d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
-        retention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
-            d_o, S_in, d_S_out, v, q, d_k, k, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
-            SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
-            enable_fp_fusion=True,
-        )
+        if needs[0] or needs[1]:
+            d_k = empty((*q.shape[:2], H, K), dtype=k.dtype, device=q.device)
+            d_q = empty((*q.shape[:2], H, K), dtype=q.dtype, device=q.device)
+            retention_gradients_K_kernel[(N_BLOCKS * H * NK,)](
+                d_o, S_in, d_S_out, v, q, d_k, k, d_q, cu_seqlens, B, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=64,
+                SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4, num_stages=1,
+                enable_fp_fusion=True,
+            )
     else:
         d_q = empty((NV, *q.shape[:2], H, K), dtype=torch.float32, device=q.device)
         d_v = empty((*q.shape[:2], H, V), dtype=v.dtype, device=q.device)
@@ -1088,7 +1019,7 @@ def _backward_triton(q, k, v, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reverse
         )
         d_q = d_q.sum(0)
         d_k = d_k.sum(0)
-    return d_q, d_k, d_v, d_S_0
+    return d_q if needs[0] else None, d_k if needs[1] else None, d_v if needs[2] else None, d_S_0
 
 
 def _step_triton(q, k, v, S_0):
@@ -1125,7 +1056,7 @@ _RESULTS = "TB"
 
 def _turned(tensors, kinds, reverse):
     """The tensors, those with steps from the last to the first where `reverse`."""
-    return [x.flip(1) if reverse and kind == "T" else x for x, kind in zip(tensors, kinds)]
+    return [x.flip(1) if reverse and kind == "T" and x is not None else x for x, kind in zip(tensors, kinds)]
 
 
 def _parts(tensors, kinds, i, steps):
@@ -1164,18 +1095,19 @@ def _one_by_one(infer, forward, backward):
                 whole.copy_(own)
         return results
 
-    def run_back(*everything, cu_seqlens, reverse):
+    def run_back(*everything, cu_seqlens, reverse, needs):
         tensors, saved, cotangents = everything[:4], everything[4:-2], everything[-2:]
         if cu_seqlens is None:
             turned = _turned(tensors, _ARGUMENTS, reverse), _turned(cotangents, _RESULTS, reverse)
-            return _turned(backward(*turned[0], *saved, *turned[1]), _ARGUMENTS, reverse)
+            return _turned(backward(*turned[0], *saved, *turned[1], needs=needs), _ARGUMENTS, reverse)
         gradients = [torch.zeros_like(x) for x in tensors[:3]] + [d.clone() for d in cotangents[1:]]
         for part in _each(cu_seqlens):
             own = _copies(tensors, _ARGUMENTS, part, reverse)
             ends = _copies(cotangents, _RESULTS, part, reverse)
-            found = _turned(backward(*own, *forward(*own)[2:], *ends), _ARGUMENTS, reverse)
+            found = _turned(backward(*own, *forward(*own)[2:], *ends, needs=needs), _ARGUMENTS, reverse)
             for whole, x, kind in zip(_parts(gradients, _ARGUMENTS, *part), found, _ARGUMENTS):
-                whole.add_(x) if kind == "-" else whole.copy_(x)
+                if x is not None:
+                    whole.add_(x) if kind == "-" else whole.copy_(x)
         return gradients
 
     def run_infer(*tensors, cu_seqlens, reverse):
@@ -1386,9 +1318,14 @@ def _fake_forward(*arguments):
     return *_fake_run(*arguments), [x.new_zeros(shape, dtype=dtype) for shape, dtype in saved]
 
 
+def _asked(needs, values):
+    """Those of the values, one for each gradient, whose gradient is asked for."""
+    return [x for need, x in zip(needs, values, strict=True) if need]
+
+
 def _fake_backward(*arguments):
     """What `backward` returns, all zeros."""
-    return [x.new_zeros(x.shape) for x in arguments[:4]]
+    return [x.new_zeros(x.shape) for x in _asked(arguments[7], arguments[:4])]
 
 
 @_autocast_off
@@ -1438,12 +1375,12 @@ def _spoilt(gradients, cotangents):
     return not torch.stack([d.isfinite().all() for d in gradients]).all()
 
 
-def _apart(tensors, cu_seqlens, reverse, cotangents):
+def _apart(tensors, cu_seqlens, reverse, needs, cotangents):
     """The gradients by single steps, whose autograd leaves out what no cotangent reaches."""
     differentiable = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with differentiable, torch.enable_grad():
         tensors = [x.detach().requires_grad_() for x in tensors]
-        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, tensors)
+        return _pulled(_plain(*tensors, cu_seqlens, reverse), cotangents, _asked(needs, tensors))
 
 
 def _filled(cotangents, carry, *arguments):
@@ -1457,27 +1394,31 @@ def _filled(cotangents, carry, *arguments):
 
 @_autocast_off
 def _backward(*arguments):
-    """Operator `backward`: the gradients of q, k, v, S_0; a cotangent that is not there is zero."""
-    tensors, (cu_seqlens, reverse, saved) = arguments[:4], arguments[4:7]
-    cotangents = whole = arguments[7:]
+    """Operator `backward`: of the gradients of q, k, v, S_0 those that are asked for.
+
+    needs: which are, for each; a cotangent that is not there is zero.
+    """
+    tensors, (cu_seqlens, reverse, saved, needs) = arguments[:4], arguments[4:8]
+    cotangents = whole = arguments[8:]
     x = tensors[0]
     form, carry, steps = _form(*tensors), _carry(x), _steps(cu_seqlens, tensors[0])
     if steps < x.shape[1]:
         own = _own_rows(tensors, "TTT-", steps)
         saved = [_resized(s, y.shape) for s, y in zip(saved, _fake_forward(*own, cu_seqlens, reverse)[-1], strict=True)]
         cotangents = _own_rows(cotangents, "T-", steps)
-        gradients = _backward(*own, cu_seqlens, reverse, saved, *cotangents)
-        return [_resized(d, y.shape) for d, y in zip(gradients, tensors, strict=True)]
+        gradients = _backward(*own, cu_seqlens, reverse, saved, needs, *cotangents)
+        return [_resized(d, y.shape) for d, y in zip(gradients, _asked(needs, tensors), strict=True)]
     if any(d is None for d in cotangents):
         whole = _filled(cotangents, carry, *arguments[:6])
     if 0 in x.shape[:2]:
         final = zip(tensors[3:], whole[1:], strict=True)
-        return [*_fake_backward(*tensors)[:3], *(_copy(d, s.dtype) for s, d in final)]
+        gradients = [torch.zeros_like(x) for x in tensors[:3]]
+        return _asked(needs, [*gradients, *(_copy(d, s.dtype) for s, d in final)])
     everything = *form.prepare(carry, *tensors), *saved, *form.prepare(carry, *whole)
-    gradients = form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse)
+    gradients = _asked(needs, form.backward(*everything, cu_seqlens=cu_seqlens, reverse=reverse, needs=needs))
     if _spoilt(gradients, cotangents):
-        gradients = _apart(tensors, cu_seqlens, reverse, cotangents)
-    return [_dense(d, x.dtype) for x, d in zip(tensors, gradients, strict=True)]
+        gradients = _apart(tensors, cu_seqlens, reverse, needs, cotangents)
+    return [_dense(d, x.dtype) for x, d in zip(_asked(needs, tensors), gradients, strict=True)]
 
 
 def _fake_step(q, k, v, S_0):
@@ -1534,8 +1475,9 @@ class _StepDerivative(torch.autograd.Function):
         given, saved = kept[:4], list(kept[4 + 1 :])
         run = [*(x[:, None] for x in given[:3]), *given[3:], None, False]
         ends = [*(d if d is None else d[:, None] for d in cotangents[:1]), *cotangents[1:]]
-        gradients = _backward_below(*run, saved, *ends)
-        return *(d[:, 0] for d in gradients[:3]), *gradients[3:]
+        needs = ctx.needs_input_grad
+        gradients = _at_asked(needs, _backward_below(*run, saved, list(needs), *ends))
+        return *(d if d is None else d[:, 0] for d in gradients[:3]), *gradients[3:]
 
 
 def _differentiable_step(*tensors):
@@ -1580,6 +1522,12 @@ def _plain_pack(tensors, cu_seqlens, reverse):
     return [torch.cat(parts, int(k < 1)) for k, parts in enumerate(zip(*found, behind))]
 
 
+def _at_asked(needs, gradients):
+    """Gradients at the places of those that were asked for; None at the others."""
+    found = iter(gradients)
+    return [next(found) if need else None for need in needs]
+
+
 class _Derivative(torch.autograd.Function):
     """retention with its gradient; backward is an operator too, so autograd and compilers never look inside."""
 
@@ -1600,7 +1548,9 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx, *cotangents):
         kept = ctx.saved_tensors
         given, saved = kept[:5], list(kept[5:])
-        return *_backward_below(*given, ctx.reverse, saved, *cotangents[:2]), None, None
+        needs = ctx.needs_input_grad[:4]
+        gradients = _backward_below(*given, ctx.reverse, saved, list(needs), *cotangents[:2])
+        return *_at_asked(needs, gradients), None, None
 
 
 class _DerivativeAndSaved(torch.autograd.Function):
@@ -1620,12 +1570,12 @@ class _SecondDerivative(torch.autograd.Function):
     """The gradient; its own gradient is that of the plain form."""
 
     @staticmethod
-    def forward(ctx, count, *flat):
+    def forward(ctx, count, needs, *flat):
         saved, cotangents = list(flat[6 : 6 + count]), flat[6 + count :]
-        ctx.reverse = flat[5]
+        ctx.reverse, ctx.needs = flat[5], needs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat[:5], *cotangents)
-        return tuple(_below(_OPS.backward.default, *flat[:6], saved, *cotangents))
+        return tuple(_below(_OPS.backward.default, *flat[:6], saved, needs, *cotangents))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -1634,16 +1584,17 @@ class _SecondDerivative(torch.autograd.Function):
         alike = [x if x is None else x.detach().requires_grad_() for x in (*kept[:4], *kept[5:])]
         tensors, cu_seqlens, cotangents = alike[:4], kept[4], alike[4:]
         with torch.enable_grad():
-            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, tensors, create_graph=True)
+            asked = _asked(ctx.needs, tensors)
+            gradients = _pulled(_plain(*tensors, cu_seqlens, ctx.reverse), cotangents, asked, create_graph=True)
         found = iter(_pulled(gradients, weights, [x for x in alike if x is not None]))
         left = [None if x is None else next(found) for x in alike]
-        saved = [None] * (len(ctx.needs_input_grad) - 1 - len(left) - 2)
-        return None, *left[:4], None, None, *saved, *left[4:]
+        saved = [None] * (len(ctx.needs_input_grad) - 2 - len(left) - 2)
+        return None, None, *left[:4], None, None, *saved, *left[4:]
 
 
 def _backward_below(*arguments):
     """The gradients, as a function of what is recorded below: by autograd, or by the next level of torch.func."""
-    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[7:]):
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in arguments[8:]):
         return _batched_backward(*arguments)
     if torch._C._are_functorch_transforms_active():
         return _OPS.backward.default(*arguments)
@@ -1654,12 +1605,12 @@ def _batched_backward(*arguments):
     """The gradients for cotangents of `torch.autograd.grad(is_grads_batched=True)`, one after the other."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    cotangents = arguments[7:]
+    cotangents = arguments[8:]
     batched = [d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in cotangents]
     columns = [torch._remove_batch_dim(d, level, 1, 0) if own else d for d, own in zip(cotangents, batched)]
     members = next(d.shape[0] for d, own in zip(columns, batched) if own)
     rows = [[d[i] if own else d for d, own in zip(columns, batched)] for i in range(members)]
-    found = [_backward_below(*arguments[:7], *row) for row in rows]
+    found = [_backward_below(*arguments[:8], *row) for row in rows]
     return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found)]
 
 
@@ -1730,12 +1681,12 @@ def _differentiable_forward(*arguments):
 
 
 def _differentiable_backward(*arguments):
-    given, saved, cotangents = arguments[:6], arguments[6], arguments[7:]
+    given, (saved, needs), cotangents = arguments[:6], arguments[6:8], arguments[8:]
     tensors = [*given[:4], *cotangents]
     if _needs_plain(tensors):
         raise _no_tangent()
     if _needs_gradient(tensors):
-        return list(_applied(_SecondDerivative, len(saved), *given, *saved, *cotangents))
+        return list(_applied(_SecondDerivative, len(saved), needs, *given, *saved, *cotangents))
     with torch._C._AutoDispatchBelowAutograd():
         return _OPS.backward.default(*arguments)
 
@@ -1779,9 +1730,9 @@ def _rule(name, differentiates):
         size = tensors[0].shape[0] if here[0] is None else tensors[0].movedim(here[0], 0).shape[1]
         flat = [x if own == "-" else _folded(x, d, members) for x, d, own in zip(tensors, here, _OWN)]
         if name == "backward":
-            *more, saved = arguments[4:7]
-            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[7:], dims[7:])]
-            return _unfolded(operator(*flat, *more, saved, *ends), members, size)
+            *more, saved, needs = arguments[4:8]
+            ends = [None if x is None else _folded(x, d, members) for x, d in zip(arguments[8:], dims[8:])]
+            return _unfolded(operator(*flat, *more, saved, needs, *ends), members, size)
         results = operator(*flat, *arguments[4:])
         if name != "forward":
             return _unfolded(results, members, size)
@@ -1806,10 +1757,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_retention_90b8c3cc4f32", 0
+    name, tries = "seqc_retention_e2ffe932253f", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_retention_90b8c3cc4f32_{tries}"
+        name = f"seqc_retention_e2ffe932253f_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1818,7 +1769,7 @@ def _register():
     taken = f"{once}, Tensor? cu_seqlens, bool reverse"
     library.define(f"run({taken}) -> ({given})")
     library.define(f"forward({taken}) -> ({given}, Tensor[] saved)")
-    library.define(f"backward({taken}, Tensor[] saved, {', '.join(cotangents)}) -> Tensor[]")
+    library.define(f"backward({taken}, Tensor[] saved, bool[] needs, {', '.join(cotangents)}) -> Tensor[]")
     library.define(f"step({once}) -> ({given})")
     fakes = {"run": _fake_run, "forward": _fake_forward, "backward": _fake_backward, "step": _fake_step}
     kernels = {"run": _run, "forward": _forward, "backward": _backward, "step": _step}
