@@ -75,7 +75,7 @@ def build(source: NativeSource, sizes: dict[str, int], real: str, arch: str, bat
     """Processor seconds of the compiler, as the loader calls it."""
     words = loader._native_search()[0]
     own = source.plan.program.dims
-    defines = {f"SEQC_{ident(d)}": str(own[d].default or sizes[d]) for d in source.dims}
+    defines = {f"SEQC_DIM_{ident(d)}": str(own[d].default or sizes[d]) for d in source.dims}
     flags: Sequence[str] = [f"-march={arch}" if x == "-march=native" else x for x in loader._native_flags()[0]]
     with tempfile.TemporaryDirectory(prefix="builds-") as folder:
         text = Path(folder, "kernel.cpp")

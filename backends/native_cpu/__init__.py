@@ -71,7 +71,7 @@ def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
         raise refused("native-prebuild", message, help)
     if loader._native_compiler() is None:
         raise refused("native-prebuild", loader._native_search()[2], "a library is built ahead by a C++ compiler")
-    defines = {**{f"SEQC_{ident(d)}": str(sizes[d]) for d in source.dims}, "SEQC_REAL": "float"}
+    defines = {**{f"SEQC_DIM_{ident(d)}": str(sizes[d]) for d in source.dims}, "SEQC_REAL": "float"}
     folder = file.with_suffix(".native")
     folder.mkdir(exist_ok=True)
     path = loader._native_ahead(folder, _constant(source), defines)

@@ -14,6 +14,7 @@ from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.roles import Roles
 from seqc.backends.native_cpu.tiles import tiles_text
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH
 
 # SEQC_ROWS: 4 where the batch has blocks of four rows, plus 2 where it has one of two, plus 1; `_native_rows` of the launcher
@@ -34,18 +35,18 @@ PARALLEL = "#pragma omp parallel for num_threads(int(threads)) schedule(dynamic)
 
 
 def sizes_text(plan: Plan) -> list[str]:
-    """The extents of all dims, from the macros SEQC_DIM that the build defines."""
+    """The extents of all dims, from the macros SEQC_DIM_NAME that the build defines."""
     roles = plan.roles
     lines = []
     for d in roles.order[1:]:
         i = ident(d)
-        macro = f"SEQC_{ident(d.rstrip(chr(39)))}"
+        macro = f"SEQC_DIM_{ident(unprimed(d))}"
         lines.append(f"constexpr i64 n_{i} = {macro};")
         if d not in roles.grid and d != roles.panel:
             lines.append(f"constexpr i64 w_{i} = n_{i}, m_{i} = n_{i}, z_{i} = padded(n_{i});")
         if d not in roles.grid and d != roles.panel:
             lines.append(f"constexpr bool e_{i} = n_{i} % W == 0;")
-    lines += [f"constexpr i64 n_{ident(d)} = SEQC_{ident(d.rstrip(chr(39)))};" for d in roles.sized]
+    lines += [f"constexpr i64 n_{ident(d)} = SEQC_DIM_{ident(unprimed(d))};" for d in roles.sized]
     lines += tiles_text(plan)
     lines += BUILT if roles.blocked else ALWAYS
     panel = roles.panel

@@ -28,7 +28,7 @@ from seqc.ir.graph import BATCH
 RUN = '''
 def _native_defines(dtype, *sizes):
     """The macros of the kernels for dims of these sizes."""
-    defines = {f"SEQC_{name}": str(int(size)) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
+    defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
     return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
 
 
@@ -100,7 +100,7 @@ def _native_usable(dtype, *sizes):
     try:
         return 0 not in sizes and _native_kernel(dtype, *sizes) is not None
     except (RuntimeError, OSError, AttributeError) as problem:
-        words = ", ".join(f"{name}={size}" for name, size in zip(_NATIVE_DIMS, sizes, strict=True))
+        words = _native_words(zip(_NATIVE_SIZES, sizes, strict=True))
         _native_tell(f"no native kernels for {words or 'this spec'} in {dtype}: CPU tensors take the plain torch form, "
                      f"for {problem}")
         return False
@@ -142,9 +142,9 @@ def launch_text(source: NativeSource, alone: bool, direct: bool) -> str:
     functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
     run = RUN.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
     run = run.replace("ENTRY", "    _native_entry(library, panels, dtype, *sizes)\n" if direct else "")
-    rows = ["ROWS"] if source.plan.roles.blocked else []
+    rows = ["SEQC_ROWS"] if source.plan.roles.blocked else []
     run = run.replace("AHEAD", AHEAD if rows else "")
-    names = f'_NATIVE_DIMS = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
+    names = f'_NATIVE_SIZES = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
     parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
@@ -264,7 +264,7 @@ def _panels(source: NativeSource) -> str:
 def _macro(dim: str) -> str:
     from seqc.backends.native_cpu.places import ident
 
-    return ident(dim)
+    return f"SEQC_DIM_{ident(dim)}"
 
 
 def _main(plan: Plan) -> str:

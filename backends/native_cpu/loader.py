@@ -31,7 +31,7 @@ import tempfile as _tempfile
 import threading as _threading
 import time as _time
 import warnings as _warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
 
@@ -191,7 +191,7 @@ def _native_alone(path: _Path) -> Iterator[None]:
 @_contextlib.contextmanager
 def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
     """Say on stderr that kernels are built, where it takes long, and how long it took."""
-    sizes = ", ".join(f"{name[5:]}={size}" for name, size in sorted(defines.items()) if name.startswith("SEQC_"))
+    sizes = _native_words(sorted(defines.items()))
     who = text.strip().partition("\n")[0].partition(",")[0].strip("/ ")
     begin, said = _time.monotonic(), list[str]()
     patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
@@ -211,6 +211,11 @@ def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
         timer.join()
         if said:
             say(f"took {_time.monotonic() - begin:.0f} s")
+
+
+def _native_words(sizes: Iterable[tuple[str, object]]) -> str:
+    """Macros and their values as a reader knows them: by the names of dims."""
+    return ", ".join(f"{macro.removeprefix('SEQC_').removeprefix('DIM_')}={value}" for macro, value in sizes)
 
 
 def _native_macros(defines: Mapping[str, str]) -> list[str]:

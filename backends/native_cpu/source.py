@@ -35,7 +35,7 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 
 @dataclass(frozen=True)
 class NativeSource:
-    """text: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM for every dim of `dims` defined.
+    """text: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM_NAME for every dim of `dims` defined.
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays)`, arrays
     as in `forward`, `way` and `bounds` as in the text's `Call`;
@@ -58,7 +58,7 @@ def native_source(block: Block) -> NativeSource:
     """The source of a block's kernels. Raises Unsupported where the block has no loop form."""
     p = plan(block)
     dims = tuple(dict.fromkeys(unprimed(d) for d in (*p.roles.order[1:], *p.roles.sized)))
-    head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not."
+    head = f"// seqc: {p.program.name}, native CPU kernels. Dims are compile-time constants (SEQC_DIM_NAME), B and T are not."
     texts = (forward_text(p), backward_text(p), step_text(p))
     more = [text.strip() for name, text in MORE.items() if any(f"seqc_{name}(" in body for body in texts if body)]
     lists = any("Sparse<" in text for text in texts if text)

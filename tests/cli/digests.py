@@ -2,8 +2,8 @@
 
 In: specs. Out: `SPEC BACKEND LINES DIGEST`, the last two of a text: "torch" is the whole file of plain torch, "cpu" the native
 part, "triton" the kernels of the form that a GPU takes, in blocks of 16 steps. None depends on recorded verdicts. They are
-compared where tests emit these texts anyhow; `python -m tests.cli.golden` writes them again. Where a backend refuses a spec, the
-line ends in `refused CODE`.
+compared where tests emit these texts anyhow; `python -m tests.cli.golden` writes them again. The line of a spec that a backend
+refuses ends in `refused CODE`.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def in_namespace(source: NativeSource, number: int, outside: str = "") -> str:
     """One program in a namespace of its own, its dims defined before it. outside: what stands for `extern "C"`."""
     body = source.text.partition(MATH.strip())[2]
     body = body.replace('extern "C"', outside).lstrip("\n")
-    sizes = {f"SEQC_{ident(d)}": n for d, n in sizes_of(source).items()}
+    sizes = {f"SEQC_DIM_{ident(d)}": n for d, n in sizes_of(source).items()}
     head = [f"#define {name} {n}" for name, n in sizes.items()]
     tail = [f"#undef {name}" for name in (*sizes, "SEQC_L1")]
     # a file has one namespace: what is of two kinds (`total` of lanes, and of a vector) must not hide the runtime's here

@@ -71,3 +71,13 @@ def test_a_batch_that_a_trace_leaves_open_builds_nothing(cell: ModuleType) -> No
         x = mode.from_tensor(torch.randn(3, 4, 3), static_shapes=False)
         assert cell._native_rows(x.shape[0]) is x.shape[0]
         assert cell.cell(x, torch.randn(3, 3)).h.shape == x.shape
+
+
+def test_dims_with_the_names_of_the_builds_own_macros() -> None:
+    spec = "spec cell\ndim ROWS, REAL, L1\ninput x[ROWS, REAL, L1]\nstate h[ROWS, REAL, L1] = 0\nh = h[t-1] / 2 + x\noutput h\n"
+    x = torch.randn(2, 4, 2, 3, 5, dtype=torch.float64)
+    h, steps = torch.zeros_like(x[:, 0]), []
+    for now in x.unbind(1):
+        h = h / 2 + now
+        steps.append(h)
+    torch.testing.assert_close(seqc.compile(spec, backend="cpu")(x).h, torch.stack(steps, 1))
