@@ -17,7 +17,7 @@ from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
 from seqc.backends.native_cpu.sparse import kept_sides
 from seqc.backends.native_cpu.step import shared_states
-from seqc.emit.names import class_name, dim_name, safe_name
+from seqc.emit.names import dim_name, module_name, safe_name
 from seqc.emit.packs import shifted_text
 from seqc.emit.signature import Saved
 from seqc.emit.text import docstring, lay, returned
@@ -161,10 +161,8 @@ def _entry(source: NativeSource) -> str:
     shapes += [["B", *map(dim_name, d.dims)] for d in plan.program.output_decls.values()]
     shared = [[f"{'panels' if d == PANELS else dim_name(d)} > 1" for d in dims] for dims in shared_states(plan).values()]
     dims = [*(["_rows"] if plan.roles.blocked else []), *(dim_name(d) for d in source.dims)]
-    p = plan.program
-    own = {safe_name(name) for part in (p.dims, p.inputs, p.params, p.states) for name in part}
-    module = class_name(p.name, own)
-    return entry_text(module, dims, shapes, [" or ".join(x) or "False" for x in shared], len(plan.program.states))
+    doubts = [" or ".join(x) or "False" for x in shared]
+    return entry_text(module_name(plan.program), dims, shapes, doubts, len(plan.program.states))
 
 
 def _extent(plan: Plan, axis: str) -> str:

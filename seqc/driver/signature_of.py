@@ -14,9 +14,9 @@ from dataclasses import replace
 from seqc.analysis.noise import CLOCK, HIGH, LOW
 from seqc.analysis.units import units
 from seqc.diagnostics import Diagnostic, Unsupported
-from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, class_name, safe_name
+from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, safe_name
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
-from seqc.emit.names import dim_name
+from seqc.emit.names import dim_name, module_name
 from seqc.emit.numbers import number_spelling
 from seqc.emit.signature import Closed
 from seqc.ir.block import Block
@@ -42,10 +42,9 @@ def signature(
     """The signature of a file. plan: what leaves the recurrence. blocks, kernels: by suffix: "torch" always, "triton" and "cpu"
     where they are served."""
     gates = gate_inputs(program, plan.cores[0].program)
-    own = {safe_name(name) for part in (program.dims, program.inputs, program.params, program.states) for name in part}
     return Signature(
         spec=safe_name(program.name),
-        class_name=class_name(program.name, own),
+        class_name=module_name(program),
         doc=tuple(documentation(program, plan, blocks)),
         dims=tuple(Dim(safe_name(d.name), d.default, d.choices) for d in program.dims.values()),
         inputs=tuple(_input(d, gates) for d in program.inputs.values()),

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from seqc.ir.arguments import Argument
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH
+from seqc.ir.program import Program
 
 TIME = "T"
 
@@ -78,3 +79,9 @@ def class_name(spec: str, taken: Collection[str] = ()) -> str:
     short = len(words) == 1 and len(words[0]) <= 4
     made = safe_name(words[0].upper() if short else "".join(word[:1].upper() + word[1:] for word in words))
     return f"{made}Module" if made in taken else made
+
+
+def module_name(program: Program) -> str:
+    """The name of a program's Module, which no dim, argument or state of it has."""
+    taken = {safe_name(name) for part in (program.dims, program.inputs, program.params, program.states) for name in part}
+    return class_name(program.name, taken)

@@ -36,10 +36,11 @@ EXACT, SINGLE, GATE = 1e-10, 1e-4, 1e-5
 
 
 def matrix_states() -> dict[str, Program]:
-    """The specs with a state of two dims or more and a chunk form."""
+    """The specs with a state of two dims or more and a chunk form; one of both directions is two runs of such a one."""
     chunked = [name for name in digests.SPECS if "chunkwise" in forms.kept().get((name, "torch"), ())]
-    programs = {name: elaborate.load(digests.SPECS[name]) for name in chunked}
-    return {name: p for name, p in programs.items() if any(len(s.dims) > 1 for s in p.states.values())}
+    programs = {name: forms.for_kernels(elaborate.load(digests.SPECS[name])) for name in chunked}
+    kept = {name: p for name, p in programs.items() if p.direction != "both"}
+    return {name: p for name, p in kept.items() if any(len(s.dims) > 1 for s in p.states.values())}
 
 
 PROGRAMS = matrix_states()
