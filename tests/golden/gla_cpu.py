@@ -343,7 +343,7 @@ import tempfile as _tempfile
 import threading as _threading
 import time as _time
 import warnings as _warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
 
@@ -520,7 +520,7 @@ def _native_alone(path: _Path) -> Iterator[None]:
 @_contextlib.contextmanager
 def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
     """Say on stderr that kernels are built, where it takes long, and how long it took."""
-    sizes = ", ".join(f"{name[5:]}={size}" for name, size in sorted(defines.items()) if name.startswith("SEQC_"))
+    sizes = _native_words(sorted(defines.items()))
     who = text.strip().partition("\n")[0].partition(",")[0].strip("/ ")
     begin, said = _time.monotonic(), list[str]()
     patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
@@ -540,6 +540,11 @@ def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
         timer.join()
         if said:
             say(f"took {_time.monotonic() - begin:.0f} s")
+
+
+def _native_words(sizes: Iterable[tuple[str, object]]) -> str:
+    """Macros and their values as a reader knows them: by the names of dims."""
+    return ", ".join(f"{macro.removeprefix('SEQC_').removeprefix('DIM_')}={value}" for macro, value in sizes)
 
 
 def _native_macros(defines: Mapping[str, str]) -> list[str]:
@@ -688,7 +693,7 @@ def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
 
 
 _NATIVE_SOURCE = r"""
-// seqc: gla, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not.
+// seqc: gla, native CPU kernels. Dims are compile-time constants (SEQC_DIM_NAME), B and T are not.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -1241,11 +1246,11 @@ constexpr i64 usual_l1 = 32768, spare = 12;
 #endif
 constexpr i64 l1 = SEQC_L1, size = sizeof(real);
 
-constexpr i64 n_H = SEQC_H;
-constexpr i64 n_K = SEQC_K;
+constexpr i64 n_H = SEQC_DIM_H;
+constexpr i64 n_K = SEQC_DIM_K;
 constexpr i64 w_K = n_K, m_K = n_K, z_K = padded(n_K);
 constexpr bool e_K = n_K % W == 0;
-constexpr i64 n_V = SEQC_V;
+constexpr i64 n_V = SEQC_DIM_V;
 // The panels that V is cut into: the least cost of those that fit, tried one by one.
 // - a panel's part of S fills half of the first-level cache at most, or is one vector wide
 // - a panel has 1024 lanes at most
@@ -2120,7 +2125,7 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 """
 
 
-_NATIVE_DIMS = "H K V".split()
+_NATIVE_SIZES = "SEQC_DIM_H SEQC_DIM_K SEQC_DIM_V".split()
 
 
 _NATIVE_STEPS: list[Callable] = []  # the step of each library as a function: for calls that need nothing of torch's dispatcher
@@ -2223,7 +2228,7 @@ def _native_entry(library, panels, dtype, H, K, V):
 
 def _native_defines(dtype, *sizes):
     """The macros of the kernels for dims of these sizes."""
-    defines = {f"SEQC_{name}": str(int(size)) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
+    defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
     return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
 
 
@@ -3070,10 +3075,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_e191706f6c5e", 0
+    name, tries = "seqc_gla_41216e4d9f6b", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_e191706f6c5e_{tries}"
+        name = f"seqc_gla_41216e4d9f6b_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]

@@ -204,7 +204,7 @@ import tempfile as _tempfile
 import threading as _threading
 import time as _time
 import warnings as _warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as _Path
 from typing import Any
 
@@ -381,7 +381,7 @@ def _native_alone(path: _Path) -> Iterator[None]:
 @_contextlib.contextmanager
 def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
     """Say on stderr that kernels are built, where it takes long, and how long it took."""
-    sizes = ", ".join(f"{name[5:]}={size}" for name, size in sorted(defines.items()) if name.startswith("SEQC_"))
+    sizes = _native_words(sorted(defines.items()))
     who = text.strip().partition("\n")[0].partition(",")[0].strip("/ ")
     begin, said = _time.monotonic(), list[str]()
     patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
@@ -401,6 +401,11 @@ def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
         timer.join()
         if said:
             say(f"took {_time.monotonic() - begin:.0f} s")
+
+
+def _native_words(sizes: Iterable[tuple[str, object]]) -> str:
+    """Macros and their values as a reader knows them: by the names of dims."""
+    return ", ".join(f"{macro.removeprefix('SEQC_').removeprefix('DIM_')}={value}" for macro, value in sizes)
 
 
 def _native_macros(defines: Mapping[str, str]) -> list[str]:
@@ -549,7 +554,7 @@ def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
 
 
 _NATIVE_SOURCE = r"""
-// seqc: lstm, native CPU kernels. Dims are compile-time constants (SEQC_DIM), B and T are not.
+// seqc: lstm, native CPU kernels. Dims are compile-time constants (SEQC_DIM_NAME), B and T are not.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -1102,11 +1107,11 @@ constexpr i64 usual_l1 = 32768, spare = 12;
 #endif
 constexpr i64 l1 = SEQC_L1, size = sizeof(real);
 
-constexpr i64 n_H = SEQC_H;
-constexpr i64 n_D = SEQC_D;
+constexpr i64 n_H = SEQC_DIM_H;
+constexpr i64 n_D = SEQC_DIM_D;
 constexpr i64 w_D = n_D, m_D = n_D, z_D = padded(n_D);
 constexpr bool e_D = n_D % W == 0;
-constexpr i64 n_D_ = SEQC_D;
+constexpr i64 n_D_ = SEQC_DIM_D;
 constexpr i64 w_D_ = n_D_, m_D_ = n_D_, z_D_ = padded(n_D_);
 constexpr bool e_D_ = n_D_ % W == 0;
 // The rows of the batch that one reading of the matrices serves: the least cost of those that fit, tried one by one.
@@ -2269,7 +2274,7 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 """
 
 
-_NATIVE_DIMS = "ROWS H D".split()
+_NATIVE_SIZES = "SEQC_ROWS SEQC_DIM_H SEQC_DIM_D".split()
 
 
 _NATIVE_STEPS: list[Callable] = []  # the step of each library as a function: for calls that need nothing of torch's dispatcher
@@ -2394,7 +2399,7 @@ def _native_rows(B):
 
 def _native_defines(dtype, *sizes):
     """The macros of the kernels for dims of these sizes."""
-    defines = {f"SEQC_{name}": str(int(size)) for name, size in zip(_NATIVE_DIMS, sizes, strict=True)}
+    defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
     return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
 
 
@@ -3386,10 +3391,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_cb61792c2b18", 0
+    name, tries = "seqc_lstm_55a45a22caee", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_cb61792c2b18_{tries}"
+        name = f"seqc_lstm_55a45a22caee_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
