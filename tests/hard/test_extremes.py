@@ -5,7 +5,8 @@ rate. The sequence ends inside its third block, at every place in turn. No NaN, 
 
 Tolerances, relative to the largest element of a tensor: float64 1e-10; float32 1e-4, which is roundoff of 6e-8 times sums and
 triangular systems over at most 24 steps, and the growth of those on repeated keys; the gradient of a log decay at -10 has no
-such growth, and is as good as its terms: 1e-5.
+such growth, and is as good as its terms: 1e-5. A spec that itself solves a system in every step has no such bound: the
+square of the condition of that system multiplies roundoff.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from seqc.backends import native_cpu, torch_eager
 from seqc.driver.pipeline import lower
 from seqc.frontend import elaborate
+from seqc.ir.graph import topological
+from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.program import Program
 from tests import forms
 from tests.cli import digests
@@ -44,7 +48,11 @@ def matrix_states() -> dict[str, Program]:
 
 
 PROGRAMS = matrix_states()
-GATED = [name for name, p in PROGRAMS.items() if any(map(is_log_decay, p.inputs.values()))]
+GATED = [
+    name
+    for name, p in PROGRAMS.items()
+    if any(map(is_log_decay, p.inputs.values())) and not any(n.op in SYSTEMS for n in topological(p.graph.values()))
+]
 every_spec = pytest.mark.parametrize("name", PROGRAMS)
 
 
@@ -88,10 +96,10 @@ def test_one_key_for_ever(name: str) -> None:
 @pytest.mark.parametrize("name", GATED)
 def test_gradient_of_a_steep_gate(name: str) -> None:
     program = PROGRAMS[name]
-    case = drawn(program, 3 * ROWS - 1, 0.0, seed=3)
+    case, rng = drawn(program, 3 * ROWS - 1, 0.0, seed=3), np.random.default_rng(3)
     for key, d in program.inputs.items():
         if is_log_decay(d):
-            case.arrays[key] = case.arrays[key] - 20.0 * torch.rand(case.arrays[key].shape, dtype=torch.float64).numpy()
+            case.arrays[key] = case.arrays[key] - 20.0 * rng.random(case.arrays[key].shape)
     found = errors(case, *chunks(name), torch.float32)
     judge({f"d.{k}": found[f"d.{k}"] for k, d in program.inputs.items() if is_log_decay(d)}, GATE, "torch")
 

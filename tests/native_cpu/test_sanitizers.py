@@ -74,7 +74,7 @@ def test_clean(name: str, tmp_path: Path) -> None:
     source = native_source(lower(elaborate.load(spec), "step"))
     main = tmp_path / "main.cpp"
     main.write_text(program(source))
-    macros = [f"-DSEQC_{d}={SIZES[d]}" for d in source.dims]
+    macros = [f"-DSEQC_DIM_{d}={SIZES[d]}" for d in source.dims]
     command = [*compiler[0], *FLAGS, "-DSEQC_REAL=float", *macros, str(main), "-o", str(tmp_path / "main")]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if "cannot find" in built.stderr:
