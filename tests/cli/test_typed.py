@@ -55,4 +55,6 @@ def test_mypy_on_a_file_of_ones_own(tmp_path: Path) -> None:
     environment = {"MYPYPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
     found = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert [line.split(":")[:2] for line in found] == [[str(tmp_path / "wrong.py"), str(i)] for i in (6, 7, 8, 9, 10)], found
+    # of a file whose text the cache knows, mypy tells the path that it had then
+    places = [(Path(path).name, int(line)) for path, line, *_ in (line.split(":") for line in found)]
+    assert places == [("wrong.py", i) for i in (6, 7, 8, 9, 10)], found
