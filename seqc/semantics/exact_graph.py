@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from seqc.ir.dims import extent
-from seqc.ir.graph import Node, topological
+from seqc.ir.graph import Dims, Node, topological
+from seqc.ir.ops.indexing import positions
 from seqc.ir.ops.structure import triangle
 from seqc.semantics import exact
 from seqc.semantics.evaluate import align
@@ -57,7 +58,7 @@ def whole(x: Any) -> Number:
 
 _UNARY: dict[str, Callable[[Number], Number]] = {
     "neg": exact.negative, "exp": exact.exp, "log": exact.log, "sqrt": exact.sqrt, "sigmoid": exact.sigmoid,
-    "tanh": exact.tanh, "stopgrad": lambda a: a,
+    "tanh": exact.tanh, "stopgrad": lambda a: a, "as_real": lambda a: a,
     "expm1": lambda a: exact.subtract(exact.exp(a), constant(1.0)),
     "log1p": lambda a: exact.log(exact.add(a, constant(1.0))),
     "logsigmoid": lambda a: exact.log(exact.sigmoid(a)),
@@ -98,6 +99,8 @@ def _value(n: Node, args: list[Any], given: Mapping[Node, Any], sizes: Mapping[s
             return whole(extent(n.text("dim"), sizes))
         case "expand":
             return shaped(args[0], n.args[0].dims, n.dims, sizes)
+        case "scatter":
+            return _scattered(n, args[0], args[1], sizes)
     spread = [shaped(x, a.dims, n.dims, sizes) for x, a in zip(args, n.args, strict=True)] if _elementwise(n) else args
     return applied(n, spread)
 
@@ -137,6 +140,10 @@ def applied(n: Node, args: list[Any]) -> Any:
             return _each(args[0], lambda a: np.take(a, n.number("at"), axis=n.args[0].dims.index(n.text("dim"))))
         case "shift" | "cumsum" | "affine_scan" | "max_scan" | "tri_inv":
             return _along_time(n, args)
+        case "solve":
+            return solved(args[0], n.args[0].dims, args[1], n.args[1].dims, n.text("row"), n.text("col"), n.dims)
+        case "gather":
+            return _gathered(n, *args)
     raise NotExact(f"`{n.op}` has no exact meaning")
 
 
@@ -220,6 +227,53 @@ def _tri_inv(n: Node, m: Number) -> Number:
     return whole_matrix.each(apart)
 
 
+def solved(m: Number, of_m: Dims, b: Number, of_b: Dims, row: str, col: str, want: Dims) -> Number:
+    """x with axes `want` and M x = b, by elimination; a random pivot is 0 with a chance of one over the field's size.
+
+    of_m, of_b: the axes of M, with `row` and `col`, and of b, with `row`.
+    """
+    others = tuple(d for d in want if d != col)
+    sizes = dict(zip(of_m, m.shape, strict=True)) | dict(zip(of_b, b.shape, strict=True))
+    lines = rows_of(shaped(m, of_m, (*others, row, col), sizes), len(others))
+    values = rows_of(shaped(b, of_b, (*others, row), sizes), len(others))
+    for k in range(len(lines)):
+        pivot = exact.inverse(lines[k].each(lambda a, k=k: a[..., k]))
+        lines[k] = exact.multiply(lines[k], pivot.each(lambda a: a[..., None]))
+        values[k] = exact.multiply(values[k], pivot)
+        for i in range(len(lines)):
+            if i != k:
+                factor = lines[i].each(lambda a, k=k: a[..., k])
+                lines[i] = exact.subtract(lines[i], exact.multiply(factor.each(lambda a: a[..., None]), lines[k]))
+                values[i] = exact.subtract(values[i], exact.multiply(factor, values[k]))
+    return stacked(values, want.index(col))
+
+
+def _places(place: Number, count: int) -> Any:
+    """Where an index leads: every number stands for one of the places."""
+    return place.residues[0] % count
+
+
+def _gathered(n: Node, x: Number, place: Number) -> Number:
+    (table, of_place), dim = (a.dims for a in n.args), n.text("dim")
+    sizes = dict(zip(table, x.shape, strict=True)) | dict(zip(of_place, place.shape, strict=True))
+    shape = tuple(sizes[d] for d in n.dims)
+    at = positions(table, n.dims, _places(place, sizes[dim]), of_place, dim, shape)
+    return x.each(lambda a: np.broadcast_to(a[at], shape))
+
+
+def _scattered(n: Node, d: Number, place: Number, sizes: Mapping[str, int]) -> Number:
+    have, of_place, dim = n.args[0].dims, n.args[1].dims, n.text("dim")
+    shape = tuple(extent(x, sizes) for x in n.dims)
+    at = positions(n.dims, have, _places(place, extent(dim, sizes)), of_place, dim, d.shape)
+
+    def added(a: Any, modulus: int) -> Any:
+        out = np.zeros(shape, np.int64)
+        np.add.at(out, at, a)
+        return out % modulus
+
+    return number(tuple(added(a, m) for a, m in zip(d.residues, FIELDS, strict=True)))
+
+
 __all__ = [
-    "NotExact", "applied", "axes_of", "largest", "rows_of", "shaped", "stacked", "values_below", "values_of", "whole",
+    "NotExact", "applied", "axes_of", "largest", "rows_of", "shaped", "solved", "stacked", "values_below", "values_of", "whole",
 ]

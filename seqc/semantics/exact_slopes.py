@@ -17,12 +17,23 @@ from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import triangle
 from seqc.semantics import exact
 from seqc.semantics.exact import Number, around, constant
-from seqc.semantics.exact_graph import NotExact, applied, axes_of, largest, rows_of, shaped, stacked, values_below, whole
+from seqc.semantics.exact_graph import (
+    NotExact,
+    applied,
+    axes_of,
+    largest,
+    rows_of,
+    shaped,
+    solved,
+    stacked,
+    values_below,
+    whole,
+)
 
 ROOT_OF_PI = 2 / math.sqrt(math.pi)  # the derivative of erf at 0, in the digits of the operator table
 
 LINEAR = ("sum", "rename", "take", "shift", "cumsum")  # of a direction, the operator itself
-FLAT = ("const", "index", "block_index", "size", "sign", "floor", "round", "stopgrad", "leaf", "draw")  # no derivative
+FLAT = ("const", "index", "block_index", "size", "sign", "floor", "round", "stopgrad", "leaf", "draw", "as_real")  # without
 
 def x_squared(x: Number) -> Number:
     """x x"""
@@ -81,6 +92,10 @@ def _slope(n: Node, values: Mapping[Node, Any], moves: list[Number | None], size
         return _UNARY[n.op](args[0], values[n], ds[0])
     if n.op in LINEAR:
         return applied(n, ds)  # type: ignore[no-any-return]
+    if n.op == "gather":
+        return applied(n, [ds[0], args[1]])  # type: ignore[no-any-return]
+    if n.op == "solve":
+        return _solve(n, args, values[n], ds)
     if n.op == "expand":
         return shaped(ds[0], n.args[0].dims, n.dims, sizes)  # type: ignore[no-any-return]
     if TABLE[n.op].elementwise:
@@ -132,6 +147,16 @@ def _along_time(n: Node, args: list[Any], y: Any, ds: list[Number]) -> Number:
             d = exact.choose(around(exact.add(h, a[i])) >= around(b[i]), exact.add(d, da[i]), db[i])
         made[i], h = d, values[i]
     return stacked(made, axis)
+
+
+def _solve(n: Node, args: list[Any], x: Number, ds: list[Number]) -> Number:
+    """Of M x = b: M dx = db - dM x"""
+    (of_m, of_b), row, col = (a.dims for a in n.args), n.text("row"), n.text("col")
+    sizes = {**dict(zip(of_m, args[0].shape, strict=True)), **dict(zip(n.dims, x.shape, strict=True))}
+    rows = tuple(d for d in n.dims if d != col) + (row,)
+    moved = exact.multiply(shaped(ds[0], of_m, (*rows, col), sizes), shaped(x, n.dims, (*rows, col), sizes))
+    right = exact.subtract(shaped(ds[1], of_b, rows, sizes), exact.total(moved, (len(rows),)))
+    return solved(args[0], of_m, right, rows, row, col, n.dims)
 
 
 def _tri_inv(n: Node, inverse: Number, d: Number) -> Number:

@@ -42,6 +42,24 @@ top = max(top[t-1] - m, x)
 output o = h[t-1] + re(z) * exp(top)
 """
 
+SYSTEM = """spec solved
+dim H, K, V
+input k[H, K], q[H, K], v[H, V], g[H] in [-inf, 0]
+param ridge[H, K] init 1 in [1, inf]
+state G[H, K, K'] = 0, S[H, K, V] = 0
+G = exp(g) * G[t-1] + k * k[K -> K']
+S = exp(g) * S[t-1] + k * v
+output o = sum[K](solve(G + eye[K] * ridge, q) * S)
+"""
+TABLE = """spec read
+dim V, D
+input w index V
+param E[V, D], a[D] in [0, 1]
+state h[D] = 0
+h = a * h[t-1] + E[w]
+output h
+"""
+
 
 def facts(text: str, change: dict[str, Block] | None = None, rows: int = 16) -> list[Fact]:
     """What is shown of the form that is chosen."""
@@ -70,7 +88,7 @@ def test_numbers_keep_the_laws_of_functions() -> None:
     assert not exact.same(exact.exp(exact.multiply(a, b)), exact.multiply(exact.exp(a), exact.exp(b))).any()
 
 
-@pytest.mark.parametrize("text", [GATED, DELTA, SCANS], ids=["chunk", "solved", "scans"])
+@pytest.mark.parametrize("text", [GATED, DELTA, SCANS, SYSTEM, TABLE], ids=["chunk", "solved", "scans", "system", "table"])
 def test_blocks_are_steps(text: str) -> None:
     found = facts(text)
     assert len(found) == 5 and all(f.ok and f.of for f in found), found

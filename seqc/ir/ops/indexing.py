@@ -69,7 +69,7 @@ def _np_put(n: Node, x: Any, rows: Any, place: Any) -> Any:
     dims = tuple(d for d in n.args[2].dims if d not in over)
     for i in range(sizes[over[0]] if over else 1):
         some, at = (rows[i], place[i]) if over else (rows, place)
-        out[_positions(n.dims, left, at, dims, dim, some.shape)] = some
+        out[positions(n.dims, left, at, dims, dim, some.shape)] = some
     return out
 
 
@@ -111,7 +111,7 @@ def _scatter_dims(n: Node) -> Dims:
     return (*(x for x in d.dims if x not in n.names("over")), n.text("dim"))
 
 
-def _positions(axes: Dims, whole: Dims, place: Any, place_dims: Dims, dim: str, shape: tuple[int, ...]) -> tuple[Any, ...]:
+def positions(axes: Dims, whole: Dims, place: Any, place_dims: Dims, dim: str, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Index arrays, one for each of `axes`, that broadcast to the dims `whole`: `place` along `dim`, else all positions."""
     out = []
     for axis in axes:
@@ -131,14 +131,14 @@ def _np_gather(n: Node, x: Any, place: Any) -> Any:
         raise IndexError(f"an index is outside of {dim}, whose size is {x.shape[table.index(dim)]}")
     sizes = {**dict(zip(table, x.shape, strict=True)), **dict(zip(n.args[1].dims, place.shape, strict=True))}
     shape = tuple(sizes[d] for d in n.dims)
-    return np.broadcast_to(x[_positions(table, n.dims, place, n.args[1].dims, dim, shape)], shape)
+    return np.broadcast_to(x[positions(table, n.dims, place, n.args[1].dims, dim, shape)], shape)
 
 
 def _np_scatter(n: Node, d: Any, place: Any, extent: int) -> Any:
     have, dim = n.args[0].dims, n.text("dim")
     sizes = {**dict(zip(have, d.shape, strict=True)), dim: extent}
     out = np.zeros([sizes[x] for x in n.dims])
-    np.add.at(out, _positions(n.dims, have, place, n.args[1].dims, dim, d.shape), d)
+    np.add.at(out, positions(n.dims, have, place, n.args[1].dims, dim, d.shape), d)
     return out
 
 
