@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.block import Block
 from seqc.ir.graph import Node, const, node, substitute, topological
+from seqc.passes.blocks.choose import EAGER
 from seqc.semantics import exact
 
+ROOT = Path(__file__).parents[2]
 GATED = """spec gated
 dim K, V
 input q[K], k[K] unit[K], v[V], b in [0, 1], f[K], n in [-inf, 0]
@@ -42,15 +45,7 @@ top = max(top[t-1] - m, x)
 output o = h[t-1] + re(z) * exp(top)
 """
 
-SYSTEM = """spec solved
-dim H, K, V
-input k[H, K], q[H, K], v[H, V], g[H] in [-inf, 0]
-param ridge[H, K] init 1 in [1, inf]
-state G[H, K, K'] = 0, S[H, K, V] = 0
-G = exp(g) * G[t-1] + k * k[K -> K']
-S = exp(g) * S[t-1] + k * v
-output o = sum[K](solve(G + eye[K] * ridge, q) * S)
-"""
+SYSTEM = (ROOT / "specs" / "mesa_net.seq").read_text(encoding="utf-8")
 TABLE = """spec read
 dim V, D
 input w index V
@@ -62,10 +57,10 @@ output h
 
 
 def facts(text: str, change: dict[str, Block] | None = None, rows: int = 16) -> list[Fact]:
-    """What is shown of the form that is chosen."""
+    """What is shown of the form that is chosen for plain torch."""
     program = load(text)
     sizes = {name: size for name, size in sample_sizes(program).items() if name in program.dims}
-    return list(prove(program, lower(program, rows=rows), sizes, 1))
+    return list(prove(program, lower(program, None, rows, EAGER), sizes, 1))
 
 
 def test_numbers_keep_the_laws_of_functions() -> None:
