@@ -96,7 +96,7 @@ class _FunctionPrinter(ItemPrinter):
         names = self.names
         known = [*names.dims.values(), *names.block.values(), *self.of.values.scalars.values(), "DOT", "PRECISION", "PARTS"]
         text = "\n".join(lines)
-        return tuple(x for x in dict.fromkeys(known) if word(x, text))
+        return tuple(x for x in dict.fromkeys(known) if x.isidentifier() and word(x, text))  # extents of ranks are numbers
 
     def enter(self, wanted: str, arguments: list[str], body: list[str]) -> str:
         """The name that the function is entered by: another where the file has one of that name, and not the same."""

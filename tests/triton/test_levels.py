@@ -5,6 +5,7 @@ That the results are right, `test_kernels` shows in Triton's interpreter.
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from seqc.backends.triton_gpu.emit import print_all
 from seqc.backends.triton_gpu.kernel import Let, Levels, Loop, Plus
 from seqc.backends.triton_gpu.levels import by_level, level_masks
 from seqc.backends.triton_gpu.schedule import schedule
+from seqc.driver.compile import Options, compile_spec
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
 from seqc.ir.graph import topological
@@ -54,3 +56,27 @@ def test_the_same_values_are_added_up(spec: str) -> None:
                 own = [i.node for i in one.function.items if isinstance(i, Plus) and i.total is total]
                 others = [i.node for i in made if isinstance(i, Plus) and i.total is total]
                 assert {*own, *others} <= {*topological([total])} and own
+
+
+BESIDE = """spec beside
+dim P = 1
+dim D
+state h[D, P]
+input x[D, P]
+h = where(mod(index[P], 2) == 0, shift[P](h[t-1], 1), h[t-1]) * 0.7 + x * (index[P] == P - 1)
+dim H = 2
+state S[D, H]
+param p3[D] per batch
+input x7[D] in [-inf, 0]
+dim K = 3
+input x8[K, D] unit[D]
+input x9[K, H]
+input x10[K] in [0, 2]
+S = fold[K](exp(-exp(p3)) * exp(x7) * S[t-1], R -> R + x10 * x8 * (x9 - sum[D](x8 * R)))
+"""
+
+
+def test_extents_of_ranks_are_no_arguments() -> None:
+    made = compile_spec(BESIDE, Options("triton", form="chunkwise", rows=16))
+    ast.parse(made.text)
+    assert "_of_level(" in made.text and ", 4: tl.constexpr" not in made.text
