@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from seqc.backends.triton_gpu.kernel import Array
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.print_kernel import Printed
+from seqc.ir.keys import slope_of
 
 WRITTEN = ("grad", "scratch", "factor", "kept")  # roles of what kernels write for others, or for the caller of backward
 
@@ -41,8 +42,8 @@ def serves(
 
 
 def _behind(array: Array, every: frozenset[str]) -> frozenset[str]:
-    """The argument whose gradient an array is, or is added to; all where its name does not tell."""
+    """The argument whose gradient an array is, or is added to; all where its source does not tell."""
     if array.role != "grad":
         return frozenset()
-    base = array.name.removeprefix("d_").partition("@")[0]
+    base = slope_of(array.source).name
     return frozenset({base, base.removesuffix("_0")}) & every or every
