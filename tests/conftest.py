@@ -18,6 +18,7 @@ import pytest
 from seqc import cache
 
 os.environ.setdefault("SEQC_BATCHES", "all")  # one library for all batches of a test
+os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is first imported, and some tests only ask whether it is there
 cache.KEEPS = False  # tests compile for themselves, and some change the compiler while it runs
 
 LONG = tuple(

@@ -144,7 +144,8 @@ def test_a_signal_means_the_same_at_all_rates() -> None:
     with torch.no_grad():
         signals = torch.sin(torch.linspace(0, 9, 65)[None, 1:]) + 0.5
         held = signals.repeat_interleave(16, 1)
-        torch.testing.assert_close(model(held, 16.0), model(signals), rtol=0.05, atol=0.05)
+        # the mean sees values inside of a hold too: 3e-3 off; with the step size as it was, 0.17
+        torch.testing.assert_close(model(held, 16.0), model(signals), rtol=0, atol=0.01)
         assert (model(held) - model(signals)).abs().max() > 0.1
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqc.diagnostics import Unsupported
+from seqc.diagnostics import SpecError, Unsupported
 from seqc.frontend.format import format_text
 from tests.fuzz.programs import Program, drawn, families_of, smaller
 from tests.fuzz.report import report
@@ -145,11 +145,14 @@ def one(tally: Tally, number: int, tell: Callable[[str], None]) -> None:
 
 
 def formatted(text: str) -> str:
-    """The text as `seqc fmt` prints it; a text that it cannot print, as it is."""
+    """The text as `seqc fmt` prints it. A text that the language refuses, as it is; so is one at which `seqc fmt` itself fails,
+    which must not hide the fault that was found: the failure stands above it."""
     try:
         return format_text(text)
-    except Exception:  # a fault of the printer must not hide the fault that was found
+    except SpecError:
         return text
+    except Exception as fault:
+        return f"# `seqc fmt` fails: {' '.join(repr(fault).split())}\n{text}"
 
 
 def _least(p: Problem, choices: list[int], wish: Wish, number: int) -> tuple[Program, Problem]:
