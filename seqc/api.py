@@ -95,7 +95,8 @@ class Recurrence:
         rounding, and all arguments have their gradients. Raises Unsupported, with the reason, for any other spec.
         """
         name = self._face.spec
-        if f"\ndef {name}_convolution(" not in self.source:
+        convolution = getattr(self.module, f"{name}_convolution", None)
+        if convolution is None:
             from seqc.driver.convolution import refused
 
             raise refused(self._compiled.program)
@@ -104,7 +105,7 @@ class Recurrence:
             value = given.pop(word, None)
             if value is not None and value is not False:
                 raise TypeError(f"{name}: a convolution takes no `{word}`; call {name} for it")
-        return getattr(self.module, f"{name}_convolution")(**given)
+        return convolution(**given)
 
     def context_parallel(self, group: Any = None) -> Any:
         """The function for one sequence over the processes of a group of `torch.distributed`, each with its steps of it.
@@ -298,12 +299,7 @@ def _face(source: Source, *wishes: Any) -> Face:
 
 @lru_cache(maxsize=128)
 def _compiled(
-    source: Source,
-    backend: str,
-    target: str,
-    dims: tuple[tuple[str, int], ...],
-    form: str | None,
-    rows: int | None,
+    source: Source, backend: str, target: str, dims: tuple[tuple[str, int], ...], form: str | None, rows: int | None,
     save_states: int | None,
 ) -> Compiled:
     """The emitted file of a text; a file that has changed is another text."""
@@ -337,16 +333,8 @@ def oracle(
     return run(program, given, bounds, reverse)
 
 
-def explain(
-    spec: str | Path,
-    backend: str = "auto",
-    *,
-    target: str = "sm_90",
-    dims: Mapping[str, int] | None = None,
-    form: str | None = None,
-    rows: int | None = None,
-    save_states: int | None = None,
-) -> str:
+def explain(spec: str | Path, backend: str = "auto", *, target: str = "sm_90", dims: Mapping[str, int] | None = None,
+            form: str | None = None, rows: int | None = None, save_states: int | None = None) -> str:
     """What the compiler decides for a spec, and why, as text. Options as for `compile`."""
     return compile(spec, backend, target=target, dims=dims, form=form, rows=rows, save_states=save_states).explain()
 

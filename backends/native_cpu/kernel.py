@@ -64,7 +64,6 @@ class KernelWriter:
         self.rows: dict[Node, str] = {}
         self.packed: dict[tuple[Node, str], str] = {}
         self.sparse: dict[tuple[str, int], list[SparseProduct]] = {}  # region, nest -> the products that walk lists
-        self._listing = ""  # while a nest is printed in two ways: the loop over a list, "-" for the way without
         self.tiled: set[str] = set()  # packed copies that are read by whole vectors alone
         self.axis_of: dict[tuple[str, int], str | None] = {}
         self.lane: str | None = None
@@ -295,20 +294,21 @@ class KernelWriter:
                 visible |= {item.value for item in part.items if item.kind in ("keep", "reduce")}
         return ["  " * indent + line for line in lines]
 
-    def _nest(self, name: str, nest: Nest, axis: str | None, scene: Scene, visible: frozenset[Node]) -> list[str]:
-        """The lines of a nest; those of a team's share of it."""
+    def _nest(
+        self, name: str, nest: Nest, axis: str | None, scene: Scene, visible: frozenset[Node], listed: str | None = None
+    ) -> list[str]:
+        """The lines of a nest; those of a team's share of it. listed: the loop that runs over a list of columns, "" for none;
+        None: the nest is printed in both ways where a list may serve."""
         copies = transposed(nest, scene)
-        if self._lists_pay(name, axis) and not copies and not self._listing:
+        if listed is None and self._lists_pay(name, axis) and not copies:
             lines = list[str]()
             for spikes, part in spikes_of(self.plan, nest, scene.places).items():
-                ways: list[list[str]] = []
-                for self._listing in ("-",) if spikes is None else (spikes[2], "-"):
-                    ways.append(self._nest(name, part, axis, scene, visible))
-                lines += ways[0] if spikes is None else two_ways(spikes, scene.places[spikes[0].base], *ways)
-            self._listing = ""
+                few = self._nest(name, part, axis, scene, visible, spikes[2]) if spikes else []
+                whole = self._nest(name, part, axis, scene, visible, "")
+                lines += two_ways(spikes, scene.places[spikes[0].base], few, whole) if spikes else whole
             return lines
         printer = NestPrinter(nest, axis, scene, visible)
-        printer.listed = self._listing
+        printer.listed = listed or ""
         if not self.team:
             printer.onward = self.streams and name == "token" and self.title != "step"
             return copies or printer.print()
@@ -320,7 +320,7 @@ class KernelWriter:
             rest = [i for i in nest.items if i not in own]
             lines = [*NestPrinter(Nest(nest.space, tuple(own)), axis, scene, visible).print(), "team.meet();"]
             known = visible | {i.value for i in own}
-            return lines + (self._nest(name, Nest(nest.space, tuple(rest)), axis, scene, known) if rest else [])
+            return lines + (self._nest(name, Nest(nest.space, tuple(rest)), axis, scene, known, listed) if rest else [])
         return ["if (team.first()) {", *("  " + line for line in copies or printer.print()), "}", "team.meet();"]
 
     def _lists_pay(self, name: str, axis: str | None) -> bool:

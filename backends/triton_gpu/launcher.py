@@ -16,7 +16,8 @@ from seqc.backends.triton_gpu.asked import WRITTEN, serves
 from seqc.backends.triton_gpu.extents import TAB
 from seqc.backends.triton_gpu.gradient_sums import GradientSums
 from seqc.backends.triton_gpu.kernel import Array
-from seqc.backends.triton_gpu.print_kernel import SAVE, SAVING, Printed
+from seqc.backends.triton_gpu.print_items import SAVE
+from seqc.backends.triton_gpu.print_kernel import SAVING, Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name

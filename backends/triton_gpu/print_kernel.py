@@ -13,8 +13,7 @@ from types import MappingProxyType
 from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, SEQUENCE_SPANS
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, PIECES, Array, Kernel, Levels, Store
 from seqc.backends.triton_gpu.print_function import print_function
-from seqc.backends.triton_gpu.print_items import SAVE as SAVE
-from seqc.backends.triton_gpu.print_items import TAB, ItemPrinter, word, wrapped
+from seqc.backends.triton_gpu.print_items import SAVE, TAB, ItemPrinter, word, wrapped
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule

@@ -8,6 +8,7 @@ by itself: `Each(module)`, and the Modules of torch named in `ALONE`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -128,18 +129,18 @@ class Slower(nn.Module):
         return _Groups(self)
 
 
-class Flow:
+class Flow(ABC):
     """A stream of one layer. latency: an output is there as soon as the input so many steps later is."""
 
     latency: int
 
+    @abstractmethod
     def push(self, x: Tensor) -> Tensor:
         """[B, n, D] -> the outputs that can be told now, [B, m, D']."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flush(self) -> Tensor:
         """The outputs that are left; the stream ends."""
-        raise NotImplementedError
 
 
 def flow(layer: nn.Module) -> Flow:

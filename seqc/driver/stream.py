@@ -96,9 +96,10 @@ class Stream:
         """given: params, initial states and a seed by emitted names."""
         self._own = own
         self._name = own.compiled.signature.spec
-        table = own.compiled.signature.table
-        self._params = {a.name: given[a.name] for a in table if a.kind == "param" and given.get(a.name) is not None}
-        self._states = {k: x for k, x in given.items() if (k == "seed" or k.endswith("_0")) and k not in self._params}
+        signature = own.compiled.signature
+        params = [a.name for a in signature.table if a.kind == "param"]
+        self._params = {x: given[x] for x in params if given.get(x) is not None}
+        self._states = {x: given[x] for x in (*signature.initial, "seed") if x in given}
         device = next((x.device for x in given.values() if isinstance(x, Tensor)), torch.device("cpu"))
         self.exact = own.exact(device)
         self.lookahead = own.ahead

@@ -4,7 +4,7 @@ rule, the function over a sequence and the function for one step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from seqc.emit.places import cast_lines
 from seqc.emit.signature import Signature
@@ -66,7 +66,6 @@ def _default(init: str, axes: tuple[str, ...], main: str, dtype: str = "carry") 
 def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
     """Dtypes, sizes and initial states, then the call of the operator: for the sequence, or for one step. ahead: lines where
     the sizes are known."""
-    main = main_input(sig)
     inputs = _reals(sig)
     axes = layouts(sig, time)
     edges = {x.name for x in sig.inputs if x.init is not None}
@@ -86,28 +85,7 @@ def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
         *masked(sig),
         *(ahead if time else ()),
     ]
-    inits = {p.name: p.init or "0" for p in sig.params if p.default} | {f"{s.name}_0": s.init for s in sig.states}
-    inits |= {x.name: x.init for x in sig.inputs if x.init is not None}
-    dtypes = {a.name: f"{main}.dtype" if a.name in edges else "carry" for a in sig.table}
-    defaults = {a.name: _default(inits[a.name], axes[a.name], main, dtypes[a.name]) for a in sig.table if a.default}
-    if defaults:
-        lines.append(f"    carry = _carry({main})")
-    if any("device" in code for code in defaults.values()):
-        lines.append(f"    device = {main}.device")
-    for run, (low, high) in enumerate(sig.keys):
-        width = "".join(f", {d}" for d in axes[f"{low}_0"][1:])
-        lines.append(f"    {low}_0, {high}_0 = _keys(seed, {low}_0, {high}_0, {run}, B, {main}.device{width})")
-    for name, code in defaults.items():
-        known = [f"{x}={x}" for x in (*tellers(sig), name)]
-        lines += [
-            f"    if {name} is None:",
-            f"        {name} = {code}",
-            f"    elif {name}.shape != {group(list(axes[name]))}:",
-            lay("raise _shape_error(", [str(time), "cu_seqlens" if time else "None", *known], ")", 8),
-        ]
-        if name in sig.initial or name in edges:
-            dtype = dtypes[name]
-            lines += [f"    elif {name}.dtype != {dtype}:", f"        {name} = _to_carry(\"{name}\", {name}, {dtype})"]
+    lines += _filled(sig, time, axes, edges)
     own = [p.name for p in sig.params if not p.mask]
     if own:
         lines += [
@@ -131,6 +109,35 @@ def _body(sig: Signature, time: bool, ahead: Sequence[str] = ()) -> list[str]:
         called,
         "    return _written(_result, _given, inplace, into) if inplace or into is not None else _result",
     ]
+
+
+def _filled(sig: Signature, time: bool, axes: Mapping[str, tuple[str, ...]], edges: Collection[str]) -> list[str]:
+    """The lines that make what a caller has left out, and check what was given. edges: inputs that have an initial value."""
+    main = main_input(sig)
+    lines = []
+    inits = {p.name: p.init or "0" for p in sig.params if p.default} | {f"{s.name}_0": s.init for s in sig.states}
+    inits |= {x.name: x.init for x in sig.inputs if x.init is not None}
+    dtypes = {a.name: f"{main}.dtype" if a.name in edges else "carry" for a in sig.table}
+    defaults = {a.name: _default(inits[a.name], axes[a.name], main, dtypes[a.name]) for a in sig.table if a.default}
+    if defaults:
+        lines.append(f"    carry = _carry({main})")
+    if any("device" in code for code in defaults.values()):
+        lines.append(f"    device = {main}.device")
+    for run, (low, high) in enumerate(sig.keys):
+        width = "".join(f", {d}" for d in axes[f"{low}_0"][1:])
+        lines.append(f"    {low}_0, {high}_0 = _keys(seed, {low}_0, {high}_0, {run}, B, {main}.device{width})")
+    for name, code in defaults.items():
+        known = [f"{x}={x}" for x in (*tellers(sig), name)]
+        lines += [
+            f"    if {name} is None:",
+            f"        {name} = {code}",
+            f"    elif {name}.shape != {group(list(axes[name]))}:",
+            lay("raise _shape_error(", [str(time), "cu_seqlens" if time else "None", *known], ")", 8),
+        ]
+        if name in sig.initial or name in edges:
+            dtype = dtypes[name]
+            lines += [f"    elif {name}.dtype != {dtype}:", f"        {name} = _to_carry(\"{name}\", {name}, {dtype})"]
+    return lines
 
 
 def _direct(sig: Signature) -> list[str]:

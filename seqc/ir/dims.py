@@ -15,6 +15,9 @@ from seqc.ir.graph import COL, ROW
 
 TWICE = "2"  # before the last dim of an output of `scan both`, which holds the values of both runs
 RANK = "^"  # before the size of a dim that no spec names
+MARK = "~"  # between a dim and the number of a piece
+LONGEST = 256  # elements of a dim that a program of a GPU holds in one tile
+PIECE = 128  # elements of a piece of a longer one
 
 
 def rank_dim(count: int) -> str:
@@ -30,11 +33,6 @@ def is_rank(dim: str) -> bool:
 def rank_size(dim: str) -> int:
     """The size that such a dim tells, primed or not."""
     return int(unprimed(dim).removeprefix(RANK))
-
-
-MARK = "~"  # between a dim and the number of a piece
-LONGEST = 256  # elements of a dim that a program of a GPU holds in one tile
-PIECE = 128  # elements of a piece of a longer one
 
 
 def unprimed(dim: str) -> str:

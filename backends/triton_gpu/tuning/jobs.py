@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from seqc.backends.triton_gpu.emit import device_texts
 from seqc.backends.triton_gpu.extents import Tiles
-from seqc.backends.triton_gpu.print_kernel import SAVE, Printed
+from seqc.backends.triton_gpu.print_items import SAVE
+from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.tuning.targets import target_named

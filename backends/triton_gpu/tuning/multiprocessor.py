@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seqc.backends.triton_gpu.tuning.machine_code import STEPS
 from seqc.backends.triton_gpu.tuning.targets import Target, occupancy
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 
-STEPS = 64  # `machine_code.STEPS`
 SCHEDULERS = 4
 CHAIN = 2.2  # cycles from an instruction of a warp to the next one, where no other warp fills them
 BARRIER = 40  # cycles of a barrier, or of waiting for a product
