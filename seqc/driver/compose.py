@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
-from seqc.driver.inner import assigned, behind, extent_of, switches, together
+from seqc.driver.inner import assigned, behind, extent_of, header, switches, together
 from seqc.driver.signature_of import gate_inputs
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
@@ -199,9 +199,7 @@ class _Chain:
         return lines
 
     def _head(self, name: str, arguments: Sequence[str], doc: str, more: Sequence[str] = ()) -> list[str]:
-        calls = [*(["cu_seqlens=None", "reverse=False"] if self.packs else []), *more]
-        taken = [*arguments, *(["*", *calls] if calls else [])]
-        lines = [lay(f"def _{name}_{self.suffix}(", taken, "):"), docstring([doc], 4)]
+        lines = header(f"_{name}_{self.suffix}", arguments, doc, self.packs, more)
         return [*lines, f"    io = {self.main}.dtype"] if self.stored else lines
 
     def _cleared(self, names: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 
 from seqc.analysis.pieces import CLOCK, Link, Load, Pieces
-from seqc.driver.inner import behind, extent_of
+from seqc.driver.inner import behind, extent_of, header
 from seqc.driver.piece_algebra import SHARES, Names, added, through
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
@@ -99,7 +99,7 @@ class _Cut:
         return [*lines, lay("_inputs = [", [f"_shifted_{x}" if x in shifted else x for x in self.timed], "]", 4)]
 
     def _head(self, name: str, arguments: list[str], doc: str) -> list[str]:
-        return [lay(f"def _{name}_torch(", arguments, "):"), docstring([doc], 4), *self._choice(), *self._lists()]
+        return [*header(f"_{name}_torch", arguments, doc), *self._choice(), *self._lists()]
 
     def _forward(self, name: str) -> str:
         words = {"infer": "Results.", "forward": "Results, and what backward needs."}
@@ -119,11 +119,10 @@ class _Cut:
         called = "_in_pieces_backward"
         if self.cut.algebra == "max":  # which of the past a maximum is of is asked at each step, where there are ties
             given, called = ["*_inputs", *self.params, *self.starts, *self.saved, *ends], "_whole_backward_torch"
-            doc = docstring(["Gradients, step by step."], 4)
-            lines = [lay("def _backward_torch(", taken, "):"), doc, *self._lists()]
+            lines = [*header("_backward_torch", taken, "Gradients, step by step."), *self._lists()]
         names = [f"d_{emitted_name(a)}" for a in moved]
         needs = group([f"needs[{asked[a.of]}]" for a in moved])
-        lines.append(lay(f"{unpack(names)} = {called}(", [*given, f"needs={needs}" if called[1] == "w" else needs], ")", 4))
+        lines.append(lay(f"{unpack(names)} = {called}(", [*given, f"needs={needs}"], ")", 4))
         answers = []
         for a in self.table:
             if not a.gradient:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import assigned, behind, switches
+from seqc.driver.inner import assigned, behind, header, switches
 from seqc.emit import Kernels, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import emitted_name
@@ -77,9 +77,7 @@ class _Runs:
     # ---- lines ----
 
     def _head(self, name: str, arguments: Sequence[str], doc: str, more: Sequence[str] = ()) -> list[str]:
-        calls = [*(["cu_seqlens=None", "reverse=False"] if self.run.packs else []), *more]
-        taken = [*arguments, *(["*", *calls] if calls else [])]
-        return [lay(f"def _{name}_{self.suffix}(", taken, "):"), docstring([doc], 4)]
+        return header(f"_{name}_{self.suffix}", arguments, doc, self.run.packs, more)
 
     def _given(self, back: bool) -> list[str]:
         """The arguments of one run."""

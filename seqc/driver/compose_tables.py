@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from seqc.driver.inner import behind
+from seqc.driver.inner import behind, header
 from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name
-from seqc.emit.text import docstring, group, lay
+from seqc.emit.text import group, lay
 from seqc.ir.arguments import argument_table
 from seqc.ir.plan import Rows, Stage
 
@@ -165,7 +165,7 @@ class _Events:
         return list(map(group, parts))
 
     def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
-        return [lay(f"def _{name}_{self.suffix}(", arguments, "):"), docstring([doc], 4)]
+        return header(f"_{name}_{self.suffix}", arguments, doc)
 
     def _ends(self, tables: str, states: str) -> list[str]:
         """What belongs to the states, in their order."""

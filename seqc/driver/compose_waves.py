@@ -14,10 +14,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from seqc.driver.inner import assigned, behind
+from seqc.driver.inner import assigned, behind, header
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import dim_name
-from seqc.emit.text import docstring, group, lay, returned, unpack
+from seqc.emit.text import group, lay, returned, unpack
 from seqc.ir.arguments import argument_table
 from seqc.ir.plan import Stage
 from seqc.ir.program import Program
@@ -63,7 +63,7 @@ class _Waves:
     # ---- pieces ----
 
     def _head(self, name: str, arguments: Sequence[str], doc: str) -> list[str]:
-        return [lay(f"def _{name}(", arguments, "):"), docstring([doc], 4)]
+        return header(f"_{name}", arguments, doc)
 
     def _turned(self, name: str, text: str) -> str:
         """An array with steps, or its gradient, in the order of the scan; or back from it. name: of an input or an output."""

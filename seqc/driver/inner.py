@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from seqc.emit import Kernels
 from seqc.emit.beside import beside
 from seqc.emit.names import emitted_name
-from seqc.emit.text import lay, unpack
+from seqc.emit.text import docstring, lay, unpack
 from seqc.ir.arguments import Argument
 from seqc.ir.dims import unprimed
 from seqc.ir.program import Program
@@ -45,6 +45,13 @@ def switches(names: Sequence[str]) -> list[str]:
     """The lines that unpack `needs`, the answers whether a gradient is asked for."""
     left = unpack(names)
     return [f"    {left} = needs"] if len(left) <= 100 else lay("(", names, ") = needs", 4).split("\n")
+
+
+def header(function: str, arguments: Sequence[str], doc: str, packs: bool = False, more: Sequence[str] = ()) -> list[str]:
+    """`def function(arguments, *, keywords):` and its docstring. packs: whether it takes those of packs; more: others."""
+    keywords = [*(["cu_seqlens=None", "reverse=False"] if packs else []), *more]
+    taken = [*arguments, *(["*", *keywords] if keywords else [])]
+    return [lay(f"def {function}(", taken, "):"), docstring([doc], 4)]
 
 
 def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
