@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from seqc.analysis.workload import Workload
 from seqc.backends.triton_gpu.emit import triton_kernels
 from seqc.backends.triton_gpu.schedule import schedule
 from seqc.backends.triton_gpu.spans import blocks_between_saved
+from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
+from seqc.backends.triton_gpu.tuning.targets import target_named
+from seqc.backends.triton_gpu.tuning.tiles import Lowered
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
+from seqc.solver.expression import evaluate
 from tests.triton.test_kernels import ROWS, SMALL, interpret
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -49,6 +54,21 @@ def test_what_is_kept_is_one_state_a_span(tmp_path: Path) -> None:
     assert made.text.count("i_n % EVERY == 0") == 3  # forward, walk, states
     each = schedule(lower(load(with_checkpoint("gla", 1, tmp_path)), "chunkwise", 16))
     assert each.spans == 1 and "again" not in each.kernels
+
+
+def test_a_program_that_walks_a_span_is_counted_once(tmp_path: Path) -> None:
+    """The kernel `again` has a program for every span, which takes all of its blocks; `cotangents` has one for a sequence."""
+    lowered = Lowered(lower(load(with_checkpoint("gla", 64, tmp_path)), "chunkwise", 16), {"H": 4, "K": 64, "V": 64}, "bf16")
+    at = {"BV": 32, "warps": 4, "stages": 1, "resident": 1}
+
+    def counted(name: str) -> dict[str, int]:
+        model = KernelModel(lowered.kernel(name)[1], target_named("sm_90"), Workload(batch=1, length=1024))
+        return {part: int(evaluate(expr, at)) for part, expr in model.time()[1]}
+
+    again, walk, gradients = map(counted, ("again", "cotangents", "gradients_V"))
+    assert (again["programs"], again["turns a program"]) == (4 * 2 * 16, 4)
+    assert (walk["programs"], walk["turns a program"]) == (4 * 2, 64)
+    assert (gradients["programs"], gradients["turns a program"]) == (4 * 2 * 64, 1)
 
 
 def test_states_take_no_more_than_the_inputs_that_are_kept_anyway() -> None:

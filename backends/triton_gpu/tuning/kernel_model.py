@@ -92,7 +92,7 @@ class KernelModel:
         return tuple(out)
 
     def stages(self) -> tuple[int, ...]:
-        return STAGES if self.summary.loops_over_time and not self.summary.meets else (1,)
+        return STAGES if (self.summary.loops_over_time or self.summary.span > 1) and not self.summary.meets else (1,)
 
     def blocks(self, dim: Dim) -> tuple[int, ...]:
         """Powers of two from the least useful block to the one that holds the whole dim, largest first."""
@@ -238,9 +238,8 @@ class KernelModel:
     def time(self, spilled: Expr | int = 0) -> tuple[Expr, tuple[tuple[str, Expr], ...]]:
         """Modelled nanoseconds of the whole kernel, and the quantities behind them. spilled: nanoseconds a turn."""
         target, resident = self.target, self.name("resident")
-        turns = -(-self.workload.length // self.summary.rows)
-        programs = self.programs(self.dims) * (1 if self.summary.loops_over_time else turns)
-        turns = turns if self.summary.loops_over_time else 1
+        along, turns = self.walks()
+        programs = self.programs(self.dims) * along
         alone, shared = self.arithmetic()
         alone, shared = (alone, shared) if spilled == 0 else (alone + spilled, shared + spilled)
         load = self.summary.meets * MEET_LATENCY if self.summary.meets else ceil_div(LOAD_LATENCY, self.name("stages"))
@@ -266,11 +265,16 @@ class KernelModel:
         """What the kernel takes by its machine code, where that was looked at. at: its tiles, by the problem's names."""
         if not verdict.work:
             return None
-        turns = -(-self.workload.length // self.summary.rows)
-        programs = int(evaluate(self.programs(self.dims), at)) * (1 if self.summary.loops_over_time else turns)
+        along, turns = self.walks()
+        programs = int(evaluate(self.programs(self.dims), at)) * along
         moved, warps = int(evaluate(self.traffic(), at)), at[self.called_by("warps")]
         waits = self.summary.meets * MEET_LATENCY * turns
         return spent(code(verdict, warps), self.target, programs, self.workload.length, moved, waits)
+
+    def walks(self) -> tuple[int, int]:
+        """(programs along a sequence, turns of each)."""
+        turns = -(-self.workload.length // self.summary.rows)
+        return (1, turns) if self.summary.loops_over_time else (-(-turns // self.summary.span), self.summary.span)
 
     def programs(self, dims: Iterable[str]) -> Expr:
         """Programs that walk a sequence, or one of its turns, counting of the cut dims only those named."""

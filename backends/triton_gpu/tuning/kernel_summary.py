@@ -92,7 +92,9 @@ class KernelSummary:
     rows: int = 1
     """Steps of time that one turn serves."""
     loops_over_time: bool = True
-    """Whether one program takes all turns in order; otherwise each turn has a program of its own."""
+    """Whether one program takes all turns in order; otherwise each span of turns has a program of its own."""
+    span: int = 1
+    """Turns of a span, which one program takes in order."""
     meets: int = 0
     """How often in a turn the programs of a team wait for each other (`team`)."""
     shares: str = ""

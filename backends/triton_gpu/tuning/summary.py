@@ -86,6 +86,7 @@ class _Summary:
             written=tuple(self.stored(i) for i in stores),
             rows=self.plan.block.rows,
             loops_over_time=not (self.kernel.block_in_grid or self.kernel.span_in_grid),
+            span=self.kernel.spans if self.kernel.span_in_grid else 1,
             limits=tuple(self.limits()),
         )
 
