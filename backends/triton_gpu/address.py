@@ -164,13 +164,13 @@ class Addresses:
                 row = f"({row}{_signed(-offset)})"
                 if self.kernel.rows == 1:  # where there is no such step, any other is read and not used
                     row = f"tl.maximum{row[:-1]}, 0)" if offset > 0 else f"tl.minimum{row[:-1]}, T - 1)"
-            return f"{'first + ' if whole else ''}STEP * {row}"
+            return f"{'first + ' if whole else ''}{self.names.use('STEP')} * {row}"
         if axis == SEQUENCE_BLOCKS:
             return "i_s" if self.kernel.block_in_grid else f"{'first_block + ' if whole else ''}i_n"
         if axis == SEQUENCE_SPANS:
-            return "i_s" if self.kernel.span_in_grid else "first_span + i_n // EVERY"
+            return "i_s" if self.kernel.span_in_grid else f"first_span + i_n // {self.names.use('EVERY')}"
         if axis == SCRATCH:
-            return "(i_t - i_n * BT)"
+            return f"(i_t - i_n * {self.names.use(SCRATCH)})"
         if axis == TURN:
             return "i_t % 2"
         if axis.startswith(PIECES):
@@ -180,15 +180,15 @@ class Addresses:
     def extent(self, axis: str) -> str:
         """The length of an array's axis."""
         if axis == SEQUENCE_ROWS:
-            return "N_STEPS"
+            return self.names.use("N_STEPS")
         if axis == SEQUENCE_BLOCKS:
-            return ALL_BLOCKS
+            return self.names.use(ALL_BLOCKS)
         if axis == SEQUENCE_SPANS:
             return ALL_SPANS
         if axis == STEPS:
             return axis
         if axis == SCRATCH:
-            return "BT"
+            return self.names.use(SCRATCH)
         if axis.startswith(PIECES):
             dim = axis[1:]
             return self.names.count[dim] if dim not in self.roles.grid else self.names.extent(dim)
@@ -275,7 +275,7 @@ class Addresses:
         home = scope.root()
         if "o_t" not in home.known:
             home.known["o_t"] = "o_t"
-            home.lines.append("o_t = tl.arange(0, BT)")
+            home.lines.append(f"o_t = tl.arange(0, {self.names.use('BT')})")
         return "o_t"
 
     # ---- masks ----
@@ -288,7 +288,7 @@ class Addresses:
             home.known["m", name] = name
             o, extent, tile = self.positions(dim, scope), names.extent(dim), names.tile(dim)
             if dim == BATCH:
-                home.lines.append(f"{name} = {o} < (B if p_cu_seqlens is None else {names.program(dim)} + 1)")
+                home.lines.append(f"{name} = {o} < ({names.use('B')} if p_cu_seqlens is None else {names.program(dim)} + 1)")
             else:
                 pieces = dim in self.roles.blocked or is_piece(dim)
                 whole = f"{extent} % {tile} == 0" if pieces else f"{extent} == {tile}"

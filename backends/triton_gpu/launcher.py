@@ -65,8 +65,7 @@ class Launcher(GradientSums):
 
     def launch(self, printed: Printed) -> list[str]:
         """One launch, every argument in place."""
-        bounds = ["cu_seqlens"] if printed.packs else []
-        arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + bounds
+        arguments = ["None" if a is None else self.local(a.name) for a in printed.given] + ["cu_seqlens"]
         arguments += [self.runtime(x) for x in printed.runtime]
         named = [f"{name}={self.dims[d]}" for d, name in printed.dims]
         rows = self.rows_per_block()

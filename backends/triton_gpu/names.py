@@ -18,6 +18,7 @@ class Names:
 
     def __init__(self, dims: tuple[str, ...]) -> None:
         self.taken = set(FIXED)
+        self.used: set[str] = set()  # what the printed text names: the arguments that it needs are among it
         self.numbers: dict[str, int] = {}  # wanted name -> a number up to which all are taken
         whole = [d for d in dims if d.endswith(ALL)]
         ranks = [d for d in dims if is_rank(d)]
@@ -57,13 +58,18 @@ class Names:
         self.numbers[wanted] = max(number - 1, 0)
         return name
 
+    def use(self, name: str, *more: str) -> str:
+        """The name of an argument, for a text that is printed, which has the others too."""
+        self.used |= {name, *more}
+        return name
+
     def extent(self, dim: str) -> str:
         """The extent of a dim: `K`; of time in a block: `BT`."""
-        return self.dims[base(dim)]
+        return self.use(self.dims[base(dim)])
 
     def tile(self, dim: str) -> str:
         """The length of the tile axis: `BK`."""
-        return self.block[base(dim)]
+        return self.use(self.block[base(dim)])
 
     def offsets(self, dim: str) -> str:
         """The positions along the tile axis: `o_k`."""

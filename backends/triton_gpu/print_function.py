@@ -5,14 +5,13 @@ In: a `Function` and the printer of the kernel that calls it. Out: `PrintedFunct
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
 from seqc.backends.triton_gpu.kernel import Function
-from seqc.backends.triton_gpu.print_items import TAB, ItemPrinter, word, wrapped
+from seqc.backends.triton_gpu.print_items import TAB, ItemPrinter, wrapped
 from seqc.backends.triton_gpu.values import Text
 from seqc.ir.graph import Node
 
@@ -67,7 +66,7 @@ class _FunctionPrinter(ItemPrinter):
         self.label.level = function.block
         self.borrowed = _Borrowed(kernel)
         self.addresses = self.values.addresses = self.borrowed
-        self.values.level, self.values.host = (function.block, LEVEL), kernel.values.host  # type: ignore[method-assign]
+        self.values.level, self.values.scalar = (function.block, LEVEL), kernel.values.scalar  # type: ignore[method-assign]
         self.totals = {n: self.names.fresh(f"b_{kernel.label(n)}") for n in function.totals}
         self.given = {n: self.names.fresh(f"b_{kernel.label(n)}") for n in function.given}
         self.texts[0] |= {n: Text(name, kernel.find(n).axes) for n, name in self.given.items()}
@@ -77,7 +76,7 @@ class _FunctionPrinter(ItemPrinter):
         self.body(self.function.items)
         sums = list(self.totals.values())
         lines = [*self.scope.lines, f"return {', '.join(sums)}"]
-        constants = self.constants(lines)
+        constants = self.constants()
         borrowed = tuple(self.borrowed.taken)
         arguments = [*sums, *self.given.values(), *borrowed, *(f"{x}: tl.constexpr" for x in (LEVEL, *constants))]
         labels = [self.label(n) for n in self.totals]
@@ -91,12 +90,13 @@ class _FunctionPrinter(ItemPrinter):
         """Names are those of one level."""
         return False
 
-    def constants(self, lines: Iterable[str]) -> tuple[str, ...]:
-        """The compile-time arguments that its lines name."""
+    def constants(self) -> tuple[str, ...]:
+        """The compile-time arguments that its lines name; the kernel, which hands them on, names them too."""
         names = self.names
         known = [*names.dims.values(), *names.block.values(), *self.of.values.scalars.values(), "DOT", "PRECISION", "PARTS"]
-        text = "\n".join(lines)
-        return tuple(x for x in dict.fromkeys(known) if x.isidentifier() and word(x, text))  # extents of ranks are numbers
+        found = [x for x in dict.fromkeys(known) if x.isidentifier() and x in names.used]  # extents of ranks are numbers
+        self.of.names.used.update(found)
+        return tuple(found)
 
     def enter(self, wanted: str, arguments: list[str], body: list[str]) -> str:
         """The name that the function is entered by: another where the file has one of that name, and not the same."""

@@ -6,7 +6,6 @@ in the scope where it is computed, and is short, is written where it is used.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
@@ -155,7 +154,7 @@ class ItemPrinter:
             operand = self.uses.is_operand_under_any_name(item.node)
             if not operand:
                 raise SeqcBug("the Triton schedule", f"{item.array.name} is kept as products take it, and not they alone do")
-        kind = "DOT" if operand else "tl.float32"
+        kind = self.names.use("DOT") if operand else "tl.float32"
         mask += ', cache_modifier=".cg"' if item.array.role == "told" else ""  # other programs wrote it: not from nearer memory
         self.scope.lines.append(f"{name} = tl.load({self.pointers[item.array.name]}{at.pointer}{mask}).to({kind})")
         if at.only:
@@ -167,7 +166,8 @@ class ItemPrinter:
         at = self.addresses.at(array, self.scope, 0, True, first_only)
         mask = f", mask={at.mask}" if at.mask else ""
         code = self.values.full(value, at.axes).code
-        tests = [SAVE] * saves + ["i_n % EVERY == 0"] * (SPANS in array.axes) + [at.only] * bool(at.only)
+        first = [f"i_n % {self.names.use('EVERY')} == 0"] if SPANS in array.axes else []
+        tests = [SAVE] * saves + first + [at.only] * bool(at.only)
         self.scope.lines += [f"{TAB * i}if {test}:" for i, test in enumerate(tests)]
         tab = TAB * len(tests)
         self.scope.lines.append(f"{tab}tl.store({self.pointers[array.name]}{at.pointer}, {code}{mask})")
@@ -242,19 +242,21 @@ class ItemPrinter:
         inner = self.scope = Scope(outer.rank + 1, outer)
         self.texts.append({})
         if item.over == "blocks" and rows > 1:
-            inner.lines.append("i_0 = i_n * BT")
+            inner.lines.append(f"i_0 = i_n * {self.names.use('BT')}")
         self.body(item.body)
         self.texts.pop()
         self.scope = outer
         self.values.scope = outer
         index, low, high = ("i_n", "0", "NT") if item.over == "blocks" else ("i_t", "0", "T")
         if self.kernel.span_in_grid:
-            low, high = "i_c * EVERY", "tl.minimum(NT, i_c * EVERY + EVERY)"
+            every = self.names.use("EVERY")
+            low, high = f"i_c * {every}", f"tl.minimum(NT, i_c * {every} + {every})"
         if item.over == "steps" and self.kernel.every > 1 and outer.rank:
-            low, high = "i_n * BT", "tl.minimum(T, i_n * BT + BT)"
+            block = self.names.use("BT")
+            low, high = f"i_n * {block}", f"tl.minimum(T, i_n * {block} + {block})"
         span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"
-        ahead = self.is_staged(item)
-        head = f"for {index} in {f'tl.range({span}, num_stages=STAGES)' if ahead else f'range({span})'}:"
+        stages = f", num_stages={self.names.use('STAGES')}" if self.is_staged(item) else ""
+        head = f"for {index} in {f'tl.range({span}{stages})' if stages else f'range({span})'}:"
         if inner.lines:  # of a loop that stores nothing, nothing is left
             outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
 
@@ -284,11 +286,6 @@ class ItemPrinter:
 
 def _plain(code: str) -> bool:
     return code.lstrip("-").replace(".", "", 1).isdigit()
-
-
-def word(word: str, text: str) -> bool:
-    """Whether a text has a word."""
-    return re.search(rf"\b{re.escape(word)}\b", text) is not None
 
 
 def wrapped(parts: list[str]) -> list[str]:

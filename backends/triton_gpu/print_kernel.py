@@ -13,7 +13,7 @@ from types import MappingProxyType
 from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, SEQUENCE_SPANS
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, PIECES, Array, Kernel, Levels, Store
 from seqc.backends.triton_gpu.print_function import print_function
-from seqc.backends.triton_gpu.print_items import SAVE, TAB, ItemPrinter, word, wrapped
+from seqc.backends.triton_gpu.print_items import SAVE, TAB, ItemPrinter, wrapped
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
@@ -40,7 +40,6 @@ class Printed:
     arguments: tuple[str, ...]  # the text's, in order
     runtime: tuple[str, ...]
     settings: tuple[str, ...]  # those of `SETTINGS` that it takes
-    packs: bool  # whether it takes the bounds of a pack
     dims: tuple[tuple[str, str], ...]  # (dim, its compile-time argument)
     tiles: tuple[tuple[str, str], ...]  # (dim, the argument of its tile's length)
     scalars: tuple[tuple[str, Node], ...]  # (argument, its value)
@@ -94,20 +93,18 @@ class KernelPrinter(ItemPrinter):
         self.setup_programs()
         self.body(self.kernel.body)
         names = self.names
-        text = "\n".join(self.scope.lines)
-        tile_dims = [d for d in (BATCH, *self.program.dims) if word(names.block[d], text)]
-        dims = [d for d in self.program.dims if word(names.dims[d], text) and not d.endswith(ALL)]
-        runtime = tuple(x for x in ("B", "T", "N_STEPS", ALL_BLOCKS, "FIRST") if word(x, text))
+        tile_dims = [d for d in (BATCH, *self.program.dims) if names.block[d] in names.used]
+        dims = [d for d in self.program.dims if names.dims[d] in names.used and not d.endswith(ALL)]
+        runtime = tuple(x for x in ("B", "T", "N_STEPS", ALL_BLOCKS, "FIRST") if x in names.used)
         scalars = tuple((name, n) for n, name in self.values.scalars.items())
-        needs_bt = word("BT", text)
+        needs_bt = "BT" in names.used
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
         constants += [name for name, _ in scalars]
         saves = any(isinstance(item, Store) and item.saves for item in self.uses.items)
-        settings = tuple(x for x in SETTINGS if word(x, text))
+        settings = tuple(x for x in SETTINGS if x in names.used)
         constants += [*settings, *([SAVE] if saves else [])]
         name = f"{safe_name(self.program.name)}_{self.kernel.name}_kernel"
-        bounds = ["p_cu_seqlens"] if word("p_cu_seqlens", text) else []
-        arguments = [self.pointers[a.name] for a in self.kernel.arrays] + bounds + list(runtime)
+        arguments = [*(self.pointers[a.name] for a in self.kernel.arrays), "p_cu_seqlens", *runtime]
         head = f"@triton.jit(do_not_specialize=[{', '.join(repr(x) for x in runtime)}])" if runtime else "@triton.jit"
         lines = [head, f"def {name}("]
         lines += wrapped([*arguments, *(f"{c}: tl.constexpr" for c in constants)])
@@ -117,7 +114,7 @@ class KernelPrinter(ItemPrinter):
         tiles = [(d, names.block[d]) for d in tile_dims] + ([("t", "BT")] if needs_bt else [])
         return Printed(
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, (*arguments, *constants), runtime, settings,
-            bool(bounds), tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
+            tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
             self.products.turned, self.grid(), self.kernel.arrays, self.functions, saves or None,
         )
 
@@ -159,8 +156,8 @@ class KernelPrinter(ItemPrinter):
                 counts.append(one)
             elif one.startswith(PIECES):
                 dim = one[1:]
-                count, tile = names.count[dim], names.block[dim]
-                extent = names.dims[dim]  # Triton 3.6 makes a tensor of `tl.cdiv` where all is known when it compiles
+                count, tile = names.count[dim], names.tile(dim)
+                extent = names.extent(dim)  # Triton 3.6 makes a tensor of `tl.cdiv` where all is known when it compiles
                 known = f"{count}: tl.constexpr = ({extent} + {tile} - 1) // {tile}"
                 batch = f"{count} = tl.cdiv({extent}, {tile}) if p_cu_seqlens is None else {extent}"
                 lines.append(batch if dim == BATCH else known)
@@ -172,6 +169,7 @@ class KernelPrinter(ItemPrinter):
             lines.append(f"{index[0]} = tl.program_id(0).to(tl.int64)")
         else:
             lines.append(self.program_id())
+            names.use(*counts[1:])
             codes = []
             for i in range(len(grid)):
                 inner = counts[i + 1 :]
@@ -179,16 +177,19 @@ class KernelPrinter(ItemPrinter):
                 codes.append(f"{code}{f' % {counts[i]}' if i else ''}")
             lines.append(f"{', '.join(index)} = {', '.join(codes)}")
         if self.kernel.block_in_grid:
+            names.use("B", "BT")
             lines.append(f"{names.program(BATCH)}, i_n = block_of(p_cu_seqlens, i_s, B, T, BT)")
             lines.append("i_0 = i_n * BT")
         if self.kernel.span_in_grid:
+            names.use("B", "BT", "EVERY")
             lines.append(f"{names.program(BATCH)}, i_c = block_of(p_cu_seqlens, i_s, B, T, BT * EVERY)")
         self.setup_sequence()
 
     def setup_sequence(self) -> None:
         """Where the program's sequence begins, and its length."""
-        lines = self.scope.lines
-        which = self.names.program(BATCH)
+        lines, names = self.scope.lines, self.names
+        names.use("T", "STEP")
+        which = names.program(BATCH)
         if BATCH in self.roles.blocked:
             which = f"{which}, {self.addresses.positions(BATCH, self.scope)}"
         tiles = "s" if BATCH in self.roles.blocked else ""
@@ -200,10 +201,11 @@ class KernelPrinter(ItemPrinter):
             lines += ["if p_cu_seqlens is not None and i_c * EVERY * BT >= T:  # the pack has no span here", f"{TAB}return"]
         merged = [self.addresses.merged(a) for a in self.kernel.arrays]
         if self.uses_blocks() or any(SEQUENCE_BLOCKS in axes for axes in merged):
-            lines.append("NT = tl.cdiv(T, BT)")
+            lines.append(f"NT = tl.cdiv(T, {names.use('BT')})")
         if any(SEQUENCE_BLOCKS in axes for axes in merged):
-            lines.append(f"first_block = first_block{tiles}_of(p_cu_seqlens, {which}, NT, BT)")
+            lines.append(f"first_block = first_block{tiles}_of(p_cu_seqlens, {which}, NT, {names.use('BT')})")
         if not self.kernel.span_in_grid and any(SEQUENCE_SPANS in axes for axes in merged):
+            names.use("BT", "EVERY")
             lines.append(f"first_span = first_block{tiles}_of(p_cu_seqlens, {which}, tl.cdiv(NT, EVERY), BT * EVERY)")
 
     def uses_blocks(self) -> bool:

@@ -28,7 +28,7 @@ class _TeamPrinter(KernelPrinter):
 
     def program_id(self) -> str:
         """Which program of all launches it is."""
-        return "i_p = tl.program_id(0).to(tl.int64) + FIRST"
+        return "i_p = tl.program_id(0).to(tl.int64) + " + self.names.use("FIRST")
 
     def item(self, item: Item) -> None:
         match item:

@@ -122,7 +122,7 @@ class Values:
                 return self.take(n)
             case "cumsum":
                 dim = n.text("dim")
-                block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else "BT")
+                block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
                 flags = f"{bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
                 return self.on_rows(n, n.args[0], lambda x: f"segment_cumsum({x}, {block}, {flags})")
             case "shift":
@@ -249,9 +249,10 @@ class Values:
             left, right, turned_left, turned_right = right, left, not turned_right, not turned_left
         left = f"tl.trans({left})" if turned_left else left
         right = f"tl.trans({right})" if turned_right else right
-        code = f"tl.dot({left}, {right}, input_precision=PRECISION)"
+        precision = self.names.use("PRECISION")
+        code = f"tl.dot({left}, {right}, input_precision={precision})"
         if p.over[0].endswith(ALL):
-            code = f"product_in_parts({left}, {right}, PARTS, PRECISION)"
+            code = f"product_in_parts({left}, {right}, {self.names.use('PARTS')}, {precision})"
         code = f"tl.trans({code})" if p.swapped else code
         axes = (*p.rows, *p.columns)
         return Text(code if len(axes) == 2 else f"tl.reshape({code}, {self.shape(axes)})", axes)
@@ -259,7 +260,7 @@ class Values:
     def operand(self, one: Operand) -> str:
         """An operand in its type, masked where its padding could reach the result."""
         x = self.flat(self.masked(one.node, self.whole(one.node), self.padded(one.masked)))
-        return f"{x.within(ATOM)}.to(DOT)"
+        return f"{x.within(ATOM)}.to({self.names.use('DOT')})"
 
     def flat(self, x: Text) -> Text:
         """x as a matrix: steps with the rows of each are one of its sides."""
@@ -268,17 +269,6 @@ class Values:
             return x
         lengths = (" * ".join(self.names.tile(d) for d in side) for side in sides)
         return Text(f"tl.reshape({x.code}, ({', '.join(lengths)}))", x.axes)
-
-    def hidden(self, a: Node, b: Node, k: str) -> tuple[bool, bool]:
-        """Which of two operands must be masked along k."""
-        clean, bounded = self.padding.clean, self.padding.bounded
-        if clean(a, k):
-            return False, not bounded(b, k)
-        if clean(b, k):
-            return not bounded(a, k), False
-        if bounded(b, k):
-            return True, False
-        return not bounded(a, k), True
 
     def take(self, n: Node) -> Text:
         """One row: the sum of the tile with all other rows zeroed."""
@@ -321,7 +311,7 @@ class Values:
         o = self.position_of(row[0]) if len(row) == 1 else f"tl.arange(0, {size})"
         turned = lines(x.axes) != (row, col)
         code = f"tl.trans({self.flat(x).code})" if turned else self.flat(x).code
-        code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), {size}, PRECISION)"
+        code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), {size}, {self.names.use('PRECISION')})"
         code = f"tl.trans({code})" if turned else code
         found = Text(code if len(x.axes) == 2 else f"tl.reshape({code}, {self.shape(x.axes)})", x.axes)
         return self.masked(n, found, padded)
@@ -359,10 +349,14 @@ class Values:
             return literal(float(n.attr("value")))  # type: ignore[arg-type]
         if n.op == "size":
             return Text(self.names.extent(n.text("dim")))
+        return Text(self.names.use(self.scalar(n)))
+
+    def scalar(self, n: Node) -> str:
+        """The argument that brings a value of constants and extents."""
         if n not in self.scalars:
             whose = n.args[0].text("dim") if len(n.args) == 1 and n.args[0].op == "size" else "value"
             self.scalars[n] = self.names.fresh(f"{n.op}_{whose}".upper())
-        return Text(self.scalars[n])
+        return self.scalars[n]
 
 
 def in_front(x: Text, dim: str) -> Text:
