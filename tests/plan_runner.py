@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from seqc.analysis.boundaries import counters
 from seqc.analysis.derivative import vjp
 from seqc.ir.graph import leaf
 from seqc.ir.plan import Plan, Stage
@@ -55,6 +56,8 @@ def _run(stage: Stage, values: Arrays, weights: Arrays, reverse: bool) -> Answer
     if stage.inner is None:
         if stage.walk == "once":
             return _once(stage, given, weights)
+        if stage.walk == "clocks":
+            return _clocks(stage, values, weights, reverse)
         if stage.walk == "ones":
             shape = next(np.shape(values[name])[:2] for name, d in _inputs(values))
             return {name: np.ones(shape) for name in program.output_decls}, {}
@@ -68,6 +71,10 @@ def _run(stage: Stage, values: Arrays, weights: Arrays, reverse: bool) -> Answer
             plane = _Diagonals(stage, inner, given, reverse)
             made, slopes = run_plan(inner, plane.arguments(), plane.cotangents(weights) if weights else {})
             return plane.results(made), plane.slopes(slopes, weights) if weights else {}
+        case "groups":
+            slow = _Groups(stage, inner, given, reverse)
+            made, slopes = run_plan(inner, slow.arguments(), slow.cotangents(weights) if weights else {})
+            return slow.results(made), slow.slopes(slopes, weights) if weights else {}
     walk = _Rows(stage, inner, given, reverse)
     if not walk.steps:  # nothing is moved
         return reference.gradients(program, given, weights, None, reverse)
@@ -92,6 +99,89 @@ def _once(stage: Stage, given: Arrays, weights: Arrays) -> Answer:
     names = {n.text("name"): n for n in params if program.params[n.text("name")].gradient}
     values = evaluate({name: slopes[n] for name, n in names.items()}, {**params, **cots}, sizes)
     return results, {name: to_order(values[name], slopes[n].dims, n.names("shape"), sizes) for name, n in names.items()}
+
+
+def _clocks(stage: Stage, values: Arrays, weights: Arrays, reverse: bool) -> Answer:
+    program, results = stage.program, dict[str, Any]()
+    backwards = (program.direction == "backward") != reverse
+    steps = next(np.shape(x)[1] for _, x in _inputs({n: x for n, x in values.items() if not n.endswith("_0")}))
+    for name, period in counters(program).items():
+        counts = np.asarray(values[f"{name}_0"])[:, None] + np.arange(steps + 1)
+        results[f"{name}_T"] = counts[:, -1] % period
+        for out, n in program.outputs.items():
+            if n is program.states[name].leaf():
+                before = counts[:, :-1] % period
+                results[out] = before[:, ::-1] if backwards else before
+    held = {f"{name}_0": weights[f"{name}_T"] * (steps == 0) for name in program.states if weights}
+    return results, held
+
+
+class _Groups:
+    """A loop over the steps of each sequence that tells where its groups end."""
+
+    def __init__(self, stage: Stage, inner: Plan, given: Arrays, reverse: bool) -> None:
+        assert stage.groups is not None
+        self.stage, self.groups, self.inner, self.given = stage, stage.groups, inner.program, given
+        self.backwards = (stage.program.direction == "backward") != reverse
+        count = self.turned(given[self.groups.count])
+        self.batch, self.steps = count.shape
+        self.many = -(-self.steps // self.groups.steps)
+        ends = [[t for t in range(self.steps) if count[b, t] + 1 >= self.groups.steps] for b in range(self.batch)]
+        self.ends = [(b, n, t) for b, own in enumerate(ends) for n, t in enumerate(own)]
+        self.last = [[sum(e <= t for e in own) for t in range(-1, self.steps)] for own in ends]  # whose group's answer holds
+
+    def turned(self, x: Any) -> Any:
+        """An array with steps in the order of the scan."""
+        return np.flip(x, 1) if self.backwards else np.asarray(x)
+
+    def arguments(self) -> dict[str, Any]:
+        """What the inner plan is given."""
+        found = {x: self.given[x] for x in self.given if x in self.inner.params or x.endswith("_0")}
+        whole = np.zeros((self.batch, self.many))
+        for b, n, _ in self.ends:
+            whole[b, n] = 1.0
+        for name, (source, back) in self.groups.picked.items():
+            x = self.turned(self.given[source])
+            rows = np.array(x[:, :1].repeat(self.many, 1))
+            for b, n, t in self.ends:
+                rows[b, n] = x[b, t - back] if 0 <= t - back < self.steps else 0
+            found[name] = rows
+        return found | {self.groups.whole: whole}
+
+    def results(self, made: Arrays) -> dict[str, Any]:
+        """The stage's, of those of the inner plan."""
+        found = {f"{s}_T": made[f"{s}_T"] for s in self.stage.program.states}
+        for name, (state, before) in self.groups.held.items():
+            rows = np.concatenate([np.asarray(self.given[f"{state}_0"])[:, None], made[self.groups.made[state]]], 1)
+            at = np.array(self.last)[:, :-1] if before else np.array(self.last)[:, 1:]
+            found[name] = self.turned(rows[np.arange(self.batch)[:, None], at])
+        return found
+
+    def cotangents(self, weights: Arrays) -> dict[str, Any]:
+        """Those of the inner plan's results; what holds from the start is kept in `first`."""
+        found = {f"{s}_T": weights[f"{s}_T"] for s in self.stage.program.states}
+        dims = {s: np.shape(self.given[f"{s}_0"])[1:] for s in self.stage.program.states}
+        sums = {s: np.zeros((self.batch, self.many + 1, *shape)) for s, shape in dims.items()}
+        for name, (state, before) in self.groups.held.items():
+            d = self.turned(weights[name])
+            for b in range(self.batch):
+                for t in range(self.steps):
+                    sums[state][b, self.last[b][t if before else t + 1]] += d[b, t]
+        self.first = {s: x[:, 0] for s, x in sums.items()}
+        return found | {self.groups.made[s]: x[:, 1:] for s, x in sums.items()}
+
+    def slopes(self, found: Arrays, weights: Arrays) -> dict[str, Any]:
+        """Gradients of what the stage is given."""
+        out = {x: d for x, d in found.items() if x in self.inner.params}
+        out |= {f"{s}_0": found[f"{s}_0"] + self.first[s] for s in self.stage.program.states}
+        for name, (source, back) in self.groups.picked.items():
+            if name in found:
+                d = np.zeros(np.shape(self.given[source]))
+                for b, n, t in self.ends:
+                    if 0 <= t - back < self.steps:
+                        d[b, t - back] += found[name][b, n]
+                out[source] = out.get(source, 0.0) + self.turned(d)
+        return out
 
 
 class _Rows:

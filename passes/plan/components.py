@@ -15,7 +15,7 @@ A counter or a position, which sees no input, is a recurrence of its own by the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from seqc.analysis.component import Component
@@ -42,7 +42,7 @@ def components(classify: Callable[[Program], tuple[Component, ...]], steps: Call
         found = classify(program)
         single = {c.states for c in found if c.kind not in (*BLOCKS, *BESIDE)}
         while single and any(c.kind in BLOCKS and c.states not in single for c in found):
-            stages = _Cut(stage, _groups(program, found, single), taken).stages()
+            stages = Cut(stage, _groups(program, found, single), taken).stages()
             if stages is None:
                 return None
             lost = [s for s in stages if s.form is None and steps(s.program)]
@@ -89,10 +89,10 @@ def _groups(
     return min(ordered(False), ordered(True), key=len)
 
 
-class _Cut:
+class Cut:
     """The stages of some groups of states."""
 
-    def __init__(self, stage: Stage, groups: list[tuple[bool, tuple[str, ...]]], taken: frozenset[str]) -> None:
+    def __init__(self, stage: Stage, groups: Sequence[tuple[bool | str, tuple[str, ...]]], taken: frozenset[str]) -> None:
         self.stage, self.program, self.groups = stage, stage.program, groups
         self.order = topological(self.program.graph.values())
         group = {name: i for i, (_, states) in enumerate(groups) for name in states}
@@ -108,7 +108,7 @@ class _Cut:
         program, last = self.program, len(self.groups) - 1
         outputs: list[dict[str, Node]] = [{} for _ in self.groups]
         for name, y in program.outputs.items():
-            outputs[max(self.level[y], 0)][name] = y
+            outputs[self._place(y)][name] = y
         made: dict[Node, TensorDecl] = {}
         read: list[dict[Node, Node]] = [{} for _ in self.groups]
         for i in range(last, -1, -1):
@@ -120,8 +120,12 @@ class _Cut:
                 decl = made.get(n) or self._decl(n)
                 outputs[self.level[n]].setdefault(decl.name, n)
                 made[n] = decl
-                read[i][n] = replace(decl, kind="input", role="").leaf()
+                read[i][n] = self._given(decl).leaf()
         return self._parts(outputs, read, {d.name: d for d in made.values()})
+
+    def _place(self, y: Node) -> int:
+        """The group that gives an output."""
+        return max(self.level[y], 0)
 
     def _handed(self, i: int, roots: list[Node], written: set[Node]) -> list[Node] | None:
         """What group i takes of the groups before it; None where no tensor can hold it. written: what is in memory anyway."""
@@ -171,11 +175,15 @@ class _Cut:
         wish = program.definitions.get(n) or (f"{n.text('name')}_before" if n.op == "leaf" else f"{state or 'value'}_read")
         return TensorDecl(fresh(wish, self.taken), "output", axes_of(program, n), role=HANDED)
 
+    def _given(self, made: TensorDecl) -> TensorDecl:
+        """A value that is handed over, as an input."""
+        return replace(made, kind="input", role="")
+
     def _parts(
         self, outputs: list[dict[str, Node]], read: list[dict[Node, Node]], made: Mapping[str, TensorDecl]
     ) -> tuple[Stage, ...] | None:
         program, found = self.program, []
-        given = [replace(d, kind="input", role="") for d in made.values()]
+        given = [self._given(d) for d in made.values()]
         for i, (steps, states) in enumerate(self.groups):
             updates = {name: program.updates[name] for name in states}
             part = part_of(program, outputs[i], updates, read[i], given, {**program.output_decls, **made})

@@ -61,9 +61,9 @@ def counters(program: Program) -> dict[str, int]:
 
 
 def hook_of(program: Program, state: str) -> Hook | None:
-    """The hook of a state, or None."""
+    """The hook of a state, or None; a slow state (`down N`), which is held between its steps, has none."""
     update = program.updates[state]
-    if update.op != "where":
+    if update.op != "where" or update.args[2] is program.states[state].leaf():
         return None
     for name, period in counters(program).items():
         due = counter(period, name).due

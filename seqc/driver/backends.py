@@ -29,6 +29,7 @@ from seqc.passes.plan.components import components
 from seqc.passes.plan.outside_of_time import once
 from seqc.passes.plan.products_outside import products, split_parallel
 from seqc.passes.plan.pruned import idle
+from seqc.passes.plan.slower import slower
 from seqc.passes.plan.tables import rows
 from seqc.passes.plan.walks import both, ones, over_diagonals
 
@@ -46,7 +47,7 @@ def _rewriting(change: Callable[[Program], Program]) -> Rule:
     return rewritten
 
 
-WALKS: tuple[Rule, ...] = (both, rows, over_diagonals, idle, ones)
+WALKS: tuple[Rule, ...] = (both, slower, rows, over_diagonals, idle, ones)
 OUTSIDE: tuple[Rule, ...] = (*WALKS, once, _rewriting(numbered), products, _rewriting(chosen_rows))
 
 

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from seqc.driver.compose_groups import clock_lines, compose_groups
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
@@ -74,13 +75,13 @@ class Made:
     suffix: str
 
 
-AROUND = {"both": compose_runs, "diagonals": compose_waves, "rows": compose_tables}
+AROUND = {"both": compose_runs, "diagonals": compose_waves, "groups": compose_groups, "rows": compose_tables}
 
 
 def compose(plan: Plan, made: Made) -> Kernels:
     """The kernels of the plan's program."""
     first = plan.stages[0]
-    if first.inner is not None:
+    if first.inner is not None and len(plan.stages) == 1:
         return AROUND[first.walk](first, compose(first.inner, made), made.suffix)
     if len(plan.stages) == 1 and first.name in made.kernels:
         return made.kernels[first.name]
@@ -97,6 +98,7 @@ class _Chain:
     def __init__(self, plan: Plan, made: Made) -> None:
         self.program, self.stages, self.suffix = plan.program, plan.stages, made.suffix
         self.kernel = {stage.name: made.kernels[stage.name] for stage in plan.stages if stage.name in made.kernels}
+        self.kernel |= {s.name: AROUND[s.walk](s, compose(s.inner, made), made.suffix) for s in plan.stages if s.inner}
         self.cores = [stage for stage in plan.stages if stage.name in self.kernel]
         self.torch = [s for s in plan.stages if s.walk in ("all", "steps") and s.name not in self.kernel]
         self.table = argument_table(plan.program)
@@ -207,9 +209,11 @@ class _Chain:
         names = list(names) if self.stored and self.packs else []
         return lay(f"{unpack(names)} = _own(", ["cu_seqlens", *names], ")", 4).split("\n") if names else []
 
-    def _fixed(self, stage: Stage) -> list[str]:
+    def _fixed(self, stage: Stage, step: bool = False) -> list[str]:
         """The values of a stage that needs no step of the sequence."""
         made = [self.called[x] for x in stage.program.outputs]
+        if stage.walk == "clocks":
+            return clock_lines(stage.program, self.called, "" if step else self.main)
         if stage.walk == "ones":
             return [f"    {made[0]} = {self.main}.new_ones({self.main}.shape[:2])"]
         lines = self._call(made, "_once", [f"*_wide({', '.join(self._params(stage))})"])
@@ -277,7 +281,7 @@ class _Chain:
                 lines += self._exact(part, "{}[:, None]")
                 long |= set(part.outputs)
             else:
-                lines += self._fixed(stage)
+                lines += self._fixed(stage, True)
         outputs = [f"{self.called[x]}[:, 0]" if x in long else self.called[x] for x in self.program.outputs]
         return "\n".join([*lines, returned([*outputs, *_ends(self.program)], 4)])
 
@@ -295,7 +299,8 @@ class _Chain:
             asked.append((f"_{stage.name}_ready_cpu(", given))
         if len(asked) == 1:
             return "\n".join([*lines, lay(f"return {asked[0][0]}", asked[0][1], ")", 4)])
-        return "\n".join([*lines, lay("return all(", [lay(f"lambda: {head}", given, ")") for head, given in asked], ")", 4)])
+        lines += [line for head, given in asked for line in (lay(f"if not {head}", given, "):", 4), "        return False")]
+        return "\n".join([*lines, "    return True"])
 
     def _room(self, limited: Sequence[str]) -> str:
         """The question whether all kernels fit at these sizes."""
@@ -314,14 +319,14 @@ class _Chain:
         for stage in self.stages:
             lines += self._asking(stage, len(moved))
         lines += self._cleared([*(self.called[x] for x in program.inputs), *(f"d_{self.called[x]}" for x in program.outputs)])
-        lines += [line for stage in self.stages if stage.walk in ("once", "ones") for line in self._fixed(stage)]
+        lines += [line for stage in self.stages if stage.walk in ("once", "ones", "clocks") for line in self._fixed(stage)]
         terms: dict[str, list[str]] = {x: [] for x in self.arguments}
         terms |= {self.called[x]: [f"d_{self.called[x]}"] * (x in program.outputs) for x in self.decls}
         for stage in reversed(self.stages):
             cotangents = [_sum(terms[self.called[x]]) for x in stage.program.outputs]
             if stage.name in self.kernel:
                 cotangents = [f"({x}).contiguous()" if " " in x else f"{x}.contiguous()" for x in cotangents]
-            if stage.walk != "ones":
+            if stage.walk not in ("ones", "clocks"):
                 lines += self._part(stage, cotangents, terms)
         answers = [f"{_sum(terms[x]) or f'torch.zeros_like({x})'} if {self.switch[x]} else None" for x in moved]
         return "\n".join([*lines, returned(answers, 4)])

@@ -247,7 +247,7 @@ def _declaration(statement: syntax.Statement, name: str) -> str:
             return show(syntax.Declare(statement.span, kind, tuple(mine))) if mine else ""
         case syntax.Define() | syntax.Output() | syntax.Feedback() if statement.name.id == name:
             return show(statement)
-        case syntax.Every(body=body) | syntax.Before(body=body) if body.name.id == name:
+        case syntax.Every(body=body) | syntax.Before(body=body) | syntax.Down(body=body) if body.name.id == name:
             return show(statement)
         case syntax.Axes(names=names) if name in {n.id for n in names}:
             return show(statement)

@@ -30,6 +30,7 @@ STATEMENT_HELP: Help = {
     "history": ("history x 3", "The last values of an input before the first step are arguments."),
     "before": ("before t, u: h = EXPR", "What a state is before the first place of an axis, or of both."),
     "every": ("every 128: S = EXPR", "At fixed boundaries, what is carried of a state is replaced."),
+    "down": ("down 4: g = EXPR", "The new value of a state at every 4th step; in between it is held."),
     "feedback": ("feedback x = EXPR", "What an input is at steps where the caller does not give it."),
 }
 """Words that begin a statement."""
@@ -67,6 +68,8 @@ _ELEMENTWISE = {
 
 FUNCTION_HELP: Help = {
     **{name: (f"{name}(x)", words) for name, words in _ELEMENTWISE.items()},
+    "down": ("down[P](y)", "The values of y at the steps of a group, the oldest first, along P."),
+    "up": ("up[P](u[t-1])", "Of a slow state with the dim P, the part of this step of its group."),
     "mod": ("mod(a, b)", "The rest of a / b, with the sign of b."),
     "clamp": ("clamp(x, lo, hi)", "x cut to [lo, hi]."),
     "hardtanh": ("hardtanh(x, lo, hi)", "x cut to [lo, hi], [-1, 1] unless said, with derivative 0 at the ends."),

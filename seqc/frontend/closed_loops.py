@@ -110,8 +110,10 @@ def refuse_other_ways(scope: Scope, spec: Spec, way: str) -> None:
 def _expressions(spec: Spec) -> Iterator[Expr]:
     for statement in spec.statements:
         match statement:
-            case Define(expr=expr) | Feedback(expr=expr) | syntax.Every(body=Define(expr=expr)):
+            case Define(expr=expr) | Feedback(expr=expr):
                 yield expr
+            case syntax.Every(body=body) | syntax.Down(body=body):
+                yield body.expr
             case syntax.Output(expr=e) if e is not None:
                 yield e
             case _:

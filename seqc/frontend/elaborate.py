@@ -25,6 +25,7 @@ from seqc.frontend.names import axes
 from seqc.frontend.noise import sites, states_read
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.planes import on_plane
+from seqc.frontend.rates import counting as slow_counts
 from seqc.frontend.scope import Scope, gather
 from seqc.frontend.sources import read
 from seqc.frontend.sparsity import sparse_params
@@ -99,7 +100,7 @@ def build(
         return build(spec, found, lost, deep, positions)
     lagged = [one for name in work.deepest for one in work.hidden(name, states)]
     drawn = noise.hidden(states_read(work.once), (scope.across,) if scope.second else ())
-    for decl, newest in (*lagged, *counting.values(), *drawn.values()):
+    for decl, newest in (*lagged, *counting.values(), *slow_counts(scope).values(), *drawn.values()):
         states[decl.name], updates[decl.name] = decl, newest
     one = Program(
         name=title.name.id if title else "",

@@ -22,6 +22,7 @@ from seqc.frontend.names import Names
 from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
 from seqc.frontend.planes import on_axes, places_back
 from seqc.frontend.positions import placed
+from seqc.frontend.rates import BETWEEN, group, named, piece
 from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import FOLDS, Expr, fold_parts
 from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, real, shown
@@ -282,10 +283,12 @@ class Elaborator(Names):
             if frame.place != "step":
                 refuse_draw(self.scope, e)
             return self._draw(e, frame) if frame.place == "step" else None
+        if name in BETWEEN:
+            return self._between(e, frame)
         function = FUNCTIONS.get(name)
         if function is None:
             advice = self._called(e) or function_advice(name, self.scope.dims)
-            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS], advice)
+            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS, *BETWEEN], advice)
             return None
         if not self._fits(e, function.least, function.most, function.over):
             return None
@@ -312,6 +315,21 @@ class Elaborator(Names):
         self.once.append(once)
         across = (self.scope.across,) if self.scope.second else ()
         return self._expand(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once, across))
+
+    def _between(self, e: syntax.Call, frame: Frame) -> Value | None:
+        """`down[P](y)` and `up[P](u)`, which lead from one rate to another."""
+        if not self._fits(e, 1, 1, "yes"):
+            return None
+        (dim, *more), name = e.dims or (), named(e.args[0])
+        lone = e.name.id == "up" or isinstance(e.args[0], syntax.Name)
+        if more or name is None or not lone or name.id in frame.bound or self.scope.fix_size(dim.id) is None:
+            help = "give the value a name, and the dim a size: `dim P = 4`, `down[P](y)`, `up[P](u[t-1])`"
+            self.scope.report("misuse", f"`{e.name.id}` takes one dim of known size, and a name", Label(e.span), help=help)
+            return None
+        if e.name.id == "down":
+            return self.expr(group(self.scope, e, name, dim), frame)
+        value = self.expr(e.args[0], frame)
+        return piece(self.scope, e, name, dim, value) if value is not None and self._has_dims(e, value, (dim.id,)) else None
 
     def _called(self, e: syntax.Call) -> str:
         """What is meant by a value that is called like a function."""

@@ -111,6 +111,8 @@ def show(statement: Statement) -> str:
             return f"before {_comma(names)}: {show(body)}"
         case syntax.Every(steps=steps, body=body):
             return f"every {steps}: {show(body)}"
+        case syntax.Down(steps=steps, first=first, body=body):
+            return f"down {steps}{f' first {first}' if first is not None else ''}: {show(body)}"
         case syntax.Feedback(name=name, expr=expr):
             return _definition("feedback ", name, None, expr)
         case _:

@@ -164,7 +164,7 @@ def _dims(spec: syntax.Spec, scope: Scope) -> Iterator[Diagnostic]:
             case syntax.Define() | syntax.Output():
                 used |= {dim.id for dim in statement.dims or ()}
                 used |= set(_reads(statement.expr)) if statement.expr is not None else set()
-            case syntax.Every(body=body) | syntax.Before(body=body):
+            case syntax.Every(body=body) | syntax.Before(body=body) | syntax.Down(body=body):
                 used |= set(_reads(body.expr))
             case syntax.Feedback(expr=expr):
                 used |= set(_reads(expr))

@@ -32,6 +32,7 @@ STATEMENTS = (
     "history",
     "before",
     "every",
+    "down",
     "feedback",
 )
 MARKS = ("in", "index", "unit", "complex", "definite", "init", "per", "lag", "by", "keep", "block")

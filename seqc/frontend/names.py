@@ -19,6 +19,7 @@ from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.indexing import told_positions
 from seqc.frontend.planes import named_leaf
+from seqc.frontend.rates import held
 from seqc.frontend.scope import Scope, written_indices
 from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, apply, part_names, real, shown, within
@@ -173,6 +174,8 @@ class Names(ABC):
         if value is not None:
             carried = word in self.scope.states or word in self.scope.outputs
             value = self._declared(word, real(value) if carried else value, define.expr)
+        if value is not None and word in self.scope.rates:
+            value = held(self.scope, word, value, self._leaf("state", self.scope.states[word], 0))
         if value is not None and not told_positions(self.scope, word, value, define.expr):
             value = None
         if value is not None:

@@ -39,6 +39,7 @@ _RULES = {
     "tile": "tile",
     "checkpoint": "checkpoint",
     "every": "every",
+    "down": "down",
     "feedback": "feedback",
     "history": "history",
     "before": "before",

@@ -80,6 +80,9 @@ class Reader:
                 return self._define(tree)
             case "every":
                 return syntax.Every(span, self._int(parts[0]), self._define(parts[1]))
+            case "down":
+                first = self._int(parts[1].children[0]) if len(parts) > 2 else None
+                return syntax.Down(span, self._int(parts[0]), first, self._define(parts[-1]))
             case "feedback":
                 return syntax.Feedback(span, self._name(parts[0]), self._expr(parts[1]))
             case "claim":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from seqc.diagnostics import Diagnostic, Label, Span, listing, near_miss
 from seqc.frontend import syntax
 from seqc.frontend.idioms import name_advice
+from seqc.frontend.rates import declared as slowed
 from seqc.frontend.syntax import Decl, Define, Output
 from seqc.frontend.values import part_names
 from seqc.ir.arguments import ROLES
@@ -39,6 +40,7 @@ class Scope:
     states: dict[str, Decl] = field(default_factory=dict)
     defines: dict[str, Define | Output] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
+    rates: dict[str, tuple[int, int]] = field(default_factory=dict)  # slow state -> steps of its groups, and of the first
     history: dict[str, syntax.History] = field(default_factory=dict)
     places: dict[str, Span] = field(default_factory=dict)
     positions: Mapping[str, str] = field(default_factory=dict)  # name -> the dim whose positions its value must tell
@@ -136,6 +138,8 @@ def gather(spec: syntax.Spec, lost: frozenset[str]) -> Scope:
         if isinstance(statement, syntax.Define | syntax.Output):
             _define(scope, statement.name, statement)
     for statement in spec.statements:
+        if isinstance(statement, syntax.Down) and slowed(scope, statement):
+            _define(scope, statement.body.name, statement.body)
         if isinstance(statement, syntax.History):
             _history(scope, statement)
     _result_names(scope)

@@ -316,6 +316,15 @@ class Every(Statement):
 
 
 @dataclass(frozen=True)
+class Down(Statement):
+    """`down 4: g = EXPR`: the value of a slow state at every so many steps. first: the steps of the first group."""
+
+    steps: int
+    first: int | None
+    body: Define
+
+
+@dataclass(frozen=True)
 class Feedback(Statement):
     """`feedback x = EXPR`: what the input x is where a caller does not give it."""
 

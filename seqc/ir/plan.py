@@ -9,6 +9,8 @@ of its program, and the final values of its states, which are states of the whol
     steps      the recurrence, step by step or in blocks
     both       `inner` twice, from the first step on and from the last step back (`seqc.ir.both_ways`)
     diagonals  `inner` over the diagonals of two axes (`seqc.ir.two_axes`)
+    clocks     nothing is read: what counts the steps of groups, in closed form
+    groups     `inner` at the last step of each group; what it gives is held until the next
     rows       `inner` at each step, between reading and writing rows of `tables`
 
 `seqc.passes.plan` makes plans; a backend serves stages; `seqc.driver.compose` joins what backends made of them.
@@ -16,7 +18,7 @@ of its program, and the final values of its states, which are states of the whol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from seqc.diagnostics import SeqcBug
@@ -26,7 +28,7 @@ from seqc.ir.graph import topological
 from seqc.ir.program import Program
 from seqc.ir.verify import verify_program
 
-FLAT, NESTED = ("once", "ones", "all", "steps"), ("both", "diagonals", "rows")
+FLAT, NESTED = ("once", "ones", "clocks", "all", "steps"), ("both", "diagonals", "groups", "rows")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,22 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """The groups of `steps` steps of a slow stage. count: its input that tells how many of a group's steps are before this one;
+    whole: the inner program's input that is 1 for a group that ends, and 0 for one that the sequence cuts off; picked: of the
+    other inner inputs, the stage's input and how many steps before the end of a group it is read; made: state -> the inner
+    output that is its value after each group; held: output of the stage -> the state that it is, and whether before the step.
+    """
+
+    steps: int
+    count: str
+    whole: str
+    picked: Mapping[str, tuple[str, int]]
+    made: Mapping[str, str]
+    held: Mapping[str, tuple[str, bool]]
+
+
+@dataclass(frozen=True)
 class Stage:
     """See the file's docstring. form: "step" where a recurrence has no other form; None leaves it to the passes of blocks."""
 
@@ -56,6 +74,7 @@ class Stage:
     program: Program
     inner: Plan | None = None
     tables: tuple[Table, ...] = ()
+    groups: Groups | None = None
     form: str | None = None
 
     @property
@@ -162,4 +181,4 @@ def verify_plan(plan: Plan, where: str) -> None:
         raise SeqcBug(where, f"two stages have one name, of {', '.join(names)}")
 
 
-__all__ = ["FLAT", "NESTED", "Plan", "Rows", "Rule", "Stage", "Table", "planned", "verify_plan"]
+__all__ = ["FLAT", "NESTED", "Groups", "Plan", "Rows", "Rule", "Stage", "Table", "planned", "verify_plan"]

@@ -17,6 +17,7 @@ from seqc.frontend.elaborate import load
 from seqc.ir.plan import Plan, verify_plan
 from seqc.ir.program import Program
 from seqc.semantics import reference
+from tests.emit.test_down import SPECS
 from tests.plan_runner import run_plan
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +98,7 @@ e = tanh(W @ x)
 h = tanh(e + R @ h[t-1] + 0.5 * e[t+1])
 output y = h + sum[M](x[t-1])
 """,
-    "chained": CHAINED, "counted": COUNTED, "beside": BESIDE, "mutual": MUTUAL,
+    **SPECS, "chained": CHAINED, "counted": COUNTED, "beside": BESIDE, "mutual": MUTUAL,
 }
 
 
@@ -123,7 +124,7 @@ def test_is_the_program(name: str) -> None:
         check(program, plan)
 
 
-PACKED = ("bidirectional_gru", "mixer", "layer", "plane", "chained", "counted", "once", "ahead", "table")
+PACKED = ("bidirectional_gru", "mixer", "layer", "plane", "chained", "counted", "once", "ahead", "table", *SPECS)
 
 
 @pytest.mark.parametrize("name", PACKED)
