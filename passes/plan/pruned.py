@@ -32,7 +32,17 @@ from seqc.passes.plan.cutting import image
 
 def idle(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     """See the file's docstring."""
-    program = stage.program
+    left, found = stage.program, list[Reason]()
+    while (shorter := _shortened(left)) is not None:  # what is left may be narrower, and decide more
+        left, said = shorter
+        found += said
+    if not found:
+        return None
+    return Plan(stage.program, (replace(stage, program=left),), (*found, *_saved(stage.program, left)))
+
+
+def _shortened(program: Program) -> tuple[Program, list[Reason]] | None:
+    """The program without what is idle at once, and what that is; None where nothing is."""
     order = topological(program.graph.values())
     if all(n.op not in ("where", "max", "min", "mul") for n in order):
         return None
@@ -42,17 +52,18 @@ def idle(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     found: dict[Node, str] = {}
     for n in order:
         done[n] = rebuild(n, tuple(done[a] for a in n.args))
-        what = _idle(n, ranges, wild) or _nothing(n, done, wild)
+        what = _idle(n, ranges) or _nothing(n, done, ranges, wild)
         if what is not None:
             always, found[n] = what
             done[n] = expanded(done.get(always, always), n.dims)  # whoever sums over its dims still can
     if not found:
         return None
-    left = image(program, done)
-    return Plan(program, (replace(stage, program=left),), tuple(_words(program, left, found)))
+    spans = {n: program.spans.get(n) for n in found}
+    words = {n: " ".join(span.text.split()) if span else spell(n) for n, span in spans.items()}
+    return image(program, done), [Reason("pruned", words[n], why) for n, why in found.items()]
 
 
-def _idle(n: Node, ranges: Mapping[Node, Interval], wild: frozenset[Node]) -> tuple[Node, str] | None:
+def _idle(n: Node, ranges: Mapping[Node, Interval]) -> tuple[Node, str] | None:
     """What n always is, and why; None of what may differ."""
     if n.op == "where" and (known := decided(n.args[0], ranges)) is not None:
         said = "always holds" if known else "never holds"
@@ -68,10 +79,13 @@ def _idle(n: Node, ranges: Mapping[Node, Interval], wild: frozenset[Node]) -> tu
     return None
 
 
-def _nothing(n: Node, done: Mapping[Node, Node], wild: frozenset[Node]) -> tuple[Node, str] | None:
-    """0, and why, of a product with 0."""
+def _nothing(
+    n: Node, done: Mapping[Node, Node], ranges: Mapping[Node, Interval], wild: frozenset[Node]
+) -> tuple[Node, str] | None:
+    """0, and why, of a product with 0, or with numbers that make 0."""
     for zero, other in (n.args, n.args[::-1]) if n.op == "mul" else ():
-        if factors(done[zero])[0] == 0.0 and other not in wild and leaves([other]):
+        nothing = factors(done[zero])[0] == 0.0 or (ranges.get(zero) == Interval(0.0, 0.0) and not leaves([zero]))
+        if nothing and other not in wild and leaves([other]):
             return const(0.0), f"`{spell(other)}` counts 0 times"
     return None
 
@@ -111,12 +125,9 @@ def _wild(program: Program, order: list[Node]) -> frozenset[Node]:
     return frozenset(depends(order, [n for n in order if infinite(n)]))
 
 
-def _words(program: Program, left: Program, found: Mapping[Node, str]) -> list[Reason]:
-    """A reason for each thing that was dropped, the arguments that nothing reads any more, and what that saves."""
+def _saved(program: Program, left: Program) -> list[Reason]:
+    """The arguments that nothing reads any more, and the operations that this saves."""
     out = []
-    for n, why in found.items():
-        span = program.spans.get(n)
-        out.append(Reason("pruned", " ".join(span.text.split()) if span else spell(n), why))
     read = {leaf: {(n.text("kind"), n.text("name")) for n in leaves(p.graph.values())} for leaf, p in
             (("before", program), ("after", left))}
     for kind, name in sorted(read["before"] - read["after"]):

@@ -83,11 +83,14 @@ def _largest_of_rows(scores, count):
     return torch.zeros_like(first).scatter_(-1, order, first)
 
 
+def _neighbours(x, m):
+    """x with every m neighbours along the last dim in a dim of their own; behind the last ones -inf."""
+    return torch.nn.functional.pad(x, [0, -x.shape[-1] % m], value=-math.inf).unflatten(-1, (-1, m))
+
+
 def _n_of_m(scores, n, m):
-    """The n largest of every m neighbours along the last dim."""
-    if scores.shape[-1] % m:
-        raise ValueError(f"{n} of {m}: the last dim has {scores.shape[-1]} elements, which {m} does not divide")
-    return _largest_of_rows(scores.unflatten(-1, (-1, m)), n).flatten(-2)
+    """Where the n largest of every m neighbours along the last dim are; n: for each m neighbours, or for all."""
+    return _largest_of_rows(_neighbours(scores, m), n).flatten(-2)[..., : scores.shape[-1]]
 '''
 
 _METHODS = '''
@@ -112,7 +115,8 @@ def prune(self, keep=None, *, by="magnitude", block=None, scope="gate", names=No
             continue
         x, scores = getattr(self, mask), self._scores(mask, by)
         if keep is None and how.pattern:
-            x.logical_and_(_n_of_m(scores.masked_fill(~x, -math.inf), *how.pattern))
+            left = x & self._allowed(mask)
+            x.logical_and_(_n_of_m(scores.masked_fill(~left, -math.inf), *how.pattern) & left)
             continue
         share, size = how.keep if keep is None else keep, block or how.block
         if share is None:
@@ -138,12 +142,14 @@ def regrow(self, share, *, by=None, block=None):
     `sparsity()`.
 
     by: scores of what may come: {{"{example}": tensor}}; None: the magnitudes of the parameters' `grad`, which a backward
-        pass within `dense_gradients()` has left. block: as in `prune`. For all that the spec prunes by magnitude.
+        pass within `dense_gradients()` has left. block: as in `prune`. For all that the spec prunes by magnitude; of
+        `keep 2 of 4` what comes stands among the neighbours of what goes.
     """
     for mask, how in _PRUNED.items():
         if how.by != "magnitude":
             continue
-        x, size, params = getattr(self, mask), block or how.block, [getattr(self, name) for name in how.params]
+        x, params = getattr(self, mask), [getattr(self, name) for name in how.params]
+        size = 1 if how.pattern else block or how.block
         gradients = {{name: p.grad.square() for name, p in zip(how.params, params)}} if by is None else by
         coming = self._scores(mask, gradients, True)
         old, allowed = (_block_sums(y.to(coming.dtype), size) != 0 for y in (x & self._allowed(mask), self._allowed(mask)))
@@ -151,7 +157,11 @@ def regrow(self, share, *, by=None, block=None):
         smallest = torch.where(old, _block_sums(self._scores(mask, "magnitude"), size), -math.inf)
         stays = _largest_of_rows(smallest, counts - (share * counts).round()) & old
         best = torch.where(allowed & ~stays, _block_sums(coming, size), -math.inf)
-        stays |= _largest_of_rows(best, counts - stays.sum(-1)) & allowed
+        if how.pattern:
+            gone = _neighbours((old & ~stays).to(best.dtype).reshape(x.shape), how.pattern[1]).clamp(min=0).sum(-1)
+            stays |= _n_of_m(best.reshape(x.shape), gone, how.pattern[1]).reshape(stays.shape) & allowed
+        else:
+            stays |= _largest_of_rows(best, counts - stays.sum(-1)) & allowed
         new = _of_blocks(stays, size, x)
         for p in params:
             p.copy_(torch.where(new & ~x, 0.0, p))

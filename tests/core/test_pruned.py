@@ -23,6 +23,7 @@ DROPPED = {
     "where(x >= 0, x, exp(y))": "x", "where(x > 1, exp(y), x)": "x", "where(x > 1 or m < 2, y, x)": "x",
     "where(not (m > x), y, m)": "m", "max(x, m)": "m", "min(x, m)": "x", "clamp(x, 0, 1)": "x",
     "x + 0 * y": "x", "x + 0 * (R @ h[t-1])": "x", "x + 0 * y * h[t-1]": "x", "where(x[t-1] >= 0, x, y)": "x",
+    "clamp(m, 0, 1) + x": "1 + x", "x + (1 - clamp(m, 0, 1)) * y": "x", "x + relu(2 * (x - m)) * y": "x",
 }  # fmt: skip
 KEPT = ("where(x > 0, x, y)", "max(x, 1)", "0 * g", "0 * top[t-1]", "0 * (y / x)", "0 * log(x)", "where(m[t-1] > 1, x, y)",
         "relu(x)", "where(stopgrad(y) > 0, x, y)", "where(m == 1, x, y)")

@@ -123,6 +123,28 @@ def test_regrowth_takes_the_largest_gradients() -> None:
     assert (module.R[new] == 0).all()
 
 
+def test_neighbours_of_odd_sizes_and_beside_rules() -> None:
+    """Of `keep 2 of 4` the last neighbours may be fewer; what a rule leaves out is not counted; regrowth keeps the pattern."""
+    text = CELL.replace("sparse N keep 2 of 4", "sparse N keep 2 of 4\nsparse N zero diagonal")
+    module = seqc.compile(text, backend="torch").Module(I=3, D=7)
+    with torch.no_grad():
+        module.N.normal_().fill_diagonal_(9)
+        assert module.prune(names=["N"])["N"] == pytest.approx(1 - 28 / 49)
+
+    def by_hand(scores: torch.Tensor) -> torch.Tensor:
+        found = torch.zeros(7, 7, dtype=torch.bool)
+        for row in range(7):
+            for group in ((0, 1, 2, 3), (4, 5, 6)):
+                best = sorted((at for at in group if at != row), key=lambda at: -float(scores[row, at]))[:2]
+                found[row, best] = True
+        return found
+
+    assert torch.equal(module.N_mask, by_hand(module.N.detach().abs()))
+    before, coming = module.N_mask.clone(), torch.rand(7, 7)
+    module.regrow(1.0, by={"N": coming, "R": module.R, "S": module.S})
+    assert torch.equal(module.N_mask, by_hand(coming)) and not torch.equal(module.N_mask, before)
+
+
 def test_masks_survive_training_and_copies() -> None:
     module = _module()
     module.prune()
