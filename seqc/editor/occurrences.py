@@ -43,8 +43,8 @@ def _below(part: object, bound: dict[str, Span]) -> Iterator[Occurrence]:
             yield Occurrence(plain, short, inside=bound.get(name))
         case syntax.SpecName() | syntax.Scan() | syntax.Schedule():
             return
-        case syntax.Sparse(names=names):
-            for name in names:
+        case syntax.Sparse(names=names, layers=layers):
+            for name in (*names, *layers):
                 yield from _below(name, bound)
         case syntax.Call():
             yield from _called(part, bound)

@@ -45,6 +45,7 @@ MARK_HELP: Help = {
     "per": ("per batch", "One value for each batch element."),
     "lag": ("lag 2", "How many steps back a state is read."),
     "by": ("by band 8 | blocks 16 | lower | graph g(..) | mask | magnitude", "What a sparse param keeps."),
+    "over": ("by graph g(..) over D, E", "The layers of a graph: matrices are the blocks between two of them."),
     "keep": ("keep 10% | keep 2 of 4", "How much of a sparse param is kept."),
     "block": ("block 16", "Sparse params are kept in squares of so many rows and columns."),
 }

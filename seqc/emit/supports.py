@@ -11,7 +11,7 @@ import textwrap
 
 from seqc.emit.signature import Param, Signature
 from seqc.emit.text import docstring
-from seqc.ir.support import Rule, square
+from seqc.ir.support import Rule
 
 WIDTH = 112
 _TESTS = {
@@ -38,7 +38,7 @@ def _edges(p: Param) -> str:
     for i, rule in enumerate(rules):
         gaps = [b - a for a, b in zip((0, *rule.edges), rule.edges, strict=False)]
         text = textwrap.wrap(" ".join(map(str, gaps)), WIDTH)
-        words = f"# {rule.words}: positions row * {rule.size} + column of what is kept, each as its distance from the last one"
+        words = f"# {rule.words}: positions row * {rule.shape[1]} + column of what is kept, each as its distance from the last one"
         lines += [words, f'{_edges_name(p, i)} = torch.tensor([int(x) for x in """', *text,
                   '""".split()], dtype=torch.int64).cumsum(0)']
     return "\n".join(lines)
@@ -51,8 +51,7 @@ def _edges_name(p: Param, i: int) -> str:
 def _function(p: Param) -> str:
     """The mask of a parameter, with its shape, without the batch of one that belongs to a sample."""
     assert p.support is not None
-    place = square(p.dims)
-    assert place is not None
+    place = [p.dims.index(d) for d in p.support.rules[0].at]
     row, column = (x - len(p.dims) for x in place)
     rank = len(p.dims) + p.per_batch
     lines = [
@@ -70,7 +69,7 @@ def _function(p: Param) -> str:
     for rule in p.support.rules:
         if rule.kind == "edges":
             lines += [
-                f"    if (rows, columns) != ({rule.size}, {rule.size}):",
+                f"    if (rows, columns) != {rule.shape}:",
                 "        return x  # its shape is refused",
                 "    edges = torch.zeros(rows * columns, dtype=torch.bool, device=device)",
                 f"    edges[{_edges_name(p, edges)}.to(device)] = True",

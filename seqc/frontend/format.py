@@ -219,6 +219,8 @@ def sparse_words(statement: syntax.Sparse, kinds: tuple[str, ...], method: str) 
     if statement.graph is not None:
         given = ", ".join(f"{o.name.id}={text(o.value)}" for o in statement.graph_args)
         parts.append(f"{statement.graph.id}({given})")
+    if statement.layers:
+        parts.append(f"over {', '.join(dim.id for dim in statement.layers)}")
     for mark in statement.marks:
         numbers = " of ".join(text(number) for number in mark.numbers)
         words = {"of": "keep", "diagonal": "zero diagonal"}.get(mark.kind, mark.kind)

@@ -188,6 +188,7 @@ class Reader:
         size: syntax.Number | None = None
         graph: syntax.Name | None = None
         options: tuple[syntax.Option, ...] = ()
+        layers: tuple[syntax.Name, ...] = ()
         for part in tree.children:
             if not hasattr(part, "data"):
                 names.append(self._name(part))
@@ -198,10 +199,11 @@ class Reader:
                 for more in part.children[1:]:
                     if hasattr(more, "data"):
                         graph = self._name(more.children[0])
-                        options = tuple(self._option(option) for option in more.children[1:])
+                        options = tuple(self._option(x) for x in more.children[1:] if x.data == "option")
+                        layers = tuple(self._name(x) for y in more.find_data("over") for x in y.children)
                     else:
                         size = syntax.Number(self._token_span(more), str(more))
-        return syntax.Sparse(self._line.span, tuple(names), method, size, graph, options, tuple(marks))
+        return syntax.Sparse(self._line.span, tuple(names), method, size, graph, options, layers, tuple(marks))
 
     def _option(self, tree: Any) -> syntax.Option:
         word, value = tree.children

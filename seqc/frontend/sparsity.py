@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from seqc.diagnostics import Label, near_miss
 from seqc.frontend import syntax
-from seqc.frontend.graphs import KINDS, LAYERED, edges
+from seqc.frontend.graphs import KINDS, edges
 from seqc.frontend.scope import Scope
 from seqc.frontend.statements import bound
 from seqc.frontend.values import part_names
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.program import TensorDecl
 from seqc.ir.support import Pruning, Rule, Support, square
@@ -125,8 +126,13 @@ def _read(
         found.rules += _rule(scope, statement, word, name, decl)
         found.words.append(_words(statement, (), word))
     if "diagonal" in marks:
-        found.rules += [Rule("off diagonal", words="zero diagonal")] if _matrix(scope, name, decl) else []
+        at = _matrix(scope, name, decl)
+        found.rules += [Rule("off diagonal", at, words="zero diagonal")] if at else []
         found.words.append("zero diagonal")
+    if len({rule.at for rule in found.rules}) > 1:
+        cause = "each rule compares one row with one column"
+        message = f"rules of `{name.id}` are about different rows and columns"
+        scope.report("said-twice", message, Label(statement.span), cause=cause)
 
 
 def _fits_together(scope: Scope, statement: syntax.Sparse, word: str, marks: Mapping[str, syntax.SparseMark]) -> bool:
@@ -187,40 +193,61 @@ def _pruning(scope: Scope, by: str, marks: Mapping[str, syntax.SparseMark]) -> P
 
 
 def _rule(scope: Scope, statement: syntax.Sparse, word: str, name: syntax.Name, decl: TensorDecl) -> list[Rule]:
-    place = _matrix(scope, name, decl)
-    if place is None:
+    at = _layers(scope, statement, name, decl) if statement.layers else _matrix(scope, name, decl)
+    if at is None:
         return []
     words = _words(statement, (), word)
     if word == "lower":
-        return [Rule("lower", words=words)]
+        return [Rule("lower", at, words=words)]
     if statement.size is not None:
         size = int(statement.size.value)
         if size < (word == "blocks"):
             scope.report("bad-size", "a block has at least 1 row and column", Label(statement.size.span))
             return []
-        return [Rule(SIZED[word], size, words=words)]
+        return [Rule(SIZED[word], at, size, words=words)]
     graph = statement.graph
     assert graph is not None
     if graph.id not in KINDS:
         help = near_miss(graph.id, KINDS) or f"write one of {', '.join(KINDS)}"
         scope.report("unknown-word", f"`{graph.id}` is no kind of graph", Label(graph.span), help=help)
         return []
-    dim = decl.dims[place[0]]
-    n = scope.fix_size(dim)
-    if n is None:
-        cause = "the edges of a graph are drawn when the spec is compiled, and fix the size of its matrix"
+    layers = [dim.id for dim in statement.layers] or [unprimed(at[0])]
+    sizes = {dim: scope.fix_size(dim) for dim in layers}
+    given = _options(scope, statement)
+    for dim in (dim for dim, size in sizes.items() if size is None):
+        cause = "the edges of a graph are drawn when the spec is compiled, and fix the sizes of its matrices"
         label = Label(scope.places[dim], "open")
         scope.report("unsized-dim", f"a graph needs the size of `{dim}`", label, cause=cause, help=f"write `dim {dim} = 64`")
+    numbers = [size for size in sizes.values() if size is not None]
+    if given is None or len(numbers) < len(layers):
         return []
-    given = _options(scope, statement)
-    if given is None:
-        return []
+    target, source = (layers.index(unprimed(dim)) for dim in at)
     try:
-        return [Rule("edges", n, edges(graph.id, n, given), words)]
+        found = edges(graph.id, numbers, target, source, given)
     except ValueError as wrong:
         label = Label(graph.span.to(statement.graph_args[-1].span) if statement.graph_args else graph.span)
-        scope.report("bad-graph", f"there is no such graph of {n} nodes", label, cause=str(wrong))
+        scope.report("bad-graph", f"there is no such graph of {sum(numbers)} nodes", label, cause=str(wrong))
         return []
+    return [Rule("edges", at, edges=found, shape=(numbers[target], numbers[source]), words=words)]
+
+
+def _layers(scope: Scope, statement: syntax.Sparse, name: syntax.Name, decl: TensorDecl) -> tuple[str, str] | None:
+    """The dims of a param's rows and columns, each a layer of the graph; None after a report."""
+    layers = [dim.id for dim in statement.layers]
+    for dim in statement.layers:
+        if dim.id not in scope.dims:
+            scope.unknown("dim", dim, list(scope.dims))
+            return None
+    if len(set(layers)) < len(layers):
+        scope.report("said-twice", "a layer is given twice", Label(statement.layers[0].span.to(statement.layers[-1].span)))
+        return None
+    at = [dim for dim in decl.dims if unprimed(dim) in layers]
+    if len(at) != 2:
+        cause = f"`{name.id}` has {len(at)} of the dims {', '.join(layers)}, and a matrix joins two layers, or one with itself"
+        help = f"declare a matrix of two layers, as `{name.id}[{layers[-1]}, {layers[0]}]`: its rows are those that it leads to"
+        scope.report("not-square", f"`{name.id}` is no matrix of the graph", Label(name.span), cause=cause, help=help)
+        return None
+    return at[0], at[1]
 
 
 def _options(scope: Scope, statement: syntax.Sparse) -> dict[str, float] | None:
@@ -230,13 +257,13 @@ def _options(scope: Scope, statement: syntax.Sparse) -> dict[str, float] | None:
     before = len(scope.found)
     for option in statement.graph_args:
         word, value = option.name.id, bound(option.value)
-        if word not in (*kind.whole, *kind.shares):
-            help = near_miss(word, (*kind.whole, *kind.shares)) or f"it takes {', '.join((*kind.needed, 'seed', *LAYERED))}"
+        if word not in (*kind.counts, *kind.shares):
+            help = near_miss(word, (*kind.counts, *kind.shares)) or f"it takes {', '.join((*kind.needed, 'seed'))}"
             scope.report("unknown-word", f"`{statement.graph.id}` has no `{word}`", Label(option.name.span), help=help)
         elif word in given:
             scope.report("said-twice", f"`{word}` is given twice", Label(option.span))
-        elif value is None or (word in kind.whole and (value < 0 or value != int(value))):
-            what = "a whole number" if word in kind.whole else "a number"
+        elif value is None or (word in kind.counts and (value < 0 or value != int(value))):
+            what = "a whole number" if word in kind.counts else "a number"
             scope.report("bad-graph", f"`{word}` is {what}", Label(option.value.span), help=f"such as `{word}=4`")
         elif word in kind.shares and not 0 <= value <= 1:
             scope.report("bad-graph", f"`{word}` is a probability", Label(option.value.span), help="between 0 and 1")
@@ -250,12 +277,13 @@ def _options(scope: Scope, statement: syntax.Sparse) -> dict[str, float] | None:
     return given if len(scope.found) == before else None
 
 
-def _matrix(scope: Scope, name: syntax.Name, decl: TensorDecl) -> tuple[int, int] | None:
-    """Where the rows and the columns of a square matrix stand; None after a report."""
+def _matrix(scope: Scope, name: syntax.Name, decl: TensorDecl) -> tuple[str, str] | None:
+    """The dims of the rows and the columns of a square matrix; None after a report."""
     place = square(decl.dims)
     if place is None:
         shown = f"{name.id}[{', '.join(d.rstrip(chr(39)) for d in decl.dims)}]" if decl.dims else name.id
         cause = f"the rule compares row and column, and `{shown}` repeats no dim"
         help = "declare a square matrix, as `R[D, D]`, or choose `by magnitude` or `by mask`"
         scope.report("not-square", f"`{name.id}` is no square matrix", Label(name.span), cause=cause, help=help)
-    return place
+        return None
+    return decl.dims[place[0]], decl.dims[place[1]]

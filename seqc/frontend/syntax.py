@@ -274,13 +274,15 @@ class SparseMark(Node):
 
 @dataclass(frozen=True)
 class Sparse(Statement):
-    """`sparse R, R_f by METHOD ...`: `size` for `by band 8`, `graph` and its arguments for `by graph g(k=8)`."""
+    """`sparse R, R_f by METHOD ...`: `size` for `by band 8`; `graph`, its arguments and the dims of its layers for
+    `by graph g(k=8) over D, E`."""
 
     names: tuple[Name, ...]
     method: Name | None
     size: Number | None
     graph: Name | None
     graph_args: tuple[Option, ...]
+    layers: tuple[Name, ...]
     marks: tuple[SparseMark, ...]
 
 

@@ -13,19 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from seqc.ir.dims import unprimed
+
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule by position, of row i and column j of a square matrix.
+    """One rule by position, of row i and column j of a matrix.
 
     kind: "band" (|i - j| <= size), "blocks" (i and j in one block of `size`), "lower" (j <= i), "off diagonal" (i != j), or
-    "edges": those of a graph alone, as positions i * n + j in rising order, n the one size of the dim (`size`).
-    words: as the spec writes it.
+    "edges": those of a graph alone, as positions i * columns + j in rising order.
+    at: the dims of rows and columns. shape: of edges, the one size of each of the two. words: as the spec writes it.
     """
 
     kind: str
+    at: tuple[str, str]
     size: int = 0
     edges: tuple[int, ...] = ()
+    shape: tuple[int, int] = (0, 0)
     words: str = ""
 
 
@@ -45,7 +49,8 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Support:
-    """What is kept of one parameter. mask: the name of the argument that says it; pruning: None where rules say it all."""
+    """What is kept of one parameter. mask: the name of the argument that says it; rules: all of the same rows and columns;
+    pruning: None where rules say it all."""
 
     mask: str
     rules: tuple[Rule, ...] = ()
@@ -70,9 +75,10 @@ def square(dims: tuple[str, ...]) -> tuple[int, int] | None:
     return None
 
 
-def rule_mask(rule: Rule, n: int) -> Any:
-    """The mask [n, n] of a rule: True where an element is kept."""
-    i, j = np.arange(n)[:, None], np.arange(n)
+def rule_mask(rule: Rule, sizes: Mapping[str, int]) -> Any:
+    """The mask [rows, columns] of a rule: True where an element is kept."""
+    rows, columns = (sizes[unprimed(d)] for d in rule.at)
+    i, j = np.arange(rows)[:, None], np.arange(columns)
     match rule.kind:
         case "band":
             return abs(i - j) <= rule.size
@@ -83,19 +89,18 @@ def rule_mask(rule: Rule, n: int) -> Any:
         case "off diagonal":
             return i != j
         case "edges":
-            flat = np.zeros(n * n, bool)
+            flat = np.zeros(rows * columns, bool)
             flat[list(rule.edges)] = True
-            return flat.reshape(n, n)
+            return flat.reshape(rows, columns)
     raise ValueError(f"there is no rule {rule.kind}")
 
 
 def mask(support: Support, dims: tuple[str, ...], sizes: Mapping[str, int]) -> Any:
     """The mask of a parameter's rules alone, True where it is kept, with as many axes as `dims` (1 where none matters)."""
     shape = [1] * len(dims)
-    place = square(dims)
-    if place is None or not support.rules:
+    if not support.rules:
         return np.ones(shape, bool)
-    n = sizes[dims[place[0]]]
-    kept = np.logical_and.reduce([rule_mask(rule, n) for rule in support.rules])
-    shape[place[0]] = shape[place[1]] = n
-    return kept.reshape(shape) if place[0] < place[1] else kept.T.reshape(shape)
+    row, column = (dims.index(d) for d in support.rules[0].at)
+    kept = np.logical_and.reduce([rule_mask(rule, sizes) for rule in support.rules])
+    shape[row], shape[column] = kept.shape
+    return kept.reshape(shape) if row < column else kept.T.reshape(shape)

@@ -182,6 +182,37 @@ def test_a_graph_fixes_its_dim() -> None:
         seqc.compile(SPEC, backend="torch", dims={"D": 16})
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_layers_of_one_graph(backend: str) -> None:
+    """Blocks between layers of sizes of their own, of every gate, inside a layer, and back from a later one."""
+    text = """spec layered
+dim D = 7, E = 4, G = 2
+input x[D]
+param W[G, E, D], R[D, D], V[D, E]
+state f[D] = 0, g[E] = 0
+f = tanh(x + R @ f[t-1] + V @ g[t-1])
+a = W @ f
+output g = sigmoid(a[G = 0]) * tanh(a[G = 1] + g[t-1])
+sparse W, R, V by graph watts_strogatz(k=4, p=0.5, seed=1) over D, E
+sparse W by mask
+"""
+    torch.manual_seed(0)
+    given = {name: torch.randn(shape).double().requires_grad_() for name, shape in
+             {"x": (2, 5, 7), "W": (2, 4, 7), "R": (7, 7), "V": (7, 4)}.items()}
+    mask = torch.rand(2, 4, 7) < 0.6
+    graph = torch.tensor(nx.to_numpy_array(nx.watts_strogatz_graph(11, 4, 0.5, seed=1)))
+    W, R, V = given["W"] * graph[7:, :7] * mask, given["R"] * graph[:7, :7], given["V"] * graph[:7, 7:]
+    f, g, rows = torch.zeros(2, 7).double(), torch.zeros(2, 4).double(), []
+    for x in given["x"].unbind(1):
+        f = torch.tanh(x + f @ R.T + g @ V.T)
+        a = torch.einsum("ged,bd->gbe", W, f)
+        g = torch.sigmoid(a[0]) * torch.tanh(a[1] + g)
+        rows.append(g)
+    want, got = torch.stack(rows, 1), seqc.compile(text, backend)(**given, W_mask=mask).g
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    torch.testing.assert_close(_slopes([got], given), _slopes([want], given), rtol=0, atol=1e-11)
+
+
 def test_taps_may_be_sparse_and_sums_of_nothing_may_not() -> None:
     taps = "spec ar\ndim L = 4\ninput x\nparam a[L]\noutput y = sum[L](a * x[t - index[L]])\nsparse a by mask\n"
     got = seqc.compile(taps, backend="torch")(torch.ones(1, 6), torch.ones(4), torch.tensor([1, 0, 1, 0])).y

@@ -22,7 +22,7 @@ from tests.fuzz.trial import ROUNDINGS, UNIT, Arrays, Call, Problem, Subject, er
 WORDS = frozenset((
     "dim", "axis", "scan", "input", "param", "const", "state", "output", "every", "eigenvalues", "schedule", "in", "unit",
     "init", "complex", "lag", "per", "batch", "and", "or", "not", "buffer", "index", "sparse", "by", "band", "blocks", "lower",
-    "mask", "zero", "diagonal", "keep", "of", "feedback", "history", "checkpoint", "once", "shared", "sum", "both",
+    "mask", "zero", "diagonal", "keep", "of", "over", "feedback", "history", "checkpoint", "once", "shared", "sum", "both",
 ))
 LOOSE = 1e3  # sums over other axes, in another order
 

@@ -103,16 +103,17 @@ def _(g: Given) -> Given:
 
 @published("random_graph_rnn")
 def _(g: Given) -> Given:
-    whole = torch.tensor(networkx.to_numpy_array(networkx.barabasi_albert_graph(48, 5, seed=1)) != 0)
-    blocks = {"R_f": (0, 0), "R_g": (1, 1), "R_h": (2, 2), "W_g": (1, 0), "W_h": (2, 1), "S": (2, 0)}
-    w = {name: g[name] * whole[16 * i : 16 * i + 16, 16 * j : 16 * j + 16] for name, (i, j) in blocks.items()}
-    f, b, h, rows = g["f_0"], g["g_0"], g["h_0"], []
+    whole = torch.tensor(networkx.to_numpy_array(networkx.barabasi_albert_graph(36, 5, seed=1)) != 0)
+    layers = {"f": slice(0, 16), "g": slice(16, 28), "h": slice(28, 36)}
+    w = {name: g[name] * whole[layers[i], layers[j]] for name, i, j in (("W_g", "g", "f"), ("W_h", "h", "g"), ("S", "h", "f"))}
+    f, b, h, k, rows = g["f_0"], g["g_0"], g["h_0"], g["k_0"], []
     for (x,) in steps(g, "x"):
-        f = torch.tanh(x + mv(w["R_f"], f))
-        b = torch.tanh(mv(w["W_g"], f) + mv(w["R_g"], b))
-        h = torch.tanh(mv(w["W_h"], b) + mv(w["S"], f) + mv(w["R_h"], h))
-        rows.append(h)
-    return {"h": torch.stack(rows, 1), "f_T": f, "g_T": b, "h_T": h}
+        f = torch.tanh(x + mv(g["R_f"], f))
+        b = torch.tanh(mv(w["W_g"], f) + mv(g["R_g"], b) + g["b_g"])
+        h = torch.tanh(mv(w["W_h"], b) + mv(g["R_h"], h) + g["b_h"])
+        k = torch.tanh(mv(w["S"], f) + mv(g["R_k"], k) + g["b_k"])
+        rows.append(h + k)
+    return {"y": torch.stack(rows, 1), "f_T": f, "g_T": b, "h_T": h, "k_T": k}
 
 
 @published("pv_rnn", {"normal[Z]()": "eps[Z]", "normal[Y]()": "eta[Y]"}, {"begun_0": lambda x: 0 * x}, D=3, E=2, Z=2, Y=2)
@@ -169,15 +170,16 @@ def _(g: Given) -> Given:
     return {"z": torch.stack(rows, 1), "v_T": v}
 
 
-@published("lif_alif", D=3)
+@published("lif_alif", fit={"a_0": between(0.1, 0.5), "beta": between(1, 2)}, D=3)
 def _(g: Given) -> Given:
     u, a, z, A, rows = g["u_0"], g["a_0"], g["z_0"], g["A_0"], []
     R = g["R"] * (1 - torch.eye(3, dtype=torch.float64))
     for (x,) in steps(g, "x"):
-        old, A = A, 1 + g["beta"] * a
+        old, A = A, 0.01 + g["beta"] * a
         u = g["alpha"] * u + (1 - g["alpha"]) * (x + mv(R, z)) - old * z
-        z = Spike.apply(u - A, 0.3 * F.relu(1 - (u - A).detach().abs()))
-        a = g["rho"] * a + z
+        v = (u - A) / A
+        z = Spike.apply(v, 0.3 * F.relu(1 - v.detach().abs()))
+        a = g["rho"] * a + (1 - g["rho"]) * z
         rows.append(z)
     return {"z": torch.stack(rows, 1), "u_T": u, "a_T": a, "A_T": A}
 
