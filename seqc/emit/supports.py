@@ -38,7 +38,8 @@ def _edges(p: Param) -> str:
     for i, rule in enumerate(rules):
         gaps = [b - a for a, b in zip((0, *rule.edges), rule.edges, strict=False)]
         text = textwrap.wrap(" ".join(map(str, gaps)), WIDTH)
-        words = f"# {rule.words}: positions row * {rule.shape[1]} + column of what is kept, each as its distance from the last one"
+        place = f"positions row * {rule.shape[1]} + column"
+        words = f"# {rule.words}: {place} of what is kept, each as its distance from the last one"
         lines += [words, f'{_edges_name(p, i)} = torch.tensor([int(x) for x in """', *text,
                   '""".split()], dtype=torch.int64).cumsum(0)']
     return "\n".join(lines)
