@@ -16,7 +16,7 @@ from seqc.backends.native_cpu.lanes import lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.refusal import refused
-from seqc.backends.native_cpu.source import NativeSource, native_source
+from seqc.backends.native_cpu.source import BEFORE, ENTRY, NativeSource, native_source
 from seqc.cache import _native_distrust
 from seqc.emit.signature import Kernels
 from seqc.ir.block import Block, Reason
@@ -38,15 +38,14 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
     """
     direct = whole and not source.plan.program.no_step
     build = inspect.getsource(loader).split(_RULE, 1)[1].strip("\n")
-    for part, all_of_it in (
-        ("from seqc.cache import _native_distrust\n\n", ""),
-        ("import struct as _struct\n", "import stat as _stat\nimport struct as _struct\n"),
-        ("def _native_trusted(", f"{inspect.getsource(_native_distrust)}\n\ndef _native_trusted("),
-    ):
-        build = build.replace(part, all_of_it, 1)
-    constant = f'_NATIVE_SOURCE = r"""{_constant(source)}"""'
-    text = "\n\n\n".join([build, constant, launch_text(source, alone, direct)]) + "\n"
-    return Kernels(text, saved(source), infer=True, float64=True, packs=True, direct=direct)
+    imports, build = build.split("\n\nfrom seqc.cache import _native_distrust\n\n", 1)
+    build = build.replace("def _native_trusted(", f"{inspect.getsource(_native_distrust)}\n\ndef _native_trusted(", 1)
+    needed = tuple(sorted([*imports.split("\n"), "import stat as _stat"], key=lambda line: (line[:4] == "from", line)))
+    own, common = launch_text(source, alone, direct)
+    text = "\n\n\n".join([_constant("KERNELS", source.kernels), own]) + "\n"
+    entry = [] if source.plan.program.no_step else [_constant("ENTRY", ENTRY.strip("\n"))]
+    runtime = (build, *common, _constant("RUNTIME", BEFORE), *entry)
+    return Kernels(text, saved(source), infer=True, float64=True, packs=True, direct=direct, imports=needed, runtime=runtime)
 
 
 def reasons(source: NativeSource) -> tuple[Reason, ...]:
@@ -74,13 +73,13 @@ def prebuild(block: Block, sizes: Mapping[str, int], file: Path) -> Path:
     defines = {**{f"SEQC_DIM_{ident(d)}": str(sizes[d]) for d in source.dims}, "SEQC_REAL": "float"}
     folder = file.with_suffix(".native")
     folder.mkdir(exist_ok=True)
-    path = loader._native_ahead(folder, _constant(source), defines)
-    loader._native_make(_constant(source), defines, ["-shared"], path, loader._native_needs())
+    path = loader._native_ahead(folder, source.text, defines)
+    loader._native_make(source.text, defines, ["-shared"], path, loader._native_needs())
     return path
 
 
-def _constant(source: NativeSource) -> str:
-    return f"\n{source.text}"
+def _constant(name: str, text: str) -> str:
+    return f'_NATIVE_{name} = r"""\n{text}"""'
 
 
 __all__ = ["NativeSource", "emit", "kernels", "native_source", "prebuild", "reasons"]

@@ -25,7 +25,12 @@ from seqc.ir.arguments import argument_table
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH
 
-RUN = '''
+KERNEL = '''
+def _native_source():
+    """The C++ text of the library: around the kernels what is the same for every recurrence."""
+    return AROUND
+
+
 def _native_defines(dtype, *sizes):
     """The macros of the kernels for dims of these sizes."""
     defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
@@ -35,7 +40,7 @@ def _native_defines(dtype, *sizes):
 @_functools.cache
 def _native_kernel(dtype, *sizes):
     """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
-AHEAD    library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
+AHEAD    library = _native_library(_native_source(), _native_defines(dtype, *sizes))
     for function in (FUNCTIONS):
         whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
         function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
@@ -43,8 +48,9 @@ AHEAD    library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes
     library.seqc_large_pages.restype = None
     panels = library.seqc_panels()
 ENTRY    return library, panels
+'''
 
-
+CALL = '''
 def _native_run(function, B, T, way, bounds, save, *arrays):
     """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
     pointer = None if bounds is None else bounds.data_ptr()
@@ -78,7 +84,7 @@ def _native_rows(B):
 # A library that was built ahead serves every batch.
 AHEAD = """\
     every = (7, *sizes[1:])
-    if sizes != every and _native_prebuilt(_NATIVE_SOURCE, _native_defines(dtype, *every)):
+    if sizes != every and _native_prebuilt(_native_source(), _native_defines(dtype, *every)):
         return _native_kernel(dtype, *every)
 """
 
@@ -137,21 +143,24 @@ def saved(source: NativeSource) -> tuple[Saved, ...]:
     return tuple(Saved(safe_name(a.name), tuple(_shape(plan, a)), packed=tuple(_shape(plan, a, True))) for a in kept)
 
 
-def launch_text(source: NativeSource, alone: bool, direct: bool) -> str:
-    """The functions of the emitted file, without the loader and the C++ text. alone, direct: see `emit`."""
+def launch_text(source: NativeSource, alone: bool, direct: bool) -> tuple[str, list[str]]:
+    """The functions of the emitted file that are the recurrence's own; and those that are not, without the loader and the C++
+    text. alone, direct: see `emit`."""
     functions = ["seqc_forward", "seqc_backward", *([] if source.plan.program.no_step else ["seqc_step"])]
-    run = RUN.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
+    around = f"_NATIVE_RUNTIME + _NATIVE_KERNELS{'' if source.plan.program.no_step else ' + _NATIVE_ENTRY'}"
+    run = KERNEL.replace("FUNCTIONS", ", ".join(f"library.{name}" for name in functions))
     run = run.replace("ENTRY", "    _native_entry(library, panels, dtype, *sizes)\n" if direct else "")
     rows = ["SEQC_ROWS"] if source.plan.roles.blocked else []
-    run = run.replace("AHEAD", AHEAD if rows else "")
+    run = run.replace("AHEAD", AHEAD if rows else "").replace("AROUND", around)
     names = f'_NATIVE_SIZES = "{" ".join([*rows, *(_macro(d) for d in source.dims)])}".split()'
     parts = [_ready(source), _forward(source), _infer(source), _backward(source), _step(source)]
     text = "\n\n\n".join(parts)
     known = {"_native_added": ADDED, "_native_kept": KEPT, "_native_shifted": shifted_text("_native_shifted")}
     helpers = [helper for name, helper in known.items() if f"{name}(" in text]
-    own = [DIRECT, _entry(source)] if direct else []
-    first = [*own, *([ROWS] if rows else []), run, READY[alone], *helpers]
-    return "\n\n\n".join([names, *(part.strip("\n") for part in first), *parts])
+    first = [*([_entry(source)] if direct else []), run, READY[alone]]
+    common = [CALL, *([ROWS] if rows else []), *helpers, *([DIRECT] if direct else [])]
+    text = "\n\n\n".join([*parts, names, *(part.strip("\n") for part in first)])
+    return text, [part.strip("\n") for part in common]
 
 
 def _entry(source: NativeSource) -> str:

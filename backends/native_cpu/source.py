@@ -33,9 +33,14 @@ extern "C" void seqc_large_pages(void* array, i64 bytes) {
 """
 
 
+BEFORE = "\n".join([RUNTIME.strip(), MATH.strip(), LARGE_PAGES])
+
+
 @dataclass(frozen=True)
 class NativeSource:
-    """text: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM_NAME for every dim of `dims` defined.
+    """kernels: what is the recurrence's own, between `BEFORE` and, where there is a step, `ENTRY`, which are the same for all.
+
+    text: all of it: C++17, to be compiled with SEQC_REAL (float or double) and SEQC_DIM_NAME for every dim of `dims` defined.
 
     `extern "C" int seqc_forward(i64 B, i64 T, i64 way, const i64* bounds, i64 threads, i64 save, void* const* arrays)`, arrays
     as in `forward`, `way` and `bounds` as in the text's `Call`;
@@ -46,12 +51,18 @@ class NativeSource:
     A result other than 0: out of memory.
     """
 
-    text: str
+    kernels: str
     dims: tuple[str, ...]
     forward: tuple[Array, ...]
     backward: tuple[Array, ...]
     step: tuple[Array, ...]
     plan: Plan
+
+    @property
+    def text(self) -> str:
+        """As the emitted file puts it together."""
+        parts = [BEFORE, self.kernels, *([] if self.plan.program.no_step else [ENTRY.strip("\n")])]
+        return "".join(f"\n{part}" for part in parts)
 
 
 def native_source(block: Block) -> NativeSource:
@@ -65,13 +76,10 @@ def native_source(block: Block) -> NativeSource:
     more += [SPARSE.strip()] if lists else []
     more += [ACTIVE.strip()] if any("active_columns<" in text for text in texts if text) else []
     more = ["namespace {", *more, "}  // namespace"] if more else []
-    parts = [head, RUNTIME.strip(), MATH.strip(), *more, "", "namespace {", *processor_text(), "", *sizes_text(p),
-             "}  // namespace", ""]
+    parts = [head, *more, "", "namespace {", *processor_text(), "", *sizes_text(p), "}  // namespace", ""]
     for text in texts:
         if text:
             parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
-    if texts[-1]:
-        parts.append(ENTRY.strip("\n"))
     parts += [OUTER.strip(), ""] if any(kept_sides(p, x) for x in p.products) else []
-    parts += ['extern "C" int seqc_panels() { return int(panels); }', LARGE_PAGES]
+    parts.append('extern "C" int seqc_panels() { return int(panels); }')
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)

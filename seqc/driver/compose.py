@@ -150,6 +150,7 @@ class _Chain:
         return replace(
             first, text="\n\n\n".join([together(texts, [*self.kernel]), *made]) + "\n", saved=tuple(self._saved()),
             packs=self.packs, infer=infer, limited=limited, direct=False, float64=all(k.float64 for k in self.kernel.values()),
+            runtime=tuple(dict.fromkeys(x for k in self.kernel.values() for x in k.runtime)),
         )  # fmt: skip
 
     def _saved(self) -> Iterable[Saved]:

@@ -135,7 +135,8 @@ class _Events:
         made += [self._ready()] if self.suffix == "cpu" else []
         reads = [Saved(rows.name, ("B", "T", *map(dim_name, self.core.inputs[rows.name].dims))) for _, rows in self.rows]
         before = [Saved(f"{safe_name(s)}_before", ("T", "B", *map(dim_name, self.core.states[s].dims))) for s in self.others]
-        return Kernels("\n\n\n".join(made) + "\n", (*reads, *before), infer=True, float64=True, writes=True)
+        return Kernels("\n\n\n".join(made) + "\n", (*reads, *before), infer=True, float64=True, writes=True,
+                       imports=self.kernel.imports, runtime=self.kernel.runtime)
 
     def _events(self) -> str:
         """The two loops."""

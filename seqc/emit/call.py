@@ -198,8 +198,12 @@ def step_text(sig: Signature) -> str:
         "into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,",
         "    no step allocates anything.",
     ]
-    text = "\n".join([head_text(sig, f"{sig.spec}_step", False), docstring(words, 4), *_body(sig, False)])
-    return _WRITTEN.format(spec=sig.spec, outputs=len(sig.outputs)).strip() + "\n\n\n" + text
+    return "\n".join([head_text(sig, f"{sig.spec}_step", False), docstring(words, 4), *_body(sig, False)])
+
+
+def written_text(sig: Signature) -> str:
+    """The function that puts the results of a step into tensors of the caller."""
+    return _WRITTEN.format(spec=sig.spec, outputs=len(sig.outputs)).strip()
 
 
 _WRITTEN = '''

@@ -11,7 +11,7 @@ import hashlib
 from seqc.emit import convolution
 from seqc.emit.beside import beside, with_imports
 from seqc.emit.boundary import DIGEST, forms_text, operators_text
-from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text
+from seqc.emit.call import along_text, cast_text, function_text, keys_text, result_text, step_text, written_text
 from seqc.emit.elastic import dims_text, elastic
 from seqc.emit.generate import generate_text
 from seqc.emit.late_import import triton_text
@@ -20,7 +20,7 @@ from seqc.emit.pruning import pruned, pruning_text
 from seqc.emit.shrinking import shrinking_text
 from seqc.emit.signature import Signature
 from seqc.emit.sizes import check
-from seqc.emit.states_every import states_text
+from seqc.emit.states_every import pieces_text, states_text
 from seqc.emit.supports import supports_text
 from seqc.emit.text import docstring, join, listed, section
 
@@ -29,7 +29,7 @@ def emit(sig: Signature) -> str:
     """The file. Raises Unsupported where two names meet, or a dim's size could not be known."""
     check(sig)
     triton = triton_text(sig.triton.text) if sig.triton else ""
-    kernels = [triton, *(part.text for part in sig.backends.values())]
+    kernels = [triton, *(part.alone for part in sig.backends.values())]
     head = [f"# {sig.header}"] if sig.header else []
     imports = [
         "from __future__ import annotations",
@@ -43,6 +43,7 @@ def emit(sig: Signature) -> str:
         "import torch",
         "from torch import Tensor",
         "from torch.autograd import forward_ad",
+        *(["", *sig.cpu.imports] if sig.cpu else []),
         "",
         "# What is called has types; kernels and operators have none that a checker could follow.",
         "# mypy: ignore-errors",
@@ -51,31 +52,40 @@ def emit(sig: Signature) -> str:
     ]
     loop = emit(sig.loop.sig) if sig.loop else ""
     text = join(
-        "\n".join([*head, docstring(sig.doc or (sig.spec,)), "", *imports]),
-        section("the recurrence in plain torch: every device, every dtype", sig.torch.text),
-        section("the recurrence in Triton: CUDA devices", triton) if triton else "",
-        section("the recurrence in native code: CPUs", sig.cpu.text) if sig.cpu else "",
-        section("the choice of a form", forms_text(sig)),
-        section("the torch operators", operators_text(sig)),
+        "\n".join([*head, docstring([*(sig.doc or (sig.spec,)), "", *_CONTENTS]), "", *imports]),
         section("what to call", result_text(sig)),
-        cast_text(sig),
-        along_text(sig),
         states_text(sig),
-        supports_text(sig),
-        keys_text(sig),
         function_text(sig, convolution.choice(sig)),
         step_text(sig),
-        convolution.text(sig),
-        pruning_text(sig),
-        dims_text(sig) if pruned(sig) or elastic(sig) else "",
-        shrinking_text(sig),
         generate_text(sig) if sig.loop else "",
         module_text(sig),
         _WRAPPED.format(spec=sig.spec),
+        section("the recurrence in plain torch: every device, every dtype", sig.torch.text),
+        section("the recurrence in Triton: CUDA devices", triton) if triton else "",
+        section("the recurrence in native code: CPUs", sig.cpu.text) if sig.cpu else "",
+        section("the recurrence as a convolution", convolution.text(sig)) if sig.system else "",
+        section("from a call to the recurrence: the same in every file, but for names and numbers", cast_text(sig)),
+        along_text(sig),
+        pieces_text(sig),
+        written_text(sig),
+        supports_text(sig),
+        keys_text(sig),
+        pruning_text(sig),
+        dims_text(sig) if pruned(sig) or elastic(sig) else "",
+        shrinking_text(sig),
+        section("the choice of a form", forms_text(sig)),
+        section("the torch operators", operators_text(sig)),
+        section("building and loading native code: the same in every file", join(*sig.cpu.runtime)) if sig.cpu else "",
     )
     if loop:
         text = with_imports(text, loop) + "\n\n" + section("the closed loop", beside(text, loop, "_loop")) + "\n"
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)])
+
+
+_CONTENTS = (
+    "Below are what to call, and the recurrence on each kind of device. What follows these brings a call to them: packs,",
+    "dtypes, errors, autograd, torch.compile.",
+)
 
 
 def _public(sig: Signature) -> list[str]:

@@ -142,6 +142,8 @@ class Kernels:
     limited: dims that `_ready_triton` must be asked about. direct: whether the text fills `_NATIVE_STEPS` with functions that
     run a step (inputs, params, NAME_0, whether in place, an earlier result or None), and answer None to other calls. writes:
     whether the text defines `_write_SUFFIX`, a step that writes rows of the tables that it is given, and returns these.
+    imports: lines that both texts need besides torch and math. runtime: definitions that the text needs when it is called, the
+    same whatever the recurrence is: they stand at the end of the file.
     """
 
     text: str
@@ -152,6 +154,13 @@ class Kernels:
     limited: tuple[str, ...] = ()
     direct: bool = False
     writes: bool = False
+    imports: tuple[str, ...] = ()
+    runtime: tuple[str, ...] = ()
+
+    @property
+    def alone(self) -> str:
+        """All that the functions need, as one text."""
+        return "\n\n\n".join(["\n".join(self.imports), self.text.strip("\n"), *self.runtime]).strip("\n") + "\n"
 
 
 @dataclass(frozen=True)

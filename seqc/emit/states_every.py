@@ -13,9 +13,9 @@ from seqc.emit.text import docstring, group, lay
 
 
 def states_text(sig: Signature) -> str:
-    """The result of such a call, and the function that makes it."""
+    """The result of such a call; "" where a run cannot be cut."""
     if sig.no_step:
-        return _REFUSED.format(spec=sig.spec, why=f"a run cannot be cut: {sig.no_step}").strip()
+        return ""
     axes = layouts(sig)
     words = [
         "What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.",
@@ -24,7 +24,15 @@ def states_text(sig: Signature) -> str:
         "those of the first sequence, then those of the next; a sequence of n steps has n // N of them.",
     ]
     rows = [f"    {s.name}_every: Tensor  # [{', '.join(['B', 'pieces', *axes[f'{s.name}_0'][1:]])}]" for s in sig.states]
-    kind = [f"class {sig.class_name}States({sig.class_name}Result):", docstring(words, 4), *(["", *rows] if rows else [])]
+    head = f"class {sig.class_name}States({sig.class_name}Result):"
+    return "\n".join([head, docstring(words, 4), *(["", *rows] if rows else [])])
+
+
+def pieces_text(sig: Signature) -> str:
+    """The function that makes such a call."""
+    if sig.no_step:
+        return _REFUSED.format(spec=sig.spec, why=f"a run cannot be cut: {sig.no_step}").strip()
+    axes = layouts(sig)
     timed = [a.name for a in caller(sig) if a.timed]
     main = clock(sig)
     keys = ["seed=seed"] if sig.keys else []
@@ -36,7 +44,7 @@ def states_text(sig: Signature) -> str:
         "call": lay(f"result = {sig.spec}(", ["**own", *keys, "cu_seqlens=cuts", "reverse=reverse", "axis=axis"], ")", 8),
         "taken": "        seed = None  # a run that goes on draws on\n" if sig.keys else "",
     }
-    return "\n".join(kind) + "\n\n\n" + _PIECES.format(**names).strip()
+    return _PIECES.format(**names).strip()
 
 
 _REFUSED = '''

@@ -137,7 +137,7 @@ def test_module_takes_packs(cell: ModuleType) -> None:
 def test_nothing_of_a_pack_is_read_on_the_host(name: str) -> None:
     """The Triton part takes packs itself, and its launchers never bring a value from the device."""
     made = packed.compiled(name, "triton").text
-    part = made.split("---------- the recurrence in Triton")[1].split("---------- the choice of a form")[0]
+    part = made.split("---------- the recurrence in Triton")[1].split("# ----------")[0]
     assert "_TRITON = _Form(\n    _prepare_triton,\n    _infer_triton" in made or "_Form(_prepare_triton, _infer_tri" in made
     dims = "|".join(packed.compiled(name, "triton").program.dims)
     part = re.sub(rf"\bint\(({dims})\)", "", part)  # the size of a dim: the host has it

@@ -51,7 +51,7 @@ def _torch(block: Block) -> str:
 def _cpu(block: Block) -> str:
     from seqc.backends.native_cpu import emit
 
-    return emit(block).text
+    return emit(block).alone
 
 
 def _triton(block: Block) -> str:

@@ -34,7 +34,7 @@ def infer(name: str, backend: str) -> Call:
     """A spec's results, given its arguments by name: native code, or blocks of 64 rows in plain torch."""
     program = elaborate.load(ROOT / "specs" / f"{name}.seq")
     if backend == "native":
-        function = loaded(native_cpu.emit(lower(program, "step")).text, program, name)._infer_cpu
+        function = loaded(native_cpu.emit(lower(program, "step")).alone, program, name)._infer_cpu
     else:
         block = lower(program, "chunkwise", 64)
         function = loaded(torch_eager.emit(block).text, program, name)._forward_torch

@@ -66,7 +66,7 @@ def chunks(name: str) -> tuple[Call, Call]:
 @cache
 def native(name: str) -> tuple[Call, Call]:
     """The native step form: forward, backward."""
-    made = loaded(native_cpu.emit(lower(PROGRAMS[name], "step")).text, PROGRAMS[name], f"{name}_hard")
+    made = loaded(native_cpu.emit(lower(PROGRAMS[name], "step")).alone, PROGRAMS[name], f"{name}_hard")
     return made._forward_cpu, made._backward_cpu
 
 

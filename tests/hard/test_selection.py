@@ -62,7 +62,7 @@ def in_torch(program: Any, form: str) -> tuple[Call, Call]:
 
 def in_native_code(program: Any) -> tuple[Call, Call]:
     """Forward and backward in C++."""
-    made = loaded(native_cpu.emit(lower(program, "step")).text, program, "s")
+    made = loaded(native_cpu.emit(lower(program, "step")).alone, program, "s")
     return made._forward_cpu, made._backward_cpu
 
 

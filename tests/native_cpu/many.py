@@ -45,7 +45,7 @@ def modules(programs: Sequence[Program], folder: Path) -> list[ModuleType]:
 
 
 def _module(block: Block, opened: ctypes.CDLL, number: int) -> ModuleType:
-    made = loaded(native_cpu.emit(block).text, block.program, f"many_{number}")
+    made = loaded(native_cpu.emit(block).alone, block.program, f"many_{number}")
     own = SimpleNamespace(**{f: getattr(opened, f"{f}_{number}") for f in FUNCTIONS if hasattr(opened, f"{f}_{number}")})
     whole, pointer = ctypes.c_int64, ctypes.c_void_p
     for name in FUNCTIONS[:3]:
