@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seqc.backends.native_cpu import loader
+from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.lanes import lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.refusal import refused
-from seqc.backends.native_cpu.source import BEFORE, ENTRY, NativeSource, native_source
+from seqc.backends.native_cpu.source import BEFORE, NativeSource, native_source
 from seqc.cache import _native_distrust
 from seqc.emit.signature import Kernels
 from seqc.ir.block import Block, Reason

@@ -134,23 +134,23 @@ class _Chain:
         texts = [behind(kernels, self.suffix, name, several) for name, kernels in self.kernel.items()]
         infer = any(k.infer for k in self.kernel.values())
         made = [self._forward("forward"), *([self._forward("infer")] if infer else []), self._step(), self._backward()]
-        if self.suffix == "cpu":
-            made = [SHAPED.strip(), *made, self._ready()]
+        made += [self._ready()] if self.suffix == "cpu" else []
+        common = [SHAPED.strip()] if self.suffix == "cpu" else []
         if self.stored:
             own, stored = OWN.strip(), STORED.strip()
             if any(a.whole for a in self.table):
                 own = own.replace("x, 0.0)", "x, 0 if x.dtype == torch.int64 else 0.0)")
                 stored = stored.replace("[x.to(io)", f"[{LEAVING}x.to(io)")
-            made[:0] = [stored, *([own] if self.packs else [])]
+            common += [stored, *([own] if self.packs else [])]
         limited = tuple(dict.fromkeys(d for k in self.kernel.values() for d in k.limited))
         if several and limited:
             made.append(self._room(limited))
-        made[:0] = [WIDE.strip()] if self.params else []
+        common += [WIDE.strip()] if self.params else []
         first = next(iter(self.kernel.values()))
         return replace(
             first, text="\n\n\n".join([together(texts, [*self.kernel]), *made]) + "\n", saved=tuple(self._saved()),
             packs=self.packs, infer=infer, limited=limited, direct=False, float64=all(k.float64 for k in self.kernel.values()),
-            runtime=tuple(dict.fromkeys(x for k in self.kernel.values() for x in k.runtime)),
+            runtime=tuple(dict.fromkeys([*common, *(x for k in self.kernel.values() for x in k.runtime)])),
         )  # fmt: skip
 
     def _saved(self) -> Iterable[Saved]:

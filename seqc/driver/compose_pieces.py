@@ -66,7 +66,8 @@ class _Cut:
             made += [_BACKWARD.format(**counts).strip(), self._cotangents()]
         made += [SHARES.strip()] if self.cut.algebra == "log" else []
         made += [self._forward("infer"), self._forward("forward"), self._backward(), self._step()]
-        return replace(self.whole, text="\n\n\n".join(made) + "\n", infer=True)
+        once = dict.fromkeys(part for text in made for part in text.split("\n\n\n"))  # the three texts have helpers in common
+        return replace(self.whole, text="\n\n\n".join(once) + "\n", infer=True)
 
     # ---- the model ----
 

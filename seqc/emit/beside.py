@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from io import StringIO
 from token import NAME
@@ -35,7 +35,10 @@ def beside(first: str, second: str, mark: str) -> str:
     have = {name: chunk.text for chunk in mine for name in chunk.names}
     alike = _alike(own, have)
     clashes = {name for chunk in own for name in chunk.names if name in have and name not in alike}
-    table = {name: _fresh(mark + name if name[0] == "_" else f"{mark}_{name}", have) for name in clashes}
+    taken = have.keys() | {name for chunk in own for name in chunk.names}
+    table = dict[str, str]()
+    for name in sorted(clashes):  # `_x` and `x` would get the same name
+        table[name] = _fresh(mark + name if name[0] == "_" else f"{mark}_{name}", taken | set(table.values()))
     kept = [chunk for chunk in own if not chunk.names or not set(chunk.names) <= alike]
     return "\n\n\n".join(_renamed(chunk.text, table) for chunk in kept)
 
@@ -89,7 +92,7 @@ def _alike(own: list[Chunk], have: Mapping[str, str]) -> set[str]:
         alike = kept
 
 
-def _fresh(wish: str, taken: Mapping[str, str]) -> str:
+def _fresh(wish: str, taken: Set[str]) -> str:
     while wish in taken:
         wish += "_"
     return wish

@@ -60,7 +60,7 @@ def text(sig: Signature) -> str:
     tables = [
         _table("_STRUCK", "mixed axes, with an impulse a place: of inputs, of states in steps, of states as they are read",
                [_axes(x) for x in (system.struck, system.moved, system.read)]),
-        _table("_STEPPED", "new state: what each state adds to it", list(map(_words, system.steps))),
+        _table("_CARRIED", "new state: what each state adds to it", list(map(_words, system.steps))),
         _table("_READ", "output: what each state adds to it", list(map(_words, system.reads))),
         _table("_HEARD", "output: what each input adds to it", list(map(_words, system.heard))),
         _table("_LEFT", "last state: what each input adds to it", list(map(_words, system.left))),
@@ -208,7 +208,7 @@ def _powers(maps, states, count):
     shapes = [x.shape[1:] for x in states]
     rows = [x[:, None] for x in states]
     while rows[0].shape[1] < count:
-        more = _mapped(maps, _STEPPED, rows, shapes)
+        more = _mapped(maps, _CARRIED, rows, shapes)
         rows = [torch.cat([x, y], 1) for x, y in zip(rows, more, strict=True)]
         if rows[0].shape[1] < count:  # twice as many steps: the map of what the map makes of each state
             columns = [[row[j] for row in maps] for j in range(len(states))]
@@ -220,7 +220,7 @@ def _powers(maps, states, count):
 def _columns(maps, column, shapes):
     """The maps of one state's own maps [places, dims]."""
     flat = [x.reshape(x.shape[: x.dim() - len(n)].numel(), 1, *n) for x, n in zip(column, shapes, strict=True)]
-    return [y.reshape(x.shape) for x, y in zip(column, _mapped(maps, _STEPPED, flat, shapes), strict=True)]
+    return [y.reshape(x.shape) for x, y in zip(column, _mapped(maps, _CARRIED, flat, shapes), strict=True)]
 
 
 def _heard(kernels, counts, inputs, sizes):

@@ -7,6 +7,8 @@ a file never share compiled graphs.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 
 from seqc.emit import convolution
 from seqc.emit.beside import beside, with_imports
@@ -30,6 +32,8 @@ def emit(sig: Signature) -> str:
     check(sig)
     triton = triton_text(sig.triton.text) if sig.triton else ""
     kernels = [triton, *(part.alone for part in sig.backends.values())]
+    common = tuple(dict.fromkeys(x for part in (sig.torch, sig.triton) if part for x in part.runtime))
+    native = [x for x in sig.cpu.runtime if x not in common] if sig.cpu else []
     head = [f"# {sig.header}"] if sig.header else []
     imports = [
         "from __future__ import annotations",
@@ -73,15 +77,19 @@ def emit(sig: Signature) -> str:
         pruning_text(sig),
         dims_text(sig) if pruned(sig) or elastic(sig) else "",
         shrinking_text(sig),
+        *common,
         section("the choice of a form", forms_text(sig)),
         section("the torch operators", operators_text(sig)),
-        section("building and loading native code: the same in every file", join(*sig.cpu.runtime)) if sig.cpu else "",
+        section("building and loading native code: the same in every file", join(*native)) if native else "",
     )
     if loop:
         text = with_imports(text, loop) + "\n\n" + section("the closed loop", beside(text, loop, "_loop")) + "\n"
+    defined = Counter(_DEFINED.findall(text, text.index("\n# ----------")))
+    assert len(defined) == defined.total(), f"{sig.spec}: defined twice: {[name for name, n in defined.items() if n > 1]}"
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[: len(DIGEST)])
 
 
+_DEFINED = re.compile(r"^(?:(?:def|class) (?=\w+[(:])|(?=\w+(?:: [^\n=]+)? = ))(\w+)", re.MULTILINE)
 _CONTENTS = (
     "Below are what to call, and the recurrence on each kind of device. What follows these brings a call to them: packs,",
     "dtypes, errors, autograd, torch.compile.",

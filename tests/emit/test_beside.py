@@ -44,3 +44,12 @@ def test_both_mean_what_they_meant() -> None:
     room: dict[str, object] = {}
     exec(FIRST + "\n\n" + added.replace("x.row", "x.real"), room)
     assert room["one"](5) == 4 and room["two"](5)[:2] == (5, "7")  # type: ignore[operator]
+
+
+def test_names_that_differ_by_a_line_in_front_stay_apart() -> None:
+    first = "def one(x):\n    return x\n\n\ndef _one(x):\n    return -x\n"
+    second = first.replace("return x", "return 2 * x").replace("return -x", "return -2 * x")
+    room: dict[str, object] = {}
+    exec(f"{first}\n\n{beside(first, second, '_b')}", room)
+    made = {name: room[name](1) for name in room if name.startswith("_b")}  # type: ignore[operator]
+    assert sorted(made.values()) == [-2, 2]

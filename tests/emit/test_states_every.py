@@ -134,3 +134,12 @@ def test_what_cannot_be_cut_is_refused(station: Any) -> None:
     ahead = seqc.compile("spec ahead\ninput x\nstate h = 0\nh = 0.5 * h[t-1] + x[t+1]\noutput h", "torch")
     with pytest.raises(ValueError, match="ahead: states_every: a run cannot be cut: one step of ahead reads other steps of x"):
         ahead(given["g"], states_every=2)
+
+
+def test_beside_a_convolution() -> None:
+    """The file of a time-invariant system holds its convolution too, and the names of neither hide the other's."""
+    spec = "spec average\ninput u\nparam a in [0, 1]\nstate x = 0\nx = a * x[t-1] + u\noutput x"
+    average = seqc.compile(spec, backend="torch")
+    u, a = torch.randn(2, 7, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    found = average(u, a, states_every=2)
+    torch.testing.assert_close(found.x_every, found.x[:, 1::2], rtol=1e-12, atol=1e-12)

@@ -60,7 +60,7 @@ def program(source: NativeSource) -> str:
         lines += [f"std::vector<real> out({d} * {e});",
                   f"if (seqc_outer_kept(1, rows, 1, {d}, {e}, {rows} {d}).data(), {rows} {e}).data(), all[\"Q_mask\"].data(),",
                   "    out.data())) return 1;"]
-    return source.text + "\n".join([*lines, "}", 'std::puts("clean");', "return 0; }", ""])
+    return "\n".join([source.text, *lines, "}", 'std::puts("clean");', "return 0; }", ""])
 
 
 OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in ("delta_rule", "mamba", "lstm")]
