@@ -67,6 +67,8 @@ def _run(stage: Stage, values: Arrays, weights: Arrays, reverse: bool) -> Answer
         case "both":
             return both_ways.joined(
                 program, given, weights, lambda _, x, d, back: run_plan(inner, x, d or {}, None, reverse != back))
+        case "newton":
+            return run_plan(inner, given, weights, None, reverse)
         case "diagonals":
             plane = _Diagonals(stage, inner, given, reverse)
             made, slopes = run_plan(inner, plane.arguments(), plane.cotangents(weights) if weights else {})

@@ -45,6 +45,12 @@ def lone(block: Block, name: str, doc: str) -> str:
     return join(*helper_texts(fn.helpers), fn.text())
 
 
+def apart(block: Block, name: str, doc: str) -> str:
+    """The text of `NAME` and `NAME_backward` of a stage without states, and of their helpers."""
+    functions = [forward(block, name, doc), backward(block, f"{name}_backward")]
+    return join(*helper_texts(helper for fn in functions for helper in fn.helpers), *(fn.text() for fn in functions))
+
+
 def _once(once: Program) -> list[Function]:
     """`_once(params) -> values`, and `_once_backward(params, d_values) -> d_params`; of no params, the first argument tells the
     dtype."""
@@ -72,4 +78,4 @@ def saved(block: Block) -> tuple[Saved, ...]:
     )
 
 
-__all__ = ["emit", "lone", "saved"]
+__all__ = ["apart", "emit", "lone", "saved"]

@@ -26,6 +26,7 @@ from seqc.passes.blocks.choose import EAGER, GPU, Machine, block_forms, choose_f
 from seqc.passes.classify import classify
 from seqc.passes.plan.chosen_rows import chosen_rows, numbered
 from seqc.passes.plan.components import components
+from seqc.passes.plan.newton import newton, served
 from seqc.passes.plan.outside_of_time import once
 from seqc.passes.plan.products_outside import products, split_parallel
 from seqc.passes.plan.pruned import idle
@@ -108,6 +109,10 @@ def _no_kernel(stage: Stage, options: Options) -> Diagnostic | None:
     if stage.walk != "steps":
         return None
     core = stage.program
+    if core.wishes.newton:
+        message = "Newton's method runs in plain torch alone"
+        cause = "its scans and steps at all places are calls of torch: no kernel holds them yet"
+        return Diagnostic("no-newton-kernel", message, cause=cause, help="leave out `schedule newton`", kind="unsupported")
     order = topological(core.graph.values())
     large = next((n for n in order if not small(n, core)), None)
     if large is not None and large.op in SYSTEMS:
@@ -190,4 +195,4 @@ def gpu_cores(program: Program) -> tuple[Stage, ...]:
 
 def torch_plan(program: Program, options: Options) -> Plan:
     """The plan for plain torch alone."""
-    return planned(program, (*WALKS, _components(EAGER, options)))
+    return served(planned(program, (*WALKS, _components(EAGER, options), newton)))

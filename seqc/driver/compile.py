@@ -85,6 +85,8 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
         help = near_miss(options.target, TARGETS) or f"one of {', '.join(TARGETS)}"
         message = f"there is no target `{options.target}`"
         raise Unsupported(Diagnostic("no-such-target", message, help=help, kind="unsupported"))
+    if options.form == "newton":
+        program, options = replace(program, wishes=replace(program.wishes, form=None, newton=True)), replace(options, form=None)
     program = saving(fix_dims(program, options.dims), options.save_states)
     program = program if options.backend == "torch" else counted(program)
     shared, plan = planned(program, OUTSIDE), torch_plan(program, options)
@@ -134,7 +136,9 @@ def _lowered(plan: Plan, options: Options, watch: Watch | None) -> dict[str, Blo
     """The blocks of a plan that torch serves alone. watch: sees the stages on the way to the first."""
     found: dict[str, Block] = {}
     for stage in plan.cores:
-        found[stage.name] = torch_block(stage, options, None if found else watch)
+        block = torch_block(stage, options, None if found else watch)
+        own = (r for r in plan.told if r.topic == "newton" and r.subject == ", ".join(stage.program.states))
+        found[stage.name] = replace(block, reasons=(*block.reasons, *own))
     return found
 
 

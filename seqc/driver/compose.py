@@ -1,14 +1,14 @@
 """plan -> the functions of one part of a file: `Kernels` of the whole program, from those of its recurrences.
 
 In: a plan, the kernels that a backend made of each recurrence, and what stages in plain torch save. Out: `Kernels`. A stage
-that walks around an inner plan is written by `compose_runs`, `compose_tables` or `compose_waves`; here stages follow one
-another. `_NAME` and `_NAME_backward` of stages that torch serves stand in the plain torch part of the file, once for all
-backends; `_once` and `_once_backward` likewise. Forward saves what stages hand to one another, so that no product runs twice;
-values of parameters alone are computed again, which costs as much as they did, once a call, in fp32 at least whatever the
-params are stored in. In Triton's part torch's stages run in the dtype of storage, as torch's linear layers do: sums in fp32,
-results rounded; what a recurrence hands to another is not rounded.
-Packs and `reverse` concern recurrences, and stages that read inputs of other steps; stages in torch that carry a state or take
-a parameter that belongs to a sequence know whole batches only.
+that walks around an inner plan is written by `compose_runs`, `compose_tables`, `compose_waves` or `compose_newton`; here
+stages follow one another. `_NAME` and `_NAME_backward` of stages that torch serves stand in the plain torch part of the
+file, once for all backends; `_once` and `_once_backward` likewise. Forward saves what stages hand to one another, so that
+no product runs twice; values of parameters alone are computed again, which costs as much as they did, once a call, in fp32
+at least whatever the params are stored in. In Triton's part torch's stages run in the dtype of storage, as torch's linear
+layers do: sums in fp32, results rounded; what a recurrence hands to another is not rounded. Packs and `reverse` concern
+recurrences, and stages that read inputs of other steps; stages in torch that carry a state or take a parameter that belongs
+to a sequence know whole batches only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from seqc.driver.compose_groups import clock_lines, compose_groups
+from seqc.driver.compose_newton import compose_newton
 from seqc.driver.compose_runs import compose_runs
 from seqc.driver.compose_tables import compose_tables
 from seqc.driver.compose_waves import compose_waves
@@ -75,7 +76,9 @@ class Made:
     suffix: str
 
 
-AROUND = {"both": compose_runs, "diagonals": compose_waves, "groups": compose_groups, "rows": compose_tables}
+AROUND = {
+    "both": compose_runs, "diagonals": compose_waves, "groups": compose_groups, "rows": compose_tables, "newton": compose_newton,
+}  # fmt: skip
 
 
 def compose(plan: Plan, made: Made) -> Kernels:

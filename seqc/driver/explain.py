@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 LONG, MANY = 4096, 32  # steps and sequences at which a convolution is counted
-DECIDED = ("form", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
+DECIDED = ("form", "newton", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
 
 
 def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from seqc.ir.intervals import Interval
 from seqc.ir.program import Claim, Wishes
 
 FORMS = {"sequential": "step", "scan": "scan", "chunkwise": "chunkwise"}
-_FORM_WORDS = (*FORMS, "chunk", "convolution", "parallel")
+_FORM_WORDS = (*FORMS, "chunk", "convolution", "newton", "parallel")
 DIRECTIONS = ("forward", "backward", "both")
 JOINED = ("sum", "shared")  # of both runs: outputs are added; params are common
 
@@ -143,7 +143,7 @@ def wishes(scope: Scope, spec: syntax.Spec) -> Wishes:
     chunks: tuple[int, ...] = ()
     tiles: dict[str, tuple[int, ...]] = {}
     checkpoint: int | None = None
-    convolution = False
+    convolution = newton = False
     span: Span | None = None
     seen: dict[str, Span] = {}
 
@@ -162,6 +162,9 @@ def wishes(scope: Scope, spec: syntax.Spec) -> Wishes:
                 elif word.id == "convolution" and sizes is None:
                     once("the convolution", statement)
                     convolution = True
+                elif word.id == "newton" and sizes is None:
+                    once("the schedule", statement)
+                    newton = True
                 else:
                     once("the schedule", statement)
                     form = _form(scope, statement) or form
@@ -178,7 +181,7 @@ def wishes(scope: Scope, spec: syntax.Spec) -> Wishes:
                     scope.report("bad-size", "a checkpoint distance is at least 1", Label(statement.span))
             case _:
                 pass
-    return Wishes(form, chunks, tiles, checkpoint, span, convolution)
+    return Wishes(form, chunks, tiles, checkpoint, span, convolution, newton)
 
 
 def _sizes(scope: Scope, statement: syntax.Statement, sizes: tuple[int, ...] | None) -> tuple[int, ...]:

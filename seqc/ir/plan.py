@@ -12,6 +12,7 @@ of its program, and the final values of its states, which are states of the whol
     clocks     nothing is read: what counts the steps of groups, in closed form
     groups     `inner` at the last step of each group; what it gives is held until the next
     rows       `inner` at each step, between reading and writing rows of `tables`
+    newton     all steps of `inner` at once, by Newton's method (`seqc.analysis.newton`), or `inner` where that does not settle
 
 `seqc.passes.plan` makes plans; a backend serves stages; `seqc.driver.compose` joins what backends made of them.
 """
@@ -28,7 +29,7 @@ from seqc.ir.graph import topological
 from seqc.ir.program import Program
 from seqc.ir.verify import verify_program
 
-FLAT, NESTED = ("once", "ones", "clocks", "all", "steps"), ("both", "diagonals", "groups", "rows")
+FLAT, NESTED = ("once", "ones", "clocks", "all", "steps"), ("both", "diagonals", "groups", "rows", "newton")
 
 
 @dataclass(frozen=True)

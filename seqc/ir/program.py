@@ -132,7 +132,7 @@ class Plane:
 @dataclass(frozen=True)
 class Wishes:
     """The `schedule`, `tile` and `checkpoint` statements; None or empty where the spec leaves the choice. convolution: whether
-    a call may run by FFT where that is cheaper."""
+    a call may run by FFT where that is cheaper; newton: whether nonlinear recurrences run in parallel by Newton's method."""
 
     form: str | None = None  # "step" | "scan" | "chunkwise"
     chunks: tuple[int, ...] = ()
@@ -140,6 +140,7 @@ class Wishes:
     checkpoint: int | None = None
     span: Span | None = None
     convolution: bool = False
+    newton: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ RUNNING = "spec running\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + x
 CELL = "dim D\ninput x[D]\nparam W[D, D]\nstate h[D] = 0\nh = tanh(x + W @ h[t-1])\noutput y[D] = h\n"
 SPARSE, LOOP = f"spec thin\n{CELL}sparse W by magnitude keep 50%\n", f"spec loop\n{CELL}feedback x = h[t-1]\n"
 ELASTIC = "spec wide\ndim I, D {64, 256}\ninput x[I]\nparam W[D, I]\nstate h[D] = 0\nh = h[t-1] + W @ x\noutput y[D] = h\n"
+GATES = "spec gates\ndim D\ninput x[D]\nparam u[D], w[D]\nstate h[D] = 0\nh = tanh(x + u * h[t-1]) * sigmoid(w * h[t-1])\noutput h\n"
 AHEAD = "spec ahead\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + x[t+3]\noutput y[D] = h\n"
 
 
@@ -65,6 +66,7 @@ def givens(group: None) -> Iterator[dict[str, Any]]:
     axes = {name: [{"B": 2, "T": 9}.get(a) or sizes[a] for a in text.split()] for name, text in s4d.module._AXES.items()}
     u, *params, x_re, x_im = (-torch.rand(shape) for shape in axes.values())
     yield {"s4d": s4d, "u": u, "params": params, "x_re": x_re, "x_im": x_im}
+    yield {"seqc": seqc, "text": GATES, "x": torch.randn(2, 9, 3), "u": torch.randn(3), "w": torch.randn(3)}
     yield {**drawn(1, 7), **{f"{n}1": x for n, x in zip("qkvg", -torch.rand(4, 2, H, K), strict=True)},
            "bounds": torch.tensor([0, 4, 7]), "tokens": 2}
     yield {}
@@ -81,7 +83,7 @@ def test_calls(group: None) -> None:
     for text, given in zip(found, givens(group), strict=True):
         names |= given
         exec(compile(small(text), "calls.md", "exec"), names)
-    assert names["r"].y.shape == (2, 300, 3) and len(found) == 12
+    assert names["r"].y.shape == (2, 300, 3) and len(found) == 13
 
 
 def test_the_library(capsys: pytest.CaptureFixture[str]) -> None:

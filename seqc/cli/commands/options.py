@@ -38,7 +38,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dim", dest="dims", action="append", default=[], type=dim, metavar="NAME=SIZE", help="fix the size of a dim"
     )
-    parser.add_argument("--form", metavar="NAME", help="step, scan or chunkwise (default: the cheapest)")
+    parser.add_argument("--form", metavar="NAME", help="step, scan, chunkwise or newton (default: the cheapest)")
     parser.add_argument("--rows", type=int, metavar="C", help="steps per block, a power of two")
     parser.add_argument("--save-states", type=int, metavar="N",
                         help="keep a state every N steps for the backward pass, which computes those between again")
