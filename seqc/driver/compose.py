@@ -77,7 +77,8 @@ class Made:
 
 
 AROUND = {
-    "both": compose_runs, "diagonals": compose_waves, "groups": compose_groups, "rows": compose_tables, "newton": compose_newton,
+    "both": compose_runs, "diagonals": compose_waves, "groups": compose_groups, "rows": compose_tables,
+    "newton": compose_newton,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ RUNNING = "spec running\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + x
 CELL = "dim D\ninput x[D]\nparam W[D, D]\nstate h[D] = 0\nh = tanh(x + W @ h[t-1])\noutput y[D] = h\n"
 SPARSE, LOOP = f"spec thin\n{CELL}sparse W by magnitude keep 50%\n", f"spec loop\n{CELL}feedback x = h[t-1]\n"
 ELASTIC = "spec wide\ndim I, D {64, 256}\ninput x[I]\nparam W[D, I]\nstate h[D] = 0\nh = h[t-1] + W @ x\noutput y[D] = h\n"
-GATES = "spec gates\ndim D\ninput x[D]\nparam u[D], w[D]\nstate h[D] = 0\nh = tanh(x + u * h[t-1]) * sigmoid(w * h[t-1])\noutput h\n"
+GATES = "spec gates\ndim D\ninput x[D]\nparam u[D], w[D]\nstate h[D] = 0\nh = tanh(x + u * h[t-1] * w)\noutput h\n"
 AHEAD = "spec ahead\ndim D\ninput x[D]\nstate h[D] = 0\nh = 0.5 * h[t-1] + x[t+3]\noutput y[D] = h\n"
 
 
