@@ -8,19 +8,22 @@ a library ahead, for the emitted file to find.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from seqc.backends.native_cpu import loader
+from seqc.backends.native_cpu.active import products_of_spikes
 from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.lanes import lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
+from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.refusal import refused
 from seqc.backends.native_cpu.source import BEFORE, NativeSource, native_source
 from seqc.cache import _native_distrust
 from seqc.emit.signature import Kernels
 from seqc.ir.block import Block, Reason
+from seqc.ir.formula import spell
 
 _RULE = "# ---- copied into emitted files from here on ----\n"
 
@@ -51,7 +54,23 @@ def kernels(source: NativeSource, alone: bool = True, whole: bool = True) -> Ker
 
 def reasons(source: NativeSource) -> tuple[Reason, ...]:
     """What this backend decides for a block that the block does not tell."""
-    if (lanes := lanes_of(source.plan)) is None:
+    return (*_activity(source.plan), *_lanes(source.plan))
+
+
+def _activity(plan: Plan) -> Iterator[Reason]:
+    """The products with spikes that skip silent neurons."""
+    for product, vector in products_of_spikes(plan):
+        text = (
+            f"`{spell(vector)}` is 0 but where a neuron spikes: forward takes the columns of active neurons, of a dense matrix "
+            "from 128 columns on, at steps where at most a quarter of them is active, of a sparse one where what is kept is "
+            "scattered; backward takes all"
+        )
+        yield Reason("form", spell(product), text)
+
+
+def _lanes(plan: Plan) -> tuple[Reason, ...]:
+    """How a sequence is cut, where its pieces lie in the lanes of a vector."""
+    if (lanes := lanes_of(plan)) is None:
         return ()
     kept = "powers of the step's matrix" if lanes.cut.fixed else f"{len(lanes.links)} numbers a piece, run beside the states"
     text = f"a long sequence without gradient in pieces, one in each lane of a vector; what a piece makes of the states: {kept}"

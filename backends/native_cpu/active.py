@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, Nest
-from seqc.ir.graph import BATCH, Node
+from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.views import View, view
 
 ACTIVE = r"""
@@ -76,6 +76,21 @@ def _spikes(plan: Plan, item: Item, places: Mapping[Node, Place]) -> tuple[View,
         if {BATCH, axis} <= place.strides.keys() and not place.strides[axis]:
             return one, axis, over[0]
     return None
+
+
+def products_of_spikes(plan: Plan) -> list[tuple[Node, Node]]:
+    """(sum, vector) of the products with a vector of spikes whose silent neurons forward skips."""
+    found = []
+    for n in topological(plan.forward.values()) if plan.roles.blocked else ():
+        if n.op != "sum" or n.args[0].op != "mul" or BATCH not in n.dims:
+            continue
+        over = plan.roles.local(n.names("over"))
+        factors = [view(a).base for a in n.args[0].args]
+        for vector, other in (factors, factors[::-1]):
+            matrix = other.op == "leaf" and other.text("kind") == "param"
+            if matrix and len(over) == 1 and len(plan.roles.local(vector.dims)) == 2 and spiking(plan, vector):
+                found.append((n, vector))
+    return found
 
 
 def two_ways(spikes: tuple[View, str, str], place: Place, listed: Sequence[str], whole: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seqc.backends.native_cpu.active import spiking
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Factor, Plan, Product
 from seqc.backends.native_cpu.schedule import Item
@@ -20,7 +21,8 @@ from seqc.ir.views import View, view
 
 @dataclass(frozen=True)
 class SparseProduct:
-    """item = sum over the loop `column` of matrix * vector. rows, columns: the matrix's axes."""
+    """item = sum over the loop `column` of matrix * vector. rows, columns: the matrix's axes; spikes: whether the vector holds
+    spikes."""
 
     item: Item
     matrix: Node
@@ -28,16 +30,17 @@ class SparseProduct:
     column: str
     rows: str
     columns: str
+    spikes: bool
 
     @property
     def name(self) -> str:
         """The list in the kernel's buffers."""
-        return f"l_{ident(self.matrix.text('name'))}_by_{ident(self.rows)}"
+        return f"l_{ident(self.matrix.text('name'))}_by_{ident(self.rows)}{'_of_spikes' if self.spikes else ''}"
 
     @property
     def type(self) -> str:
         """Its C++ type."""
-        return f"Sparse<n_{ident(self.rows)}, n_{ident(self.columns)}>"
+        return f"Sparse<n_{ident(self.rows)}, n_{ident(self.columns)}{', true' if self.spikes else ''}>"
 
 
 def sparse_product(
@@ -55,7 +58,7 @@ def sparse_product(
     for matrix, vector in ((left, right), (right, left)):
         found = _matrix(plan, matrix, rows[0], over[0], given)
         if found and _vector(plan, vector, over[0], given):
-            return SparseProduct(item, matrix.base, vector, over[0], *found)
+            return SparseProduct(item, matrix.base, vector, over[0], *found, spiking(plan, vector.base))
     return None
 
 

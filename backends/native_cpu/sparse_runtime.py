@@ -21,16 +21,18 @@ INLINE i64 total(mask x) {  // how many lanes hold
 }
 
 // A matrix as a product walks it. Panels of W or 2 W rows, each with the columns in which any of its rows keeps an element; or,
-// where the panels would hold mostly zeros, every row by itself, with a lane for each row of the batch.
-template <i64 rows, i64 columns>
+// where the panels would hold mostly zeros, every row by itself, with a lane for each row of the batch; or, where the panels
+// would hold zeros and what is multiplied are spikes, every column by itself, of which the silent ones are skipped.
+template <i64 rows, i64 columns, bool spikes = false>
 struct Sparse {
   static constexpr i64 panels = padded(rows) / W, pairs = (panels + 1) / 2, most = 2 * pairs * columns;
-  using place = std::conditional_t<(columns <= 65536), std::uint16_t, std::uint32_t>;
-  bool single, tall;
-  i64 from[padded(rows) + 1], next[padded(rows) + 1];
+  static constexpr i64 longest = std::max(padded(rows), spikes ? padded(columns) : columns);
+  using place = std::conditional_t<((spikes ? longest : columns) <= 65536), std::uint16_t, std::uint32_t>;
+  bool single, tall, by_columns;
+  i64 from[longest + 1], next[longest + 1];
   place at[2 * most];
   alignas(64) real value[most * W];
-  alignas(64) real lanes[4 * columns];
+  alignas(64) real lanes[4 * longest];
 
   // a vector of what is kept; turned: element (i, j) lies at j * stride + i, else at i * stride + j
   template <bool turned>
@@ -72,8 +74,10 @@ struct Sparse {
     for (int i = 0; i < W; ++i) count -= elements[i];
     // what is loaded for each of them: positions, values, and the batch's rows
     tall = 7 * high < 6 * low;
-    single = 3 * count < std::min(6 * low, 7 * high);
-    if (single) return turned ? pack_columns(p, m, stride) : pack_rows(p, m, stride);
+    by_columns = spikes && 3 * count < W * low;
+    single = !by_columns && 3 * count < std::min(6 * low, 7 * high);
+    if (by_columns) return turned ? pack_along<true>(p, m, stride) : pack_across<false>(p, m, stride);
+    if (single) return turned ? pack_across<true>(p, m, stride) : pack_along<false>(p, m, stride);
     return tall ? pack_panels<turned, 2>(p, m, stride) : pack_panels<turned, 1>(p, m, stride);
   }
 
@@ -112,12 +116,15 @@ struct Sparse {
     from[quotient(panels, height)] = n;
   }
 
-  void pack_rows(const real* p, const real* m, i64 stride) {
+  // a list for each position along which memory strides: of its neighbours that are kept
+  template <bool turned>
+  void pack_along(const real* p, const real* m, i64 stride) {
+    constexpr i64 lists = turned ? columns : rows, others = turned ? rows : columns;
     i64 n = 0;
-    for (i64 i = 0; i < padded(rows); ++i) {
+    for (i64 i = 0; i < lists; ++i) {
       from[i] = n;
-      for (i64 j = 0; i < rows && j < columns; j += W) {
-        const mask here = kept<false>(m, stride, i, j);
+      for (i64 j = 0; j < others; j += W) {
+        const mask here = kept<turned>(m, stride, i, j);
         if (!some(here)) continue;
         for (int k = 0; k < W; ++k)
           if (here[k]) {
@@ -126,23 +133,26 @@ struct Sparse {
           }
       }
     }
-    from[padded(rows)] = n;
+    std::fill(from + lists, from + longest + 1, n);
   }
 
-  void pack_columns(const real* p, const real* m, i64 stride) {
-    std::fill_n(from, padded(rows) + 1, i64(0));
+  // a list for each of the positions that are neighbours in memory
+  template <bool turned>
+  void pack_across(const real* p, const real* m, i64 stride) {
+    constexpr i64 lists = turned ? rows : columns, others = turned ? columns : rows;
+    std::fill_n(from, longest + 1, i64(0));
     const auto each = [&](const auto& visit) {
-      for (i64 j = 0; j < columns; ++j)
-        for (i64 i = 0; i < rows; i += W) {
-          const mask here = kept<true>(m, stride, j, i);
+      for (i64 j = 0; j < others; ++j)
+        for (i64 i = 0; i < lists; i += W) {
+          const mask here = kept<turned>(m, stride, j, i);
           if (!some(here)) continue;
           for (int k = 0; k < W; ++k)
             if (here[k]) visit(i + k, j);
         }
     };
     each([&](i64 i, i64) { ++from[i + 1]; });
-    for (i64 i = 0; i < padded(rows); ++i) from[i + 1] += from[i];
-    std::copy_n(from, padded(rows) + 1, next);
+    for (i64 i = 0; i < longest; ++i) from[i + 1] += from[i];
+    std::copy_n(from, longest + 1, next);
     each([&](i64 i, i64 j) {
       value[next[i]] = p[j * stride + i];
       at[next[i]++] = place(j);
@@ -158,7 +168,8 @@ struct Sparse {
 
   // y = matrix * x for w_B rows of the batch
   template <int w_B>
-  void multiply(const Team& team, const real* __restrict x, i64 x_row, real* __restrict y, i64 y_row) const {
+  void multiply(const Team& team, const real* __restrict x, i64 x_row, real* __restrict y, i64 y_row) {
+    if (by_columns) return multiply_columns<w_B>(team, x, x_row, y, y_row);
     if (single) return multiply_rows<w_B>(team, y, y_row);
     return tall ? multiply_panels<w_B, 2, 1>(team, x, x_row, y, y_row) : multiply_panels<w_B, 1, 2>(team, x, x_row, y, y_row);
   }
@@ -203,6 +214,35 @@ struct Sparse {
       const four sum = (r[0] + r[1]) + (r[2] + r[3]);
       UNROLL for (int b = 0; b < w_B; ++b) y[b * y_row + i] = sum[b];
     }
+  }
+
+  // columns in rising order, so that leaving some of them out changes no number; a thread has rows of its own
+  template <int w_B>
+  void multiply_columns(const Team& team, const real* __restrict x, i64 x_row, real* __restrict y, i64 y_row) {
+    typedef real four __attribute__((vector_size(4 * sizeof(real))));
+    const i64 first = team.from(panels) * W, last = team.upto(panels) * W;
+    std::fill(lanes + 4 * first, lanes + 4 * last, real(0));
+    for (i64 c = 0; c < columns; c += W) {
+      mask any{};
+      UNROLL for (int b = 0; b < w_B; ++b) any |= load<columns % W == 0>(x + b * x_row + c, columns - c) != vec{};
+      if (!some(any)) continue;
+      for (i64 j = c; j < std::min(c + W, columns); ++j) {
+        if (!any[j - c]) continue;
+        four h{};
+        UNROLL for (int b = 0; b < w_B; ++b) h[b] = x[b * x_row + j];
+        const place *n = at + from[j], *end = at + from[j + 1];
+        if (first > 0) n = std::lower_bound(n, end, first);
+        for (; n < end && i64(*n) < last; ++n) {
+          real* const r = lanes + 4 * i64(*n);
+          four sum;
+          std::memcpy(&sum, r, sizeof sum);
+          sum += value[n - at] * h;
+          std::memcpy(r, &sum, sizeof sum);
+        }
+      }
+    }
+    for (i64 i = first; i < last; ++i)
+      UNROLL for (int b = 0; b < w_B; ++b) y[b * y_row + i] = lanes[4 * i + b];
   }
 };
 """

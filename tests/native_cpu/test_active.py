@@ -1,4 +1,4 @@
-"""Products with spikes in native code: the columns of silent neurons are skipped, and no number changes."""
+"""Products with spikes in native code: the columns of silent neurons are skipped, dense or sparse, and no number changes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from types import ModuleType
 import pytest
 import torch
 
+import seqc
 from seqc.driver.compile import Options, compile_spec
 from seqc.driver.load_emitted import load_emitted
 
 D = 131  # no multiple of a vector's lanes
+N = 187  # so large that several threads share a sequence
 SPEC = f"""spec spikes
 dim D = {D}
 input x[D]
@@ -78,3 +80,58 @@ def test_lists_are_for_spikes_alone() -> None:
     assert said.count("= active_columns<") == 1  # R @ z, not the product with Q
     other = SPEC.replace("z = withgrad(x + 0.001 * u > 1, max(0, 1 - abs(x)))", "z = relu(x + u)")
     assert "active_columns<" not in compile_spec(other, Options("cpu")).text
+    for text, count in ((SPEC, 1), (SPARSE, 1), (other, 0)):
+        assert " ".join(seqc.explain(text, "cpu").split()).count("is 0 but where a neuron spikes") == count
+
+
+SPARSE = SPEC.replace(f"dim D = {D}", f"dim D = {N}").replace("spec spikes", "spec sparse_spikes") + "sparse R, Q by mask\n"
+
+
+@pytest.fixture(scope="module")
+def sparse() -> ModuleType:
+    return load_emitted(compile_spec(SPARSE, Options("cpu")).text, "sparse_spikes")
+
+
+def given(batch: int, kind: str, share: float) -> list[torch.Tensor]:
+    """Arguments of the sparse spec, in its order. kind: of the mask of R."""
+    torch.manual_seed(2)
+    x = torch.where(torch.rand(batch, 6, N) < share, 1.5, 0.4 * torch.randn(batch, 6, N)).double().requires_grad_()
+    R, Q = (torch.randn(N, N, dtype=torch.float64).div(N**0.5).requires_grad_() for _ in range(2))
+    some = torch.rand(N, N) < {"some": 0.2, "few": 0.01, "nothing": 0.0}.get(kind, 1.0)
+    if kind == "blocks":
+        some = torch.block_diag(*[torch.ones(16, 16)] * 12)[:N, :N].bool()
+    return [x, R, Q, torch.tensor(0.9, dtype=torch.float64, requires_grad=True), some, torch.rand(N, N) < 0.1]
+
+
+@pytest.mark.parametrize("kind", ["some", "few", "nothing", "blocks", "everything"])
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_lists_of_kept_weights_skip_silent_neurons(sparse: ModuleType, kind: str, share: float) -> None:
+    """Weights by columns where they are scattered, in panels where they are not; one matrix without spikes beside."""
+    *arguments, mask, other = given(5, kind, share)
+    x, R, Q, decay = arguments
+    found, wanted = sparse.sparse_spikes(*arguments, mask, other)[:2], loop(x, R * mask, Q * other, decay)
+    for one, two in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
+    weights = [torch.randn_like(y) for y in wanted]
+    losses = [sum((w * y).sum() for w, y in zip(weights, ys, strict=True)) for ys in (found, wanted)]
+    for one, two in zip(*(torch.autograd.grad(loss, arguments) for loss in losses), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-10)
+
+
+def test_lists_of_kept_weights_change_no_bit(sparse: ModuleType) -> None:
+    """Whatever rows stand beside one, wherever a run is cut, and however many threads share it."""
+    x, R, Q, decay, mask, other = given(5, "some", 0.1)
+    before = torch.get_num_threads()
+    with torch.no_grad():
+        whole = sparse.sparse_spikes(x, R, Q, decay, mask, other)
+        for row in range(5):
+            one = sparse.sparse_spikes(x[row : row + 1], R, Q, decay, mask, other)
+            assert torch.equal(one.u[0], whole.u[row]) and torch.equal(one.z[0], whole.z[row])
+        first = sparse.sparse_spikes(x[:, :2], R, Q, decay, mask, other)
+        second = sparse.sparse_spikes(x[:, 2:], R, Q, decay, mask, other, u_0=first.u_T, z_0=first.z_T)
+        assert torch.equal(torch.cat([first.u, second.u], 1), whole.u)
+        try:
+            torch.set_num_threads(5)
+            assert torch.equal(sparse.sparse_spikes(x, R, Q, decay, mask, other).u, whole.u)
+        finally:
+            torch.set_num_threads(before)
