@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from seqc.analysis.component import Component
 from seqc.analysis.ranges import interval_of, steep_roots
@@ -17,6 +18,7 @@ from seqc.ir.block import Block, Reason
 from seqc.ir.formula import spell
 from seqc.ir.graph import Node
 from seqc.ir.intervals import Interval
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 from seqc.passes import lower
 from seqc.passes.blocks.choose import Candidate, Offers, block_forms, choose_form
@@ -40,7 +42,7 @@ class Stage:
     gives: str
 
 
-def gradient(program: Program, chosen: Candidate) -> dict[str, Node]:
+def gradient(program: Program, chosen: Candidate) -> Mapping[str, Node]:
     """The vector-Jacobian product of the chosen block, as the derivative rules give it."""
     return derive_backward(program, chosen.form, chosen.forward)
 
@@ -59,9 +61,22 @@ def assemble(
     steep = "may be 0, where its derivative is unbounded: the derivative counts as 0 there"
     roots = [Reason("numerics", spell(n), steep) for n in steep_roots(program, ranges)]
     reasons = (*classes, *claims, *chosen.reasons, *roots)
-    single = Block(program, "step", 1, offers.step.forward, {}, names=offers.step.names) if chosen.rows > 1 else None
-    forward, names = settled(chosen.forward, chosen.names)
-    return Block(program, chosen.form, chosen.rows, forward, settled(backward, {})[0], reasons, names, single)
+    single = _single(program, offers.step.forward, offers.step.names) if chosen.rows > 1 else None
+    forward, names = _settled(program, chosen.forward, chosen.names)
+    return Block(program, chosen.form, chosen.rows, forward, _settled(program, backward)[0], reasons, names, single)
+
+
+@found_once
+def _settled(
+    program: Program, graph: Mapping[str, Node], names: Mapping[Node, str] = MappingProxyType({})
+) -> tuple[Mapping[str, Node], Mapping[Node, str]]:
+    return settled(graph, names)
+
+
+@found_once
+def _single(program: Program, forward: Mapping[str, Node], names: Mapping[Node, str]) -> Block:
+    """The same recurrence step by step, without a gradient."""
+    return Block(program, "step", 1, forward, {}, names=names)
 
 
 PIPELINE: tuple[Stage, ...] = (

@@ -26,9 +26,11 @@ from seqc.analysis.noise import CLOCK
 from seqc.analysis.rotation import rotation
 from seqc.analysis.running_maximum import running_maximum
 from seqc.ir.graph import Node, depends, leaves, topological
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 
 
+@found_once
 def classify(program: Program) -> tuple[Component, ...]:
     """The program's components, each after those whose values it reads."""
     leaf_of = {d.leaf(): name for name, d in program.states.items()}

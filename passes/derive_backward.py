@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from seqc.analysis.derivative import vjp
 from seqc.ir.block import cotangent_leaves, gradient_key
 from seqc.ir.graph import Node
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 
 
-def derive_backward(program: Program, form: str, forward: Mapping[str, Node]) -> dict[str, Node]:
+@found_once
+def derive_backward(program: Program, form: str, forward: Mapping[str, Node]) -> Mapping[str, Node]:
     """The backward graph of a block; see `seqc.ir.block` for its keys."""
     given = cotangent_leaves(program, form)
     wrt = [*program.with_gradient(forward.values()), *(d.leaf() for d in program.states.values())]

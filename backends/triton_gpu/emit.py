@@ -91,7 +91,7 @@ def print_all(plan: Schedule, known: Callable[[str], Printed | None] = lambda na
     for name in plan.kernels:
         one = known(name)
         fits = one is not None and all(taken.get(called, text) == text for called, text in one.functions.items())
-        printed[name] = one if one is not None and fits else print_named(plan, name, printed.__getitem__, taken)
+        printed[name] = one if one is not None and fits else print_named(plan, name, printed.__getitem__, dict(taken))
         taken |= printed[name].functions
     return printed
 

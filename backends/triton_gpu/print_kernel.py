@@ -23,6 +23,7 @@ from seqc.emit.names import safe_name
 from seqc.emit.text import lay
 from seqc.ir.block import BATCH
 from seqc.ir.graph import Node
+from seqc.ir.once import found_once
 
 SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS")  # compile-time arguments that the launcher gives by name
 SAVING = {"infer": "forward", "infer_walk": "walk"}  # where no gradient follows, and the same kernel where one does
@@ -61,6 +62,7 @@ class Printed:
         return replace(self, kernel=kernel, arrays=kernel.arrays, given=given, saves=None if self.saves is None else False)
 
 
+@found_once
 def print_kernel(schedule: Schedule, kernel: Kernel, taken: Mapping[str, str] = NONE) -> Printed:
     """The text of a kernel. taken: device functions that other kernels of the file have made, by their names."""
     return KernelPrinter(schedule, kernel, taken).print()

@@ -41,6 +41,7 @@ from seqc.backends.triton_gpu.walks import PAIRS_KERNEL as PAIRS_KERNEL
 from seqc.ir.block import Block
 from seqc.ir.dims import base, is_piece, unpieced
 from seqc.ir.graph import Node
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 from seqc.passes.lower.pieces import long_dims, pieces
 from seqc.passes.lower.regroup import regroup
@@ -131,6 +132,7 @@ class Schedule:
         return self.single if kernel == STEPS_KERNEL and self.single is not None else self.parts.get(kernel, self)
 
 
+@found_once
 def schedule(block: Block) -> Schedule:
     """The kernels of a block, for any form."""
     whole, block = block, pieces(block, long_dims(block, assign_roles(block).whole))
@@ -139,12 +141,13 @@ def schedule(block: Block) -> Schedule:
     if whole.single is None or not made.phases:
         return made
     single = schedule(whole.single)
+    return replace(made, single=single, makers={**made.makers, STEPS_KERNEL: partial(_steps, single)})
 
-    def steps() -> Kernel:
-        doc = "Outputs and final states, step by step: for sequences too short for blocks."
-        return replace(single.kernel("infer"), name=STEPS_KERNEL, doc=doc)
 
-    return replace(made, single=single, makers={**made.makers, STEPS_KERNEL: steps})
+@found_once
+def _steps(single: Schedule) -> Kernel:
+    doc = "Outputs and final states, step by step: for sequences too short for blocks."
+    return replace(single.kernel("infer"), name=STEPS_KERNEL, doc=doc)
 
 
 def _prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:

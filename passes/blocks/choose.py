@@ -20,6 +20,7 @@ from seqc.ir.block import COL, ROW, Reason, free_dims
 from seqc.ir.dims import LONGEST, PIECE, is_rank
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.intervals import Interval
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 from seqc.passes.blocks.alone import FORMS, LINEAR, prices
 from seqc.passes.blocks.form import BlockForm
@@ -90,7 +91,7 @@ def block_forms(
         found = [c for c in found if c.form == wanted]
         if not found:
             raise Unsupported(_impossible(program, components, wanted, refused, asked_here=form is None))
-    graph, names = simplify_named(program.graph, program.definitions)
+    graph, names = _step(program)
     step = Candidate("step", 1, {}, graph, (), _time(program, graph, 1, machine), names)
     return Offers(step, tuple(found), tuple(refused))
 
@@ -165,16 +166,31 @@ def _assigned(
     for forms in choices:
         for count in _counts(program, forms, rows):
             try:
-                lowered = BlockForm(program, components, ranges, count, forms)
+                forward, names, reasons = _lowered(program, components, ranges, count, tuple(forms.items()))
             except NotBlock as stop:
                 refused.append(stop)
                 changed = {**forms, first[stop.state]: "scan"}
                 if forms.get(first[stop.state]) == "chunkwise" and changed not in choices:
                     choices.append(changed)
                 break
-            forward, names = simplify_named(lowered.forward, lowered.names)
             time = _time(program, forward, count, machine)
-            yield Candidate(_kind(forms), count, forms, forward, tuple(lowered.reasons), time, names)
+            yield Candidate(_kind(forms), count, forms, forward, reasons, time, names)
+
+
+@found_once
+def _lowered(
+    program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], rows: int,
+    forms: tuple[tuple[str, str], ...],
+) -> tuple[Mapping[str, Node], Mapping[Node, str], tuple[Reason, ...]]:
+    """A block, simplified, with the names of its values and its reasons, for any machine. Raises NotBlock."""
+    made = BlockForm(program, components, ranges, rows, dict(forms))
+    return *simplify_named(made.forward, made.names), tuple(made.reasons)
+
+
+@found_once
+def _step(program: Program) -> tuple[Mapping[str, Node], Mapping[Node, str]]:
+    """One step, simplified, with the names of its values."""
+    return simplify_named(program.graph, program.definitions)
 
 
 def _kind(forms: Mapping[str, str]) -> str:
@@ -214,7 +230,7 @@ def _choices(
 
 def _time(program: Program, forward: Mapping[str, Node], rows: int, machine: Machine) -> float:
     """Modelled time per step; infinite where a value would not fit, and where a program would invert several matrices."""
-    sizes = nominal_sizes(program) | {ROW: rows, COL: rows}
+    sizes = {**nominal_sizes(program), ROW: rows, COL: rows}
     apart = [d for d in free_dims(program.graph) if d != lane(program)] if machine.programs else []
     sizes |= dict.fromkeys(apart, 1)
     if machine.programs and lane(program):

@@ -17,9 +17,11 @@ from seqc.analysis.matrices import MOST, counted
 from seqc.ir.block import Block
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, const, index, node, rebuild, topological
+from seqc.ir.once import found_once
 from seqc.ir.ops.dense import SYSTEMS
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.structure import expanded, take
+from seqc.ir.program import Program
 from seqc.passes.blocks.choose import EAGER, Machine
 
 
@@ -27,15 +29,10 @@ def eliminate(block: Block, machine: Machine) -> Block:
     """The block without small systems of equations; a library solves them in plain torch."""
     if machine is EAGER:
         return block
-    program = counted(block.program)
-    sizes = {name: d.choices[0] for name, d in program.dims.items() if len(d.choices) == 1 and d.choices[0] <= MOST}
-    order = topological([*block.forward.values(), *block.backward.values(), *program.graph.values()])
-    done: dict[Node, Node] = {}
-    for n in order:
-        fresh = rebuild(n, tuple(done[a] for a in n.args))
-        done[n] = _written_out(fresh, sizes) if fresh.op in SYSTEMS else fresh
+    done = _written(block.program, block.forward, block.backward)
     if all(n is fresh for n, fresh in done.items()):
         return block
+    program = counted(block.program)
     forward, backward, updates, outputs = (
         {k: done[n] for k, n in graph.items()} for graph in (block.forward, block.backward, program.updates, program.outputs))
     names, definitions = ({done[n]: k for n, k in table.items() if n in done} for table in (block.names, program.definitions))
@@ -43,6 +40,19 @@ def eliminate(block: Block, machine: Machine) -> Block:
     program = replace(program, updates=updates, outputs=outputs, definitions=definitions, spans=spans)
     single = None if block.single is None else eliminate(block.single, machine)
     return replace(block, program=program, forward=forward, backward=backward, names=names, single=single)
+
+
+@found_once
+def _written(program: Program, forward: Mapping[str, Node], backward: Mapping[str, Node]) -> Mapping[Node, Node]:
+    """By node of the program and of its block, the same without systems of equations."""
+    program = counted(program)
+    sizes = {name: d.choices[0] for name, d in program.dims.items() if len(d.choices) == 1 and d.choices[0] <= MOST}
+    order = topological([*forward.values(), *backward.values(), *program.graph.values()])
+    done: dict[Node, Node] = {}
+    for n in order:
+        fresh = rebuild(n, tuple(done[a] for a in n.args))
+        done[n] = _written_out(fresh, sizes) if fresh.op in SYSTEMS else fresh
+    return done
 
 
 def _written_out(n: Node, sizes: Mapping[str, int]) -> Node:

@@ -17,6 +17,7 @@ from seqc.ir.block import Reason
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, topological
 from seqc.ir.intervals import INF, Interval
+from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE
 from seqc.ir.program import Claim, Program
 from seqc.passes.claims.spectra import Spectra, Spectrum
@@ -26,6 +27,7 @@ PROBES = (2.0, 10.0, 1e3)  # values tried for something unbounded, to show a cou
 MOST_LEAVES = 6
 
 
+@found_once
 def check_claims(
     program: Program, components: Iterable[Component], sizes: Mapping[str, int] | None = None
 ) -> tuple[Reason, ...]:

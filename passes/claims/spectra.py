@@ -51,7 +51,7 @@ class Spectra:
     ) -> None:
         self.program = program
         self.sizes = sizes
-        known = interval_of(program, sizes)
+        known = interval_of(program, sizes) if sizes else interval_of(program)
         self.states = {name: known.get(d.leaf(), d.range) for name, d in program.states.items()}
         self.components = {name: c for c in components for name in c.states}
         self.of = {name: self._spectrum(name, c) for name, c in self.components.items()}
@@ -147,7 +147,8 @@ class Spectra:
                 return const(c)
             return None
 
-        return tuple(dict.fromkeys(simplify(transform(named, unit)).values()))
+        put_in = transform(named, unit)
+        return tuple(dict.fromkeys((named if put_in == named else simplify(put_in)).values()))
 
     def text(self, n: Node) -> str:
         """The formula of a node in the spec's own names."""

@@ -34,6 +34,7 @@ from seqc.analysis.workload import FORMS
 from seqc.ir.block import Reason
 from seqc.ir.graph import BATCH, Node, depends, leaves, node, substitute, topological
 from seqc.ir.intervals import Interval
+from seqc.ir.once import found_once
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
 from seqc.passes.plan.cutting import axes_of, bare, fresh, names_of, part_of, plain, reached, sized, terms, times, told
@@ -90,7 +91,8 @@ def products(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     return Plan(stage.program, (*before, replace(stage, program=split.core), *after), split.reasons)
 
 
-def split_parallel(program: Program, taken: Iterable[str] = ()) -> Split:
+@found_once
+def split_parallel(program: Program, taken: frozenset[str] = frozenset()) -> Split:
     """The program in three; see the file's docstring."""
     return _Splitter(program, taken).split()
 

@@ -18,6 +18,7 @@ from seqc.analysis.norms import Facts
 from seqc.analysis.range_facts import sharpen
 from seqc.ir.graph import ROW, Node, leaves, node, topological
 from seqc.ir.intervals import ANY, INF, Interval
+from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import positive
 from seqc.ir.program import Program
@@ -27,9 +28,10 @@ STEPS = (1.0, 10.0, 1e3, 1e6)  # bounds tried, in this order, for a state whose 
 TIGHTEN = 12  # rounds in which a found invariant is made smaller
 
 
+@found_once
 def interval_of(
     program: Program, sizes: Mapping[str, int] | None = None, own_start: bool = False
-) -> dict[Node, Interval]:
+) -> Mapping[Node, Interval]:
     """The interval of every node of the step graph.
 
     own_start: the states begin with the spec's own initial values. Otherwise a caller may pass any state that lies in

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seqc.ir.block import free_dims
 from seqc.ir.graph import BATCH
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 
 
@@ -26,6 +28,7 @@ FORMS = Workload(batch=2)  # of a block: step, scan, chunkwise
 PRODUCTS = Workload(batch=4, length=32)  # in which order plain torch multiplies; length: blocks
 
 
+@found_once
 def lane(program: Program) -> str:
     """The last dim of the widest state that nothing mixes: the one that a program holds many indices of; "" if none.
 
@@ -40,7 +43,8 @@ def lane(program: Program) -> str:
     return max(places, key=lambda p: p[0], default=(0, ""))[1]
 
 
-def nominal_sizes(program: Program) -> dict[str, int]:
+@found_once
+def nominal_sizes(program: Program) -> Mapping[str, int]:
     """Extents to count with: defaults where the spec has them, or the largest of its choices, else those of FORMS, which
     are others for dims beside the lane."""
     free = free_dims(program.graph)

@@ -14,6 +14,7 @@ from seqc.diagnostics import Diagnostic, Refusal, SeqcBug, Unsupported, near_mis
 from seqc.ir.block import Block
 from seqc.ir.graph import Node
 from seqc.ir.inside import exposed
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 from seqc.ir.two_axes import lowered
 from seqc.ir.verify import verify, verify_block, verify_program
@@ -76,18 +77,31 @@ def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | Non
     known = dict(given)
     program = known["program"]
     assert isinstance(program, Program)
-    known["program"] = program = exposed(lowered(program))
-    verify_program(program, "the front end")
+    known["program"] = program = _run_by_steps(program)
     if watch:
         watch("spec", program)
     for stage in stages:
-        with blamed(stage.name):
-            value = stage.run(*(known[need] for need in stage.needs))
-        _verify(stage.name, value)
+        value = _made(program, stage, *(known[need] for need in stage.needs))
         known[stage.gives] = value
         if watch:
             watch(stage.name, value)
     return known
+
+
+@found_once
+def _run_by_steps(program: Program) -> Program:
+    program = exposed(lowered(program))
+    verify_program(program, "the front end")
+    return program
+
+
+@found_once
+def _made(program: Program, stage: Stage, *given: object) -> object:
+    """What a stage gives, verified: once for all machines and backends that ask for the same."""
+    with blamed(stage.name):
+        value = stage.run(*given)
+    _verify(stage.name, value)
+    return value
 
 
 @contextmanager

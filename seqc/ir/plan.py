@@ -26,6 +26,7 @@ from seqc.diagnostics import SeqcBug
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import Reason
 from seqc.ir.graph import topological
+from seqc.ir.once import found_once
 from seqc.ir.program import Program
 from seqc.ir.verify import verify_program
 
@@ -129,11 +130,21 @@ def planned(program: Program, rules: tuple[Rule, ...]) -> Plan:
 
     What clips a gradient stands in one stage, for two would each clip their part of a sum: a cut through it is not made.
     """
-    plan = Plan(program, (Stage("core", "steps", program),))
+    plan = _uncut(program)
     for rule in rules:
         plan = _applied(plan, rule)
         verify_plan(plan, rule.__name__)
     return plan
+
+
+@found_once
+def _uncut(program: Program) -> Plan:
+    return Plan(program, (Stage("core", "steps", program),))
+
+
+@found_once
+def _cut(stage: Stage, rule: Rule, taken: frozenset[str]) -> Plan | None:
+    return rule(stage, taken)
 
 
 def _applied(plan: Plan, rule: Rule) -> Plan:
@@ -144,7 +155,7 @@ def _applied(plan: Plan, rule: Rule) -> Plan:
         taken = frozenset(name for one in others for name in (*one.inputs, *one.params, *one.output_decls))
         if stage.inner:
             stages.append(replace(stage, inner=_applied(stage.inner, rule)))
-        elif stage.walk == "steps" and (new := rule(stage, taken)) is not None and _clips(new.stages) <= _clips((stage,)):
+        elif stage.walk == "steps" and (new := _cut(stage, rule, taken)) is not None and _clips(new.stages) <= _clips((stage,)):
             stages += new.stages
             reasons += new.reasons
         else:

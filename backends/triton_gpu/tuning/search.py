@@ -59,6 +59,7 @@ class _Work:
         self.bytes = [v.bytes for v in values]
         self.reads = [[place[v] for v in t.reads] for t in tasks]
         self.writes = [-1 if t.writes is None else place[t.writes] for t in tasks]
+        self.grows = [t.grows for t in tasks]
         self.readers: list[list[int]] = [[] for _ in values]
         self.writers: list[list[int]] = [[] for _ in values]
         for t, (reads, new) in enumerate(zip(self.reads, self.writes, strict=True)):
@@ -106,17 +107,18 @@ class _Holding:
 
         after: takes what is held after each.
         """
-        left, born, bytes, work = self.left, self.born, self.work.bytes, self.work
+        left, born, bytes = self.left, self.born, self.work.bytes
+        all_reads, writes, all_grow = self.work.reads, self.work.writes, self.work.grows
         held = most = 0
         fresh = []
         for t in order:
-            new = work.writes[t]
+            new = writes[t]
             starts = new >= 0 and not born[new]
-            grows = starts and work.tasks[t].grows
+            grows = starts and all_grow[t]
             if grows:
                 held += bytes[new]
                 most = max(most, held)
-            for v in work.reads[t]:
+            for v in all_reads[t]:
                 left[v] -= 1
                 if not left[v]:
                     held -= bytes[v]
@@ -130,7 +132,7 @@ class _Holding:
                 after.append(held)
         if not keep:
             for t in order:
-                for v in work.reads[t]:
+                for v in all_reads[t]:
                     left[v] += 1
             for v in fresh:
                 born[v] = False
