@@ -13,8 +13,8 @@ from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, SPANS, STEP
 from seqc.backends.triton_gpu.roles import ALL, Roles
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import BATCH, COL, ROW, Block
-from seqc.ir.dims import base, is_time
-from seqc.ir.graph import Node, leaves
+from seqc.ir.dims import base, is_time, unpieced
+from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.keys import next_key, prev_key, result_of, slope_of
 
 EVERY = 32  # steps between saved states of a matrix state in form "step", unless the spec says `checkpoint N`
@@ -42,6 +42,7 @@ class Arrays:
     ) -> None:
         self.program, self.roles, self.forward, self.backward = block.program, roles, forward, backward
         self.step = block.form == "step"
+        self.narrow = self._narrow() if block.form == "chunkwise" else frozenset()
         self.every = steps_between_saved(block, roles)
         self.saved = self._saved()
 
@@ -55,13 +56,33 @@ class Arrays:
             read |= more
         return tuple(s for s in self.program.states if s in read)
 
+    def _narrow(self) -> frozenset[str]:
+        """States that are matrices, of which each program has its own piece, and that outputs only multiply: kernels hand them
+        and their cotangents on in bf16, where the inputs are that."""
+        users: dict[Node, list[Node]] = {}
+        for n in topological(self.forward[k] for k in self.program.outputs):
+            for a in dict.fromkeys(n.args):
+                users.setdefault(a, []).append(n)
+
+        def multiplied(n: Node) -> bool:
+            summed = (u.op == "mul" and all(x.op == "sum" for x in users[u]) for u in users.get(n, ()) if u.op != "rename")
+            return all(summed) and all(multiplied(u) for u in users.get(n, ()) if u.op == "rename")
+
+        states = self.program.states.items()
+        matrices = (s for s, d in states if len(self.roles.axes(d.dims)) > 1 and not self.missing(d.axes))
+        return frozenset(unpieced(s) for s in matrices if multiplied(self.program.states[s].leaf()))
+
     def state_axes(self, name: str) -> tuple[str, ...]:
         """Batch, then the declared dims."""
         return self.program.states[name].axes
 
+    def kept_type(self, state: str) -> str:
+        """The type in which a state and its cotangent are kept for every block."""
+        return "state" if unpieced(state) in self.narrow else "carry"
+
     def saved_state(self, name: str) -> Array:
         batch, *dims = self.state_axes(name)
-        return Array(f"{name}_in", (batch, BLOCKS, *dims), "saved", name)
+        return Array(f"{name}_in", (batch, BLOCKS, *dims), "saved", name, self.kept_type(name))
 
     def span_state(self, name: str) -> Array:
         """The state as each span begins, which forward keeps for backward."""
@@ -94,7 +115,7 @@ class Arrays:
         name = result_of(key)
         batch, *dims = self.state_axes(name)
         pieces = () if whole else tuple(PIECES + d for d in self.missing((batch, *dims)))
-        return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key)
+        return Array(f"d_{name}_out", (*pieces, batch, BLOCKS, *dims), "scratch", key, self.kept_type(name))
 
     def gradient(self, key: str, by_block: bool, alike: Iterable[str] = ()) -> Array:
         """by_block: of a parameter every block leaves a part. alike: dims that it lacks and whose pieces all have the same."""

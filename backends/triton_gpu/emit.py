@@ -17,7 +17,7 @@ from seqc.backends.triton_gpu.device_team import TEAM
 from seqc.backends.triton_gpu.extents import Tiles
 from seqc.backends.triton_gpu.gradient_sums import OF_EACH
 from seqc.backends.triton_gpu.launch_team import WARPS, TeamLauncher, team_text
-from seqc.backends.triton_gpu.launcher import SUPPORT, Launcher
+from seqc.backends.triton_gpu.launcher import STATE_TYPE, SUPPORT, Launcher
 from seqc.backends.triton_gpu.launcher import WARPS as WARPS_TEXT
 from seqc.backends.triton_gpu.order import WHOLE
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
@@ -70,6 +70,7 @@ def triton_kernels(
     support = [SUPPORT, *([pacing.text(plan.ways)] if plan.phases else [])]
     support += [shifted_text("_add_shifted")] if any("_add_shifted(" in text for text in functions) else []
     support += [WARPS_TEXT] if any("_warps(" in text for text in functions) else []
+    support += [STATE_TYPE] if any("_state_type(" in text for text in functions) else []
     support += [OF_EACH] if any("_of_each(" in text for text in functions) else []
     if open_:
         blocks = {name: one.blocks for name, one in chosen.items()}

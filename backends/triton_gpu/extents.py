@@ -159,6 +159,7 @@ class Extents:
         kind = f"{self.real}.dtype" if rounded else "torch.float32"
         if array.role in ("kept", "saved", "told") and array.dtype == "io":
             kind = f"{self.main}.dtype"  # that of matrix products' operands
+        kind = f"_state_type({self.main}.dtype)" if array.dtype == "state" else kind
         if array.role == "grad" and array.dtype == "io":
             source = slope_of(array.source).name
             kind = f"{safe_name(source)}.dtype"

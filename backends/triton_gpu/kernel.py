@@ -35,7 +35,7 @@ class Array:
     role: "input" | "param" | "state" (NAME_0) | "output" | "final" (NAME_T) | "saved" | "cot" | "grad" | "scratch" |
     "factor" (of an outer product that is summed up afterwards) | "kept" (a value of every block, which one kernel of a
     function stores and others load) | "told" (what programs of a team tell each other) | "met" (how many have told).
-    dtype: "io" as the inputs, "carry" fp32, "count" whole numbers.
+    dtype: "io" as the inputs, "carry" fp32, "state" bf16 for bf16 inputs and else fp32, "count" whole numbers.
     """
 
     name: str

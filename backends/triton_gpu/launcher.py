@@ -21,9 +21,19 @@ from seqc.backends.triton_gpu.print_kernel import SAVING, Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
-from seqc.emit.signature import Saved
+from seqc.emit.signature import Dtype, Saved
 from seqc.emit.text import lay, returned
 from seqc.ir.dims import base
+
+STATE_TYPE = '''
+# True: kernels hand on the states of blocks, and their cotangents, in fp32 for bf16 inputs too, which is twice the traffic.
+STATES_IN_FP32 = False
+
+
+def _state_type(io):
+    """The type in which kernels hand on what is a state, or a cotangent of one, for every block. io: that of the inputs."""
+    return torch.bfloat16 if io == torch.bfloat16 and not STATES_IN_FP32 else torch.float32
+'''
 
 WARPS = '''
 def _warps(programs, x, most, held):
@@ -319,7 +329,9 @@ class Launcher(GradientSums):
         out = []
         for s in self.schedule.saved:
             dims = [dim_name(d) for d in self.program.states[s].dims]
-            out.append(Saved(self.saved_state(s), (*blocks, *dims), packed=(*packed, *dims)))
+            alone = self.schedule.spans == 1 and s in self.schedule.narrow
+            dtype: Dtype = "_state_type(io)" if alone else "carry"
+            out.append(Saved(self.saved_state(s), (*blocks, *dims), dtype, (*packed, *dims)))
         for array in self.schedule.values:
             dims = [dim_name(d) for d in array.axes[2:]]
             out.append(Saved(self.local(array.name), ("B", "T", *dims), "io", ("1", "T", *dims)))

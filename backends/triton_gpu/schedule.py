@@ -60,7 +60,8 @@ class Schedule:
     share out what one cannot hold. ways: other ways to do the work of a kernel, by its
     name: each the kernels that do it, in the order of their launches; none where blocks are no tiles. parts: by kernel, the
     schedules of those whose programs take pieces of another dim than the block's. spans: blocks between two states that
-    are kept for backward; before: by kernel, those that run first, whichever way its work is done.
+    are kept for backward; narrow: the states that kernels hand on in bf16 where the inputs are that; before: by kernel, those
+    that run first, whichever way its work is done.
 
     """
 
@@ -81,6 +82,7 @@ class Schedule:
     team: Schedule | None = None
     parts: Mapping[str, Schedule] = field(default_factory=dict)
     spans: int = 1
+    narrow: frozenset[str] = frozenset()
     before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     made: dict[str, Kernel] = field(default_factory=dict, compare=False, repr=False)
 
@@ -241,7 +243,7 @@ class _Scheduler(ForwardKernels, BackwardKernels):
         return Schedule(
             self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, tuple(self.saved_values()),
             self.arrays.every, self.outer,
-            makers, self.program, ways, parts=parts, spans=self.spans,
+            makers, self.program, ways, parts=parts, spans=self.spans, narrow=self.arrays.narrow,
         )
 
     def parts(self) -> dict[str, _Scheduler]:
@@ -257,6 +259,7 @@ class _Scheduler(ForwardKernels, BackwardKernels):
             if part.dim is not None:
                 block = pieces(whole, long_dims(whole, roles_along(whole, roles, part.dim).whole))
                 one = _prepared(whole, block, roles_along(block, roles, part.dim))
+                one.arrays.narrow = self.arrays.narrow
                 one.pairs = {**self.pairs, **self.keep_for(part, gradients)} if alike else {}
             if len(found) > 1 or one is not self:
                 one.take(part)

@@ -46,7 +46,7 @@ from typing import Literal
 from seqc.ir.arguments import Argument, argument, ordered
 from seqc.ir.support import Support, Units
 
-Dtype = Literal["io", "carry"]
+Dtype = Literal["io", "carry", "_state_type(io)"]
 
 
 @dataclass(frozen=True)

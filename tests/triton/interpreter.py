@@ -5,6 +5,7 @@ In: nothing. Out: `choose()`, to be called before Triton is first imported. What
 - a scan with a function of ours is computed for one position along the axis at a time, not for one element;
 - the builtins of the language are replaced once, not at each call of a kernel or a device function, and there with one more
   layer around the last one.
+One thing is mended: a product of bf16 operands, whose bits Triton's own interpreter multiplies as whole numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,19 @@ def choose() -> None:
 
     interpreter.ScanOps.generic_scan = scan_by_slices
     interpreter._patch_lang = Patches(interpreter._patch_lang)
+    interpreter.InterpreterBuilder.create_dot = product(interpreter.InterpreterBuilder.create_dot)
+
+
+def product(create_dot: Any) -> Any:
+    """`InterpreterBuilder.create_dot` that takes operands in bf16 for what they are."""
+    from triton import language
+    from triton.runtime.interpreter import TensorHandle
+
+    def read(x: Any) -> Any:
+        wide = x.dtype.scalar == language.bfloat16
+        return TensorHandle((x.data.astype("uint32") << 16).view("float32"), language.float32) if wide else x
+
+    return lambda self, a, b, *others: create_dot(self, read(a), read(b), *others)
 
 
 class Patches:

@@ -4,7 +4,10 @@ Every case runs in each of its ways, in Triton's interpreter, against the float6
 last block are short, packs with empty sequences, both directions, initial and final states, all gradients.
 """
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,28 @@ def test_a_program_that_walks_a_span_is_counted_once(tmp_path: Path) -> None:
     assert (again["programs"], again["turns a program"]) == (4 * 2 * 16, 4)
     assert (walk["programs"], walk["turns a program"]) == (4 * 2, 64)
     assert (gradients["programs"], gradients["turns a program"]) == (4 * 2 * 64, 1)
+
+
+@pytest.mark.parametrize("spec", ["gla", pytest.param("gated_delta_rule", marks=pytest.mark.long)])
+def test_states_in_bf16_cost_gradients_nothing_that_products_do_not(spec: str) -> None:
+    """Between kernels states and their cotangents are in bf16, as products take them; the recurrence keeps fp32."""
+    line = json.dumps({"path": str(SPECS / f"{spec}.seq"), "rows": 16, "steps": 70})
+    command = [sys.executable, "-m", "tests.triton.half"]
+    ran = subprocess.run(command, input=line, capture_output=True, text=True, cwd=SPECS.parent, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    narrow, wide = json.loads(ran.stdout)
+    assert narrow != wide, "both ran with the same states"
+    assert max(narrow.values()) < 0.03 and all(narrow[name] < 1.1 * wide[name] for name in wide), (narrow, wide)
+
+
+def test_what_is_handed_on_in_bf16() -> None:
+    """A matrix that outputs multiply; not a normaliser, which they take as it is, nor what a program has no piece of."""
+    for spec, narrow in (("gla", {"S"}), ("linear_attention_normalized", {"S"}), ("gsa", {"Z"}), ("mamba", set())):
+        assert schedule(lower(load(SPECS / f"{spec}.seq"), None, 16)).narrow == narrow, spec
+    text = triton_kernels(lower(load(SPECS / "gla.seq"), "chunkwise", 64)).text
+    assert re.findall(r"S_in = torch.empty\(.*dtype=(.*), device", text)[0] == "_state_type(q.dtype)"
+    saved = triton_kernels(lower(load(SPECS / "gla.seq"), "chunkwise", 64)).saved
+    assert [one.dtype for one in saved] == ["_state_type(io)"], "one state a block is kept from forward to backward"
 
 
 def test_states_take_no_more_than_the_inputs_that_are_kept_anyway() -> None:

@@ -33,7 +33,7 @@ class Jobs:
     def __init__(self, plan: Schedule, printed: Printed, target: str, sizes: Mapping[str, int], kind: str) -> None:
         self.plan, self.printed, self.target = plan, printed, target
         self.sizes = {d: sizes[d.removesuffix(ALL)] for d in (*sizes, *plan.block.program.dims)}
-        kinds = {"io": f"*{kind}", "carry": "*fp32", "count": "*i32"}
+        kinds = {"io": f"*{kind}", "carry": "*fp32", "state": "*bf16" if kind == "bf16" else "*fp32", "count": "*i32"}
         names = printed.arguments
         arrays = dict(zip(names, printed.given, strict=False))
         signature = [(n, "*fp32" if a.role == "param" else kinds[a.dtype]) for n, a in arrays.items() if a is not None]

@@ -97,7 +97,7 @@ class _Summary:
         return Tile(self.axes(n))
 
     def stored(self, item: Load | Store) -> Tile:
-        narrow = item.array.dtype == "io" or item.array.name in self.lean
+        narrow = item.array.name in self.lean or item.array.dtype in ("io", *(["state"] if self.kind == "bf16" else []))
         spans = self.kernel.spans if SPANS in item.array.axes else 1  # of several turns one stores it
         return Tile(self.axes(item.node), BYTES[self.kind] if narrow else max(1, 4 // spans))
 
