@@ -105,6 +105,7 @@ FUNCTION_HELP: Help = {
     "l2norm": ("l2norm[K](x)", "Divided by the root of the sum of squares + 1e-6."),
     "norm": ("norm[K](x)", "The 2-norm over dims, with derivative 0 at 0."),
     "stopgrad": ("stopgrad(x)", "The value, with derivative 0."),
+    "grad": ("grad(E, x)", "The derivative of E by x, summed over the dims of E; it has the dims of x."),
     "gradclip": ("gradclip(x, c)", "The value; its gradient in a step is cut to [-c, c]."),
     "withgrad": ("withgrad(a > b, slope)", "1 or 0, with the derivative `slope` with respect to a - b."),
     "fold": ("fold[J](start, x -> EXPR)", "As many steps within a step as J has positions."),

@@ -17,6 +17,7 @@ from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.functions import FUNCTIONS, infix, prefix, total
 from seqc.frontend.idioms import TRANSPOSED, function_advice
 from seqc.frontend.indexing import index_read, indexed
+from seqc.frontend.inner_gradients import derivative, stand_in
 from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.names import Names
 from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
@@ -27,10 +28,11 @@ from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import FOLDS, Expr, fold_parts
 from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, real, shown
 from seqc.ir.dims import unprimed
-from seqc.ir.graph import const, index, size
+from seqc.ir.graph import const, index, size, topological
 
 MAX_UNROLLED = 1024  # positions of a dim that a fold, a product or a sum of taps writes out
 PRODUCTS = ("prod", "cumprod")
+GRAD = "grad"
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,8 @@ class Elaborator(Names):
             return self._fold(e, frame)
         if name in PRODUCTS:
             return self._product(e, frame)
+        if name == GRAD:
+            return self._grad(e, frame)
         if name in DRAWN:
             if frame.place != "step":
                 refuse_draw(self.scope, e)
@@ -288,7 +292,8 @@ class Elaborator(Names):
         function = FUNCTIONS.get(name)
         if function is None:
             advice = self._called(e) or function_advice(name, self.scope.dims)
-            self.scope.unknown("function", e.name, [] if advice else [*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS, *BETWEEN], advice)
+            words = [*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS, *BETWEEN, GRAD]
+            self.scope.unknown("function", e.name, [] if advice else words, advice)
             return None
         if not self._fits(e, function.least, function.most, function.over):
             return None
@@ -446,6 +451,27 @@ class Elaborator(Names):
                 made.append(apply("mul", made[-1], at(real(whole), dim, j)) if j else at(real(whole), dim, j))
             whole = made[-1] if e.name.id == "prod" else _stacked(dim, made[1:])
         return whole
+
+    def _grad(self, e: syntax.Call, frame: Frame) -> Value | None:
+        """`grad(E, x)`: the derivative of E by x, where x is a name, a running value, or a state or an input at one time."""
+        if not self._fits(e, 2, 2, "no"):
+            return None
+        of, by = e.args
+        x, whole = self.expr(by, replace(frame, at={})), self.expr(of, frame)
+        if x is None or whole is None:
+            return None
+        held = x
+        if isinstance(by, syntax.Name):
+            self.stand_ins += 1
+            held = stand_in(x, self.stand_ins, (self.scope.across,) if self.scope.second else ())
+            if by.id in frame.bound:
+                whole = self.expr(of, replace(frame, bound={**frame.bound, by.id: held}))
+            else:
+                whole = self.holding(by.id, held, lambda: self.expr(of, frame))
+        found = None if whole is None else self._expand(e, lambda: derivative(whole, held, x))
+        for part in topological(found.parts) if found is not None else ():
+            self.spans.setdefault(part, e.span)
+        return self._placed(found, frame)
 
 
 def _stacked(dim: str, taps: list[Value]) -> Value:

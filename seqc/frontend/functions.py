@@ -16,7 +16,7 @@ from typing import TypeAlias
 from seqc.analysis.running_maximum import from_maximum
 from seqc.frontend.activations import ACTIVATIONS, expanded_call
 from seqc.frontend.choices import chosen
-from seqc.frontend.complex_pairs import RULES, conj
+from seqc.frontend.complex_pairs import RULES, ZERO, conj
 from seqc.frontend.square_matrices import exponential, identity, logdet, solved, square, times
 from seqc.frontend.values import (
     Misuse,
@@ -33,6 +33,7 @@ from seqc.frontend.values import (
     truth,
 )
 from seqc.ir.graph import BATCH, index, node, size
+from seqc.ir.graph import total as sum_of
 from seqc.ir.ops.structure import shift
 
 EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
@@ -131,7 +132,7 @@ def _cumsum(args: list[Value], dims: Dims) -> Value:
         other = primed(dim, x.order)
         upto = apply("le", Value(index(other), (other,)), Value(index(dim), (dim,)))
         kept = apply("where", upto, renamed_dims(x, {dim: other}), number(0.0))
-        x = x.of([node("sum", kept.node, over=(other,))])
+        x = x.of((y if y is ZERO else sum_of(y, (other,)) for y in kept.pair))
     return x
 
 
@@ -141,7 +142,7 @@ def _shift(args: list[Value], dims: Dims) -> Value:
     if len(dims) != 1 or by is None or by != int(by):
         raise Misuse("`shift` moves a value along one dim, by a whole number", help="write `shift[N](x, 1)`")
     dim, steps = dims[0], int(by)
-    moved = x.of([shift(x.node, dim, steps)]) if steps else x
+    moved = x.of(shift(part(x, i).node, dim, steps) for i in range(len(x.parts))) if steps else x
     if len(args) < 3:
         return moved
     place = Value(index(dim), (dim,))
@@ -309,7 +310,7 @@ def _flip(x: Value, dims: Dims) -> Value:
         from_end = _sub(_sub(Value(size(dim)), number(1.0)), Value(index(dim), (dim,)))
         met = apply("eq", Value(index(other), (other,)), from_end)
         kept = apply("where", met, renamed_dims(x, {dim: other}), number(0.0))
-        x = x.of([node("sum", kept.node, over=(other,))])
+        x = x.of((y if y is ZERO else sum_of(y, (other,)) for y in kept.pair))
     return x
 
 
@@ -338,9 +339,9 @@ FUNCTIONS: dict[str, Function] = {
     "mean": Function(_over(mean), 1, 1, "yes", takes_complex=True),
     "var": Function(lambda args, dims: _variance(real(args[0]), dims), 1, 1, "yes"),
     "std": Function(lambda args, dims: _root(_variance(real(args[0]), dims)), 1, 1, "yes"),
-    "cumsum": Function(_cumsum, 1, 1, "yes"),
-    "flip": Function(lambda args, dims: _flip(real(args[0]), dims), 1, 1, "yes"),
-    "shift": Function(_shift, 2, 3, "yes"),
+    "cumsum": Function(_cumsum, 1, 1, "yes", takes_complex=True),
+    "flip": Function(lambda args, dims: _flip(real(args[0]), dims), 1, 1, "yes", takes_complex=True),
+    "shift": Function(_shift, 2, 3, "yes", takes_complex=True),
     "softmax": Function(_softmax, 1, 1, "yes"),
     "logsumexp": Function(_logsumexp, 1, 1, "yes"),
     "layernorm": Function(_layernorm, 1, 3, "yes"),

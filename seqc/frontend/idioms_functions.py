@@ -57,6 +57,8 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("randn", "rand", "randint", "normal_", "gaussian"), _NOISE), "dropout": _MASK,
     **dict.fromkeys(("lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell"), _CELLS),
     **dict.fromkeys(("heaviside", "step", "threshold", "indicator"), "write `where(x > 0, 1, 0)`"),
+    **dict.fromkeys(("gradient", "autograd", "vjp", "backward", "jacobian", "jacrev", "derivative"),
+                    "write `grad(E, W[t-1])`; a row of a Jacobian is `grad(f[N = 0], x)`"),
     **dict.fromkeys(("detach", "stop_gradient", "sg", "no_grad"), "write `stopgrad(x)`"),
     **dict.fromkeys(("clip", "clamp_", "clip_by_value"), "write `clamp(x, lo, hi)`"),
     **dict.fromkeys(("pow", "power"), "write `x^y`"), **dict.fromkeys(("square", "sq"), "write `x^2`"),

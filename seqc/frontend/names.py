@@ -9,7 +9,7 @@ for one step ago: `y[t-3]` becomes the states `y.lag2` and `y.lag3`, and `a[t-1]
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, listing
@@ -73,7 +73,10 @@ class Names(ABC):
         self.once: list[bool] = []  # of each draw, whether it is drawn once a sequence
         self._done: dict[str, Value | None] = {}
         self._active: dict[str, Span] = {}
+        self._behind: dict[str, Expr] = {}  # definitions that are elaborated for an earlier value -> where it is read
         self._loops: set[frozenset[str]] = set()
+        self._held: dict[str, Value] = {}  # what names stand for while a derivative by them is taken
+        self.stand_ins = 0  # how many there have been
 
     @abstractmethod
     def top(self, e: Expr, place: str) -> Value | None:
@@ -82,6 +85,10 @@ class Names(ABC):
     def read(self, name: Name, lag: int, place: str, e: Expr) -> Value | None:
         """The value of a name `lag` steps ago, as read by the expression `e`; None after a report."""
         scope, word = self.scope, name.id
+        if word in scope.refused:
+            return None
+        if lag == 0 and word in self._held:
+            return self._held[word]
         if word in scope.consts or word in scope.params or word in scope.dims:
             if e is not name:
                 what = "constant" if word in scope.consts else "dim" if word in scope.dims else scope.params[word].role
@@ -159,12 +166,22 @@ class Names(ABC):
 
     # ---- now
 
+    def holding(self, word: str, value: Value, make: Callable[[], Value | None]) -> Value | None:
+        """What `make` makes where a name has another value; definitions are elaborated again for it."""
+        done, held = self._done, self._held
+        self._done, self._held = {name: x for name, x in done.items() if name in self.scope.consts}, {**held, word: value}
+        made = make()
+        self._done, self._held = done, held
+        return made
+
     def current(self, word: str, span: Span) -> Value | None:
         """The value of a definition or state in this step."""
         if word in self._done:
             return self._done[word]
         if word in self._active:
             return self._loop(word, span)
+        if word in self.scope.refused:
+            return None
         define = self.scope.defines.get(word)
         if define is None or define.expr is None:
             return None  # a state without a new value: told when the program is put together
@@ -318,6 +335,9 @@ class Names(ABC):
     def _loop(self, word: str, span: Span, lag: int = 0) -> Value | None:
         chain = [*self._active]
         chain = chain[chain.index(word) :]
+        for name in chain[1:]:
+            if name in self._behind:  # what closes the chain is an earlier value
+                return self._needs_state(name, self._behind[name])
         if frozenset(chain) in self._loops:
             return None
         self._loops.add(frozenset(chain))
@@ -360,7 +380,7 @@ class Names(ABC):
         else:
             if word in self._active:
                 return self._needs_state(word, e)
-            now = self._told(word, lag, e) if word in self.scope.inputs else self.current(word, e.span)
+            now = self._told(word, lag, e) if word in self.scope.inputs else self._earlier(word, e)
             if now is None:
                 return None
             order, written, told = now.order, now.written, now.places
@@ -372,6 +392,13 @@ class Names(ABC):
         else:
             past = [leaf("state", f"{name}.lag{lag}", (BATCH, *order)) for name in names]
         return replace(_of(past, order, written), places=told)
+
+    def _earlier(self, word: str, e: Expr) -> Value | None:
+        """The value now of a definition whose past is read."""
+        self._behind[word] = e
+        value = self.current(word, e.span)
+        del self._behind[word]
+        return value
 
     def _told(self, word: str, lag: int, e: Expr) -> Value | None:
         """An input whose earlier values are states; reports a lag that its history does not reach."""

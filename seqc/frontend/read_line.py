@@ -36,9 +36,10 @@ class Reader:
         self._depth = 0
 
     def statements(self, tree: Any) -> tuple[syntax.Statement, ...] | Diagnostic:
-        """The statement that the tree spells; of a line with several outputs, one each."""
+        """The statement that the tree spells; of a line with several outputs or histories, one each."""
         try:
-            return self._outputs(tree) if tree.data == "outputs" else (self._statement(tree),)
+            several = {"outputs": self._outputs, "history": self._histories}.get(str(tree.data))
+            return several(tree) if several else (self._statement(tree),)
         except _Stop as stop:
             return stop.diagnostic
 
@@ -98,10 +99,13 @@ class Reader:
             case "before":
                 *names, body = parts
                 return syntax.Before(span, tuple(self._name(name) for name in names), self._define(body))
-            case "history":
-                return syntax.History(span, self._name(parts[0]), self._int(parts[1]))
             case other:
                 raise AssertionError(other)
+
+    def _histories(self, tree: Any) -> tuple[syntax.Statement, ...]:
+        whole = self._line.span if len(tree.children) == 1 else None
+        return tuple(syntax.History(whole or self._span(item), self._name(item.children[0]), self._int(item.children[1]))
+                     for item in tree.children)
 
     def _outputs(self, tree: Any) -> tuple[syntax.Statement, ...]:
         found = []

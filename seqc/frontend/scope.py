@@ -48,6 +48,7 @@ class Scope:
     lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
     found: list[Diagnostic] = field(default_factory=list)
     told: set[tuple[str, str]] = field(default_factory=set)  # what is unknown is told once
+    refused: set[str] = field(default_factory=set)  # declared with dims that cannot be: what reads these has no value
 
     @property
     def across(self) -> str:
@@ -224,11 +225,8 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
     known = scope.known_dims(decl.dims)
     counts = [dim.id for dim in decl.dims]
     for dim in decl.dims:
-        square = kind == "const" or ROLES[kind].leaf == "param"
-        allowed = 2 if square and f"{dim.id}'" not in counts else 1
-        if counts.count(dim.id) > allowed:
-            why = f"a matrix has rows and columns: a {kind} may repeat one dim once" if square else ""
-            cause = why or f"only a param or a const may repeat a dim (a square matrix); this {kind} has each dim once"
+        if counts.count(dim.id) > (1 if f"{dim.id}'" in counts else 2):
+            cause = f"a matrix has rows and columns: {'an' if kind == 'input' else 'a'} {kind} may repeat one dim once"
             message = f"`{decl.name.id}` repeats the dim `{dim.id}`"
             help = f"a further dim of the same size is written `{dim.id}'`"
             scope.report("repeated-dim", message, Label(decl.span), cause=cause, help=help)
@@ -251,6 +249,7 @@ def _declare(scope: Scope, kind: str, decl: Decl) -> None:
     table[decl.name.id] = decl if known else _without_dims(decl)
     if not known:
         scope.lost |= {decl.name.id}
+        scope.refused.add(decl.name.id)
 
 
 def _has_square(dims: list[str]) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from seqc.diagnostics import SpecError
 from seqc.frontend import idioms
 from seqc.frontend.elaborate import load
-from seqc.frontend.expressions import PRODUCTS
+from seqc.frontend.expressions import GRAD, PRODUCTS
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.idioms_functions import ELSEWHERE
 from seqc.frontend.noise import DRAWN
@@ -25,7 +25,7 @@ def helps(line: str) -> list[str]:
 
 
 def test_no_function_of_the_language_is_called_foreign() -> None:
-    assert not {*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS} & set(ELSEWHERE)
+    assert not {*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS, GRAD} & set(ELSEWHERE)
 
 
 def test_advised_text_can_be_read() -> None:
