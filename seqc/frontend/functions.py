@@ -132,7 +132,7 @@ def _cumsum(args: list[Value], dims: Dims) -> Value:
         other = primed(dim, x.order)
         upto = apply("le", Value(index(other), (other,)), Value(index(dim), (dim,)))
         kept = apply("where", upto, renamed_dims(x, {dim: other}), number(0.0))
-        x = x.of((y if y is ZERO else sum_of(y, (other,)) for y in kept.pair))
+        x = x.of(y if y is ZERO else sum_of(y, (other,)) for y in kept.pair)
     return x
 
 
@@ -310,7 +310,7 @@ def _flip(x: Value, dims: Dims) -> Value:
         from_end = _sub(_sub(Value(size(dim)), number(1.0)), Value(index(dim), (dim,)))
         met = apply("eq", Value(index(other), (other,)), from_end)
         kept = apply("where", met, renamed_dims(x, {dim: other}), number(0.0))
-        x = x.of((y if y is ZERO else sum_of(y, (other,)) for y in kept.pair))
+        x = x.of(y if y is ZERO else sum_of(y, (other,)) for y in kept.pair)
     return x
 
 

@@ -1,8 +1,8 @@
 """`grad(E, x)`: the derivative of one value of a step by another, as a value of that step.
 
-In: the values of E and of x, where x is a stand-in: leaves of its own, so that no other value that happens to be equal counts
-as x. Out: a `Value` with the dims of x, of the sum of E over its dims: the rules are those of every other gradient, so it may be
-differentiated again. What is no leaf, or does not reach E, raises `Misuse`.
+In: the value of E where leaves stand for x, so that no other value that happens to be equal counts as x; these leaves; and x.
+Out: a `Value` with the dims of x, the derivative of the sum of E over its dims. The rules are those of every other gradient, so
+that it has derivatives too. What is no leaf, or does not reach E, raises `Misuse`.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class Program:
         if not read:
             return ""
         of = f" of {', '.join(x for x in read if x != INSIDE)}" if read != [INSIDE] else ""
-        back = all(n.number("offset") >= 0 and not self.inputs[n.text("name")].places for n in leaves(self.graph.values(), "input"))
+        back = all(n.number("offset") >= 0 and n.dtype == "real" for n in leaves(self.graph.values(), "input"))
         help = " (or give them to a step as states: `history NAME STEPS` in the spec)" if of and back else ""
         return f"one step of {self.name} reads other steps{of}: call {self.name} on the sequence{help}"
 

@@ -1,7 +1,8 @@
 """Recurrences of the literature in a user's words (`specs/*.seq`), each against a loop of its own, written from the paper.
 
-In: a spec and one step in torch (`memories.py`, `cells.py`), which shares nothing with the compiler. Compared are all outputs,
-final states and gradients: of a batch, of a pack that runs backwards, and of single steps. Native code and Triton have some.
+In: a spec and one step in torch (`memories.py`, `cells.py`, `descents.py`, `signals.py`), which shares nothing with the
+compiler. Compared are all outputs, final states and gradients: of a batch, of a pack that runs backwards, and of single steps.
+Native code and Triton have some.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from tests.fuzz.run import quick_builds
 from tests.fuzz.trial import Subject, Wish
 from tests.harness import draw
 from tests.literature.cells import CELLS
+from tests.literature.descents import DESCENTS
 from tests.literature.memories import MEMORIES, Given, Made
+from tests.literature.signals import SIGNALS
 
 Step = Callable[[Given, Given, Given], Made]
-STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS)}
+STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS)}
 FOLDER = Path(__file__).parent / "specs"
-SOME = {"cpu": ("neural_queue",), "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue")}
+SOME = {"cpu": ("neural_queue", "deep_memory"),
+        "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding")}
 STARTS = {"izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0}}  # what a state is near to as a run begins
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -40,7 +44,7 @@ def made(name: str, lengths: tuple[int, ...], packed: bool) -> tuple[Program, Gi
     given = {n: torch.as_tensor(x) for n, x in case.arrays.items()}
     for state in program.states:
         x = given[f"{state}_0"]
-        if state == "n" or state.startswith("every"):
+        if state in ("n", "begun") or state.startswith("every"):
             x = torch.zeros_like(x)
         elif state in ("w", "mu", "ww", "wr", "u", "p") and name in ("ntm", "imm_filter", "dnc", "skip_rnn"):
             x = torch.softmax(x, -1) if x.ndim > 1 else x.sigmoid()
@@ -59,7 +63,8 @@ def looped(program: Program, step: Step, given: Given) -> Given:
     for t in range(next(given[n].shape[1] for n in program.inputs)):
         out, states = step({n: given[n][:, t] for n in program.inputs}, params, states)
         rows.append(out)
-    return {n: torch.stack([row[n] for row in rows], 1) for n in program.outputs} | {f"{n}_T": x for n, x in states.items()}
+    last = {f"{n.replace('.', '_')}_T": x for n, x in states.items()}
+    return {n: torch.stack([row[n] for row in rows], 1) for n in program.outputs} | last
 
 
 def backwards_in_parts(program: Program, step: Step, given: Given, bounds: list[int]) -> Given:
@@ -78,7 +83,8 @@ def agree(want: Callable[[Given], Given], got: Callable[[Given], Given], given: 
     weights: Given = {}
     for call, kind in ((want, torch.float64), (got, dtype)):
         leaves = {n: (x.to(dtype).to(kind) if x.is_floating_point() else x) for n, x in given.items()}
-        moved = {n: x.requires_grad_() for n, x in leaves.items() if x.is_floating_point() and not n.startswith("every")}
+        moved = {n: x.requires_grad_() for n, x in leaves.items()
+                 if x.is_floating_point() and not n.startswith(("every", "begun"))}
         results = {n: x for n, x in call(leaves).items() if not n.startswith("every")}
         own = torch.Generator().manual_seed(0)
         weights = weights or {n: torch.randn(x.shape, generator=own, dtype=torch.float64) for n, x in results.items()}
