@@ -150,8 +150,9 @@ def _teller(part: Program, whole: Program) -> TensorDecl | None:
     if all(d.leaf_type != "real" for d in tensors):
         return next((d for d in (*whole.inputs.values(), *whole.params.values()) if d.leaf_type == "real"), None)
     known = {unprimed(x) for d in tensors for x in d.dims}
-    lacking = [name for name, d in part.dims.items() if d.default is None and name not in known]
-    return next((d for name in lacking for d in whole.params.values() if name in {unprimed(x) for x in d.dims}), None)
+    lacking = [name for name, d in part.dims.items() if len(d.choices) != 1 and name not in known]  # defaults are no promise
+    tellers = (*whole.params.values(), *whole.inputs.values())
+    return next((d for name in lacking for d in tellers if name in {unprimed(x) for x in d.dims}), None)
 
 
 def axes_of(program: Program, n: Node) -> tuple[str, ...]:

@@ -150,9 +150,10 @@ class _Chain:
         if several and limited:
             made.append(self._room(limited))
         common += [WIDE.strip()] if self.params else []
-        first = next(iter(self.kernel.values()))
+        first = next(iter(self.kernel.values()), Kernels(""))  # none where torch serves all, inside of a stage beside others
+        made[:0] = [together(texts, [*self.kernel])] if texts else []
         return replace(
-            first, text="\n\n\n".join([together(texts, [*self.kernel]), *made]) + "\n", saved=tuple(self._saved()),
+            first, text="\n\n\n".join(made) + "\n", saved=tuple(self._saved()),
             packs=self.packs, infer=infer, limited=limited, direct=False, float64=all(k.float64 for k in self.kernel.values()),
             runtime=tuple(dict.fromkeys([*common, *(x for k in self.kernel.values() for x in k.runtime)])),
         )  # fmt: skip

@@ -23,19 +23,19 @@ from seqc.ir.plan import Stage
 from seqc.ir.program import Program
 
 HELPERS = '''
-def _clock(start, steps, length):
+def _group_clock(start, steps, length):
     """How many steps of a group are before each of `length` steps [B, length], and before the one that follows [B]."""
     counts = (start.long()[:, None] + torch.arange(length + 1, device=start.device)) % steps
     counts = counts.to(start.dtype)
     return counts[:, :-1].contiguous(), counts[:, -1].clone()
 
 
-def _at_steps(x, t):
+def _group_at(x, t):
     """[B, T, ..] at steps [B, N], whether they exist or not: outside the first step, or the last one."""
     return x[torch.arange(len(x), device=x.device)[:, None], t.clamp(0, x.shape[1] - 1)]
 
 
-def _kept(x, where):
+def _group_kept(x, where):
     """[B, N, ..] where [B, N] holds, else 0."""
     return torch.where(where.view(*where.shape, *[1] * (x.dim() - 2)), x, torch.zeros_like(x[:1, :1]))
 
@@ -46,40 +46,40 @@ def _group_ends(first, steps, length):
     return steps - 1 - first[:, None] + steps * groups
 
 
-def _grouped(x, first, steps, back):
+def _group_rows(x, first, steps, back):
     """[B, T, ..] as [B, N, ..]: x so many steps before the end of each group, 0 before the sequence and after it."""
     t = _group_ends(first, steps, x.shape[1]).clamp(max=x.shape[1] - 1) - back
-    return _kept(_at_steps(x, t), (t >= 0) & (t < x.shape[1])) if back else _at_steps(x, t)
+    return _group_kept(_group_at(x, t), (t >= 0) & (t < x.shape[1])) if back else _group_at(x, t)
 
 
-def _ungrouped(d, first, steps, back, length):
-    """The gradient of `_grouped`: [B, N, ..] as [B, T, ..]."""
+def _group_rows_back(d, first, steps, back, length):
+    """The gradient of `_group_rows`: [B, N, ..] as [B, T, ..]."""
     ends = torch.arange(length, device=d.device) + back
     slot = first[:, None] + 1 + ends
     here = (slot % steps == 0) & (slot >= steps) & (ends < length) & (ends >= 0)
-    return _kept(_at_steps(d, slot.div(steps, rounding_mode="floor") - 1), here)
+    return _group_kept(_group_at(d, slot.div(steps, rounding_mode="floor") - 1), here)
 
 
-def _whole_groups(like, first, steps):
+def _group_whole(like, first, steps):
     """[B, N]: 1 for each group that ends in the sequence."""
     return (_group_ends(first, steps, like.shape[1]) < like.shape[1]).to(like.dtype)
 
 
-def _held(start, rows, first, steps, before, length):
+def _group_held(start, rows, first, steps, before, length):
     """[B, ..] and the values after each group [B, N, ..] as [B, T, ..]: at each step the last one, or that before the step."""
     slot = first[:, None] + torch.arange(length, device=rows.device) + (0 if before else 1)
-    return _at_steps(torch.cat([start[:, None].to(rows.dtype), rows], 1), slot // steps)
+    return _group_at(torch.cat([start[:, None].to(rows.dtype), rows], 1), slot // steps)
 
 
-def _let_go(d, first, steps, before):
+def _group_held_back(d, first, steps, before):
     """The gradient of `_held`: [B, T, ..] as [B, 1 + N, ..], the sums over the steps that have a value."""
     many, length = 1 - (-d.shape[1] // steps), d.shape[1]
     t = torch.arange(many * steps, device=d.device) - first[:, None] - (0 if before else 1)
-    d = _kept(_at_steps(d, t), (t >= 0) & (t < length))
+    d = _group_kept(_group_at(d, t), (t >= 0) & (t < length))
     return d.view(len(d), many, steps, *d.shape[2:]).sum(2)
 
 
-def _none_due(count, steps):
+def _group_none_due(count, steps):
     """Whether a step is the last one of no sequence's group; not asked where that would wait for a GPU, or is traced."""
     if count.device.type != "cpu" or torch.compiler.is_compiling() or type(count) is not torch.Tensor:
         return False
@@ -95,7 +95,7 @@ def clock_lines(program: Program, called: Mapping[str, str], main: str) -> list[
         made = next((called[x] for x, n in program.outputs.items() if n is program.states[name].leaf()), "_")
         turned = ".flip(1)" if program.direction == "backward" else ""
         if main:
-            lines.append(f"    {made}, {end} = _clock({start}, {steps}, {main}.shape[1])")
+            lines.append(f"    {made}, {end} = _group_clock({start}, {steps}, {main}.shape[1])")
             lines += [f"    {made} = {made}{turned}"] if turned and made != "_" else []
         else:
             lines += [f"    {made} = {start}"] if made != "_" else []
@@ -125,14 +125,17 @@ class _Slow:
 
     def kernels(self) -> Kernels:
         """All functions of the part, and what they save."""
-        made = [behind(self.run, self.suffix, "slow"), *([HELPERS.strip()] if self.suffix == "torch" else [])]
+        made = [behind(self.run, self.suffix, "slow")]
         made += [self._forward("forward"), *([self._forward("infer")] if self.run.infer else [])]
         made += [self._step(), self._backward()]
         if self.suffix == "cpu":
             made.append(self._ready())
         long = f"(-(-T // {self.steps}))"
         saved = tuple(replace(x, shape=tuple(re.sub(r"\bT\b", long, d) for d in x.shape), packed=None) for x in self.run.saved)
-        return replace(self.run, text="\n\n\n".join(made) + "\n", saved=saved, packs=False, writes=False, direct=False)
+        return replace(
+            self.run, text="\n\n\n".join(made) + "\n", saved=saved, packs=False, writes=False, direct=False,
+            runtime=tuple(dict.fromkeys([HELPERS.strip(), *self.run.runtime])),
+        )  # fmt: skip
 
     # ---- pieces ----
 
@@ -146,9 +149,9 @@ class _Slow:
 
     def _given(self) -> list[str]:
         """What the functions over groups take."""
-        given = {self.groups.whole: f"_whole_groups({self.count}, first, {self.steps})"}
+        given = {self.groups.whole: f"_group_whole({self.count}, first, {self.steps})"}
         for name, (source, back) in self.groups.picked.items():
-            given[name] = f"_grouped({self._turned(safe_name(source))}, first, {self.steps}, {back})"
+            given[name] = f"_group_rows({self._turned(safe_name(source))}, first, {self.steps}, {back})"
         return [f"{given[a.of]}.contiguous()" if a.kind == "input" else emitted_name(a) for a in self.own]
 
     def _results(self) -> list[str]:
@@ -156,7 +159,7 @@ class _Slow:
         found = []
         for name in self.program.outputs:
             state, before = self.groups.held[name]
-            held = f"_held({safe_name(state)}_0, {self.rows[state]}, first, {self.steps}, {before}, length)"
+            held = f"_group_held({safe_name(state)}_0, {self.rows[state]}, first, {self.steps}, {before}, length)"
             found.append(self._turned(held))
         return [*found, *self._ends()]
 
@@ -182,7 +185,7 @@ class _Slow:
         weights = []
         for state, rows in self.rows.items():
             terms = [
-                f"_let_go({self._turned(f'd_{safe_name(name)}')}, first, {self.steps}, {before})"
+                f"_group_held_back({self._turned(f'd_{safe_name(name)}')}, first, {self.steps}, {before})"
                 for name, (of, before) in self.groups.held.items() if of == state
             ]
             end = f"{safe_name(state)}_T"
@@ -205,7 +208,7 @@ class _Slow:
         if kind == "param":
             return f"d_g_{safe_name(name)}" if name in own else f"torch.zeros_like({safe_name(name)})"
         terms = [
-            f"_ungrouped(d_g_{safe_name(x)}, first, {self.steps}, {back}, length)"
+            f"_group_rows_back(d_g_{safe_name(x)}, first, {self.steps}, {back}, length)"
             for x, (source, back) in self.groups.picked.items() if source == name
         ]
         return self._turned(f"({' + '.join(terms)})") if terms else f"torch.zeros_like({safe_name(name)})"
@@ -217,7 +220,7 @@ class _Slow:
         old = {s: f"{safe_name(s)}_0" for s in self.program.states}
         outputs = [self.groups.held[name] for name in self.program.outputs]
         same = [f"{old[s]}.clone()" for s in (*(s for s, _ in outputs), *old)]
-        lines += [f"    if _none_due({self.count}, {self.steps}):", f"    {returned(same, 4)}"]
+        lines += [f"    if _group_none_due({self.count}, {self.steps}):", f"    {returned(same, 4)}"]
         given = {self.groups.whole: f"({self.count} + 1 >= {self.steps}).to({self.count}.dtype)"}
         given |= {name: safe_name(source) for name, (source, _) in self.groups.picked.items()}
         taken = [given[a.of] if a.kind == "input" else emitted_name(a) for a in self.own]

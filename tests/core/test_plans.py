@@ -88,6 +88,15 @@ c = 0.5 * c[t-1] + o
 M[w] = tanh(W @ x + R @ o + c)
 output o
 """,
+    "sized": """spec sized
+dim D, K, V, N = 40
+input x[D], q[K]
+param R[D, D], W_k[K, D], W_v[V, D], C[N, V]
+state h[D] = 0, S[K, V] = 0
+h = tanh(x / N + R @ h[t-1])
+S = exp(logsigmoid(sum[D](h))) * S[t-1] + (W_k @ h) * (W_v @ h)
+output y = C @ sum[K](q * S)
+""",
     "ahead": """spec ahead
 dim D, M
 scan both

@@ -17,13 +17,21 @@ import seqc
 from seqc.check.sampling import sample
 from seqc.frontend import elaborate
 from seqc.ir.arguments import argument_table
-from tests.hard import cells_by_hand, matrices_by_hand, neurons_and_filters_by_hand, published_by_hand, systems_by_hand
+from tests.hard import (
+    cells_by_hand,
+    matrices_by_hand,
+    neurons_and_filters_by_hand,
+    published_by_hand,
+    rates_by_hand,
+    systems_by_hand,
+)  # fmt: skip
 from tests.hard.by_hand import HAND, Given
 from tests.hard.test_by_hand import close
 from tests.harness import tensor
 
 # they fill HAND
-assert cells_by_hand and matrices_by_hand and neurons_and_filters_by_hand and published_by_hand and systems_by_hand
+FILLS = (cells_by_hand, matrices_by_hand, neurons_and_filters_by_hand, published_by_hand, rates_by_hand, systems_by_hand)
+assert all(FILLS)
 STEPS = 7
 INTERPRETED = ("kalman_filter", "ctc_like", "folded", "ahead", "recursive_least_squares")
 BUILT = ("kalman_filter", "system_by_zoh", "rotations", "ahead", "memory_gru")
