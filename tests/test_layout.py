@@ -166,6 +166,18 @@ def test_heavy_packages_have_one_owner_and_come_late(module: str) -> None:
         assert late, f"{module}:{line} imports {name} at its top level: import it where it is used"
 
 
+LINES = {"file": 400, "function": 60}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_and_functions_are_of_one_thought(module: str) -> None:
+    """And of a complexity of 20 at the most, which ruff counts."""
+    text = MODULES[module].read_text(encoding="utf-8")
+    functions = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    long = [n.name for n in functions if (n.end_lineno or 0) - n.lineno >= LINES["function"]]
+    assert long == [] and text.count("\n") <= LINES["file"]
+
+
 OWNED = {  # text that one module writes and reads: everybody else asks it
     "seqc.ir.keys": ("}.next", "('.next", '(".next', "}.prev", "('.prev", '(".prev', 'f"d.', "f'd.", '("d.', "('d.", "key[2:]"),
     "seqc.ir.dims": ("rstrip(\"'\")", "endswith(\"'\")"),

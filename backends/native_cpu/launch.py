@@ -347,14 +347,12 @@ def _backward(source: NativeSource) -> str:
     # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
     lines += [f"    {_new(plan, a, written[a.name], plan.roles.blocked and BATCH in a.axes[: a.lead])}"
               for a in source.backward if a.written]
-    given = {**{f"d_{r}": f"d_{safe_name(r)}" for r in results}}
-    arrays = [written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward]
-    lines.append(_call(source, "backward", 0, arrays))
-    for a in source.backward:
-        if a.written and a.lead:
-            lines.append(f"    {written[a.name]} = _native_added({written[a.name]}, {a.lead})")
+    given = {f"d_{r}": f"d_{safe_name(r)}" for r in results}
+    places = {a.name: written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward}
+    lines.append(_call(source, "backward", 0, list(places.values())))
+    led = [a for a in source.backward if a.written and a.lead]
+    lines += [f"    {written[a.name]} = _native_added({written[a.name]}, {a.lead})" for a in led]
     lines += [f"    {line}" for line in _offsets(plan, written)]
-    places = {**{a.name: written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward}}
     done: set[str] = set()
     for param, terms in groupby(sorted(plan.products, key=lambda x: place[x.param]), key=lambda x: x.param):
         made = [line for x in terms for line in _product(plan, x, places, done)]

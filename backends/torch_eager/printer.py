@@ -38,7 +38,10 @@ class Printer(Values):
             return self._rows_inside(n)
         if n in self.befores:
             return self._before(n)
-        args = [self.arg(a, form) for a in n.args]
+        return self._operator(n, [self.arg(a, form) for a in n.args], form)
+
+    def _operator(self, n: Node, args: list[Text], form: Form) -> Text:
+        """The operator of a node on the texts of its arguments, whatever the nodes around it."""
         match n.op:
             case "const":
                 return number(float(n.attr("value")))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 from seqc.diagnostics import Span
 from seqc.frontend import syntax
+from seqc.frontend.trees import FOLDS, fold_parts
 from seqc.ir.dims import unprimed
 
 
@@ -69,7 +70,7 @@ def _fields(part: syntax.Node, bound: dict[str, Span]) -> Iterator[Occurrence]:
 def _called(call: syntax.Call, bound: dict[str, Span]) -> Iterator[Occurrence]:
     """The name of a function is a word of the language; what a `fold` binds is known in what stands behind its first values."""
     yield from _below(call.dims, bound)
-    parts = syntax.fold_parts(call) if call.name.id in syntax.FOLDS else None
+    parts = fold_parts(call) if call.name.id in FOLDS else None
     if parts is None:
         yield from _below(call.args, bound)
         return

@@ -19,6 +19,7 @@ from seqc.frontend.expressions import Elaborator
 from seqc.frontend.lags import mentions
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Binary, Call, Decl, Declare, Define, Expr, Feedback, Name, Number, Spec, Statement
+from seqc.frontend.trees import walk
 
 GIVEN = "given"
 
@@ -123,7 +124,7 @@ def _expressions(spec: Spec) -> Iterator[Expr]:
 def _read_back(axis: str, expressions: Iterable[Expr]) -> Iterator[str]:
     """The names that are read with a time in brackets."""
     for e in expressions:
-        for part in syntax.walk(e):
+        for part in walk(e):
             if isinstance(part, syntax.Subscript) and any(mentions(item, axis) for item in part.items):
                 yield part.name.id
 

@@ -16,12 +16,12 @@ from seqc.diagnostics import Diagnostic, Label, Source, raise_if_any
 from seqc.frontend import syntax
 from seqc.frontend.boundaries import hooks
 from seqc.frontend.closed_loops import closed, refuse_other_ways
+from seqc.frontend.declared import axes, checked, fits
 from seqc.frontend.delay_lines import long
 from seqc.frontend.expressions import Elaborator
 from seqc.frontend.fills import fill, fills
 from seqc.frontend.indexing import declared_index, index_range
 from seqc.frontend.lint import warnings
-from seqc.frontend.names import axes
 from seqc.frontend.noise import sites, states_read
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.planes import on_plane
@@ -32,6 +32,7 @@ from seqc.frontend.sparsity import sparse_params
 from seqc.frontend.square_matrices import identity_of
 from seqc.frontend.statements import claims, direction, interval, wishes
 from seqc.frontend.syntax import Decl
+from seqc.frontend.trees import walk
 from seqc.frontend.values import Value, part_names, shown
 from seqc.ir.arguments import ROLES
 from seqc.ir.both_ways import both_runs
@@ -98,9 +99,7 @@ def build(
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
         return build(spec, found, lost, deep, positions)
-    lagged = [one for name in work.deepest for one in work.hidden(name, states)]
-    drawn = noise.hidden(states_read(work.once), (scope.across,) if scope.second else ())
-    for decl, newest in (*lagged, *counting.values(), *slow_counts(scope).values(), *drawn.values()):
+    for decl, newest in _hidden(work, states, counting):
         states[decl.name], updates[decl.name] = decl, newest
     one = Program(
         name=title.name.id if title else "",
@@ -126,6 +125,15 @@ def build(
     raise_if_any(scope.found)
     one = replace(one, loop=_closed_loop(work, spec, lost, way), warnings=warnings(spec, scope, one))
     return both_runs(one, "sum" in joined, "shared" in joined) if way == "both" else one
+
+
+def _hidden(
+    work: Elaborator, states: Mapping[str, TensorDecl], counting: Mapping[str, tuple[TensorDecl, Node]]
+) -> list[tuple[TensorDecl, Node]]:
+    """The states that no line declares, with their new values: longer lags, counts of boundaries and of rates, and of noise."""
+    lagged = [one for name in work.deepest for one in work.hidden(name, states)]
+    drawn = noise.hidden(states_read(work.once), (work.scope.across,) if work.scope.second else ())
+    return [*lagged, *counting.values(), *slow_counts(work.scope).values(), *drawn.values()]
 
 
 def _has_ends(scope: Scope, inputs: bool, results: bool) -> None:
@@ -183,7 +191,7 @@ def _ordered(scope: Scope) -> list[str]:
             seen.add(name)
             stack.append((name, True))
             expr = scope.defines[name].expr
-            reads = [part.id for part in syntax.walk(expr) if isinstance(part, syntax.Name)] if expr else []
+            reads = [part.id for part in walk(expr) if isinstance(part, syntax.Name)] if expr else []
             stack += [(read, False) for read in reversed(reads) if read in scope.defines]
     return list(order)
 
@@ -210,8 +218,8 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
     filled = fill(work, decl) if kind == "param" and fills(work.scope, decl) else None
     if decl.value is not None and not (kind == "param" and fills(work.scope, decl)):
         value = work.top(decl.value, "init" if ROLES[decl.role].gradient else "const")
-        if value is not None and work.fits(decl, value, decl.value):
-            value = work.checked(decl.name.id, axes(decl), value, decl.value, exact=False)
+        if value is not None and fits(work.scope, decl, value, decl.value):
+            value = checked(work.scope, decl.name.id, axes(decl), value, decl.value, exact=False)
         inits = value.pair if value is not None else (None, None)
     if decl.definite and decl.value is None and ROLES[decl.role].leaf == "param":
         inits = (identity_of(axes(decl)),)

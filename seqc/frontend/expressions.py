@@ -14,24 +14,25 @@ from dataclasses import dataclass, field, replace
 from seqc.diagnostics import Label, listing
 from seqc.frontend import syntax
 from seqc.frontend.complex_pairs import ZERO
-from seqc.frontend.functions import FUNCTIONS, infix, prefix, total
+from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.idioms import TRANSPOSED, function_advice
 from seqc.frontend.indexing import index_read, indexed
 from seqc.frontend.inner_gradients import derivative, stand_in
 from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.names import Names
 from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
+from seqc.frontend.operators import infix, prefix
 from seqc.frontend.planes import on_axes, places_back
 from seqc.frontend.positions import placed
 from seqc.frontend.rates import BETWEEN, group, named, piece
 from seqc.frontend.scope import CONSTANTS
-from seqc.frontend.syntax import FOLDS, Expr, fold_parts
-from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, real, shown
+from seqc.frontend.syntax import Expr
+from seqc.frontend.trees import FOLDS
+from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
+from seqc.frontend.written_out import PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, tap_dims
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import const, index, size, topological
 
-MAX_UNROLLED = 1024  # positions of a dim that a fold, a product or a sum of taps writes out
-PRODUCTS = ("prod", "cumprod")
 GRAD = "grad"
 
 
@@ -217,11 +218,11 @@ class Elaborator(Names):
         """`x[t - 1]`, or `x[t - 2*index[L]]`: one tap for every position of L."""
         free = tuple(dim for dim in index_dims(item) if dim not in frame.at and dim in self.scope.dims)
         if free:
-            positions = self._positions(free[0], item)
+            positions = positions_of(self.scope, free[0], item)
             taps = None if positions is None else [self._tap(e, item, frame, free[0], j) for j in positions]
             if taps is None or any(tap is None for tap in taps):
                 return None
-            return _stacked(free[0], [tap for tap in taps if tap is not None])
+            return stacked(free[0], [tap for tap in taps if tap is not None])
         sizes = {}
         for dim in self.scope.dims:
             if mentions(item, dim) and (fixed := self.scope.fix_size(dim)) is not None:
@@ -243,21 +244,6 @@ class Elaborator(Names):
     def _tap(self, e: syntax.Subscript, item: Expr, frame: Frame, dim: str, j: int) -> Value | None:
         return self._lagged(e, item, replace(frame, at={**frame.at, dim: j}))
 
-    def _positions(self, dim: str, e: Expr) -> range | None:
-        """The positions of a dim that is unrolled; reports a dim of open size."""
-        fixed = self.scope.fix_size(dim)
-        if fixed is None:
-            self.scope.report(
-                "open-size",
-                f"the size of `{dim}` must be known here",
-                Label(e.span, f"written out once for every position of `{dim}`"),
-                help=f"give it where it is declared: `dim {dim} = 4`",
-            )
-        elif fixed > MAX_UNROLLED:
-            cause = f"at most {MAX_UNROLLED} positions are written out"
-            self.scope.refuse("too-large", f"`{dim}` has {fixed} positions", e.span, cause)
-        return None if fixed is None or fixed > MAX_UNROLLED else range(fixed)
-
     # ---- operators and functions
 
     def _matmul(self, e: syntax.Binary, a: Value, b: Value) -> Value | None:
@@ -278,9 +264,9 @@ class Elaborator(Names):
     def _call(self, e: syntax.Call, frame: Frame) -> Value | None:
         name = e.name.id
         if name in FOLDS:
-            return self._fold(e, frame)
+            return fold(self, e, frame)
         if name in PRODUCTS:
-            return self._product(e, frame)
+            return product(self, e, frame)
         if name == GRAD:
             return self._grad(e, frame)
         if name in DRAWN:
@@ -295,14 +281,14 @@ class Elaborator(Names):
             words = [*FUNCTIONS, *DRAWN, *FOLDS, *PRODUCTS, *BETWEEN, GRAD]
             self.scope.unknown("function", e.name, [] if advice else words, advice)
             return None
-        if not self._fits(e, function.least, function.most, function.over):
+        if not self.takes(e, function.least, function.most, function.over):
             return None
         dims = tuple(dim.id for dim in e.dims or ())
-        if name == "sum" and any(dim in self._tap_dims(e.args[0], frame) for dim in dims):
-            return self._sum_of_taps(e, dims, frame)
+        if name == "sum" and any(dim in tap_dims(self, e.args[0], frame) for dim in dims):
+            return sum_of_taps(self, e, dims, frame)
         args = [self.expr(arg, frame) for arg in e.args]
         values = [arg for arg in args if arg is not None]
-        if len(values) < len(args) or not self._has_dims(e, values[0], dims):
+        if len(values) < len(args) or not self.has_dims(e, values[0], dims):
             return None
         for arg, value in zip(e.args, values, strict=True):
             if value.imag is not None and not function.takes_complex:
@@ -323,7 +309,7 @@ class Elaborator(Names):
 
     def _between(self, e: syntax.Call, frame: Frame) -> Value | None:
         """`down[P](y)` and `up[P](u)`, which lead from one rate to another."""
-        if not self._fits(e, 1, 1, "yes"):
+        if not self.takes(e, 1, 1, "yes"):
             return None
         (dim, *more), name = e.dims or (), named(e.args[0])
         lone = e.name.id == "up" or isinstance(e.args[0], syntax.Name)
@@ -334,7 +320,7 @@ class Elaborator(Names):
         if e.name.id == "down":
             return self.expr(group(self.scope, e, name, dim), frame)
         value = self.expr(e.args[0], frame)
-        return piece(self.scope, e, name, dim, value) if value is not None and self._has_dims(e, value, (dim.id,)) else None
+        return piece(self.scope, e, name, dim, value) if value is not None and self.has_dims(e, value, (dim.id,)) else None
 
     def _called(self, e: syntax.Call) -> str:
         """What is meant by a value that is called like a function."""
@@ -353,7 +339,8 @@ class Elaborator(Names):
             self.scope.report("misuse", misuse.message, Label(e.span), cause=misuse.cause, help=misuse.help)
             return None
 
-    def _fits(self, e: syntax.Call, least: int, most: int, over: str) -> bool:
+    def takes(self, e: syntax.Call, least: int, most: int, over: str) -> bool:
+        """Whether a call has so many arguments, and dims where it needs them; reports one that has not."""
         name = e.name.id
         if e.dims is not None and not self.scope.known_dims(e.dims):
             return False
@@ -373,7 +360,8 @@ class Elaborator(Names):
         self.scope.report("argument-count", f"`{name}` takes {count} {plural}, not {len(e.args)}", Label(e.span))
         return False
 
-    def _has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...]) -> bool:
+    def has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...]) -> bool:
+        """Whether the value of a call's argument has these dims; reports the ones that it lacks."""
         missing = [dim for dim in dims if dim not in value.order]
         if missing:
             self.scope.report(
@@ -383,78 +371,9 @@ class Elaborator(Names):
             )
         return not missing
 
-    def _tap_dims(self, e: Expr, frame: Frame) -> set[str]:
-        """The dims L of every `x[t - index[L]]` in an expression that are not held yet."""
-        found: set[str] = set()
-        for part in syntax.walk(e):
-            for item in part.items if isinstance(part, syntax.Subscript) else ():
-                if mentions(item, self.scope.axis):
-                    found |= {dim for dim in index_dims(item) if dim not in frame.at}
-        return found
-
-    def _sum_of_taps(self, e: syntax.Call, dims: tuple[str, ...], frame: Frame) -> Value | None:
-        """A sum over taps, written out: no array of all taps is ever made."""
-        taps = next(dim for dim in dims if dim in self._tap_dims(e.args[0], frame))
-        positions = self._positions(taps, e)
-        if positions is None:
-            return None
-        rest = tuple(dim for dim in dims if dim != taps)
-        whole: Value | None = None
-        for j in positions:
-            value = self.expr(e.args[0], replace(frame, at={**frame.at, taps: j}))
-            if value is None or not self._has_dims(e, value, rest):
-                return None
-            term = total(value, rest) if rest else value
-            whole = term if whole is None else infix("+", whole, term)
-        return whole
-
-    def _fold(self, e: syntax.Call, frame: Frame) -> Value | None:
-        """J steps inside a step, written out: at step j every value that has the dim J is read at j.
-
-        Of several running values the first: a `fold` is what it is at the end, a `scan` what it is after each step.
-        """
-        parts, name = fold_parts(e), e.name.id
-        if parts is None:
-            help = f"write `{name}[J](S[t-1], S -> EXPR)`: a dim, the first value, and the step"
-            if len(e.args) > 2:
-                help = f"write `{name}[J](a = 0, r = x, a, r -> a + r, r / 2)`: first values, the names, a new value for each"
-            self.scope.report("misuse", f"`{name}` needs one dim, a first value and a step", Label(e.span), help=help)
-            return None
-        dim, starts, names, bodies = parts
-        if not self.scope.known_dims((dim,)):
-            return None
-        positions = self._positions(dim.id, e)
-        values, firsts = [self.expr(start, frame) for start in starts], []
-        for j in positions or ():
-            if any(value is None for value in values):
-                break
-            inner = {**frame.bound, **dict(zip(names, values, strict=True))}
-            values = [self.expr(body, replace(frame, at={**frame.at, dim.id: j}, bound=inner)) for body in bodies]
-            firsts += [values[0]] if values[0] is not None else []
-        if positions is None or any(value is None for value in values):
-            return None
-        return values[0] if name == "fold" else _stacked(dim.id, firsts)
-
-    def _product(self, e: syntax.Call, frame: Frame) -> Value | None:
-        """`prod[K](x)`, and `cumprod[K](x)` of the elements up to each one, written out: the derivative is right at a 0 too."""
-        if not self._fits(e, 1, 1, "yes"):
-            return None
-        dims, whole = tuple(dim.id for dim in e.dims or ()), self.expr(e.args[0], frame)
-        if whole is None or not self._has_dims(e, whole, dims):
-            return None
-        for dim in dims:
-            positions = self._positions(dim, e)
-            if positions is None:
-                return None
-            made = [number(1.0)]
-            for j in positions:
-                made.append(apply("mul", made[-1], at(real(whole), dim, j)) if j else at(real(whole), dim, j))
-            whole = made[-1] if e.name.id == "prod" else _stacked(dim, made[1:])
-        return whole
-
     def _grad(self, e: syntax.Call, frame: Frame) -> Value | None:
         """`grad(E, x)`: the derivative of E by x, where x is a name, a running value, or a state or an input at one time."""
-        if not self._fits(e, 2, 2, "no"):
+        if not self.takes(e, 2, 2, "no"):
             return None
         of, by = e.args
         x, whole = self.expr(by, replace(frame, at={})), self.expr(of, frame)
@@ -472,12 +391,3 @@ class Elaborator(Names):
         for part in topological(found.parts) if found is not None else ():
             self.spans.setdefault(part, e.span)
         return self._placed(found, frame)
-
-
-def _stacked(dim: str, taps: list[Value]) -> Value:
-    """One value with the dim, from one value for each of its positions."""
-    here = Value(index(dim), (dim,))
-    result = number(0.0)
-    for j, tap in enumerate(taps):
-        result = apply("where", apply("eq", here, number(float(j))), tap, result)
-    return result

@@ -10,17 +10,18 @@ from collections.abc import Mapping
 
 from seqc.frontend import syntax
 from seqc.frontend.syntax import Expr
+from seqc.frontend.trees import walk
 
 
 def mentions(expr: Expr, name: str) -> bool:
     """Whether a bare name occurs in an expression."""
-    return any(isinstance(part, syntax.Name) and part.id == name for part in syntax.walk(expr))
+    return any(isinstance(part, syntax.Name) and part.id == name for part in walk(expr))
 
 
 def index_dims(expr: Expr) -> tuple[str, ...]:
     """The dims whose `index[...]` an expression reads, in order of appearance."""
     found: dict[str, None] = {}
-    for part in syntax.walk(expr):
+    for part in walk(expr):
         if isinstance(part, syntax.Subscript) and part.name.id == "index":
             found.update(dict.fromkeys(item.id for item in part.items if isinstance(item, syntax.Name)))
     return tuple(found)

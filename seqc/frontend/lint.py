@@ -16,6 +16,7 @@ from seqc.frontend import syntax
 from seqc.frontend.lint_params import idle_params
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Decl, Expr
+from seqc.frontend.trees import walk
 from seqc.frontend.values import part_names
 from seqc.ir.dims import unprimed
 from seqc.ir.graph import leaves
@@ -81,7 +82,7 @@ def _silenced(d: Diagnostic, allowed: Iterable[tuple[str, Span | None]]) -> bool
 
 def _reads(e: Expr) -> Iterator[str]:
     """Every name in an expression, dims of calls and brackets included."""
-    for part in syntax.walk(e):
+    for part in walk(e):
         match part:
             case syntax.Name(id=word):
                 yield word

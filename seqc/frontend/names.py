@@ -15,6 +15,7 @@ from dataclasses import replace
 from seqc.diagnostics import Label, Span, listing
 from seqc.frontend.choices import rows_at, written_rows
 from seqc.frontend.complex_pairs import ZERO
+from seqc.frontend.declared import axes, checked, fits, misplaced, written_dims
 from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.indexing import told_positions
@@ -23,35 +24,15 @@ from seqc.frontend.rates import held
 from seqc.frontend.scope import Scope, written_indices
 from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, apply, part_names, real, shown, within
-from seqc.ir.dims import is_primed, unprimed
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
 from seqc.ir.graph import index as index_of
 from seqc.ir.inside import ahead
 from seqc.ir.intervals import ANY
 from seqc.ir.ops.indexing import as_real
-from seqc.ir.ops.structure import expanded
 from seqc.ir.program import TensorDecl
 
 MAX_STATES = 256  # steps back at which a state or a definition may be read
 MAX_LAG = 1 << 20  # steps back or ahead at which an input may be read
-
-_WHY = {
-    "const": "a constant is computed when the spec is compiled, from numbers, dims and other constants",
-    "init": "an initial value is computed before the first step, from params and constants",
-}
-
-
-def axes(decl: Decl) -> tuple[str, ...]:
-    """The declared dims; the second of two equal ones is primed."""
-    return square(decl.dims)
-
-
-def square(dims: Sequence[Name]) -> tuple[str, ...]:
-    """Dims as they are written; the second of two equal ones is primed."""
-    out: list[str] = []
-    for dim in dims:
-        out.append(dim.id if dim.id not in out else f"{dim.id}'")
-    return tuple(out)
 
 
 def _of(nodes: Sequence[Node], order: tuple[str, ...], written: Orders) -> Value:
@@ -97,10 +78,14 @@ class Names(ABC):
                 return None
             if word in scope.consts:
                 return self.constant(word)
-            return self._leaf("param", scope.params[word], 0) if place != "const" else self._misplaced(name, place)
+            if place != "const":
+                return self._leaf("param", scope.params[word], 0)
+            misplaced(scope, name, place)
+            return None
         known = word in scope.inputs or word in scope.states or word in scope.defines
         if known and place != "step":
-            return self._misplaced(name, place)
+            misplaced(scope, name, place)
+            return None
         if word in scope.inputs and abs(lag) > MAX_LAG:
             scope.refuse(
                 "too-large", f"`{word}` is read {abs(lag)} steps away", e.span, f"at most {MAX_LAG} are served"
@@ -119,13 +104,6 @@ class Names(ABC):
         if lag == 0:
             return self.current(word, e.span)
         return self._future(name, lag, e) if lag < 0 else self._past(name, lag, e)
-
-    def _misplaced(self, name: Name, place: str) -> Value | None:
-        kept = "an initial value" if place == "init" else "a constant"
-        message = f"{kept} cannot depend on `{name.id}`"
-        there = Label(self.scope.places[name.id], "declared here")
-        self.scope.report("not-constant", message, Label(name.span, "known only in a step"), there, cause=_WHY[place])
-        return None
 
     def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
         batch: tuple[str, ...] = (BATCH,) if kind != "param" or decl.per_batch else ()
@@ -209,9 +187,9 @@ class Names(ABC):
         if value is not None and written is not None and not self.scope.known_dims(written):
             return None
         state = self.scope.states[define.name.id]
-        if value is None or not self.fits(state, value, define.expr):
+        if value is None or not fits(self.scope, state, value, define.expr):
             return None
-        return self.checked(define.name.id, axes(state), real(value), define.expr, exact=False)
+        return checked(self.scope, define.name.id, axes(state), real(value), define.expr, exact=False)
 
     def constant(self, word: str) -> Value | None:
         """The value of a constant, as an expression of numbers, dims and indices."""
@@ -225,7 +203,7 @@ class Names(ABC):
         value = self.top(decl.value, "const")
         del self._active[word]
         if value is not None:
-            value = self.checked(word, axes(decl), real(value), decl.value, exact=False)
+            value = checked(self.scope, word, axes(decl), real(value), decl.value, exact=False)
         self._done[word] = value
         return value
 
@@ -233,7 +211,7 @@ class Names(ABC):
         """The value with its dims checked against the definition's own and the state's or output's."""
         scope = self.scope
         state = scope.states.get(word)
-        if state is not None and not self.fits(state, value, e):
+        if state is not None and not fits(self.scope, state, value, e):
             return None
         define = scope.defines.get(word)
         indices = written_indices(scope, define.dims) if define is not None else []
@@ -244,11 +222,11 @@ class Names(ABC):
             if written is not None:
                 if not self.scope.known_dims(written):
                     return None
-                dims = self._written(word, written)
-                checked = None if dims is None else self.checked(word, dims, value, e)
-                if checked is None:
+                dims = written_dims(self.scope, word, written)
+                fitting = None if dims is None else checked(self.scope, word, dims, value, e)
+                if fitting is None:
                     return None
-                value = checked
+                value = fitting
         return value
 
     def _put(self, word: str, state: Decl, indices: Sequence[Name], value: Value, e: Expr) -> Value | None:
@@ -278,7 +256,7 @@ class Names(ABC):
             self.scope.report("bad-index", message, label, there, cause=cause if dim in own else "")
             return None
         rows = tuple(x for d in own if d not in [x.places for x in inside] for x in (several if d == dim else [d]))
-        made = self.checked(word, rows, value, e)
+        made = checked(self.scope, word, rows, value, e)
         if made is None:
             return None
         old = self._leaf("state", state, 0)
@@ -286,51 +264,6 @@ class Names(ABC):
             here = apply("eq", Value(index_of(told.places), (told.places,)), real(told))
             made = apply("where", here, made, old.of(rows_at(x, place) if dim in x.dims else x for x in old.pair))
         return old.of(written_rows(x, y, place) for x, y in zip(old.pair, made.pair, strict=True) if x.op == "leaf")
-
-    def _written(self, word: str, dims: Sequence[Name]) -> tuple[str, ...] | None:
-        """The dims of a left side; reports one that is written once too often."""
-        found = square(dims)
-        if len(set(found)) == len(found):
-            return found
-        twice = next(dim for i, dim in enumerate(dims) if found[i] in found[:i])
-        message = f"`{word}` repeats the dim `{twice.id}`"
-        cause = f"a square value has the dims {twice.id} and {twice.id}', written `[{twice.id}, {twice.id}]`, and no third"
-        help = f"a further dim of the same size is written `{twice.id}''`"
-        self.scope.report("repeated-dim", message, Label(twice.span, "once too often"), cause=cause, help=help)
-        return None
-
-    def fits(self, decl: Decl, value: Value, e: Expr) -> bool:
-        """Whether the value is real where the declaration is; reports it."""
-        if value.imag is None or decl.is_complex:
-            return True
-        label, there = Label(e.span, "is complex"), Label(decl.span, "declared real")
-        help = f"declare `{decl.name.id}` complex, or take `re`, `im` or `abs` of the value"
-        self.scope.report("complex-value", f"the value of `{decl.name.id}` is complex", label, there, help=help)
-        return False
-
-    def checked(self, word: str, dims: tuple[str, ...], value: Value, e: Expr, exact: bool = True) -> Value | None:
-        """The value in the order of the declared dims; reports dims that are missing or too many."""
-        extra = [dim for dim in value.order if dim not in dims]
-        missing = [dim for dim in dims if dim not in value.order] if exact else []
-        if missing and not extra and not leaves(value.parts):  # a constant is the same along every dim
-            value, missing = value.of(expanded(part, (*part.dims, *dims)) for part in value.parts), []
-        if not extra and not missing:
-            return replace(value, order=dims, written=within([dims], dims))
-        if missing and sorted(map(unprimed, extra)) == sorted(missing):
-            changes = ", ".join(f"{dim} -> {unprimed(dim)}" for dim in extra)
-            help = f"call the column as the row is: `(...)[{changes}]`"
-        elif any(is_primed(dim) for dim in extra):
-            help = "a square param keeps its column dim unless it is multiplied with `@`"
-        elif extra:
-            help = (
-                f"contract what is too much, as in `sum[{', '.join(extra)}](...)`, or declare `{word}{value.shown()}`"
-            )
-        else:
-            help = f"declare `{word}{value.shown()}`" if value.order else f"declare `{word}` without dims"
-        there = Label(self.scope.places.get(word, e.span), f"`{word}` has the dims {shown(dims)}")
-        wrong = f"the value of `{word}` " + ("has too many dims" if extra else f"lacks {listing(missing)}")
-        self.scope.report("dim-mismatch", wrong, Label(e.span, f"has the dims {value.shown()}"), there, help=help)
-        return None
 
     def _loop(self, word: str, span: Span, lag: int = 0) -> Value | None:
         chain = [*self._active]

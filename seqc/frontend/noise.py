@@ -16,9 +16,10 @@ from seqc.analysis.noise import CLOCK, HIGH, LOW, draw
 from seqc.diagnostics import Label
 from seqc.frontend import syntax
 from seqc.frontend.choices import chosen
-from seqc.frontend.names import square
+from seqc.frontend.declared import square
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Call, Expr, Name
+from seqc.frontend.trees import walk
 from seqc.frontend.values import Misuse, Value, apply, number, real, within
 
 DRAWN = {"normal": (0, 2), "uniform": (0, 2), "bernoulli": (1, 1), "sample": (1, 1)}
@@ -33,7 +34,7 @@ def sites(scope: Scope, spec: syntax.Spec) -> dict[int, int]:
     named = [(name, define.expr) for name, define in scope.defines.items()]
     named += [(f"every {s.body.name.id}", s.body.expr) for s in spec.statements if isinstance(s, syntax.Every)]
     for name, e in named:
-        calls = [x for x in syntax.walk(e) if isinstance(x, Call) and x.name.id in DRAWN] if e is not None else []
+        calls = [x for x in walk(e) if isinstance(x, Call) and x.name.id in DRAWN] if e is not None else []
         found |= {(name, i): call for i, call in enumerate(calls)}
     taken: dict[int, int] = {}
     for name, i in sorted(found):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from seqc.diagnostics import Label
 from seqc.frontend import syntax
+from seqc.frontend.declared import checked, fits
 from seqc.frontend.lags import lag_of, mentions
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Decl
@@ -119,8 +120,8 @@ def _start(
     scope.indexed = {} if len(words) == 2 else {scope.second: scope.across} if words == ways[0] else {scope.axis: "T"}
     value, state = work.top(statement.body.expr, "init"), scope.states[name.id]
     scope.indexed = {}
-    if value is None or not work.fits(state, value, statement.body.expr):
+    if value is None or not fits(work.scope, state, value, statement.body.expr):
         return
-    checked = work.checked(name.id, tuple(d.id for d in state.dims), value, statement.body.expr, exact=False)
-    if checked is not None:
-        given.setdefault(words, {}).update(zip(part_names(name.id, state.is_complex), checked.pair, strict=False))
+    placed = checked(work.scope, name.id, tuple(d.id for d in state.dims), value, statement.body.expr, exact=False)
+    if placed is not None:
+        given.setdefault(words, {}).update(zip(part_names(name.id, state.is_complex), placed.pair, strict=False))

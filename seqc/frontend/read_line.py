@@ -15,6 +15,7 @@ from typing import Any
 from seqc.diagnostics import Diagnostic, Label, Span
 from seqc.frontend import syntax
 from seqc.frontend.logical_lines import Line
+from seqc.frontend.trees import levels
 
 MAX_DIGITS = 15
 MAX_DEPTH = 150  # of an expression; later stages walk it recursively
@@ -287,7 +288,7 @@ class Reader:
     def _short(self, tree: Any) -> syntax.Expr:
         """What stands in brackets: a number, a time, a place. Numbers are read from it level by level."""
         expr = self._expr(tree)
-        if syntax.levels(expr) > MAX_DEPTH:
+        if levels(expr) > MAX_DEPTH:
             message = f"what stands in brackets is nested more than {MAX_DEPTH} levels deep"
             raise _Stop(Diagnostic("too-deep", message, (Label(self._span(tree)),), help="write the number that it means"))
         return expr

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, near_miss
 from seqc.frontend import syntax
-from seqc.frontend.functions import ARITHMETIC, arithmetic
+from seqc.frontend.operators import ARITHMETIC, arithmetic
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Expr
 from seqc.frontend.values import part_names

@@ -7,12 +7,13 @@ import pytest
 from seqc.diagnostics import SpecError
 from seqc.frontend import idioms
 from seqc.frontend.elaborate import load
-from seqc.frontend.expressions import GRAD, PRODUCTS
+from seqc.frontend.expressions import GRAD
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.idioms_functions import ELSEWHERE
 from seqc.frontend.noise import DRAWN
 from seqc.frontend.parse import parse_with_errors
-from seqc.frontend.syntax import FOLDS
+from seqc.frontend.trees import FOLDS
+from seqc.frontend.written_out import PRODUCTS
 
 HEAD = "spec a\ndim K\ninput x[K], y[K]\nparam W[K, K]\nstate h[K] = 0\nh = 0.5 * h[t-1] + x\noutput h\n"
 ADVICE = {**ELSEWHERE, **idioms._OF_VALUES, **idioms._NAMES, **idioms.CHARACTERS, **idioms.STATEMENTS_ELSEWHERE}

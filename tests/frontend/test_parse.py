@@ -11,6 +11,7 @@ from seqc.diagnostics import Refusal, SpecError, Unsupported
 from seqc.frontend import syntax
 from seqc.frontend.elaborate import build, load
 from seqc.frontend.parse import parse, parse_with_errors
+from seqc.frontend.trees import walk
 
 SPECS = sorted((Path(__file__).parent / "specs").glob("*.seq"))
 
@@ -30,7 +31,7 @@ def test_spans_quote_the_source(path: Path) -> None:
         assert statement.span.text == text[statement.span.start : statement.span.end]
         if isinstance(statement, syntax.Define):
             assert statement.name.span.text == statement.name.id
-            for part in syntax.walk(statement.expr):
+            for part in walk(statement.expr):
                 if isinstance(part, syntax.Name | syntax.Number):
                     assert part.span.text == (part.id if isinstance(part, syntax.Name) else part.text)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seqc.frontend import syntax
+from seqc.frontend.trees import walk
 from tests.fuzz.matrices import OF_MATRICES
 from tests.fuzz.reading import DRAWS, folded, indexed, mentions, own_dims, squared, whole
 from tests.fuzz.threefry import ONCE, fractions, normal
@@ -260,7 +261,7 @@ class Step:
         return each(f, *args, sheltered=sheltered and not any(a.x.is_complex() for a in args))
 
     def _tap_dims(self, e: syntax.Expr, at: Mapping[str, int]) -> set[str]:
-        places = [p for p in syntax.walk(e) if isinstance(p, syntax.Subscript) and p.name.id not in ("index", "eye")]
+        places = [p for p in walk(e) if isinstance(p, syntax.Subscript) and p.name.id not in ("index", "eye")]
         times = [item for p in places for item in p.items if mentions(item, self.spec.axis)]
         return {dim for time in times for dim in indexed(time) if dim not in at}
 

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from seqc.frontend import syntax
 from seqc.frontend.parse import parse
+from seqc.frontend.trees import walk
 
 DRAWS = ("normal", "uniform", "bernoulli")
 
@@ -67,7 +68,7 @@ class Spec:
         named |= {n: o.expr for n, o in self.outputs.items() if o.expr is not None}
         named |= {f"every {n}": e.body.expr for n, e in self.every.items()}
         calls = {(n, i): call for n, e in named.items()
-                 for i, call in enumerate(x for x in syntax.walk(e) if isinstance(x, syntax.Call) and x.name.id in DRAWS)}
+                 for i, call in enumerate(x for x in walk(e) if isinstance(x, syntax.Call) and x.name.id in DRAWS)}
         taken: dict[int, int] = {}
         for name, i in sorted(calls):
             site = crc32(f"{name}.{i}".encode()) % 65536
@@ -134,7 +135,7 @@ def deepest(spec: Spec, sizes: Mapping[str, int], more: Iterable[syntax.Expr] = 
     """The longest lag of each state and definition that is read at one. more: what is computed in a step besides."""
     found: dict[str, int] = {}
     for whole in (*spec.every_expression(), *more):
-        for e in syntax.walk(whole):
+        for e in walk(whole):
             if isinstance(e, syntax.Subscript) and e.name.id in (*spec.states, *spec.defined):
                 for item in e.items:
                     if not isinstance(item, syntax.Renaming | syntax.Position) and not spec.index(item) and (
@@ -145,7 +146,7 @@ def deepest(spec: Spec, sizes: Mapping[str, int], more: Iterable[syntax.Expr] = 
 
 
 def mentions(e: syntax.Expr, name: str) -> bool:
-    return any(isinstance(part, syntax.Name) and part.id == name for part in syntax.walk(e))
+    return any(isinstance(part, syntax.Name) and part.id == name for part in walk(e))
 
 
 def folded(e: syntax.Call) -> tuple[list[syntax.Expr], list[str], list[syntax.Expr]]:
@@ -167,7 +168,7 @@ def _lags(e: syntax.Expr, axis: str, sizes: Mapping[str, int]) -> list[int]:
 
 def indexed(e: syntax.Expr) -> list[str]:
     """The dims L of every `index[L]` in an expression."""
-    places = [p for p in syntax.walk(e) if isinstance(p, syntax.Subscript)]
+    places = [p for p in walk(e) if isinstance(p, syntax.Subscript)]
     return [i.id for p in places for i in p.items if isinstance(i, syntax.Name)]
 
 

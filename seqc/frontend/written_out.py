@@ -1,0 +1,124 @@
+"""What is written out position by position: folds, products, and sums of taps.
+
+In: calls of `fold`, `scan`, `prod`, `cumprod` and `sum`, and the elaborator that gives the values of their parts. Out: values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from seqc.diagnostics import Label
+from seqc.frontend import syntax
+from seqc.frontend.functions import total
+from seqc.frontend.lags import index_dims, mentions
+from seqc.frontend.operators import infix
+from seqc.frontend.scope import Scope
+from seqc.frontend.syntax import Expr
+from seqc.frontend.trees import fold_parts, walk
+from seqc.frontend.values import Value, apply, at, number, real
+from seqc.ir.graph import index
+
+if TYPE_CHECKING:
+    from seqc.frontend.expressions import Elaborator, Frame
+
+MAX_UNROLLED = 1024  # positions of a dim that a fold, a product or a sum of taps writes out
+PRODUCTS = ("prod", "cumprod")
+
+
+def positions_of(scope: Scope, dim: str, e: Expr) -> range | None:
+    """The positions of a dim that is unrolled; reports a dim of open size."""
+    fixed = scope.fix_size(dim)
+    if fixed is None:
+        scope.report(
+            "open-size",
+            f"the size of `{dim}` must be known here",
+            Label(e.span, f"written out once for every position of `{dim}`"),
+            help=f"give it where it is declared: `dim {dim} = 4`",
+        )
+    elif fixed > MAX_UNROLLED:
+        cause = f"at most {MAX_UNROLLED} positions are written out"
+        scope.refuse("too-large", f"`{dim}` has {fixed} positions", e.span, cause)
+    return None if fixed is None or fixed > MAX_UNROLLED else range(fixed)
+
+
+def tap_dims(work: Elaborator, e: Expr, frame: Frame) -> set[str]:
+    """The dims L of every `x[t - index[L]]` in an expression that are not held yet."""
+    found: set[str] = set()
+    for part in walk(e):
+        for item in part.items if isinstance(part, syntax.Subscript) else ():
+            if mentions(item, work.scope.axis):
+                found |= {dim for dim in index_dims(item) if dim not in frame.at}
+    return found
+
+
+def sum_of_taps(work: Elaborator, e: syntax.Call, dims: tuple[str, ...], frame: Frame) -> Value | None:
+    """A sum over taps, written out: no array of all taps is ever made."""
+    taps = next(dim for dim in dims if dim in tap_dims(work, e.args[0], frame))
+    positions = positions_of(work.scope, taps, e)
+    if positions is None:
+        return None
+    rest = tuple(dim for dim in dims if dim != taps)
+    whole: Value | None = None
+    for j in positions:
+        value = work.expr(e.args[0], replace(frame, at={**frame.at, taps: j}))
+        if value is None or not work.has_dims(e, value, rest):
+            return None
+        term = total(value, rest) if rest else value
+        whole = term if whole is None else infix("+", whole, term)
+    return whole
+
+
+def fold(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
+    """J steps inside a step, written out: at step j every value that has the dim J is read at j.
+
+    Of several running values the first: a `fold` is what it is at the end, a `scan` what it is after each step.
+    """
+    parts, name = fold_parts(e), e.name.id
+    if parts is None:
+        help = f"write `{name}[J](S[t-1], S -> EXPR)`: a dim, the first value, and the step"
+        if len(e.args) > 2:
+            help = f"write `{name}[J](a = 0, r = x, a, r -> a + r, r / 2)`: first values, the names, a new value for each"
+        work.scope.report("misuse", f"`{name}` needs one dim, a first value and a step", Label(e.span), help=help)
+        return None
+    dim, starts, names, bodies = parts
+    if not work.scope.known_dims((dim,)):
+        return None
+    positions = positions_of(work.scope, dim.id, e)
+    values, firsts = [work.expr(start, frame) for start in starts], []
+    for j in positions or ():
+        if any(value is None for value in values):
+            break
+        inner = {**frame.bound, **dict(zip(names, values, strict=True))}
+        values = [work.expr(body, replace(frame, at={**frame.at, dim.id: j}, bound=inner)) for body in bodies]
+        firsts += [values[0]] if values[0] is not None else []
+    if positions is None or any(value is None for value in values):
+        return None
+    return values[0] if name == "fold" else stacked(dim.id, firsts)
+
+
+def product(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
+    """`prod[K](x)`, and `cumprod[K](x)` of the elements up to each one, written out: the derivative is right at a 0 too."""
+    if not work.takes(e, 1, 1, "yes"):
+        return None
+    dims, whole = tuple(dim.id for dim in e.dims or ()), work.expr(e.args[0], frame)
+    if whole is None or not work.has_dims(e, whole, dims):
+        return None
+    for dim in dims:
+        positions = positions_of(work.scope, dim, e)
+        if positions is None:
+            return None
+        made = [number(1.0)]
+        for j in positions:
+            made.append(apply("mul", made[-1], at(real(whole), dim, j)) if j else at(real(whole), dim, j))
+        whole = made[-1] if e.name.id == "prod" else stacked(dim, made[1:])
+    return whole
+
+
+def stacked(dim: str, taps: list[Value]) -> Value:
+    """One value with the dim, from one value for each of its positions."""
+    here = Value(index(dim), (dim,))
+    result = number(0.0)
+    for j, tap in enumerate(taps):
+        result = apply("where", apply("eq", here, number(float(j))), tap, result)
+    return result
