@@ -312,7 +312,8 @@ def _history(scope: Scope, statement: syntax.History) -> None:
             scope.unknown("input", name, list(scope.inputs))
     elif scope.inputs[name.id].places is not None:
         cause = "what an index was before the first step is 0, and a history would be a state, which holds numbers"
-        message, help = f"the index `{name.id}` has no history", "leave it out, or begin the sequence earlier"
+        message = f"the index `{name.id}` has no history"
+        help = f"give it a name, `now = {name.id}`, and read `now[t-1]`: the past of a definition is an argument"
         scope.refuse("index-history", message, statement.span, cause, help)
     elif name.id in scope.history:
         there = Label(scope.history[name.id].span, "first here")
