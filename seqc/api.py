@@ -38,6 +38,7 @@ class Recurrence:
 
     def __init__(self, face: Face, source: Source, options: Options, checks: bool = False) -> None:
         self._face, self._source, self._options, self._checks = face, source, options, checks
+        self._functions: dict[str, tuple[Any, inspect.Signature]] = {}
         self.__name__ = self.__qualname__ = face.spec
 
     @cached_property
@@ -61,6 +62,20 @@ class Recurrence:
         watch(module, self._compiled.program, self._face.renamed)
         return module
 
+    def _load(self, name: str) -> bool:
+        """Look a function of the emitted file up, with its signature, for `_functions`."""
+        if name not in self._functions:
+            self._functions[name] = getattr(self.module, name), signature_of(head_of(self.source, name))
+        return True
+
+    # what torch.compiler.assume_constant_result says: loading a file is no part of a graph
+    _load._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    def _run(self, name: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        self._load(name)
+        function, signature = self._functions[name]
+        return function(**arguments(name, signature, inputs, self._emitted(named)))
+
     def __call__(self, *inputs: Any, **states: Any) -> Any:
         """Inputs, then params, in the spec's order or by name; NAME_0 for a state's initial value. A named tuple.
 
@@ -68,13 +83,11 @@ class Recurrence:
         positions too (`docs/calls.md`). Names are
         the spec's or, where those are words of Python, the emitted ones: `gla(**{"lambda": x})` or `gla(lambda_=x)`.
         """
-        name = self._face.spec
-        return getattr(self.module, name)(**arguments(name, self.__signature__, inputs, self._emitted(states)))
+        return self._run(self._face.spec, inputs, states)
 
     def step(self, *inputs: Any, **states: Any) -> Any:
         """One step, without a time axis; states as `NAME_0`."""
-        name = f"{self._face.spec}_step"
-        return getattr(self.module, name)(**arguments(name, self._step_signature, inputs, self._emitted(states)))
+        return self._run(f"{self._face.spec}_step", inputs, states)
 
     def generate(self, *inputs: Any, **named: Any) -> Any:
         """The closed loop of a spec with `feedback`: over the prompt, then over what it makes itself; `steps` in all.
@@ -85,8 +98,7 @@ class Recurrence:
         name = f"{self._face.spec}_generate"
         if f"\ndef {name}(" not in self.source:
             raise AttributeError(f"{self._face.spec} has no closed loop: its spec says no `feedback x = ...`")
-        signature = signature_of(head_of(self.source, name))
-        return getattr(self.module, name)(**arguments(name, signature, inputs, self._emitted(named)))
+        return self._run(name, inputs, named)
 
     def convolution(self, *inputs: Any, **states: Any) -> Any:
         """What a call gives, by FFT over the whole sequence, of a linear time-invariant system (`docs/calls.md`).
@@ -196,10 +208,6 @@ class Recurrence:
     @cached_property
     def _signature(self) -> inspect.Signature:
         return signature_of(self._head)
-
-    @cached_property
-    def _step_signature(self) -> inspect.Signature:
-        return signature_of(head_of(self.source, f"{self._face.spec}_step"))
 
     __signature__: Any = OfTheInstance(lambda self: self._signature)
     __doc__: Any = OfTheInstance(lambda self: self._documentation(), _ABOUT)

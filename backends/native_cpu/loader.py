@@ -192,14 +192,14 @@ def _native_alone(path: _Path) -> Iterator[None]:
 def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
     """Say on stderr that kernels are built, where it takes long, and how long it took."""
     sizes = _native_words(sorted(defines.items()))
-    who = text.strip().partition("\n")[0].partition(",")[0].strip("/ ")
+    who = text.partition("// seqc: ")[2].partition(",")[0]
     begin, said = _time.monotonic(), list[str]()
     patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
 
     def say(words: str) -> None:
         said.append(words)
         if _sys.stderr is not None:
-            print(f"{who}: native kernels for {sizes} {words}", file=_sys.stderr, flush=True)
+            print(f"seqc: {who}: native kernels for {sizes} {words}", file=_sys.stderr, flush=True)
 
     timer = _threading.Timer(patience, say, ["are being built: once, then they lie in the cache"])
     timer.daemon = True

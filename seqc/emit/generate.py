@@ -78,6 +78,10 @@ def _prompted(steps, given, dtype, **prompts):
         given = torch.arange(steps, device=first.device) < length
     if given.shape not in ((steps,), (first.shape[0], steps)):
         raise ValueError(f"{spec}: given has shape {{list(given.shape)}} for [{{steps}}] or [{{first.shape[0]}}, {{steps}}]")
+    given = given.expand(first.shape[0], steps)
     rest = [torch.cat([x, x.new_zeros(x.shape[0], steps - length, *x.shape[2:])], 1) for x in prompts.values()]
-    return (given.to(dtype).expand(first.shape[0], steps), *rest)
+    for i, x in enumerate(rest):
+        if not x.is_floating_point():  # an index is looked at at every step
+            rest[i] = torch.where(given.reshape(*given.shape, *[1] * (x.dim() - 2)) != 0, x, 0)
+    return (given.to(dtype), *rest)
 '''

@@ -79,6 +79,8 @@ def _contracted(roots: Iterable[Node]) -> set[str]:
                 found.add(x.text("name"))
             if x.op in FACTORS or BATCH not in x.dims:
                 todo += [(a, over) for a in x.args]
+            elif x.op in ("add", "sub"):  # of complex numbers the parts of a product are sums of products
+                todo += [(a, over) for a in x.args if a.op in ("mul", "neg", "add", "sub")]
     return found
 
 

@@ -132,6 +132,18 @@ def test_torch_compiles_the_object(leaky: seqc.Recurrence) -> None:
     assert torch.equal(quick(X, X.sigmoid(), X[0, 0]), leaky(X, X.sigmoid(), X[0, 0]).y)
 
 
+def test_torch_compiles_an_object_that_was_never_called() -> None:
+    """Calls, steps and closed loops: the emitted file is loaded while the graph is made."""
+    text = LEAKY.replace("spec leaky", "spec never_called") + "feedback x = y[t-1]\n"
+    for name, given in (("__call__", (X, X.sigmoid(), X[0, 0])), ("step", (X[:, 0], X[:, 0].sigmoid(), X[0, 0]))):
+        cold, warm = (seqc.compile(text, "torch") for _ in range(2))
+        quick = torch.compile(lambda *given: getattr(cold, name)(*given).y, fullgraph=True, backend="eager")  # noqa: B023
+        assert torch.equal(quick(*given), getattr(warm, name)(*given).y)
+    again = seqc.compile(text, "torch")
+    loop = torch.compile(lambda *given: again.generate(*given, steps=X.shape[1]).y, fullgraph=True, backend="eager")
+    assert torch.equal(loop(X, X.sigmoid(), X[0, 0]), warm.generate(X, X.sigmoid(), X[0, 0], steps=X.shape[1]).y)
+
+
 KEPT = """
 import sys
 from pathlib import Path

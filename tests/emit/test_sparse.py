@@ -213,6 +213,27 @@ sparse W by mask
     torch.testing.assert_close(_slopes([got], given), _slopes([want], given), rtol=0, atol=1e-11)
 
 
+def test_products_of_complex_states_may_be_sparse() -> None:
+    text = """spec turned
+dim N
+input x[N]
+param A[N, N] complex
+state s[N] complex = 0
+s = 0.5 * A @ s[t-1] + x
+output y = re(s)
+sparse A by mask
+"""
+    torch.manual_seed(0)
+    x, parts, mask = torch.randn(2, 6, 4).double(), torch.randn(2, 4, 4).double(), torch.rand(4, 4) < 0.5
+    s, rows = torch.zeros(2, 4, dtype=torch.complex128), []
+    for now in x.unbind(1):
+        s = 0.5 * s @ (torch.complex(*parts) * mask).T + now
+        rows.append(s.real)
+    for backend in ("torch", "cpu"):
+        got = seqc.compile(text, backend)(x, *parts, A_mask=mask).y
+        torch.testing.assert_close(got, torch.stack(rows, 1), rtol=0, atol=1e-12)
+
+
 def test_taps_may_be_sparse_and_sums_of_nothing_may_not() -> None:
     taps = "spec ar\ndim L = 4\ninput x\nparam a[L]\noutput y = sum[L](a * x[t - index[L]])\nsparse a by mask\n"
     got = seqc.compile(taps, backend="torch")(torch.ones(1, 6), torch.ones(4), torch.tensor([1, 0, 1, 0])).y

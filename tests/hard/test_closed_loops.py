@@ -219,6 +219,16 @@ def test_words_are_chosen_and_read_and_written_by(backend: str) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11, msg=name)
 
 
+def test_a_word_that_is_not_given_is_never_read() -> None:
+    """Not even looked at: it may be no position at all."""
+    one, params = seqc.compile(WORDS, "torch"), [x.detach() for x in words(2)]
+    given = torch.tensor([True, False, False, True, False])
+    garbage = one.generate(torch.tensor([[1, 99, -3, 2, 7]]), *params, steps=5, given=given)
+    assert torch.equal(garbage.score, one.generate(torch.tensor([[1, 0, 0, 2, 0]]), *params, steps=5, given=given).score)
+    with pytest.raises(IndexError, match="is 99 at B = 0, T = 0"):
+        one.generate(torch.tensor([[99, 1, 1, 1, 1]]), *params, steps=5, given=given)
+
+
 def test_words_are_drawn() -> None:
     """By their frequencies, within six standard errors; the same on both backends."""
     E, R, C, b = (x.detach() for x in words(3))
