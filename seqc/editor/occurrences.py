@@ -74,13 +74,12 @@ def _called(call: syntax.Call, bound: dict[str, Span]) -> Iterator[Occurrence]:
     if parts is None:
         yield from _below(call.args, bound)
         return
-    _, starts, names, bodies = parts
-    inner = {**bound, **dict.fromkeys(names, call.span)}
-    yield from _below(tuple(starts), bound)
-    for arg in call.args:
+    inner = {**bound, **dict.fromkeys((*parts.names, *(own.name.id for own in parts.own)), call.span)}
+    yield from _below(parts.starts, bound)
+    for arg in dict.fromkeys((*call.args, *parts.own)):
         match arg:
             case syntax.Started(name=name) | syntax.Bound(name=name):
                 yield Occurrence(name.id, name.span, declares=True, inside=call.span)
-            case syntax.Name(id=name, span=span) if name in names and arg not in starts:
+            case syntax.Name(id=name, span=span) if name in parts.names and arg not in parts.starts:
                 yield Occurrence(name, span, declares=True, inside=call.span)
-    yield from _below(tuple(bodies), inner)
+    yield from _below((*(own.start for own in parts.own), *parts.bodies), inner)

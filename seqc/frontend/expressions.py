@@ -17,7 +17,7 @@ from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.idioms import TRANSPOSED, function_advice
 from seqc.frontend.indexing import index_read, indexed
-from seqc.frontend.inner_gradients import derivative, stand_in
+from seqc.frontend.inner_gradients import GRAD, grad
 from seqc.frontend.lags import index_dims, lag_of, mentions
 from seqc.frontend.names import Names
 from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
@@ -31,18 +31,20 @@ from seqc.frontend.trees import FOLDS
 from seqc.frontend.values import Misuse, Value, apply, at, matmul, number, of_pair, shown
 from seqc.frontend.written_out import PRODUCTS, fold, positions_of, product, stacked, sum_of_taps, tap_dims
 from seqc.ir.dims import unprimed
-from seqc.ir.graph import const, index, size, topological
-
-GRAD = "grad"
+from seqc.ir.graph import const, index, size
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where an expression stands: what it may read, dims that are held at one position, names bound by a fold."""
+    """Where an expression stands: what it may read, dims that are held at one position, names bound by a fold.
+
+    own: of the bound names those of a step's own values, with what makes each of them and the positions held there.
+    """
 
     place: str = "step"  # "step" | "init" (params and constants only) | "const" (constants only)
     at: Mapping[str, int] = field(default_factory=dict)
     bound: Mapping[str, Value | None] = field(default_factory=dict)
+    own: Mapping[str, tuple[Expr, Mapping[str, int]]] = field(default_factory=dict)
 
 
 class Elaborator(Names):
@@ -68,7 +70,7 @@ class Elaborator(Names):
     def _binary(self, e: syntax.Binary, a: Value | None, b: Value | None) -> Value | None:
         if a is None or b is None:
             return None
-        return self._matmul(e, a, b) if e.op == "@" else self._expand(e, lambda: infix(e.op, a, b))
+        return self._matmul(e, a, b) if e.op == "@" else self.expanded(e, lambda: infix(e.op, a, b))
 
     def _transposed(self, e: syntax.Binary) -> bool:
         """Whether an expression is `x^T`, where nothing is called T."""
@@ -86,7 +88,7 @@ class Elaborator(Names):
                 return self._name(e, frame)
             case syntax.Unary(op=op, x=x):
                 value = self.expr(x, frame)
-                return None if value is None else self._expand(e, lambda: prefix(op, value))
+                return None if value is None else self.expanded(e, lambda: prefix(op, value))
             case syntax.Binary(right=syntax.Name() as word):  # `x^T`
                 self.scope.unknown("name", word, [], TRANSPOSED)
                 return None
@@ -122,9 +124,9 @@ class Elaborator(Names):
             return None
         if e.id in self.scope.dims:
             return Value(size(e.id))
-        return self._placed(self.read(e, 0, frame.place, e), frame)
+        return self.placed(self.read(e, 0, frame.place, e), frame)
 
-    def _placed(self, value: Value | None, frame: Frame) -> Value | None:
+    def placed(self, value: Value | None, frame: Frame) -> Value | None:
         """The value at the positions that the frame holds."""
         for dim, position in frame.at.items():
             value = None if value is None else at(value, dim, position)
@@ -146,7 +148,7 @@ class Elaborator(Names):
             return self._index(name, dims[0], frame) if self.scope.known_dims(dims) else None
         if self.scope.second and name not in frame.bound and on_axes(self.scope, e.items):
             back = places_back(self.scope, e, frame.at)
-            return None if back is None else self._placed(self.on_plane(e.name, *back, frame.place, e), frame)
+            return None if back is None else self.placed(self.on_plane(e.name, *back, frame.place, e), frame)
         if len(e.items) == 1 and mentions(e.items[0], axis):
             return self._lagged(e, e.items[0], frame)
         if name in FUNCTIONS or name in DRAWN:
@@ -198,7 +200,7 @@ class Elaborator(Names):
             place = self.expr(item, Frame(frame.place, bound=frame.bound))
             value = None if value is None or place is None else indexed(self.scope, value, place, where, item.span)
         value = None if value is None else placed(self.scope, value, items, where)
-        return self._placed(value, frame)
+        return self.placed(value, frame)
 
     def _tells(self, item: Expr, frame: Frame) -> bool:
         """Whether an item of brackets tells positions."""
@@ -239,7 +241,7 @@ class Elaborator(Names):
             message = f"`{e.name.id}` is the running value of a fold: it has no past"
             self.scope.report("bad-lag", message, Label(e.span))
             return None
-        return self._placed(self.read(e.name, lag, frame.place, e), frame)
+        return self.placed(self.read(e.name, lag, frame.place, e), frame)
 
     def _tap(self, e: syntax.Subscript, item: Expr, frame: Frame, dim: str, j: int) -> Value | None:
         return self._lagged(e, item, replace(frame, at={**frame.at, dim: j}))
@@ -268,7 +270,7 @@ class Elaborator(Names):
         if name in PRODUCTS:
             return product(self, e, frame)
         if name == GRAD:
-            return self._grad(e, frame)
+            return grad(self, e, frame)
         if name in DRAWN:
             if frame.place != "step":
                 refuse_draw(self.scope, e)
@@ -295,7 +297,7 @@ class Elaborator(Names):
                 label, help = Label(arg.span, "is complex"), "take `re`, `im` or `abs` of it"
                 self.scope.report("complex-value", f"`{name}` takes no complex value", label, help=help)
                 return None
-        return self._expand(e, lambda: function.expand(values, dims))
+        return self.expanded(e, lambda: function.expand(values, dims))
 
     def _draw(self, e: syntax.Call, frame: Frame) -> Value | None:
         given, once = split_once(e.args)
@@ -305,7 +307,7 @@ class Elaborator(Names):
             return None
         self.once.append(once)
         across = (self.scope.across,) if self.scope.second else ()
-        return self._expand(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once, across))
+        return self.expanded(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once, across))
 
     def _between(self, e: syntax.Call, frame: Frame) -> Value | None:
         """`down[P](y)` and `up[P](u)`, which lead from one rate to another."""
@@ -331,7 +333,7 @@ class Elaborator(Names):
             return f"a time stands in square brackets: `{name}[{e.args[0].span.text}]`"
         return f"`{name}` is a value; a product is written `{name} * (...)`"
 
-    def _expand(self, e: Expr, make: Callable[[], Value]) -> Value | None:
+    def expanded(self, e: Expr, make: Callable[[], Value]) -> Value | None:
         """What `make` makes, with the misuse that it may find reported at `e`."""
         try:
             return make()
@@ -370,24 +372,3 @@ class Elaborator(Names):
                 Label(e.args[0].span, f"has the dims {value.shown()}"),
             )
         return not missing
-
-    def _grad(self, e: syntax.Call, frame: Frame) -> Value | None:
-        """`grad(E, x)`: the derivative of E by x, where x is a name, a running value, or a state or an input at one time."""
-        if not self.takes(e, 2, 2, "no"):
-            return None
-        of, by = e.args
-        x, whole = self.expr(by, replace(frame, at={})), self.expr(of, frame)
-        if x is None or whole is None:
-            return None
-        held = x
-        if isinstance(by, syntax.Name):
-            self.stand_ins += 1
-            held = stand_in(x, self.stand_ins, (self.scope.across,) if self.scope.second else ())
-            if by.id in frame.bound:
-                whole = self.expr(of, replace(frame, bound={**frame.bound, by.id: held}))
-            else:
-                whole = self.holding(by.id, held, lambda: self.expr(of, frame))
-        found = None if whole is None else self._expand(e, lambda: derivative(whole, held, x))
-        for part in topological(found.parts) if found is not None else ():
-            self.spans.setdefault(part, e.span)
-        return self._placed(found, frame)

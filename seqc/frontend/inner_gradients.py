@@ -1,17 +1,58 @@
 """`grad(E, x)`: the derivative of one value of a step by another, as a value of that step.
 
-In: the value of E where leaves stand for x, so that no other value that happens to be equal counts as x; these leaves; and x.
-Out: a `Value` with the dims of x, the derivative of the sum of E over its dims. The rules are those of every other gradient, so
-that it has derivatives too. What is no leaf, or does not reach E, raises `Misuse`.
+In: a call, and the elaborator that gives the values of its parts. Out: a `Value` with the dims of x, the derivative of the sum
+of E over its dims; None after a report. E is elaborated once more with leaves in the place of x, so that no other value that
+happens to be equal counts as x. The rules are those of every other gradient, so that it has derivatives too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from seqc.analysis.derivative import vjp
+from seqc.frontend import syntax
 from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.values import Misuse, Value, real
-from seqc.ir.graph import BATCH, Node, const, depends, leaf, substitute
+from seqc.ir.graph import BATCH, Node, const, depends, leaf, substitute, topological
 from seqc.ir.ops.structure import expanded
+
+if TYPE_CHECKING:
+    from seqc.frontend.expressions import Elaborator, Frame
+
+GRAD = "grad"
+
+
+def grad(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
+    """The derivative of E by x, where x is a name, a running value, or a state or an input at one time."""
+    if not work.takes(e, 2, 2, "no"):
+        return None
+    of, by = e.args
+    x, whole = work.expr(by, replace(frame, at={})), work.expr(of, frame)
+    if x is None or whole is None:
+        return None
+    held = x
+    if isinstance(by, syntax.Name):
+        work.stand_ins += 1
+        held = stand_in(x, work.stand_ins, (work.scope.across,) if work.scope.second else ())
+        others = [word for word in frame.own if word != by.id]
+        if by.id in frame.bound:
+            whole = work.expr(of, _again(work, replace(frame, bound={**frame.bound, by.id: held}), others))
+        else:
+            whole = work.holding(by.id, held, lambda: work.expr(of, _again(work, frame, others)))
+    found = None if whole is None else work.expanded(e, lambda: derivative(whole, held, x))
+    for part in topological(found.parts) if found is not None else ():
+        work.spans.setdefault(part, e.span)
+    return work.placed(found, frame)
+
+
+def _again(work: Elaborator, frame: Frame, words: Iterable[str]) -> Frame:
+    """The frame with some of a step's own values made again, from what it binds."""
+    for word in words:
+        e, at = frame.own[word]
+        frame = replace(frame, bound={**frame.bound, word: work.expr(e, replace(frame, at=at))})
+    return frame
 
 
 def stand_in(x: Value, number: int, across: tuple[str, ...]) -> Value:

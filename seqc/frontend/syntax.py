@@ -111,7 +111,7 @@ class Bound(Expr):
 
 @dataclass(frozen=True)
 class Started(Expr):
-    """`a = EXPR` in a `fold`: a running value and what it begins with."""
+    """`a = EXPR` in a `fold`: a running value and what it begins with, or, behind the arrow, a value of a step's own."""
 
     name: Name
     start: Expr

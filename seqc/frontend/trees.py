@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from seqc.frontend.syntax import Binary, Bound, Call, Expr, Name, Placed, Position, Started, Subscript, Unary
 
@@ -34,28 +35,36 @@ FOLDS = ("fold", "scan")
 """The functions that take steps within a step."""
 
 
-def fold_parts(e: Call) -> tuple[Name, list[Expr], list[str], list[Expr]] | None:
-    """The dim, first values, names and new values of a `fold` or `scan`; None where it is no such thing.
+@dataclass(frozen=True)
+class Fold:
+    """The parts of a `fold` or `scan`: its dim; first value, name and new value of each running value; a step's own values."""
 
-    `fold[J](a0, r0, a, r -> a + r, r / 2)`, or with `a = a0, r = r0` for the first values.
-    """
-    count, over = divmod(len(e.args) + 1, 3)
-    if over or e.dims is None or len(e.dims) != 1:
+    dim: Name
+    starts: tuple[Expr, ...]
+    names: tuple[str, ...]
+    own: tuple[Started, ...]
+    bodies: tuple[Expr, ...]
+
+
+def fold_parts(e: Call) -> Fold | None:
+    """The parts of `fold[J](a0, r0, a, r -> e = E, A, R)`, or with `a = a0, r = r0`; None where it is no such thing."""
+    places = [i for i, arg in enumerate(e.args) if isinstance(arg, Bound)]
+    if len(places) != 1 or e.dims is None or len(e.dims) != 1:
         return None
-    names = []
-    for arg in e.args[count : 2 * count - 1]:
-        if not isinstance(arg, Name):
-            return None
-        names.append(arg.id)
-    arrow, starts = e.args[2 * count - 1], e.args[:count]
-    if not isinstance(arrow, Bound):
+    arrow, before = e.args[places[0]], e.args[: places[0]]
+    assert isinstance(arrow, Bound)
+    behind = (arrow.body, *e.args[places[0] + 1 :])
+    own = tuple(x for x in behind if isinstance(x, Started))
+    bodies, count = behind[len(own) :], len(behind) - len(own)
+    names = (*(arg.id for arg in before[count:] if isinstance(arg, Name)), arrow.name.id)
+    starts = before[:count]
+    said = tuple(arg.name.id for arg in starts if isinstance(arg, Started))
+    known = (*names, *(x.name.id for x in own))
+    if len(before) != 2 * count - 1 or len(names) != count or len(set(known)) < len(known) or (said and said != names):
         return None
-    names.append(arrow.name.id)
-    bodies = [arrow.body, *e.args[2 * count :]]
-    said = [arg.name.id for arg in starts if isinstance(arg, Started)]
-    if (said and said != names) or any(isinstance(body, Bound | Started) for body in bodies) or len(set(names)) < count:
+    if any(isinstance(body, Started) for body in bodies):
         return None
-    return e.dims[0], [arg.start if isinstance(arg, Started) else arg for arg in starts], names, bodies
+    return Fold(e.dims[0], tuple(arg.start if isinstance(arg, Started) else arg for arg in starts), names, own, bodies)
 
 
 def levels(expr: Expr) -> int:

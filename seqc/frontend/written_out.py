@@ -15,7 +15,7 @@ from seqc.frontend.lags import index_dims, mentions
 from seqc.frontend.operators import infix
 from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Expr
-from seqc.frontend.trees import fold_parts, walk
+from seqc.frontend.trees import Fold, fold_parts, walk
 from seqc.frontend.values import Value, apply, at, number, real
 from seqc.ir.graph import index
 
@@ -81,20 +81,31 @@ def fold(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
             help = f"write `{name}[J](a = 0, r = x, a, r -> a + r, r / 2)`: first values, the names, a new value for each"
         work.scope.report("misuse", f"`{name}` needs one dim, a first value and a step", Label(e.span), help=help)
         return None
-    dim, starts, names, bodies = parts
-    if not work.scope.known_dims((dim,)):
+    dim = parts.dim.id
+    if not work.scope.known_dims((parts.dim,)):
         return None
-    positions = positions_of(work.scope, dim.id, e)
-    values, firsts = [work.expr(start, frame) for start in starts], []
+    positions = positions_of(work.scope, dim, e)
+    values, firsts = [work.expr(start, frame) for start in parts.starts], []
     for j in positions or ():
         if any(value is None for value in values):
             break
-        inner = {**frame.bound, **dict(zip(names, values, strict=True))}
-        values = [work.expr(body, replace(frame, at={**frame.at, dim.id: j}, bound=inner)) for body in bodies]
+        inner = _stepped(work, parts, replace(frame, at={**frame.at, dim: j}), values)
+        values = [work.expr(body, inner) for body in parts.bodies]
         firsts += [values[0]] if values[0] is not None else []
     if positions is None or any(value is None for value in values):
         return None
-    return values[0] if name == "fold" else stacked(dim.id, firsts)
+    return values[0] if name == "fold" else stacked(dim, firsts)
+
+
+def _stepped(work: Elaborator, parts: Fold, frame: Frame, values: list[Value | None]) -> Frame:
+    """The frame of one step of a fold: its running values, and the values that are the step's own."""
+    words = (*parts.names, *(part.name.id for part in parts.own))
+    own = {word: made for word, made in frame.own.items() if word not in words}
+    inner = replace(frame, bound={**frame.bound, **dict(zip(parts.names, values, strict=True))}, own=own)
+    for part in parts.own:  # each sees those before it
+        bound = {**inner.bound, part.name.id: work.expr(part.start, inner)}
+        inner = replace(inner, bound=bound, own={**inner.own, part.name.id: (part.start, frame.at)})
+    return inner
 
 
 def product(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:

@@ -7,9 +7,9 @@ import pytest
 from seqc.diagnostics import SpecError
 from seqc.frontend import idioms
 from seqc.frontend.elaborate import load
-from seqc.frontend.expressions import GRAD
 from seqc.frontend.functions import FUNCTIONS
 from seqc.frontend.idioms_functions import ELSEWHERE
+from seqc.frontend.inner_gradients import GRAD
 from seqc.frontend.noise import DRAWN
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.trees import FOLDS

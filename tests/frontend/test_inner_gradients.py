@@ -44,6 +44,13 @@ def test_equal_values_are_told_apart() -> None:
     same("a = 2 * x\nb = 2 * x\nh = grad(sum[K](a * b), a)\nS = S[t-1]\n", "h = 2 * x\nS = S[t-1]\n")
 
 
+def test_what_reads_x_counts_through_values_of_a_step() -> None:
+    own = "h = fold[J](x, m -> e = y * m, f = e * m, m - grad(sum[K](f), m) - grad(sum[K](f), e))\nS = S[t-1]\n"
+    same(own, "h = fold[J](x, m -> m - 2 * y * m - m)\nS = S[t-1]\n")
+    same("h = fold[J](x, m -> e = y * m, g = grad(sum[K](e), m), m + g)\nS = S[t-1]\n", "h = x + 2 * y\nS = S[t-1]\n")
+    same("h = fold[J](x, m -> e = y * m, m + grad(sum[K](e), y))\nS = S[t-1]\n", "h = fold[J](x, m -> m + m)\nS = S[t-1]\n")
+
+
 def test_what_reads_a_definition_counts() -> None:
     same("a = 2 * x\nb = a * y\nh = grad(sum[K](b * y), a)\nS = S[t-1]\n", "h = y * y\nS = S[t-1]\n")
 

@@ -23,6 +23,13 @@ def test_the_names_of_first_values_may_be_left_out() -> None:
     assert named.updates == plain.updates
 
 
+def test_a_step_of_a_fold_has_values_of_its_own() -> None:
+    named = "h = fold[J](a = h[t-1], r = x, a, r -> e = k * r, f = e * e, a + f, e - f)\noutput h\n"
+    plain = load(HEAD + "h = fold[J](h[t-1], x, a, r -> a + (k * r) * (k * r), k * r - (k * r) * (k * r))\noutput h\n")
+    assert load(HEAD + named).updates == plain.updates
+    assert format_text(HEAD + named) == HEAD + named
+
+
 @pytest.mark.parametrize(("reads", "kept"), [("x[t-1]", 2), ("x[t-2] + x[t+1]", 2), ("x", 0)])
 def test_a_history_makes_states_of_all_of_its_steps_where_it_is_read(reads: str, kept: int) -> None:
     program = load(HEAD + f"history x 2\nh = h[t-1] + {reads}\noutput h\n")

@@ -225,11 +225,13 @@ class Step:
             return self._draw(e, at, bound)
         if name in ("fold", "scan"):
             rows = []
-            starts, names, bodies = folded(e)
-            values = [self.value(start, at, bound) for start in starts]
+            parts = folded(e)
+            values = [self.value(start, at, bound) for start in parts.starts]
             for j in range(self.run.sizes[dims[0]]):
-                running = {**bound, **dict(zip(names, values, strict=True))}
-                values = [self.value(body, {**at, dims[0]: j}, running) for body in bodies]
+                running, here = {**bound, **dict(zip(parts.names, values, strict=True))}, {**at, dims[0]: j}
+                for own in parts.own:
+                    running[own.name.id] = self.value(own.start, here, running)
+                values = [self.value(body, here, running) for body in parts.bodies]
                 rows.append(values[0])
             return values[0] if name == "fold" else _rows(dims[0], rows)
         if name == "withgrad":

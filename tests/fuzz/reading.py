@@ -149,14 +149,25 @@ def mentions(e: syntax.Expr, name: str) -> bool:
     return any(isinstance(part, syntax.Name) and part.id == name for part in walk(e))
 
 
-def folded(e: syntax.Call) -> tuple[list[syntax.Expr], list[str], list[syntax.Expr]]:
-    """First values, names and new values of a `fold[J](a0, r0, a, r -> A, R)`; first values may stand as `a = a0`."""
-    count = (len(e.args) + 1) // 3
-    starts = [x.start if isinstance(x, syntax.Started) else x for x in e.args[:count]]
-    arrow = e.args[2 * count - 1]
+@dataclass(frozen=True)
+class Folded:
+    """`fold[J](a0, r0, a, r -> e = E, A, R)`: first values (also as `a = a0`), names, values of a step's own, new values."""
+
+    starts: list[syntax.Expr]
+    names: list[str]
+    own: list[syntax.Started]
+    bodies: list[syntax.Expr]
+
+
+def folded(e: syntax.Call) -> Folded:
+    """The parts of a fold."""
+    place = next(i for i, x in enumerate(e.args) if isinstance(x, syntax.Bound))
+    arrow, count = e.args[place], (place + 1) // 2
     assert isinstance(arrow, syntax.Bound)
-    names = [x.id for x in e.args[count : 2 * count - 1] if isinstance(x, syntax.Name)] + [arrow.name.id]
-    return starts, names, [arrow.body, *e.args[2 * count :]]
+    starts = [x.start if isinstance(x, syntax.Started) else x for x in e.args[:count]]
+    names = [x.id for x in e.args[count:place] if isinstance(x, syntax.Name)] + [arrow.name.id]
+    behind = [arrow.body, *e.args[place + 1 :]]
+    return Folded(starts, names, [x for x in behind if isinstance(x, syntax.Started)], behind[-count:])
 
 
 def _lags(e: syntax.Expr, axis: str, sizes: Mapping[str, int]) -> list[int]:
