@@ -33,6 +33,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
+from seqc.backends.triton_gpu.segments import decays
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_next
 from seqc.backends.triton_gpu.values import ATOM, Text, Values
 from seqc.diagnostics import SeqcBug
@@ -58,6 +59,7 @@ class ItemPrinter:
         self.addresses = Addresses(kernel, self.roles, self.names)
         self.levels = level_masks(kernel.rows) if schedule.block.form == "chunkwise" else {}
         self.values = Values(products, self.names, self.addresses, self.find, self.levels, self.is_virtual)
+        self.values.spans = self.spans = decays(schedule, uses)
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
         self.totals: dict[Node, str] = {}  # by sum of levels, its variable
@@ -194,12 +196,12 @@ class ItemPrinter:
         return n in self.schedule.names
 
     def is_virtual(self, n: Node) -> bool:
-        """A product that only sums take, or a name on the way to another, and so never a tile of its own; the mask of a level,
-        written where it is used."""
+        """A product that only sums take, a name on the way to another, or an exponent that is a sum over steps, and so never a
+        tile of its own; the mask of a level, written where it is used."""
         if n.dtype == "bool" and self.levels:
             by = self.uses.by_nodes.get(n, ())
             return n in self.levels or (bool(by) and n not in self.uses.by_items and all(u in self.levels for u in by))
-        return n in self.uses.only_summed or n in self.uses.only_renamed
+        return n in self.uses.only_summed or n in self.uses.only_renamed or n in self.spans
 
     def is_sum_so_far(self, n: Node) -> bool:
         """Whether n adds to a sum of the same name that nothing else takes."""

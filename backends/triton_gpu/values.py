@@ -8,7 +8,7 @@ Sums of products of two tiles become `tl.dot` where they are matrix products, el
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.address import Addresses, Scope, spread
@@ -53,6 +53,7 @@ class Values:
         self.level = 0, ""  # in a function of levels, the one that its values are of, and what it is called
         self.products, self.roles, self.padding = products, products.roles, products.padding
         self.names, self.addresses, self.find = names, addresses, find
+        self.spans: Collection[Node] = ()  # sums along a block's steps that are exponents alone, of what is never above 0
         self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
         self.scope: Scope | None = None
 
@@ -104,6 +105,8 @@ class Values:
         if n.op == "leaf" and n.text("kind") == "mask":
             assert self.scope is not None
             return Text(self.addresses.inside(self.scope), (ROW,))
+        if n.args and n.args[0] in self.spans:
+            return self.run(n.args[0], "segment_decay")
         if TABLE[n.op].elementwise:
             return self.elementwise(n)
         match n.op:
@@ -121,10 +124,7 @@ class Values:
             case "take":
                 return self.take(n)
             case "cumsum":
-                dim = n.text("dim")
-                block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
-                flags = f"{bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
-                return self.on_rows(n, n.args[0], lambda x: f"segment_cumsum({x}, {block}, {flags})")
+                return self.run(n, "segment_cumsum")
             case "shift":
                 return self.on_rows(n, n.args[0], lambda x: f"shift_rows({x}, {n.number('by')})")
             case "tri_inv":
@@ -294,6 +294,13 @@ class Values:
             x = self.masked(arg, x, () if self.padding.clean(arg, dim) else (dim,))
         first = in_front(x, dim)
         return ordered(Text(call(first.code), first.axes), x.axes)
+
+    def run(self, n: Node, function: str) -> Text:
+        """A running sum, or what a device function makes of it."""
+        dim = n.text("dim")
+        block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
+        flags = f"{bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
+        return self.on_rows(n, n.args[0], lambda x: f"{function}({x}, {block}, {flags})")
 
     def tri_inv(self, n: Node) -> Text:
         """The inverse of I plus the strictly lower part."""
