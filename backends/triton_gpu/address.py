@@ -89,6 +89,7 @@ class Addresses:
     def __init__(self, kernel: Kernel, roles: Roles, names: Names) -> None:
         self.kernel, self.roles, self.names = kernel, roles, names
         self.step = "i_t"  # the step that loads and stores are of
+        self.columns = ""  # the dim along which neighbours lie in other threads, so that each thread has whole columns of a block
 
     def merged(self, array: Array) -> tuple[str, ...]:
         """The array's axes, with the batch and the steps (or the blocks) in one."""
@@ -251,6 +252,8 @@ class Addresses:
         if ("o", name) not in home.known:
             home.known["o", name] = name
             arange = f"tl.arange(0, {names.tile(dim)})"
+            if dim == self.columns:
+                arange = f"tl.max_contiguous({arange}, {names.use('COLUMNS')})"
             if piece(dim):
                 many = f"{piece(dim)} * " if piece(dim) > 1 else ""
                 home.lines.append(f"{name} = {many}{names.tile(dim)} + {arange}")

@@ -70,6 +70,8 @@ def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.
             first = tl.arange(0, C) % BLOCK == (BLOCK - 1 if REVERSE else 0)
             x = tl.where(first, 0.0, shift_rows(x, -1 if REVERSE else 1))
         return tl.reshape(tl.cumsum(tl.reshape(x, (C // BLOCK, BLOCK)), 1, reverse=REVERSE), x.shape)
+    elif BLOCK == C and not EXCLUSIVE:
+        return tl.cumsum(x, 0, reverse=REVERSE)
     else:
         whole = tl.reshape(x, (C, x.numel // C))
         run = tl.zeros(whole.shape, tl.float32) if EXCLUSIVE else whole

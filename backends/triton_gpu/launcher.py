@@ -19,6 +19,7 @@ from seqc.backends.triton_gpu.kernel import Array
 from seqc.backends.triton_gpu.print_items import SAVE
 from seqc.backends.triton_gpu.print_kernel import SAVING, Printed
 from seqc.backends.triton_gpu.roles import ALL
+from seqc.backends.triton_gpu.segments import neighbours
 from seqc.backends.triton_gpu.values import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Dtype, Saved
@@ -84,6 +85,8 @@ class Launcher(GradientSums):
         named += [f"{name}={host_code(n, names)}" for name, n in printed.scalars]
         stages = self.stages(printed)
         special = {"STAGES": stages, "PARTS": self.parts(printed), "EVERY": str(self.schedule.spans)}
+        if printed.columns:
+            special["COLUMNS"] = neighbours(self.blocks[printed.columns], self.tiles[printed.kernel.name].warps)
         named += [f"{x}={special.get(x, x)}" for x in printed.settings]
         named += [] if printed.saves is None else [f"{SAVE}={self.save if self.quiet else printed.saves}"]
         named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]

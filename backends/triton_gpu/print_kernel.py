@@ -17,6 +17,7 @@ from seqc.backends.triton_gpu.print_items import SAVE, TAB, ItemPrinter, wrapped
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.segments import columns
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.backends.triton_gpu.values import Text
 from seqc.emit.names import safe_name
@@ -25,7 +26,8 @@ from seqc.ir.block import BATCH
 from seqc.ir.graph import Node
 from seqc.ir.once import found_once
 
-SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS")  # compile-time arguments that the launcher gives by name
+# compile-time arguments that the launcher gives by name
+SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS", "COLUMNS")
 SAVING = {"infer": "forward", "infer_walk": "walk"}  # where no gradient follows, and the same kernel where one does
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -49,6 +51,7 @@ class Printed:
     grid: tuple[str, ...]  # what the programs are: "N_BLOCKS", a dim, or "#" + a blocked dim; the last runs fastest
     given: tuple[Array | None, ...]  # the text's arrays, None for one that this kernel does without
     functions: Mapping[str, str]  # device functions that it calls and that were made for it, by their names
+    columns: str = ""  # the dim of which a thread holds COLUMNS neighbours, with all steps of each
     saves: bool | None = None  # what the text's switch SAVE is, None where it has none
 
     def quiet(self) -> Printed:
@@ -87,6 +90,7 @@ class KernelPrinter(ItemPrinter):
         super().__init__(schedule, kernel, Products(kernel, schedule.roles), Uses(kernel.body, schedule.roles))
         self.pointers |= {a.name: self.names.fresh(f"p_{safe_name(a.name)}") for a in kernel.arrays}
         self.taken, self.functions = taken, dict[str, str]()
+        self.addresses.columns = columns(self.spans, schedule.roles)
 
     # ---- the function ----
 
@@ -117,7 +121,8 @@ class KernelPrinter(ItemPrinter):
         return Printed(
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, (*arguments, *constants), runtime, settings,
             tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
-            self.products.turned, self.grid(), self.kernel.arrays, self.functions, saves or None,
+            self.products.turned, self.grid(), self.kernel.arrays, self.functions,
+            self.addresses.columns if "COLUMNS" in names.used else "", saves or None,
         )
 
     def at_levels(self, item: Levels) -> None:

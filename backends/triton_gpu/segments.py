@@ -8,23 +8,45 @@ does. Products over segments of 2 b steps are then made of those over b steps, a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from seqc.analysis.ranges import infer
+from seqc.ir.dims import is_time
 from seqc.ir.graph import Node
 from seqc.ir.intervals import ANY
 
 if TYPE_CHECKING:
+    from seqc.backends.triton_gpu.roles import Roles
     from seqc.backends.triton_gpu.schedule import Schedule
     from seqc.backends.triton_gpu.uses import Uses
 
+LANES = 32  # threads of a warp
+
 
 def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:
-    """Running sums of logarithms that are never above 0 and that vary along another tile axis than the steps, where nothing but
+    """Running sums of logarithms that are never above 0 and that vary along a tile axis that is no step, where nothing but
     exponentials takes them."""
     found = [
         n for n, by in uses.by_nodes.items()
-        if n.op == "cumsum" and all(u.op == "exp" for u in by) and n not in uses.by_items and len(schedule.roles.axes(n.dims)) > 1
+        if n.op == "cumsum" and all(u.op == "exp" for u in by) and n not in uses.by_items and _across(n, schedule.roles)
     ]
     ranges = infer(schedule.program, [n.args[0] for n in found], dict.fromkeys(schedule.program.states, ANY))
     return frozenset(n for n in found if ranges[n.args[0]].hi <= 0.0)
+
+
+def columns(spans: Collection[Node], roles: Roles) -> str:
+    """The last tile axis of such sums beside the steps; "" where they have several. A load whose threads take few neighbours
+    along it gives each thread all steps of these, and then nothing of a sum over steps moves between threads."""
+    axes = {_across(n, roles)[-1] for n in spans}
+    return axes.pop() if len(axes) == 1 else ""
+
+
+def neighbours(tile: str, warps: int) -> str:
+    """How many neighbours along a tile a thread takes, so that all threads share out the tile and none of its steps."""
+    return f"max({tile} // {LANES * warps}, 1)"
+
+
+def _across(n: Node, roles: Roles) -> list[str]:
+    """The tile axes of a value that are no steps."""
+    return [d for d in roles.axes(n.dims) if not is_time(d)]

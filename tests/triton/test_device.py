@@ -41,6 +41,13 @@ def cumsum_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr
 
 
 @triton.jit
+def decay_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
+                 BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    o = offsets(RANK, C, K, L)
+    tl.store(p_y + o, segment_decay(tl.load(p_x + o), BLOCK, REVERSE, EXCLUSIVE))
+
+
+@triton.jit
 def shift_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr, BY: tl.constexpr):
     o = offsets(RANK, C, K, L)
     tl.store(p_y + o, shift_rows(tl.load(p_x + o), BY))
@@ -139,6 +146,7 @@ for backend, arch, width, precision in TARGETS:
     target = GPUTarget(backend, arch, width)
     check("inverse_kernel", xy, dict(C=64, PRECISION=precision))
     for rank, exclusive, reverse in [(1, True, True), (2, True, False), (2, False, True), (3, True, False)]:
+        check("decay_kernel", xy, dict(RANK=2, C=64, K=32, L=1, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
         check("cumsum_kernel", xy, dict(RANK=rank, C=64, K=32, L=4, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
     check("scan_kernel", ["p_a", "p_b", "p_d", "p_h"], dict(RANK=2, C=64, K=32, REVERSE=True))
     for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu", "atan", "nearest"]:
@@ -195,6 +203,26 @@ def test_segment_cumsum(tmp_path: Path) -> None:
                     wants.append(_running_sum(x, block, reverse, exclusive))
     for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
         np.testing.assert_allclose(got, want, rtol=64 * 2.0**-24)
+
+
+def test_segment_decay(tmp_path: Path) -> None:
+    """Products of exponentials over segments: flat and steep decays, resets, and one value that is no number, which spoils the
+    products that hold it and no others."""
+    rng = np.random.default_rng(4)
+    calls, wants = [], []
+    for shape, block in [((64, 32), 64), ((64, 32), 8), ((16, 1), 16), ((32, 8, 4), 2), ((16, 16), 1)]:
+        for reverse in (False, True):
+            for exclusive in (False, True):
+                x = -np.exp(rng.uniform(-12, 4, shape)).astype(np.float32)
+                x[rng.uniform(size=shape) < 0.05] = -np.inf
+                x[shape[0] // 3, 0] = np.nan
+                constants = {"RANK": len(shape), "C": shape[0], "K": shape[1], "L": (*shape, 1)[2]}
+                constants |= {"BLOCK": block, "REVERSE": reverse, "EXCLUSIVE": exclusive}
+                calls.append(("decay_kernel", [x], constants, 1))
+                wants.append(np.exp(_running_sum(x, block, reverse, exclusive)))
+    for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
+        np.testing.assert_allclose(got, want, rtol=256 * 2.0**-24, atol=1e-37)
+        assert not np.any(got[want == 0.0])
 
 
 def test_entries_of_a_pack_tell_their_blocks(tmp_path: Path) -> None:

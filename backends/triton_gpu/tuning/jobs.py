@@ -14,6 +14,7 @@ from seqc.backends.triton_gpu.print_items import SAVE
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
+from seqc.backends.triton_gpu.segments import LANES
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import Job
 from seqc.backends.triton_gpu.tuning.verdicts import Configuration
@@ -62,6 +63,8 @@ class Jobs:
         constants += [("STAGES", tiles.stages)] if self.stages else []
         whole = [self.length(d, tiles) for d, _ in self.printed.tiles if d.endswith(ALL)]
         constants += [("PARTS", min(tiles.warps, whole[0] // 16))] if self.in_parts else []
+        if self.printed.columns:
+            constants.append(("COLUMNS", max(self.length(self.printed.columns, tiles) // (LANES * tiles.warps), 1)))
         configuration = Configuration(self.signature, (*constants, *self.fixed), tiles.warps, tiles.stages)
         return Job(self.source, self.printed.name, self.target, configuration)
 
