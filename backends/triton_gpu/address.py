@@ -89,7 +89,7 @@ class Addresses:
     def __init__(self, kernel: Kernel, roles: Roles, names: Names) -> None:
         self.kernel, self.roles, self.names = kernel, roles, names
         self.step = "i_t"  # the step that loads and stores are of
-        self.columns = ""  # the dim along which neighbours lie in other threads, so that each thread has whole columns of a block
+        self.columns = ""  # the dim that threads share out, so that each has whole columns of a block
 
     def merged(self, array: Array) -> tuple[str, ...]:
         """The array's axes, with the batch and the steps (or the blocks) in one."""

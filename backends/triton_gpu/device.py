@@ -37,7 +37,27 @@ def shift_rows(x, BY: tl.constexpr):
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
 '''
 
-SEGMENTS = '''
+SEGMENT_CUMSUM = '''
+@triton.jit
+def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """Running sum of x along axis 0 (rank 1, 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
+
+    EXCLUSIVE leaves the own row out by shifting before the sum, never by a difference, so -inf rows are exact.
+    """
+    C: tl.constexpr = x.shape[0]
+    if EXCLUSIVE:
+        first = tl.arange(0, C) % BLOCK == (BLOCK - 1 if REVERSE else 0)
+        x = tl.where(down_rows(first, x), 0.0, shift_rows(x, -1 if REVERSE else 1))
+    if BLOCK == C:
+        return tl.cumsum(x, 0, reverse=REVERSE)
+    elif len(x.shape) == 1:
+        return tl.reshape(tl.cumsum(tl.reshape(x, (C // BLOCK, BLOCK)), 1, reverse=REVERSE), x.shape)
+    else:
+        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.numel // C))
+        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+'''
+
+COLUMNS = '''
 @triton.jit
 def joined_segments(run, whole, REVERSE: tl.constexpr, PRODUCT: tl.constexpr):
     """Running sums `run` [C, W] and sums `whole` [N, W] of N segments of C rows -> those of N/2 segments of two each.
@@ -58,33 +78,29 @@ def joined_segments(run, whole, REVERSE: tl.constexpr, PRODUCT: tl.constexpr):
 
 
 @triton.jit
-def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """Running sum of x along axis 0 (rank 1, 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
+def column_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """Running sum of x along axis 0 (rank 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
 
-    Every sum is one of sums over disjoint rows: EXCLUSIVE leaves the own row out and never takes it off again, so -inf
-    rows are exact. Tiles are added up pair by pair, which moves no value between threads that hold whole columns.
+    Two by two segments become one: threads that hold whole columns exchange no value. Nothing is added and taken off again, so
+    -inf rows are exact; EXCLUSIVE leaves the own row out.
     """
     C: tl.constexpr = x.shape[0]
-    if len(x.shape) == 1:
-        if EXCLUSIVE:
-            first = tl.arange(0, C) % BLOCK == (BLOCK - 1 if REVERSE else 0)
-            x = tl.where(first, 0.0, shift_rows(x, -1 if REVERSE else 1))
-        return tl.reshape(tl.cumsum(tl.reshape(x, (C // BLOCK, BLOCK)), 1, reverse=REVERSE), x.shape)
-    elif BLOCK == C and not EXCLUSIVE:
+    if BLOCK == C and not EXCLUSIVE:
         return tl.cumsum(x, 0, reverse=REVERSE)
-    else:
-        whole = tl.reshape(x, (C, x.numel // C))
-        run = tl.zeros(whole.shape, tl.float32) if EXCLUSIVE else whole
-        for i in tl.static_range(7):
-            if 1 << i < BLOCK:
-                run, whole = joined_segments(run, whole, REVERSE, False)
-        return tl.reshape(run, x.shape)
+    whole = tl.reshape(x, (C, x.numel // C))
+    run = tl.zeros(whole.shape, tl.float32) if EXCLUSIVE else whole
+    for i in tl.static_range(7):
+        if 1 << i < BLOCK:
+            run, whole = joined_segments(run, whole, REVERSE, False)
+    return tl.reshape(run, x.shape)
 
 
 @triton.jit
-def segment_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """exp(segment_cumsum(x, ..)) of x <= 0 (rank 2 or 3) as running products of exp(x): one exponential for each element
-    of x, whatever BLOCK is. A product of such factors is 0 only where the exponential is, or below 1e-38."""
+def column_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """exp(column_cumsum(x, ..)) of x <= 0, as products of one exponential for each element of x, whatever BLOCK is.
+
+    No factor is above 1: nothing overflows, and a product is 0 only where its exponential is.
+    """
     C: tl.constexpr = x.shape[0]
     whole = tl.exp(tl.reshape(x, (C, x.numel // C)))
     run = tl.full(whole.shape, 1.0, tl.float32) if EXCLUSIVE else whole
@@ -182,7 +198,8 @@ HELPERS: Mapping[str, str] = MappingProxyType(
     {
         "down_rows": DOWN_ROWS.strip(),
         "shift_rows": SHIFT_ROWS.strip(),
-        **_each(SEGMENTS),
+        "segment_cumsum": SEGMENT_CUMSUM.strip(),
+        **_each(COLUMNS),
         "of_level": OF_LEVEL.strip(),
         "unit_lower_inverse": UNIT_LOWER_INVERSE.strip(),
         "affine_scan": AFFINE_SCAN.strip(),

@@ -29,7 +29,7 @@ def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:
     exponentials takes them."""
     found = [
         n for n, by in uses.by_nodes.items()
-        if n.op == "cumsum" and all(u.op == "exp" for u in by) and n not in uses.by_items and _across(n, schedule.roles)
+        if n.op == "cumsum" and all(u.op == "exp" for u in by) and n not in uses.by_items and across(n, schedule.roles)
     ]
     ranges = infer(schedule.program, [n.args[0] for n in found], dict.fromkeys(schedule.program.states, ANY))
     return frozenset(n for n in found if ranges[n.args[0]].hi <= 0.0)
@@ -38,7 +38,7 @@ def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:
 def columns(spans: Collection[Node], roles: Roles) -> str:
     """The last tile axis of such sums beside the steps; "" where they have several. A load whose threads take few neighbours
     along it gives each thread all steps of these, and then nothing of a sum over steps moves between threads."""
-    axes = {_across(n, roles)[-1] for n in spans}
+    axes = {across(n, roles)[-1] for n in spans}
     return axes.pop() if len(axes) == 1 else ""
 
 
@@ -47,6 +47,6 @@ def neighbours(tile: str, warps: int) -> str:
     return f"max({tile} // {LANES * warps}, 1)"
 
 
-def _across(n: Node, roles: Roles) -> list[str]:
+def across(n: Node, roles: Roles) -> list[str]:
     """The tile axes of a value that are no steps."""
     return [d for d in roles.axes(n.dims) if not is_time(d)]

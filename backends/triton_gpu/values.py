@@ -16,6 +16,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
 from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
+from seqc.backends.triton_gpu.segments import across
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
 from seqc.ir.block import COL, ROW
@@ -106,7 +107,7 @@ class Values:
             assert self.scope is not None
             return Text(self.addresses.inside(self.scope), (ROW,))
         if n.args and n.args[0] in self.spans:
-            return self.run(n.args[0], "segment_decay")
+            return self.run(n.args[0], "column_decay")
         if TABLE[n.op].elementwise:
             return self.elementwise(n)
         match n.op:
@@ -124,7 +125,7 @@ class Values:
             case "take":
                 return self.take(n)
             case "cumsum":
-                return self.run(n, "segment_cumsum")
+                return self.run(n, "column_cumsum" if across(n, self.roles) else "segment_cumsum")
             case "shift":
                 return self.on_rows(n, n.args[0], lambda x: f"shift_rows({x}, {n.number('by')})")
             case "tri_inv":
@@ -299,8 +300,8 @@ class Values:
         """A running sum, or what a device function makes of it."""
         dim = n.text("dim")
         block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
-        flags = f"{bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
-        return self.on_rows(n, n.args[0], lambda x: f"{function}({x}, {block}, {flags})")
+        more = f"{block}, {bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
+        return self.on_rows(n, n.args[0], lambda x: f"{function}({x}, {more})")
 
     def tri_inv(self, n: Node) -> Text:
         """The inverse of I plus the strictly lower part."""

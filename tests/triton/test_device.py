@@ -41,10 +41,17 @@ def cumsum_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr
 
 
 @triton.jit
+def column_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
+                  BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    o = offsets(RANK, C, K, L)
+    tl.store(p_y + o, column_cumsum(tl.load(p_x + o), BLOCK, REVERSE, EXCLUSIVE))
+
+
+@triton.jit
 def decay_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
                  BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
     o = offsets(RANK, C, K, L)
-    tl.store(p_y + o, segment_decay(tl.load(p_x + o), BLOCK, REVERSE, EXCLUSIVE))
+    tl.store(p_y + o, column_decay(tl.load(p_x + o), BLOCK, REVERSE, EXCLUSIVE))
 
 
 @triton.jit
@@ -146,7 +153,8 @@ for backend, arch, width, precision in TARGETS:
     target = GPUTarget(backend, arch, width)
     check("inverse_kernel", xy, dict(C=64, PRECISION=precision))
     for rank, exclusive, reverse in [(1, True, True), (2, True, False), (2, False, True), (3, True, False)]:
-        check("decay_kernel", xy, dict(RANK=2, C=64, K=32, L=1, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
+        for kernel in ("column_kernel", "decay_kernel"):
+            check(kernel, xy, dict(RANK=2, C=64, K=32, L=1, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
         check("cumsum_kernel", xy, dict(RANK=rank, C=64, K=32, L=4, BLOCK=16, REVERSE=reverse, EXCLUSIVE=exclusive))
     check("scan_kernel", ["p_a", "p_b", "p_d", "p_h"], dict(RANK=2, C=64, K=32, REVERSE=True))
     for function in ["log1p", "expm1", "sigmoid", "logsigmoid", "softplus", "tanh", "silu", "atan", "nearest"]:
@@ -199,13 +207,14 @@ def test_segment_cumsum(tmp_path: Path) -> None:
                     k, length = (*shape[1:], 1, 1)[:2]
                     constants = {"RANK": len(shape), "C": shape[0], "K": k, "L": length}
                     constants |= {"BLOCK": block, "REVERSE": reverse, "EXCLUSIVE": exclusive}
-                    calls.append(("cumsum_kernel", [x], constants, 1))
-                    wants.append(_running_sum(x, block, reverse, exclusive))
+                    for kernel in ("cumsum_kernel", "column_kernel")[: len(shape)]:
+                        calls.append((kernel, [x], constants, 1))
+                        wants.append(_running_sum(x, block, reverse, exclusive))
     for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
         np.testing.assert_allclose(got, want, rtol=64 * 2.0**-24)
 
 
-def test_segment_decay(tmp_path: Path) -> None:
+def test_column_decay(tmp_path: Path) -> None:
     """Products of exponentials over segments: flat and steep decays, resets, and one value that is no number, which spoils the
     products that hold it and no others."""
     rng = np.random.default_rng(4)
