@@ -284,9 +284,7 @@ class Values:
 
     def position_of(self, dim: str) -> str:
         assert self.scope is not None
-        if is_time(dim):
-            return self.addresses.row_numbers(self.scope)
-        return self.addresses.positions(dim, self.scope)
+        return self.addresses.row_numbers(self.scope) if is_time(dim) else self.addresses.positions(dim, self.scope)
 
     def on_rows(self, n: Node, arg: Node, call: Callable[[str], str]) -> Text:
         """A device function that works along axis 0, on n's dim."""
