@@ -26,6 +26,7 @@ from seqc.backends.native_cpu.forward import (
     template_head,
 )
 from seqc.backends.native_cpu.kernel import KernelWriter
+from seqc.backends.native_cpu.lanes import lanes_back, lanes_text
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
@@ -296,4 +297,6 @@ class _Backward:
                 "  }",
             ]
         lines += [*("  " + x for x in self.end), *writer.region("end", 1), "  return 0;", "}", ""]
-        return "\n".join([*lines, *entry(plan, "backward", arrays)])
+        lanes = lanes_back(plan)
+        lines += [lanes_text(lanes)] if lanes else []
+        return "\n".join([*lines, *entry(plan, "backward", arrays, instead=lanes.instead if lanes else None)])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.lanes import IN_LANES, lanes_of, lanes_text
+from seqc.backends.native_cpu.lanes import lanes_of, lanes_text
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker
@@ -234,7 +234,7 @@ def forward_text(plan: Plan) -> str:
     ]
     lanes = lanes_of(plan)
     lines += [lanes_text(lanes)] if lanes else []
-    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), saves, IN_LANES if lanes else None)])
+    return "\n".join([*lines, *entry(plan, "forward", tuple(arrays.values()), saves, lanes.instead if lanes else None)])
 
 
 def _loops(
