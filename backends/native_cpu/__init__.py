@@ -14,7 +14,7 @@ from pathlib import Path
 from seqc.backends.native_cpu import loader
 from seqc.backends.native_cpu.active import products_of_spikes
 from seqc.backends.native_cpu.direct import ENTRY
-from seqc.backends.native_cpu.lanes import lanes_of
+from seqc.backends.native_cpu.lanes import lanes_back, lanes_of
 from seqc.backends.native_cpu.launch import launch_text, saved
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
@@ -73,7 +73,8 @@ def _lanes(plan: Plan) -> tuple[Reason, ...]:
     if (lanes := lanes_of(plan)) is None:
         return ()
     kept = "powers of the step's matrix" if lanes.cut.fixed else f"{len(lanes.links)} numbers a piece, run beside the states"
-    text = f"a long sequence without gradient in pieces, one in each lane of a vector; what a piece makes of the states: {kept}"
+    way = "and its gradient" if lanes_back(source.plan) else "without gradient"
+    text = f"a long sequence {way} in pieces, one in each lane of a vector; what a piece makes of the states: {kept}"
     return (Reason("form", "lanes", text),)
 
 

@@ -26,7 +26,8 @@ from seqc.backends.native_cpu.forward import (
     template_head,
 )
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.lanes import lanes_back, lanes_text
+from seqc.backends.native_cpu.lanes import lanes_back
+from seqc.backends.native_cpu.lanes_text import lanes_text
 from seqc.backends.native_cpu.places import Place, buffer_size, ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from seqc.backends.native_cpu.arrays import SEGMENTS, Array
 from seqc.backends.native_cpu.assemble import entry, first_only, panel_lines, pointer, position, sequence_lines, struct, zeros
 from seqc.backends.native_cpu.kernel import KernelWriter
-from seqc.backends.native_cpu.lanes import lanes_of, lanes_text
+from seqc.backends.native_cpu.lanes import lanes_of
+from seqc.backends.native_cpu.lanes_text import lanes_text
 from seqc.backends.native_cpu.places import Place, ident, product
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import Item, maker

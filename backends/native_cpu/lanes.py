@@ -16,14 +16,12 @@ sums over its steps, one for each lane.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from seqc.analysis.pieces import Pieces, pieces_of
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
-from seqc.backends.native_cpu.values import literal, spelled
-from seqc.ir.block import gradient_key
-from seqc.ir.graph import BATCH, Node, const, depends, leaf, leaves, rebuild, substitute, topological
+from seqc.ir.graph import BATCH, Node, const, leaf, leaves, rebuild, substitute, topological
 from seqc.ir.keys import next_key, prev_key, slope_key, slope_of
 from seqc.ir.ops import TABLE, holds
 from seqc.ir.ops.structure import at_position
@@ -36,10 +34,16 @@ SUMS = 16  # numbers that parameters have together, where backward runs in lanes
 
 @dataclass(frozen=True)
 class Lanes:
-    """What runs in lanes. forth: forward, or backward. cut: of its program, a recurrence in the order of the run. arrays: input
-    -> (array, steps before a place that it is read there); backs: how many steps back the run reads an input. results: array ->
-    value of a step, those behind `kept` only where backward will need them; sums: array and place in it -> what is summed.
-    sizes: dim -> the size that it must have."""
+    """What runs in lanes.
+
+    forth: forward, or backward; cut: of its program, a recurrence in the order of the run. arrays: input -> (array,
+    steps before a place that it is read there); backs: how many steps back the run reads an input; early: (input, steps
+    back) -> the array that holds it where that is before the first step. results: array -> value of a step; kept: those
+    that only backward needs; firsts: (array, step, array of starts): what is saved of a state that is an earlier value
+    of another, which backward reads of the other. sums: (array, place in it, what is summed). sizes: dim -> the size
+    that it must have. joined: arrays that are not written, for what they would hold is added to the gradient of the
+    same input, by states of the run's own.
+    """
 
     forth: bool
     cut: Pieces
@@ -49,6 +53,9 @@ class Lanes:
     kept: tuple[str, ...] = ()
     sums: tuple[tuple[str, str, Node], ...] = ()
     sizes: tuple[tuple[str, int], ...] = ()
+    joined: tuple[str, ...] = ()
+    firsts: tuple[tuple[str, int, str], ...] = ()
+    early: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     @property
     def program(self) -> Program:
@@ -69,17 +76,48 @@ class Lanes:
     def instead(self) -> tuple[str, str]:
         """When a sequence runs in lanes, and how."""
         space = "lanes_forward" if self.forth else "lanes_backward"
+        way, back = ("true", "false") if self.forth else ("false", "true")
         run = f"{space}::run_lanes<{{}}, {{}}>(a, call, rest, threads)"
-        ways = [f"(way > 0 ? {run.format('true', x)} : {run.format('false', x)})" for x in ("true", "false")]
+        when = f"{space}::lane_long(call.steps(rest))"
+        ways = [f"(way > 0 ? {run.format(way, x)} : {run.format(back, x)})" for x in ("true", "false")]
         if not self.forth:
-            return f"{space}::lane_long(call.steps(rest))", f"way > 0 ? {run.format('false', 'true')} : {run.format('true', 'true')}"
-        saves = "" if self.kept else "!save && "
-        how = f"save ? {ways[0]} : {ways[1]}" if self.kept else ways[1]
-        return f"{saves}{space}::lane_long(call.steps(rest))", how
+            return when, ways[0]
+        if not self.kept:
+            return f"!save && {when}", ways[1]
+        sized = "".join(f" && (!save || n_{ident(d)} == {size})" for d, size in self.sizes)
+        return when + sized, f"save ? {ways[0]} : {ways[1]}"
 
 
 def lanes_of(plan: Plan) -> Lanes | None:
     """What runs in lanes forward; None where the plan is another."""
+    found = _forth(plan)
+    behind = lanes_back(plan) if found and found.kept else None
+    taps = _taps(plan) if behind else {}
+    if found is None or behind is None or not taps:
+        return found
+    skipped = {f"{x}_kept" for x in taps}
+    chain = {(state, back): x for x, (state, back) in taps.items()}
+    chain |= {(state, 0): state for state, _ in taps.values()}
+    firsts = tuple((f"{x}_kept", t, f"{chain[state, back - t]}_0") for x, (state, back) in taps.items() for t in range(back))
+    kept = tuple(x for x in found.kept if x not in skipped)
+    results = {x: n for x, n in found.results.items() if x not in skipped}
+    return replace(found, results=results, kept=kept, firsts=firsts, sizes=behind.sizes)
+
+
+def _taps(plan: Plan) -> dict[str, tuple[str, int]]:
+    """State -> (the state that it is an earlier value of, so many steps back), where both are saved."""
+    found: dict[str, tuple[str, int]] = {}
+    for x in plan.program.states:
+        update, back, last = plan.forward[next_key(x)], 0, x
+        while update.op == "leaf" and update.text("kind") == "state" and back < LAGS:
+            last, back = update.text("name"), back + 1
+            update = plan.forward[next_key(last)]
+        if back and update.op != "leaf" and {x, last} <= set(plan.saved_states):
+            found[x] = last, back
+    return {x: y for x, y in found.items() if all((y[0], k) in found.values() for k in range(1, y[1]))}
+
+
+def _forth(plan: Plan) -> Lanes | None:
     program = plan.program
     if not _fits(program):
         return None
@@ -103,30 +141,57 @@ def lanes_of(plan: Plan) -> Lanes | None:
 
 def lanes_back(plan: Plan) -> Lanes | None:
     """What runs in lanes backward; None where the plan is another."""
-    forth = lanes_of(plan)
-    if forth is None or plan.kept or plan.products or plan.factors or plan.every != 1:
+    if _forth(plan) is None or plan.kept or plan.products or plan.factors or plan.every != 1:
         return None
-    program, names, arrays = plan.program, dict[Node, Node](), dict[str, tuple[str, int]]()
+    program, names = plan.program, dict[Node, Node]()
     states = {s: TensorDecl(s, "state", (), init=const(0.0)) for s in program.states}
-    for n in leaves(plan.backward.values()):
+    read = [n for n in leaves(plan.backward.values()) if n.text("kind") != "param"]
+    taps = _taps(plan)
+    first = {("input", x): max([n.number("offset") for n in read if n.text("name") == x], default=0) for x in program.inputs}
+    told = [taps[n.text("name")] for n in read if n.text("kind") == "state" and n.text("name") in taps]
+    first |= {("state", x): max(back for y, back in told if y == x) for x, _ in told}
+    arrays, backs, alts = dict[str, tuple[str, int]](), dict[str, int](), dict[tuple[str, int], str]()
+    for n in read:
         kind, name = n.text("kind"), n.text("name")
-        if kind == "param":
-            continue
         if kind == "cot" and name not in program.output_decls:
             names[n] = leaf("state", next(s for s in states if next_key(s) == name), (BATCH,))
             continue
-        back = n.number("offset") if kind == "input" else 0
+        offset = n.number("offset") if kind == "input" else 0
+        if kind == "state" and name in taps:
+            name, offset = taps[name]
         array = {"input": name, "state": f"{name}_kept", "cot": f"d_{name}"}.get(kind, "")
         if not array or n.dims != (BATCH,):
             return None
-        own = f"{array}.at{back}"
-        arrays[own], names[n] = (array, back), leaf("input", own, (BATCH,))
+        ahead = first.get((kind, name), 0)
+        back = ahead - offset
+        if kind == "state" and offset:
+            alts[array, back] = f"{n.text('name')}_kept"
+        arrays[array], backs[array] = (array, ahead), max(backs.get(array, 0), back)
+        names[n] = leaf("input", array, (BATCH,), back)
     graph = substitute(dict(plan.backward), names)
-    updates = {s: graph.get(prev_key(s), const(0.0)) for s in states}
-    slopes = {key: slope_of(key) for key in graph if not slope_of(key).carried}
-    results = {f"d_{x.word('_at_', '_at_m')}": graph[key] for key, x in slopes.items() if x.name in program.inputs}
-    sums: list[tuple[str, str, Node]] = []
-    sizes: dict[str, int] = {}
+    found = _sums(program, graph)
+    if found is None:
+        return None
+    updates = {x: graph.get(prev_key(x), const(0.0)) for x in states}
+    inputs = {x: TensorDecl(x, "input", ()) for x in arrays}
+    turned = replace(program, inputs=inputs, outputs={}, output_decls={}, definitions={}, spans={})
+    for join in (True, False):
+        own, due, results = _given(program, graph, join)
+        held = {x: TensorDecl(x, "state", (), init=const(0.0)) for x in (*states, *due)}
+        roots = [*updates.values(), *due.values(), *results.values(), *found[0].values()]
+        cut = _cut(replace(turned, states=held, updates=updates | due), roots)
+        if cut and len(held) <= FEW:
+            sums = tuple((*x, n) for x, n in found[0].items())
+            return Lanes(False, cut, arrays, backs, results, (), sums, found[1], own, (), alts)
+    return None
+
+
+Sums = dict[tuple[str, str], Node]  # (array, place in it) -> what is summed
+
+
+def _sums(program: Program, graph: Mapping[str, Node]) -> tuple[Sums, tuple[tuple[str, int], ...]] | None:
+    """The sums of the gradients of parameters, and the sizes of their dims; None where they are too many."""
+    sums, sizes = Sums(), dict[str, int]()
     for name, d in program.params.items():
         if (whole := graph.get(slope_key(name))) is None:
             continue
@@ -135,18 +200,32 @@ def lanes_back(plan: Plan) -> Lanes | None:
             return None
         for x, size in zip(d.dims, extents, strict=True):
             sizes[x] = size or 0
-            sums += [(f"d_{name}", str(k), _folded(at_position(whole, x, k))) for k in range(size or 0)]
-        sums += [] if d.dims else [(f"d_{name}", "0", whole)]
-    if len(sums) > SUMS:
-        return None
-    inputs = {x: TensorDecl(x, "input", ()) for x in arrays}
-    turned = replace(
-        program, inputs=inputs, states=states, updates=updates, outputs={}, output_decls={}, definitions={}, spans={},
-    )  # fmt: skip
-    roots = [*updates.values(), *results.values(), *(n for _, _, n in sums)]
-    cut = _cut(turned, roots)
-    backs = dict.fromkeys(arrays, 0)
-    return cut and Lanes(False, cut, arrays, backs, results, (), tuple(sums), tuple(sizes.items()))
+            sums |= {(f"d_{name}", str(k)): _folded(at_position(whole, x, k)) for k in range(size or 0)}
+        sums |= {} if d.dims else {(f"d_{name}", "0"): whole}
+    return (sums, tuple(sizes.items())) if len(sums) <= SUMS else None
+
+
+def _given(
+    program: Program, graph: Mapping[str, Node], join: bool
+) -> tuple[tuple[str, ...], dict[str, Node], dict[str, Node]]:
+    """(arrays that are not written, states that hold what earlier steps are due, arrays) of the gradients of inputs.
+
+    What step t gives to the input k steps before is due when the run comes there: `due.k` becomes it, and `due.k+1`.
+    """
+    joined, due, results = list[str](), dict[str, Node](), dict[str, Node]()
+    for x in program.inputs:
+        slopes = {slope_of(key).offset: n for key, n in graph.items() if slope_of(key)[::2] == (x, False)}
+        arrays = {k: f"d_{x}_at_{k}" if k else f"d_{x}" for k in slopes}
+        if not join or 0 not in slopes or len(slopes) == 1:
+            results |= {arrays[k]: n for k, n in slopes.items()}
+            continue
+        old = {k: leaf("state", f"{x}.due{k}", (BATCH,)) for k in range(1, max(slopes) + 1)}
+        for k in old:
+            terms = [n for n in (slopes.get(k), old.get(k + 1)) if n is not None]
+            due[f"{x}.due{k}"] = terms[0] + terms[1] if len(terms) > 1 else terms[0]
+        results[f"d_{x}"] = slopes[0] + old[1]
+        joined += [arrays[k] for k in slopes if k]
+    return tuple(joined), due, results
 
 
 def _fits(program: Program) -> bool:
@@ -189,312 +268,3 @@ def _plain(n: Node) -> bool:
     if n.op == "leaf":
         return n.text("kind") == "param"
     return BATCH not in n.dims and not n.dims and TABLE[n.op].elementwise
-
-
-class _Body:
-    """The values of some roots as C++: those of parameters alone are members of `LaneNumbers`."""
-
-    def __init__(self, lanes: Lanes, numbers: dict[Node, str]) -> None:
-        self.lanes, self.numbers = lanes, numbers
-
-    def lines(self, roots: Mapping[str, Node], states: Mapping[str, str]) -> list[str]:
-        """Statements that make the roots, `const V KEY`. states: the expression of each state that is read."""
-        names: dict[Node, str] = {}
-        lines = []
-        order = topological(roots.values())
-        moving = depends(roots.values(), [n for n in order if n.op == "leaf" and n.text("kind") != "param"])
-        for n in order:
-            if n not in moving:
-                continue
-            if n.op == "leaf":
-                name = n.text("name")
-                names[n] = states[name] if n.text("kind") == "state" else self._input(n)
-            elif n.op == "expand":
-                names[n] = names[n.args[0]]
-            else:
-                args = [names[a] if a in moving else self.number(a) for a in n.args]
-                names[n] = f"x{len(names)}"
-                lines.append(f"const V {names[n]} = {spelled(n.op).format(*args)};")
-        ends = {key: names[n] if n in moving else f"V{{}} + {self.number(n)}" for key, n in roots.items()}
-        return [*lines, *(f"const V {key} = {text};" for key, text in ends.items())]
-
-    def _input(self, n: Node) -> str:
-        name, back = n.text("name"), n.number("offset")
-        if name not in self.lanes.arrays:
-            name, back = self.lanes.cut.shifts[name]
-        return f"in_{ident(name)}[{back}]"
-
-    def number(self, n: Node) -> str:
-        """A value of parameters alone."""
-        while n.op == "expand":
-            n = n.args[0]
-        if n.op == "const":
-            return literal(float(f"{n.attr('value')}"))
-        if n not in self.numbers:
-            self.numbers[n] = f"n{len(self.numbers)}"
-        return f"c.{self.numbers[n]}"
-
-
-def _numbers(numbers: Mapping[Node, str], title: str) -> list[str]:
-    """The struct of what is made of parameters alone, and the function that makes it."""
-    lines, names = list[str](), dict[Node, str]()
-    for n in topological(numbers):
-        if n.op == "const":
-            names[n] = literal(float(f"{n.attr('value')}"))
-        elif n.op == "leaf":
-            names[n] = f"a.g_{ident(n.text('name'))}" + ("" if n.dims else "[0]")
-        elif n.op == "take":
-            names[n] = f"{names[n.args[0]]}[{_place(n)}]"
-        elif n.op in ("expand", "rename"):
-            names[n] = names[n.args[0]]
-        else:
-            names[n] = f"x{len(names)}"
-            lines.append(f"  const auto {names[n]} = {spelled(n.op).format(*(names[a] for a in n.args))};")
-    members = [f"  real {name};" for name in numbers.values()] or ["  real none;"]
-    given = [f"real({names[n]})" for n in numbers] or ["real(0)"]
-    return ["struct LaneNumbers {", *members, "};", f"INLINE LaneNumbers lane_numbers(const {title}& a) {{", *lines,
-            f"  return {{{', '.join(given)}}};", "}"]
-
-
-def _place(n: Node) -> str:
-    at = n.number("at")
-    return str(at) if at >= 0 else f"n_{ident(n.text('dim'))} - {-at}"
-
-
-def lanes_text(lanes: Lanes) -> str:
-    """The C++ of the runs in lanes."""
-    numbers: dict[Node, str] = {}
-    body = _Body(lanes, numbers)
-    program, states = lanes.program, list(lanes.program.states)
-    old = {x: f"s[{k}]" for k, x in enumerate(states)}
-    updates = {f"next_{k}": program.updates[x] for k, x in enumerate(states)}
-    results = {f"result_{k}": n for k, n in enumerate(lanes.results.values())}
-    sums = {f"sum_{k}": n for k, (_, _, n) in enumerate(lanes.sums)}
-    moved = [f"s[{k}] = next_{k};" for k in range(len(states))]
-    stored = [f"out[{k}] = result_{k};" for k in range(len(results))]
-    stored += [f"sum[{k}] = sum[{k}] + sum_{k};" for k in range(len(sums))]
-    links = {f"next_{k}": n for k, n in enumerate(lanes.links.values())}
-    held = {x: f"m[{k}]" for k, x in enumerate(lanes.links)}
-    early = _early(lanes)
-    inputs = sorted(lanes.arrays, key=lambda x: x not in early)
-    bind = [f"const V* const in_{ident(x)} = in[{k}];" for k, x in enumerate(inputs)]
-    linked = [*([] if lanes.cut.fixed else bind), *body.lines(links, held), *(f"m[{k}] = next_{k};" for k in range(len(links)))]
-    texts = [
-        _function("lane_ends", "V* s", [*bind, *body.lines(updates, old), *moved]),
-        _function("lane_steps", "V* s, V* out, V* sum", [*bind, *body.lines({**updates, **results, **sums}, old), *moved, *stored]),
-        _function("lane_spans", "V* m", linked),
-    ]
-    # the links as a matrix: row of the state that is reached, column of that it comes from
-    place = [f"{{{states.index(i)}, {states.index(j)}}}" for i, j in lanes.cut.links]
-    title = "Forward" if lanes.forth else "Backward"
-    starts, ends = ("{}_0", "{}_T") if lanes.forth else ("d_{}_T", "d_{}_0")
-    names = {
-        "LAGS": str(LAGS), "INPUTS": str(len(inputs)), "STATES": str(len(states)), "OUTPUTS": str(max(len(results), 1)),
-        "GIVEN": str(len(results)), "ALONE": str(len(results) - len(lanes.kept)), "LINKS": str(len(links)),
-        "BESIDE": str(lanes.beside), "EARLY": str(len(early)), "SUMS": str(len(sums)), "TITLE": title,
-        "GROUPS": "4" if len(states) < 5 and lanes.forth else "2", "PLACES": ", ".join(place),
-        "FIXED": "true" if lanes.cut.fixed else "false", "AHEAD": ", ".join(str(lanes.arrays[x][1]) for x in inputs),
-        "ARRAYS": ", ".join(f"a.g_{ident(lanes.arrays[x][0])}" for x in inputs),
-        "STARTS": ", ".join(f"a.g_{ident(starts.format(x))}" for x in states),
-        "BACKS": ", ".join(str(lanes.backs[x]) for x in inputs),
-        "RESULTS": ", ".join(f"a.g_{ident(x)}" for x in lanes.results) or "nullptr",
-        "ENDS": ", ".join(f"a.g_{ident(ends.format(x))}" for x in states),
-        "SIZED": " && ".join(["true", *(f"n_{ident(d)} == {size}" for d, size in lanes.sizes)]),
-        "LEFT": "0" if lanes.forth else str(LAGS),
-    }
-    text = LANES
-    for name, value in names.items():
-        text = text.replace(f"${name}$", value)
-    added = [f"  a.g_{ident(array)}[i_B{_extent(lanes, array)} + {at}] = total[{k}];" for k, (array, at, _) in enumerate(lanes.sums)]
-    text = text.replace("$ADDED$", "\n".join(added))
-    space = "lanes_forward" if lanes.forth else "lanes_backward"
-    return "\n".join([f"namespace {space} {{", *_numbers(numbers, title), *texts, text.strip(), f"}}  // namespace {space}", ""])
-
-
-def _extent(lanes: Lanes, array: str) -> str:
-    """How many numbers a sequence has in an array of sums."""
-    return f" * {sum(name == array for name, _, _ in lanes.sums)}"
-
-
-def _early(lanes: Lanes) -> set[str]:
-    """The inputs that the states or the spans read."""
-    read = leaves([*lanes.program.updates.values(), *lanes.links.values()], "input")
-    return {lanes.cut.shifts.get(n.text("name"), (n.text("name"), 0))[0] for n in read}
-
-
-def _function(name: str, given: str, lines: list[str]) -> str:
-    head = f"template <class V>\nINLINE void {name}(const LaneNumbers& c, const V (*in)[{LAGS + 1}], {given})"
-    return "\n".join([f"{head} {{", *(f"  {line}" for line in lines), "}"])
-
-
-LANES = """
-constexpr int GROUPS = $GROUPS$, SETS = 4, PIECES = SETS * GROUPS * W;  // pieces: the same for every number of threads
-struct LaneStates { vec s[$STATES$][GROUPS], m[$BESIDE$ + 1][GROUPS], sum[$SUMS$ + 1][GROUPS]; };
-
-// A stretch of a sequence: PIECES pieces of C steps, from step `from` on; the sequence lies at `row` and has T steps.
-struct Stretch { i64 row, T, from, C; };
-
-// Where the W steps from step t of a stretch lie.
-template <bool onward>
-INLINE i64 lane_place(const Stretch& at, i64 t) { return at.row + (onward ? at.from + t : at.T - W - at.from - t); }
-
-// One set of a stretch's pieces; ends: from zero, with the spans beside; else the run itself.
-template <bool onward, bool ends, bool save>
-void lane_run(const $TITLE$& a, const LaneNumbers& c, const Stretch& at, int set, LaneStates& w) {
-  const i64 C = at.C;
-  const bool large = at.T * i64(sizeof(real)) > 1048576;
-  const real* const arrays[] = {$ARRAYS$};
-  real* const results[] = {$RESULTS$};
-  constexpr int backs[] = {$BACKS$}, aheads[] = {$AHEAD$};  // steps that an input is read before; in memory, and in the run
-  constexpr int read = ends ? $EARLY$ : $INPUTS$, given = save ? $GIVEN$ : $ALONE$;
-  vec tile[$INPUTS$][GROUPS][W], before[$INPUTS$][GROUPS][$LAGS$], made[$OUTPUTS$][GROUPS][W];
-  for (int n = 0; n < read; ++n)
-    for (int g = 0; g < GROUPS; ++g)
-      for (int k = 0; k < backs[n]; ++k)
-        for (int l = 0; l < W; ++l) {
-          const i64 t = at.from + ((set * GROUPS + g) * W + l) * C - 1 - k;
-          before[n][g][k][l] = t < 0 ? real(0) : arrays[n][at.row + (onward ? t : at.T - 1 - t)];
-        }
-  for (i64 t = 0; t < C; t += W) {
-    for (int n = 0; n < read; ++n)
-      for (int g = 0; g < GROUPS; ++g) {
-        UNROLL for (int l = 0; l < W; ++l) {
-          const real* const p = arrays[n] + lane_place<onward>(at, ((set * GROUPS + g) * W + l) * C + t) + (onward ? aheads[n] : -aheads[n]);
-          if constexpr (ends) __builtin_prefetch(p + (onward ? 6 * W : -6 * W));
-          tile[n][g][l] = load(p);
-        }
-        turn<W / 2>(tile[n][g]);
-      }
-    UNROLL for (int j = 0; j < W; ++j) {
-      UNROLL for (int g = 0; g < GROUPS; ++g) {
-        vec in[$INPUTS$][$LAGS$ + 1], s[$STATES$], m[$BESIDE$ + 1], out[$OUTPUTS$], sum[$SUMS$ + 1];
-        UNROLL for (int n = 0; n < read; ++n)
-          UNROLL for (int k = 0; k <= backs[n]; ++k)
-            in[n][k] = k <= j ? tile[n][g][onward ? j - k : W - 1 - j + k] : before[n][g][k - j - 1];
-        UNROLL for (int i = 0; i < $STATES$; ++i) s[i] = w.s[i][g];
-        if constexpr (ends) {
-          lane_ends<vec>(c, in, s);
-          if constexpr ($BESIDE$ > 0) {
-            UNROLL for (int i = 0; i < $BESIDE$; ++i) m[i] = w.m[i][g];
-            lane_spans<vec>(c, in, m);
-            UNROLL for (int i = 0; i < $BESIDE$; ++i) w.m[i][g] = m[i];
-          }
-        } else {
-          UNROLL for (int i = 0; i < $SUMS$; ++i) sum[i] = w.sum[i][g];
-          lane_steps<vec>(c, in, s, out, sum);
-          UNROLL for (int i = 0; i < $SUMS$; ++i) w.sum[i][g] = sum[i];
-          UNROLL for (int i = 0; i < given; ++i) made[i][g][onward ? j : W - 1 - j] = out[i];
-        }
-        UNROLL for (int i = 0; i < $STATES$; ++i) w.s[i][g] = s[i];
-      }
-    }
-    for (int n = 0; n < read; ++n)
-      for (int g = 0; g < GROUPS; ++g)
-        for (int k = backs[n] - 1; k >= 0; --k)
-          before[n][g][k] = k < W ? tile[n][g][onward ? W - 1 - k : k] : before[n][g][k - W];
-    if constexpr (!ends)
-      for (int i = 0; i < given; ++i)
-        for (int g = 0; g < GROUPS; ++g) {
-          turn<W / 2>(made[i][g]);
-          UNROLL for (int l = 0; l < W; ++l) {
-            real* const p = results[i] + lane_place<onward>(at, ((set * GROUPS + g) * W + l) * C + t);
-            store_early<true>(p, made[i][g][l], W, 0, large);
-          }
-        }
-  }
-}
-
-constexpr int lane_links[][2] = {$PLACES$};
-
-INLINE void lane_squared(real* m, const real* by) {  // m times a matrix of links
-  real whole[$STATES$][$STATES$] = {}, left[$STATES$][$STATES$] = {}, right[$STATES$][$STATES$] = {};
-  for (int k = 0; k < $LINKS$; ++k) {
-    left[lane_links[k][0]][lane_links[k][1]] = m[k];
-    right[lane_links[k][0]][lane_links[k][1]] = by[k];
-  }
-  for (int i = 0; i < $STATES$; ++i)
-    for (int j = 0; j < $STATES$; ++j)
-      for (int k = 0; k < $STATES$; ++k) whole[i][j] += left[i][k] * right[k][j];
-  for (int k = 0; k < $LINKS$; ++k) m[k] = whole[lane_links[k][0]][lane_links[k][1]];
-}
-
-INLINE bool lane_long(i64 T) { return $SIZED$ && T >= 8 * W * PIECES; }
-// Steps of a stretch: few stay in the cache, many are worth threads. Pieces do not begin a page apart: see W.
-INLINE i64 lane_stretch(i64 T) { return (T < 1048576 ? 65536 : 262144) + W * PIECES; }
-
-// The span of C steps, where a step's is the same at all: powers of one.
-INLINE void lane_power(const LaneNumbers& c, i64 C, real* span) {
-  real one[$LINKS$], again[$LINKS$];
-  for (int k = 0; k < $LINKS$; ++k) one[k] = span[k] = real(lane_links[k][0] == lane_links[k][1]);
-  lane_spans<real>(c, nullptr, one);
-  for (i64 left = C; left; left >>= 1) {
-    if (left & 1) lane_squared(span, one);
-    std::copy_n(one, $LINKS$, again);
-    lane_squared(one, again);
-  }
-}
-
-template <bool onward, bool save>
-int run_lanes(const $TITLE$& a, const Call& call, i64 i_B, i64 threads) {
-  const i64 T = call.steps(i_B), row = call.row(i_B);
-  const LaneNumbers c = lane_numbers(a);
-  const std::unique_ptr<LaneStates[]> sets(new (std::nothrow) LaneStates[SETS]);
-  if (!sets) return 1;
-  Stretch at{row, T, 0, 0};
-  const auto each = [&](auto run) {
-#pragma omp parallel for num_threads(int(std::min<i64>(threads, SETS))) if (threads > 1 && at.C * PIECES > 131072)
-    for (int set = 0; set < SETS; ++set) run(set);
-  };
-  const real* const starts[] = {$STARTS$};
-  real s[$STATES$], span[$LINKS$] = {}, total[$SUMS$ + 1] = {};
-  for (int i = 0; i < $STATES$; ++i) s[i] = starts[i][i_B];
-  for (; (at.from += at.C * PIECES) + W * PIECES <= T - $LEFT$;) {
-    const i64 C = std::min(T - $LEFT$ - at.from, lane_stretch(T)) / PIECES / W * W;
-    if ($FIXED$ && C != at.C) lane_power(c, C, span);
-    at.C = C;
-    each([&](int set) {
-      LaneStates w{};
-      for (int k = 0; k < $BESIDE$; ++k)
-        if (lane_links[k][0] == lane_links[k][1])
-          for (int g = 0; g < GROUPS; ++g) w.m[k][g] = splat(real(1));
-      lane_run<onward, true, false>(a, c, at, set, w);
-      sets[set] = w;
-    });
-    for (int set = 0; set < SETS; ++set)
-      for (int g = 0; g < GROUPS; ++g)
-        for (int l = 0; l < W; ++l) {
-          LaneStates& w = sets[set];
-          real after[$STATES$];
-          for (int i = 0; i < $STATES$; ++i) after[i] = w.s[i][g][l];
-          for (int k = 0; k < $LINKS$; ++k)
-            after[lane_links[k][0]] += ($FIXED$ ? span[k] : w.m[k < $BESIDE$ ? k : 0][g][l]) * s[lane_links[k][1]];
-          for (int i = 0; i < $STATES$; ++i) w.s[i][g][l] = s[i], s[i] = after[i];
-        }
-    each([&](int set) { lane_run<onward, false, save>(a, c, at, set, sets[set]); });
-    for (int i = 0; i < $SUMS$; ++i)
-      for (int set = 0; set < SETS; ++set)
-        for (int g = 0; g < GROUPS; ++g)
-          for (int l = 0; l < W; ++l) total[i] += sets[set].sum[i][g][l];
-    for (int i = 0; i < $STATES$; ++i) s[i] = sets[SETS - 1].s[i][GROUPS - 1][W - 1];
-  }
-  streamed();
-  // the steps that are left, one by one
-  const real* const arrays[] = {$ARRAYS$};
-  real* const results[] = {$RESULTS$};
-  constexpr int backs[] = {$BACKS$}, aheads[] = {$AHEAD$};
-  for (i64 t = at.from; t < T; ++t) {
-    real in[$INPUTS$][$LAGS$ + 1], out[$OUTPUTS$];
-    for (int n = 0; n < $INPUTS$; ++n)
-      for (int k = 0; k <= backs[n]; ++k) {
-        const i64 place = onward ? t - k + aheads[n] : T - 1 - t + k - aheads[n];
-        in[n][k] = place < 0 || place >= T ? real(0) : arrays[n][row + place];
-      }
-    lane_steps<real>(c, in, s, out, total);
-    for (int i = 0; i < (save ? $GIVEN$ : $ALONE$); ++i) results[i][row + (onward ? t : T - 1 - t)] = out[i];
-  }
-  real* const ends[] = {$ENDS$};
-  for (int i = 0; i < $STATES$; ++i) ends[i][i_B] = s[i];
-$ADDED$
-  return 0;
-}
-"""

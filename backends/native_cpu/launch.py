@@ -7,12 +7,13 @@ gradient are added by torch, in the order of the programs' indices, so that resu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 
 from seqc.backends.native_cpu.arrays import PANELS, SEGMENTS, Array
 from seqc.backends.native_cpu.backward import input_gradients
 from seqc.backends.native_cpu.direct import DIRECT, entry_text
+from seqc.backends.native_cpu.lanes import lanes_back
 from seqc.backends.native_cpu.plan import Plan, Product
 from seqc.backends.native_cpu.source import NativeSource
 from seqc.backends.native_cpu.sparse import kept_sides
@@ -344,15 +345,20 @@ def _backward(source: NativeSource) -> str:
                        if plan.products else ["Gradients of inputs, params, initial states."], 4)]
     lines += [f"    {line}" for line in _sizes(source, source.backward)]
     written = {a.name: f"grad_{safe_name(a.name.removeprefix('d_'))}" for a in source.backward if a.written}
-    # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
-    lines += [f"    {_new(plan, a, written[a.name], plan.roles.blocked and BATCH in a.axes[: a.lead])}"
-              for a in source.backward if a.written]
+    lanes = lanes_back(plan)
+    joined = lanes.joined if lanes else ()
+    lines += ["    _joined = cu_seqlens is None and T >= library.seqc_joined()"] * bool(joined)
+    for a in source.backward:
+        if a.name in joined:
+            lines.append(f"    {written[a.name]} = None if _joined else {_main(plan)}.new_zeros({_main(plan)}.shape)")
+        elif a.written:  # a block of rows writes one contribution to a parameter: there are fewer blocks than rows
+            lines.append(f"    {_new(plan, a, written[a.name], plan.roles.blocked and BATCH in a.axes[: a.lead])}")
     given = {f"d_{r}": f"d_{safe_name(r)}" for r in results}
     places = {a.name: written.get(a.name) or given.get(a.name) or safe_name(a.name) for a in source.backward}
     lines.append(_call(source, "backward", 0, list(places.values())))
     led = [a for a in source.backward if a.written and a.lead]
     lines += [f"    {written[a.name]} = _native_added({written[a.name]}, {a.lead})" for a in led]
-    lines += [f"    {line}" for line in _offsets(plan, written)]
+    lines += [f"    {line}" for line in _offsets(plan, written, joined)]
     done: set[str] = set()
     for param, terms in groupby(sorted(plan.products, key=lambda x: place[x.param]), key=lambda x: x.param):
         made = [line for x in terms for line in _product(plan, x, places, done)]
@@ -366,7 +372,7 @@ def _backward(source: NativeSource) -> str:
     return "\n".join([*lines, returned(answers, 4)])
 
 
-def _offsets(plan: Plan, written: dict[str, str]) -> Iterable[str]:
+def _offsets(plan: Plan, written: dict[str, str], joined: Collection[str]) -> Iterable[str]:
     present = {array for array, _, offset in input_gradients(plan).values() if not offset}
     for array, name, offset in input_gradients(plan).values():
         if offset:
@@ -375,7 +381,8 @@ def _offsets(plan: Plan, written: dict[str, str]) -> Iterable[str]:
                 present.add(f"d_{name}")
                 written[f"d_{name}"] = base
                 yield f"{base} = torch.zeros_like({safe_name(name)})"
-            yield f"_native_shifted({base}, {written[array]}, {offset} * way, cu_seqlens)"
+            when = "if not _joined: " if array in joined else ""
+            yield f"{when}_native_shifted({base}, {written[array]}, {offset} * way, cu_seqlens)"
 
 
 def _product(plan: Plan, x: Product, places: dict[str, str], done: set[str]) -> Iterable[str]:

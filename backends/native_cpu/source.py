@@ -10,6 +10,7 @@ from seqc.backends.native_cpu.assemble import sizes_text
 from seqc.backends.native_cpu.backward import backward_arrays, backward_text
 from seqc.backends.native_cpu.direct import ENTRY
 from seqc.backends.native_cpu.forward import forward_arrays, forward_text
+from seqc.backends.native_cpu.lanes import lanes_back
 from seqc.backends.native_cpu.plan import Plan, plan
 from seqc.backends.native_cpu.runtime import RUNTIME
 from seqc.backends.native_cpu.sparse import kept_sides
@@ -46,6 +47,8 @@ class NativeSource:
     as in `forward`, `way` and `bounds` as in the text's `Call`;
     `extern "C" int seqc_backward(...)` and `seqc_step(...)`, the same with the arrays of `backward` and `step`; no `seqc_step`
     where one step reads other steps. `extern "C" Object* seqc_direct(...)`: the step as a function of Python (`direct.py`);
+    `extern "C" i64 seqc_joined()`, where backward runs in lanes that join gradients of an input at several steps: from how many
+    steps on;
     `extern "C" int seqc_panels()`: how many panels the last free dim is cut into;
     `extern "C" void seqc_large_pages(void* array, i64 bytes)`: asks for large pages under a new array.
     A result other than 0: out of memory.
@@ -81,5 +84,7 @@ def native_source(block: Block) -> NativeSource:
         if text:
             parts += ["namespace {", text.replace('extern "C"', '}  // namespace\n\nextern "C"', 1), ""]
     parts += [OUTER.strip(), ""] if any(kept_sides(p, x) for x in p.products) else []
+    if (lanes := lanes_back(p)) and lanes.joined:
+        parts.append('extern "C" i64 seqc_joined() { return lanes_backward::lane_shortest; }')
     parts.append('extern "C" int seqc_panels() { return int(panels); }')
     return NativeSource("\n".join(parts), dims, forward_arrays(p), backward_arrays(p), step_arrays(p), p)

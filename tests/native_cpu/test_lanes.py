@@ -1,7 +1,7 @@
 """One channel over a long time, a piece in each lane of a vector: the numbers of loops that are written by hand."""
 
+import math
 from collections.abc import Callable
-from math import exp
 from typing import Any
 
 import pytest
@@ -31,12 +31,16 @@ z = w * z[t-1] + g * y[t-1] / (1 + w)
 output z
 """
 
-Values = dict[str, list[float]]
+Values = dict[str, list[Any]]  # numbers, or tensors of one
 
 
-def filtered(g: Values, ends: dict[str, float]) -> tuple[dict[str, list[float]], dict[str, float]]:
+def exp(x: Any) -> Any:
+    return x.exp() if isinstance(x, torch.Tensor) else math.exp(x)
+
+
+def filtered(g: Values, ends: dict[str, Any]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     past, x, u = [ends["y_lag3_0"], ends["y_lag2_0"], ends["y_0"]], g["x"], g["u"]
-    found: dict[str, list[float]] = {"y": [], "e": []}
+    found: dict[str, list[Any]] = {"y": [], "e": []}
     b, a, k = g["b"], g["a"], exp(g["k"][0])
     for t in range(len(x)):
         now = sum(b[i] * x[t - i] for i in range(3) if t >= i) + (k * u[t - 4] if t >= 4 else 0.0)
@@ -47,7 +51,7 @@ def filtered(g: Values, ends: dict[str, float]) -> tuple[dict[str, list[float]],
     return found, {"y_T": past[-1], "y_lag2_T": past[-2], "y_lag3_T": past[-3]}
 
 
-def gated(g: Values, ends: dict[str, float]) -> tuple[dict[str, list[float]], dict[str, float]]:
+def gated(g: Values, ends: dict[str, Any]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     y, z, w, x, rows = ends["y_0"], ends["z_0"], g["w"][0], g["x"], []
     for t, slope in enumerate(g["g"]):
         gate = 1 / (1 + exp(-slope))
@@ -56,7 +60,7 @@ def gated(g: Values, ends: dict[str, float]) -> tuple[dict[str, list[float]], di
     return {"z": rows}, {"y_T": y, "z_T": z}
 
 
-ByHand = Callable[[Values, dict[str, float]], Any]
+ByHand = Callable[[Values, dict[str, Any]], Any]
 CASES: dict[str, tuple[str, ByHand]] = {"filter": (FILTER, filtered), "gates": (GATES, gated)}
 PARAMS = {"b": [0.3, -0.2, 0.5], "a": [-0.9, 0.3, -0.1], "k": 0.2, "w": 0.7}
 STEPS = 9001  # no multiple of the pieces
@@ -100,11 +104,36 @@ def check(f: Any, by_hand: Any, given: dict[str, torch.Tensor], bounds: list[int
 @pytest.mark.parametrize("reverse", [False, True])
 def test_long_sequences_are_loops_by_hand(case: Any, reverse: bool) -> None:
     f, by_hand = case
-    assert "forward_lanes<true>" in f.source
+    assert "lanes_forward::run_lanes<true, false>" in f.source
     given = arguments(f, 2, 2, STEPS)
     with torch.no_grad():
         r = f(**given, reverse=reverse)
     check(f, by_hand, given, [0, STEPS, 2 * STEPS], reverse, r)
+
+
+@pytest.mark.parametrize(("bounds", "reverse"), [([0, 5000], False), ([0, STEPS], True), ([0, 5, 5, STEPS + 5], False)])
+def test_gradients_are_those_of_the_loops(case: Any, bounds: list[int], reverse: bool) -> None:
+    """In lanes, and of a pack in which a sequence runs in lanes and others do not."""
+    f, by_hand = case
+    assert "lanes_backward::run_lanes" in f.source
+    whole = len(bounds) == 2
+    given = {n: x.requires_grad_() for n, x in arguments(f, len(bounds) - 1, 1, bounds[-1]).items()}
+    r = f(**given, reverse=reverse) if whole else f(**given, cu_seqlens=bounds)
+    weights = [torch.cos(torch.arange(y.numel(), dtype=y.dtype)).view(y.shape) for y in r]
+    found = torch.autograd.grad(list(r), list(given.values()), weights)
+    timed = [n for n, axes in f.module._AXES.items() if "T" in axes]
+    loss: Any = 0.0
+    for i in range(len(bounds) - 1):
+        own = slice(bounds[i], bounds[i + 1])
+        rows = {n: x[0, own].flip(0) if reverse else x[0, own] for n, x in given.items() if n in timed}
+        values = {n: [*x.reshape(-1).unbind()] for n, x in {**given, **rows}.items() if not n.endswith("_0")}
+        outputs, ends = by_hand(values, {n: x[i] for n, x in given.items() if n.endswith("_0")})
+        for name, w in zip(r._fields, weights, strict=True):
+            w = w[0, own].flip(0) if reverse and name in outputs else w[0, own] if name in outputs else w[i : i + 1]
+            row = outputs.get(name, [ends.get(name)])
+            loss = loss + (torch.stack(row) * w).sum() if row else loss
+    wanted = torch.autograd.grad(loss, list(given.values()))
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
 
 
 def test_a_pack_is_its_sequences(case: Any) -> None:
@@ -135,4 +164,4 @@ def test_what_stands_later_reaches_nothing_before(case: Any) -> None:
 def test_explain_tells_and_others_are_left(case: Any) -> None:
     assert "one in each lane of a vector" in case[0].explain()
     for text in (FILTER.replace("- sum", "- abs(y[t-1]) - sum"), FILTER.replace("u[t-4]", "u[t-5]")):
-        assert "forward_lanes" not in seqc.compile(text, "cpu").source
+        assert "run_lanes" not in seqc.compile(text, "cpu").source
