@@ -73,7 +73,7 @@ def _lanes(plan: Plan) -> tuple[Reason, ...]:
     if (lanes := lanes_of(plan)) is None:
         return ()
     kept = "powers of the step's matrix" if lanes.cut.fixed else f"{len(lanes.links)} numbers a piece, run beside the states"
-    way = "and its gradient" if lanes_back(source.plan) else "without gradient"
+    way = "and its gradient" if lanes_back(plan) else "without gradient"
     text = f"a long sequence {way} in pieces, one in each lane of a vector; what a piece makes of the states: {kept}"
     return (Reason("form", "lanes", text),)
 
