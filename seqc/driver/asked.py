@@ -12,7 +12,7 @@ from seqc.ir.arguments import argument_table
 def asked(compiled: Compiled) -> list[str]:
     """Which arguments have no gradient, and which stages run for some gradients alone."""
     table = compiled.signature.table
-    none = [f"{a.name} ({a.role})" for a in table if not a.gradient and a.role in ("index", "buffer", "mask")]
+    none = [f"{a.name} ({a.role})" for a in table if not a.gradient]
     told = [f"of no call: {', '.join(none)}"] if none else []
     behind: dict[str, frozenset[str]] = {a.of: frozenset({a.of}) for a in table if a.gradient}
     every = frozenset(behind)

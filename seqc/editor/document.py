@@ -19,6 +19,7 @@ from seqc.editor.words import CONSTANT_HELP, FUNCTION_HELP, MARK_HELP, ONCE_HELP
 from seqc.frontend import syntax
 from seqc.frontend.elaborate import build
 from seqc.frontend.format import format_text, show
+from seqc.frontend.logical_lines import DECLARED
 from seqc.frontend.parse import Parsed, parse_with_errors
 from seqc.frontend.values import part_names
 from seqc.ir.graph import BATCH
@@ -213,7 +214,7 @@ class Document:
             return [s for s in names if s.kind == "dim"] + [s for s in names if s.kind != "dim"]
         found = names + [Suggestion(word, "function", f"{how}: {told}") for word, (how, told) in FUNCTION_HELP.items()]
         found += [Suggestion(word, "constant", told) for word, (_, told) in CONSTANT_HELP.items()]
-        if head.split()[0] in ("input", "param", "buffer", "state", "const", "sparse"):
+        if head.split()[0] in (*DECLARED, "sparse"):
             found = [Suggestion(word, "mark", f"{how}: {told}") for word, (how, told) in MARK_HELP.items()] + found
         return found
 

@@ -19,6 +19,7 @@ from pygls.workspace import ServerTextPosition, ServerTextRange, TextDocument
 from seqc import __version__
 from seqc.diagnostics import Diagnostic, Refusal, Source, Span
 from seqc.editor.document import Document, Suggestion
+from seqc.frontend.logical_lines import DECLARED
 from seqc.frontend.sources import checked
 
 SEVERITY = {
@@ -37,11 +38,10 @@ KINDS = {
 
 
 SYMBOLS = {
+    **dict.fromkeys(DECLARED, types.SymbolKind.Property),
     "dim": types.SymbolKind.TypeParameter,
     "axis": types.SymbolKind.TypeParameter,
     "input": types.SymbolKind.Field,
-    "param": types.SymbolKind.Property,
-    "buffer": types.SymbolKind.Property,
     "const": types.SymbolKind.Constant,
     "state": types.SymbolKind.Object,
     "output": types.SymbolKind.Event,

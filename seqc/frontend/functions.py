@@ -32,6 +32,7 @@ from seqc.frontend.values import (
 )
 from seqc.ir.graph import BATCH, index, node, size
 from seqc.ir.graph import total as sum_of
+from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import shift
 
 EPS_NORM = 1e-5  # layernorm, rmsnorm: added to the mean square
@@ -312,14 +313,19 @@ def _flip(x: Value, dims: Dims) -> Value:
     return x
 
 
-_UNARY = ("expm1", "log", "log1p", "log2", "sqrt", "abs", "sign", "sigmoid", "logsigmoid", "tanh", "softplus", "cos", "sin",
-          "atan", "erf", "floor", "round", "stopgrad")
+_OTHERWISE = ("neg", "not", "draw", "surrogate")  # operators that a spec writes as signs, as noise, or with `withgrad`
+
+
+def of_table() -> dict[str, Function]:
+    """By name, the elementwise operators that have no sign: a spec calls them as their rows do."""
+    rows = (row for name, row in TABLE.items() if row.elementwise and not row.infix and name not in _OTHERWISE)
+    return {row.name: _op(row.name, row.arity) for row in rows}
+
 
 FUNCTIONS: dict[str, Function] = {
-    **{name: _op(name, 1) for name in _UNARY},
+    **of_table(),
     **{name: _activation(name) for name in ACTIVATIONS},
     "exp": Function(_exp, 1, 1, takes_complex=True),
-    "logaddexp": _op("logaddexp", 2),
     "relu": Function(_relu, 1, 1),
     "silu": Function(_silu, 1, 1),
     "gelu": Function(_gelu, 1, 1),

@@ -6,8 +6,10 @@ libraries' readiness, shapes for tracing, and the gradient of everything else.
 
 import copy
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -19,6 +21,8 @@ from seqc.driver.load_emitted import load_emitted
 from seqc.frontend.elaborate import load
 from seqc.ir.arguments import argument_table
 from seqc.semantics.reference import run
+
+ROOT = Path(__file__).parents[2]
 
 SPEC = '''spec masked_cell
 """A cell whose recurrent matrix is masked and whose inputs are scaled, by values that nothing trains.
@@ -203,3 +207,14 @@ assert len(found) == 2 and all(f.ok for f in found), [f for f in found if not f.
 def test_initial_value_is_made_of_numbers() -> None:
     with pytest.raises(SpecError, match="cannot depend on `R`"):
         load("spec a\ndim D\ninput x[D]\nparam R[D]\nbuffer M[D] init R\nstate h[D] = 0\nh = M * h[t-1] + R * x\noutput h\n")
+
+
+def test_four_files_outside_the_backends_name_the_role() -> None:
+    """As docs/decisions/arguments.md tells how a role is added; the editor has a line of help for the word beside them."""
+    page = (ROOT / "docs" / "decisions" / "arguments.md").read_text(encoding="utf-8")
+    steps = page[page.index("**How to add a role.**") :].split("\n\n")[0]
+    told = set(re.findall(r"^\d\. `([\w/.]+)`", steps, re.M))
+    tops = ("grammar", "seqc", "passes", "backends")
+    files = {path for top in tops for path in (ROOT / top).rglob("*.[pl]*") if path.is_file()}
+    named = {str(p.resolve().relative_to(ROOT)) for p in files if re.search(r"[\"']buffer[\"']", p.read_text(encoding="utf-8"))}
+    assert named == told | {"seqc/editor/words.py"} and len(told) == 4
