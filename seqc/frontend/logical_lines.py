@@ -35,7 +35,7 @@ STATEMENTS = (
     "down",
     "feedback",
 )
-MARKS = ("in", "index", "unit", "complex", "definite", "init", "per", "lag", "by", "keep", "block")
+MARKS = ("in", "index", "unit", "complex", "definite", "init", "per", "lag", "by", "keep", "block", "over")
 
 _DOC = '"""'
 _FIRST_WORD = re.compile(r"\s*([^\W\d]\w*)\s*(\S?)(\S?)")
