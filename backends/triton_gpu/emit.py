@@ -56,7 +56,7 @@ def triton_kernels(
     if plan.team is None:
         launcher = Launcher(plan, printed, chosen, open_)
     else:
-        team = print_team(plan.team)
+        team = {name: one for name, one in print_team(plan.team).items() if printed[name.removeprefix("team_")].in_dots}
         shared = [d for d in plan.team.roles.blocked if d != BATCH]
         chosen |= {name: Tiles({BATCH: 16, **dict.fromkeys(shared, UNITS)}, WARPS, 1) for name in team}
         summaries |= {name: summarize_team(plan.team, one, sizes, "bf16") for name, one in team.items()}

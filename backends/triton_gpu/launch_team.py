@@ -109,9 +109,11 @@ class TeamLauncher(Launcher):
         return []
 
     def work(self, whole: Printed) -> list[str]:
-        """One program for each head, or a team."""
+        """One program for each head, or a team; what multiplies no matrices needs no room that one program may lack."""
         name = whole.kernel.name
         alone = [*self.sizes([whole]), *super().work(whole)]
+        if f"team_{name}" not in self.team:
+            return alone
         head = f'if _alone_triton("{name}", {self.main}, {self.open_sizes}):'
         return [head, *(TAB + x for x in alone), "else:", *(TAB + x for x in self.together(self.team[f"team_{name}"]))]
 

@@ -141,5 +141,13 @@ def delay_network(x: Given, p: Given, s: Given) -> Made:
     return {"y": heard @ p["c"]}, states
 
 
+def boolean_net(x: Given, p: Given, s: Given) -> Made:
+    on = (s["x"] > 0.5).double()
+    place = torch.floor(2 * (on @ p["A"].T).abs() + (on @ p["C"].T).abs()) % 4
+    rule = p["table"].expand(len(on), -1, -1).gather(2, place.long()[..., None])[..., 0]
+    state = torch.where(x["noise"] > 1, 1 - sigmoid(rule), sigmoid(rule))
+    return {"x": state}, {"x": state}
+
+
 SIGNALS = (cornn, hm_lstm, scornn, urnn, synapses, d_linoss, mamba3_mimo, moog, egarch, semi_crf, information_filter,
-           delay_network)
+           delay_network, boolean_net)
