@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, listing
+from seqc.frontend.ahead import read_ahead
 from seqc.frontend.choices import rows_at, written_rows
-from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.declared import axes, checked, fits, misplaced, written_dims
 from seqc.frontend.delay_lines import line
 from seqc.frontend.functions import FUNCTIONS
@@ -26,7 +26,6 @@ from seqc.frontend.syntax import Decl, Define, Expr, Name
 from seqc.frontend.values import Orders, Value, apply, part_names, real, shown, within
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves
 from seqc.ir.graph import index as index_of
-from seqc.ir.inside import ahead
 from seqc.ir.intervals import ANY
 from seqc.ir.ops.indexing import as_real
 from seqc.ir.program import TensorDecl
@@ -362,21 +361,13 @@ class Names(ABC):
             cause = "a state is known from the past up to now; only inputs may be read ahead"
             self.scope.report("future-state", message, Label(e.span), cause=cause)
         else:
-            return self._ahead(name, -lag, steps, e)
+            return read_ahead(self, word, -lag, steps, e)
         return None
 
-    def _ahead(self, name: Name, steps: int, words: str, e: Expr) -> Value | None:
-        """A definition of inputs and params alone, some steps ahead."""
-        now = self.current(name.id, e.span)
-        if now is None:
-            return None
-        now = real(now)
-        if leaves(now.parts, "state"):
-            message = f"the definition `{name.id}` is read {words} ahead"
-            cause = "it depends on a state, or on an earlier value of a definition, which is known up to now"
-            self.scope.report("future-state", message, Label(e.span), cause=cause)
-            return None
-        return now.of([ahead(part, steps) if part is not ZERO else part for part in now.pair])
+    def new_states(self) -> set[Node]:
+        """What states that are known so far have become, where that depends on a state."""
+        known = (value for word, value in self._done.items() if value is not None and word in self.scope.states)
+        return {x for value in known for x in value.parts if leaves([x], "state")}
 
     def hidden(self, word: str, states: Mapping[str, TensorDecl]) -> list[tuple[TensorDecl, Node]]:
         """The extra states of a name that is read further back, each with its new value."""

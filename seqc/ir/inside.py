@@ -6,6 +6,7 @@ The step graph reads `INSIDE` like any input; a program that a backend sees decl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from seqc.ir.graph import BATCH, Node, leaf, leaves, node, rebuild, topological
@@ -13,10 +14,11 @@ from seqc.ir.ops.elementwise import where
 from seqc.ir.program import INSIDE, INSIDE_DECL, Program
 
 
-def ahead(x: Node, steps: int) -> Node:
-    """x, made of inputs and params alone, so many steps ahead; 0 where there is no such step."""
-    done: dict[Node, Node] = {}
-    for n in topological([x]):
+def ahead(x: Node, steps: int, known: Mapping[Node, Node] | None = None) -> Node:
+    """x, made of inputs, params and known nodes, so many steps ahead; 0 where there is no such step. known: node -> what it is
+    then."""
+    done = dict(known or {})
+    for n in topological([x], known=list(done)):
         if n.op == "leaf" and n.text("kind") == "input":
             done[n] = leaf("input", n.text("name"), n.names("shape"), n.number("offset") - steps, n.text("type"))
         else:

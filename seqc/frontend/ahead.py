@@ -1,0 +1,74 @@
+"""A definition some steps ahead: what it is made of, as many steps ahead, where there is such a step; else 0.
+
+    e = d[t-2] + x;   e[t+1]  ->  d[t-1] + x[t+1],   e[t+2]  ->  d + x[t+2],   e[t+3]  ->  d[t+1] + x[t+3]
+
+In: names, a word, steps. Out: its value. An earlier value comes nearer by as many steps as are read ahead: up to now it is
+known, whatever it is a value of. What is still to come is made of inputs and params alone, or it is told that it is not known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seqc.diagnostics import Label
+from seqc.frontend.syntax import Expr
+from seqc.frontend.values import ZERO, Value, part_names, real
+from seqc.ir.graph import Node, leaf, leaves, topological
+from seqc.ir.inside import ahead
+from seqc.ir.ops.structure import expanded
+
+if TYPE_CHECKING:
+    from seqc.frontend.names import Names
+
+
+class _Unknown(Exception):
+    """A value of a step that is still to come, and depends on a state."""
+
+
+class _Reported(Exception):
+    """A name without a value: the user knows."""
+
+
+def read_ahead(names: Names, word: str, steps: int, words: str, e: Expr) -> Value | None:
+    """The definition `word` so many steps ahead (in words: `words`), as read by e; None after a report."""
+    now = names.current(word, e.span)
+    if now is None:
+        return None
+    try:
+        now = real(now)
+        return now.of([x if x is ZERO else _later(names, x, steps, e) for x in now.pair])
+    except _Reported:
+        return None
+    except _Unknown:
+        message = f"the definition `{word}` is read {words} ahead"
+        cause = "at that step it depends on a state, which is known up to now"
+        names.scope.report("future-state", message, Label(e.span), cause=cause)
+        return None
+
+
+def _later(names: Names, x: Node, steps: int, e: Expr) -> Node:
+    if names.new_states() & set(topological([x])):
+        raise _Unknown
+    return ahead(x, steps, {n: _nearer(names, n, steps, e) for n in leaves([x], "state")})
+
+
+def _nearer(names: Names, n: Node, steps: int, e: Expr) -> Node:
+    """An earlier value, so many steps ahead."""
+    part, dot, told = n.text("name").partition(".lag")
+    called = {x: word for word in (*names.scope.states, *names.deepest) for x in (word, *part_names(word, True))}
+    word, back = called.get(part, ""), int(told) if dot and told.isdigit() else 1
+    state = names.scope.states.get(word)
+    if word == "" or word in names.replaced or word in names.lines or (state is None and not dot):
+        raise _Unknown
+    if back > steps:
+        nearer = back - steps
+        name = part if state is not None and nearer == 1 else f"{part}.lag{nearer}"
+        return leaf("state", name, n.names("shape"), 0, n.text("type"))
+    if state is not None and back < steps:
+        raise _Unknown
+    now = names.current(word, e.span)
+    if now is None:
+        raise _Reported
+    value = real(now).pair[part_names(word, True).index(part) if part != word else 0]
+    value = expanded(value, n.names("shape"))
+    return value if back == steps else _later(names, value, steps - back, e)
