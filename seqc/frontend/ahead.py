@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seqc.diagnostics import Label
+from seqc.frontend.complex_pairs import ZERO
 from seqc.frontend.syntax import Expr
-from seqc.frontend.values import ZERO, Value, part_names, real
+from seqc.frontend.values import Value, part_names, real
 from seqc.ir.graph import Node, leaf, leaves, topological
 from seqc.ir.inside import ahead
 from seqc.ir.ops.structure import expanded
