@@ -25,10 +25,13 @@ def rows(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
     """See the file's docstring. The core has the inputs that it reads, then the rows that are read; the outputs, then the rows
     that are written; the other states."""
     program = stage.program
-    if program.no_step or program.plane is not None:
-        return None
-    found = [name for name in program.states if _is_table(program, name)]
+    found = [] if program.no_step else tables(program)
     return _cut(stage, found, taken) if found else None
+
+
+def tables(program: Program) -> list[str]:
+    """The states that are tables."""
+    return [name for name in program.states if program.plane is None and _is_table(program, name)]
 
 
 def _is_table(program: Program, name: str) -> bool:
@@ -75,7 +78,7 @@ def _cut(stage: Stage, names: list[str], others: frozenset[str]) -> Plan | None:
         return None
     told = "a table: each step reads and writes its own rows in place, and the gradient keeps the rows that were read"
     inner = Plan(core, (replace(stage, program=core),), tuple(Reason("form", one.state, told) for one in tables))
-    return Plan(program, (Stage("event", "rows", program, inner, tuple(tables)),))
+    return Plan(program, (Stage("events", "rows", program, inner, tuple(tables)),))
 
 
 def _dims(decl: TensorDecl, place: Node, dim: str) -> tuple[str, ...]:

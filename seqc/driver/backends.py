@@ -31,7 +31,7 @@ from seqc.passes.plan.outside_of_time import once
 from seqc.passes.plan.products_outside import products, split_parallel
 from seqc.passes.plan.pruned import idle
 from seqc.passes.plan.slower import slower
-from seqc.passes.plan.tables import rows
+from seqc.passes.plan.tables import rows, tables
 from seqc.passes.plan.walks import both, ones, over_diagonals
 
 if TYPE_CHECKING:
@@ -48,8 +48,20 @@ def _rewriting(change: Callable[[Program], Program]) -> Rule:
     return rewritten
 
 
+
+
+def _beside_tables(stage: Stage, taken: frozenset[str]) -> Plan | None:
+    """What needs no table, and what only outputs see: for all steps at once, and not in each step of a loop over events."""
+    if not tables(stage.program):
+        return None
+    plan = products(replace(stage, name="events"), taken)
+    return replace(plan, stages=tuple(replace(x, name=stage.name) if x.name == "events" else x for x in plan.stages))
+
+
 WALKS: tuple[Rule, ...] = (both, slower, rows, over_diagonals, idle, ones)
-OUTSIDE: tuple[Rule, ...] = (*WALKS, once, _rewriting(numbered), products, _rewriting(chosen_rows))
+OUTSIDE: tuple[Rule, ...] = (
+    both, slower, _beside_tables, *WALKS[2:], once, _rewriting(numbered), products, _rewriting(chosen_rows),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,8 @@ class _Chain:
         texts = [behind(kernels, self.suffix, name, several) for name, kernels in self.kernel.items()]
         infer = any(k.infer for k in self.kernel.values())
         made = [self._forward("forward"), *([self._forward("infer")] if infer else []), self._step(), self._backward()]
+        writes = any(k.writes for k in self.kernel.values())
+        made += [self._step("write")] if writes else []
         made += [self._ready()] if self.suffix == "cpu" else []
         common = [SHAPED.strip()] if self.suffix == "cpu" else []
         if self.stored:
@@ -154,7 +156,8 @@ class _Chain:
         made[:0] = [together(texts, [*self.kernel])] if texts else []
         return replace(
             first, text="\n\n\n".join(made) + "\n", saved=tuple(self._saved()),
-            packs=self.packs, infer=infer, limited=limited, direct=False, float64=all(k.float64 for k in self.kernel.values()),
+            packs=self.packs, infer=infer, limited=limited, direct=False, writes=writes,
+            float64=all(k.float64 for k in self.kernel.values()),
             runtime=tuple(dict.fromkeys([*common, *(x for k in self.kernel.values() for x in k.runtime)])),
         )  # fmt: skip
 
@@ -269,8 +272,9 @@ class _Chain:
         """Whether a value of a recurrence is kept in the dtype of storage."""
         return x in self.decls and self.decls[x].role != HANDED and any(x in stage.program.outputs for stage in self.cores)
 
-    def _step(self) -> str:
-        lines = [lay(f"def _step_{self.suffix}(", self.arguments, "):"), docstring(["One step: a sequence of one."], 4)]
+    def _step(self, name: str = "step") -> str:
+        """name: "write" of the step in place, where a stage has one."""
+        lines = [lay(f"def _{name}_{self.suffix}(", self.arguments, "):"), docstring(["One step: a sequence of one."], 4)]
         if self.program.no_step:
             return "\n".join([*lines, f'    raise NotImplementedError("{self.program.no_step}")'])
         lines += [f"    io = {self.main}.dtype"] if self.stored else []
@@ -279,7 +283,8 @@ class _Chain:
             part, made = stage.program, [self.called[x] for x in stage.program.outputs]
             if stage.name in self.kernel:
                 forms = {x: "{}[:, 0].contiguous()" for x in part.inputs if x in long}
-                lines += self._call([*made, *_ends(part)], f"_{stage.name}_step_{self.suffix}", self._taken(part, forms))
+                own = name if self.kernel[stage.name].writes else "step"
+                lines += self._call([*made, *_ends(part)], f"_{stage.name}_{own}_{self.suffix}", self._taken(part, forms))
             elif stage.name in self.own:
                 forms = {x: "{}[:, None]" for x in part.inputs if x not in long}
                 results = [*made, *_ends(part), *["_"] * len(self.own[stage.name])]

@@ -21,7 +21,7 @@ from seqc.ir.program import Program
 def behind(kernels: Kernels, suffix: str, name: str, several: bool = False) -> str:
     """The text of kernels with `_forward_SUFFIX` called `_NAME_forward_SUFFIX`, and its siblings likewise. Triton's part asks
     for sizes alone whether it is ready, whatever surrounds it. several: whether others stand beside it."""
-    functions = "forward|infer|backward|step" + ("|ready" if suffix == "cpu" or several else "")
+    functions = "forward|infer|backward|step|write" + ("|ready" if suffix == "cpu" or several else "")
     return re.sub(rf"\b_({functions})_{suffix}\b", rf"_{name}_\1_{suffix}", kernels.text).strip()
 
 

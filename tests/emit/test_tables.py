@@ -74,3 +74,49 @@ def test_what_a_gradient_needs_is_not_written(memory: ModuleType) -> None:
     with torch.no_grad():
         table = torch.zeros(1, 12, 3)
         assert memory.memory_step(*given, M_0=table, inplace=True).M_T is table and table[0, 0].any() and not table[0, 1:].any()
+
+
+BESIDE = """spec beside
+dim N = 5, D = 30
+input w index N, x[D]
+param E[N, D], W[D, D], R[D, D], C[D, D]
+state M[N, D] = 0.2
+old = M[t-1, w]
+new = tanh(E[w] + W @ x + R @ old)
+M[w] = new
+output y = C @ new
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_what_needs_no_table_stands_beside_the_loop(backend: str) -> None:
+    """Rows of a param, a product with an input, and a readout: in calls, packs, the other direction, and steps in place."""
+    made = load_emitted(compile_spec(BESIDE, Options(backend)).text, f"beside_{backend}")
+    torch.manual_seed(1)
+    shapes = {"x": (2, 7, 30), "E": (5, 30), "W": (30, 30), "R": (30, 30), "C": (30, 30), "M_0": (2, 5, 30)}
+    x, E, W, R, C, M_0 = (torch.randn(s, dtype=torch.float64).div(5).requires_grad_() for s in shapes.values())
+    w = torch.randint(0, 5, (2, 7))
+    rows, ends = [], []
+    for b in range(2):
+        table = list(M_0[b].unbind(0))
+        for t in range(7):
+            table[w[b, t]] = torch.tanh(E[w[b, t]] + W @ x[b, t] + R @ table[w[b, t]])
+            rows.append(C @ table[w[b, t]])
+        ends.append(torch.stack(table))
+    want = torch.stack(rows).view(2, 7, 30), torch.stack(ends)
+    got = made.beside(w, x, E, W, R, C, M_0=M_0)
+    back = made.beside(w.flip(1), x.flip(1), E, W, R, C, M_0=M_0, reverse=True)
+    torch.testing.assert_close(tuple(got), want, rtol=0, atol=1e-12)
+    torch.testing.assert_close((back.y.flip(1), back.M_T), want, rtol=0, atol=1e-12)
+    weights = [torch.randn_like(y) for y in want]
+    losses = [sum((a * b).sum() for a, b in zip(ys, weights, strict=True)) for ys in (got, want)]
+    for a, b in zip(*(torch.autograd.grad(loss, [x, E, W, R, C, M_0]) for loss in losses), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+    with torch.no_grad():
+        pack = made.beside(w.view(1, 14), x.view(1, 14, 30), E, W, R, C, M_0=M_0, cu_seqlens=torch.tensor([0, 7, 14]))
+        torch.testing.assert_close((pack.y.view(2, 7, 30), pack.M_T), want, rtol=0, atol=1e-12)
+        table = M_0.detach().clone()
+        for t in range(7):
+            step = made.beside_step(w[:, t], x[:, t], E, W, R, C, M_0=table, inplace=True)
+            assert step.M_T is table
+            torch.testing.assert_close(step.y, want[0][:, t], rtol=0, atol=1e-12)
