@@ -83,7 +83,7 @@ class _Product:
         return self.operations >= RATIO * self.traffic
 
 
-def products(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan | None:
+def products(stage: Stage, taken: frozenset[str] = frozenset()) -> Plan:
     """The recurrence of a stage between what runs for all steps at once; see the file's docstring."""
     split = split_parallel(stage.program, taken)
     before = () if split.before is None else (Stage(f"before_{stage.name}", "all", split.before),)
