@@ -48,8 +48,6 @@ def _rewriting(change: Callable[[Program], Program]) -> Rule:
     return rewritten
 
 
-
-
 def _beside_tables(stage: Stage, taken: frozenset[str]) -> Plan | None:
     """What needs no table, and what only outputs see: for all steps at once, and not in each step of a loop over events."""
     if not tables(stage.program):
