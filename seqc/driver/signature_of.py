@@ -81,7 +81,8 @@ def _input(d: TensorDecl, gates: Container[str]) -> Input:
 
 def _param(d: TensorDecl) -> Param:
     support = d.support and replace(d.support, mask=safe_name(d.support.mask))
-    return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default, filling(d))
+    filled = filling(d)
+    return Param(safe_name(d.name), _dims(d), initial(d), d.per_batch, support, d.hidden, d.plays, d.default, *filled)
 
 
 def closed_loop(loop: Loop, sig: Signature) -> Closed:
@@ -208,9 +209,13 @@ def initial(decl: TensorDecl) -> str | None:
     return made.code
 
 
-def filling(decl: TensorDecl) -> tuple[str, ...]:
-    """The random values of a param: the name of a function and its arguments; nothing where there are none."""
-    return () if decl.fill is None else (decl.fill.name, *(_text(arg, decl).code for arg in decl.fill.args))
+def filling(decl: TensorDecl) -> tuple[tuple[str, ...], str]:
+    """The random values of a param: the name of a function and its arguments, and what becomes of what it draws."""
+    fill = decl.fill
+    if fill is None:
+        return (), ""
+    then = "" if fill.then is None else aligned(_text(fill.then, decl), decl.axes).code
+    return (fill.name, *(_text(arg, decl).code for arg in fill.args)), then
 
 
 def _text(root: Node, decl: TensorDecl) -> Text:

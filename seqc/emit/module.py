@@ -127,10 +127,11 @@ def _init(p: Param) -> list[str]:
     """The lines that fill a parameter or a buffer in place."""
     if p.fill:
         name, *args = p.fill
+        then = [f"        drawn = self.{p.name}.double()", f"        self.{p.name}.copy_({p.then})"] if p.then else []
         if len(p.dims) > 2 and name not in _ELEMENTS:
             line = lay(f"torch.nn.init.{name}_(", ["one", *args], ")", 12)
-            return [f"        for one in self.{p.name}.flatten(0, -3):", line]
-        return [lay(f"torch.nn.init.{name}_(", [f"self.{p.name}", *args], ")", 8)]
+            return [f"        for one in self.{p.name}.flatten(0, -3):", line, *then]
+        return [lay(f"torch.nn.init.{name}_(", [f"self.{p.name}", *args], ")", 8), *then]
     if p.init is not None:
         return [f"        self.{p.name}.copy_(torch.as_tensor({p.init}))"]
     if len(p.dims) < 2 or p.role == "buffer":

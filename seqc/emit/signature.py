@@ -80,7 +80,7 @@ class Param:
     buffers. support: what is kept of a sparse one, with the name of the mask as it is emitted. hidden: a mask that rules alone
     say, and that no caller gives. role: "mask" is the mask of a sparse one, of any dtype. default: a buffer that a call may
     leave out: its init is then also made in the function, on `device`. fill: instead of init, a function of `torch.nn.init`
-    without its `_`, and its arguments as expressions over the dims' names.
+    without its `_`, and its arguments as expressions over the dims' names. then: what becomes of what is drawn, `drawn`.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Param:
     role: str = "param"
     default: bool = False
     fill: tuple[str, ...] = ()
+    then: str = ""
 
     @property
     def mask(self) -> bool:

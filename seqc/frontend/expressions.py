@@ -8,7 +8,7 @@ have names, and which longer lags are read. It never decides an order of stateme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc.diagnostics import Label, listing
@@ -81,6 +81,8 @@ class Elaborator(Names):
         return self.expr(e, Frame(place))
 
     def _expr(self, e: Expr, frame: Frame) -> Value | None:
+        if id(e) in self.given:
+            return self.given[id(e)]
         match e:
             case syntax.Number():
                 return of_pair((ZERO, const(e.value)), ()) if e.imaginary else number(e.value)
@@ -290,7 +292,7 @@ class Elaborator(Names):
             return sum_of_taps(self, e, dims, frame)
         args = [self.expr(arg, frame) for arg in e.args]
         values = [arg for arg in args if arg is not None]
-        if len(values) < len(args) or not self.has_dims(e, values[0], dims):
+        if len(values) < len(args) or not self.has_dims(e, values[0], dims, frame.at):
             return None
         for arg, value in zip(e.args, values, strict=True):
             if value.imag is not None and not function.takes_complex:
@@ -362,13 +364,16 @@ class Elaborator(Names):
         self.scope.report("argument-count", f"`{name}` takes {count} {plural}, not {len(e.args)}", Label(e.span))
         return False
 
-    def has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...]) -> bool:
-        """Whether the value of a call's argument has these dims; reports the ones that it lacks."""
+    def has_dims(self, e: syntax.Call, value: Value, dims: tuple[str, ...], held: Container[str] = ()) -> bool:
+        """Whether the value of a call's argument has these dims; reports the ones that it lacks. held: at one position."""
         missing = [dim for dim in dims if dim not in value.order]
         if missing:
+            name = f"give it a name of its own, outside: `y = {e.span.text}`"
+            steps = f"in a step over `{missing[0]}` every value is read at that step's position; {name}"
             self.scope.report(
                 "missing-dim",
                 f"`{e.name.id}{shown(dims)}` over {listing(missing)}, which the value does not have",
                 Label(e.args[0].span, f"has the dims {value.shown()}"),
+                help=steps if missing[0] in held else "",
             )
         return not missing

@@ -57,6 +57,7 @@ class Names(ABC):
         self._loops: set[frozenset[str]] = set()
         self._held: dict[str, Value] = {}  # what names stand for while a derivative by them is taken
         self.stand_ins = 0  # how many there have been
+        self.given: dict[int, Value] = {}  # values of parts of the tree, by their ids: draws that fill a param
 
     @abstractmethod
     def top(self, e: Expr, place: str) -> Value | None:

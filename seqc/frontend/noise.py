@@ -99,7 +99,7 @@ def _sampled(
 def refuse_draw(scope: Scope, e: Call) -> None:
     """Report a draw that stands in no step."""
     cause = "noise is drawn in the step, and this is computed before the first one"
-    help = "a param's random `init` stands alone: `init normal(mean, std)`; a state's start is passed as `NAME_0`"
+    help = "a param is filled at random: `init normal(mean, std)`; a state's start is passed as `NAME_0`"
     scope.report("not-constant", f"`{e.name.id}` stands in no step", Label(e.span), cause=cause, help=help)
 
 

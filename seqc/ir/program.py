@@ -30,10 +30,17 @@ class DimDecl:
 
 @dataclass(frozen=True)
 class Fill:
-    """Random initial values of a param, as `torch.nn.init` draws them: the function's name, without `_`, and its numbers."""
+    """Random initial values of a param, as `torch.nn.init` draws them: the function's name, without `_`, and its numbers.
+
+    then: what becomes of the values drawn, which are the leaf `FILLED`; None: these are the initial values.
+    """
 
     name: str
     args: tuple[Node, ...] = ()
+    then: Node | None = None
+
+
+FILLED = "drawn"
 
 
 @dataclass(frozen=True)

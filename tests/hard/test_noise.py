@@ -245,14 +245,18 @@ def test_random_initial_values_of_params() -> None:
 dim D, M, H = 2
 input x[M]
 param W[D, M] init uniform(-1 / sqrt(M), 1 / sqrt(M)), R[H, D, D] init orthogonal(2), b[D] init normal(1, 0.02)
+param f[D] init log(uniform(1, 9)), Q[H, D, D] init 0.5 * orthogonal + where(index[D] == index[D'], 1, 0)
 param U[D, M] init xavier_normal, N[D, M] init kaiming_uniform
 state h[H, D] = 0
-h = tanh(R @ h[t-1] + (W + U + N) @ x + b)
+h = tanh((R + Q) @ h[t-1] + (W + U + N) @ x + b * f)
 output h
 '''
     made = seqc.compile(text, "torch").Module(D=100, M=50).requires_grad_(False)
     assert 0.9 * 50**-0.5 < float(made.W.abs().max()) <= 50**-0.5
     torch.testing.assert_close(made.R @ made.R.mT, 4 * torch.eye(100).expand(2, -1, -1), rtol=0, atol=1e-5)
     assert abs(float(made.b.mean()) - 1) < 0.02 and 0.01 < float(made.b.std()) < 0.03
+    assert 0 < float(made.f.min()) < 0.2 and 2.15 < float(made.f.max()) < float(np.log(9))
+    turned = 2 * (made.Q - torch.eye(100))
+    torch.testing.assert_close(turned @ turned.mT, torch.eye(100).expand(2, -1, -1), rtol=0, atol=1e-5)
     assert abs(float(made.U.std()) / (2 / 150) ** 0.5 - 1) < 0.1
     assert 0.9 * (6 / 50) ** 0.5 < float(made.N.abs().max()) <= (6 / 50) ** 0.5
