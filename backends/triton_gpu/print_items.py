@@ -7,14 +7,17 @@ in the scope where it is computed, and is short, is written where it is used.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
 from seqc.backends.triton_gpu.kernel import (
     SPANS,
+    STEPS,
     Add,
     Advance,
     Array,
     Barrier,
+    Fetch,
     Item,
     Kernel,
     Let,
@@ -45,6 +48,7 @@ from seqc.ir.ops import TABLE
 SHORT = 60  # characters of an expression that is written where it is used,
 LONG = 72  # and of one that the next line uses
 TAB = "    "
+AHEAD = ("forward", "infer")  # kernels that may send for what the next step loads
 SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
 
 
@@ -64,6 +68,7 @@ class ItemPrinter:
         self.sums: dict[str, str] = {}
         self.totals: dict[Node, str] = {}  # by sum of levels, its variable
         self.begins: dict[Node, Node] = {}  # by a value that nothing else takes, the sum that it begins
+        self.sent: dict[Node, str] = {}  # what was sent for a step before, by its node
         self.scope = Scope(0)
         self.near: set[Node] = set()
         self.next: set[Node] = set()
@@ -117,8 +122,12 @@ class ItemPrinter:
 
     def item(self, item: Item) -> None:
         match item:
+            case Load(ahead=True):
+                self.take(item)
             case Load():
                 self.load(item)
+            case Fetch():
+                self.fetch(item)
             case Note(text):
                 self.scope.lines.append(f"# {text}")
             case Let(node):
@@ -144,6 +153,32 @@ class ItemPrinter:
                 self.plus(total, node, self.find(node), sign)
             case Levels():
                 self.at_levels(item)
+
+    def take(self, item: Load) -> None:
+        """node <- what was sent for a step before, in fp32."""
+        name = self.var(item.node)
+        self.scope.lines.append(f"{name} = {self.sent[item.node]}.to(tl.float32)")
+        only = " & ".join(f"({self.names.program(d)} == 0)" for d in item.first_only)
+        if only:
+            self.scope.lines.append(f"{name} = tl.where({only}, {name}, 0.0)")
+        self.texts[-1][item.node] = Text(name, self.addresses.tile_axes(item.array))
+
+    def fetch(self, item: Fetch) -> None:
+        """Raw loads, of the first step or of the next one; after the last step it is that one again."""
+        lines = self.scope.lines
+        if item.start:
+            lines.append(f"i_start = {'T - 1' if item.reverse else '0'}")
+        else:
+            lines.append(f"i_next = {'tl.maximum(i_t - 1, 0)' if item.reverse else 'tl.minimum(i_t + 1, T - 1)'}")
+        self.addresses.step = "i_start" if item.start else "i_next"
+        for load in item.loads:
+            at = self.addresses.at(load.array, self.scope, 0, False, load.first_only)
+            parts = [*([at.mask] if at.mask else []), *(["T > 0"] if item.start else [])]
+            mask = " & ".join(x if x.isidentifier() else f"({x})" for x in parts) if len(parts) > 1 else "".join(parts)
+            name = self.sent.setdefault(load.node, self.names.fresh(f"n_{self.label(load.node)}"))
+            masked = f", mask={mask}, other=0.0" if mask else ""
+            lines.append(f"{name} = tl.load({self.pointers[load.array.name]}{at.pointer}{masked})")
+        self.addresses.step = "i_t"
 
     def load(self, item: Load) -> None:
         """node <- memory, in fp32."""
@@ -240,7 +275,13 @@ class ItemPrinter:
 
     def loop(self, item: Loop) -> None:
         """`for`, with a scope of its own."""
+        loads = self.sent_for(item)
         outer, rows = self.scope, self.kernel.rows
+        if loads:
+            self.scope = outer.root()
+            self.fetch(Fetch(loads, True, False))
+            rest = (x for x in item.body if x not in loads)
+            item = replace(item, body=(*(replace(x, ahead=True) for x in loads), Fetch(loads, False, False), *rest))
         inner = self.scope = Scope(outer.rank + 1, outer)
         self.texts.append({})
         if item.over == "blocks" and rows > 1:
@@ -266,9 +307,18 @@ class ItemPrinter:
         """Whether loads are sent ahead only if the loop says so: outside of chunks, where they feed products and Triton sees
         to it itself. Single steps instead of a block are too few for it."""
         chunk = self.kernel.rows > 1 and bool(self.products.of)
-        innermost = not any(isinstance(i, Loop) for i in item.body)
+        innermost = not any(isinstance(i, Loop | Fetch) for i in item.body)
         loads = any(isinstance(i, Load) for i in item.body)
         return innermost and loads and not chunk and self.kernel.name != STEPS_KERNEL
+
+    def sent_for(self, item: Loop) -> tuple[Load, ...]:
+        """What a walk from the first step to the last loads in each step, if it sends for it a step ahead, to registers.
+
+        Without products a lane has a channel or two, and no asynchronous copy moves as few bytes.
+        """
+        loads = tuple(i for i in item.body if isinstance(i, Load))
+        steps = item.over == "steps" and self.kernel.rows == 1 and self.kernel.name in AHEAD and not self.products.of
+        return loads if steps and all(x.array.role == "input" and STEPS in x.array.axes and not x.offset for x in loads) else ()
 
     # ---- names ----
 

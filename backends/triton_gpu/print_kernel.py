@@ -52,6 +52,7 @@ class Printed:
     given: tuple[Array | None, ...]  # the text's arrays, None for one that this kernel does without
     functions: Mapping[str, str]  # device functions that it calls and that were made for it, by their names
     columns: str = ""  # the dim of which a thread holds COLUMNS neighbours, with all steps of each
+    fetches: bool = False  # whether it sends for what the next step loads
     saves: bool | None = None  # what the text's switch SAVE is, None where it has none
 
     def quiet(self) -> Printed:
@@ -122,7 +123,7 @@ class KernelPrinter(ItemPrinter):
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, (*arguments, *constants), runtime, settings,
             tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
             self.products.turned, self.grid(), self.kernel.arrays, self.functions,
-            self.addresses.columns if "COLUMNS" in names.used else "", saves or None,
+            self.addresses.columns if "COLUMNS" in names.used else "", bool(self.sent), saves or None,
         )
 
     def at_levels(self, item: Levels) -> None:

@@ -92,7 +92,8 @@ class KernelModel:
         return tuple(out)
 
     def stages(self) -> tuple[int, ...]:
-        return STAGES if (self.summary.loops_over_time or self.summary.span > 1) and not self.summary.meets else (1,)
+        one = self.summary.meets or self.summary.fetches
+        return STAGES if (self.summary.loops_over_time or self.summary.span > 1) and not one else (1,)
 
     def blocks(self, dim: Dim) -> tuple[int, ...]:
         """Powers of two from the least useful block to the one that holds the whole dim, largest first."""
@@ -242,7 +243,8 @@ class KernelModel:
         programs = self.programs(self.dims) * along
         alone, shared = self.arithmetic()
         alone, shared = (alone, shared) if spilled == 0 else (alone + spilled, shared + spilled)
-        load = self.summary.meets * MEET_LATENCY if self.summary.meets else ceil_div(LOAD_LATENCY, self.name("stages"))
+        ahead = Const(2) if self.summary.fetches else self.name("stages")
+        load = self.summary.meets * MEET_LATENCY if self.summary.meets else ceil_div(LOAD_LATENCY, ahead)
         wait = lift(load) + DOT_LATENCY * sum(dot.times for dot in self.summary.dots)
         waves = ceil_div(programs, resident * target.units)
         busy = waves * turns * most(alone + wait, resident * shared)

@@ -95,6 +95,8 @@ class KernelSummary:
     """Whether one program takes all turns in order; otherwise each span of turns has a program of its own."""
     span: int = 1
     """Turns of a span, which one program takes in order."""
+    fetches: bool = False
+    """Whether a turn sends for what the next one loads, into registers: with no stages beside."""
     meets: int = 0
     """How often in a turn the programs of a team wait for each other (`team`)."""
     shares: str = ""

@@ -29,6 +29,7 @@ LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.x]*
 STEPS = 64
 AXES = (".x", ".y", ".z")
 LEAVES = 30  # instructions of a program that has nothing to do
+AHEAD = 318  # instructions of a warp that take as long as a load: `MISS` and `CHAIN` of the model that prices them
 TOGETHER = 48  # instructions between two loads that are waited for together
 MMA, WGMMA = 4 / 2048, 1 / 2048  # cycles of one of Hopper's tensor cores, and of all four, for a multiply-add in bf16
 RATES = {"TF32": 2.0, "S8": 0.5, "E4M3": 0.5, "E5M2": 0.5}  # cycles for bf16's one
@@ -64,7 +65,7 @@ class Text:
         self.loops = _loops(lines)
         self.parts: list[tuple[tuple[int, ...], Executed]] = []
         for inside, group in groupby(lines, key=lambda one: tuple(i for i, x in enumerate(self.loops) if x.holds(one.at))):
-            self.parts.append((inside, _work(group)))
+            self.parts.append((inside, _work(list(group), bool(inside))))
 
     def executed(self, ir: str, values: Mapping[str, int]) -> Executed:
         """What one warp of a program runs. values: of the kernel's arguments, and the program's numbers under `AXES`, 0 where
@@ -120,8 +121,8 @@ def matched(loops: list[Loop], told: list[float]) -> list[float]:
     return [next(counts) if one in longest else 1.0 for one in loops]
 
 
-def _work(group: Iterable[Instruction]) -> Executed:
-    """What one run of neighbouring instructions is."""
+def _work(group: list[Instruction], again: bool) -> Executed:
+    """What one run of neighbouring instructions is. again: whether it lies in a loop."""
     total: Executed = defaultdict(float)
     last = -TOGETHER
     for at, one in enumerate(group):
@@ -130,7 +131,7 @@ def _work(group: Iterable[Instruction]) -> Executed:
         if name == "SHFL":
             total["shuffle"] += 1
         if name in ("LDG", "LD", "LDL"):
-            total["wait"] += at - last >= TOGETHER
+            total["wait"] += _waited(_distance(group, at, again)) if at - last >= TOGETHER else 0.0
             last = at
         if name in ("LDG", "STG", "LDGSTS"):
             total["bytes"] += 128 * width(rest)
@@ -145,6 +146,25 @@ def _work(group: Iterable[Instruction]) -> Executed:
         if name in ("HMMA", "HGMMA", "QGMMA", "IMMA"):
             total["wgmma" if "GMMA" in name else "mma"] += _product(one)
     return total
+
+
+def _waited(distance: int) -> float:
+    """The part of a load's time for which a warp waits that goes on with so many instructions."""
+    return max(0.0, 1 - distance / AHEAD) if distance >= TOGETHER else 1.0
+
+
+def _distance(group: list[Instruction], at: int, again: bool) -> int:
+    """How many instructions after a load something takes what it loads; in a loop that may be in its next turn."""
+    found = re.match(r"\s*R(\d+)\b", group[at].operands)
+    if found is None:
+        return 0
+    loaded = {str(int(found[1]) + i) for i in range(width(group[at].name))}
+    order = [*range(at + 1, len(group)), *(range(at) if again else ())]
+    for steps, i in enumerate(order, 1):
+        _, _, given = group[i].operands.partition(",")
+        if loaded & set(re.findall(r"\bR(\d+)\b", given)):
+            return steps
+    return 0
 
 
 def width(rest: str) -> int:

@@ -87,6 +87,7 @@ class _Summary:
             rows=self.plan.block.rows,
             loops_over_time=not (self.kernel.block_in_grid or self.kernel.span_in_grid),
             span=self.kernel.spans if self.kernel.span_in_grid else 1,
+            fetches=self.printed.fetches,
             limits=tuple(self.limits()),
         )
 
