@@ -68,6 +68,16 @@ def test_what_a_warp_runs_is_counted_by_its_loops() -> None:
     assert told["shuffle"] == (1.0, 0.0) and told["wgmma"] == (0.0, 64.0) and told["bytes"] == (0.0, 512.0)
 
 
+@pytest.mark.parametrize(("between", "waits"), [(10, 1.0), (158, 0.5), (400, 0.0)])
+def test_a_load_is_waited_for_less_where_its_value_is_taken_later(between: int, waits: float) -> None:
+    """A loop that takes at its top what its last turn has loaded below, so many instructions before."""
+    text = ("MOV R8, R4", "LDG.E.64 R4, desc[UR4][R2.64]", *["FADD R9, R9, R9"] * between, "@P0 BRA 0x0")
+    run = Text(_machine_code(*text)).executed(IR, {"T": 64})
+    assert run["wait"] == pytest.approx(waits, abs=0.01)
+    used = Text(_machine_code("LDG.E.64 R4, desc[UR4][R2.64]", "FADD R9, R9, R5", *["FADD R9, R9, R9"] * 400, "@P0 BRA 0x0"))
+    assert used.executed(IR, {"T": 64})["wait"] == 1, "the second of the registers that it fills is taken at once"
+
+
 def test_loops_that_were_unrolled_or_split() -> None:
     loops = Text(SASS).loops
     assert [one.holds(0x20) for one in loops] == [True, True]

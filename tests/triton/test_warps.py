@@ -39,6 +39,17 @@ def test_programs_that_fill_the_device_have_few_warps() -> None:
         assert "num_warps=_warps(B * ND, u, 4, BD * BN)" in body
 
 
+@pytest.mark.parametrize("kernel", ["forward", "infer"])
+def test_a_walk_loads_a_step_ahead(kernel: str) -> None:
+    """Each input is loaded before the walk, and in every step for the next one; only gradients go back over steps otherwise."""
+    text = inspect.getsource(emitted("mamba")).partition(f"def mamba_{kernel}_kernel(")[2].partition("\n\n\n")[0]
+    before, _, walk = text.partition("for i_t in range(")
+    for name in ("u", "delta", "z", "Bt", "Ct"):
+        assert f"n_{name} = tl.load(p_{name} + " in before and f"n_{name} = tl.load(p_{name} + " in walk, name
+        assert walk.index(f"b_{name} = n_{name}.to(tl.float32)") < walk.index(f"n_{name} = tl.load(")
+    assert "num_stages" not in text
+
+
 def test_a_square_state_is_held_whole(tmp_path: Path) -> None:
     (tmp_path / "square.seq").write_text(SQUARE)
     made = compile_spec(tmp_path / "square.seq", Options("triton"))
