@@ -99,7 +99,7 @@ def plan(block: Block) -> Plan:
         raise refused("native-form", f"the native CPU backend loops over steps, and got form '{block.form}'")
     roles = roles_of(program, block.forward, block.backward)
     names = _names(block)
-    kept = _kept(block, names)
+    kept = _kept(block)
     shadow = {n: leaf("value", name, _axes(program, n)) for name, n in kept.items()}
     backward = substitute(block.backward, shadow)
     used = {n.text("name") for n in leaves(backward.values(), "value")}
@@ -184,7 +184,7 @@ def _is_vector(program: Program, x: TensorDecl) -> bool:
     return any(set(x.dims) <= set(d.dims) for d in _tokens(program))
 
 
-def _kept(block: Block, names: Mapping[Node, str]) -> dict[str, Node]:
+def _kept(block: Block) -> dict[str, Node]:
     """Reductions of the forward pass that backward reads and that are no larger than a token's vectors."""
     program = block.program
     roots = list(block.backward.values())

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from seqc.analysis.phases import BLOCK, stages
 from seqc.analysis.workload import PRODUCTS
-from seqc.ir.block import Block, free_dims
-from seqc.ir.dims import is_rank, unprimed
-from seqc.ir.graph import BATCH, COL, ROW, Node, topological
+from seqc.ir.block import Block, free_dims, rows_of_a_step
+from seqc.ir.graph import BATCH, COL, ROW, Node
 from seqc.ir.keys import next_key
 from seqc.ir.program import Program
 
@@ -59,17 +58,9 @@ def layout_of(block: Block) -> Layout:
     carried = {s.leaf(): next_key(s.name) for s in program.states.values()}
     looped = block.form != "step" or any(not stage.stream for stage in stages(block.forward, carried))
     lead = (BLOCK, BATCH) if looped else (BATCH, BLOCK)
-    rows = _rows_of_a_step(block)
+    rows = rows_of_a_step(block)
     order = (*lead, *heads, ROW, *rows, COL, *(d for d in _dims(program) if d not in (*heads, *rows)))
     return Layout(order, extent, () if block.form == "step" else (ROW,), tuple(heads))
-
-
-def _rows_of_a_step(block: Block) -> list[str]:
-    """The spec's dims that are the rows of a step in the block: they lie beside its steps."""
-    every = topological([*block.forward.values(), *block.backward.values()])
-    return list(dict.fromkeys(
-        unprimed(n.text("old")) for n in every if n.op == "rename" and is_rank(n.text("new")) and not is_rank(n.text("old"))
-    ))
 
 
 def _dims(program: Program) -> list[str]:

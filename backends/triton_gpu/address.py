@@ -131,7 +131,7 @@ class Addresses:
     def scalar(self, array: Array, scope: Scope, offset: int) -> str:
         """Name of the scalar offset, "" where it is zero."""
         merged = self.merged(array)
-        index = [self.index(a, scope, offset) for a in merged]
+        index = [self.index(a, offset) for a in merged]
         if not any(index):
             return ""
         used = [i for i, one in enumerate(index) if one]
@@ -156,7 +156,7 @@ class Addresses:
         home.known[key] = name
         return name
 
-    def index(self, axis: str, scope: Scope, offset: int) -> str:
+    def index(self, axis: str, offset: int) -> str:
         """The scalar index along an array's axis, "" where it is a tile axis or zero."""
         whole = BATCH not in self.roles.blocked  # else where sequences begin is a tile
         if axis == SEQUENCE_ROWS:

@@ -313,13 +313,13 @@ class Launcher(GradientSums):
             if asked and asked < self.every:
                 switches = [self.switch(a.of) for a in self.table if a.of in asked]
                 own = [f"if {' or '.join(switches)}:", *(TAB + line for line in own)]
-            for a in self.given_where_saved(group, fresh, made) if self.quiet else ():
+            for a in self.given_where_saved(group, fresh) if self.quiet else ():
                 handed = replace(a, dtype="io") if a.name in self.schedule.lean else a
                 lines += [f"if not {self.save}:", TAB + self.allocate(handed)]
             lines += own
         return lines
 
-    def given_where_saved(self, group: Sequence[Printed], fresh: Iterable[str], made: Iterable[str]) -> list[Array]:
+    def given_where_saved(self, group: Sequence[Printed], fresh: Iterable[str]) -> list[Array]:
         """Arrays that kernels hand on to others, and that the function has made already where a gradient follows."""
         found = {a.name: a for k in group for a in k.arrays if a.role == "saved"}
         needed = {a.name for k in group for a in k.given if a is not None and not k.saves}

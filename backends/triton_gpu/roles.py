@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from seqc.ir.block import BATCH, COL, ROW, Block, free_dims
+from seqc.ir.block import BATCH, COL, ROW, Block, free_dims, rows_of_a_step
 from seqc.ir.dims import base, is_rank, is_time, rank_size, unprimed
 from seqc.ir.graph import Node, depends, leaves, topological
 
@@ -115,7 +115,7 @@ def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:
     """All axes of tiles, in their order."""
     used = {d for n in topological([*block.forward.values(), *block.backward.values()]) for d in n.dims}
     used |= {d for decl in block.program.states.values() for d in decl.dims}  # carried whole, where nothing has all of them too
-    rows = _rows_of_a_step(block)
+    rows = rows_of_a_step(block)
     declared = [d for d in _declared_order(block) if d not in rows]
     order = [d for r in (BATCH, ROW) for d in sorted(x for x in used if unprimed(x) == r)]
     order += [x for d in rows for x in sorted(x for x in used if unprimed(x) == d)]
@@ -123,14 +123,6 @@ def _tile_axes(block: Block, grid: tuple[str, ...]) -> tuple[str, ...]:
     for rank in sorted(x for x in used if is_rank(x)):
         order.insert(order.index(partner(rank)) + 1, rank)
     return tuple(d for d in order if d not in grid)
-
-
-def _rows_of_a_step(block: Block) -> list[str]:
-    """The spec's dims that are the rows of a step: their tiles lie beside the steps."""
-    every = topological([*block.forward.values(), *block.backward.values()])
-    return list(dict.fromkeys(
-        unprimed(n.text("old")) for n in every if n.op == "rename" and is_rank(n.text("new")) and not is_rank(n.text("old"))
-    ))
 
 
 def _shared_least(block: Block, free: Iterable[str]) -> str | None:

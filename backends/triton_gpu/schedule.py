@@ -67,7 +67,6 @@ class Schedule:
 
     block: Block
     roles: Roles
-    forward_graph: Mapping[str, Node]
     backward_graph: Mapping[str, Node]
     names: Mapping[Node, str]
     labels: Mapping[Node, str]
@@ -187,7 +186,7 @@ def _team(one: _Scheduler) -> Schedule | None:
     }
     saved, values = tuple(made.arrays.saved), tuple(made.saved_values())
     return Schedule(
-        made.block, made.roles, made.forward, made.backward, made.names, made.labels, saved, values, 1, made.outer, makers,
+        made.block, made.roles, made.backward, made.names, made.labels, saved, values, 1, made.outer, makers,
         made.block.program,
     )
 
@@ -241,7 +240,7 @@ class _Scheduler(ForwardKernels, BackwardKernels):
         saved = tuple(dict.fromkeys(map(unpieced, self.kept_states)))
         backward = self.backward if self.block is self.whole else self.whole.backward
         return Schedule(
-            self.whole, self.roles, self.forward, backward, self.names, self.labels, saved, tuple(self.saved_values()),
+            self.whole, self.roles, backward, self.names, self.labels, saved, tuple(self.saved_values()),
             self.arrays.every, self.outer,
             makers, self.program, ways, parts=parts, spans=self.spans, narrow=self.arrays.narrow,
         )

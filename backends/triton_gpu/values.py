@@ -203,7 +203,7 @@ class Values:
         order = ", ".join(str(now.index(a)) for a in want)
         return Text(f"tl.permute({x.code}, ({order}))", want)
 
-    def masked(self, n: Node, x: Text, dims: tuple[str, ...], other: str = "0.0") -> Text:
+    def masked(self, x: Text, dims: tuple[str, ...], other: str = "0.0") -> Text:
         """x where it lies within `dims`, else `other`."""
         assert self.scope is not None
         parts = [spread(self.addresses.mask(d, self.scope), d, x.axes) for d in dims]
@@ -223,7 +223,7 @@ class Values:
             return self.product(self.products.of[n])
         x = self.whole(inner)
         dirty = tuple(d for d in self.padded(over) if not self.padding.clean(inner, d))
-        x = self.masked(inner, x, dirty)
+        x = self.masked(x, dirty)
         return self.reduce("tl.sum", x, over)
 
     def reduce(self, call: str, x: Text, over: tuple[str, ...]) -> Text:
@@ -240,7 +240,7 @@ class Values:
         if any(d in self.roles.grid for d in over):
             raise SeqcBug("the Triton printer", "a maximum over a dim that programs share out")
         x = self.whole(n.args[0])
-        return self.reduce("tl.max", self.masked(n.args[0], x, self.padded(over), 'float("-inf")'), over)
+        return self.reduce("tl.max", self.masked(x, self.padded(over), 'float("-inf")'), over)
 
     def product(self, p: Product) -> Text:
         """A matrix product on the matrix unit, operands in the storage dtype, the result in fp32."""
@@ -260,7 +260,7 @@ class Values:
 
     def operand(self, one: Operand) -> str:
         """An operand in its type, masked where its padding could reach the result."""
-        x = self.flat(self.masked(one.node, self.whole(one.node), self.padded(one.masked)))
+        x = self.flat(self.masked(self.whole(one.node), self.padded(one.masked)))
         return f"{x.within(ATOM)}.to({self.names.use('DOT')})"
 
     def flat(self, x: Text) -> Text:
@@ -290,7 +290,7 @@ class Values:
         """A device function that works along axis 0, on n's dim."""
         dim, x = n.text("dim"), self.whole(arg)
         if not is_time(dim):
-            x = self.masked(arg, x, () if self.padding.clean(arg, dim) else (dim,))
+            x = self.masked(x, () if self.padding.clean(arg, dim) else (dim,))
         first = in_front(x, dim)
         return ordered(Text(call(first.code), first.axes), x.axes)
 
@@ -308,7 +308,7 @@ class Values:
             message = f"a triangular system along {row[0]}: a GPU program solves one along the steps of a block alone"
             raise Unsupported(Diagnostic("no-gpu-form", message, kind="unsupported"))
         padded, x = self.padded((*row, *col)), self.whole(n.args[0])
-        x = self.masked(n.args[0], x, tuple(d for d in padded if not self.padding.clean(n.args[0], d)))
+        x = self.masked(x, tuple(d for d in padded if not self.padding.clean(n.args[0], d)))
         if lines(x.axes) not in ((row, col), (col, row)):
             others = ", ".join(d for d in x.axes if d not in (*row, *col))
             message = f"the feedback has a triangular system for each index of {others}: a GPU program solves one at a time"
@@ -320,7 +320,7 @@ class Values:
         code = f"unit_lower_inverse(tl.where({o}[:, None] > {o}[None, :], {code}, 0.0), {size}, {self.names.use('PRECISION')})"
         code = f"tl.trans({code})" if turned else code
         found = Text(code if len(x.axes) == 2 else f"tl.reshape({code}, {self.shape(x.axes)})", x.axes)
-        return self.masked(n, found, padded)
+        return self.masked(found, padded)
 
     def scan(self, n: Node) -> Text:
         """A scan over the rows, continued from the value before the block."""
@@ -328,8 +328,8 @@ class Values:
         dim = n.text("dim")
         x, y, axes, reverse = self.whole(a), self.whole(b), self.axes(n), n.op != "max_scan" and bool(n.number("reverse"))
         if reverse and not is_time(dim):  # what lies beyond the dim comes first: the start passes through it
-            x = self.masked(a, x, (dim,), "1.0")
-            y = self.masked(b, y, () if self.padding.clean(b, dim) else (dim,))
+            x = self.masked(x, (dim,), "1.0")
+            y = self.masked(y, () if self.padding.clean(b, dim) else (dim,))
         x, y = in_front(x, dim), in_front(y, dim)
         s = self.find(start)
         first = self.against(s, x.axes) if s.axes else s

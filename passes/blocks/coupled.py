@@ -76,7 +76,7 @@ class System:
         """F_ij for all i: products from the start of the block."""
         out: dict[int, Node] = {}
         for i in self.order:
-            drive = self._drive(i, j, {m: _before(x, ONE if m == j else ZERO) for m, x in out.items()})
+            drive = self._drive(i, {m: _before(x, ONE if m == j else ZERO) for m, x in out.items()})
             if i != j and drive is None:
                 continue
             own = self.coefficients.get((i, i), ZERO)
@@ -86,7 +86,7 @@ class System:
     def _column(self, j: int, masked: object, here: Node, before: object) -> dict[int, Node]:
         out: dict[int, Node] = {}
         for i in self.order:
-            drive = self._drive(i, j, {m: before(x) for m, x in out.items()})  # type: ignore[operator]
+            drive = self._drive(i, {m: before(x) for m, x in out.items()})  # type: ignore[operator]
             if i != j and drive is None:
                 continue
             own = masked(self.coefficients.get((i, i), ZERO), 1.0)  # type: ignore[operator]
@@ -95,7 +95,7 @@ class System:
             out[i] = affine_scan(own, given, ZERO, ROW)
         return out
 
-    def _drive(self, i: int, j: int, before: Mapping[int, Node]) -> Node | None:
+    def _drive(self, i: int, before: Mapping[int, Node]) -> Node | None:
         drive: Node | None = None
         for m, x in before.items():
             if m != i and (i, m) in self.coefficients:

@@ -34,7 +34,7 @@ def layer_file(plan: LayerPlan, recurrence: str) -> str:
     notes = ["# What is called has types; kernels and operators have none that a checker could follow."]
     notes += ["# mypy: ignore-errors"]
     return join(
-        "\n".join([_header(plan), doc, "", *_imports(plan, imports), "", *notes, "", f"__all__ = {_listed(names)}"]),
+        "\n".join([_header(plan), doc, "", *_imports(imports), "", *notes, "", f"__all__ = {_listed(names)}"]),
         section("the layer", text),
         kernels,
     )
@@ -56,7 +56,7 @@ def layer_beside(plan: LayerPlan, module: str) -> str:
     found = f"from {module} import {plan.sig.class_name}"
     return join(
         "\n".join([
-            _header(plan), docstring(_about(plan)), "", *_imports(plan, []), "", found, "",
+            _header(plan), docstring(_about(plan)), "", *_imports([]), "", found, "",
             f"__all__ = {_listed(_names(plan))}",
         ]),
         layer_text(plan),
@@ -97,7 +97,7 @@ def _listed(names: list[str]) -> str:
     return lay("[", [f'"{name}"' for name in names], "]")
 
 
-def _imports(plan: LayerPlan, others: list[str]) -> list[str]:
+def _imports(others: list[str]) -> list[str]:
     own = ["import math", "from collections.abc import Callable", "from typing import TYPE_CHECKING, Any, overload",
            "import torch", "from torch import Tensor", "from torch.nn.utils.rnn import PackedSequence"]
     before = "from typing import "

@@ -265,7 +265,7 @@ class Names(ABC):
             made = apply("where", here, made, old.of(rows_at(x, place) if dim in x.dims else x for x in old.pair))
         return old.of(written_rows(x, y, place) for x, y in zip(old.pair, made.pair, strict=True) if x.op == "leaf")
 
-    def _loop(self, word: str, span: Span, lag: int = 0) -> Value | None:
+    def _loop(self, word: str, span: Span) -> Value | None:
         chain = [*self._active]
         chain = chain[chain.index(word) :]
         for name in chain[1:]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from seqc.ir.dims import unprimed
+from seqc.ir.dims import is_rank, unprimed
 from seqc.ir.graph import BATCH, COL, ROW, Node, along, leaf, leaves, topological
 from seqc.ir.keys import next_key, prev_key, slope_key
 from seqc.ir.ops import TABLE
@@ -77,6 +77,14 @@ def cotangent_leaves(program: Program, form: str) -> dict[str, Node]:
     for name, d in program.states.items():
         given[next_key(name)] = leaf("cot", next_key(name), d.axes)
     return given
+
+
+def rows_of_a_step(block: Block) -> list[str]:
+    """The spec's dims that are the rows of a step: they lie beside its steps."""
+    every = topological([*block.forward.values(), *block.backward.values()])
+    return list(dict.fromkeys(
+        unprimed(n.text("old")) for n in every if n.op == "rename" and is_rank(n.text("new")) and not is_rank(n.text("old"))
+    ))
 
 
 def free_dims(forward: Mapping[str, Node]) -> tuple[str, ...]:
