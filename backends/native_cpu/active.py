@@ -48,7 +48,9 @@ def spiking(plan: Plan, n: Node, depth: int = 8) -> bool:
         return depth > 0 and spiking(plan, plan.updates[n.text("name")], depth - 1)
     if n.op in ("expand", "rename", "stopgrad"):
         return spiking(plan, n.args[0], depth)
-    return n.op == "surrogate" or (n.op == "mul" and any(spiking(plan, a, depth) for a in n.args))
+    if n.op == "surrogate":
+        return n.args[0].dtype == "bool"
+    return n.op == "mul" and any(spiking(plan, a, depth) for a in n.args)
 
 
 def spikes_of(plan: Plan, nest: Nest, places: Mapping[Node, Place]) -> dict[tuple[View, str, str] | None, Nest]:

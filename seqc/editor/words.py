@@ -54,7 +54,8 @@ MARK_HELP: Help = {
 _ELEMENTWISE = {
     "exp": "e to the power of x.", "expm1": "exp(x) - 1, exact near 0.", "log": "The natural logarithm.",
     "log1p": "log(1 + x), exact near 0.", "log2": "The logarithm to base 2.", "log10": "The logarithm to base 10.",
-    "exp2": "2 to the power of x.", "sqrt": "The square root.", "rsqrt": "1 / sqrt(x).", "abs": "The size of x.",
+    "exp2": "2 to the power of x.", "sqrt": "The square root.", "rsqrt": "1 / sqrt(x).",
+    "safe_sqrt": "The square root, whose derivative is at most c, 1000 unless said.", "abs": "The size of x.",
     "sign": "-1, 0 or 1, with derivative 0.", "cos": "The cosine.", "sin": "The sine.", "tan": "The tangent.",
     "atan": "The inverse tangent.", "tanh": "The hyperbolic tangent.", "sinh": "The hyperbolic sine.",
     "cosh": "The hyperbolic cosine.", "sigmoid": "1 / (1 + exp(-x)).", "logsigmoid": "log(sigmoid(x)).",

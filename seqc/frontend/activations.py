@@ -111,6 +111,14 @@ def _cosh(x: Value) -> Value:
     return scaled(apply("add", apply("exp", x), apply("exp", apply("neg", x))), 0.5)
 
 
+def _safe_sqrt(x: Value, most: Value | None = None) -> Value:
+    """The square root, whose derivative is cut to `most` (De et al. 2024, arXiv:2402.19427: 1000)."""
+    most = most or number(1000.0)
+    least = apply("div", number(0.25), apply("mul", most, most))  # where 1 / (2 sqrt(x)) is `most`
+    slope = apply("div", number(0.5), apply("sqrt", apply("max", x, least)))
+    return apply("surrogate", apply("sqrt", x), x, slope)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "clamp": Activation(clamp, 3, 3),
     "hardtanh": Activation(_hardtanh, 1, 3),
@@ -123,6 +131,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "leaky_relu": Activation(_leaky_relu, 1, 2),
     "softsign": Activation(_softsign),
     "mish": Activation(_mish),
+    "safe_sqrt": Activation(_safe_sqrt, 1, 2),
     "rsqrt": Activation(lambda x: apply("div", number(1.0), apply("sqrt", x))),
     "exp2": Activation(lambda x: power(number(2.0), x)),
     "log10": Activation(lambda x: scaled(apply("log2", x), math.log10(2.0))),

@@ -18,6 +18,21 @@ CORNERS = [0.0, 1.0, -1.0, 3.0, -3.0, 6.0, 2.5, -2.5, 1e-9, -1e-9, 30.0, -30.0]
 X = np.concatenate([np.random.default_rng(0).normal(size=40) * 3, CORNERS])
 Plain = Callable[[Any], Any]
 
+class BoundedSqrt(torch.autograd.Function):
+    """The square root whose derivative is cut."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, most: float) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        ctx.most = most
+        return x.sqrt()
+
+    @staticmethod
+    def backward(ctx, d: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[no-untyped-def]
+        (x,) = ctx.saved_tensors
+        return d * (0.5 / x.sqrt()).clamp(max=ctx.most), None
+
+
 CASES: dict[str, Plain] = {
     "clamp(x, 0-1, 2.5)": lambda x: torch.clamp(x, -1, 2.5),
     "clamp(x, 2, 1)": lambda x: torch.clamp(x, 2, 1) + 0 * x,
@@ -35,6 +50,8 @@ CASES: dict[str, Plain] = {
     "softsign(x)": F.softsign,
     "mish(x)": F.mish,
     "rsqrt(1 + x * x)": lambda x: torch.rsqrt(1 + x * x),
+    "safe_sqrt(x * x)": lambda x: BoundedSqrt.apply(x * x, 1000.0),
+    "safe_sqrt(x * x, 0.25)": lambda x: BoundedSqrt.apply(x * x, 0.25),
     "exp2(x)": torch.exp2,
     "log2(x * x + 1) + log10(x * x + 1)": lambda x: torch.log2(x * x + 1) + torch.log10(x * x + 1),
     "tan(x) + atan(x)": lambda x: torch.tan(x) + torch.atan(x),
