@@ -67,6 +67,7 @@ def jacobian(program: Program) -> dict[tuple[str, str], Slope]:
         columns[d] = d + "'"
         while columns[d] in taken:
             columns[d] += "'"
+        taken.add(columns[d])
     found: dict[tuple[str, str], Slope] = {}
     for j, before in program.states.items():
         seed = _Tangent(const(1.0), frozenset((d, columns[d]) for d in before.dims))

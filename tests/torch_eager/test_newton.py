@@ -130,10 +130,29 @@ def neighbours(g: Tensors) -> list[torch.Tensor]:
     return [torch.stack(out, 1).flip(1), v]
 
 
-SIZES = {"B": 2, "D": 3, "M": 4, "H": 2, "L": 3}
+SQUARE = """spec square
+dim N
+input x[N, N]
+param F[N, N]
+state P[N, N] = 0
+P = 0.5 * tanh(F @ P[t-1] @ F[N -> N', N' -> N] + x)
+output P
+schedule newton
+"""
+
+
+def square(g: Tensors) -> list[torch.Tensor]:
+    P, out = g["P_0"], []
+    for x in g["x"].unbind(1):
+        P = 0.5 * torch.tanh(g["F"] @ P @ g["F"].T + x)
+        out.append(P)
+    return [torch.stack(out, 1), P]
+
+
+SIZES = {"N": 2, "B": 2, "D": 3, "M": 4, "H": 2, "L": 3}
 CASES: dict[str, tuple[str, Callable[[Tensors], list[torch.Tensor]]]] = {
     "elementwise": (ELEMENTWISE, elementwise), "gated": (GATED, gated), "memory": (MEMORY, memory), "lags": (LAGS, lags),
-    "neighbours": (NEIGHBOURS, neighbours),
+    "neighbours": (NEIGHBOURS, neighbours), "square": (SQUARE, square),
 }  # fmt: skip
 
 
