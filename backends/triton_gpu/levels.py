@@ -150,9 +150,9 @@ class _Levels:
 
     def replaced(self) -> list[Item]:
         """The items, each behind what it takes: a function where the last value of its first part stood, a term where it is
-        computed."""
+        computed. What only functions of later stages take is computed by these, and by no function of its own."""
         whose = {n: levels for levels, every in self.made for n in every}
-        last = {[n for n in self.lets if n in every][-1] for _, every in self.made}
+        last = {[n for n in self.lets if n in every][-1] for levels, every in self.made if levels.function.totals}
         totals = {total for levels, _ in self.made for total in levels.function.totals}
         links = {n for total in totals for n in (total, *self.chains.linked(total))}
         terms = [Plus(total, n, sign) for total in totals for n, sign in self.chains.of[total] if n not in whose]

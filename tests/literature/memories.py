@@ -28,6 +28,16 @@ def comba(x: Given, p: Given, s: Given) -> Made:
     return {"o": sum_of("bhk,bhkv->bhv", x["q"] - p["d"][:, None] * x["k"], state)}, {"S": state}
 
 
+def kda_short(x: Given, p: Given, s: Given) -> Made:
+    lags = {n: [x[n], s[f"{n}.lag1"], s[f"{n}.lag2"]] for n in "kv"}
+    k, v = (silu(sum(p[f"c{n}"][i] * lags[n][i] for i in range(3))) for n in "kv")
+    k, kept = unit(k), x["g"].exp()[..., None] * s["S"]
+    new = v - sum_of("bhk,bhkv->bhv", k, kept)
+    state = kept + (x["beta"][..., None] * k)[..., None] * new[..., None, :]
+    states = {f"{n}.lag{i}": lags[n][i - 1] for n in "kv" for i in (1, 2)}
+    return {"o": sum_of("bhk,bhkv->bhv", x["q"], state)}, states | {"S": state}
+
+
 def mesanet(x: Given, p: Given, s: Given) -> Made:
     k, g = x["beta"][..., None] * x["k"], x["g"].exp()[..., None, None]
     a = g * s["A"] + k[..., None] * x["k"][..., None, :]
@@ -183,5 +193,5 @@ def ctc_forward(x: Given, p: Given, s: Given) -> Made:
 
 
 
-MEMORIES = (comba, mesanet, log_linear_attention, titans, ttt_mlp, hgrn_bit, mamba3, hippo_legs, lmu, nru, ntm, dnc, stack_rnn,
-            neural_queue, ctc_forward)
+MEMORIES = (comba, kda_short, mesanet, log_linear_attention, titans, ttt_mlp, hgrn_bit, mamba3, hippo_legs, lmu, nru, ntm,
+            dnc, stack_rnn, neural_queue, ctc_forward)
