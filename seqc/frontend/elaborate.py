@@ -69,15 +69,16 @@ def _with_sizes(statement: syntax.Dims, sizes: Mapping[str, int]) -> syntax.Dims
 def build(
     spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset[str] = frozenset(),
     lines: Mapping[str, int] | None = None, positions: Mapping[str, str] = {},
+    fed: tuple[str, ...] = (),
 ) -> Program:
     """The program of a tree. `found`: mistakes that parsing has left; `lost`: words of the lines that it gave up.
 
     lines: names whose lags are one state, with the longest; None where that must be found first. positions: names whose values
-    must tell positions, with the dim.
+    must tell positions, with the dim. fed: inputs that a closed loop has made definitions.
     """
     scope = gather(spec, lost)
     scope.found.extend(found)
-    scope.positions = positions
+    scope.positions, scope.fed = positions, fed
     title = _title(scope, spec)
     work = Elaborator(scope, lines or {})
     work.sites = sites(scope, spec)
@@ -98,7 +99,7 @@ def build(
     params = sparse_params(scope, spec, params, [*outputs.values(), *updates.values()])
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
-        return build(spec, found, lost, deep, positions)
+        return build(spec, found, lost, deep, positions, fed)
     for decl, newest in _hidden(work, states, counting):
         states[decl.name], updates[decl.name] = decl, newest
     one = Program(
@@ -152,7 +153,7 @@ def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str], way:
     raise_if_any(work.scope.found)
     if found is None:
         return None
-    program = build(found.spec, (), lost, positions=found.positions)
+    program = build(found.spec, (), lost, positions=found.positions, fed=tuple(found.fed))
     return Loop(replace(program, name=f"{program.name}_loop", warnings=()), found.given, found.fed)
 
 

@@ -7,7 +7,7 @@ happens to be equal counts as x. The rules are those of every other gradient, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,19 +32,30 @@ def grad(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
     x, whole = work.expr(by, replace(frame, at={})), work.expr(of, frame)
     if x is None or whole is None:
         return None
-    held = x
-    if isinstance(by, syntax.Name):
-        work.stand_ins += 1
-        held = stand_in(x, work.stand_ins, (work.scope.across,) if work.scope.second else ())
-        others = [word for word in frame.own if word != by.id]
-        if by.id in frame.bound:
-            whole = work.expr(of, _again(work, replace(frame, bound={**frame.bound, by.id: held}), others))
-        else:
-            whole = work.holding(by.id, held, lambda: work.expr(of, _again(work, frame, others)))
-    found = None if whole is None else work.expanded(e, lambda: derivative(whole, held, x))
+    name = by.id if isinstance(by, syntax.Name) else ""
+    bound = name in frame.bound
+    known = {} if bound else {word: value for word, value in work.fed(e.span).items() if word != name}
+    stands = {word: _leaves(work, value) for word, value in known.items()}
+    held = _leaves(work, x) if name else x
+    others = [word for word in frame.own if word != name]
+    if bound:
+        whole = work.expr(of, _again(work, replace(frame, bound={**frame.bound, name: held}), others))
+    elif name or stands:
+        values = {**stands, name: held} if name else stands
+        whole = work.holding(values, lambda: work.expr(of, _again(work, frame, others)))
+    pairs = [(held, x), *((stands[word], known[word]) for word in stands)]
+    found = None if whole is None else work.expanded(e, lambda: derivative(whole, pairs))
     for part in topological(found.parts) if found is not None else ():
         work.spans.setdefault(part, e.span)
     return work.placed(found, frame)
+
+
+def _leaves(work: Elaborator, x: Value) -> Value:
+    """Leaves in the place of x, one value for each sequence."""
+    work.stand_ins += 1
+    across = (work.scope.across,) if work.scope.second else ()
+    parts = [leaf("state", f"grad.{work.stand_ins}.{i}", (BATCH, *across, *x.order)) for i in range(len(x.parts))]
+    return Value(parts[0], x.order, parts[1] if len(parts) > 1 else None, x.written, x.places)
 
 
 def _again(work: Elaborator, frame: Frame, words: Iterable[str]) -> Frame:
@@ -55,14 +66,9 @@ def _again(work: Elaborator, frame: Frame, words: Iterable[str]) -> Frame:
     return frame
 
 
-def stand_in(x: Value, number: int, across: tuple[str, ...]) -> Value:
-    """Leaves in the place of x, one value for each sequence; across: the dim of a second axis."""
-    parts = [leaf("state", f"grad.{number}.{i}", (BATCH, *across, *x.order)) for i in range(len(x.parts))]
-    return Value(parts[0], x.order, parts[1] if len(parts) > 1 else None, x.written, x.places)
-
-
-def derivative(of: Value, by: Value, x: Value) -> Value:
-    """The derivative of the sum of `of` by the leaves `by`, which stand for x."""
+def derivative(of: Value, stands: Sequence[tuple[Value, Value]]) -> Value:
+    """The derivative of the sum of `of` by the first of some stand-ins. stands: these, each with what it stands for."""
+    by, x = stands[0]
     if of.imag is not None:
         raise Misuse("`grad` is of a real value", help="take `re`, `im` or `abs` of it")
     if x.places or any(part.op != "leaf" for part in by.parts):
@@ -72,7 +78,10 @@ def derivative(of: Value, by: Value, x: Value) -> Value:
     if not set(by.parts) & depends([whole], by.parts) or whole not in depends([whole], by.parts):
         raise Misuse("`grad` is of a value that does not read what it is by", help="name what it reads: `W[t-1]` is not `W`")
     found = vjp({"E": whole}, {"E": const(1.0)}, by.parts)
-    table = {own: expanded(part, (*part.dims, *x.order)) for own, part in zip(by.parts, x.pair, strict=False)}
+    table = {
+        own: expanded(part, (*part.dims, *value.order))
+        for leaves, value in stands for own, part in zip(leaves.parts, value.pair, strict=False)
+    }
     return x.of(ZERO if found[own] is ZERO else _at(found[own], table) for own in by.parts)
 
 

@@ -144,10 +144,15 @@ class Names(ABC):
 
     # ---- now
 
-    def holding(self, word: str, value: Value, make: Callable[[], Value | None]) -> Value | None:
-        """What `make` makes where a name has another value; definitions are elaborated again for it."""
+    def fed(self, span: Span) -> dict[str, Value]:
+        """What inputs are that a closed loop feeds: to a derivative they are data, as in a call that is given them."""
+        found = {word: self.current(word, span) for word in self.scope.fed if word not in self._active}
+        return {word: x for word, x in found.items() if x is not None and not x.places}
+
+    def holding(self, values: Mapping[str, Value], make: Callable[[], Value | None]) -> Value | None:
+        """What `make` makes where names have other values; definitions are elaborated again for it."""
         done, held = self._done, self._held
-        self._done, self._held = {name: x for name, x in done.items() if name in self.scope.consts}, {**held, word: value}
+        self._done, self._held = {name: x for name, x in done.items() if name in self.scope.consts}, {**held, **values}
         made = make()
         self._done, self._held = done, held
         return made

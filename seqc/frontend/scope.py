@@ -44,6 +44,7 @@ class Scope:
     history: dict[str, syntax.History] = field(default_factory=dict)
     places: dict[str, Span] = field(default_factory=dict)
     positions: Mapping[str, str] = field(default_factory=dict)  # name -> the dim whose positions its value must tell
+    fed: tuple[str, ...] = ()  # the inputs of a closed loop that are definitions in it
     assigned: frozenset[str] = frozenset()  # the names that stand on left sides
     lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
     found: list[Diagnostic] = field(default_factory=list)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+import seqc
 from seqc.diagnostics import SpecError
 from seqc.driver.pipeline import lower
 from seqc.frontend.elaborate import load
@@ -71,3 +73,12 @@ def test_what_it_refuses(lines: str, words: str) -> None:
 
 def test_other_words_lead_to_it() -> None:
     assert "`grad(E, W[t-1])`" in helps("z = jacobian(x, y)")[0]
+
+
+def test_a_closed_loop_is_a_call_that_is_given_what_it_feeds() -> None:
+    text = HEAD + "E = sum[K](h[t-1] * x * x)\nh = 0.5 * h[t-1] + 0.1 * grad(E, h[t-1]) - 0.1 * grad(E, x) + 0.1\nS = S[t-1]\n"
+    f = seqc.compile(text.replace(", y[K]", "") + "output h\nfeedback x = h[t-1]\n", "torch")
+    start = torch.rand(2, 1, 3, dtype=torch.float64)
+    told = f.generate(start, steps=5).h
+    again = f(torch.cat((start, told[:, :-1]), 1)).h
+    torch.testing.assert_close(told, again, rtol=0, atol=1e-14)
