@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqc.analysis.cost import cost, volume
 from seqc.analysis.reach import endless, reach
+from seqc.analysis.unread import for_their_ends
 from seqc.backends.triton_gpu.spans import blocks_between_saved, saved_bytes
 from seqc.diagnostics import Unsupported
 from seqc.driver.asked import asked
@@ -51,7 +52,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
             components.append(
                 {
                     "states": [shape(decls[name]) for name in names],
-                    "class": reason.text,
+                    "class": reason.text + for_their_ends(program, names, sizes),
                     "transition": {name: told[name] for name in names if name in told},
                     "claims": {name: claims[name] for name in names if name in claims},
                 }

@@ -86,3 +86,22 @@ def test_explain_says_what_was_dropped_and_what_it_saves() -> None:
         "S: nothing that is left reads this param: its gradient is 0", "operations of a step forward",
     ):
         assert words in said, said
+
+
+def test_explain_names_states_that_no_output_depends_on() -> None:
+    """Nor what only such states read; a state whose past an output reads is none."""
+    text = """spec aside
+dim D
+input x[D], z[D]
+param Q[D, D]
+state h[D] = 0, seen[D] = 0, dead[D] = 0, other[D] = 0
+seen = 0.5 * seen[t-1] + x
+dead = tanh(Q @ dead[t-1] + other[t-1] + z)
+other = tanh(dead[t-1])
+h = tanh(x + seen[t-1] + h[t-1])
+output h
+"""
+    said = " ".join(seqc.explain(text, "torch").split())
+    assert said.count("no output depends on it: 95% of a step's operations are for its last value alone") == 1
+    assert said.index("dead[D], other[D]") < said.index("no output depends on it") < said.index("transition of dead")
+    assert "no output depends" not in " ".join(seqc.explain("lstm", "torch").split())

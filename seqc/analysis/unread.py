@@ -1,0 +1,37 @@
+"""States that no output depends on: a call computes them for their last values alone.
+
+In: a program, sizes of its dims. Out: their names, and what is said of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from seqc.analysis.cost import cost
+from seqc.ir.graph import BATCH, Node, leaves
+from seqc.ir.program import Program
+
+
+def unread(program: Program) -> frozenset[str]:
+    """The states that no output depends on; none of a program without outputs."""
+    read, todo = set[str](), list(program.outputs.values())
+    while todo:
+        fresh = {n.text("name") for n in leaves(todo, "state")} - read
+        read |= fresh
+        todo = [program.updates[name] for name in fresh]
+    return frozenset(program.states.keys() - read) if program.outputs else frozenset()
+
+
+def for_their_ends(program: Program, names: Iterable[str], sizes: Mapping[str, int]) -> str:
+    """What is said of states that no output depends on, behind a semicolon; "" of others."""
+    lost = set(names)
+    if not lost <= unread(program):
+        return ""
+
+    def operations(roots: Iterable[Node]) -> float:
+        return cost(roots, {**sizes, BATCH: 1}).flops
+
+    kept = [*program.outputs.values(), *(n for name, n in program.updates.items() if name not in lost)]
+    whole = operations(program.graph.values())
+    share = 100 * (1 - operations(kept) / whole) if whole else 0.0
+    return f"; no output depends on it: {share:.0f}% of a step's operations are for its last value alone"
