@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqc.analysis.pieces import Pieces, pieces_of
+from seqc.backends.native_cpu.narrow import narrowed
 from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves, rebuild, substitute, topological
@@ -91,6 +92,7 @@ class Lanes:
 def lanes_of(plan: Plan) -> Lanes | None:
     """What runs in lanes forward; None where the plan is another."""
     found = _forth(plan)
+    plan = narrowed(plan)
     behind = lanes_back(plan) if found and found.kept else None
     taps = _taps(plan) if behind else {}
     if found is None or behind is None or not taps:
@@ -118,6 +120,7 @@ def _taps(plan: Plan) -> dict[str, tuple[str, int]]:
 
 
 def _forth(plan: Plan) -> Lanes | None:
+    plan = narrowed(plan)
     program = plan.program
     if not _fits(program):
         return None
@@ -141,6 +144,7 @@ def _forth(plan: Plan) -> Lanes | None:
 
 def lanes_back(plan: Plan) -> Lanes | None:
     """What runs in lanes backward; None where the plan is another."""
+    plan = narrowed(plan)
     if _forth(plan) is None or plan.kept or plan.products or plan.factors or plan.every != 1:
         return None
     program, names = plan.program, dict[Node, Node]()

@@ -31,6 +31,15 @@ z = w * z[t-1] + g * y[t-1] / (1 + w)
 output z
 """
 
+CHANNEL = """spec channel
+dim D {1}, C = 3, L = 2
+input x[D]
+param b[C, D], a[D, L], k
+state y[D] = 0
+y = sum[C](b * x[t - index[C]]) - sum[L](a * y[t - 1 - index[L]]) * exp(k)
+output y
+"""
+
 Values = dict[str, list[Any]]  # numbers, or tensors of one
 
 
@@ -60,8 +69,18 @@ def gated(g: Values, ends: dict[str, Any]) -> tuple[dict[str, list[Any]], dict[s
     return {"z": rows}, {"y_T": y, "z_T": z}
 
 
+def channel(g: Values, ends: dict[str, Any]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    past, x, rows = [ends["y_lag2_0"], ends["y_0"]], g["x"], []
+    scale = exp(g["k"][0])
+    for t in range(len(x)):
+        fir = sum(g["b"][i] * x[t - i] for i in range(3) if t >= i)
+        past = [past[-1], fir - (g["a"][0] * past[-1] + g["a"][1] * past[-2]) * scale]
+        rows.append(past[-1])
+    return {"y": rows}, {"y_T": past[-1], "y_lag2_T": past[-2]}
+
+
 ByHand = Callable[[Values, dict[str, Any]], Any]
-CASES: dict[str, tuple[str, ByHand]] = {"filter": (FILTER, filtered), "gates": (GATES, gated)}
+CASES: dict[str, tuple[str, ByHand]] = {"filter": (FILTER, filtered), "gates": (GATES, gated), "channel": (CHANNEL, channel)}
 PARAMS = {"b": [0.3, -0.2, 0.5], "a": [-0.9, 0.3, -0.1], "k": 0.2, "w": 0.7}
 STEPS = 9001  # no multiple of the pieces
 
@@ -76,12 +95,13 @@ def arguments(f: Any, count: int, rows: int, steps: int) -> dict[str, torch.Tens
     make = torch.Generator().manual_seed(steps)
     given = {}
     for name, axes in f.module._AXES.items():
-        if "T" in axes:
-            given[name] = torch.rand(rows, steps, generator=make, dtype=torch.float64) - 0.5
-        elif "B" in axes:
-            given[name] = torch.rand(count, generator=make, dtype=torch.float64)
+        sizes = {"B": rows if "T" in axes else count, "T": steps, "D": 1, "C": 3, "L": 2 if "D" in axes else 3}
+        shape = [sizes[d] for d in axes.split()]
+        if "B" in axes:
+            given[name] = torch.rand(shape, generator=make, dtype=torch.float64) - 0.5 * ("T" in axes)
         else:
-            given[name] = torch.tensor(PARAMS[name], dtype=torch.float64)
+            numbers = torch.tensor(PARAMS[name], dtype=torch.float64).reshape(-1)
+            given[name] = numbers[: math.prod(shape)].reshape(shape).clone()
     return given
 
 
@@ -127,11 +147,11 @@ def test_gradients_are_those_of_the_loops(case: Any, bounds: list[int], reverse:
         own = slice(bounds[i], bounds[i + 1])
         rows = {n: x[0, own].flip(0) if reverse else x[0, own] for n, x in given.items() if n in timed}
         values = {n: [*x.reshape(-1).unbind()] for n, x in {**given, **rows}.items() if not n.endswith("_0")}
-        outputs, ends = by_hand(values, {n: x[i] for n, x in given.items() if n.endswith("_0")})
+        outputs, ends = by_hand(values, {n: x[i].reshape(()) for n, x in given.items() if n.endswith("_0")})
         for name, w in zip(r._fields, weights, strict=True):
             w = w[0, own].flip(0) if reverse and name in outputs else w[0, own] if name in outputs else w[i : i + 1]
             row = outputs.get(name, [ends.get(name)])
-            loss = loss + (torch.stack(row) * w).sum() if row else loss
+            loss = loss + (torch.stack(row) * w.reshape(-1)).sum() if row else loss
     wanted = torch.autograd.grad(loss, list(given.values()))
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
 
@@ -141,12 +161,13 @@ def test_a_pack_is_its_sequences(case: Any) -> None:
     bounds = [0, 5, 5, STEPS + 5, STEPS + 100]
     given = arguments(f, 4, 1, STEPS + 100)
     with torch.no_grad():
+        timed = [n for n, axes in f.module._AXES.items() if "T" in axes]
         r = f(**given, cu_seqlens=bounds)
         check(f, by_hand, given, bounds, False, r)
-        one = {n: x[:, 5 : STEPS + 5] if x.dim() == 2 else x[2:3] if n.endswith("_0") else x for n, x in given.items()}
+        one = {n: x[:, 5 : STEPS + 5] if n in timed else x[2:3] if n.endswith("_0") else x for n, x in given.items()}
         for name in r._fields:
             alone = getattr(f(**one), name)
-            assert torch.equal(getattr(r, name)[:, 5 : STEPS + 5] if alone.dim() > 1 else getattr(r, name)[2:3], alone)
+            assert torch.equal(getattr(r, name)[:, 5 : STEPS + 5] if alone.numel() > 1 else getattr(r, name)[2:3], alone)
 
 
 def test_what_stands_later_reaches_nothing_before(case: Any) -> None:
