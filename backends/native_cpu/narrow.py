@@ -47,7 +47,8 @@ def narrowed(plan: Plan) -> Plan:
         definitions={}, spans={},
     )  # fmt: skip
     return replace(
-        plan, program=own, forward=told(plan.forward), updates=told(plan.updates), backward=told(plan.backward), names={}, lines={},
+        plan, program=own, forward=told(plan.forward), updates=told(plan.updates), backward=told(plan.backward),
+        names={}, lines={},
     )  # fmt: skip
 
 
