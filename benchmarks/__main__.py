@@ -129,13 +129,14 @@ def entry(spec: str, given: dict[str, int], args: argparse.Namespace, loop: bool
     the loop where that is short enough."""
     task = tasks.task(spec, given, args.quick)
     contenders: list[Contender | Absent] = [ours.emitted(task, "cpu"), ours.emitted(task, "torch")]
-    if loop:
+    steps = loop and not task.program.no_step  # what reads other steps has no step to loop over
+    if steps:
         contenders.append(ours.loop(task))
         if args.compile:
             contenders.append(ours.compiled_loop(task))
     if loop and not args.no_peers:
         contenders += peers(task)
-    truth = ours.truth(task, loop)
+    truth = ours.truth(task, steps)
     return Entry(task.name, task.sizes, contenders, truth, {part: work(task, part) for part in PARTS})
 
 

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.convolutions`: S4D over long sequences, by convolution (ours, and by hand) and step by step.
+"""`python -m benchmarks.convolutions`: S4D and S4 over long sequences, by convolution (ours, and by hand) and step by step.
 
 In: nothing. Out: a table of medians, in milliseconds of the processor on one thread, forward and with gradients; the contenders
-take turns. By hand: a Vandermonde product for the kernel, one real FFT each way. Outputs are compared with the recurrence's.
+take turns. By hand: for S4D a Vandermonde product for the kernel, for S4 Cauchy sums at the roots of unity and Woodbury's
+identity (arXiv:2111.00396), whose C (I - A^T) is made before, as its authors do; then one real FFT each way. Outputs are
+compared with the recurrence's.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     print(f"{machine()['cpu']}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     wrong = False
-    for shape in SHAPES[: args.shapes]:
-        wrong |= compared(shape, args.rounds)
+    for spec, shape in [(spec, shape) for spec in ("s4d", "s4") for shape in SHAPES[: args.shapes]]:
+        wrong |= compared(spec, shape, args.rounds)
     return int(wrong)
 
 
@@ -50,24 +52,58 @@ def by_hand(u: Tensor, own: Any) -> Tensor:
     return torch.fft.irfft(spectra, 2 * steps)[..., :steps].mT + own.skip[0] * u
 
 
-def compared(shape: tuple[int, int, int, int], rounds: int) -> bool:
+def truncated(own: Any, steps: int) -> Tensor:
+    """S4's C (I - A^steps) of the discrete transition A, in float64: [H, N]; its derivative is left out."""
+    with torch.no_grad():
+        part = {name: x.detach().double() for name, x in own.named_parameters()}
+        lam = torch.complex(-part["A_log"].exp(), part["A_imag"])
+        P = torch.complex(part["P_re"], part["P_im"])
+        lam, P, C = (torch.cat([x, x.conj()], -1) for x in (lam, P, torch.complex(part["Cm_re"][0], part["Cm_im"][0])))
+        half = part["log_dt"].exp()[:, None, None] / 2 * (torch.diag_embed(lam) - P[..., :, None] * P.conj()[..., None, :])
+        one = torch.eye(lam.shape[-1], dtype=torch.complex128)
+        power = torch.matrix_power(torch.linalg.solve(one - half, one + half), steps)
+        return (C - (C[:, None] @ power)[:, 0])[:, : lam.shape[-1] // 2].to(torch.complex64)
+
+
+def s4_by_hand(u: Tensor, own: Any, C: Tensor) -> Tensor:
+    """S4 by torch.fft: [B, T, H] -> [B, T, H]. C: as `truncated` gives it."""
+    steps, dt = u.shape[1], torch.exp(own.log_dt)[:, None, None]
+    lam = torch.complex(-own.A_log.exp(), own.A_imag)[..., None]
+    P, B = torch.complex(own.P_re, own.P_im), torch.complex(own.Bm_re, own.Bm_im)
+    roots = torch.exp(-2j * torch.pi * torch.arange(steps // 2 + 1) / steps)
+    g = 2 / dt * (1 - roots) / (1 + roots)
+    near, far = 1 / (g - lam), 1 / (g - lam.conj())
+
+    def cauchy(left: Tensor, right: Tensor) -> Tensor:
+        v = (left * right)[..., None]
+        return (v * near + v.conj() * far).sum(1)
+
+    inner = cauchy(C, B) - cauchy(C, P) * cauchy(P.conj(), B) / (1 + cauchy(P.conj(), P))
+    kernel = torch.fft.irfft(2 / (1 + roots) * inner, steps)
+    spectra = torch.fft.rfft(u.mT, 2 * steps) * torch.fft.rfft(kernel, 2 * steps)
+    return torch.fft.irfft(spectra, 2 * steps)[..., :steps].mT + own.skip[0] * u
+
+
+def compared(spec: str, shape: tuple[int, int, int, int], rounds: int) -> bool:
     """One shape; whether an output is wrong."""
     batch, steps, features, modes = shape
     torch.manual_seed(0)
-    own = seqc.compile("s4d", "cpu").Module(M=1, H=features, N=modes)
+    own = seqc.compile(spec, "cpu").Module(M=1, H=features, N=modes)
     with torch.no_grad():
         own.log_dt.uniform_(-6, -3)
-        for part in (own.Cm_re, own.Cm_im):
+        for part in (own.Cm_re, own.Cm_im, *((own.P_re, own.P_im) if spec == "s4" else ())):
             part.normal_()
     u = torch.randn(batch, steps, features)
+    C = truncated(own, steps) if spec == "s4" else u
     ways: dict[str, Callable[[], Tensor]] = {
-        "torch.fft by hand": lambda: by_hand(u, own), "convolution": lambda: own.convolution(u).y[:, :, 0],
+        "torch.fft by hand": lambda: by_hand(u, own) if spec == "s4d" else s4_by_hand(u, own, C),
+        "convolution": lambda: own.convolution(u).y[:, :, 0],
         "native recurrence": lambda: own(u).y[:, :, 0],
     }  # fmt: skip
     with torch.no_grad():
         want = ways["native recurrence"]()
         errors = {name: float((way() - want).abs().max() / want.abs().max()) for name, way in ways.items()}
-    print(f"{batch} sequences of {steps:,} steps, {features} features of {modes} modes")
+    print(f"{spec}: {batch} sequences of {steps:,} steps, {features} features of {modes} modes")
     for gradients in (False, True):
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
@@ -76,7 +112,7 @@ def compared(shape: tuple[int, int, int, int], rounds: int) -> bool:
                 with torch.set_grad_enabled(gradients), torch.autograd.set_multithreading_enabled(False):
                     y = way()
                     if gradients:
-                        torch.autograd.grad(y.sum(), list(own.parameters()))
+                        torch.autograd.grad(y.sum(), list(own.parameters()), allow_unused=True)  # C by hand is made before
                 seconds[name].append(thread_time() - start)
         for name, times in seconds.items():
             low, middle, high = ratio(seconds["torch.fft by hand"], times)

@@ -52,7 +52,8 @@ def calls(run: Callable[..., Results], given: dict[str, Tensor], cotangents: dic
     def train() -> Results:
         results = run(**given)
         outputs = [results[name] for name in cotangents]
-        return dict(zip(given, torch.autograd.grad(outputs, list(given.values()), list(cotangents.values())), strict=True))
+        moved, weights = list(given.values()), list(cotangents.values())
+        return dict(zip(given, torch.autograd.grad(outputs, moved, weights, materialize_grads=True), strict=True))
 
     return {FORWARD: forward, TRAIN: train}
 

@@ -5,7 +5,7 @@ The shapes: batch 2, 2048 steps; matrix states of 4 heads of 64 x 64; 1024 eleme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,18 @@ DEFAULT = ("linear_attention", "retention", "gla", "delta_rule", "gated_delta_ru
 SHAPE = {"B": 2, "T": 2048}
 EXTENTS = {"H": 4, "K": 64, "V": 64, "M": 64, "P": 64, "N": 16, "G": 1}
 QUICK = {"B": 2, "T": 48, "H": 2, "K": 8, "V": 8, "M": 8, "P": 8, "N": 4, "G": 1, "D": 16}
+
+
+def corner(x: Tensor) -> Tensor:
+    """1 at the first place of both axes, 0 elsewhere."""
+    found = torch.zeros_like(x)
+    found[:, 0, 0] = 1
+    return found
+
+
+GIVEN: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {  # inputs that no random numbers stand for
+    "rnnt": {"first": corner, "A_u_0": lambda x: torch.full_like(x, -torch.inf)},
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,8 @@ class Task:
     def inputs(self) -> dict[str, Tensor]:
         """Inputs [B, T, dims], drawn within their ranges."""
         arrays, _ = self._sampled
-        return {safe_name(name): torch.tensor(arrays[name]).float() for name in self.program.inputs}
+        found = {safe_name(name): torch.tensor(arrays[name]).float() for name in self.program.inputs}
+        return found | {name: fill(found[name]) for name, fill in GIVEN.get(self.name, {}).items()}
 
     @cached_property
     def params(self) -> dict[str, Tensor]:

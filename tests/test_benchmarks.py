@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import seqc
-from benchmarks import ceilings, layers, page, report, sparse, tasks, tokens
+from benchmarks import ceilings, convolutions, layers, ours, page, report, sparse, tasks, tokens
 from benchmarks.ceilings import Ceilings, Work, work
 from benchmarks.contender import DECODE, FORWARD, TRAIN, Absent, Contender, error, numbers
 from benchmarks.entry import Entry, Row, measure
@@ -18,6 +18,7 @@ from benchmarks.gpu import emit as gpu_emit
 from benchmarks.gpu import measure as gpu_measure
 from benchmarks.gpu.__main__ import read
 from benchmarks.gpu.peers import peers as gpu_peers
+from benchmarks.peers import loops
 from benchmarks.timing import quartiles, ratio
 from seqc.backends.triton_gpu.tuning import pacing
 from seqc.check.timing import race
@@ -190,3 +191,22 @@ def test_a_run_goes_on_where_it_ended_and_its_losses_are_seen(tmp_path: Path) ->
 def test_the_ceiling_is_the_best_of_several() -> None:
     seen = ceilings.measure(64, 1 << 12)
     assert seen.flops == max(seen.ways.values()) > 0 and "torch.mm" in seen.ways and "multiply-adds in registers" in seen.ways
+
+
+@pytest.mark.parametrize("spec", ["hmm", "rnnt", "gae"])
+def test_loops_of_users_equal_ours(spec: str) -> None:
+    """Results and gradients, where there are some."""
+    task = tasks.task(spec, {"B": 2, "T": 9, "U": 5, "N": 4}, quick=True)
+    mine, theirs = ours.emitted(task, "torch"), loops.contender(task)
+    assert isinstance(mine, Contender)
+    for part, call in theirs.calls.items():
+        assert error(call(), numbers(mine.calls[part]())) < 1e-5
+
+
+def test_s4_by_hand_is_the_convolution() -> None:
+    own = seqc.compile("s4", "torch").Module(M=1, H=3, N=4)
+    for part in own.parameters():
+        torch.nn.init.normal_(part, std=0.3)
+    u = torch.randn(2, 64, 3)
+    by_hand = convolutions.s4_by_hand(u, own, convolutions.truncated(own, 64))
+    torch.testing.assert_close(by_hand, own.convolution(u).y[:, :, 0], rtol=1e-3, atol=1e-3)

@@ -14,7 +14,7 @@ from benchmarks.tasks import Task
 
 def peers(task: Task) -> list[Contender | Absent]:
     """All peers of a task."""
-    from benchmarks.peers import attention, ggml, neighbours, scans
+    from benchmarks.peers import attention, ggml, loops, neighbours, scans
 
     found: list[Contender | Absent] = []
     if find_spec("jax") is None:
@@ -31,6 +31,9 @@ def peers(task: Task) -> list[Contender | Absent]:
         ("snntorch", ("lif",), neighbours.snntorch),
         ("spikingjelly", ("lif",), neighbours.spikingjelly),
         ("arch", ("garch",), neighbours.arch),
+        ("scipy", ("lfilter",), neighbours.scipy),
+        ("torchlpc", ("lfilter",), neighbours.torchlpc),
+        ("torch", loops.SPECS, loops.contender),
     ]
     for package, served, make in others:
         if task.name in served:

@@ -1,8 +1,8 @@
 """Libraries of neighbouring fields. In: a task. Out: a contender.
 
 snntorch and spikingjelly run leaky integrate-and-fire neurons under autograd; arch runs GARCH one series after the other, in
-float64. arch has no gradients, and the reset of snntorch's neuron has one, which the spec's has not: these are timed forward.
-scipy's filter stands in `benchmarks.filters`.
+float64; scipy and torchlpc run recursive filters. arch and scipy have no gradients, and the reset of snntorch's neuron has one,
+which the spec's has not: these are timed forward. One long channel beside scipy stands in `benchmarks.filters`.
 """
 
 from __future__ import annotations
@@ -73,3 +73,31 @@ def arch(task: Task) -> Contender:
         return {"s": s.transpose(0, 2, 1), "ll": likelihood.transpose(0, 2, 1)}
 
     return Contender("arch", {FORWARD: run})
+
+
+def scipy(task: Task) -> Contender:
+    """`scipy.signal.lfilter`, channel by channel: each has coefficients of its own."""
+    from scipy.signal import lfilter
+
+    x = np.ascontiguousarray(task.inputs["x"].numpy().transpose(2, 0, 1))
+    b, a = (task.params[name].numpy().T for name in ("b", "a"))
+    a = np.concatenate([np.ones_like(a[:, :1]), a], 1)
+
+    def run() -> Results:
+        return {"y": np.stack([lfilter(*given) for given in zip(b, a, x, strict=True)], -1)}
+
+    return Contender("scipy lfilter", {FORWARD: run})
+
+
+def torchlpc(task: Task) -> Contender:
+    """`torchlpc`'s filter with coefficients of each step, which are the same here, behind a convolution for the taps."""
+    from torchlpc import sample_wise_lpc
+
+    def run(x: Tensor, b: Tensor, a: Tensor) -> Results:
+        batch, steps, width = x.shape
+        past = torch.nn.functional.pad(x.mT, (len(b) - 1, 0))
+        driven = torch.nn.functional.conv1d(past, b.flip(0).T[:, None], groups=width).reshape(batch * width, steps)
+        weights = a.T[None, :, None].expand(batch, width, steps, len(a)).reshape(batch * width, steps, len(a))
+        return {"y": sample_wise_lpc(driven, weights).reshape(batch, width, steps).mT}
+
+    return Contender("torchlpc", calls(run, leaves(task), task.cotangents))

@@ -68,6 +68,7 @@ def facts(compiled: Compiled, targets: Iterable[str] = ()) -> dict[str, Any]:
         "stream": "" if endless(program) else reach(program).text,
         "parallel": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "parallel"},
         "pruned": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "pruned"},
+        "rates": {reason.subject: reason.text for reason in compiled.plan.told if reason.topic == "rate"},
         "sparse": sparsity(compiled, sizes),
         "derivatives": derivatives(compiled),
         "parts": {name: recurrences(name, found, sizes) for name, found in compiled.stages.items()},
@@ -287,7 +288,7 @@ def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
             lines += wrapped(f"transition of {name}: {text}", 6)
         for name, text in component["claims"].items():
             lines += wrapped(f"claim on {name}: {text}", 6)
-    for text in (told["invariant"], told["stream"]):
+    for text in (*(f"{subject}: {text}" for subject, text in told["rates"].items()), told["invariant"], told["stream"]):
         lines += wrapped(text, 2) if text else []
     carried = "states and sums are carried in fp32 whatever the inputs' dtype (in fp64 for fp64 inputs)"
     lines.append(f"  {carried}" if told["components"] else "  no state: every step is by itself")

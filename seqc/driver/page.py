@@ -97,7 +97,8 @@ def _recurrence(told: Mapping[str, Any]) -> str:
         lines += [f"transition of {name}: {text}" for name, text in component["transition"].items()]
         lines += [f"claim on {name}: {text}" for name, text in component["claims"].items()]
     lines += [text for text in (told["invariant"], told["stream"]) if text]
-    lines += [f"{subject}: {text}" for table in ("parallel", "pruned", "sparse") for subject, text in told[table].items()]
+    tables = ("rates", "parallel", "pruned", "sparse")
+    lines += [f"{subject}: {text}" for table in tables for subject, text in told[table].items()]
     return _list(lines or ["no state: every step is by itself"]) + "<h3>Derivatives</h3>" + _list(told["derivatives"])
 
 

@@ -34,7 +34,7 @@ VALID = leaf("mask", "valid", (ROW,), dtype="bool")
 class Reason:
     """One line of `seqc explain`: what was decided, and why, in terms of the source."""
 
-    topic: str  # "class" | "form" | "newton" | "numerics" | "eigenvalues" | "cost" | "claim"
+    topic: str  # "class" | "form" | "newton" | "numerics" | "eigenvalues" | "cost" | "claim" | "rate"
     subject: str  # a state or component
     text: str
 

@@ -2,6 +2,7 @@
 loops.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,25 @@ def test_long_sequences_in_native_code(spec: str, sizes: dict[str, int]) -> None
     again = {name: x[:, :1] if name == "u" else x for name, x in given.items()} | states
     one = f.step(**{name: x[:, 0] if name == "u" else x for name, x in again.items()})
     torch.testing.assert_close(one.y, f(**again).y[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_initial_values_of_state_spaces() -> None:
+    """Those of the page, against the formulas of HiPPO, S4D and LRU, element by element."""
+    blocks = (ROOT / "docs" / "calls.md").read_text(encoding="utf-8").split("```seq\n")
+    text = next(x for x in blocks if x.startswith("spec starts"))
+    made = dict(seqc.compile(text.split("```")[0], "torch").Module(N=5).named_parameters())
+    N, root = 5, [math.sqrt(2 * n + 1) for n in range(5)]
+    want = {
+        "A_legs": [[-(n + 1) if n == k else -root[n] * root[k] if n > k else 0 for k in range(N)] for n in range(N)],
+        "A_legt": [[-root[n] * root[k] * (1 if k <= n else (-1) ** (n - k)) for k in range(N)] for n in range(N)],
+        "B_leg": root, "A_log": [math.log(0.5)] * N, "A_lin": [math.pi * n for n in range(N)],
+        "A_inv": [10 / math.pi * (10 / (2 * n + 1) - 1) for n in range(N)],
+    }  # fmt: skip
+    for name, x in want.items():
+        torch.testing.assert_close(made[name].double(), torch.tensor(x, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+    sizes = torch.exp(-torch.exp(made["nu_log"]))
+    assert sizes.min() > 0.9 and sizes.max() < 0.999
+    torch.testing.assert_close((sizes**2).diff(), torch.full((4,), (0.999**2 - 0.9**2) / 5), rtol=1e-4, atol=1e-6)
 
 
 def test_another_projects_convolution() -> None:
