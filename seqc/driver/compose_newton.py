@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from seqc.analysis.newton import MOST, Newton, before, newton_of
 from seqc.driver.in_pieces import in_pieces
-from seqc.driver.inner import behind, extent_of, header, together
+from seqc.driver.inner import behind, extent_of, handed_on, header, together
 from seqc.driver.pipeline import lower
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
-from seqc.emit.text import docstring, lay, returned
+from seqc.emit.text import lay, returned
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import Block
 from seqc.ir.plan import Stage
@@ -72,7 +72,8 @@ class _Newton:
             "timed": self.moved[0], "params": self.moved[1], **self._calls(),
         }  # fmt: skip
         named["newton"] = _TEXT.format(**counts)
-        made = [self._forward("infer"), self._forward("forward"), self._backward(), self._step()]
+        step = handed_on(self.program, self.arguments, "_sequential_step_torch")
+        made = [self._forward("infer"), self._forward("forward"), self._backward(), step]
         text = "\n\n\n".join([together(list(named.values()), list(named)), *made]) + "\n"
         return replace(self.inner, text=text, infer=True)
 
@@ -155,12 +156,6 @@ class _Newton:
         else:
             lines.append("    return _found")
         return "\n".join(lines)
-
-    def _step(self) -> str:
-        lines = [lay("def _step_torch(", self.arguments, "):"), docstring(["One step: outputs and new states."], 4)]
-        if self.program.no_step:
-            return "\n".join([*lines, f'    raise NotImplementedError("{self.program.no_step}")'])
-        return "\n".join([*lines, lay("return _sequential_step_torch(", self.arguments, ")", 4)])
 
 
 def _plain(program: Program) -> Block:

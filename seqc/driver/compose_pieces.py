@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 
 from seqc.analysis.pieces import CLOCK, Link, Load, Pieces
-from seqc.driver.inner import behind, extent_of, header
+from seqc.driver.inner import behind, extent_of, handed_on, header
 from seqc.driver.piece_algebra import SHARES, Names, added, through
 from seqc.emit import Kernels, safe_name
 from seqc.emit.names import emitted_name
@@ -65,7 +65,8 @@ class _Cut:
         if self.cut.algebra != "max":
             made += [_BACKWARD.format(**counts).strip(), self._cotangents()]
         made += [SHARES.strip()] if self.cut.algebra == "log" else []
-        made += [self._forward("infer"), self._forward("forward"), self._backward(), self._step()]
+        step = handed_on(self.program, self.arguments, "_whole_step_torch")
+        made += [self._forward("infer"), self._forward("forward"), self._backward(), step]
         once = dict.fromkeys(part for text in made for part in text.split("\n\n\n"))  # the three texts have helpers in common
         return replace(self.whole, text="\n\n\n".join(once) + "\n", infer=True)
 
@@ -133,12 +134,6 @@ class _Cut:
                 terms += [f"_earlier(d_{safe_name(n)}, {-back})" for n, (x, back) in self.cut.shifts.items() if x == a.of]
             answers.append(" + ".join(terms) + f" if needs[{place[a.of]}] else None" * (len(terms) > 1))
         return "\n".join([*lines, returned(answers, 4)])
-
-    def _step(self) -> str:
-        lines = [lay("def _step_torch(", self.arguments, "):"), docstring(["One step: outputs and new states."], 4)]
-        if self.program.no_step:
-            return "\n".join([*lines, f'    raise NotImplementedError("{self.program.no_step}")'])
-        return "\n".join([*lines, lay("return _whole_step_torch(", self.arguments, ")", 4)])
 
     def _given(self, program: Program, batch: str) -> list[str]:
         """What `_ends` or `_spans` takes but states: from the lists of parts and params."""

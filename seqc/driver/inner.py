@@ -54,6 +54,13 @@ def header(function: str, arguments: Sequence[str], doc: str, packs: bool = Fals
     return [lay(f"def {function}(", taken, "):"), docstring([doc], 4)]
 
 
+def handed_on(program: Program, arguments: Sequence[str], step: str) -> str:
+    """The decoding step of plain torch, which the function `step` takes; where the recurrence has none, it says why."""
+    lines = header("_step_torch", arguments, "One step: outputs and new states.")
+    refusal = f'    raise NotImplementedError("{program.no_step}")'
+    return "\n".join([*lines, refusal if program.no_step else lay(f"return {step}(", arguments, ")", 4)])
+
+
 def extent_of(dim: str, table: Iterable[Argument], program: Program) -> str:
     """The extent of a dim, read from the first argument that has it, or the number that the spec gives."""
     plain = unprimed(dim)
