@@ -21,8 +21,11 @@ from seqc.backends.native_cpu.places import Place, buffer_place, buffer_size, id
 from seqc.backends.native_cpu.plan import Plan
 from seqc.backends.native_cpu.schedule import REDUCTIONS, Item, Nest, Region, immediate
 from seqc.backends.native_cpu.sparse import SparseProduct, multiplying, sparse_product
+from seqc.ir.dims import unprimed
 from seqc.ir.graph import BATCH, Node, leaf, leaves, topological
 from seqc.ir.views import Index, view
+
+FEW = 8  # places: fewer leave most lanes of a vector empty
 
 
 @dataclass
@@ -128,7 +131,7 @@ class KernelWriter:
         wide = [axes for name, axes in self.buffers.items() if len([d for d in axes if d != BATCH]) >= 2]
         if not wide:
             return None
-        cost = {d: 0 for axes in wide for d in axes if d != BATCH}
+        cost = {d: 64 * self._few(d) for axes in wide for d in axes if d != BATCH}
         for name in token:
             s = self.stretches[name]
             for nest in s.nests:
@@ -154,7 +157,7 @@ class KernelWriter:
             return None
         if self.lane in space:
             return self.lane
-        cost = dict.fromkeys(space, 0)
+        cost = {d: 3 * self._few(d) for d in space}  # less than a sum across vectors
         for item in nest.items:
             if item.kind == "reduce":
                 for d in item.value.names("over"):
@@ -167,6 +170,11 @@ class KernelWriter:
                     if index.get(d) in cost:
                         cost[str(index[d])] += 1 if self.packs else 8
         return min(reversed(space), key=lambda d: cost[d])
+
+    def _few(self, dim: str) -> bool:
+        """Whether every size of a dim is a few places, so that vectors along it are mostly empty."""
+        decl = self.plan.program.dims[unprimed(dim)]
+        return max(decl.choices, default=decl.default or FEW) < FEW
 
     def _place_kept(self, s: Stretch, number: int, item: Item) -> None:
         n = item.value

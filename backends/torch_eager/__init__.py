@@ -36,7 +36,38 @@ def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None, on
     if once is not None:
         functions += _once(once)
     helpers = helper_texts(name for fn in functions for name in fn.helpers)
-    return Kernels(join(*helpers, *(fn.text() for fn in functions)), saved(block), float64=True)
+    texts, stretched = [fn.text() for fn in functions], _stretched(block)
+    return Kernels(join(*helpers, *texts, *stretched), saved(block), infer=bool(stretched), float64=True)
+
+
+def _stretched(block: Block) -> list[str]:
+    """`_infer_torch` of a scan, whose rows hold the states of every step: a stretch of them at a time."""
+    program = block.program
+    if block.form != "scan" or block.rows == 1 or program.no_step:
+        return []
+    given = [a for a in argument_table(program) if a.kind != "state"]
+    kinds = "".join("T" if a.timed else "-" for a in given)
+    ends = {"outputs": len(program.outputs), "results": len(program.outputs) + len(program.states)}
+    return [_INFER.format(rows=block.rows, kinds=kinds, given=len(given), first=kinds.index("T"), **ends)]
+
+
+_INFER = '''
+# Elements of the states of a stretch of steps: a CPU without gradients runs one stretch after the other, each in its caches.
+_STRETCH = 1 << 21
+
+
+def _infer_torch(*tensors):
+    """Forward without what backward needs, one stretch after the other."""
+    x, states, made = tensors[{first}], tensors[{given}:], []
+    per_step = max(sum(s.numel() for s in states), 1)
+    steps = x.shape[1] if x.device.type != "cpu" else max(_STRETCH // per_step // {rows}, 1) * {rows}
+    for t in range(0, x.shape[1], steps):
+        parts = [y[:, t : t + steps] if kind == "T" else y for y, kind in zip(tensors, "{kinds}")]
+        made.append(_forward_torch(*parts, *states)[:{results}])
+        states = made[-1][{outputs}:]
+    outputs = list(zip(*made))[:{outputs}]
+    return [*(y[0] if len(made) == 1 else torch.cat(y, 1) for y in outputs), *states]
+'''
 
 
 def lone(block: Block, name: str, doc: str) -> str:

@@ -242,8 +242,12 @@ def op(name: str, *args: Node) -> Node:
 FOLDED = tuple(name for name, row in TABLE.items() if row.elementwise and name != "surrogate")
 ELEMENTWISE = tuple(name for name, row in TABLE.items() if row.elementwise and row.linear_backward)
 
-RULES: tuple[Rule, ...] = (
+CONSTANTS = (
     Rule("an operator on constants -> its value", FOLDED, _fold),
+    Rule("where(true, x, y) -> x, where(false, x, y) -> y", ("where",), _decide),
+)
+RULES: tuple[Rule, ...] = (
+    *CONSTANTS,
     # neutral elements
     law(X + ZERO, X),
     law(X + const(-0.0), X),
@@ -284,7 +288,6 @@ RULES: tuple[Rule, ...] = (
     law(op("log", ONE - X), op("log1p", -X)),
     law(op("exp", X) - ONE, op("expm1", X)),
     # choices
-    Rule("where(true, x, y) -> x, where(false, x, y) -> y", ("where",), _decide),
     law(op("where", C, X, X), X),
     law(op("where", op("not", C), X, Y), op("where", C, Y, X)),
     law(op("where", C, op("where", C, X, Y), Z), op("where", C, X, Z)),

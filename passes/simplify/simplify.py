@@ -10,10 +10,13 @@ The laws, and what each may change, are in `seqc.passes.simplify.laws`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from seqc.ir.graph import Node
+from seqc.ir.keys import next_key
+from seqc.ir.program import Program
 from seqc.ir.rewrite import rewrite
-from seqc.passes.simplify.laws import RULES
+from seqc.passes.simplify.laws import CONSTANTS, RULES
 
 
 def simplify(outputs: Mapping[str, Node]) -> dict[str, Node]:
@@ -32,6 +35,20 @@ def simplify_named(
         if now.op not in ("leaf", "const"):
             kept.setdefault(now, name)
     return {name: _unbroadcast(n) for name, n in new.items()}, kept
+
+
+def folded(program: Program) -> Program:
+    """The program, where an operator on constants is its value and everything else is as it is written."""
+    new, image = rewrite(program.graph, CONSTANTS)
+    if new == program.graph:
+        return program
+    return replace(
+        program,
+        outputs={name: new[name] for name in program.outputs},
+        updates={name: new[next_key(name)] for name in program.updates},
+        spans={image.get(n, n): span for n, span in program.spans.items()},
+        definitions={image.get(n, n): name for n, name in program.definitions.items()},
+    )
 
 
 def _unbroadcast(n: Node) -> Node:

@@ -16,9 +16,11 @@ from seqc.analysis.reach import endless, reach
 from seqc.analysis.unread import for_their_ends
 from seqc.backends.triton_gpu.spans import blocks_between_saved, saved_bytes
 from seqc.diagnostics import Unsupported
+from seqc.driver.alike import alike
 from seqc.driver.asked import asked
 from seqc.driver.compile import Compiled
 from seqc.driver.convolution import operations, sources, why_none
+from seqc.driver.phrases import amount, microseconds, wrapped
 from seqc.driver.signature_of import TITLES, gate_inputs
 from seqc.emit.names import safe_name
 from seqc.ir.block import Block
@@ -30,8 +32,10 @@ from seqc.passes.plan.products_outside import RATIO
 if TYPE_CHECKING:
     from seqc.backends.triton_gpu.report.figures import Chosen
 
-WIDTH = 110
 LONG, MANY = 4096, 32  # steps and sequences at which a convolution is counted
+NATIVE = ("step: a core holds the states in its registers and caches, where the step is the least work; blocks do more, to "
+          "fill a wider machine")
+UNKNOWN = "no verdict recorded"  # how the words of a kernel begin of which the toolchain has said nothing
 DECIDED = ("form", "newton", "numerics", "tiles", "phases", "memory")  # topics that belong to a part of the file, in this order
 
 
@@ -159,10 +163,11 @@ def derivatives(compiled: Compiled) -> list[str]:
     """What runs for each derivative, and what a call leaves out that asks for some gradients alone."""
     if compiled.signature.no_plain:
         return ["first: derived", f"refused: {compiled.signature.no_plain}", *asked(compiled)]
-    watched = ", ".join([o.name for o in compiled.signature.outputs] + [f"{s}_T" for s in compiled.signature.unread])
+    results = [*(o.name for o in compiled.signature.outputs), *(f"{s}_T" for s in compiled.signature.unread)]
+    watched = "one of " * (len(results) > 1) + ", ".join(results)
     return [
         "first: derived; second ones and forward mode: of single steps in plain torch",
-        f"where a loss leaves out one of {watched} and the gradients are not finite, they are taken from single steps in plain "
+        f"where a loss leaves out {watched} and the gradients are not finite, they are taken from single steps in plain "
         "torch, which leave out what it leads to (on a GPU, this waits for it)",
         *asked(compiled),
     ]
@@ -205,6 +210,7 @@ def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     """One part of the file: its form, what was decided on the way, and what a token costs."""
     decided = {topic: [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
     decided["memory"] += checkpoints(name, block, sizes)
+    decided["form"] = [NATIVE] if name == "cpu" else _why_step(block) or decided["form"]
     known = {**sizes, BATCH: 1, ROW: block.rows, COL: block.rows}
     forward, backward = (cost(g.values(), known) for g in (block.forward, block.backward))
     program = block.program
@@ -222,6 +228,13 @@ def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
             "bytes of state": round(4 * state),
         },
     }
+
+
+def _why_step(block: Block) -> list[str]:
+    """Why a recurrence has no block form, where it was made as steps because its class says so."""
+    unasked = any(r.topic == "form" and "no other form" in r.text for r in block.reasons) and block.program.wishes.form is None
+    kinds = [r for r in block.reasons if r.topic == "class" and r.text.startswith(("nonlinear", "dense"))]
+    return [f"step: no block form: {kinds[0].subject}: {kinds[0].text}"] if unasked and kinds else []
 
 
 def on_cpus(compiled: Compiled) -> dict[str, str]:
@@ -271,18 +284,13 @@ def on_gpu(recurrences: Iterable[Chosen]) -> dict[str, Any]:
     return told | ({"one by one": min(few)} if few else {})
 
 
-def microseconds(nanoseconds: int) -> str:
-    """`118`, or `4.2` where that is short."""
-    return f"{nanoseconds / 1000:.0f}" if nanoseconds >= 10_000 else f"{nanoseconds / 1000:.1f}"
-
-
 def explanation(compiled: Compiled, targets: Iterable[str] = ()) -> str:
     """The facts as text."""
     told = facts(compiled, targets)
     lines = [f"{told['spec']}: {told['about']}" if told["about"] else told["spec"], "", "recurrence"]
     if told["direction"] == "both":
         lines.append(f"  two runs, from the first step on and from the last step back{told['joined']}; what follows is of each")
-    for component in told["components"]:
+    for component in alike(told["components"]):
         lines += wrapped(f"{', '.join(component['states'])}: {component['class']}", 2)
         for name, text in component["transition"].items():
             lines += wrapped(f"transition of {name}: {text}", 6)
@@ -339,7 +347,10 @@ def _part_lines(name: str, one: Mapping[str, Any], told: Mapping[str, Any]) -> l
     )
     if name == "cpu" and told["cpu"]:
         lines.append("  tiles, float32, chosen by the build for its dims and processor:")
-        lines += [line for kind, words in told["cpu"].items() for line in wrapped(f"{kind}: {words}", 4)]
+        kinds: dict[str, list[str]] = {}
+        for kind, words in told["cpu"].items():
+            kinds.setdefault(words, []).append(kind)
+        lines += [line for words, same in kinds.items() for line in wrapped(f"{', '.join(same)}: {words}", 4)]
     if name == "triton":
         lines += _gpu_lines(told["gpu"])
     return lines
@@ -374,20 +385,9 @@ def _gpu_lines(told: Mapping[str, Any]) -> list[str]:
             binds = kernel["binds"] if before == kernel["kernel"] else f"as {before}"
             lines += wrapped(f"{kernel['kernel']}: {kernel['tiles']}", 4)
             lines += wrapped(f"binds: {binds}", 8) if kernel["binds"] != "nothing binds" else []
-            lines += wrapped(kernel["words"], 8)
+            lines += [] if kernel["words"].startswith(UNKNOWN) else wrapped(kernel["words"], 8)
+        unknown = [kernel["words"].removeprefix(UNKNOWN) for kernel in one["kernels"] if kernel["words"].startswith(UNKNOWN)]
+        if unknown:
+            some = "" if len(unknown) == len(one["kernels"]) else f" of {len(unknown)} of the {len(one['kernels'])} kernels"
+            lines += wrapped(f"{UNKNOWN}{some}{unknown[0]}", 4)
     return lines
-
-
-def wrapped(text: str, indent: int) -> list[str]:
-    """Lines of text, those after the first further in."""
-    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
-
-
-def amount(n: int) -> str:
-    """`1.2 million`-like numbers, short."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if n >= 10 * size:
-            return f"{n / size:.0f} {unit}"
-        if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return str(n)

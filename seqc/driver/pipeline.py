@@ -20,6 +20,7 @@ from seqc.ir.two_axes import lowered
 from seqc.ir.verify import verify, verify_block, verify_program
 from seqc.passes import CHECKS, PIPELINE, Stage
 from seqc.passes.blocks.choose import GPU, Candidate, Machine, Offers, same_form
+from seqc.passes.simplify.simplify import folded
 
 FORMS = ("step", "scan", "chunkwise")
 Watch = Callable[[str, object], None]  # called with the name of a stage and what it gave
@@ -90,7 +91,7 @@ def run(stages: Iterable[Stage], given: Mapping[str, object], watch: Watch | Non
 
 @found_once
 def _run_by_steps(program: Program) -> Program:
-    program = exposed(lowered(program))
+    program = folded(exposed(lowered(program)))
     verify_program(program, "the front end")
     return program
 

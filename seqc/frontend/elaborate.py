@@ -25,6 +25,7 @@ from seqc.frontend.lint import warnings
 from seqc.frontend.noise import sites, states_read
 from seqc.frontend.parse import parse_with_errors
 from seqc.frontend.planes import on_plane
+from seqc.frontend.positions import read_whole
 from seqc.frontend.rates import counting as slow_counts
 from seqc.frontend.scope import Scope, gather
 from seqc.frontend.sources import read
@@ -68,17 +69,18 @@ def _with_sizes(statement: syntax.Dims, sizes: Mapping[str, int]) -> syntax.Dims
 
 def build(
     spec: syntax.Spec, found: tuple[Diagnostic, ...] = (), lost: frozenset[str] = frozenset(),
-    lines: Mapping[str, int] | None = None, positions: Mapping[str, str] = {},
-    fed: tuple[str, ...] = (),
+    lines: Mapping[str, int] | None = None, positions: Mapping[str, str] = {}, fed: tuple[str, ...] = (),
+    whole: frozenset[tuple[Node, str]] = frozenset(),
 ) -> Program:
     """The program of a tree. `found`: mistakes that parsing has left; `lost`: words of the lines that it gave up.
 
     lines: names whose lags are one state, with the longest; None where that must be found first. positions: names whose values
-    must tell positions, with the dim. fed: inputs that a closed loop has made definitions.
+    must tell positions, with the dim. fed: inputs that a closed loop has made definitions. whole: nodes that are computed at
+    all positions of a dim at once.
     """
     scope = gather(spec, lost)
     scope.found.extend(found)
-    scope.positions, scope.fed = positions, fed
+    scope.positions, scope.fed, scope.whole = positions, fed, whole
     title = _title(scope, spec)
     work = Elaborator(scope, lines or {})
     work.sites = sites(scope, spec)
@@ -86,9 +88,8 @@ def build(
         work.constant(name)
     for name in _ordered(scope):
         work.current(name, scope.defines[name].span)
-    inputs = _tensors(work, "input", scope.inputs)
-    params = _tensors(work, "param", scope.params)
-    states = _tensors(work, "state", scope.states)
+    declared = {"input": scope.inputs, "param": scope.params, "state": scope.states}
+    inputs, params, states = (_tensors(work, kind, decls) for kind, decls in declared.items())
     updates = {part: node for name in scope.states for part, node in _update(work, name).items()}
     counting = hooks(work, spec)
     updates |= work.replaced
@@ -100,16 +101,15 @@ def build(
     raise_if_any(scope.found)
     if lines is None and (deep := long(scope, work.deepest)):
         return build(spec, found, lost, deep, positions, fed)
+    if not whole and (wholes := read_whole(scope)):
+        return build(spec, found, lost, lines, positions, fed, wholes)
     for decl, newest in _hidden(work, states, counting):
         states[decl.name], updates[decl.name] = decl, newest
     one = Program(
         name=title.name.id if title else "",
         doc=(title.doc or "") if title else "",
         dims=scope.dims,
-        inputs=inputs,
-        params=params,
-        states=states,
-        output_decls=output_decls,
+        inputs=inputs, params=params, states=states, output_decls=output_decls,
         updates=updates,
         outputs=outputs,
         claims=said[0],

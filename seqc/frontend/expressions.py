@@ -237,6 +237,7 @@ class Elaborator(Names):
                 "bad-lag",
                 "a lag is a whole number of steps that is known when the spec is compiled",
                 Label(item.span, f"not of the form `{self.scope.axis} - 2` or `{self.scope.axis} - 2*index[L]`"),
+                help=next((f"give `{dim}` a size: `dim {dim} = 4`" for dim in self.scope.dims if mentions(item, dim)), ""),
             )
             return None
         if e.name.id in frame.bound:
@@ -252,7 +253,7 @@ class Elaborator(Names):
 
     def _matmul(self, e: syntax.Binary, a: Value, b: Value) -> Value | None:
         product = matmul(a, b)
-        if product is None:
+        if product is None and (a.order or not self.scope.lost):
             last = unprimed(a.order[-1]) if a.order else ""
             cause = "`@` contracts the last dim of its left side with the like-named dim of its right side"
             self.scope.report(
@@ -262,6 +263,7 @@ class Elaborator(Names):
                 Label(e.left.span, a.shown()),
                 Label(e.right.span, b.shown()),
                 cause=cause,
+                help="contract by name, `sum[K](a * b)`, or call a dim as the other side does, `x[K -> K']`",
             )
         return product
 

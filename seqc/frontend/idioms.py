@@ -20,6 +20,10 @@ _BRACKETS = "subscripts and powers have no braces: `S[t-1]` is the value one ste
 _QUOTES = 'a text is only possible as documentation, in `"""` after the name of the spec'
 _DEFINED = "a definition is a line `NAME = ...`, without arguments"
 _COMMENT = "comments begin with `#`"
+_DIMS = "dims stand in square brackets: `input x[D]`"
+_RANGE = "a range is written `in [lo, hi]`, such as `in [-inf, 0]`"
+_STEPS = ("a spec says one step, and steps follow each other by themselves; steps within a step are "
+          "`fold[J](start, S -> EXPR)`")
 
 CHARACTERS = {  # a character that no spec has -> what to write
     **dict.fromkeys("×·⋅∙•⊙∘∗⊛", "a product is written `*`, element by element"),
@@ -41,8 +45,8 @@ CHARACTERS = {  # a character that no spec has -> what to write
 }
 
 STATEMENTS_ELSEWHERE = {  # first words of lines -> what to write
-    **dict.fromkeys(("for", "while", "repeat", "loop"), "a spec says one step, and steps follow each other by themselves; "
-                    "steps within a step are `fold[J](start, S -> EXPR)`"),
+    **dict.fromkeys(("for", "while", "repeat", "loop"), _STEPS),
+    **dict.fromkeys(("end", "endif", "endfor", "done", "begin", "pass"), "a statement ends with its line: leave it out"),
     **dict.fromkeys(("def", "fn", "func", "function", "class", "macro"), _DEFINED),
     **dict.fromkeys(("if", "elif", "else", "switch", "case"), "a choice is a value: `x = where(condition, a, b)`"),
     **dict.fromkeys(("return", "yield", "emit"), "a result is written `output o = ...`"),
@@ -64,7 +68,8 @@ STATEMENTS_ELSEWHERE = {  # first words of lines -> what to write
 _NAMES = {  # names of values -> what to write
     "T": "the number of steps is not known within a step; a state counts those before, `n = n[t-1] + 1`",
     "B": "the batch is never written, and its size is not known within a step",
-    "e": "write `exp(x)`; the number itself is `exp(1)`", "π": "write `pi`", "PI": "write `pi`",
+    "e": "write `exp(x)`; the number itself is `exp(1)`", "I": "the identity is `eye[K]`",
+    "π": "write `pi`", "PI": "write `pi`",
     "True": "write 1", "true": "write 1", "False": "write 0", "false": "write 0", "None": "leave it out",
     **dict.fromkeys(("nan", "NaN", "NAN"), "no number of a spec is undefined; choose with `where(condition, a, b)`"),
     **dict.fromkeys(("Inf", "INF", "infinity", "Infinity"), "write `inf`"),
@@ -81,8 +86,11 @@ _OF_VALUES = {  # what is called on a value in Python -> what to write
     **dict.fromkeys(("detach", "stop_gradient"), "write `stopgrad(x)`"),
     **dict.fromkeys(("item", "float", "to", "cuda", "cpu", "half", "clone", "copy"), "values have no type: leave it out"),
     **dict.fromkeys(("matmul", "mm", "bmm", "dot", "mv", "outer", "einsum"), ELSEWHERE["einsum"]),
+    **dict.fromkeys(("scan", "while_loop", "fori_loop", "map"), _STEPS),
+    **dict.fromkeys(("vmap", "pmap"), "the batch is never written: a spec says what one sequence does"),
 }
-_MODULES = r"(torch|np|numpy|jnp|jax|lax|nn|F|functional|math|tf|special|linalg|mx|scipy|K)"
+_MODULES = r"(torch|np|numpy|jnp|jax|lax|nn|F|functional|math|tf|special|linalg|mx|scipy|K|layers|keras|Flux)"
+_NUMBERS = {"pi": "write `pi`", "inf": "write `inf`", "e": "write `exp(1)`", "nan": _NAMES["nan"]}
 _REDUCING = ("sum", "mean", "max", "min", "norm", "softmax", "logsumexp", "var", "std", "amax", "amin")
 
 _FOREIGN = (  # at the place where the parser stopped -> what to write
@@ -111,6 +119,7 @@ _FOREIGN = (  # at the place where the parser stopped -> what to write
 _FIRST = (  # what a line says in front of its first word's rest -> what to write
     (r"([^\W\d]\w*?)_(\{[^}]*\}|\w+)?\s*=(?!=)", "the left side is the value now, without a subscript: `{0} = ...`"),
     (r"([^\W\d]\w*)\s*\((t|n|k|i)\)\s*=(?!=)", "the left side is the value now: `{0} = ...`"),
+    (r"([^\W\d]\w*)'+\s*=(?!=)", "the left side is the value now: `{0} = ...`, and `{0}[t-1]` is its value one step ago"),
     (r"([^\W\d]\w*)\s*(:=|<-|←|≔)", "a definition is written `{0} = ...`"),
     (r"([^\W\d]\w*)\s*([-+*/])=", "a definition is written `{0} = ...`; where it is a state, `{0} = {0}[t-1] {1} ...`"),
     (r"([^\W\d]\w*)\s*~", "a value is given with `=`; noise is drawn: `e = normal[D]()`"),
@@ -123,21 +132,21 @@ _FIRST = (  # what a line says in front of its first word's rest -> what to writ
 def at_stop(text: str, at: int) -> str:
     """What to write instead of what stands at `at`, where the parser stopped in a line."""
     before, rest = text[:at], text[at:]
-    for advice in (_in_context(before, rest), _by_pattern(text, at), _by_character(rest), _side_by_side(before, rest)):
-        if advice:
-            return advice
-    return ""
+    placed = _declaring(before, rest) or _in_context(before, rest)
+    return placed or _by_pattern(text, at) or _by_character(rest) or _side_by_side(before, rest)
 
 
 def first_words(text: str) -> str:
     """What to write instead of a line that begins no statement."""
+    word = re.match(r"\w*", text)
+    assert word is not None
+    if re.match(r"%|;\s", text):
+        return _COMMENT
+    if re.match(r"(if|elif|else|for|while)\b", text):
+        return STATEMENTS_ELSEWHERE[word.group()]
     for pattern, advice in _FIRST:
         if match := re.match(pattern, text):
             return advice.format(*match.groups())
-    if text.startswith("%"):
-        return _COMMENT
-    word = re.match(r"\w*", text)
-    assert word is not None
     return STATEMENTS_ELSEWHERE.get(word.group()) or STATEMENTS_ELSEWHERE.get(word.group().lower(), "") or (
         "" if word.group() else _by_pattern(text, 0) or _by_character(text))
 
@@ -151,6 +160,7 @@ def name_advice(word: str, known: Collection[str], axis: str) -> str:
         (r"(.+?)²", "write `{0}^2`"),
         (r"(.+?)³", "write `{0}^3`"),
         (r"(.+?)ᵀ", TRANSPOSED),
+        (r"(.+?)ₜ", f"{_HERE}: write `{{0}}`, and `{{0}}[{{1}}-1]` for one step ago"),
         (r"(.+?)'+", "a prime marks a further dim of the same size; " + TRANSPOSED),
     ):
         match = re.fullmatch(pattern, word)
@@ -169,8 +179,36 @@ def function_advice(word: str, dims: Collection[str]) -> str:
     return ELSEWHERE.get(word) or ELSEWHERE.get(word.lower(), "")
 
 
+def _declaring(before: str, rest: str) -> str:
+    """Advice for a place in a declaration."""
+    if re.match(r"spec\s", before):
+        return "" if rest.startswith(("'", '"', ":")) else "a name is made of letters, digits and `_`: `spec my_cell`"
+    if re.match(r"dim\s.*=[^,]*$", before) and "{" not in before:
+        return "a size is a whole number, or a choice of them: `dim K = 64`, `dim K {32, 64}`"
+    if not re.match(r"(input|param|buffer|state|output)\s", before) or "=" in before:
+        return ""
+    if re.search(r"\bin\s*$", before) or re.match(r"[<>]=?\s*[-\d(]", rest):
+        return _RANGE
+    if re.search(r"\[[^\]]*$", before) and re.match(r"\d", rest) and " in " not in before:
+        return "dims have names, and sizes stand with them: `dim D = 64`, then `input x[D]`"
+    return _DIMS if re.match(r"[<{]", rest) else ""
+
+
 def _in_context(before: str, rest: str) -> str:
     """Advice that needs what stands in front of the place."""
+    if re.match(r"\.\s*[-+*/^(<>=]", rest):
+        return "operators and functions work on each element, without a dot: `a * b`, `tanh(x)`"
+    if re.search(r"(?<![\w.])\d+$", before) and re.match(r",\d", rest):
+        return "a decimal point is a dot: `0.5`"
+    if rest.startswith("[") and (match := re.search(r"(\w+)\s*\($", before)):
+        return function_advice(match.group(1), ()) or "there are no lists: arguments stand beside each other, `f(a, b)`"
+    if rest.startswith("(") and (match := re.search(r"(\w+)\s*\([^()]*\)\s*$", before)):
+        reducing = match.group(1) in _REDUCING
+        return f"dims stand in square brackets: `{match.group(1)}[K](x)`" if reducing else function_advice(match.group(1), ())
+    if rest.startswith(("₋", "₊")) and (match := re.search(r"([^\W\d]\w*?)ₜ?$", before)):
+        return f"the value one step ago is written `{match.group(1)}[t-1]`"
+    if re.match(r"for\b", rest):
+        return f"a sum over a dim is `sum[K](x)`; {_STEPS}"
     if rest.startswith("{"):
         return _braces(before, rest)
     if rest.startswith(("'", '"')) and re.search(r"\b(einsum|rearrange|reduce|contract)\s*\($", before):
@@ -178,6 +216,8 @@ def _in_context(before: str, rest: str) -> str:
     if rest.startswith("=") and re.search(r"\b(dim|axis|axes|keepdims?|over)\s*$", before):
         return "dims stand in brackets behind the function: `sum[K](x)`"
     if rest.startswith(":"):
+        if re.search(r"\[\s*t\b[^][]*$", before):
+            return "the last steps together are taps: `sum[L](w * x[t - index[L]])`"
         if before.count("[") > before.count("]"):
             return "one position of a dim is `x[K = 1]`; what is cut apart is declared apart, as values or as a dim of its own"
         return "values and blocks have no `:`; statements end with their line"
@@ -213,8 +253,11 @@ def _attribute(before: str, rest: str, name: str) -> str:
         return _OF_VALUES[last]
     if last in _REDUCING:
         return f"the dims are named: `{last}[K](x)`"
+    if re.search(rf"\b{_MODULES}$", before) and not called and last in _NUMBERS:
+        return _NUMBERS[last]
     if re.search(rf"\b{_MODULES}$", before) and called:
-        return f"functions stand by themselves: {ELSEWHERE.get(last) or f'`{last}(...)`'}"
+        there = f"`{last}(...)`" if last in FUNCTIONS else f"none is called `{last}`"
+        return f"functions stand by themselves: {function_advice(last, ()) or there}"
     return "names have no attributes; functions are called as `f(x)`"
 
 
@@ -248,6 +291,8 @@ def _side_by_side(before: str, rest: str) -> str:
             return f"dims stand in square brackets: `{word.group()} x[D]`"
         return f"names are separated by commas: `{word.group()} a, b`"
     left, right = previous.group(1), re.match(r"\w+", rest)
+    if right and right.group() in ("f", "F", "d", "L") and re.fullmatch(r"[\d.]+", left):
+        return f"a number has no suffix: `{left}`"
     if left == "lambda":
         return _DEFINED
     if right is None or left in ")]":

@@ -50,7 +50,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("tril", "triu", "diag", "trace", "diagonal"), "compare positions: `where(index[N] >= index[N'], M, 0)`, "
                     "`sum[N'](where(index[N] == index[N'], M, 0))`"),
     **dict.fromkeys(("arange", "linspace", "iota", "range", "enumerate"), "positions are `index[N]`: 0, 1, 2, ..."),
-    "eye_like": "write `eye[N]`",
+    **dict.fromkeys(("eye_like", "eye", "identity"), "write `eye[N]`"),
     **dict.fromkeys(("one_hot", "onehot", "gather", "scatter", "embedding", "take", "index_select"),
                     "with an input `w index N`, or a choice `w = argmax[N](x)`, `E[w]` reads a row, `M[w] = x` writes one"),
     "feedback": "what an input is where a caller gives none is a line of its own: `feedback x = y[t-1]`",

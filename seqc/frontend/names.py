@@ -365,7 +365,8 @@ class Names(ABC):
         if word in self.scope.states:
             message = f"the state `{word}` cannot be read {steps} ahead"
             cause = "a state is known from the past up to now; only inputs may be read ahead"
-            self.scope.report("future-state", message, Label(e.span), cause=cause)
+            help = f"read inputs ahead instead, as in `x[{self.scope.axis}+1]`"
+            self.scope.report("future-state", message, Label(e.span), cause=cause, help=help)
         else:
             return read_ahead(self, word, -lag, steps, e)
         return None

@@ -14,7 +14,10 @@ from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Expr
 from seqc.frontend.values import Value, renamed_dims
 from seqc.ir.dims import unprimed
-from seqc.ir.ops.structure import at_position
+from seqc.ir.graph import Node, topological
+from seqc.ir.ops.structure import at_position, take
+
+LONG = 32  # operators: more are computed at all positions at once where all are read, not written once for each
 
 
 def placed(scope: Scope, value: Value, items: Iterable[Expr], where: Span) -> Value | None:
@@ -67,7 +70,24 @@ def _taken(scope: Scope, value: Value, item: syntax.Position, where: Span) -> Va
         return None
     if at not in (0, -1) and not _inside(scope, dim, at, item):
         return None
-    return value.over((dim,)).of(at_position(part, dim, at) if dim in part.dims else part for part in value.pair)
+    return value.over((dim,)).of(_at(scope, part, dim, at) if dim in part.dims else part for part in value.pair)
+
+
+def _at(scope: Scope, x: Node, dim: str, at: int) -> Node:
+    """One position of a node: of all that are computed at once, or computed for itself."""
+    scope.taken.setdefault((x, dim), set()).add(at)
+    return take(x, dim, at) if (x, dim) in scope.whole else at_position(x, dim, at)
+
+
+def read_whole(scope: Scope) -> frozenset[tuple[Node, str]]:
+    """The nodes of many operators that are read at every position of a dim, with the dim."""
+    found = set()
+    for (x, dim), places in scope.taken.items():
+        sizes = scope.dims[unprimed(dim)].choices
+        every = len(sizes) == 1 and {at % sizes[0] for at in places} == set(range(sizes[0]))
+        if every and sum(bool(n.args) and dim in n.dims for n in topological([x])) > LONG:
+            found.add((x, dim))
+    return frozenset(found)
 
 
 def _inside(scope: Scope, dim: str, at: int, item: syntax.Position) -> bool:

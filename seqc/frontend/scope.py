@@ -17,11 +17,12 @@ from seqc.frontend.syntax import Decl, Define, Output
 from seqc.frontend.values import part_names
 from seqc.ir.arguments import ROLES
 from seqc.ir.dims import is_primed, unprimed
-from seqc.ir.graph import RESERVED
+from seqc.ir.graph import RESERVED, Node
 from seqc.ir.program import DimDecl
 
 CONSTANTS = ("pi", "inf")
 BUILTIN = (*CONSTANTS, "index", "eye")
+SAID = ("batch", "batch_size", "bsz", "time", "seq", "seq_len", "seqlen", "length", "steps", "timesteps")  # as dims
 MAX_DIM_CHOICES = 4096
 MAX_HISTORY = 256  # steps of an input that are arguments
 
@@ -45,6 +46,8 @@ class Scope:
     places: dict[str, Span] = field(default_factory=dict)
     positions: Mapping[str, str] = field(default_factory=dict)  # name -> the dim whose positions its value must tell
     fed: tuple[str, ...] = ()  # the inputs of a closed loop that are definitions in it
+    taken: dict[tuple[Node, str], set[int]] = field(default_factory=dict)  # node, dim -> the positions that are read
+    whole: frozenset[tuple[Node, str]] = frozenset()  # of these, which are computed at all positions at once
     assigned: frozenset[str] = frozenset()  # the names that stand on left sides
     lost: frozenset[str] = frozenset()  # words of lines that could not be read: nothing is said about them
     found: list[Diagnostic] = field(default_factory=list)
@@ -92,7 +95,8 @@ class Scope:
             if name.id in (*self.axes, "B") and name.id not in self.dims:
                 self._not_a_dim(name)
             elif unprimed(name.id) not in self.dims:
-                declared = f"declare it: `dim {unprimed(name.id)}`"
+                said = "leave it out: inputs and outputs have a batch and steps without saying so"
+                declared = said if name.id.lower() in SAID else f"declare it: `dim {unprimed(name.id)}`"
                 self.unknown("dim", name, list(self.dims), declared)
         return all(unprimed(name.id) in self.dims for name in names)
 

@@ -92,4 +92,4 @@ def _inverse(x: float) -> float:
 
 
 def _short(x: float) -> str:
-    return f"{x:g}"
+    return f"{x + 0.0:g}"  # -0 is written as 0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from seqc import files
+from seqc.backends.native_cpu import loader
 from seqc.diagnostics import Refusal
 
 ROOT = Path(__file__).parents[2]
@@ -166,3 +167,28 @@ def test_a_reader_that_goes_away_and_an_interruption_are_quiet() -> None:
     later = f"{heard}; threading.Timer(1, os.kill, (os.getpid(), 2)).start()"
     with started("check", "-", before=later) as one:  # waits for its input, and is interrupted
         assert one.wait(timeout=60) == 130 and one.communicate() == (b"", b"")
+
+
+def test_standard_streams_that_are_closed(spec: Path) -> None:
+    for closed in ("stdout", "stderr"):
+        with started("check", str(spec), before=f"import sys\nsys.{closed} = None") as one:
+            out, err = one.communicate(timeout=60)
+            assert (one.returncode, err) == (0, b"") and (b"ok" in out) == (closed == "stderr")
+
+
+def test_a_dump_that_is_none_and_a_compiler_that_is_none(
+    seqc: Seqc, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = tmp_path / "a.ir"
+    dump.write_text("garbage\n")
+    code, _, err = seqc("pass", "simplify", dump)
+    assert code == 1 and "is no dump" in err and "did you mean" not in err
+    code, _, err = seqc("pass", "simplify", tmp_path / "missing.ir")
+    assert code == 1 and err.count("missing.ir") == 1 and "Errno" not in err
+    monkeypatch.setenv("CXX", "/missing")
+    loader._native_search.cache_clear()
+    try:
+        code, _, err = seqc("verify", spec, "--backend", "cpu")
+    finally:
+        loader._native_search.cache_clear()
+    assert code == 1 and err.startswith("unsupported[no-compiler]: CXX is `/missing`") and "--backend torch" in err

@@ -1,5 +1,6 @@
 """Simplification: short graphs before and after, both evaluated, with their gradients."""
 
+import math
 import time
 
 import numpy as np
@@ -13,7 +14,7 @@ from seqc.ir.graph_text import parse, show
 from seqc.ir.rewrite import law, rewrite, var
 from seqc.ir.verify import verify
 from seqc.passes.simplify.laws import RULES
-from seqc.passes.simplify.simplify import simplify, simplify_named
+from seqc.passes.simplify.simplify import folded, simplify, simplify_named
 from seqc.semantics.evaluate import evaluate, to_order
 
 HEAD = "%x = input x [B, K]\n%y = input y [B, K]\n%z = input z [B, V]\n%c = input c [B]\n%m = mask m [K] bool\n"
@@ -166,3 +167,16 @@ def test_the_verifier_names_the_pass() -> None:
             verify({"o": wrong}, "demo pass")
     finally:
         wrong.dims = ("B", "K")
+
+
+def test_a_program_is_folded() -> None:
+    """Operators on constants are their values, in the step too; what reads a value is left as it is written."""
+    text = "spec a\ninput x\nstate h = 0\nh = sinh(tanh(0.3)) * h[t-1] + x * where(2 > 1, sqrt(2), 0)\n"
+    text += "output o = h + log1p(erf(0.2)) + x * 1\n"
+    program = folded(load(text))
+    done = [n for n in topological(program.graph.values()) if n.args]
+    assert sorted(n.op for n in done) == ["add", "add", "add", "mul", "mul", "mul"]
+    found = {n.attr("value") for n in topological(program.graph.values()) if n.op == "const"}
+    wanted = (math.sinh(math.tanh(0.3)), math.sqrt(2), math.log1p(math.erf(0.2)), 1.0)
+    assert all(min(abs(x - float(str(y))) for y in found) < 1e-15 for x in wanted) and len(found) == 4
+    assert folded(program) is program

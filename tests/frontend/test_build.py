@@ -10,7 +10,7 @@ import pytest
 from seqc.diagnostics import SpecError
 from seqc.frontend.elaborate import load
 from seqc.frontend.format import format_text
-from seqc.ir.graph import leaves
+from seqc.ir.graph import leaves, topological
 from seqc.ir.intervals import Interval
 from seqc.ir.program import Program
 from seqc.semantics.evaluate import evaluate
@@ -172,6 +172,28 @@ output f = (a > 0 and not a > 1)[G = 1] + sum[K](a)[G = 0] + (a * a)[G = -2] + S
     results = run(program, x)
     np.testing.assert_allclose(results["W"], np.stack(W, 1), rtol=1e-12)
     np.testing.assert_allclose(results["f"], np.stack(f, 1), rtol=1e-12)
+
+
+TAPS = """spec a
+dim D, C = 2, L = 20
+input x[C, D]
+param a[L, D]
+F = sum[L](a * x[t - index[L]])
+output y[D] = F[C = 0] - 2 * F[C = 1]
+"""
+
+
+def test_a_long_value_that_is_read_at_every_position_is_computed_once() -> None:
+    program = load(TAPS)
+    products = [n for n in topological(program.graph.values()) if n.op == "mul" and n.dims]
+    assert sum("C" in n.dims for n in products) == 20 and len(products) < 25
+    alone = load(TAPS.replace("- 2 * F[C = 1]", "* 2"))  # one of two: nothing is computed of the other
+    assert not any("C" in n.dims for n in topological(alone.graph.values()) if n.op == "mul")
+    x = arrays(program)
+    sums = np.zeros((B, T, 2, 2))
+    for lag in range(T):
+        sums[:, lag:] += x["a"][lag][None, None, None] * x["x"][:, : T - lag]
+    np.testing.assert_allclose(run(program, x)["y"], sums[:, :, 0] - 2 * sums[:, :, 1], rtol=1e-12)
 
 
 def test_constants_spread_to_the_dims_that_are_written() -> None:

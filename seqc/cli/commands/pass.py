@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from seqc.cli.commands.options import SPEC, spec_path
@@ -29,11 +30,16 @@ def run(args: argparse.Namespace) -> int:
         text = args.file.read_text(encoding="utf-8")
         given = read(text)
     except (OSError, UnicodeDecodeError) as problem:
-        raise Refusal(Diagnostic("cannot-read", f"cannot read `{args.file}`: {problem}")) from problem
+        why = getattr(problem, "strerror", None) or problem
+        raise Refusal(Diagnostic("cannot-read", f"cannot read `{args.file}`: {why}")) from problem
     except IrError as problem:
         raise Refusal(Diagnostic("bad-graph", f"{args.file}: {problem}")) from problem
-    words = text.removeprefix("# ").split(maxsplit=1)
-    program = load(args.spec or spec_path(words[0] if words else ""))
+    head = re.match(r"# (\S+) after \w+", text)
+    if head is None and not args.spec:
+        help = "`seqc compile SPEC --dump DIR` writes dumps; the spec of another graph is told by `--spec`"
+        message = f"`{args.file}` is no dump: it does not begin with `# SPEC after STAGE`"
+        raise Refusal(Diagnostic("bad-graph", message, help=help))
+    program = load(args.spec or spec_path(head[1] if head else ""))
     found = one_pass(args.name, program, given, args.form, args.rows)
     print(text_of(args.name, found, program), end="")
     return 0

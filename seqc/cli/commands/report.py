@@ -56,7 +56,7 @@ def shapes(args: argparse.Namespace) -> tuple[Shape, ...]:
 def text(costs: Costs, peers: bool = False) -> str:
     """The report of one shape as a table, with notes below it. peers: what was published of others' kernels."""
     from seqc.backends.triton_gpu.report.peers import beside
-    from seqc.driver.explain import wrapped
+    from seqc.driver.phrases import wrapped
 
     rows = "step by step" if costs.rows == 1 else f"{costs.rows} rows a block"
     lines = [f"{costs.program} on {costs.target}, {costs.shape}, bf16, {rows}"]

@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     wishes = options(args)
     device = known_device(args.device or (INTERPRETER if wishes.backend == "triton" else "cpu"))
     compiled = compile_spec(args.spec, wishes)
+    if wishes.backend == "cpu":
+        has_compiler()
     findings = []
     with tqdm(total=count(compiled, device), desc=compiled.program.name, file=sys.stderr, disable=None, leave=False) as bar:
         for finding in check(compiled, wishes.dims, device):
@@ -44,6 +46,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"{'ok  ' if f.ok else 'FAIL'}  T = {f.steps:<4d} error {f.error:8.1e} of {f.allowed:7.1e}  {f.what}")
     print(f"{args.spec}: {sum(f.ok for f in findings)} of {len(findings)} comparisons hold, run {place}")
     return 0 if good else 1
+
+
+def has_compiler() -> None:
+    """Raise Unsupported where native code cannot be built."""
+    from seqc.backends.native_cpu.loader import _native_search
+    from seqc.diagnostics import Diagnostic, Unsupported
+
+    if problem := _native_search()[2]:
+        help = "`--backend torch` needs none; `seqc doctor` tells more"
+        raise Unsupported(Diagnostic("no-compiler", problem, help=help, kind="unsupported"))
 
 
 def known_device(name: str, interpreter: bool = True) -> str:
