@@ -91,7 +91,7 @@ class KernelPrinter(ItemPrinter):
         super().__init__(schedule, kernel, Products(kernel, schedule.roles), Uses(kernel.body, schedule.roles))
         self.pointers |= {a.name: self.names.fresh(f"p_{safe_name(a.name)}") for a in kernel.arrays}
         self.taken, self.functions = taken, dict[str, str]()
-        self.addresses.columns = columns(self.spans, schedule.roles)
+        self.addresses.columns = columns(self.spans, self.uses, schedule.roles)
 
     # ---- the function ----
 

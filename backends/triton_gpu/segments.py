@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from seqc.analysis.ranges import infer
+from seqc.backends.triton_gpu.kernel import Let
 from seqc.ir.dims import is_time
 from seqc.ir.graph import Node
 from seqc.ir.intervals import ANY
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from seqc.backends.triton_gpu.uses import Uses
 
 LANES = 32  # threads of a warp
+SCANS = ("affine_scan", "max_scan")
 
 
 def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:
@@ -35,10 +37,16 @@ def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:
     return frozenset(n for n in found if ranges[n.args[0]].hi <= 0.0)
 
 
-def columns(spans: Collection[Node], roles: Roles) -> str:
-    """The last tile axis of such sums beside the steps; "" where they have several. A load whose threads take few neighbours
-    along it gives each thread all steps of these, and then nothing of a sum over steps moves between threads."""
-    axes = {across(n, roles)[-1] for n in spans}
+def columns(spans: Collection[Node], uses: Uses, roles: Roles) -> str:
+    """The last tile axis, beside the steps, of such sums or of scans; "" where they have several. A load whose threads take few
+    neighbours along it gives each thread all steps of these, and then nothing of a sum over steps moves between threads.
+
+    Not where rows are shifted beside scans: what a `tl.gather` along steps gives lies with the steps in several threads.
+    """
+    steps = [item.node for item in uses.items if isinstance(item, Let) and item.node.op in (*SCANS, "shift")]
+    steps = [n for n in steps if is_time(n.text("dim")) and across(n, roles)]
+    scans = [] if spans or any(n.op == "shift" for n in steps) else steps
+    axes = {across(n, roles)[-1] for n in (*spans, *scans)}
     return axes.pop() if len(axes) == 1 else ""
 
 

@@ -60,3 +60,10 @@ def test_a_square_state_is_held_whole(tmp_path: Path) -> None:
 def test_other_kernels_have_the_warps_that_they_were_tiled_for(name: str) -> None:
     """Vectors and scans along the steps, and whatever multiplies matrices."""
     assert "_warps(" not in inspect.getsource(emitted(name))
+
+
+@pytest.mark.parametrize(("name", "has"), [("hgrn", True), ("rwkv4", False), ("gla", True), ("simple_gla", False)])
+def test_threads_hold_whole_columns(name: str, has: bool) -> None:
+    """Where sums or scans along the steps are of many columns, but not beside a gather of rows, nor for scalar decays."""
+    text = inspect.getsource(emitted(name))
+    assert ("tl.max_contiguous(tl.arange(0, B" in text) == has == ("COLUMNS=max(B" in text)
