@@ -295,9 +295,9 @@ def _fit(*inputs):
 
     Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
     """
-    device, main = inputs[{main}].device.type, inputs[{main}].dtype
     if not _FLOATS.issuperset(x.dtype for x in inputs):
         raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    device, main = inputs[{main}].device.type, inputs[{main}].dtype
     if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
         main = torch.get_autocast_dtype(device)
         inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
@@ -311,6 +311,8 @@ def _dtype_error(**tensors):
     """The first tensor whose dtype is not served, as an error that says what to do."""
     name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
     what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if not isinstance(dtype, torch.dtype):
+        return TypeError(f"{spec}: {{name}} is an array of numpy; it is a tensor: torch.from_numpy({{name}})")
     if dtype.is_complex:
         help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
     elif dtype.is_floating_point:
