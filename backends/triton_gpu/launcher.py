@@ -86,7 +86,8 @@ class Launcher(GradientSums):
         stages = self.stages(printed)
         special = {"STAGES": stages, "PARTS": self.parts(printed), "EVERY": str(self.schedule.spans)}
         if printed.columns:
-            special["COLUMNS"] = neighbours(self.blocks[printed.columns], self.tiles[printed.kernel.name].warps)
+            tile = self.blocks[printed.columns]
+            special["COLUMNS"] = self.either(lambda one: neighbours(tile, self.tiles[one.kernel.name].warps), printed)
         named += [f"{x}={special.get(x, x)}" for x in printed.settings]
         named += [] if printed.saves is None else [f"{SAVE}={self.save if self.quiet else printed.saves}"]
         named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
