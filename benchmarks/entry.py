@@ -83,6 +83,8 @@ def measure(
                 else:
                     why = f"wrong: relative error {found:.1e}, allowed {allowed:.1e}"
                     rows.append(Row(entry.label, part, entry.sizes, contender.name, error=found, why=why))
+        if not calls:
+            continue
         told(f"{entry.label}: {part}, timing {len(calls)}")
         run = race(calls, rounds, patience=patience)
         times = run.seconds

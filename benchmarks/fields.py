@@ -18,7 +18,7 @@ from benchmarks import __main__ as tables
 from benchmarks import convolutions, filters
 from benchmarks.contender import FORWARD, TRAIN
 
-SPECS = ("hgrn", "mamba", "lif", "garch", "hmm", "rnnt", "gae", "lfilter")
+SPECS = ("lif", "garch", "hmm", "rnnt", "gae", "lfilter", "hgrn", "mamba")  # the longest last
 OURS = ("seqc cpu", "seqc torch", "eager loop")
 
 

@@ -34,7 +34,8 @@ def corner(x: Tensor) -> Tensor:
     return found
 
 
-GIVEN: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {  # inputs that no random numbers stand for
+GIVEN: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {  # arguments that no random numbers stand for
+    "lfilter": {"a": lambda x: 0.4 * torch.tanh(x)},  # poles inside of the unit circle
     "rnnt": {"first": corner, "A_u_0": lambda x: torch.full_like(x, -torch.inf)},
 }
 
@@ -60,7 +61,7 @@ class Task:
         """Inputs [B, T, dims], drawn within their ranges."""
         arrays, _ = self._sampled
         found = {safe_name(name): torch.tensor(arrays[name]).float() for name in self.program.inputs}
-        return found | {name: fill(found[name]) for name, fill in GIVEN.get(self.name, {}).items()}
+        return found | {name: fill(found[name]) for name, fill in GIVEN.get(self.name, {}).items() if name in found}
 
     @cached_property
     def params(self) -> dict[str, Tensor]:
@@ -70,7 +71,7 @@ class Task:
         for name, decl in self.program.params.items():
             matrix = any(d.endswith("'") for d in decl.dims)
             out[safe_name(name)] = torch.tensor(arrays[name]).float() / (arrays[name].shape[-1] ** 0.5 if matrix else 1)
-        return out
+        return out | {name: fill(out[name]) for name, fill in GIVEN.get(self.name, {}).items() if name in out}
 
     @cached_property
     def cotangents(self) -> dict[str, Tensor]:
