@@ -131,7 +131,7 @@ class KernelWriter:
         wide = [axes for name, axes in self.buffers.items() if len([d for d in axes if d != BATCH]) >= 2]
         if not wide:
             return None
-        cost = {d: 64 * self._few(d) for axes in wide for d in axes if d != BATCH}
+        cost = {d: 64 * self.few(d) for axes in wide for d in axes if d != BATCH}
         for name in token:
             s = self.stretches[name]
             for nest in s.nests:
@@ -157,7 +157,7 @@ class KernelWriter:
             return None
         if self.lane in space:
             return self.lane
-        cost = {d: 3 * self._few(d) for d in space}  # less than a sum across vectors
+        cost = {d: 3 * self.few(d) for d in space}  # less than a sum across vectors
         for item in nest.items:
             if item.kind == "reduce":
                 for d in item.value.names("over"):
@@ -171,7 +171,7 @@ class KernelWriter:
                         cost[str(index[d])] += 1 if self.packs else 8
         return min(reversed(space), key=lambda d: cost[d])
 
-    def _few(self, dim: str) -> bool:
+    def few(self, dim: str) -> bool:
         """Whether every size of a dim is a few places, so that vectors along it are mostly empty."""
         decl = self.plan.program.dims[unprimed(dim)]
         return max(decl.choices, default=decl.default or FEW) < FEW
