@@ -110,6 +110,47 @@ def column_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.co
     return tl.reshape(run, x.shape)
 '''
 
+PRODUCTS = '''
+@triton.jit
+def sum_by_product(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """column_cumsum(x, ..) of rank 2 as a product with zeros and ones: nothing of a tile that a product left moves first.
+
+    x is the sum of three parts in bf16, to the last bit. Elements that are no finite numbers are counted by another product,
+    and make NaN of the sums that they are in, and of no others.
+    """
+    o_t = tl.arange(0, x.shape[0])[:, None]
+    o_s = tl.arange(0, x.shape[0])[None, :]
+    before = o_s > o_t if REVERSE else o_s < o_t
+    own = before if EXCLUSIVE else before | (o_s == o_t)
+    b_ones = tl.where(own & (o_t // BLOCK == o_s // BLOCK), 1.0, 0.0).to(tl.bfloat16)
+    finite = tl.abs(x) < float("inf")
+    x = tl.where(finite, x, 0.0)
+    b_high = x.to(tl.bfloat16)
+    x -= b_high.to(tl.float32)
+    b_mid = x.to(tl.bfloat16)
+    b_sum = tl.dot(b_ones, (x - b_mid.to(tl.float32)).to(tl.bfloat16))
+    b_sum = tl.dot(b_ones, b_high, tl.dot(b_ones, b_mid, b_sum))
+    return tl.where(tl.dot(b_ones, tl.where(finite, 0.0, 1.0).to(tl.bfloat16)) == 0.0, b_sum, float("nan"))
+
+
+@triton.jit
+def product_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
+    """column_cumsum(x, ..); where products take bf16 it is one of them."""
+    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
+        return sum_by_product(x, BLOCK, REVERSE, EXCLUSIVE)
+    else:
+        return column_cumsum(x, BLOCK, REVERSE, EXCLUSIVE)
+
+
+@triton.jit
+def product_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
+    """column_decay(x, ..), likewise; -inf counts as -1e30, of which the exponential is 0 as well."""
+    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
+        return tl.exp(sum_by_product(tl.where(x < -1e30, -1e30, x), BLOCK, REVERSE, EXCLUSIVE))
+    else:
+        return column_decay(x, BLOCK, REVERSE, EXCLUSIVE)
+'''
+
 OF_LEVEL = '''
 @triton.jit
 def of_level(o_t, LEVEL: tl.constexpr):
@@ -200,6 +241,7 @@ HELPERS: Mapping[str, str] = MappingProxyType(
         "shift_rows": SHIFT_ROWS.strip(),
         "segment_cumsum": SEGMENT_CUMSUM.strip(),
         **_each(COLUMNS),
+        **_each(PRODUCTS),
         "of_level": OF_LEVEL.strip(),
         "unit_lower_inverse": UNIT_LOWER_INVERSE.strip(),
         "affine_scan": AFFINE_SCAN.strip(),

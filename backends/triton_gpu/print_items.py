@@ -36,7 +36,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
-from seqc.backends.triton_gpu.segments import decays
+from seqc.backends.triton_gpu.segments import decays, runs
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_next
 from seqc.backends.triton_gpu.values import ATOM, Text, Values
 from seqc.diagnostics import SeqcBug
@@ -63,7 +63,8 @@ class ItemPrinter:
         self.addresses = Addresses(kernel, self.roles, self.names)
         self.levels = level_masks(kernel.rows) if schedule.block.form == "chunkwise" else {}
         self.values = Values(products, self.names, self.addresses, self.find, self.levels, self.is_virtual)
-        self.values.spans = self.spans = decays(schedule, uses)
+        self.spans = decays(schedule, uses)
+        self.values.runs = runs(self.spans, schedule, uses)
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
         self.totals: dict[Node, str] = {}  # by sum of levels, its variable

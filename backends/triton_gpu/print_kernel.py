@@ -17,7 +17,7 @@ from seqc.backends.triton_gpu.print_items import SAVE, TAB, ItemPrinter, wrapped
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
-from seqc.backends.triton_gpu.segments import columns
+from seqc.backends.triton_gpu.segments import PRODUCT, columns
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.backends.triton_gpu.values import Text
 from seqc.emit.names import safe_name
@@ -91,7 +91,8 @@ class KernelPrinter(ItemPrinter):
         super().__init__(schedule, kernel, Products(kernel, schedule.roles), Uses(kernel.body, schedule.roles))
         self.pointers |= {a.name: self.names.fresh(f"p_{safe_name(a.name)}") for a in kernel.arrays}
         self.taken, self.functions = taken, dict[str, str]()
-        self.addresses.columns = columns(self.spans, self.uses, schedule.roles)
+        by_products = any(function.startswith(PRODUCT) for function in self.values.runs.values())
+        self.addresses.columns = "" if by_products else columns(self.spans, self.uses, schedule.roles)
 
     # ---- the function ----
 

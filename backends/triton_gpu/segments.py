@@ -1,6 +1,6 @@
-"""Sums over the steps of a block that are exponents alone: decays over segments, which a kernel forms as products.
+"""Sums over the steps of a block, and those that are exponents alone: decays over segments, which a kernel forms as products.
 
-In: a schedule, and who takes the values of a kernel. Out: the sums.
+In: a schedule, and who takes the values of a kernel. Out: the device functions of the sums.
 
 exp(a + b) is exp(a) exp(b), and where neither exponent is above 0, no factor overflows and none underflows unless the product
 does. Products over segments of 2 b steps are then made of those over b steps, and each step has one exponential.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from seqc.analysis.ranges import infer
 from seqc.backends.triton_gpu.kernel import Let
 from seqc.ir.dims import is_time
-from seqc.ir.graph import Node
+from seqc.ir.graph import Node, depends
 from seqc.ir.intervals import ANY
 
 if TYPE_CHECKING:
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 LANES = 32  # threads of a warp
 SCANS = ("affine_scan", "max_scan")
+PRODUCT, DECAY = "product_", "_decay"  # how the names of device functions begin, and end
+
+
+def runs(spans: Collection[Node], schedule: Schedule, uses: Uses) -> dict[Node, str]:
+    """By running sum of values with a tile axis that is no step, its device function; spans: of those that are `decays`, of the
+    exponential. Where matrix products make what is summed, tiles lie as products leave them, and sums are products too."""
+    found = [n for n in uses.by_nodes if n.op == "cumsum" and across(n, schedule.roles)]
+    late = depends([n.args[0] for n in found], filter(uses.is_dot, uses.by_nodes))
+    kind = PRODUCT if any(n.args[0] in late for n in found if n not in spans) else "column_"
+    return {n: kind + (DECAY[1:] if n in spans else "cumsum") for n in found}
 
 
 def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:

@@ -8,7 +8,7 @@ Sums of products of two tiles become `tl.dot` where they are matrix products, el
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.address import Addresses, Scope, spread
@@ -16,7 +16,7 @@ from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
 from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
-from seqc.backends.triton_gpu.segments import across
+from seqc.backends.triton_gpu.segments import DECAY, PRODUCT
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
 from seqc.emit.numbers import number_spelling
 from seqc.ir.block import COL, ROW
@@ -54,7 +54,7 @@ class Values:
         self.level = 0, ""  # in a function of levels, the one that its values are of, and what it is called
         self.products, self.roles, self.padding = products, products.roles, products.padding
         self.names, self.addresses, self.find = names, addresses, find
-        self.spans: Collection[Node] = ()  # sums along a block's steps that are exponents alone, of what is never above 0
+        self.runs: Mapping[Node, str] = {}  # by running sum over steps, the device function of it or its exponential
         self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
         self.scope: Scope | None = None
 
@@ -106,8 +106,8 @@ class Values:
         if n.op == "leaf" and n.text("kind") == "mask":
             assert self.scope is not None
             return Text(self.addresses.inside(self.scope), (ROW,))
-        if n.args and n.args[0] in self.spans:
-            return self.run(n.args[0], "column_decay")
+        if n.op == "exp" and self.runs.get(n.args[0], "").endswith(DECAY):
+            return self.run(n.args[0])
         if TABLE[n.op].elementwise:
             return self.elementwise(n)
         match n.op:
@@ -125,7 +125,7 @@ class Values:
             case "take":
                 return self.take(n)
             case "cumsum":
-                return self.run(n, "column_cumsum" if across(n, self.roles) else "segment_cumsum")
+                return self.run(n)
             case "shift":
                 return self.on_rows(n, n.args[0], lambda x: f"shift_rows({x}, {n.number('by')})")
             case "tri_inv":
@@ -294,12 +294,12 @@ class Values:
         first = in_front(x, dim)
         return ordered(Text(call(first.code), first.axes), x.axes)
 
-    def run(self, n: Node, function: str) -> Text:
-        """A running sum, or what a device function makes of it."""
-        dim = n.text("dim")
+    def run(self, n: Node) -> Text:  # a running sum, or what a device function makes of it
+        dim, function = n.text("dim"), self.runs.get(n, "segment_cumsum")
         block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
-        more = f"{block}, {bool(n.number('reverse'))}, {bool(n.number('exclusive'))}"
-        return self.on_rows(n, n.args[0], lambda x: f"{function}({x}, {more})")
+        more = [block, f"{bool(n.number('reverse'))}", f"{bool(n.number('exclusive'))}"]
+        more += [self.names.use("DOT")] if PRODUCT in function else []
+        return self.on_rows(n, n.args[0], lambda x: f"{function}({', '.join([x, *more])})")
 
     def tri_inv(self, n: Node) -> Text:
         """The inverse of I plus the strictly lower part."""

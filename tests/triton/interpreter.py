@@ -22,7 +22,15 @@ def choose() -> None:
 
     interpreter.ScanOps.generic_scan = scan_by_slices
     interpreter._patch_lang = Patches(interpreter._patch_lang)
-    interpreter.InterpreterBuilder.create_dot = product(interpreter.InterpreterBuilder.create_dot)
+    mend()
+
+
+def mend() -> None:
+    """Let products of bf16 operands be products of these."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    create_dot = InterpreterBuilder.create_dot
+    InterpreterBuilder.create_dot = create_dot if hasattr(create_dot, "mended") else product(create_dot)
 
 
 def product(create_dot: Any) -> Any:
@@ -34,7 +42,11 @@ def product(create_dot: Any) -> Any:
         wide = x.dtype.scalar == language.bfloat16
         return TensorHandle((x.data.astype("uint32") << 16).view("float32"), language.float32) if wide else x
 
-    return lambda self, a, b, *others: create_dot(self, read(a), read(b), *others)
+    def mended(self: Any, a: Any, b: Any, *others: Any) -> Any:
+        return create_dot(self, read(a), read(b), *others)
+
+    mended.mended = True  # type: ignore[attr-defined]
+    return mended
 
 
 class Patches:

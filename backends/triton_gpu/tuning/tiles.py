@@ -22,7 +22,7 @@ from seqc.backends.triton_gpu.kernel import BLOCKS
 from seqc.backends.triton_gpu.print_kernel import Printed, print_named
 from seqc.backends.triton_gpu.print_team import print_team
 from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL, PAIRS_KERNEL, STEPS_KERNEL, Schedule, schedule
-from seqc.backends.triton_gpu.tuning.choose import SLOWER, Choice, choose
+from seqc.backends.triton_gpu.tuning.choose import Choice, choose
 from seqc.backends.triton_gpu.tuning.jobs import Jobs
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
 from seqc.backends.triton_gpu.tuning.kernel_problem import Told, by_code, tile_choices
@@ -39,6 +39,7 @@ from seqc.solver.problem import Clash, Problem, Solution
 from seqc.solver.solve import solve
 
 TRAINED = ("forward", "backward")
+OTHER_ROWS = 1.6  # rows that the model takes for no slower than this, beside those chosen, are asked about: it knows rows least
 
 
 def following(plan: Schedule) -> tuple[tuple[str, ...], ...]:
@@ -191,7 +192,7 @@ class _Chooser:
             return {c: self.instead(c) for c in self.lowered if c != rows}
 
         def near(c: int) -> bool:
-            return c != rows and spent[c] < SLOWER * spent[rows]
+            return c != rows and spent[c] < OTHER_ROWS * spent[rows]
 
         def asked() -> tuple[Job, ...]:
             faster = [c for c in spent if spent[c] < spent[rows] and self.unpriced(c)]
