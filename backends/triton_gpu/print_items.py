@@ -64,7 +64,7 @@ class ItemPrinter:
         self.levels = level_masks(kernel.rows) if schedule.block.form == "chunkwise" else {}
         self.values = Values(products, self.names, self.addresses, self.find, self.levels, self.is_virtual)
         self.spans = decays(schedule, uses)
-        self.values.runs = runs(self.spans, schedule, uses)
+        self.values.runs = runs(self.spans, schedule, uses, kernel.block_in_grid)
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
         self.totals: dict[Node, str] = {}  # by sum of levels, its variable

@@ -27,12 +27,13 @@ SCANS = ("affine_scan", "max_scan")
 PRODUCT, DECAY = "product_", "_decay"  # how the names of device functions begin, and end
 
 
-def runs(spans: Collection[Node], schedule: Schedule, uses: Uses) -> dict[Node, str]:
+def runs(spans: Collection[Node], schedule: Schedule, uses: Uses, apart: bool) -> dict[Node, str]:
     """By running sum of values with a tile axis that is no step, its device function; spans: of those that are `decays`, of the
-    exponential. Where matrix products make what is summed, tiles lie as products leave them, and sums are products too."""
+    exponential. Where matrix products make what is summed, tiles lie as products leave them, and sums are products too, if
+    each block has a program of its own (apart): one that walks blocks would wait for each."""
     found = [n for n in uses.by_nodes if n.op == "cumsum" and across(n, schedule.roles)]
     late = depends([n.args[0] for n in found], filter(uses.is_dot, uses.by_nodes))
-    kind = PRODUCT if any(n.args[0] in late for n in found if n not in spans) else "column_"
+    kind = PRODUCT if apart and any(n.args[0] in late for n in found if n not in spans) else "column_"
     return {n: kind + (DECAY[1:] if n in spans else "cumsum") for n in found}
 
 
