@@ -48,7 +48,7 @@ def test_figures_of_a_kernel() -> None:
 
 
 def test_partial_results_are_launches_too() -> None:
-    (found,) = costs(load(SPECS / "retention.seq"), "sm_80", [SHAPE], {}, table("retention", GOOD))
+    (found,) = costs(load(SPECS / "retention.seq"), "sm_80", [Shape(8, 256, 64, 64)], {}, table("retention", GOOD))
     *forward, backward = found.training
     assert backward.kernel == "retention_backward_kernel" and not any(one.afterwards for one in forward)
     assert found.launches(found.training) == len(found.training) + backward.afterwards
