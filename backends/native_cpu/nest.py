@@ -19,6 +19,8 @@ from seqc.backends.native_cpu.schedule import Item, dear
 from seqc.backends.native_cpu.values import Operand, Value
 from seqc.ir.graph import BATCH
 
+LONG = 80  # values of an element: more keep the units busy with two vectors at a time, and would be long text with eight
+
 
 class NestPrinter(SumPrinter):
     """Prints one nest; see the file's docstring. listed: the loop that runs over a list of columns, if one does."""
@@ -83,9 +85,10 @@ class NestPrinter(SumPrinter):
                 several += BATCH in v.deps
                 single += BATCH not in v.deps
         taken = f"({several} * w_B + {single})" if several else str(max(1, single))
-        heavy = any(v.node is not None and v.args and dear(v.node) for v in self.values.order
-                    if self.level(v) == len(self.loops))
-        return f"std::max<i64>(1, std::min<i64>(8, {'spare / 2' if heavy else 'spare'} / {taken}))"
+        inside = [v for v in self.values.order if self.level(v) == len(self.loops)]
+        heavy = any(v.node is not None and v.args and dear(v.node) for v in inside)
+        most = 2 if len(inside) > LONG else 8
+        return f"std::max<i64>(1, std::min<i64>({most}, {'spare / 2' if heavy else 'spare'} / {taken}))"
 
     def _depth(self, depth: int) -> None:
         for s in self.sums:
