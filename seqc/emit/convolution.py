@@ -145,23 +145,30 @@ def _convolved(inputs, starts, **params):
 
     units, moved = _impulses(shapes, _STRUCK[1], starts[0])
     steppers = _maps(run(1, None, units)[1], moved, shapes, _STRUCK[1])
-    units, read = _impulses(shapes, _STRUCK[2], starts[0])
-    readers = _maps([o[:, 0] for o in run(1, None, units)[0]], read, shapes, _STRUCK[2])
+    places, read = _impulses(shapes, _STRUCK[2], starts[0])
+    readers = _maps([o[:, 0] for o in run(1, None, places)[0]], read, shapes, _STRUCK[2])
     units, struck = _impulses(sizes, _STRUCK[0], starts[0])
-    first = min({lag} + 1, steps)
+    first, batch = min({lag} + 1, steps), len(inputs[0])
     answers = [run(count + 1, units, None) for count in range(first)]
-    after = _powers(steppers, answers[-1][1], steps - first + 1)
-    told = _mapped(readers, _READ, [x[:, :-1] for x in after], [o.shape[2:] for o in empty[:{outputs}]])
-    told = [torch.cat([o, y], 1) for o, y in zip(answers[-1][0], told, strict=True)]
-    held = [torch.stack([states[i] for _, states in answers[:-1]] + [after[i][:, 0]], 1) for i in range(len(shapes))]
-    held = [torch.cat([x, y[:, 1:]], 1) for x, y in zip(held, after, strict=True)]
-    outputs = _heard(told, struck, inputs, sizes)
-    ends = _left(held, struck, inputs, sizes)
+    rounds, few, many = max(1, (steps - 1).bit_length()), sum(struck) + given * batch, sum(read) + batch
+    inner = min(rounds, (rounds + (many // few).bit_length()) // 2)  # steps 0, 1, .. 2^inner - 1 of the blocks
+    squares = _squares(steppers, shapes, rounds)
+    outer, shaped = squares[inner:], [o.shape[2:] for o in empty[:{outputs}]]
+    heads = [x[:, : -(-steps >> inner)] for x in _powers(outer, places)]
+    readers = _maps(_mapped(readers, _READ, heads, shaped), read, shapes, _STRUCK[2])
+    after = _powers(squares[:inner], answers[-1][1])
+    told = [y[:, : steps - first] for y in _told(readers, after, shaped)]
+    outputs = _heard([torch.cat([o, y], 1) for o, y in zip(answers[-1][0], told, strict=True)], struck, inputs, sizes)
+    late = [u[:, : steps - first + 1].flip(1) for u in inputs]
+    ends = _joined(outer, _left(after, struck, [_cut(u, 1 << inner) for u in late], sizes), batch)
+    if first > 1:  # what inputs of the last steps have added so far
+        held = [torch.stack(x, 1) for x in zip(*[states for _, states in answers[:-1]], strict=True)]
+        more = _left(held, struck, [u[:, steps - first + 1 :].flip(1) for u in inputs], sizes)
+        ends = [x + y for x, y in zip(ends, more, strict=True)]
     if given:
-        free = _powers(steppers, starts, steps + 1)
-        told = _mapped(readers, _READ, [x[:, :-1] for x in free], [o.shape[2:] for o in empty[:{outputs}]])
+        told = [y[:, :steps] for y in _told(readers, _powers(squares[:inner], starts), shaped)]
         outputs = [o + y for o, y in zip(outputs, told, strict=True)]
-        ends = [x + y[:, -1] for x, y in zip(ends, free, strict=True)]
+        ends = [x + y for x, y in zip(ends, _moved(squares, starts, steps), strict=True)]
     outputs = [o.flip(1) if {flipped} else o for o in outputs]
     return {result}(*[o.to(dtype) for o in outputs], *ends)
 
@@ -187,11 +194,13 @@ def _maps(results, counts, shapes, mixed):
 
 def _sum(how, kernel, source):
     """`torch.einsum`; where nothing is summed, a product of arrays as they lie."""
-    own, given, made = (how.replace("...", "PT").replace(",", "->")).split("->")
-    if set(own + given) > set(made) or own.strip("t") != made[-len(own.strip("t")) :]:
-        return torch.einsum(how, kernel, source)
+    own, given, made = how.replace("...", "PT").replace(",", "->").split("->")
+    inner = own.lstrip("Gt")
+    if set(own + given) > set(made) or inner != made[-len(inner) :]:
+        return torch.einsum(f"{{own}},{{given}}->{{made}}", kernel, source)
     source = source.permute([given.index(d) for d in made if d in given])
-    return kernel * source[tuple([slice(None) if d in given else None for d in made])]
+    kernel, source = [x[tuple([slice(None) if d in n else None for d in made])] for x, n in ((kernel, own), (source, given))]
+    return kernel * source
 
 
 def _mapped(maps, words, states, shapes):
@@ -203,18 +212,58 @@ def _mapped(maps, words, states, shapes):
     return made
 
 
-def _powers(maps, states, count):
-    """States after 0, 1, .. count - 1 further steps, [P, count, dims], from those before."""
+def _squares(maps, shapes, count):
+    """Maps of 1, 2, 4, .. steps, so many of them."""
+    made = [maps]
+    while len(made) < count:
+        columns = [_columns(made[-1], [row[j] for row in made[-1]], shapes) for j in range(len(shapes))]
+        made.append([[column[i] for column in columns] for i in range(len(shapes))])
+    return made
+
+
+def _powers(squares, states):
+    """States [P, dims] after 0, 1, 2, .. times the steps of the first map, [P, 2^maps, dims]."""
     shapes = [x.shape[1:] for x in states]
     rows = [x[:, None] for x in states]
-    while rows[0].shape[1] < count:
-        more = _mapped(maps, _CARRIED, rows, shapes)
-        rows = [torch.cat([x, y], 1) for x, y in zip(rows, more, strict=True)]
-        if rows[0].shape[1] < count:  # twice as many steps: the map of what the map makes of each state
-            columns = [[row[j] for row in maps] for j in range(len(states))]
-            made = [_columns(maps, column, shapes) for column in columns]
-            maps = [[column[i] for column in made] for i in range(len(states))]
-    return [x[:, :count] for x in rows]
+    for maps in squares:
+        rows = [torch.cat([x, y], 1) for x, y in zip(rows, _mapped(maps, _CARRIED, rows, shapes), strict=True)]
+    return rows
+
+
+def _moved(squares, states, count):
+    """States [P, dims] after so many steps."""
+    shapes, rows = [x.shape[1:] for x in states], [x[:, None] for x in states]
+    for power in reversed(range(len(squares))):
+        while count >> power:
+            rows, count = _mapped(squares[power], _CARRIED, rows, shapes), count - (1 << power)
+    return [x[:, 0] for x in rows]
+
+
+def _cut(rows, span):
+    """[B, T, dims] in blocks of so many steps, the last filled up with zeros: [B * blocks, span, dims]."""
+    full = torch.cat([rows, rows.new_zeros(len(rows), -rows.shape[1] % span, *rows.shape[2:])], 1)
+    return full.reshape(-1, span, *rows.shape[2:])
+
+
+def _joined(squares, parts, batch):
+    """States [B, dims] from what each block adds, [B * blocks, dims], the last block first."""
+    shapes = [x.shape[1:] for x in parts]
+    rows = [x.reshape(batch, -1, *x.shape[1:]) for x in parts]
+    for maps in squares:
+        pair = _mapped(maps, _CARRIED, [x[:, 1::2] for x in rows], shapes)
+        rows = [torch.cat([x[:, ::2][:, : y.shape[1]] + y, x[:, ::2][:, y.shape[1] :]], 1) for x, y in zip(rows, pair, strict=True)]
+    return [x[:, 0] for x in rows]
+
+
+def _told(readers, states, shapes):
+    """Outputs [P, blocks * steps, dims] of states [P, steps, dims], and of these so many blocks later."""
+    made = []
+    for row, words, shape in zip(readers, _READ, shapes, strict=True):
+        hows = [f"G{{how}}".replace("->...", "->PGT").replace("...", "PT") for how in words]
+        terms = [_sum(how, one.movedim(one.dim() - len(shape) - 1, 0), x) for how, one, x in zip(hows, row, states, strict=True) if how != "G"]
+        whole = sum(terms[1:], terms[0]) if terms else states[0].new_zeros(len(states[0]), 1, 1, *shape)
+        made.append(whole.flatten(1, 2))
+    return made
 
 
 def _columns(maps, column, shapes):
@@ -239,10 +288,10 @@ def _heard(kernels, counts, inputs, sizes):
 
 
 def _left(kernels, counts, inputs, sizes):
-    """Last states [B, dims]: the answers of states [P, T, dims] to inputs of so many steps before."""
+    """Last states [B, dims]: the answers of states [P, T, dims] to inputs [B, T, dims], the last first."""
     made = []
     for kernel, words in zip(kernels, _LEFT, strict=True):
-        rows = zip(kernel.flip(1).split(counts), words, inputs, sizes, _STRUCK[0], strict=True)
+        rows = zip(kernel.split(counts), words, inputs, sizes, _STRUCK[0], strict=True)
         terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
         made.append(sum(terms[1:], terms[0]) if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[2:]))
     return made
