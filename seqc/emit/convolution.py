@@ -240,9 +240,10 @@ def _moved(squares, states, count):
 
 
 def _cut(rows, span):
-    """[B, T, dims] in blocks of so many steps, the last filled up with zeros: [B * blocks, span, dims]."""
-    full = torch.cat([rows, rows.new_zeros(len(rows), -rows.shape[1] % span, *rows.shape[2:])], 1)
-    return full.reshape(-1, span, *rows.shape[2:])
+    """[B, T, dims] in blocks of so many steps, the last filled up with zeros: [B * blocks, span, dims], steps side by side."""
+    rows = rows.movedim((0, 1), (-2, -1))
+    full = torch.cat([rows, rows.new_zeros(*rows.shape[:-1], -rows.shape[-1] % span)], -1)
+    return full.reshape(*rows.shape[:-2], -1, span).movedim((-2, -1), (0, 1))
 
 
 def _joined(squares, parts, batch):
@@ -272,18 +273,23 @@ def _columns(maps, column, shapes):
     return [y.reshape(x.shape) for x, y in zip(column, _mapped(maps, _CARRIED, flat, shapes), strict=True)]
 
 
+def _spectrum(rows, length):
+    """The real FFT over steps of [P, T, dims], as [P, frequencies, dims], frequencies side by side."""
+    return torch.fft.rfft(rows.movedim(1, -1).contiguous(), length).movedim(-1, 1)
+
+
 def _heard(kernels, counts, inputs, sizes):
     """Outputs [B, T, dims]: kernels [P, T, dims] on inputs [B, T, dims], by real FFTs."""
     steps = inputs[0].shape[1]
     length = 1 << (2 * steps - 1).bit_length()
-    spectra = [torch.fft.rfft(u, length, dim=1) for u in inputs]
+    spectra = [_spectrum(u, length) for u in inputs]
     made = []
     for kernel, words in zip(kernels, _HEARD, strict=True):
-        parts = torch.fft.rfft(kernel, length, dim=1).split(counts)
+        parts = _spectrum(kernel, length).split(counts)
         rows = zip(parts, words, spectra, sizes, _STRUCK[0], strict=True)
         terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
-        whole = torch.fft.irfft(sum(terms[1:], terms[0]), length, dim=1)[:, :steps] if terms else None
-        made.append(whole if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[1:]))
+        whole = torch.fft.irfft(sum(terms[1:], terms[0]).movedim(1, -1), length)[..., :steps].movedim(-1, 1) if terms else None
+        made.append(whole if terms else kernel.new_zeros(inputs[0].shape[0], steps, *kernel.shape[2:]))
     return made
 
 
