@@ -159,12 +159,11 @@ def _convolved(inputs, starts, **params):
     after = _powers(squares[:inner], answers[-1][1])
     told = [y[:, : steps - first] for y in _told(readers, after, shaped)]
     outputs = _heard([torch.cat([o, y], 1) for o, y in zip(answers[-1][0], told, strict=True)], struck, inputs, sizes)
-    late = [u[:, : steps - first + 1].flip(1) for u in inputs]
-    ends = _joined(outer, _left(after, struck, [_cut(u, 1 << inner) for u in late], sizes), batch)
+    cut = steps - first + 1
+    ends = _joined(outer, _left(after, struck, [_cut(u[:, :cut], 1 << inner) for u in inputs], sizes), batch)
     if first > 1:  # what inputs of the last steps have added so far
         held = [torch.stack(x, 1) for x in zip(*[states for _, states in answers[:-1]], strict=True)]
-        more = _left(held, struck, [u[:, steps - first + 1 :].flip(1) for u in inputs], sizes)
-        ends = [x + y for x, y in zip(ends, more, strict=True)]
+        ends = [x + y for x, y in zip(ends, _left(held, struck, [u[:, cut:] for u in inputs], sizes), strict=True)]
     if given:
         told = [y[:, :steps] for y in _told(readers, _powers(squares[:inner], starts), shaped)]
         outputs = [o + y for o, y in zip(outputs, told, strict=True)]
@@ -240,16 +239,16 @@ def _moved(squares, states, count):
 
 
 def _cut(rows, span):
-    """[B, T, dims] in blocks of so many steps, the last filled up with zeros: [B * blocks, span, dims], steps side by side."""
+    """[B, T, dims] in blocks of so many steps, zeros before the first: [B * blocks, span, dims], steps side by side."""
     rows = rows.movedim((0, 1), (-2, -1))
-    full = torch.cat([rows, rows.new_zeros(*rows.shape[:-1], -rows.shape[-1] % span)], -1)
+    full = torch.cat([rows.new_zeros(*rows.shape[:-1], -rows.shape[-1] % span), rows], -1)
     return full.reshape(*rows.shape[:-2], -1, span).movedim((-2, -1), (0, 1))
 
 
 def _joined(squares, parts, batch):
-    """States [B, dims] from what each block adds, [B * blocks, dims], the last block first."""
+    """States [B, dims] from what each block adds, [B * blocks, dims]."""
     shapes = [x.shape[1:] for x in parts]
-    rows = [x.reshape(batch, -1, *x.shape[1:]) for x in parts]
+    rows = [x.reshape(batch, -1, *x.shape[1:]).flip(1) for x in parts]  # the last block first
     for maps in squares:
         pair = _mapped(maps, _CARRIED, [x[:, 1::2] for x in rows], shapes)
         rows = [torch.cat([x[:, ::2][:, : y.shape[1]] + y, x[:, ::2][:, y.shape[1] :]], 1) for x, y in zip(rows, pair, strict=True)]
@@ -294,10 +293,10 @@ def _heard(kernels, counts, inputs, sizes):
 
 
 def _left(kernels, counts, inputs, sizes):
-    """Last states [B, dims]: the answers of states [P, T, dims] to inputs [B, T, dims], the last first."""
+    """Last states [B, dims]: the answers of states [P, T, dims] to inputs of so many steps before."""
     made = []
     for kernel, words in zip(kernels, _LEFT, strict=True):
-        rows = zip(kernel.split(counts), words, inputs, sizes, _STRUCK[0], strict=True)
+        rows = zip(kernel.flip(1).split(counts), words, inputs, sizes, _STRUCK[0], strict=True)
         terms = [_sum(how, k.reshape(*[n[i] for i in axes], *k.shape[1:]), u) for k, how, u, n, axes in rows if how]
         made.append(sum(terms[1:], terms[0]) if terms else kernel.new_zeros(inputs[0].shape[0], *kernel.shape[2:]))
     return made

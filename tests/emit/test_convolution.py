@@ -136,6 +136,21 @@ def test_a_dense_system_with_several_inputs() -> None:
     compare(seqc.compile(DENSE, "torch").convolution(**given), (torch.stack(rows, 1), given["v"] * 1, x), given)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 33, 64, 100])
+def test_blocks_of_steps(steps: int) -> None:
+    """Any number of steps, cut into blocks of powers of two, with inputs of up to three steps before, against a plain loop."""
+    torch.manual_seed(steps)
+    shapes = {"u": (2, steps, 2), "v": (2, steps), "A": (3, 3), "Bm": (3, 2), "Cm": (2, 3), "b": (3,), "x_0": (2, 3)}
+    given = {name: (torch.randn(shape, dtype=torch.float64) / 3).requires_grad_() for name, shape in shapes.items()}
+    x, rows = given["x_0"], []
+    for t in range(steps):
+        rows.append(x @ given["Cm"].T + 2 * given["u"][:, t])
+        before = given["v"][:, t - 3] if t > 2 else torch.zeros(2, dtype=torch.float64)
+        x = x @ given["A"].T + given["u"][:, t] @ given["Bm"].T + before[:, None] * given["b"]
+    f = seqc.compile(DENSE.replace("v[t-1]", "v[t-3]").replace("output z = v\n", ""), "torch")
+    compare(f.convolution(**given)[:2], (torch.stack(rows, 1), x), given)
+
+
 def test_recognised_and_refused() -> None:
     """By the graph alone; what is none says which factor stands in the way."""
     programs = {path.stem: one_run(load(path)) for path in sorted((ROOT / "specs").glob("*.seq"))}
