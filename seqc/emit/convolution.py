@@ -4,9 +4,10 @@
 
 In: a signature with a `System`. Out: text. What one step makes of unit states, and of impulses, is asked of the recurrence
 itself, so that no formula of a family is needed: diagonal, low rank, dense and companion transitions alike. Powers of the
-transition come by doubling: of n steps, those of 2 n are made by one product. So the kernels K and S of T steps take log T
-products, and the convolution is a product of real FFTs. Everything is differentiated by torch, and by the recurrence's derived
-gradient.
+transition come by doubling: of n steps, those of 2 n are made by one product. Steps are cut into blocks: outputs read the
+states of one block, and those so many blocks later, by maps that the powers of whole blocks give. So no state of every step is
+made: the kernel K and the last states take log T products and the states of about sqrt(T) steps, and the convolution is a
+product of real FFTs. Everything is differentiated by torch, and by the recurrence's derived gradient.
 """
 
 from __future__ import annotations
@@ -320,7 +321,7 @@ def _convolution_pays(device, batch, steps, states, inputs, outputs, impulses, l
     one = work * 4e-11 + 5e-8 if native else {calls} * call + work * element  # a step
     length = 1 << (2 * steps - 1).bit_length()
     rounds = steps.bit_length()
-    doubling = rounds * {links} * 8 * call + impulses * steps * (links + 2 * states) * 2 * element
+    doubling = rounds * ({links} * 24 * call + links * 16 * element) + impulses * steps * states * element / 2
     transforms = length * rounds * (batch * (inputs + outputs) + 2 * impulses * outputs) * element
     sums = length * batch * impulses * outputs * element + batch * steps * impulses * states * element / 2
     return doubling + transforms + sums < steps * one
