@@ -251,8 +251,8 @@ def _joined(squares, parts, batch):
     shapes = [x.shape[1:] for x in parts]
     rows = [x.reshape(batch, -1, *x.shape[1:]).flip(1) for x in parts]  # the last block first
     for maps in squares:
-        pair = _mapped(maps, _CARRIED, [x[:, 1::2] for x in rows], shapes)
-        rows = [torch.cat([x[:, ::2][:, : y.shape[1]] + y, x[:, ::2][:, y.shape[1] :]], 1) for x, y in zip(rows, pair, strict=True)]
+        pairs = zip([x[:, ::2] for x in rows], _mapped(maps, _CARRIED, [x[:, 1::2] for x in rows], shapes), strict=True)
+        rows = [torch.cat([x[:, : y.shape[1]] + y, x[:, y.shape[1] :]], 1) for x, y in pairs]
     return [x[:, 0] for x in rows]
 
 
@@ -260,8 +260,9 @@ def _told(readers, states, shapes):
     """Outputs [P, blocks * steps, dims] of states [P, steps, dims], and of these so many blocks later."""
     made = []
     for row, words, shape in zip(readers, _READ, shapes, strict=True):
-        hows = [f"G{{how}}".replace("->...", "->PGT").replace("...", "PT") for how in words]
-        terms = [_sum(how, one.movedim(one.dim() - len(shape) - 1, 0), x) for how, one, x in zip(hows, row, states, strict=True) if how != "G"]
+        rows = [x.movedim(x.dim() - len(shape) - 1, 0) for x in row]
+        hows = [how and f"G{{how}}".replace("->...", "->PGT").replace("...", "PT") for how in words]
+        terms = [_sum(how, one, x) for how, one, x in zip(hows, rows, states, strict=True) if how]
         whole = sum(terms[1:], terms[0]) if terms else states[0].new_zeros(len(states[0]), 1, 1, *shape)
         made.append(whole.flatten(1, 2))
     return made
