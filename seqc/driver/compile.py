@@ -112,7 +112,8 @@ def compile_program(program: Program, options: Options = DEFAULTS, watch: Watch 
                     watch(f"{name}_{lowering.name}", lowering.run(block))
     kernels = {"torch": _torch(plan, stages["torch"], parts.values(), options)}
     kernels |= {name: part.kernels() for name, part in parts.items()}
-    blocks = {name: _told(found, (plan if name == "torch" else parts[name].plan).told) for name, found in stages.items()}
+    blocks = {name: _told(stages[name], part.cores, part.plan.told) for name, part in parts.items()}
+    blocks = {"torch": _told(stages["torch"], stages["torch"], plan.told), **blocks}
     if len(stages["torch"]) > 1:  # each is lowered without the claims, which are about the whole
         blocks["torch"] = replace(blocks["torch"], reasons=(*_claims(plan), *blocks["torch"].reasons))
     sig = replace(signature(program, shared, blocks, kernels, header(program, options)), system=system(program))
@@ -149,11 +150,11 @@ def _claims(plan: Plan) -> tuple[Reason, ...]:
     return tuple(reason for reason in found if reason.topic == "claim")
 
 
-def _told(found: Mapping[str, Block], reasons: Iterable[Reason]) -> Block:
-    """One block for a part, with all that was decided."""
-    main = max(found.values(), key=lambda block: block.rows)
-    own = (reason for block in found.values() for reason in block.reasons)
-    return replace(main, reasons=(*own, *(reason for reason in reasons if reason.topic == "form")))
+def _told(found: Mapping[str, Block], own: Iterable[str], reasons: Iterable[Reason]) -> Block:
+    """One block for a part, with all that was decided. own: the stages that the part does not leave to torch."""
+    main = max((found[name] for name in own), key=lambda block: block.rows)
+    decided = (reason for block in found.values() for reason in block.reasons)
+    return replace(main, reasons=(*decided, *(reason for reason in reasons if reason.topic == "form")))
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class _Chain:
         real = [a for a in self.table if not a.whole]
         plain = [a for a in real if a.kind == "input" and a.of not in gates]
         self.main = emitted_name([*plain, *real][0])
+        self.timed = emitted_name([*plain, *(a for a in self.table if a.kind == "input"), *real][0])  # has steps; may be an index
         names = Names((*self.arguments, *_ends(plan.program), "B", "T", "io", "x", "cu_seqlens", "reverse", "needs"))
         self.decls: dict[str, TensorDecl] = {x: d for stage in plan.stages for x, d in stage.program.output_decls.items()}
         self.called = {x: safe_name(x) for x in plan.program.inputs}
@@ -222,9 +223,9 @@ class _Chain:
         """The values of a stage that needs no step of the sequence."""
         made = [self.called[x] for x in stage.program.outputs]
         if stage.walk == "clocks":
-            return clock_lines(stage.program, self.called, "" if step else self.main)
+            return clock_lines(stage.program, self.called, "" if step else self.timed)
         if stage.walk == "ones":
-            return [f"    {made[0]} = {self.main}.new_ones({self.main}.shape[:2])"]
+            return [f"    {made[0]} = {self.main}.new_ones({self.timed}.shape[:2])"]
         lines = self._call(made, "_once", [f"*_wide({', '.join(self._params(stage))})"])
         return [*lines, f"    {unpack(made)} = (x.contiguous() for x in {group(made)})"]
 
@@ -305,7 +306,7 @@ class _Chain:
             for i, a in enumerate(argument_table(stage.program)):
                 if a.of in self.decls and a.kind != "state":
                     sizes = [extent_of(d, self.table, self.program) for d in a.dims]
-                    batch = [f"{self.main}.shape[0]"] * (a.kind == "input") or ["1"] * (a.kind == "param" and a.batched)
+                    batch = [f"{self.timed}.shape[0]"] * (a.kind == "input") or ["1"] * (a.kind == "param" and a.batched)
                     given[i] = f"_Shaped({self.main}.dtype, {group([*batch, *sizes])})"
             asked.append((f"_{stage.name}_ready_cpu(", given))
         if len(asked) == 1:

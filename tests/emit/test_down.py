@@ -256,3 +256,35 @@ def test_triton() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stdout.strip(), done.stdout
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_an_index_alone(backend: str) -> None:
+    """Where no input is a number, an index tells how many steps there are: for the counts of groups, and for reads ahead."""
+    text = """spec words
+dim V, D, P = 3
+input w index V
+param E[V, D], r[D]
+state g[D] = 0, h[D] = 0
+e = E[w]
+down 3: g = tanh(r * g[t-1] + sum[P](down[P](e)))
+h = r * h[t-1] + e * g[t-1] + f[t+1]
+f = e * E[w[t-1]]
+output o = h
+"""
+    generator = torch.Generator().manual_seed(1)
+    w = torch.randint(0, 4, (2, 11), generator=generator)
+    E, r = torch.randn(4, 3, generator=generator).double(), torch.rand(3, generator=generator).double()  # noqa: N806
+    moved, zero = [E.requires_grad_(), r.requires_grad_()], torch.zeros(2, 3, dtype=torch.float64)
+    e = E[w]
+    g, h, rows = zero, zero, []
+    for t in range(11):
+        ahead = e[:, t + 1] * e[:, t] if t < 10 else zero
+        h = r * h + e[:, t] * g + ahead
+        g = torch.tanh(r * g + e[:, t - 2 : t + 1].sum(1)) if t % 3 == 2 else g
+        rows.append(h)
+    f = seqc.compile(text, backend, dims={"D": 3} if backend == "cpu" else {})
+    found, want = {"o": f(w=w, E=E, r=r).o}, {"o": torch.stack(rows, 1)}
+    torch.testing.assert_close(found["o"], want["o"], rtol=1e-12, atol=1e-12)
+    for a, b in zip(slopes(found, moved), slopes(want, moved), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
