@@ -17,6 +17,7 @@ from torch import Tensor
 
 import seqc
 from seqc.driver.compile import Options, compile_spec
+from seqc.driver.explain import explanation
 from seqc.frontend.elaborate import load
 
 Given = dict[str, Tensor]
@@ -288,3 +289,19 @@ output o = h
     torch.testing.assert_close(found["o"], want["o"], rtol=1e-12, atol=1e-12)
     for a, b in zip(slopes(found, moved), slopes(want, moved), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_a_native_part_tells_of_its_own_recurrences() -> None:
+    """Where rows that an index reads leave a recurrence of the part to torch, in blocks, it is none of native code's."""
+    text = """spec words
+dim V, D, P = 3
+input w index V
+param E[V, D], r[D]
+state g[D] = 0
+e = E[w]
+down 3: g = tanh(r * g[t-1] + sum[P](down[P](e)))
+output g
+"""
+    compiled = compile_spec(text, Options(backend="cpu"))
+    assert {block.form for block in compiled.stages["cpu"].values()} == {"step", "scan"}
+    assert compiled.blocks["cpu"].form == "step" and "g[D]: nonlinear" in explanation(compiled)
