@@ -275,7 +275,7 @@ output o = h
 """
     generator = torch.Generator().manual_seed(1)
     w = torch.randint(0, 4, (2, 11), generator=generator)
-    E, r = torch.randn(4, 3, generator=generator).double(), torch.rand(3, generator=generator).double()  # noqa: N806
+    E, r = torch.randn(4, 3, generator=generator).double(), torch.rand(3, generator=generator).double()
     moved, zero = [E.requires_grad_(), r.requires_grad_()], torch.zeros(2, 3, dtype=torch.float64)
     e = E[w]
     g, h, rows = zero, zero, []
