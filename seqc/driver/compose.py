@@ -114,7 +114,7 @@ class _Chain:
         real = [a for a in self.table if not a.whole]
         plain = [a for a in real if a.kind == "input" and a.of not in gates]
         self.main = emitted_name([*plain, *real][0])
-        self.timed = emitted_name([*plain, *(a for a in self.table if a.kind == "input"), *real][0])  # has steps; may be an index
+        self.timed = emitted_name([*plain, *(a for a in self.table if a.kind == "input"), *real][0])  # has steps
         names = Names((*self.arguments, *_ends(plan.program), "B", "T", "io", "x", "cu_seqlens", "reverse", "needs"))
         self.decls: dict[str, TensorDecl] = {x: d for stage in plan.stages for x, d in stage.program.output_decls.items()}
         self.called = {x: safe_name(x) for x in plan.program.inputs}
