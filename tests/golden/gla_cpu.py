@@ -30,6 +30,9 @@ How it is computed:
         step: one step at a time; no other form was asked for
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+
+Below are what to call, and the recurrence on each kind of device. What follows these brings a call to them: packs,
+dtypes, errors, autograd, torch.compile.
 """
 
 from __future__ import annotations
@@ -43,10 +46,213 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+import atexit as _atexit
+import contextlib as _contextlib
+import ctypes as _ctypes
+import functools as _functools
+import hashlib as _hashlib
+import json as _json
+import os as _os
+import platform as _platform
+import shlex as _shlex
+import shutil as _shutil
+import signal as _signal
+import stat as _stat
+import struct as _struct
+import subprocess as _subprocess
+import sys as _sys
+import tempfile as _tempfile
+import threading as _threading
+import time as _time
+import warnings as _warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path as _Path
+from typing import Any
+
 # What is called has types; kernels and operators have none that a checker could follow.
 # mypy: ignore-errors
 
 __all__ = ["GLA", "GLAResult", "gla", "gla_step", "GLAStates"]
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class GLAResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+class GLAStates(GLAResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    S_every: Tensor  # [B, pieces, H, K, V]
+
+
+def gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
+    axis: int | None = None,
+    states_every: int | None = None,
+) -> GLAResult:
+    """Run gla over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        g: [B, T, H, K]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+
+    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
+        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
+        the inputs' device. One entry per sequence: S_0.
+    reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a GLAStates, with the states after every so many steps.
+    """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, g=g, S_0=S_0)
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
+    q, k, v, g = _cast(q, k, v, g)
+    B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
+    elif S_0.dtype != carry:
+        S_0 = _to_carry("S_0", S_0, carry)
+    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
+
+
+def gla_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: GLAResult | None = None,
+) -> GLAResult:
+    """Run gla for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        g: [B, H, K]
+        S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
+    """
+    if not torch.compiler.is_compiling() and forward_ad._current_level < 0 and S_0 is not None:
+        for _direct in _NATIVE_STEPS:
+            _result = _direct(q, k, v, g, S_0, inplace, into)
+            if _result is not None:
+                return _result
+    _given = (S_0,)
+    q, k, v, g = _cast(q, k, v, g)
+    B, H, K, V = _step_sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
+    elif S_0.dtype != carry:
+        S_0 = _to_carry("S_0", S_0, carry)
+    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
+
+
+class GLA(torch.nn.Module):
+    """gla as a layer: it owns no parameter.
+
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        reverse: bool = False,
+        axis: int | None = None,
+        states_every: int | None = None,
+    ) -> GLAResult:
+        """The recurrence over a sequence; see `gla`."""
+        return gla(
+            q,
+            k,
+            v,
+            g,
+            S_0=S_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
+        )
+
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: GLAResult | None = None,
+    ) -> GLAResult:
+        """One step; see `gla_step`."""
+        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("gla")
+torch.fx.wrap("gla_step")
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -324,911 +530,8 @@ def _step_torch(q, k, v, g, S_0):
 
 # ---------- the recurrence in native code: CPUs -----------------------------------------------------------------------
 
-import atexit as _atexit
-import contextlib as _contextlib
-import ctypes as _ctypes
-import functools as _functools
-import hashlib as _hashlib
-import json as _json
-import os as _os
-import platform as _platform
-import shlex as _shlex
-import shutil as _shutil
-import signal as _signal
-import stat as _stat
-import struct as _struct
-import subprocess as _subprocess
-import sys as _sys
-import tempfile as _tempfile
-import threading as _threading
-import time as _time
-import warnings as _warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path as _Path
-from typing import Any
-
-# Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
-NATIVE_CACHE: str | None = None
-# How long a call of the compiler may take, in seconds; and its answer to `--version`.
-NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
-# After how many seconds a build is told on stderr: on a terminal, and elsewhere.
-NATIVE_PATIENCE = 1.0, 10.0
-
-_native_lock = _threading.Lock()
-_native_loaded: dict[str, _ctypes.CDLL] = {}
-
-
-def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
-    """Run a program: (exit status, stdout, stderr). RuntimeError if it takes longer: it is stopped, with all that it began."""
-    group = 0 if _os.name == "posix" else None
-    with _subprocess.Popen(words, stdin=_subprocess.DEVNULL, stdout=_subprocess.PIPE, stderr=_subprocess.PIPE, text=True,
-                           errors="replace", process_group=group) as running:
-        try:
-            out, err = running.communicate(timeout=seconds)
-        except BaseException as problem:
-            with _contextlib.suppress(ProcessLookupError):
-                running.kill() if group is None else _os.killpg(running.pid, _signal.SIGKILL)
-            if isinstance(problem, _subprocess.TimeoutExpired):
-                raise RuntimeError(f"`{_shlex.join(words)}` did not end within {seconds:g} seconds") from None
-            raise
-    return running.returncode, out, err
-
-
-@_functools.cache
-def _native_search() -> tuple[tuple[str, ...], str, str]:
-    """(the words that call the C++ compiler, what it says of itself, why there is none: "" if there is one).
-
-    $CXX may hold flags, and a program that calls the compiler (`ccache g++ -O2`); if it is set, nothing else is tried.
-    """
-    wish = _os.environ.get("CXX", "").strip()
-    if not wish:
-        path = next(filter(None, map(_shutil.which, ("c++", "g++", "clang++"))), None)
-        if path is None:
-            return (), "", "no C++ compiler found: install one or set CXX"
-        words: tuple[str, ...] = (path,)
-    else:
-        try:
-            words = (wish,) if _shutil.which(wish) else tuple(_shlex.split(wish))
-        except ValueError as problem:
-            return (), "", f"CXX is `{wish}`, which is no command: {problem}"
-        path = _shutil.which(words[0]) if words else None
-        if path is None:
-            return (), "", f"CXX is `{wish}`, and there is no program `{words[0] if words else wish}`"
-        words = (path, *words[1:])
-    try:
-        status, told, err = _native_command([*words, "--version"], NATIVE_ANSWER)
-    except (OSError, RuntimeError) as problem:
-        return (), "", f"the C++ compiler cannot be used: {problem}"
-    if status:
-        return (), "", f"the C++ compiler cannot be used: `{_shlex.join([*words, '--version'])}` failed\n{err[:1000]}"
-    return words, told, ""
-
-
-def _native_compiler() -> tuple[tuple[str, ...], str] | None:
-    """The words that call the C++ compiler, and what it says of itself; None if there is none."""
-    words, told, problem = _native_search()
-    return None if problem else (words, told)
-
-
-@_functools.cache
-def _native_tell(words: str) -> None:
-    """Warn, once."""
-    _warnings.warn(words, stacklevel=2)
-
-
-@_functools.cache
-def _native_processor() -> str:
-    """What the build depends on of the processor."""
-    words = [_platform.system(), _platform.machine()]
-    info = _Path("/proc/cpuinfo")
-    if info.exists():
-        wanted = ("model name", "flags", "Features", "CPU part")
-        lines = {line for line in info.read_text().splitlines() if line.startswith(wanted)}
-        words += sorted(lines)
-    return "\n".join(words)
-
-
-@_functools.cache
-def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(flags to compile, flags to link). No fast-math: infinities, NaN and -0 keep their meaning."""
-    compiler = _native_compiler()
-    assert compiler is not None
-    host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
-    flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
-    cache = _os.sysconf("SC_LEVEL1_DCACHE_SIZE") if "SC_LEVEL1_DCACHE_SIZE" in _os.sysconf_names else 0
-    if cache > 0:
-        flags.append(f"-DSEQC_L1={cache}")
-    link = ["-shared"]
-    if _platform.system() != "Darwin":  # the system compiler there comes without OpenMP: one thread
-        flags.append("-fopenmp")
-        # torch has loaded an OpenMP library: share its threads if its symbols are in sight, else bring one
-        if not hasattr(_ctypes.CDLL(None), _native_threads(compiler[1])):
-            link.append("-fopenmp")
-    return tuple(flags), tuple(link)
-
-
-def _native_threads(compiler: str) -> str:
-    """The function of the OpenMP library by which code of this compiler starts threads."""
-    return "__kmpc_fork_call" if "clang" in compiler else "GOMP_parallel"
-
-
-def _native_cache() -> _Path | None:
-    """The folder of built libraries; None if there is no home to keep it in."""
-    if NATIVE_CACHE or _os.environ.get("XDG_CACHE_HOME"):
-        return _Path(NATIVE_CACHE or _os.path.join(_os.environ["XDG_CACHE_HOME"], "seqc"))
-    try:
-        return _Path.home() / ".cache" / "seqc"
-    except RuntimeError:  # no $HOME, and a user of whom the system knows none
-        return None
-
-
-def _native_distrust(path: _Path, folder: bool) -> str:
-    """Why what lies here must not be loaded; "" if it belongs to this user and nobody else may write it."""
-    if _os.name != "posix":
-        return ""
-    found = path.lstat()
-    if not (_stat.S_ISDIR if folder else _stat.S_ISREG)(found.st_mode):
-        return f"it is {'a link' if _stat.S_ISLNK(found.st_mode) else 'no folder' if folder else 'no file'}"
-    if found.st_uid != _os.geteuid():
-        return f"it belongs to another user ({found.st_uid})"
-    if found.st_mode & 0o022:
-        return f"others may write it (its mode is {_stat.S_IMODE(found.st_mode):o})"
-    own = path.parent.resolve()
-    for above in (own, *own.parents) if folder else ():
-        mode = above.stat().st_mode
-        if mode & 0o002 and not mode & _stat.S_ISVTX:
-            return f"others may replace it (the mode of {above} is {_stat.S_IMODE(mode):o})"
-    return ""
-
-
-def _native_trusted(cache: _Path | None) -> _Path:
-    """The folder to read and to build in: the cache, made if it is not there, or a temporary one if it cannot be used."""
-    if cache is None:
-        _native_tell("there is no home folder for a cache: native kernels are built for this process only")
-        return _native_private()
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with _contextlib.suppress(FileExistsError):
-            cache.mkdir(mode=0o700)
-        problem = _native_distrust(cache, folder=True)
-    except OSError as error:
-        problem = f"{error.strerror}"
-    if not problem:
-        return cache
-    _native_tell(f"the cache {cache} is not used, for {problem}: native kernels are built for this process only")
-    return _native_private()
-
-
-@_functools.cache
-def _native_private() -> _Path:
-    folder = _tempfile.mkdtemp(prefix="seqc-")
-    _atexit.register(_shutil.rmtree, folder, ignore_errors=True)
-    return _Path(folder)
-
-
-@_contextlib.contextmanager
-def _native_alone(path: _Path) -> Iterator[None]:
-    """Hold a lock between processes; it ends with the process that holds it."""
-    with open(_os.open(path, _os.O_RDWR | _os.O_CREAT | getattr(_os, "O_NOFOLLOW", 0), 0o600), "w") as file:
-        if _os.name == "posix":
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@_contextlib.contextmanager
-def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
-    """Say on stderr that kernels are built, where it takes long, and how long it took."""
-    sizes = _native_words(sorted(defines.items()))
-    who = text.strip().partition("\n")[0].partition(",")[0].strip("/ ")
-    begin, said = _time.monotonic(), list[str]()
-    patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
-
-    def say(words: str) -> None:
-        said.append(words)
-        if _sys.stderr is not None:
-            print(f"{who}: native kernels for {sizes} {words}", file=_sys.stderr, flush=True)
-
-    timer = _threading.Timer(patience, say, ["are being built: once, then they lie in the cache"])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        if said:
-            say(f"took {_time.monotonic() - begin:.0f} s")
-
-
-def _native_words(sizes: Iterable[tuple[str, object]]) -> str:
-    """Macros and their values as a reader knows them: by the names of dims."""
-    return ", ".join(f"{macro.removeprefix('SEQC_').removeprefix('DIM_')}={value}" for macro, value in sizes)
-
-
-def _native_macros(defines: Mapping[str, str]) -> list[str]:
-    return [f"-D{name}={value}" for name, value in sorted(defines.items())]
-
-
-def _native_digest(*parts: str) -> str:
-    return _hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-def _native_sum(library: _Path) -> str:
-    return _hashlib.sha256(library.read_bytes()).hexdigest()
-
-
-def _native_note(library: _Path, own: bool = True) -> dict[str, Any] | None:
-    """What is noted of a library; None if it is not there, or not whole, or (own) not this user's alone."""
-    try:
-        if own and any(_native_distrust(path, folder=False) for path in (library, library.with_suffix(".json"))):
-            return None
-        note = _json.loads(library.with_suffix(".json").read_text())
-        return note if note["sum"] == _native_sum(library) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
-    """The library's file, built if it is not in the cache. RuntimeError with the compiler's words if it does not compile."""
-    words, told, problem = _native_search()
-    if problem:
-        raise RuntimeError(problem)
-    flags, link = _native_flags()
-    parts = (text, *_native_macros(defines), *words[1:], *flags, *link, told, _native_processor())
-    name = f"{_native_digest(*parts)}.so"
-    cache = _native_cache()
-    folder = _native_trusted(cache)
-    if _native_note(folder / name) is not None:
-        return folder / name
-    if not _os.access(folder, _os.W_OK | _os.X_OK):
-        _native_tell(f"cannot write {cache}: native kernels are built for this process only")
-        folder = _native_private()
-    with _native_told(text, defines), _native_alone(folder / f"{name}.lock"):
-        if _native_note(folder / name) is None:
-            _native_make(text, defines, link, folder / name, {})
-    return folder / name
-
-
-def _native_make(text: str, defines: Mapping[str, str], link: Sequence[str], target: _Path, note: dict[str, Any]) -> None:
-    """Compile a library and put it at `target`, its note beside it."""
-    compiler = _native_compiler()
-    assert compiler is not None
-    _native_sweep(target.parent)
-    with _tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as folder:
-        source, part, built, told = (_Path(folder, f"kernel.{end}") for end in ("cpp", "o", "so", "json"))
-        source.write_text(text)
-        for command in (
-            [*compiler[0], *_native_flags()[0], *_native_macros(defines), "-c", str(source), "-o", str(part)],
-            [*compiler[0], *link, str(part), "-o", str(built)],
-        ):
-            status, _, err = _native_command(command, NATIVE_SECONDS)
-            if status or not _Path(command[-1]).is_file():
-                raise RuntimeError(f"the kernel does not compile: {_shlex.join(command)}\n{err[:4000]}")
-        built.chmod(0o755)
-        told.write_text(_json.dumps({**note, "sum": _native_sum(built)}, indent=1))
-        told.chmod(0o644)
-        _os.replace(built, target)
-        _os.replace(told, target.with_suffix(".json"))
-
-
-def _native_sweep(cache: _Path) -> None:
-    """Remove what builds that were interrupted more than a day ago have left."""
-    for folder in cache.glob("build-*"):
-        with _contextlib.suppress(OSError):  # another process has swept it
-            if folder.stat().st_mtime < _time.time() - 86400:
-                _shutil.rmtree(folder, ignore_errors=True)
-
-
-def _native_pointers(arrays: Sequence[Any]) -> bytes:
-    """The addresses of tensors as a C array; of None, null."""
-    return _struct.pack(f"{len(arrays)}P", *[0 if x is None else x.data_ptr() for x in arrays])
-
-
-def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
-    """The loaded library of a translation unit: built ahead, or built now."""
-    key = _native_digest(text, *_native_macros(defines))
-    with _native_lock:
-        if key not in _native_loaded:
-            ahead = _native_prebuilt(text, defines)
-            path = ahead or _native_build(text, defines)
-            try:
-                _native_loaded[key] = _ctypes.CDLL(str(path))
-            except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
-                if ahead:
-                    raise
-                path.unlink()
-                _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
-        return _native_loaded[key]
-
-
-# ---- libraries that were built ahead, by `seqc compile --prebuild` ----
-
-
-def _native_needs() -> dict[str, Any]:
-    """What a library that is built here asks of a machine that loads it."""
-    compiler = _native_compiler()
-    assert compiler is not None
-    threads = "" if _platform.system() == "Darwin" else _native_threads(compiler[1])
-    return {"processor": _native_processor().splitlines(), "threads": threads}
-
-
-def _native_lacks(note: Mapping[str, Any]) -> str:
-    """What this machine lacks for a library with this note; "" if it can run it."""
-    words, have = list(note["processor"]), _native_processor().splitlines()
-    if words[:2] != have[:2]:
-        return f"it is for {' '.join(words[:2])}, this is {' '.join(have[:2])}"
-
-    def features(lines: Sequence[str]) -> set[str]:
-        return {word for line in lines if not line.startswith("model name") for word in line.partition(":")[2].split()}
-
-    lacking = features(words) - features(have)
-    if lacking or (not features(words) and words != have):
-        return f"this processor lacks {', '.join(sorted(lacking)) or 'a description'}"
-    threads = note["threads"]
-    return f"no OpenMP library with {threads} is loaded" if threads and not hasattr(_ctypes.CDLL(None), threads) else ""
-
-
-def _native_ahead(folder: _Path, text: str, defines: Mapping[str, str]) -> _Path:
-    """Where the library lies that was built ahead."""
-    return folder / f"{_native_digest(text, *_native_macros(defines))}.so"
-
-
-def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
-    """The library that was built ahead, if there is one that this machine can run; told once if there is another.
-
-    It lies beside this file, in the folder `NAME.native`.
-    """
-    path = _native_ahead(_Path(__file__).with_suffix(".native"), text, defines)
-    note = _native_note(path, own=False)
-    if note is None:
-        if path.exists():
-            _native_tell(f"{path} is damaged and not used")
-        return None
-    lack = _native_lacks(note)
-    if lack:
-        _native_tell(f"{path} is not used: {lack}")
-    return None if lack else path
-
-
-_NATIVE_SOURCE = r"""
+_NATIVE_KERNELS = r"""
 // seqc: gla, native CPU kernels. Dims are compile-time constants (SEQC_DIM_NAME), B and T are not.
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <memory>
-#include <new>
-#include <thread>
-#include <type_traits>
-#include <utility>
-
-using real = SEQC_REAL;
-using i64 = std::int64_t;
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-#if defined(__AVX512F__)  // this header is most of what there is to read: only where its functions are called
-#include <immintrin.h>
-#endif
-
-namespace {
-
-#if defined(__AVX512F__)
-constexpr int BYTES = 64;
-#elif defined(__AVX__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;
-#endif
-constexpr int W = BYTES / int(sizeof(real));  // lanes of a vector
-using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
-typedef real vec __attribute__((vector_size(BYTES)));
-typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
-
-// A call: B sequences of T steps, or a pack of B in one row: sequence i has the steps from bounds[i] up to bounds[i + 1].
-// way: 1 from the first step to the last, -1 from the last to the first.
-struct Call {
-  i64 B, T, way;
-  const i64* bounds;
-  i64 rows() const { return bounds ? bounds[B] : B * T; }
-  i64 steps(i64 i) const { return bounds ? bounds[i + 1] - bounds[i] : T; }
-  i64 row(i64 i) const { return bounds ? bounds[i] : i * T; }
-  // where the segments of sequence i begin: bounds[i] / every + i leaves each sequence of a pack as many as it needs
-  i64 segment(i64 i, i64 every) const { return bounds ? bounds[i] / every + i : i * ((T + every - 1) / every); }
-};
-
-#define INLINE inline __attribute__((always_inline))
-#define ONCE inline __attribute__((noinline))
-#define UNROLL _Pragma("GCC unroll 32")
-
-constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
-constexpr i64 padded(i64 n) { return chunks(n) * W; }
-constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }  // rounded up
-constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
-  i64 d = std::max<i64>(1, std::min(n, most));
-  while (n % d) --d;
-  return d;
-}
-
-INLINE vec splat(real x) { return x - vec{}; }
-INLINE vec splat(vec x) { return x; }
-INLINE mask truth(bool x) { return mask{} - whole(x); }
-INLINE mask truth(mask x) { return x; }
-INLINE vec lanes() {  // 0, 1, 2, ...
-  vec r{};
-  for (int i = 0; i < W; ++i) r[i] = real(i);
-  return r;
-}
-
-// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside. No
-// memcpy: GCC 12 stores 64 bytes of known numbers that end in zeros as if the first were repeated in all of them.
-typedef vec loose __attribute__((aligned(alignof(real)), may_alias));
-INLINE vec load(const real* p) { return *reinterpret_cast<const loose*>(p); }
-INLINE void store(real* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
-INLINE void store(real* p, real x) { store(p, splat(x)); }
-// The first `left` elements, and 0 in the other lanes: one instruction where the processor has it, which touches nothing else.
-#if defined(__AVX512F__)
-INLINE unsigned first(i64 left) { return left > 0 ? (1u << left) - 1 : 0; }
-INLINE vec load_some(const real* p, i64 left) {
-  if constexpr (sizeof(real) == 4) return (vec)_mm512_maskz_loadu_ps(__mmask16(first(left)), p);
-  else return (vec)_mm512_maskz_loadu_pd(__mmask8(first(left)), p);
-}
-INLINE void store_some(real* p, vec x, i64 left) {
-  if constexpr (sizeof(real) == 4) _mm512_mask_storeu_ps(p, __mmask16(first(left)), (__m512)x);
-  else _mm512_mask_storeu_pd(p, __mmask8(first(left)), (__m512d)x);
-}
-#elif defined(__AVX2__) && !defined(__clang__)
-typedef float floats __attribute__((vector_size(BYTES)));
-typedef double doubles __attribute__((vector_size(BYTES)));
-typedef int ints __attribute__((vector_size(BYTES)));
-typedef long long longs __attribute__((vector_size(BYTES)));
-INLINE mask first(i64 left) { return lanes() < splat(real(left)); }
-INLINE vec load_some(const real* p, i64 left) {
-  if constexpr (sizeof(real) == 4) return (vec)__builtin_ia32_maskloadps256((const floats*)p, (ints)first(left));
-  else return (vec)__builtin_ia32_maskloadpd256((const doubles*)p, (longs)first(left));
-}
-INLINE void store_some(real* p, vec x, i64 left) {
-  if constexpr (sizeof(real) == 4) __builtin_ia32_maskstoreps256((floats*)p, (ints)first(left), (floats)x);
-  else __builtin_ia32_maskstorepd256((doubles*)p, (longs)first(left), (doubles)x);
-}
-#else
-INLINE vec load_some(const real* p, i64 left) {
-  vec r{};
-  for (int i = 0; i < W; ++i)
-    if (i < left) r[i] = p[i];
-  return r;
-}
-INLINE void store_some(real* p, vec x, i64 left) {
-  for (int i = 0; i < W; ++i)
-    if (i < left) p[i] = x[i];
-}
-#endif
-template <bool full>
-INLINE vec load(const real* p, i64 left) { return full || left >= W ? load(p) : load_some(p, left); }
-template <bool full>
-INLINE void store(real* p, vec x, i64 left) { return full || left >= W ? store(p, x) : store_some(p, x, left); }
-template <bool full>
-INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
-// The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
-template <bool full>
-INLINE vec load_early(const real* p, i64 left, i64 ahead) {
-  __builtin_prefetch(p + ahead, 0);
-  return load<full>(p, left);
-}
-INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
-#if defined(__AVX512F__)
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
-#elif defined(__AVX__) && defined(__clang__)
-  __builtin_nontemporal_store(x, reinterpret_cast<vec*>(p));
-#elif defined(__AVX__)
-  typedef long long quads __attribute__((vector_size(BYTES)));
-  __builtin_ia32_movntdq256(reinterpret_cast<quads*>(p), (quads)x);
-#else
-  store(p, x);
-#endif
-}
-INLINE void streamed() {  // what was streamed is visible to other threads from here on
-#if defined(__AVX__)
-  __builtin_ia32_sfence();
-#endif
-}
-template <bool full, class X>
-INLINE void store_early(real* p, X x, i64 left, i64 ahead, bool large) {  // large: too large an array for the caches
-  if (full && large && reinterpret_cast<std::uintptr_t>(p) % BYTES == 0) return stream(p, splat(x));
-  __builtin_prefetch(p + ahead, 1);
-  store<full>(p, x, left);
-}
-INLINE vec gather(const real* p, i64 stride, i64 left) {
-  vec r{};
-  for (int i = 0; i < W; ++i)
-    if (i < left) r[i] = p[i * stride];
-  return r;
-}
-INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
-  for (int i = 0; i < W; ++i)
-    if (i < left) p[i * stride] = x[i];
-}
-INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
-// The vector of elements from `at` on that lie between `low` and `high`, and 0 elsewhere; p points at the first of them.
-INLINE vec moved(const real* p, i64 stride, i64 at, i64 low, i64 high) {
-  vec r{};
-  for (int i = 0; i < W; ++i)
-    if (at + i >= low && at + i < high) r[i] = p[i * stride];
-  return r;
-}
-template <bool full>
-INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
-  if (full || left >= W) return x;
-  for (int i = 0; i < W; ++i)
-    if (i >= left) x[i] = otherwise;
-  return x;
-}
-
-// Sums over lanes, for W rows at once: lane r of the result is the sum (or the maximum) of row r, in a fixed order.
-template <int d, int... l>
-INLINE vec pair_low(vec a, vec b, std::integer_sequence<int, l...>) {
-  return __builtin_shufflevector(a, b, ((l & d) ? l + W : l)...);
-}
-template <int d, int... l>
-INLINE vec pair_high(vec a, vec b, std::integer_sequence<int, l...>) {
-  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : (l ^ d))...);
-}
-INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
-INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
-INLINE real seqc_min(real a, real b) { return a < b || a != a ? a : b; }
-INLINE vec seqc_min(vec a, vec b) { return ((a < b) | (a != a)) ? a : b; }
-template <bool most, int d>
-INLINE void fold_rows(vec* r) {
-  if constexpr (d > 0) {
-    constexpr auto l = std::make_integer_sequence<int, W>{};
-    UNROLL for (int i = 0; i < d; ++i) {
-      const vec low = pair_low<d>(r[i], r[i + d], l), high = pair_high<d>(r[i], r[i + d], l);
-      r[i] = most ? seqc_max(low, high) : low + high;
-    }
-    fold_rows<most, d / 2>(r);
-  }
-}
-template <bool most = false>
-INLINE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out: n values, padded
-  for (i64 i = 0; i < n; i += W) {
-    vec r[W];
-    UNROLL for (int j = 0; j < W; ++j) r[j] = i + j < n ? load(rows + (i + j) * W) : vec{};
-    fold_rows<most, W / 2>(r);
-    store(out + i, r[0]);
-  }
-}
-template <bool most>
-INLINE real total(vec x) {
-  alignas(BYTES) real out[W];
-  alignas(BYTES) real row[W];
-  store(row, x);
-  across<most>(row, out, 1);
-  return out[0];
-}
-
-// Choice and truth values, for scalars and vectors alike.
-template <class C, class A, class B>
-INLINE auto seqc_where(C c, A a, B b) {
-  if constexpr (std::is_same_v<C, bool>)
-    return c ? splat(a) : splat(b);
-  else
-    return c ? splat(a) : splat(b);
-}
-INLINE real seqc_where(bool c, real a, real b) { return c ? a : b; }
-INLINE bool seqc_and(bool a, bool b) { return a && b; }
-INLINE bool seqc_or(bool a, bool b) { return a || b; }
-INLINE bool seqc_not(bool a) { return !a; }
-template <class A, class B>
-INLINE mask seqc_and(A a, B b) { return truth(a) & truth(b); }
-template <class A, class B>
-INLINE mask seqc_or(A a, B b) { return truth(a) | truth(b); }
-INLINE mask seqc_not(mask a) { return ~a; }
-INLINE real as_real(bool x) { return x ? real(1) : real(0); }
-INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
-INLINE real as_real(real x) { return x; }
-INLINE vec as_real(vec x) { return x; }
-
-template <int d, int... l>
-INLINE vec pair_first(vec a, vec b, std::integer_sequence<int, l...>) {
-  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : l)...);
-}
-template <int d, int... l>
-INLINE vec pair_second(vec a, vec b, std::integer_sequence<int, l...>) {
-  return __builtin_shufflevector(a, b, ((l & d) ? l + W : (l ^ d))...);
-}
-template <int d>
-INLINE void turn(vec* r) {
-  if constexpr (d > 0) {
-    constexpr auto l = std::make_integer_sequence<int, W>{};
-    UNROLL for (int i = 0; i < W; ++i)
-      if (!(i & d)) {
-        const vec first = pair_first<d>(r[i], r[i + d], l), second = pair_second<d>(r[i], r[i + d], l);
-        r[i] = first, r[i + d] = second;
-      }
-    turn<d / 2>(r);
-  }
-}
-// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Of many instructions: compiled once.
-ONCE void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
-  for (i64 i0 = 0; i0 < rows; i0 += W)
-    for (i64 j0 = 0; j0 < columns; j0 += W) {
-      vec r[W];
-      UNROLL for (int i = 0; i < W; ++i)
-        r[i] = i0 + i < rows ? load<false>(from + (i0 + i) * from_stride + j0, columns - j0) : vec{};
-      turn<W / 2>(r);
-      UNROLL for (int j = 0; j < W; ++j)
-        if (j0 + j < columns) store<false>(to + (j0 + j) * to_stride + i0, r[j], rows - i0);
-    }
-}
-
-// Threads that share a program: each takes a part of the vectors of every loop nest, and all meet after it.
-struct Team {
-  struct Common {
-    alignas(64) std::atomic<i64> arrived{0};
-    alignas(64) std::atomic<i64> turn{0};
-    void* memory = nullptr;
-  };
-  Common* common;
-  i64 member, members;
-  bool first() const { return member == 0; }
-  i64 from(i64 blocks) const { return blocks * member / members; }
-  i64 upto(i64 blocks) const { return blocks * (member + 1) / members; }
-  // every second step goes backwards, so that it begins with what the caches still have of the step before
-  i64 there(i64 b, i64 blocks, i64 step) const { return step & 1 ? from(blocks) + upto(blocks) - 1 - b : b; }
-  void meet() const {
-    if (members == 1) return;
-    const i64 now = common->turn.load(std::memory_order_relaxed);
-    if (common->arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
-      common->arrived.store(0, std::memory_order_relaxed);
-      common->turn.store(now + 1, std::memory_order_release);
-      return;
-    }
-    for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
-      if (waited > 64) std::this_thread::yield();  // another one may need this core to arrive
-#if defined(__x86_64__)
-      else __builtin_ia32_pause();
-#endif
-    }
-  }
-};
-
-
-// Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
-template <class Run>
-int run_programs(i64 programs, i64 threads, bool wide, const Run& run) {
-  int failed = 0;
-#if defined(_OPENMP)
-  const i64 members = wide && programs ? threads / programs : 1;
-  if (members > 1) {
-    std::unique_ptr<Team::Common[]> teams(new (std::nothrow) Team::Common[programs]);
-    if (!teams) return 1;
-    bool alone = false;
-#pragma omp parallel num_threads(int(members * programs)) reduction(| : failed)
-    {
-      const i64 thread = omp_get_thread_num();
-      if (omp_get_num_threads() == members * programs)
-        failed |= run(thread / members, Team{&teams[thread / members], thread % members, members});
-      else if (thread == 0)
-        alone = true;  // the system has not as many threads to give
-    }
-    if (!alone) return failed;
-  }
-#endif
-#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (threads > 1)
-  for (i64 program = 0; program < programs; ++program) {
-    Team::Common own;
-    failed |= run(program, Team{&own, 0, 1});
-  }
-  return failed;
-}
-
-template <class Scratch>
-Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
-  static thread_local std::unique_ptr<Scratch> kept;
-  if (!kept) kept.reset(new (std::nothrow) Scratch());
-  return kept.get();
-}
-constexpr bool single = sizeof(real) == 4;
-constexpr real infinity = std::numeric_limits<real>::infinity();
-constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
-constexpr int BIAS = single ? 127 : 1023;
-
-INLINE mask bits(vec x) {
-  mask r;
-  std::memcpy(&r, &x, sizeof r);
-  return r;
-}
-INLINE vec number(mask x) {
-  vec r;
-  std::memcpy(&r, &x, sizeof r);
-  return r;
-}
-INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
-#if defined(__AVX512F__)  // one instruction each; NaN passes through all of them
-INLINE vec at_most(real top, vec x) {
-  if constexpr (single) return (vec)_mm512_min_ps((__m512)splat(top), (__m512)x);
-  else return (vec)_mm512_min_pd((__m512d)splat(top), (__m512d)x);
-}
-INLINE vec at_least(real bottom, vec x) {
-  if constexpr (single) return (vec)_mm512_max_ps((__m512)splat(bottom), (__m512)x);
-  else return (vec)_mm512_max_pd((__m512d)splat(bottom), (__m512d)x);
-}
-INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
-  if constexpr (single) return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
-  else return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
-}
-#else
-INLINE vec at_most(real top, vec x) { return x > top ? splat(top) : x; }
-INLINE vec at_least(real bottom, vec x) { return x < bottom ? splat(bottom) : x; }
-INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside of the normal exponents
-  const mask k = __builtin_convertvector(n == n ? n : vec{}, mask), half = k >> 1;
-  return x * power2(half) * power2(k - half);
-}
-#endif
-INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
-INLINE vec signed_as(vec x, vec sign) {
-  return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
-}
-
-template <int n>
-INLINE vec horner(vec x, const real (&c)[n]) {
-  vec r = splat(c[n - 1]);
-  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
-  return r;
-}
-
-struct Reduced {
-  vec n;  // x = n ln 2 + r, n whole
-  vec p;   // exp(r) - 1
-};
-INLINE Reduced reduce(vec x) {
-  constexpr real magic = single ? real(12582912.0) : real(6755399441055744.0);  // 1.5 * 2^FRACTION: rounds to integers
-  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
-  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
-  const vec shifted = x * real(1.4426950408889634074) + magic;
-  const vec n = shifted - magic;
-  const vec r = (x - n * high) - n * low;
-  vec q;
-  if constexpr (single) {
-    constexpr real c[] = {0.5, 0.16666576666119928, 0.041666554212984150, 0.0083632328836826182, 0.0013926250831497612};
-    q = horner(r, c);
-  } else {
-    constexpr real c[] = {0.5, 0.1666666666666667103, 0.041666666666666669783, 0.0083333333333260831202,
-                          0.0013888888888883711167, 0.00019841269875002278793, 0.0000248015873256774619,
-                          2.7557255170000887438e-6, 2.7557273478718580474e-7, 2.5105312729622101787e-8,
-                          2.09147553258932022e-9};
-    q = horner(r, c);
-  }
-  return {n, r + r * r * q};
-}
-INLINE vec seqc_exp(vec x) {
-  constexpr real top = single ? 89 : 710, bottom = single ? -104 : -746;
-  const Reduced e = reduce(at_least(bottom, at_most(top, x)));
-  return scaled(e.p + real(1), e.n);
-}
-INLINE vec seqc_expm1(vec x) {
-  constexpr real top = single ? 89 : 710;
-  const Reduced e = reduce(at_least(real(-50), at_most(top, x)));
-  const vec scale = scaled(splat(real(1)), e.n - real(1));
-  const vec y = (e.p * scale + (scale - real(0.5))) * real(2);
-  return x == vec{} ? x : y;
-}
-INLINE vec seqc_log(vec x) {
-  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
-  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
-  constexpr real lift = single ? real(33554432.0) : real(18014398509481984.0);  // 2^25, 2^54: out of the subnormals
-  constexpr whole root = single ? whole(0x3f3504f3) : whole(0x3fe6a09e667f3bcdLL);  // sqrt(1/2)
-  const mask tiny = x < std::numeric_limits<real>::min();
-  const mask raw = bits(tiny ? x * lift : x);
-  const mask n = (raw - root) >> FRACTION;
-  const vec f = number(raw - (n << FRACTION)) - real(1);
-  const mask down = tiny & whole(single ? 25 : 54);
-  const vec k = __builtin_convertvector(n - down, vec);
-  const vec s = f / (f + real(2)), z = s * s;
-  vec p;
-  if constexpr (single) {
-    constexpr real c[] = {0.6666666655404201243, 0.40000122211810649396, 0.28550778633191965434,
-                          0.23331614471843499235};
-    p = z * horner(z, c);
-  } else {
-    constexpr real c[] = {0.66666666666666666463, 0.40000000000000883236, 0.28571428570799785031,
-                          0.22222222392581045097, 0.18181795547521136235, 0.15386244737621666606,
-                          0.13268638369266823879, 0.1308803485092755383};
-    p = z * horner(z, c);
-  }
-  const vec square = f * f * real(0.5);
-  const vec y = k * high - ((square - (s * (square + p) + k * low)) - f);
-  const vec outside = x == vec{} ? splat(-infinity) : x < vec{} ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
-  return ((x > vec{}) & (x < infinity)) ? y : outside;  // inf and NaN are their own logarithms
-}
-INLINE vec seqc_log1p(vec x) {
-  const vec u = x + real(1);
-  const vec y = seqc_log(u) + (x - (u - real(1))) / u;
-  return ((x > real(-1)) & (x < infinity)) ? (x == vec{} ? x : y) : seqc_log(u);
-}
-INLINE vec seqc_sigmoid(vec x) {
-  const vec e = seqc_exp(-seqc_abs(x)), r = real(1) / (e + real(1));
-  return x >= vec{} ? r : e * r;
-}
-INLINE vec seqc_softplus(vec x) {
-  const vec positive = x < vec{} ? vec{} : x;  // NaN stays
-  return positive + seqc_log1p(seqc_exp(-seqc_abs(x)));
-}
-INLINE vec seqc_logsigmoid(vec x) { return -seqc_softplus(-x); }
-INLINE vec seqc_logaddexp(vec a, vec b) {
-  const vec high = seqc_max(a, b), gap = seqc_abs(a - b);
-  return a == b ? a + real(0.693147180559945309417) : high + seqc_log1p(seqc_exp(-gap));
-}
-INLINE vec seqc_tanh(vec x) {
-  const vec e = seqc_expm1(seqc_abs(x) * real(-2));
-  return signed_as(e / (e + real(2)), x);
-}
-INLINE vec seqc_sign(vec x) {
-  const vec one = splat(real(1));
-  return x > vec{} ? one : (x < vec{} ? -one : x);
-}
-INLINE vec seqc_sqrt(vec x) {
-  vec r;
-  for (int i = 0; i < W; ++i) r[i] = std::sqrt(x[i]);
-  return r;
-}
-#define SEQC_BY_LANE(name)                              \
-  INLINE vec seqc_##name(vec x) {                       \
-    vec r;                                              \
-    for (int i = 0; i < W; ++i) r[i] = std::name(x[i]); \
-    return r;                                           \
-  }
-SEQC_BY_LANE(erf)
-SEQC_BY_LANE(sin)
-SEQC_BY_LANE(cos)
-INLINE vec seqc_pow(vec x, vec y) {
-  vec r;
-  for (int i = 0; i < W; ++i) r[i] = std::pow(x[i], y[i]);
-  return r;
-}
-INLINE vec seqc_pow(vec x, real y) {
-  if (y == real(2)) return x * x;
-  if (y == real(1)) return x;
-  if (y == real(-1)) return real(1) / x;
-  return seqc_pow(x, splat(y));
-}
-INLINE vec seqc_pow(real x, vec y) { return seqc_pow(splat(x), y); }
-INLINE vec seqc_logaddexp(real a, vec b) { return seqc_logaddexp(splat(a), b); }
-INLINE vec seqc_logaddexp(vec a, real b) { return seqc_logaddexp(a, splat(b)); }
-INLINE vec seqc_min(real a, vec b) { return seqc_min(splat(a), b); }
-INLINE vec seqc_min(vec a, real b) { return seqc_min(a, splat(b)); }
-INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
-INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
-
-// Scalars go through one lane, so that they agree with vectors to the bit.
-#define SEQC_SCALAR(name) \
-  INLINE real seqc_##name(real x) { return seqc_##name(splat(x))[0]; }
-SEQC_SCALAR(exp)
-SEQC_SCALAR(expm1)
-SEQC_SCALAR(log)
-SEQC_SCALAR(log1p)
-SEQC_SCALAR(sigmoid)
-SEQC_SCALAR(softplus)
-SEQC_SCALAR(logsigmoid)
-SEQC_SCALAR(tanh)
-INLINE real seqc_abs(real x) { return std::fabs(x); }
-INLINE real seqc_sqrt(real x) { return std::sqrt(x); }
-INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
-INLINE real seqc_erf(real x) { return std::erf(x); }
-INLINE real seqc_sin(real x) { return std::sin(x); }
-INLINE real seqc_cos(real x) { return std::cos(x); }
-INLINE real seqc_pow(real x, real y) { return y == real(2) ? x * x : std::pow(x, y); }
-INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
-}  // namespace
 
 namespace {
 // The processor: bytes of its first-level cache, and the vector registers that sums may fill.
@@ -1917,364 +1220,7 @@ extern "C" int seqc_step(
   return failed;
 }
 
-// The step as a function that Python calls with tensors. Declared is what it needs of Python's stable interface and of DLPack.
-namespace {
-struct Object;
-struct Tensor {
-  void* data;
-  std::int32_t device, number, axes;
-  std::uint8_t code, bits;
-  std::uint16_t lanes;
-  const i64 *sizes, *strides;
-  std::uint64_t offset;
-};
-struct Direct {  // made by Python: pointers, in this order
-  Object* (*type)(Object*);
-  void (*hold)(Object*);
-  void (*drop)(Object*);
-  Object* (*call)(Object*, Object*);
-  Object* (*tuple)(std::ptrdiff_t);
-  int (*put)(Object*, std::ptrdiff_t, Object*);
-  Object* (*item)(Object*, std::ptrdiff_t);
-  void (*forget)();
-  i64 (*number)(Object*);
-  Object* (*whole)(i64);
-  void* (*unlock)();
-  void (*lock)(void*);
-  Object* (*no_memory)();
-  int (*read)(Object*, Tensor*);
-  int (*run)(i64, i64, i64, const i64*, i64, i64, void* const*);
-  Object *none, *yes, *tensor, *parameter, *result, *empty_like, *is_neg, *changed, *threads;
-  Object *watches[8], *answers[8];  // what tells whether something watches, and what it answers where nothing does
-  const i64* counts;  // arguments; states, which are the last of them; outputs
-  const i64* sizes;   // of arguments, then outputs: how many axes, and their extents; -1 is the batch
-  const i64* shared;  // of each state: whether several programs of the kernel read what one of them writes
-  const i64* alike;   // of each output: the argument that has its shape, or -1
-  Object* const* fresh;  // of each output: what makes one for a batch
-};
-constexpr int MOST = 128;  // tensors
-void* (*inside)(Object*, const char*);  // PyCapsule_GetPointer
-
-bool calm(const Direct& d) {
-  for (int i = 0; i < 8 && d.watches[i]; ++i) {
-    Object* const answer = d.call(d.watches[i], nullptr);
-    if (!answer) return d.forget(), false;
-    d.drop(answer);
-    if (answer != d.answers[i]) return false;
-  }
-  return true;
-}
-
-// Reads a tensor if it is of the kind that is taken: shape as `sizes` says, where B is -1 until the first tensor tells it.
-bool taken(const Direct& d, Object* x, Tensor& t, const i64* sizes, i64& B, i64& bytes) {
-  Object* const type = d.type(x);
-  d.drop(type);  // a class lives on
-  if (type != d.tensor && type != d.parameter) return false;
-  if (d.read(x, &t)) return d.forget(), false;
-  if (t.device != 1 || t.code != 2 || t.bits != 8 * sizeof(real) || t.lanes != 1 || !t.data || t.axes != *sizes) return false;
-  i64 size = 1;
-  for (i64 i = t.axes; i-- > 0;) {
-    i64 wanted = sizes[1 + i];
-    if (wanted < 0) {
-      if (B < 0) B = t.sizes[i];
-      wanted = B;
-    }
-    if (t.sizes[i] != wanted || (wanted != 1 && t.strides[i] != size)) return false;
-    size *= wanted;
-  }
-  if (size == 0) return false;
-  if (size == 1) {  // a view that stands for its negative is contiguous only where it has one element
-    Object* const one = d.tuple(1);
-    d.hold(x);
-    d.put(one, 0, x);
-    Object* const answer = d.call(d.is_neg, one);
-    d.drop(one);
-    if (!answer) return d.forget(), false;
-    d.drop(answer);
-    if (answer == d.yes) return false;
-  }
-  t.data = static_cast<char*>(t.data) + t.offset;
-  bytes = size * i64(sizeof(real));
-  return true;
-}
-
-Object* made(const Direct& d, Object* maker, Object* argument) {  // argument: ours
-  Object* const one = d.tuple(1);
-  d.put(one, 0, argument);
-  Object* const x = d.call(maker, one);
-  d.drop(one);
-  return x;
-}
-
-struct Written {  // the tensors that the step writes; ours
-  const Direct& d;
-  Object* x[MOST];
-  int count = 0;
-  ~Written() {
-    for (int i = 0; i < count; ++i) d.drop(x[i]);
-  }
-};
-}  // namespace
-
-extern "C" void seqc_direct_begin(void* (*pointer)(Object*, const char*)) { inside = pointer; }
-
-// given: the arguments of a step, whether it is in place, and the earlier result that is written, or None.
-extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_t count) {
-  const Direct& d = *static_cast<const Direct*>(inside(self, "seqc"));
-  const i64 arguments = d.counts[0], states = d.counts[1], outputs = d.counts[2], results = outputs + states;
-  const auto declined = [&] { return d.hold(d.none), d.none; };
-  if (count != arguments + 2 || arguments + results > MOST || !calm(d)) return declined();
-  const bool in_place = given[arguments] == d.yes;
-  Object* const out = given[arguments + 1] == d.none ? nullptr : given[arguments + 1];
-  if (out) {
-    Object* const type = d.type(out);
-    d.drop(type);
-    if (type != d.result) return declined();
-  }
-  Tensor t[MOST];
-  void* arrays[MOST];
-  i64 B = -1, bytes[MOST], sum = 0;
-  const i64 *sizes = d.sizes, *starts[MOST];
-  for (i64 i = 0; i < arguments + outputs; ++i, sizes += 1 + *sizes) {
-    starts[i] = sizes;
-    if (i >= arguments) continue;
-    if (!taken(d, given[i], t[i], sizes, B, bytes[i])) return declined();
-    arrays[i] = t[i].data;
-    sum += bytes[i];
-  }
-  if (!serves(B)) return declined();
-  Written written{d};
-  bool old = out || in_place;  // whether what is written was there before
-  for (i64 i = 0; i < results; ++i) {
-    const i64 at = arguments + i, state = i - outputs, before = arguments - states + state;
-    Object* x;
-    if (state >= 0 && in_place) {
-      x = given[before];
-      d.hold(x);
-    } else if (out) {
-      x = d.item(out, i);
-      d.hold(x);
-    } else if (const i64 like = state >= 0 ? before : d.alike[i]; like >= 0) {
-      d.hold(given[like]);
-      x = made(d, d.empty_like, given[like]);
-    } else {
-      x = made(d, d.fresh[i], d.whole(B));
-    }
-    if (!x) return d.forget(), declined();
-    written.x[written.count++] = x;
-    if (!taken(d, x, t[at], starts[state >= 0 ? before : at], B, bytes[at])) return declined();
-    arrays[at] = t[at].data;
-    for (i64 j = 0; old && j < at; ++j) {  // no other array may lie where this one is written
-      const char *a = static_cast<char*>(arrays[at]), *b = static_cast<char*>(arrays[j]);
-      if (a < b + bytes[j] && b < a + bytes[at] && !(j == before && a == b)) return declined();
-    }
-  }
-  thread_local std::unique_ptr<char[]> aside;  // new states, where several programs read the old ones
-  thread_local i64 room = 0;
-  i64 used = 0;
-  const auto moved = [&](i64 state) {
-    return d.shared[state] && arrays[arguments + outputs + state] == arrays[arguments - states + state];
-  };
-  for (i64 s = 0; s < states; ++s) used += moved(s) ? bytes[arguments - states + s] : 0;
-  if (used > room) aside.reset(new (std::nothrow) char[used]), room = aside ? used : 0;
-  if (used > room) return declined();
-  used = 0;
-  for (i64 s = 0; s < states; ++s) {
-    if (!moved(s)) continue;
-    arrays[arguments + outputs + s] = aside.get() + used;
-    used += bytes[arguments - states + s];
-  }
-  Object* const told = d.call(d.threads, nullptr);
-  if (!told) return d.forget(), declined();
-  const i64 threads = d.number(told);
-  d.drop(told);
-  const bool large = sum > i64(1) << 20;  // other threads may run meanwhile
-  void* const held = large ? d.unlock() : nullptr;
-  const int failed = d.run(B, 1, 1, nullptr, threads, 0, arrays);
-  for (i64 s = 0; used && !failed && s < states; ++s) {
-    const i64 at = arguments + outputs + s;
-    if (arrays[at] != t[at].data) std::memcpy(t[at].data, arrays[at], bytes[at]);
-  }
-  if (large) d.lock(held);
-  if (failed) return d.no_memory();
-  bool same = out;  // whether all that is written is the earlier result's
-  for (i64 i = outputs; out && i < results; ++i) same &= written.x[i] == d.item(out, i);
-  Object* const tensors = d.tuple(results);
-  for (i64 i = 0; i < results; ++i) d.hold(written.x[i]), d.put(tensors, i, written.x[i]);
-  if (old) {
-    d.hold(tensors);
-    Object* const counted = made(d, d.changed, tensors);
-    if (!counted) return d.drop(tensors), nullptr;
-    d.drop(counted);
-  }
-  Object* const result = same ? (d.hold(out), out) : d.call(d.result, tensors);
-  d.drop(tensors);
-  return result;
-}
-extern "C" int seqc_panels() { return int(panels); }
-
-// Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
-extern "C" void seqc_large_pages(void* array, i64 bytes) {
-#if defined(__linux__)
-  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
-  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(array), end = begin + std::uintptr_t(bytes);
-  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
-#endif
-}
-"""
-
-
-_NATIVE_SIZES = "SEQC_DIM_H SEQC_DIM_K SEQC_DIM_V".split()
-
-
-_NATIVE_STEPS: list[Callable] = []  # the step of each library as a function: for calls that need nothing of torch's dispatcher
-_native_held: list[Any] = []  # what these functions point to
-
-_NATIVE_PYTHON = (
-    "PyObject_Type Py_IncRef Py_DecRef PyObject_CallObject PyTuple_New PyTuple_SetItem PyTuple_GetItem PyErr_Clear "
-    "PyLong_AsLongLong PyLong_FromLongLong PyEval_SaveThread PyEval_RestoreThread PyErr_NoMemory"
-).split()
-
-
-class _NativeMethod(_ctypes.Structure):
-    """A function as Python keeps it."""
-
-    _fields_ = [("name", _ctypes.c_char_p), ("call", _ctypes.c_void_p), ("flags", _ctypes.c_int), ("doc", _ctypes.c_char_p)]
-
-
-@_functools.cache
-def _native_watches() -> dict[Any, Any]:
-    """What tells whether something watches or changes what operators do, and its answer where nothing does."""
-    return {
-        torch.is_grad_enabled: False,
-        torch._C._are_functorch_transforms_active: False,
-        torch._C._len_torch_dispatch_stack: 0,
-        torch._C._len_torch_function_stack: 0,
-        torch._C._get_tracing_state: None,
-        torch._C._is_any_autocast_enabled: False,
-        torch._C._autograd._profiler_enabled: False,
-    }
-
-
-@_functools.cache
-def _native_exchange() -> int:
-    """Where torch's function lies that describes a tensor to other libraries; 0 if it, or Python's interface, is not there."""
-    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    if capsule is None or _platform.python_implementation() != "CPython":
-        return 0
-    get = _ctypes.PYFUNCTYPE(_ctypes.c_void_p, _ctypes.py_object, _ctypes.c_char_p)(("PyCapsule_GetPointer", _ctypes.pythonapi))
-    table = (_ctypes.c_void_p * 6).from_address(get(capsule, b"dlpack_exchange_api"))
-    version = (table[0] or 0) & 0xFFFFFFFF  # the table begins with the version of the interface; pointers follow
-    return table[5] or 0 if version == 1 else 0
-
-
-def _native_place(function: Any) -> int:
-    """Where a function lies."""
-    return _ctypes.cast(function, _ctypes.c_void_p).value or 0
-
-
-def _native_numbers(*values: int) -> Any:
-    return (_ctypes.c_int64 * len(values))(*values)
-
-
-def _native_direct(library: Any, result: Any, dtype: torch.dtype, states: int, shapes: Sequence[Any], shared: Any) -> None:
-    """Add the step of a library to `_NATIVE_STEPS`. shapes: of the arguments, then of the outputs; -1 is the batch."""
-    read = _native_exchange()
-    if not read:
-        return
-    outputs = len(result._fields) - states
-    count = len(shapes) - outputs
-    given, made = shapes[: count - states], shapes[count:]
-    alike = [next((i for i, x in enumerate(given) if x == shape), -1) for shape in made]
-    fresh = [_functools.partial(_native_fresh, dtype, shape[1:]) for shape in made]
-    objects = [None, True, torch.Tensor, torch.nn.Parameter, result, torch.empty_like, torch.is_neg,
-               torch._C._increment_version, torch.get_num_threads]
-    watches = _native_watches()
-    sizes = [n for shape in shapes for n in (len(shape), *shape)]
-    tables = [*(_native_numbers(*row) for row in ((count, states, outputs), sizes, shared, alike)),
-              (_ctypes.c_void_p * outputs)(*map(id, fresh))]
-    words = [*(_native_place(getattr(_ctypes.pythonapi, name)) for name in _NATIVE_PYTHON), read]
-    words += [_native_place(library.seqc_step), *map(id, objects), *[*map(id, watches), 0, 0][:8]]
-    words += [*[*map(id, watches.values()), 0, 0][:8], *map(_ctypes.addressof, tables)]
-    entry = (_ctypes.c_void_p * len(words))(*words)
-    library.seqc_direct_begin.argtypes = [_ctypes.c_void_p]
-    library.seqc_direct_begin(_native_place(_ctypes.pythonapi.PyCapsule_GetPointer))
-    name, pointer, thing = _ctypes.create_string_buffer(b"seqc"), _ctypes.c_void_p, _ctypes.py_object
-    capsule = _ctypes.PYFUNCTYPE(thing, pointer, pointer, pointer)(("PyCapsule_New", _ctypes.pythonapi))(
-        _ctypes.addressof(entry), _ctypes.addressof(name), None
-    )
-    method = _NativeMethod(b"seqc_direct", _native_place(library.seqc_direct), 0x80, None)  # METH_FASTCALL
-    function = _ctypes.PYFUNCTYPE(thing, pointer, thing, pointer)(("PyCFunction_NewEx", _ctypes.pythonapi))(
-        _ctypes.addressof(method), capsule, None
-    )
-    _native_held.append((entry, name, method, tables, fresh, objects, watches))
-    _NATIVE_STEPS.append(function)
-
-
-def _native_fresh(dtype: torch.dtype, sizes: Sequence[int], B: int) -> Tensor:
-    """A new tensor of a batch of B."""
-    return torch.empty((B, *sizes), dtype=dtype, device="cpu")
-
-
-def _native_entry(library, panels, dtype, H, K, V):
-    """Add the step of a library, for dims of these sizes, to the functions that take tensors."""
-    _native_direct(
-        library, GLAResult, dtype, 1,
-        [(-1, H, K), (-1, H, K), (-1, H, V), (-1, H, K), (-1, H, K, V), (-1, H, V)],
-        [False],
-    )
-
-
-def _native_defines(dtype, *sizes):
-    """The macros of the kernels for dims of these sizes."""
-    defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
-    return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
-
-
-@_functools.cache
-def _native_kernel(dtype, *sizes):
-    """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
-    library = _native_library(_NATIVE_SOURCE, _native_defines(dtype, *sizes))
-    for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
-        whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
-        function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
-    library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
-    library.seqc_large_pages.restype = None
-    panels = library.seqc_panels()
-    _native_entry(library, panels, dtype, *sizes)
-    return library, panels
-
-
-def _native_run(function, B, T, way, bounds, save, *arrays):
-    """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
-    pointer = None if bounds is None else bounds.data_ptr()
-    if function(B, T, way, pointer, torch.get_num_threads(), save, _native_pointers(arrays)):
-        raise MemoryError("a native kernel found no memory for its buffers")
-
-
-def _native_new(library, like, *shape):
-    """A new array. A large one begins on a large page: the first touch of each small page would cost more than writing it."""
-    count, size = math.prod(shape), like.element_size()
-    if count * size < 1 << 21:
-        return like.new_empty(shape)
-    page = (1 << 21) // size
-    whole = like.new_empty(count + page)
-    made = like.new_empty(0).set_(whole.untyped_storage(), -(whole.data_ptr() // size) % page, shape)
-    library.seqc_large_pages(made.data_ptr(), made.nbytes)
-    return made
-
-
-def _native_ready(dtype, *sizes):
-    """Whether native code runs with dims of these sizes: not where one is 0. What cannot be built or loaded is an error."""
-    return 0 not in sizes
-
-
-def _native_added(x, count):
-    """x summed over its first axes, which number contributions; no copy where there is one."""
-    for _ in range(count):
-        x = x[0] if x.shape[0] == 1 else x.sum(0)
-    return x
+extern "C" int seqc_panels() { return int(panels); }"""
 
 
 def _ready_cpu(q, k, v, g, S_0):
@@ -2365,6 +1311,228 @@ def _step_cpu(q, k, v, g, S_0):
     out_S_T = q.new_empty(B, H, K, V)
     _native_run(library.seqc_step, B, 1, 1, None, 0, q, k, v, g, S_0, out_o, out_S_T)
     return out_o, out_S_T
+
+
+_NATIVE_SIZES = "SEQC_DIM_H SEQC_DIM_K SEQC_DIM_V".split()
+
+
+def _native_entry(library, panels, dtype, H, K, V):
+    """Add the step of a library, for dims of these sizes, to the functions that take tensors."""
+    _native_direct(
+        library, GLAResult, dtype, 1,
+        [(-1, H, K), (-1, H, K), (-1, H, V), (-1, H, K), (-1, H, K, V), (-1, H, V)],
+        [False],
+    )
+
+
+def _native_source():
+    """The C++ text of the library: around the kernels what is the same for every recurrence."""
+    return _NATIVE_RUNTIME + _NATIVE_KERNELS + _NATIVE_ENTRY
+
+
+def _native_defines(dtype, *sizes):
+    """The macros of the kernels for dims of these sizes."""
+    defines = {macro: str(int(size)) for macro, size in zip(_NATIVE_SIZES, sizes, strict=True)}
+    return {**defines, "SEQC_REAL": "double" if dtype == torch.float64 else "float"}
+
+
+@_functools.cache
+def _native_kernel(dtype, *sizes):
+    """The kernels for dims of these sizes, built on first use, and the number of panels that the last free dim is cut into."""
+    library = _native_library(_native_source(), _native_defines(dtype, *sizes))
+    for function in (library.seqc_forward, library.seqc_backward, library.seqc_step):
+        whole, pointer = _ctypes.c_int64, _ctypes.c_void_p
+        function.argtypes = [whole, whole, whole, pointer, whole, whole, pointer]
+    library.seqc_large_pages.argtypes = [_ctypes.c_void_p, _ctypes.c_int64]
+    library.seqc_large_pages.restype = None
+    panels = library.seqc_panels()
+    _native_entry(library, panels, dtype, *sizes)
+    return library, panels
+
+
+def _native_ready(dtype, *sizes):
+    """Whether native code runs with dims of these sizes: not where one is 0. What cannot be built or loaded is an error."""
+    return 0 not in sizes
+
+
+# ---------- from a call to the recurrence: the same in every file, but for names and numbers --------------------------
+
+
+def _cast(q, k, v, g):
+    """The inputs in the dtypes that the operators take."""
+    main = q.dtype
+    if (
+        k.dtype != main
+        or v.dtype != main
+        or g.dtype != main
+        or main not in _FLOATS
+        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
+    ):
+        return _fit(q, k, v, g)
+    return q, k, v, g
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if not isinstance(dtype, torch.dtype):
+        return TypeError(f"gla: {name} is an array of numpy; it is a tensor: torch.from_numpy({name})")
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"gla: {name} is {dtype}; {kinds}: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
+_INPUTS = tuple("q k v g".split())
+_GATES = frozenset("g".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return GLAResult(*outputs, *states)
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["q"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"gla: {why}")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gla: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("S_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = GLAStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("q k v g".split())
+
+
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"gla_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"gla_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
 
 
 # ---------- the choice of a form --------------------------------------------------------------------------------------
@@ -2522,6 +1690,8 @@ CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checke
 
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
+    if not isinstance(cu_seqlens, torch.Tensor):
+        raise TypeError(f"gla: cu_seqlens is a {type(cu_seqlens).__name__}; it is a tensor: torch.tensor({cu_seqlens})")
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"gla: cu_seqlens is {cu_seqlens.dtype}; it is torch.int32 or torch.int64")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
@@ -3075,10 +2245,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_41216e4d9f6b", 0
+    name, tries = "seqc_gla_23b632448983", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_41216e4d9f6b_{tries}"
+        name = f"seqc_gla_23b632448983_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -3111,356 +2281,1209 @@ def _register():
 _OPS = _register()
 
 
-# ---------- what to call ----------------------------------------------------------------------------------------------
+# ---------- building and loading native code: the same in every file --------------------------------------------------
+
+# Where libraries are kept: None is $XDG_CACHE_HOME/seqc or ~/.cache/seqc.
+NATIVE_CACHE: str | None = None
+# How long a call of the compiler may take, in seconds; and its answer to `--version`.
+NATIVE_SECONDS, NATIVE_ANSWER = 180.0, 20.0
+# After how many seconds a build is told on stderr: on a terminal, and elsewhere.
+NATIVE_PATIENCE = 1.0, 10.0
+
+_native_lock = _threading.Lock()
+_native_loaded: dict[str, _ctypes.CDLL] = {}
 
 
-class GLAResult(NamedTuple):
-    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
-
-    o: Tensor  # [B, T, H, V]
-    S_T: Tensor  # [B, H, K, V]
-
-
-def _cast(q, k, v, g):
-    """The inputs in the dtypes that the operators take."""
-    main = q.dtype
-    if (
-        k.dtype != main
-        or v.dtype != main
-        or g.dtype != main
-        or main not in _FLOATS
-        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
-    ):
-        return _fit(q, k, v, g)
-    return q, k, v, g
+def _native_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
+    """Run a program: (exit status, stdout, stderr). RuntimeError if it takes longer: it is stopped, with all that it began."""
+    group = 0 if _os.name == "posix" else None
+    with _subprocess.Popen(words, stdin=_subprocess.DEVNULL, stdout=_subprocess.PIPE, stderr=_subprocess.PIPE, text=True,
+                           errors="replace", process_group=group) as running:
+        try:
+            out, err = running.communicate(timeout=seconds)
+        except BaseException as problem:
+            with _contextlib.suppress(ProcessLookupError):
+                running.kill() if group is None else _os.killpg(running.pid, _signal.SIGKILL)
+            if isinstance(problem, _subprocess.TimeoutExpired):
+                raise RuntimeError(f"`{_shlex.join(words)}` did not end within {seconds:g} seconds") from None
+            raise
+    return running.returncode, out, err
 
 
-def _fit(*inputs):
-    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
+@_functools.cache
+def _native_search() -> tuple[tuple[str, ...], str, str]:
+    """(the words that call the C++ compiler, what it says of itself, why there is none: "" if there is one).
 
-    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    $CXX may hold flags, and a program that calls the compiler (`ccache g++ -O2`); if it is set, nothing else is tried.
     """
-    device, main = inputs[0].device.type, inputs[0].dtype
-    if not _FLOATS.issuperset(x.dtype for x in inputs):
-        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
-    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
-        main = torch.get_autocast_dtype(device)
-        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    for name, x in zip(_INPUTS, inputs):
-        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
-            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
-    return inputs
-
-
-def _dtype_error(**tensors):
-    """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
-    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if dtype.is_complex:
-        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
-    elif dtype.is_floating_point:
-        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    wish = _os.environ.get("CXX", "").strip()
+    if not wish:
+        path = next(filter(None, map(_shutil.which, ("c++", "g++", "clang++"))), None)
+        if path is None:
+            return (), "", "no C++ compiler found: install one or set CXX"
+        words: tuple[str, ...] = (path,)
     else:
-        help = "convert it first: x.to(torch.float32)"
-    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
-    return TypeError(f"gla: {name} is {dtype}; {kinds}: {help}")
+        try:
+            words = (wish,) if _shutil.which(wish) else tuple(_shlex.split(wish))
+        except ValueError as problem:
+            return (), "", f"CXX is `{wish}`, which is no command: {problem}"
+        path = _shutil.which(words[0]) if words else None
+        if path is None:
+            return (), "", f"CXX is `{wish}`, and there is no program `{words[0] if words else wish}`"
+        words = (path, *words[1:])
+    try:
+        status, told, err = _native_command([*words, "--version"], NATIVE_ANSWER)
+    except (OSError, RuntimeError) as problem:
+        return (), "", f"the C++ compiler cannot be used: {problem}"
+    if status:
+        return (), "", f"the C++ compiler cannot be used: `{_shlex.join([*words, '--version'])}` failed\n{err[:1000]}"
+    return words, told, ""
 
 
-def _to_carry(name, x, carry):
-    """An initial state in the dtype that states have."""
-    if x.dtype not in _FLOATS:
-        raise _dtype_error(**{name: x})
-    return x.to(carry)
+def _native_compiler() -> tuple[tuple[str, ...], str] | None:
+    """The words that call the C++ compiler, and what it says of itself; None if there is none."""
+    words, told, problem = _native_search()
+    return None if problem else (words, told)
 
 
-_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
-_INPUTS = tuple("q k v g".split())
-_GATES = frozenset("g".split())
+@_functools.cache
+def _native_tell(words: str) -> None:
+    """Warn, once."""
+    _warnings.warn(words, stacklevel=2)
 
 
-def _call(operator, *arguments):
-    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
-        return operator(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
+@_functools.cache
+def _native_processor() -> str:
+    """What the build depends on of the processor."""
+    words = [_platform.system(), _platform.machine()]
+    info = _Path("/proc/cpuinfo")
+    if info.exists():
+        wanted = ("model name", "flags", "Features", "CPU part")
+        lines = {line for line in info.read_text().splitlines() if line.startswith(wanted)}
+        words += sorted(lines)
+    return "\n".join(words)
 
 
-def _along(axis, cu_seqlens, reverse, *tensors):
-    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
-    main = tensors[0]
-    count = main.dim() - 2
-    if not -count <= axis < count:
-        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
-    lead, axis = main.shape[:count], axis % count
-    batch = (*lead[:axis], *lead[axis + 1 :])
-    given = {}
-    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
-        own, *dims = axes.split() or [""]
-        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
-            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
-            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
-                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
-                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
-            x = x.movedim(axis, count - 1) if ahead is lead else x
-            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
-        given[name] = x
-    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
-    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
-    states = results[1:]
-    if cu_seqlens is None:
-        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
-    return GLAResult(*outputs, *states)
+@_functools.cache
+def _native_flags() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(flags to compile, flags to link). No fast-math: infinities, NaN and -0 keep their meaning."""
+    compiler = _native_compiler()
+    assert compiler is not None
+    host = "-march=native" if _platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
+    flags = ["-std=c++17", "-O3", host, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-w"]
+    cache = _os.sysconf("SC_LEVEL1_DCACHE_SIZE") if "SC_LEVEL1_DCACHE_SIZE" in _os.sysconf_names else 0
+    if cache > 0:
+        flags.append(f"-DSEQC_L1={cache}")
+    link = ["-shared"]
+    if _platform.system() != "Darwin":  # the system compiler there comes without OpenMP: one thread
+        flags.append("-fopenmp")
+        # torch has loaded an OpenMP library: share its threads if its symbols are in sight, else bring one
+        if not hasattr(_ctypes.CDLL(None), _native_threads(compiler[1])):
+            link.append("-fopenmp")
+    return tuple(flags), tuple(link)
 
 
-class GLAStates(GLAResult):
-    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+def _native_threads(compiler: str) -> str:
+    """The function of the OpenMP library by which code of this compiler starts threads."""
+    return "__kmpc_fork_call" if "clang" in compiler else "GOMP_parallel"
 
-    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
-    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+
+def _native_cache() -> _Path | None:
+    """The folder of built libraries; None if there is no home to keep it in."""
+    if NATIVE_CACHE or _os.environ.get("XDG_CACHE_HOME"):
+        return _Path(NATIVE_CACHE or _os.path.join(_os.environ["XDG_CACHE_HOME"], "seqc"))
+    try:
+        return _Path.home() / ".cache" / "seqc"
+    except RuntimeError:  # no $HOME, and a user of whom the system knows none
+        return None
+
+
+def _native_distrust(path: _Path, folder: bool) -> str:
+    """Why what lies here must not be loaded; "" if it belongs to this user and nobody else may write it."""
+    if _os.name != "posix":
+        return ""
+    found = path.lstat()
+    if not (_stat.S_ISDIR if folder else _stat.S_ISREG)(found.st_mode):
+        return f"it is {'a link' if _stat.S_ISLNK(found.st_mode) else 'no folder' if folder else 'no file'}"
+    if found.st_uid != _os.geteuid():
+        return f"it belongs to another user ({found.st_uid})"
+    if found.st_mode & 0o022:
+        return f"others may write it (its mode is {_stat.S_IMODE(found.st_mode):o})"
+    own = path.parent.resolve()
+    for above in (own, *own.parents) if folder else ():
+        mode = above.stat().st_mode
+        if mode & 0o002 and not mode & _stat.S_ISVTX:
+            return f"others may replace it (the mode of {above} is {_stat.S_IMODE(mode):o})"
+    return ""
+
+
+def _native_trusted(cache: _Path | None) -> _Path:
+    """The folder to read and to build in: the cache, made if it is not there, or a temporary one if it cannot be used."""
+    if cache is None:
+        _native_tell("there is no home folder for a cache: native kernels are built for this process only")
+        return _native_private()
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with _contextlib.suppress(FileExistsError):
+            cache.mkdir(mode=0o700)
+        problem = _native_distrust(cache, folder=True)
+    except OSError as error:
+        problem = f"{error.strerror}"
+    if not problem:
+        return cache
+    _native_tell(f"the cache {cache} is not used, for {problem}: native kernels are built for this process only")
+    return _native_private()
+
+
+@_functools.cache
+def _native_private() -> _Path:
+    folder = _tempfile.mkdtemp(prefix="seqc-")
+    _atexit.register(_shutil.rmtree, folder, ignore_errors=True)
+    return _Path(folder)
+
+
+@_contextlib.contextmanager
+def _native_alone(path: _Path) -> Iterator[None]:
+    """Hold a lock between processes; it ends with the process that holds it."""
+    with open(_os.open(path, _os.O_RDWR | _os.O_CREAT | getattr(_os, "O_NOFOLLOW", 0), 0o600), "w") as file:
+        if _os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@_contextlib.contextmanager
+def _native_told(text: str, defines: Mapping[str, str]) -> Iterator[None]:
+    """Say on stderr that kernels are built, where it takes long, and how long it took."""
+    sizes = _native_words(sorted(defines.items()))
+    who = text.partition("// seqc: ")[2].partition(",")[0]
+    begin, said = _time.monotonic(), list[str]()
+    patience = NATIVE_PATIENCE[0 if _sys.stderr is not None and _sys.stderr.isatty() else 1]
+
+    def say(words: str) -> None:
+        said.append(words)
+        if _sys.stderr is not None:
+            print(f"seqc: {who}: native kernels for {sizes} {words}", file=_sys.stderr, flush=True)
+
+    timer = _threading.Timer(patience, say, ["are being built: once, then they lie in the cache"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if said:
+            say(f"took {_time.monotonic() - begin:.0f} s")
+
+
+def _native_words(sizes: Iterable[tuple[str, object]]) -> str:
+    """Macros and their values as a reader knows them: by the names of dims."""
+    return ", ".join(f"{macro.removeprefix('SEQC_').removeprefix('DIM_')}={value}" for macro, value in sizes)
+
+
+def _native_macros(defines: Mapping[str, str]) -> list[str]:
+    return [f"-D{name}={value}" for name, value in sorted(defines.items())]
+
+
+def _native_digest(*parts: str) -> str:
+    return _hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _native_sum(library: _Path) -> str:
+    return _hashlib.sha256(library.read_bytes()).hexdigest()
+
+
+def _native_note(library: _Path, own: bool = True) -> dict[str, Any] | None:
+    """What is noted of a library; None if it is not there, or not whole, or (own) not this user's alone."""
+    try:
+        if own and any(_native_distrust(path, folder=False) for path in (library, library.with_suffix(".json"))):
+            return None
+        note = _json.loads(library.with_suffix(".json").read_text())
+        return note if note["sum"] == _native_sum(library) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _native_build(text: str, defines: Mapping[str, str]) -> _Path:
+    """The library's file, built if it is not in the cache. RuntimeError with the compiler's words if it does not compile."""
+    words, told, problem = _native_search()
+    if problem:
+        raise RuntimeError(problem)
+    flags, link = _native_flags()
+    parts = (text, *_native_macros(defines), *words[1:], *flags, *link, told, _native_processor())
+    name = f"{_native_digest(*parts)}.so"
+    cache = _native_cache()
+    folder = _native_trusted(cache)
+    if _native_note(folder / name) is not None:
+        return folder / name
+    if not _os.access(folder, _os.W_OK | _os.X_OK):
+        _native_tell(f"cannot write {cache}: native kernels are built for this process only")
+        folder = _native_private()
+    with _native_told(text, defines), _native_alone(folder / f"{name}.lock"):
+        if _native_note(folder / name) is None:
+            _native_make(text, defines, link, folder / name, {})
+    return folder / name
+
+
+def _native_make(text: str, defines: Mapping[str, str], link: Sequence[str], target: _Path, note: dict[str, Any]) -> None:
+    """Compile a library and put it at `target`, its note beside it."""
+    compiler = _native_compiler()
+    assert compiler is not None
+    _native_sweep(target.parent)
+    with _tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as folder:
+        source, part, built, told = (_Path(folder, f"kernel.{end}") for end in ("cpp", "o", "so", "json"))
+        source.write_text(text)
+        for command in (
+            [*compiler[0], *_native_flags()[0], *_native_macros(defines), "-c", str(source), "-o", str(part)],
+            [*compiler[0], *link, str(part), "-o", str(built)],
+        ):
+            status, _, err = _native_command(command, NATIVE_SECONDS)
+            if status or not _Path(command[-1]).is_file():
+                raise RuntimeError(f"the kernel does not compile: {_shlex.join(command)}\n{err[:4000]}")
+        built.chmod(0o755)
+        told.write_text(_json.dumps({**note, "sum": _native_sum(built)}, indent=1))
+        told.chmod(0o644)
+        _os.replace(built, target)
+        _os.replace(told, target.with_suffix(".json"))
+
+
+def _native_sweep(cache: _Path) -> None:
+    """Remove what builds that were interrupted more than a day ago have left."""
+    for folder in cache.glob("build-*"):
+        with _contextlib.suppress(OSError):  # another process has swept it
+            if folder.stat().st_mtime < _time.time() - 86400:
+                _shutil.rmtree(folder, ignore_errors=True)
+
+
+def _native_pointers(arrays: Sequence[Any]) -> bytes:
+    """The addresses of tensors as a C array; of None, null."""
+    return _struct.pack(f"{len(arrays)}P", *[0 if x is None else x.data_ptr() for x in arrays])
+
+
+def _native_library(text: str, defines: Mapping[str, str]) -> _ctypes.CDLL:
+    """The loaded library of a translation unit: built ahead, or built now."""
+    key = _native_digest(text, *_native_macros(defines))
+    with _native_lock:
+        if key not in _native_loaded:
+            ahead = _native_prebuilt(text, defines)
+            path = ahead or _native_build(text, defines)
+            try:
+                _native_loaded[key] = _ctypes.CDLL(str(path))
+            except OSError:  # of a cache that another system has filled: what cannot be loaded here is built here
+                if ahead:
+                    raise
+                path.unlink()
+                _native_loaded[key] = _ctypes.CDLL(str(_native_build(text, defines)))
+        return _native_loaded[key]
+
+
+# ---- libraries that were built ahead, by `seqc compile --prebuild` ----
+
+
+def _native_needs() -> dict[str, Any]:
+    """What a library that is built here asks of a machine that loads it."""
+    compiler = _native_compiler()
+    assert compiler is not None
+    threads = "" if _platform.system() == "Darwin" else _native_threads(compiler[1])
+    return {"processor": _native_processor().splitlines(), "threads": threads}
+
+
+def _native_lacks(note: Mapping[str, Any]) -> str:
+    """What this machine lacks for a library with this note; "" if it can run it."""
+    words, have = list(note["processor"]), _native_processor().splitlines()
+    if words[:2] != have[:2]:
+        return f"it is for {' '.join(words[:2])}, this is {' '.join(have[:2])}"
+
+    def features(lines: Sequence[str]) -> set[str]:
+        return {word for line in lines if not line.startswith("model name") for word in line.partition(":")[2].split()}
+
+    lacking = features(words) - features(have)
+    if lacking or (not features(words) and words != have):
+        return f"this processor lacks {', '.join(sorted(lacking)) or 'a description'}"
+    threads = note["threads"]
+    return f"no OpenMP library with {threads} is loaded" if threads and not hasattr(_ctypes.CDLL(None), threads) else ""
+
+
+def _native_ahead(folder: _Path, text: str, defines: Mapping[str, str]) -> _Path:
+    """Where the library lies that was built ahead."""
+    return folder / f"{_native_digest(text, *_native_macros(defines))}.so"
+
+
+def _native_prebuilt(text: str, defines: Mapping[str, str]) -> _Path | None:
+    """The library that was built ahead, if there is one that this machine can run; told once if there is another.
+
+    It lies beside this file, in the folder `NAME.native`.
     """
-
-    S_every: Tensor  # [B, pieces, H, K, V]
-
-
-def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
-    """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["q"]
-    count = main.dim() - 2
-    at = 1 if axis is None else axis % count
-    if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"gla: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
-        raise ValueError(f"gla: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
-        _sequences(cu_seqlens, main)
-        _steps(cu_seqlens.cpu(), main)
-        bounds = cu_seqlens.tolist()
-    last = reverse is not False  # whether runs begin at the last step
-    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
-    results, places, kept = [], [], []
-    for start in range(0, max(lengths + [1]), every):
-        rows = []
-        for before, size in zip(bounds, lengths):
-            low, high = min(start, size), min(start + every, size)
-            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
-            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
-            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
-        given |= dict(zip(("S_0",), result[1:]))
-        results.append(result)
-        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
-    whole = []
-    for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
-        whole.append(joined)
-    found = GLAStates(*whole, *results[-1][1:])
-    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
-    for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
-        else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
-    return found
+    path = _native_ahead(_Path(__file__).with_suffix(".native"), text, defines)
+    note = _native_note(path, own=False)
+    if note is None:
+        if path.exists():
+            _native_tell(f"{path} is damaged and not used")
+        return None
+    lack = _native_lacks(note)
+    if lack:
+        _native_tell(f"{path} is not used: {lack}")
+    return None if lack else path
 
 
-_STEPPED = tuple("q k v g".split())
+def _native_run(function, B, T, way, bounds, save, *arrays):
+    """Call a kernel on contiguous tensors; None is an array that it does not write. bounds: of a pack's sequences, or None."""
+    pointer = None if bounds is None else bounds.data_ptr()
+    if function(B, T, way, pointer, torch.get_num_threads(), save, _native_pointers(arrays)):
+        raise MemoryError("a native kernel found no memory for its buffers")
 
 
-def gla(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    S_0: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    reverse: bool = False,
-    axis: int | None = None,
-    states_every: int | None = None,
-) -> GLAResult:
-    """Run gla over a sequence.
-
-    Shapes:
-        q: [B, T, H, K]
-        k: [B, T, H, K]
-        v: [B, T, H, V]
-        g: [B, T, H, K]
-        S_0: [B, H, K, V]
-
-    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
-
-    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
-        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
-        the inputs' device. One entry per sequence: S_0.
-    reverse: every sequence runs from its last step to its first.
-    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
-    states_every: the result is a GLAStates, with the states after every so many steps.
-    """
-    if states_every is not None:
-        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, g=g, S_0=S_0)
-    if axis is not None:
-        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
-    q, k, v, g = _cast(q, k, v, g)
-    B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
-    carry = _carry(q)
-    if S_0 is None:
-        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
-    elif S_0.shape != (B, H, K, V):
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
-    elif S_0.dtype != carry:
-        S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
+def _native_new(library, like, *shape):
+    """A new array. A large one begins on a large page: the first touch of each small page would cost more than writing it."""
+    count, size = math.prod(shape), like.element_size()
+    if count * size < 1 << 21:
+        return like.new_empty(shape)
+    page = (1 << 21) // size
+    whole = like.new_empty(count + page)
+    made = like.new_empty(0).set_(whole.untyped_storage(), -(whole.data_ptr() // size) % page, shape)
+    library.seqc_large_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
-def _written(result, given, inplace, into):
-    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
-    if any(x.requires_grad for x in result):
-        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
-        raise RuntimeError(f"gla_step: {why}")
-    places = list(result if into is None else into)
-    if inplace:
-        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
-    for place, x in zip(places, result, strict=True):
-        if place.shape != x.shape or place.dtype != x.dtype:
-            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
-            raise ValueError(f"gla_step: a tensor to write has shape {said}")
-    if len(set(map(id, places))) < len(places):
-        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
-    for place, x in zip(places, result, strict=True):
-        if place is not x:
-            place.copy_(x)
-    return type(result)(*places)
+def _native_added(x, count):
+    """x summed over its first axes, which number contributions; no copy where there is one."""
+    for _ in range(count):
+        x = x[0] if x.shape[0] == 1 else x.sum(0)
+    return x
 
 
-def gla_step(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    S_0: Tensor | None = None,
-    inplace: bool = False,
-    into: GLAResult | None = None,
-) -> GLAResult:
-    """Run gla for one step: one token of decoding.
+_NATIVE_STEPS: list[Callable] = []  # the step of each library as a function: for calls that need nothing of torch's dispatcher
+_native_held: list[Any] = []  # what these functions point to
 
-    Shapes:
-        q: [B, H, K]
-        k: [B, H, K]
-        v: [B, H, V]
-        g: [B, H, K]
-        S_0: [B, H, K, V]
-
-    inplace: the new states are written over the old ones, and returned as these.
-    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
-        no step allocates anything.
-    """
-    if not torch.compiler.is_compiling() and forward_ad._current_level < 0 and S_0 is not None:
-        for _direct in _NATIVE_STEPS:
-            _result = _direct(q, k, v, g, S_0, inplace, into)
-            if _result is not None:
-                return _result
-    _given = (S_0,)
-    q, k, v, g = _cast(q, k, v, g)
-    B, H, K, V = _step_sizes(q, k, v, g)
-    carry = _carry(q)
-    if S_0 is None:
-        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
-    elif S_0.shape != (B, H, K, V):
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
-    elif S_0.dtype != carry:
-        S_0 = _to_carry("S_0", S_0, carry)
-    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
-    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
+_NATIVE_PYTHON = (
+    "PyObject_Type Py_IncRef Py_DecRef PyObject_CallObject PyTuple_New PyTuple_SetItem PyTuple_GetItem PyErr_Clear "
+    "PyLong_AsLongLong PyLong_FromLongLong PyEval_SaveThread PyEval_RestoreThread PyErr_NoMemory"
+).split()
 
 
-class GLA(torch.nn.Module):
-    """gla as a layer: it owns no parameter.
+class _NativeMethod(_ctypes.Structure):
+    """A function as Python keeps it."""
 
-    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
-    """
-
-    def __init__(
-        self,
-        *,
-        H: int,
-        K: int,
-        V: int,
-        axis: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.axis = axis
-        self.dims = {"H": H, "K": K, "V": V}
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        *,
-        S_0: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-        axis: int | None = None,
-        states_every: int | None = None,
-    ) -> GLAResult:
-        """The recurrence over a sequence; see `gla`."""
-        return gla(
-            q,
-            k,
-            v,
-            g,
-            S_0=S_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
-        )
-
-    def step(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        *,
-        S_0: Tensor | None = None,
-        inplace: bool = False,
-        into: GLAResult | None = None,
-    ) -> GLAResult:
-        """One step; see `gla_step`."""
-        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
-
-    if TYPE_CHECKING:
-        __call__ = forward
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+    _fields_ = [("name", _ctypes.c_char_p), ("call", _ctypes.c_void_p), ("flags", _ctypes.c_int), ("doc", _ctypes.c_char_p)]
 
 
-# torch.fx keeps a call as one node, instead of tracing into it
-torch.fx.wrap("gla")
-torch.fx.wrap("gla_step")
+@_functools.cache
+def _native_watches() -> dict[Any, Any]:
+    """What tells whether something watches or changes what operators do, and its answer where nothing does."""
+    return {
+        torch.is_grad_enabled: False,
+        torch._C._are_functorch_transforms_active: False,
+        torch._C._len_torch_dispatch_stack: 0,
+        torch._C._len_torch_function_stack: 0,
+        torch._C._get_tracing_state: None,
+        torch._C._is_any_autocast_enabled: False,
+        torch._C._autograd._profiler_enabled: False,
+    }
+
+
+@_functools.cache
+def _native_exchange() -> int:
+    """Where torch's function lies that describes a tensor to other libraries; 0 if it, or Python's interface, is not there."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None or _platform.python_implementation() != "CPython":
+        return 0
+    get = _ctypes.PYFUNCTYPE(_ctypes.c_void_p, _ctypes.py_object, _ctypes.c_char_p)(("PyCapsule_GetPointer", _ctypes.pythonapi))
+    table = (_ctypes.c_void_p * 6).from_address(get(capsule, b"dlpack_exchange_api"))
+    version = (table[0] or 0) & 0xFFFFFFFF  # the table begins with the version of the interface; pointers follow
+    return table[5] or 0 if version == 1 else 0
+
+
+def _native_place(function: Any) -> int:
+    """Where a function lies."""
+    return _ctypes.cast(function, _ctypes.c_void_p).value or 0
+
+
+def _native_numbers(*values: int) -> Any:
+    return (_ctypes.c_int64 * len(values))(*values)
+
+
+def _native_direct(library: Any, result: Any, dtype: torch.dtype, states: int, shapes: Sequence[Any], shared: Any) -> None:
+    """Add the step of a library to `_NATIVE_STEPS`. shapes: of the arguments, then of the outputs; -1 is the batch."""
+    read = _native_exchange()
+    if not read:
+        return
+    outputs = len(result._fields) - states
+    count = len(shapes) - outputs
+    given, made = shapes[: count - states], shapes[count:]
+    alike = [next((i for i, x in enumerate(given) if x == shape), -1) for shape in made]
+    fresh = [_functools.partial(_native_fresh, dtype, shape[1:]) for shape in made]
+    objects = [None, True, torch.Tensor, torch.nn.Parameter, result, torch.empty_like, torch.is_neg,
+               torch._C._increment_version, torch.get_num_threads]
+    watches = _native_watches()
+    sizes = [n for shape in shapes for n in (len(shape), *shape)]
+    tables = [*(_native_numbers(*row) for row in ((count, states, outputs), sizes, shared, alike)),
+              (_ctypes.c_void_p * outputs)(*map(id, fresh))]
+    words = [*(_native_place(getattr(_ctypes.pythonapi, name)) for name in _NATIVE_PYTHON), read]
+    words += [_native_place(library.seqc_step), *map(id, objects), *[*map(id, watches), 0, 0][:8]]
+    words += [*[*map(id, watches.values()), 0, 0][:8], *map(_ctypes.addressof, tables)]
+    entry = (_ctypes.c_void_p * len(words))(*words)
+    library.seqc_direct_begin.argtypes = [_ctypes.c_void_p]
+    library.seqc_direct_begin(_native_place(_ctypes.pythonapi.PyCapsule_GetPointer))
+    name, pointer, thing = _ctypes.create_string_buffer(b"seqc"), _ctypes.c_void_p, _ctypes.py_object
+    capsule = _ctypes.PYFUNCTYPE(thing, pointer, pointer, pointer)(("PyCapsule_New", _ctypes.pythonapi))(
+        _ctypes.addressof(entry), _ctypes.addressof(name), None
+    )
+    method = _NativeMethod(b"seqc_direct", _native_place(library.seqc_direct), 0x80, None)  # METH_FASTCALL
+    function = _ctypes.PYFUNCTYPE(thing, pointer, thing, pointer)(("PyCFunction_NewEx", _ctypes.pythonapi))(
+        _ctypes.addressof(method), capsule, None
+    )
+    _native_held.append((entry, name, method, tables, fresh, objects, watches))
+    _NATIVE_STEPS.append(function)
+
+
+def _native_fresh(dtype: torch.dtype, sizes: Sequence[int], B: int) -> Tensor:
+    """A new tensor of a batch of B."""
+    return torch.empty((B, *sizes), dtype=dtype, device="cpu")
+
+
+_NATIVE_RUNTIME = r"""
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <thread>
+#include <type_traits>
+#include <utility>
+
+using real = SEQC_REAL;
+using i64 = std::int64_t;
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+#if defined(__AVX512F__)  // this header is most of what there is to read: only where its functions are called
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+constexpr int W = BYTES / int(sizeof(real));  // lanes of a vector
+using whole = std::conditional_t<sizeof(real) == 4, std::int32_t, std::int64_t>;
+typedef real vec __attribute__((vector_size(BYTES)));
+typedef whole mask __attribute__((vector_size(BYTES)));  // all bits of a lane: its truth value; or integers
+
+// A call: B sequences of T steps, or a pack of B in one row: sequence i has the steps from bounds[i] up to bounds[i + 1].
+// way: 1 from the first step to the last, -1 from the last to the first.
+struct Call {
+  i64 B, T, way;
+  const i64* bounds;
+  i64 rows() const { return bounds ? bounds[B] : B * T; }
+  i64 steps(i64 i) const { return bounds ? bounds[i + 1] - bounds[i] : T; }
+  i64 row(i64 i) const { return bounds ? bounds[i] : i * T; }
+  // where the segments of sequence i begin: bounds[i] / every + i leaves each sequence of a pack as many as it needs
+  i64 segment(i64 i, i64 every) const { return bounds ? bounds[i] / every + i : i * ((T + every - 1) / every); }
+};
+
+#define INLINE inline __attribute__((always_inline))
+#define ONCE inline __attribute__((noinline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+constexpr i64 chunks(i64 n) { return (n + W - 1) / W; }  // vectors that n values fill
+constexpr i64 padded(i64 n) { return chunks(n) * W; }
+constexpr i64 quotient(i64 n, i64 by) { return (n + by - 1) / by; }  // rounded up
+constexpr i64 divisor(i64 n, i64 most) {  // the largest divisor of n that is at most `most`
+  i64 d = std::max<i64>(1, std::min(n, most));
+  while (n % d) --d;
+  return d;
+}
+
+INLINE vec splat(real x) { return x - vec{}; }
+INLINE vec splat(vec x) { return x; }
+INLINE mask truth(bool x) { return mask{} - whole(x); }
+INLINE mask truth(mask x) { return x; }
+INLINE vec lanes() {  // 0, 1, 2, ...
+  vec r{};
+  for (int i = 0; i < W; ++i) r[i] = real(i);
+  return r;
+}
+
+// Loads and stores. `full`: the extent is a multiple of W, known when compiled; else `left` values are inside. No
+// memcpy: GCC 12 stores 64 bytes of known numbers that end in zeros as if the first were repeated in all of them.
+typedef vec loose __attribute__((aligned(alignof(real)), may_alias));
+INLINE vec load(const real* p) { return *reinterpret_cast<const loose*>(p); }
+INLINE void store(real* p, vec x) { *reinterpret_cast<loose*>(p) = x; }
+INLINE void store(real* p, real x) { store(p, splat(x)); }
+// The first `left` elements, and 0 in the other lanes: one instruction where the processor has it, which touches nothing else.
+#if defined(__AVX512F__)
+INLINE unsigned first(i64 left) { return left > 0 ? (1u << left) - 1 : 0; }
+INLINE vec load_some(const real* p, i64 left) {
+  if constexpr (sizeof(real) == 4) return (vec)_mm512_maskz_loadu_ps(__mmask16(first(left)), p);
+  else return (vec)_mm512_maskz_loadu_pd(__mmask8(first(left)), p);
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  if constexpr (sizeof(real) == 4) _mm512_mask_storeu_ps(p, __mmask16(first(left)), (__m512)x);
+  else _mm512_mask_storeu_pd(p, __mmask8(first(left)), (__m512d)x);
+}
+#elif defined(__AVX2__) && !defined(__clang__)
+typedef float floats __attribute__((vector_size(BYTES)));
+typedef double doubles __attribute__((vector_size(BYTES)));
+typedef int ints __attribute__((vector_size(BYTES)));
+typedef long long longs __attribute__((vector_size(BYTES)));
+INLINE mask first(i64 left) { return lanes() < splat(real(left)); }
+INLINE vec load_some(const real* p, i64 left) {
+  if constexpr (sizeof(real) == 4) return (vec)__builtin_ia32_maskloadps256((const floats*)p, (ints)first(left));
+  else return (vec)__builtin_ia32_maskloadpd256((const doubles*)p, (longs)first(left));
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  if constexpr (sizeof(real) == 4) __builtin_ia32_maskstoreps256((floats*)p, (ints)first(left), (floats)x);
+  else __builtin_ia32_maskstorepd256((doubles*)p, (longs)first(left), (doubles)x);
+}
+#else
+INLINE vec load_some(const real* p, i64 left) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i];
+  return r;
+}
+INLINE void store_some(real* p, vec x, i64 left) {
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i] = x[i];
+}
+#endif
+template <bool full>
+INLINE vec load(const real* p, i64 left) { return full || left >= W ? load(p) : load_some(p, left); }
+template <bool full>
+INLINE void store(real* p, vec x, i64 left) { return full || left >= W ? store(p, x) : store_some(p, x, left); }
+template <bool full>
+INLINE void store(real* p, real x, i64 left) { store<full>(p, splat(x), left); }
+// The same, and the next step's element is fetched into the cache: `ahead` is the distance to it.
+template <bool full>
+INLINE vec load_early(const real* p, i64 left, i64 ahead) {
+  __builtin_prefetch(p + ahead, 0);
+  return load<full>(p, left);
+}
+INLINE void stream(real* p, vec x) {  // past the caches, so that the memory there need not be read first; p is aligned
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX__) && defined(__clang__)
+  __builtin_nontemporal_store(x, reinterpret_cast<vec*>(p));
+#elif defined(__AVX__)
+  typedef long long quads __attribute__((vector_size(BYTES)));
+  __builtin_ia32_movntdq256(reinterpret_cast<quads*>(p), (quads)x);
+#else
+  store(p, x);
+#endif
+}
+INLINE void streamed() {  // what was streamed is visible to other threads from here on
+#if defined(__AVX__)
+  __builtin_ia32_sfence();
+#endif
+}
+template <bool full, class X>
+INLINE void store_early(real* p, X x, i64 left, i64 ahead, bool large) {  // large: too large an array for the caches
+  if (full && large && reinterpret_cast<std::uintptr_t>(p) % BYTES == 0) return stream(p, splat(x));
+  __builtin_prefetch(p + ahead, 1);
+  store<full>(p, x, left);
+}
+INLINE vec gather(const real* p, i64 stride, i64 left) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (i < left) r[i] = p[i * stride];
+  return r;
+}
+INLINE void scatter(real* p, vec x, i64 stride, i64 left) {
+  for (int i = 0; i < W; ++i)
+    if (i < left) p[i * stride] = x[i];
+}
+INLINE void scatter(real* p, real x, i64 stride, i64 left) { scatter(p, splat(x), stride, left); }
+// The vector of elements from `at` on that lie between `low` and `high`, and 0 elsewhere; p points at the first of them.
+INLINE vec moved(const real* p, i64 stride, i64 at, i64 low, i64 high) {
+  vec r{};
+  for (int i = 0; i < W; ++i)
+    if (at + i >= low && at + i < high) r[i] = p[i * stride];
+  return r;
+}
+template <bool full>
+INLINE vec keep(vec x, i64 left, real otherwise) {  // lanes outside are replaced before a sum over lanes
+  if (full || left >= W) return x;
+  for (int i = 0; i < W; ++i)
+    if (i >= left) x[i] = otherwise;
+  return x;
+}
+
+// Sums over lanes, for W rows at once: lane r of the result is the sum (or the maximum) of row r, in a fixed order.
+template <int d, int... l>
+INLINE vec pair_low(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_high(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : (l ^ d))...);
+}
+INLINE real seqc_max(real a, real b) { return a > b || a != a ? a : b; }
+INLINE vec seqc_max(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
+INLINE real seqc_min(real a, real b) { return a < b || a != a ? a : b; }
+INLINE vec seqc_min(vec a, vec b) { return ((a < b) | (a != a)) ? a : b; }
+template <bool most, int d>
+INLINE void fold_rows(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < d; ++i) {
+      const vec low = pair_low<d>(r[i], r[i + d], l), high = pair_high<d>(r[i], r[i + d], l);
+      r[i] = most ? seqc_max(low, high) : low + high;
+    }
+    fold_rows<most, d / 2>(r);
+  }
+}
+template <bool most = false>
+INLINE void across(const real* rows, real* out, i64 n) {  // rows: n vectors; out: n values, padded
+  for (i64 i = 0; i < n; i += W) {
+    vec r[W];
+    UNROLL for (int j = 0; j < W; ++j) r[j] = i + j < n ? load(rows + (i + j) * W) : vec{};
+    fold_rows<most, W / 2>(r);
+    store(out + i, r[0]);
+  }
+}
+template <bool most>
+INLINE real total(vec x) {
+  alignas(BYTES) real out[W];
+  alignas(BYTES) real row[W];
+  store(row, x);
+  across<most>(row, out, 1);
+  return out[0];
+}
+
+// Choice and truth values, for scalars and vectors alike.
+template <class C, class A, class B>
+INLINE auto seqc_where(C c, A a, B b) {
+  if constexpr (std::is_same_v<C, bool>)
+    return c ? splat(a) : splat(b);
+  else
+    return c ? splat(a) : splat(b);
+}
+INLINE real seqc_where(bool c, real a, real b) { return c ? a : b; }
+INLINE bool seqc_and(bool a, bool b) { return a && b; }
+INLINE bool seqc_or(bool a, bool b) { return a || b; }
+INLINE bool seqc_not(bool a) { return !a; }
+template <class A, class B>
+INLINE mask seqc_and(A a, B b) { return truth(a) & truth(b); }
+template <class A, class B>
+INLINE mask seqc_or(A a, B b) { return truth(a) | truth(b); }
+INLINE mask seqc_not(mask a) { return ~a; }
+INLINE real as_real(bool x) { return x ? real(1) : real(0); }
+INLINE vec as_real(mask x) { return x ? splat(real(1)) : vec{}; }
+INLINE real as_real(real x) { return x; }
+INLINE vec as_real(vec x) { return x; }
+
+template <int d, int... l>
+INLINE vec pair_first(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? (l ^ d) + W : l)...);
+}
+template <int d, int... l>
+INLINE vec pair_second(vec a, vec b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, ((l & d) ? l + W : (l ^ d))...);
+}
+template <int d>
+INLINE void turn(vec* r) {
+  if constexpr (d > 0) {
+    constexpr auto l = std::make_integer_sequence<int, W>{};
+    UNROLL for (int i = 0; i < W; ++i)
+      if (!(i & d)) {
+        const vec first = pair_first<d>(r[i], r[i + d], l), second = pair_second<d>(r[i], r[i + d], l);
+        r[i] = first, r[i + d] = second;
+      }
+    turn<d / 2>(r);
+  }
+}
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Of many instructions: compiled once.
+ONCE void transpose(const real* from, i64 from_stride, real* to, i64 to_stride, i64 rows, i64 columns) {
+  for (i64 i0 = 0; i0 < rows; i0 += W)
+    for (i64 j0 = 0; j0 < columns; j0 += W) {
+      vec r[W];
+      UNROLL for (int i = 0; i < W; ++i)
+        r[i] = i0 + i < rows ? load<false>(from + (i0 + i) * from_stride + j0, columns - j0) : vec{};
+      turn<W / 2>(r);
+      UNROLL for (int j = 0; j < W; ++j)
+        if (j0 + j < columns) store<false>(to + (j0 + j) * to_stride + i0, r[j], rows - i0);
+    }
+}
+
+// Threads that share a program: each takes a part of the vectors of every loop nest, and all meet after it.
+struct Team {
+  struct Common {
+    alignas(64) std::atomic<i64> arrived{0};
+    alignas(64) std::atomic<i64> turn{0};
+    void* memory = nullptr;
+  };
+  Common* common;
+  i64 member, members;
+  bool first() const { return member == 0; }
+  i64 from(i64 blocks) const { return blocks * member / members; }
+  i64 upto(i64 blocks) const { return blocks * (member + 1) / members; }
+  // every second step goes backwards, so that it begins with what the caches still have of the step before
+  i64 there(i64 b, i64 blocks, i64 step) const { return step & 1 ? from(blocks) + upto(blocks) - 1 - b : b; }
+  void meet() const {
+    if (members == 1) return;
+    const i64 now = common->turn.load(std::memory_order_relaxed);
+    if (common->arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
+      common->arrived.store(0, std::memory_order_relaxed);
+      common->turn.store(now + 1, std::memory_order_release);
+      return;
+    }
+    for (int waited = 0; common->turn.load(std::memory_order_acquire) == now; ++waited) {
+      if (waited > 64) std::this_thread::yield();  // another one may need this core to arrive
+#if defined(__x86_64__)
+      else __builtin_ia32_pause();
+#endif
+    }
+  }
+};
+
+
+// Runs all programs on so many threads: each by one of them, or (wide, and fewer programs than half the threads) by a team.
+template <class Run>
+int run_programs(i64 programs, i64 threads, bool wide, const Run& run) {
+  int failed = 0;
+#if defined(_OPENMP)
+  const i64 members = wide && programs ? threads / programs : 1;
+  if (members > 1) {
+    std::unique_ptr<Team::Common[]> teams(new (std::nothrow) Team::Common[programs]);
+    if (!teams) return 1;
+    bool alone = false;
+#pragma omp parallel num_threads(int(members * programs)) reduction(| : failed)
+    {
+      const i64 thread = omp_get_thread_num();
+      if (omp_get_num_threads() == members * programs)
+        failed |= run(thread / members, Team{&teams[thread / members], thread % members, members});
+      else if (thread == 0)
+        alone = true;  // the system has not as many threads to give
+    }
+    if (!alone) return failed;
+  }
+#endif
+#pragma omp parallel for num_threads(int(threads)) schedule(dynamic) reduction(| : failed) if (threads > 1)
+  for (i64 program = 0; program < programs; ++program) {
+    Team::Common own;
+    failed |= run(program, Team{&own, 0, 1});
+  }
+  return failed;
+}
+
+template <class Scratch>
+Scratch* scratch() {  // one per thread and kernel, kept between calls; zero at first
+  static thread_local std::unique_ptr<Scratch> kept;
+  if (!kept) kept.reset(new (std::nothrow) Scratch());
+  return kept.get();
+}
+constexpr bool single = sizeof(real) == 4;
+constexpr real infinity = std::numeric_limits<real>::infinity();
+constexpr int FRACTION = single ? 23 : 52;  // bits of a fraction
+constexpr int BIAS = single ? 127 : 1023;
+
+INLINE mask bits(vec x) {
+  mask r;
+  std::memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE vec number(mask x) {
+  vec r;
+  std::memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE vec power2(mask n) { return number((n + whole(BIAS)) << FRACTION); }  // 2^n, n a normal exponent
+#if defined(__AVX512F__)  // one instruction each; NaN passes through all of them
+INLINE vec at_most(real top, vec x) {
+  if constexpr (single) return (vec)_mm512_min_ps((__m512)splat(top), (__m512)x);
+  else return (vec)_mm512_min_pd((__m512d)splat(top), (__m512d)x);
+}
+INLINE vec at_least(real bottom, vec x) {
+  if constexpr (single) return (vec)_mm512_max_ps((__m512)splat(bottom), (__m512)x);
+  else return (vec)_mm512_max_pd((__m512d)splat(bottom), (__m512d)x);
+}
+INLINE vec scaled(vec x, vec n) {  // x 2^n, n whole
+  if constexpr (single) return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
+  else return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+}
+#else
+INLINE vec at_most(real top, vec x) { return x > top ? splat(top) : x; }
+INLINE vec at_least(real bottom, vec x) { return x < bottom ? splat(bottom) : x; }
+INLINE vec scaled(vec x, vec n) {  // in two factors: the result may lie outside of the normal exponents
+  const mask k = __builtin_convertvector(n == n ? n : vec{}, mask), half = k >> 1;
+  return x * power2(half) * power2(k - half);
+}
+#endif
+INLINE vec seqc_abs(vec x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
+INLINE vec signed_as(vec x, vec sign) {
+  return number(bits(seqc_abs(x)) | (bits(sign) & std::numeric_limits<whole>::min()));
+}
+
+template <int n>
+INLINE vec horner(vec x, const real (&c)[n]) {
+  vec r = splat(c[n - 1]);
+  UNROLL for (int i = n - 2; i >= 0; --i) r = r * x + c[i];
+  return r;
+}
+
+struct Reduced {
+  vec n;  // x = n ln 2 + r, n whole
+  vec p;   // exp(r) - 1
+};
+INLINE Reduced reduce(vec x) {
+  constexpr real magic = single ? real(12582912.0) : real(6755399441055744.0);  // 1.5 * 2^FRACTION: rounds to integers
+  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
+  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
+  const vec shifted = x * real(1.4426950408889634074) + magic;
+  const vec n = shifted - magic;
+  const vec r = (x - n * high) - n * low;
+  vec q;
+  if constexpr (single) {
+    constexpr real c[] = {0.5, 0.16666576666119928, 0.041666554212984150, 0.0083632328836826182, 0.0013926250831497612};
+    q = horner(r, c);
+  } else {
+    constexpr real c[] = {0.5, 0.1666666666666667103, 0.041666666666666669783, 0.0083333333333260831202,
+                          0.0013888888888883711167, 0.00019841269875002278793, 0.0000248015873256774619,
+                          2.7557255170000887438e-6, 2.7557273478718580474e-7, 2.5105312729622101787e-8,
+                          2.09147553258932022e-9};
+    q = horner(r, c);
+  }
+  return {n, r + r * r * q};
+}
+INLINE vec seqc_exp(vec x) {
+  constexpr real top = single ? 89 : 710, bottom = single ? -104 : -746;
+  const Reduced e = reduce(at_least(bottom, at_most(top, x)));
+  return scaled(e.p + real(1), e.n);
+}
+INLINE vec seqc_expm1(vec x) {
+  constexpr real top = single ? 89 : 710;
+  const Reduced e = reduce(at_least(real(-50), at_most(top, x)));
+  const vec scale = scaled(splat(real(1)), e.n - real(1));
+  const vec y = (e.p * scale + (scale - real(0.5))) * real(2);
+  return x == vec{} ? x : y;
+}
+INLINE vec seqc_log(vec x) {
+  constexpr real high = single ? real(0.693145751953125) : real(0.69314718036912381649);
+  constexpr real low = single ? real(1.4286068203094172e-6) : real(1.9082149292705877e-10);
+  constexpr real lift = single ? real(33554432.0) : real(18014398509481984.0);  // 2^25, 2^54: out of the subnormals
+  constexpr whole root = single ? whole(0x3f3504f3) : whole(0x3fe6a09e667f3bcdLL);  // sqrt(1/2)
+  const mask tiny = x < std::numeric_limits<real>::min();
+  const mask raw = bits(tiny ? x * lift : x);
+  const mask n = (raw - root) >> FRACTION;
+  const vec f = number(raw - (n << FRACTION)) - real(1);
+  const mask down = tiny & whole(single ? 25 : 54);
+  const vec k = __builtin_convertvector(n - down, vec);
+  const vec s = f / (f + real(2)), z = s * s;
+  vec p;
+  if constexpr (single) {
+    constexpr real c[] = {0.6666666655404201243, 0.40000122211810649396, 0.28550778633191965434,
+                          0.23331614471843499235};
+    p = z * horner(z, c);
+  } else {
+    constexpr real c[] = {0.66666666666666666463, 0.40000000000000883236, 0.28571428570799785031,
+                          0.22222222392581045097, 0.18181795547521136235, 0.15386244737621666606,
+                          0.13268638369266823879, 0.1308803485092755383};
+    p = z * horner(z, c);
+  }
+  const vec square = f * f * real(0.5);
+  const vec y = k * high - ((square - (s * (square + p) + k * low)) - f);
+  const vec outside = x == vec{} ? splat(-infinity) : x < vec{} ? splat(std::numeric_limits<real>::quiet_NaN()) : x;
+  return ((x > vec{}) & (x < infinity)) ? y : outside;  // inf and NaN are their own logarithms
+}
+INLINE vec seqc_log1p(vec x) {
+  const vec u = x + real(1);
+  const vec y = seqc_log(u) + (x - (u - real(1))) / u;
+  return ((x > real(-1)) & (x < infinity)) ? (x == vec{} ? x : y) : seqc_log(u);
+}
+INLINE vec seqc_sigmoid(vec x) {
+  const vec e = seqc_exp(-seqc_abs(x)), r = real(1) / (e + real(1));
+  return x >= vec{} ? r : e * r;
+}
+INLINE vec seqc_softplus(vec x) {
+  const vec positive = x < vec{} ? vec{} : x;  // NaN stays
+  return positive + seqc_log1p(seqc_exp(-seqc_abs(x)));
+}
+INLINE vec seqc_logsigmoid(vec x) { return -seqc_softplus(-x); }
+INLINE vec seqc_logaddexp(vec a, vec b) {
+  const vec high = seqc_max(a, b), gap = seqc_abs(a - b);
+  return a == b ? a + real(0.693147180559945309417) : high + seqc_log1p(seqc_exp(-gap));
+}
+INLINE vec seqc_tanh(vec x) {
+  const vec e = seqc_expm1(seqc_abs(x) * real(-2));
+  return signed_as(e / (e + real(2)), x);
+}
+INLINE vec seqc_sign(vec x) {
+  const vec one = splat(real(1));
+  return x > vec{} ? one : (x < vec{} ? -one : x);
+}
+INLINE vec seqc_sqrt(vec x) {
+  vec r;
+  for (int i = 0; i < W; ++i) r[i] = std::sqrt(x[i]);
+  return r;
+}
+#define SEQC_BY_LANE(name)                              \
+  INLINE vec seqc_##name(vec x) {                       \
+    vec r;                                              \
+    for (int i = 0; i < W; ++i) r[i] = std::name(x[i]); \
+    return r;                                           \
+  }
+SEQC_BY_LANE(erf)
+SEQC_BY_LANE(sin)
+SEQC_BY_LANE(cos)
+INLINE vec seqc_pow(vec x, vec y) {
+  vec r;
+  for (int i = 0; i < W; ++i) r[i] = std::pow(x[i], y[i]);
+  return r;
+}
+INLINE vec seqc_pow(vec x, real y) {
+  if (y == real(2)) return x * x;
+  if (y == real(1)) return x;
+  if (y == real(-1)) return real(1) / x;
+  return seqc_pow(x, splat(y));
+}
+INLINE vec seqc_pow(real x, vec y) { return seqc_pow(splat(x), y); }
+INLINE vec seqc_logaddexp(real a, vec b) { return seqc_logaddexp(splat(a), b); }
+INLINE vec seqc_logaddexp(vec a, real b) { return seqc_logaddexp(a, splat(b)); }
+INLINE vec seqc_min(real a, vec b) { return seqc_min(splat(a), b); }
+INLINE vec seqc_min(vec a, real b) { return seqc_min(a, splat(b)); }
+INLINE vec seqc_max(real a, vec b) { return seqc_max(splat(a), b); }
+INLINE vec seqc_max(vec a, real b) { return seqc_max(a, splat(b)); }
+
+// Scalars go through one lane, so that they agree with vectors to the bit.
+#define SEQC_SCALAR(name) \
+  INLINE real seqc_##name(real x) { return seqc_##name(splat(x))[0]; }
+SEQC_SCALAR(exp)
+SEQC_SCALAR(expm1)
+SEQC_SCALAR(log)
+SEQC_SCALAR(log1p)
+SEQC_SCALAR(sigmoid)
+SEQC_SCALAR(softplus)
+SEQC_SCALAR(logsigmoid)
+SEQC_SCALAR(tanh)
+INLINE real seqc_abs(real x) { return std::fabs(x); }
+INLINE real seqc_sqrt(real x) { return std::sqrt(x); }
+INLINE real seqc_sign(real x) { return x > 0 ? real(1) : (x < 0 ? real(-1) : x); }
+INLINE real seqc_erf(real x) { return std::erf(x); }
+INLINE real seqc_sin(real x) { return std::sin(x); }
+INLINE real seqc_cos(real x) { return std::cos(x); }
+INLINE real seqc_pow(real x, real y) { return y == real(2) ? x * x : std::pow(x, y); }
+INLINE real seqc_logaddexp(real a, real b) { return seqc_logaddexp(splat(a), splat(b))[0]; }
+}  // namespace
+
+// Pages of two megabytes, where the system grants them, for the part of an array that fills such pages.
+extern "C" void seqc_large_pages(void* array, i64 bytes) {
+#if defined(__linux__)
+  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
+  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(array), end = begin + std::uintptr_t(bytes);
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: it may be refused
+#endif
+}
+"""
+
+
+_NATIVE_ENTRY = r"""
+// The step as a function that Python calls with tensors. Declared is what it needs of Python's stable interface and of DLPack.
+namespace {
+struct Object;
+struct Tensor {
+  void* data;
+  std::int32_t device, number, axes;
+  std::uint8_t code, bits;
+  std::uint16_t lanes;
+  const i64 *sizes, *strides;
+  std::uint64_t offset;
+};
+struct Direct {  // made by Python: pointers, in this order
+  Object* (*type)(Object*);
+  void (*hold)(Object*);
+  void (*drop)(Object*);
+  Object* (*call)(Object*, Object*);
+  Object* (*tuple)(std::ptrdiff_t);
+  int (*put)(Object*, std::ptrdiff_t, Object*);
+  Object* (*item)(Object*, std::ptrdiff_t);
+  void (*forget)();
+  i64 (*number)(Object*);
+  Object* (*whole)(i64);
+  void* (*unlock)();
+  void (*lock)(void*);
+  Object* (*no_memory)();
+  int (*read)(Object*, Tensor*);
+  int (*run)(i64, i64, i64, const i64*, i64, i64, void* const*);
+  Object *none, *yes, *tensor, *parameter, *result, *empty_like, *is_neg, *changed, *threads;
+  Object *watches[8], *answers[8];  // what tells whether something watches, and what it answers where nothing does
+  const i64* counts;  // arguments; states, which are the last of them; outputs
+  const i64* sizes;   // of arguments, then outputs: how many axes, and their extents; -1 is the batch
+  const i64* shared;  // of each state: whether several programs of the kernel read what one of them writes
+  const i64* alike;   // of each output: the argument that has its shape, or -1
+  Object* const* fresh;  // of each output: what makes one for a batch
+};
+constexpr int MOST = 128;  // tensors
+void* (*inside)(Object*, const char*);  // PyCapsule_GetPointer
+
+bool calm(const Direct& d) {
+  for (int i = 0; i < 8 && d.watches[i]; ++i) {
+    Object* const answer = d.call(d.watches[i], nullptr);
+    if (!answer) return d.forget(), false;
+    d.drop(answer);
+    if (answer != d.answers[i]) return false;
+  }
+  return true;
+}
+
+// Reads a tensor if it is of the kind that is taken: shape as `sizes` says, where B is -1 until the first tensor tells it.
+bool taken(const Direct& d, Object* x, Tensor& t, const i64* sizes, i64& B, i64& bytes) {
+  Object* const type = d.type(x);
+  d.drop(type);  // a class lives on
+  if (type != d.tensor && type != d.parameter) return false;
+  if (d.read(x, &t)) return d.forget(), false;
+  if (t.device != 1 || t.code != 2 || t.bits != 8 * sizeof(real) || t.lanes != 1 || !t.data || t.axes != *sizes) return false;
+  i64 size = 1;
+  for (i64 i = t.axes; i-- > 0;) {
+    i64 wanted = sizes[1 + i];
+    if (wanted < 0) {
+      if (B < 0) B = t.sizes[i];
+      wanted = B;
+    }
+    if (t.sizes[i] != wanted || (wanted != 1 && t.strides[i] != size)) return false;
+    size *= wanted;
+  }
+  if (size == 0) return false;
+  if (size == 1) {  // a view that stands for its negative is contiguous only where it has one element
+    Object* const one = d.tuple(1);
+    d.hold(x);
+    d.put(one, 0, x);
+    Object* const answer = d.call(d.is_neg, one);
+    d.drop(one);
+    if (!answer) return d.forget(), false;
+    d.drop(answer);
+    if (answer == d.yes) return false;
+  }
+  t.data = static_cast<char*>(t.data) + t.offset;
+  bytes = size * i64(sizeof(real));
+  return true;
+}
+
+Object* made(const Direct& d, Object* maker, Object* argument) {  // argument: ours
+  Object* const one = d.tuple(1);
+  d.put(one, 0, argument);
+  Object* const x = d.call(maker, one);
+  d.drop(one);
+  return x;
+}
+
+struct Written {  // the tensors that the step writes; ours
+  const Direct& d;
+  Object* x[MOST];
+  int count = 0;
+  ~Written() {
+    for (int i = 0; i < count; ++i) d.drop(x[i]);
+  }
+};
+}  // namespace
+
+extern "C" void seqc_direct_begin(void* (*pointer)(Object*, const char*)) { inside = pointer; }
+
+// given: the arguments of a step, whether it is in place, and the earlier result that is written, or None.
+extern "C" Object* seqc_direct(Object* self, Object* const* given, std::ptrdiff_t count) {
+  const Direct& d = *static_cast<const Direct*>(inside(self, "seqc"));
+  const i64 arguments = d.counts[0], states = d.counts[1], outputs = d.counts[2], results = outputs + states;
+  const auto declined = [&] { return d.hold(d.none), d.none; };
+  if (count != arguments + 2 || arguments + results > MOST || !calm(d)) return declined();
+  const bool in_place = given[arguments] == d.yes;
+  Object* const out = given[arguments + 1] == d.none ? nullptr : given[arguments + 1];
+  if (out) {
+    Object* const type = d.type(out);
+    d.drop(type);
+    if (type != d.result) return declined();
+  }
+  Tensor t[MOST];
+  void* arrays[MOST];
+  i64 B = -1, bytes[MOST], sum = 0;
+  const i64 *sizes = d.sizes, *starts[MOST];
+  for (i64 i = 0; i < arguments + outputs; ++i, sizes += 1 + *sizes) {
+    starts[i] = sizes;
+    if (i >= arguments) continue;
+    if (!taken(d, given[i], t[i], sizes, B, bytes[i])) return declined();
+    arrays[i] = t[i].data;
+    sum += bytes[i];
+  }
+  if (!serves(B)) return declined();
+  Written written{d};
+  bool old = out || in_place;  // whether what is written was there before
+  for (i64 i = 0; i < results; ++i) {
+    const i64 at = arguments + i, state = i - outputs, before = arguments - states + state;
+    Object* x;
+    if (state >= 0 && in_place) {
+      x = given[before];
+      d.hold(x);
+    } else if (out) {
+      x = d.item(out, i);
+      d.hold(x);
+    } else if (const i64 like = state >= 0 ? before : d.alike[i]; like >= 0) {
+      d.hold(given[like]);
+      x = made(d, d.empty_like, given[like]);
+    } else {
+      x = made(d, d.fresh[i], d.whole(B));
+    }
+    if (!x) return d.forget(), declined();
+    written.x[written.count++] = x;
+    if (!taken(d, x, t[at], starts[state >= 0 ? before : at], B, bytes[at])) return declined();
+    arrays[at] = t[at].data;
+    for (i64 j = 0; old && j < at; ++j) {  // no other array may lie where this one is written
+      const char *a = static_cast<char*>(arrays[at]), *b = static_cast<char*>(arrays[j]);
+      if (a < b + bytes[j] && b < a + bytes[at] && !(j == before && a == b)) return declined();
+    }
+  }
+  thread_local std::unique_ptr<char[]> aside;  // new states, where several programs read the old ones
+  thread_local i64 room = 0;
+  i64 used = 0;
+  const auto moved = [&](i64 state) {
+    return d.shared[state] && arrays[arguments + outputs + state] == arrays[arguments - states + state];
+  };
+  for (i64 s = 0; s < states; ++s) used += moved(s) ? bytes[arguments - states + s] : 0;
+  if (used > room) aside.reset(new (std::nothrow) char[used]), room = aside ? used : 0;
+  if (used > room) return declined();
+  used = 0;
+  for (i64 s = 0; s < states; ++s) {
+    if (!moved(s)) continue;
+    arrays[arguments + outputs + s] = aside.get() + used;
+    used += bytes[arguments - states + s];
+  }
+  Object* const told = d.call(d.threads, nullptr);
+  if (!told) return d.forget(), declined();
+  const i64 threads = d.number(told);
+  d.drop(told);
+  const bool large = sum > i64(1) << 20;  // other threads may run meanwhile
+  void* const held = large ? d.unlock() : nullptr;
+  const int failed = d.run(B, 1, 1, nullptr, threads, 0, arrays);
+  for (i64 s = 0; used && !failed && s < states; ++s) {
+    const i64 at = arguments + outputs + s;
+    if (arrays[at] != t[at].data) std::memcpy(t[at].data, arrays[at], bytes[at]);
+  }
+  if (large) d.lock(held);
+  if (failed) return d.no_memory();
+  bool same = out;  // whether all that is written is the earlier result's
+  for (i64 i = outputs; out && i < results; ++i) same &= written.x[i] == d.item(out, i);
+  Object* const tensors = d.tuple(results);
+  for (i64 i = 0; i < results; ++i) d.hold(written.x[i]), d.put(tensors, i, written.x[i]);
+  if (old) {
+    d.hold(tensors);
+    Object* const counted = made(d, d.changed, tensors);
+    if (!counted) return d.drop(tensors), nullptr;
+    d.drop(counted);
+  }
+  Object* const result = same ? (d.hold(out), out) : d.call(d.result, tensors);
+  d.drop(tensors);
+  return result;
+}"""

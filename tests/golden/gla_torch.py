@@ -28,6 +28,9 @@ How it is computed:
         S: read over K: 4 anchored levels, every exponent <= 0
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+
+Below are what to call, and the recurrence on each kind of device. What follows these brings a call to them: packs,
+dtypes, errors, autograd, torch.compile.
 """
 
 from __future__ import annotations
@@ -44,6 +47,181 @@ from torch.autograd import forward_ad
 # mypy: ignore-errors
 
 __all__ = ["GLA", "GLAResult", "gla", "gla_step", "GLAStates"]
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class GLAResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+class GLAStates(GLAResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    S_every: Tensor  # [B, pieces, H, K, V]
+
+
+def gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
+    axis: int | None = None,
+    states_every: int | None = None,
+) -> GLAResult:
+    """Run gla over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        g: [B, T, H, K]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+
+    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
+        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
+        the inputs' device. One entry per sequence: S_0.
+    reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a GLAStates, with the states after every so many steps.
+    """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, g=g, S_0=S_0)
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
+    q, k, v, g = _cast(q, k, v, g)
+    B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
+    elif S_0.dtype != carry:
+        S_0 = _to_carry("S_0", S_0, carry)
+    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
+
+
+def gla_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: GLAResult | None = None,
+) -> GLAResult:
+    """Run gla for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        g: [B, H, K]
+        S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
+    """
+    _given = (S_0,)
+    q, k, v, g = _cast(q, k, v, g)
+    B, H, K, V = _step_sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
+    elif S_0.dtype != carry:
+        S_0 = _to_carry("S_0", S_0, carry)
+    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
+
+
+class GLA(torch.nn.Module):
+    """gla as a layer: it owns no parameter.
+
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        reverse: bool = False,
+        axis: int | None = None,
+        states_every: int | None = None,
+    ) -> GLAResult:
+        """The recurrence over a sequence; see `gla`."""
+        return gla(
+            q,
+            k,
+            v,
+            g,
+            S_0=S_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
+        )
+
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: GLAResult | None = None,
+    ) -> GLAResult:
+        """One step; see `gla_step`."""
+        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("gla")
+torch.fx.wrap("gla_step")
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -319,6 +497,186 @@ def _step_torch(q, k, v, g, S_0):
     return o, S
 
 
+# ---------- from a call to the recurrence: the same in every file, but for names and numbers --------------------------
+
+
+def _cast(q, k, v, g):
+    """The inputs in the dtypes that the operators take."""
+    main = q.dtype
+    if (
+        k.dtype != main
+        or v.dtype != main
+        or g.dtype != main
+        or main not in _FLOATS
+        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
+    ):
+        return _fit(q, k, v, g)
+    return q, k, v, g
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if not isinstance(dtype, torch.dtype):
+        return TypeError(f"gla: {name} is an array of numpy; it is a tensor: torch.from_numpy({name})")
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"gla: {name} is {dtype}; {kinds}: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
+_INPUTS = tuple("q k v g".split())
+_GATES = frozenset("g".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return GLAResult(*outputs, *states)
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["q"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"gla: {why}")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gla: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("S_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = GLAStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("q k v g".split())
+
+
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"gla_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"gla_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
 # ---------- the choice of a form --------------------------------------------------------------------------------------
 
 
@@ -463,6 +821,8 @@ CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checke
 
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
+    if not isinstance(cu_seqlens, torch.Tensor):
+        raise TypeError(f"gla: cu_seqlens is a {type(cu_seqlens).__name__}; it is a tensor: torch.tensor({cu_seqlens})")
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"gla: cu_seqlens is {cu_seqlens.dtype}; it is torch.int32 or torch.int64")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
@@ -1016,10 +1376,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_17c0de890e12", 0
+    name, tries = "seqc_gla_defd0da7d03e", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_17c0de890e12_{tries}"
+        name = f"seqc_gla_defd0da7d03e_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -1050,353 +1410,3 @@ def _register():
 
 
 _OPS = _register()
-
-
-# ---------- what to call ----------------------------------------------------------------------------------------------
-
-
-class GLAResult(NamedTuple):
-    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
-
-    o: Tensor  # [B, T, H, V]
-    S_T: Tensor  # [B, H, K, V]
-
-
-def _cast(q, k, v, g):
-    """The inputs in the dtypes that the operators take."""
-    main = q.dtype
-    if (
-        k.dtype != main
-        or v.dtype != main
-        or g.dtype != main
-        or main not in _FLOATS
-        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
-    ):
-        return _fit(q, k, v, g)
-    return q, k, v, g
-
-
-def _fit(*inputs):
-    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
-
-    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
-    """
-    device, main = inputs[0].device.type, inputs[0].dtype
-    if not _FLOATS.issuperset(x.dtype for x in inputs):
-        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
-    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
-        main = torch.get_autocast_dtype(device)
-        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    for name, x in zip(_INPUTS, inputs):
-        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
-            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
-    return inputs
-
-
-def _dtype_error(**tensors):
-    """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
-    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if dtype.is_complex:
-        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
-    elif dtype.is_floating_point:
-        help = "convert it first, with its scale: x.to(torch.bfloat16)"
-    else:
-        help = "convert it first: x.to(torch.float32)"
-    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
-    return TypeError(f"gla: {name} is {dtype}; {kinds}: {help}")
-
-
-def _to_carry(name, x, carry):
-    """An initial state in the dtype that states have."""
-    if x.dtype not in _FLOATS:
-        raise _dtype_error(**{name: x})
-    return x.to(carry)
-
-
-_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
-_INPUTS = tuple("q k v g".split())
-_GATES = frozenset("g".split())
-
-
-def _call(operator, *arguments):
-    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
-        return operator(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
-
-
-def _along(axis, cu_seqlens, reverse, *tensors):
-    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
-    main = tensors[0]
-    count = main.dim() - 2
-    if not -count <= axis < count:
-        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
-    lead, axis = main.shape[:count], axis % count
-    batch = (*lead[:axis], *lead[axis + 1 :])
-    given = {}
-    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
-        own, *dims = axes.split() or [""]
-        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
-            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
-            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
-                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
-                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
-            x = x.movedim(axis, count - 1) if ahead is lead else x
-            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
-        given[name] = x
-    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
-    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
-    states = results[1:]
-    if cu_seqlens is None:
-        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
-    return GLAResult(*outputs, *states)
-
-
-class GLAStates(GLAResult):
-    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
-
-    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
-    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
-    """
-
-    S_every: Tensor  # [B, pieces, H, K, V]
-
-
-def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
-    """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["q"]
-    count = main.dim() - 2
-    at = 1 if axis is None else axis % count
-    if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"gla: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
-        raise ValueError(f"gla: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
-        _sequences(cu_seqlens, main)
-        _steps(cu_seqlens.cpu(), main)
-        bounds = cu_seqlens.tolist()
-    last = reverse is not False  # whether runs begin at the last step
-    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
-    results, places, kept = [], [], []
-    for start in range(0, max(lengths + [1]), every):
-        rows = []
-        for before, size in zip(bounds, lengths):
-            low, high = min(start, size), min(start + every, size)
-            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
-            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
-            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
-        given |= dict(zip(("S_0",), result[1:]))
-        results.append(result)
-        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
-    whole = []
-    for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
-        whole.append(joined)
-    found = GLAStates(*whole, *results[-1][1:])
-    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
-    for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
-        else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
-    return found
-
-
-_STEPPED = tuple("q k v g".split())
-
-
-def gla(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    S_0: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    reverse: bool = False,
-    axis: int | None = None,
-    states_every: int | None = None,
-) -> GLAResult:
-    """Run gla over a sequence.
-
-    Shapes:
-        q: [B, T, H, K]
-        k: [B, T, H, K]
-        v: [B, T, H, V]
-        g: [B, T, H, K]
-        S_0: [B, H, K, V]
-
-    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
-
-    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
-        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
-        the inputs' device. One entry per sequence: S_0.
-    reverse: every sequence runs from its last step to its first.
-    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
-    states_every: the result is a GLAStates, with the states after every so many steps.
-    """
-    if states_every is not None:
-        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, g=g, S_0=S_0)
-    if axis is not None:
-        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
-    q, k, v, g = _cast(q, k, v, g)
-    B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
-    carry = _carry(q)
-    if S_0 is None:
-        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
-    elif S_0.shape != (B, H, K, V):
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
-    elif S_0.dtype != carry:
-        S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
-
-
-def _written(result, given, inplace, into):
-    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
-    if any(x.requires_grad for x in result):
-        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
-        raise RuntimeError(f"gla_step: {why}")
-    places = list(result if into is None else into)
-    if inplace:
-        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
-    for place, x in zip(places, result, strict=True):
-        if place.shape != x.shape or place.dtype != x.dtype:
-            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
-            raise ValueError(f"gla_step: a tensor to write has shape {said}")
-    if len(set(map(id, places))) < len(places):
-        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
-    for place, x in zip(places, result, strict=True):
-        if place is not x:
-            place.copy_(x)
-    return type(result)(*places)
-
-
-def gla_step(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    S_0: Tensor | None = None,
-    inplace: bool = False,
-    into: GLAResult | None = None,
-) -> GLAResult:
-    """Run gla for one step: one token of decoding.
-
-    Shapes:
-        q: [B, H, K]
-        k: [B, H, K]
-        v: [B, H, V]
-        g: [B, H, K]
-        S_0: [B, H, K, V]
-
-    inplace: the new states are written over the old ones, and returned as these.
-    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
-        no step allocates anything.
-    """
-    _given = (S_0,)
-    q, k, v, g = _cast(q, k, v, g)
-    B, H, K, V = _step_sizes(q, k, v, g)
-    carry = _carry(q)
-    if S_0 is None:
-        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
-    elif S_0.shape != (B, H, K, V):
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
-    elif S_0.dtype != carry:
-        S_0 = _to_carry("S_0", S_0, carry)
-    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
-    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
-
-
-class GLA(torch.nn.Module):
-    """gla as a layer: it owns no parameter.
-
-    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
-    """
-
-    def __init__(
-        self,
-        *,
-        H: int,
-        K: int,
-        V: int,
-        axis: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.axis = axis
-        self.dims = {"H": H, "K": K, "V": V}
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        *,
-        S_0: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-        axis: int | None = None,
-        states_every: int | None = None,
-    ) -> GLAResult:
-        """The recurrence over a sequence; see `gla`."""
-        return gla(
-            q,
-            k,
-            v,
-            g,
-            S_0=S_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
-        )
-
-    def step(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        *,
-        S_0: Tensor | None = None,
-        inplace: bool = False,
-        into: GLAResult | None = None,
-    ) -> GLAResult:
-        """One step; see `gla_step`."""
-        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
-
-    if TYPE_CHECKING:
-        __call__ = forward
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
-
-
-# torch.fx keeps a call as one node, instead of tracing into it
-torch.fx.wrap("gla")
-torch.fx.wrap("gla_step")

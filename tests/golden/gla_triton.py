@@ -33,6 +33,9 @@ How it is computed:
         S: read over K: 5 anchored levels, every exponent <= 0
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+
+Below are what to call, and the recurrence on each kind of device. What follows these brings a call to them: packs,
+dtypes, errors, autograd, torch.compile.
 """
 
 from __future__ import annotations
@@ -50,6 +53,181 @@ from torch.autograd import forward_ad
 # mypy: ignore-errors
 
 __all__ = ["GLA", "GLAResult", "gla", "gla_step", "GLAStates"]
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class GLAResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    o: Tensor  # [B, T, H, V]
+    S_T: Tensor  # [B, H, K, V]
+
+
+class GLAStates(GLAResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    S_every: Tensor  # [B, pieces, H, K, V]
+
+
+def gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
+    axis: int | None = None,
+    states_every: int | None = None,
+) -> GLAResult:
+    """Run gla over a sequence.
+
+    Shapes:
+        q: [B, T, H, K]
+        k: [B, T, H, K]
+        v: [B, T, H, V]
+        g: [B, T, H, K]
+        S_0: [B, H, K, V]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+
+    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
+        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
+        the inputs' device. One entry per sequence: S_0.
+    reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a GLAStates, with the states after every so many steps.
+    """
+    if states_every is not None:
+        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, g=g, S_0=S_0)
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
+    q, k, v, g = _cast(q, k, v, g)
+    B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
+    elif S_0.dtype != carry:
+        S_0 = _to_carry("S_0", S_0, carry)
+    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
+
+
+def gla_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    S_0: Tensor | None = None,
+    inplace: bool = False,
+    into: GLAResult | None = None,
+) -> GLAResult:
+    """Run gla for one step: one token of decoding.
+
+    Shapes:
+        q: [B, H, K]
+        k: [B, H, K]
+        v: [B, H, V]
+        g: [B, H, K]
+        S_0: [B, H, K, V]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
+    """
+    _given = (S_0,)
+    q, k, v, g = _cast(q, k, v, g)
+    B, H, K, V = _step_sizes(q, k, v, g)
+    carry = _carry(q)
+    if S_0 is None:
+        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
+    elif S_0.shape != (B, H, K, V):
+        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
+    elif S_0.dtype != carry:
+        S_0 = _to_carry("S_0", S_0, carry)
+    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
+
+
+class GLA(torch.nn.Module):
+    """gla as a layer: it owns no parameter.
+
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        K: int,
+        V: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.dims = {"H": H, "K": K, "V": V}
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        reverse: bool = False,
+        axis: int | None = None,
+        states_every: int | None = None,
+    ) -> GLAResult:
+        """The recurrence over a sequence; see `gla`."""
+        return gla(
+            q,
+            k,
+            v,
+            g,
+            S_0=S_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
+        )
+
+    def step(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        *,
+        S_0: Tensor | None = None,
+        inplace: bool = False,
+        into: GLAResult | None = None,
+    ) -> GLAResult:
+        """One step; see `gla_step`."""
+        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("gla")
+torch.fx.wrap("gla_step")
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -358,40 +536,95 @@ def _load_triton():
 
 
 @_jit
-def down_rows(o, x):
-    """A value for each row (axis 0) of x, as it broadcasts against x."""
-    for _ in tl.static_range(len(x.shape) - 1):
-        o = tl.expand_dims(o, -1)
-    return o
+def joined_segments(run, whole, REVERSE: tl.constexpr, PRODUCT: tl.constexpr):
+    """Running sums `run` [C, W] and sums `whole` [N, W] of N segments of C rows -> those of N/2 segments of two each.
+
+    Of two neighbours the one that is run through later takes the other's sum; PRODUCT: products instead of sums.
+    """
+    N: tl.constexpr = whole.shape[0] // 2
+    C: tl.constexpr = run.shape[0]
+    W: tl.constexpr = run.shape[1]
+    later = tl.arange(0, 2)[None, :, None] == (0 if REVERSE else 1)
+    whole = tl.reshape(whole, (N, 2, W))
+    before = tl.sum(tl.where(later, -0.0, whole), 1)
+    own = tl.sum(tl.where(later, whole, -0.0), 1)
+    run = tl.reshape(run, (N, 2, C // N // 2, W))
+    added = run * before[:, None, None, :] if PRODUCT else run + before[:, None, None, :]
+    run = tl.where(later[:, :, None, :], added, run)
+    return tl.reshape(run, (C, W)), before * own if PRODUCT else before + own
 
 
 @_jit
-def shift_rows(x, BY: tl.constexpr):
-    """x with its rows (axis 0; rank 1 to 4) moved down by BY, up where BY < 0; rows that come free are zero."""
-    C: tl.constexpr = x.shape[0]
-    o_from = tl.arange(0, C) - BY
-    m_from = down_rows((o_from >= 0) & (o_from < C), x)
-    o_from = down_rows(tl.minimum(tl.maximum(o_from, 0), C - 1), x)
-    return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
+def column_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """Running sum of x along axis 0 (rank 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
 
-
-@_jit
-def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """Running sum of x along axis 0 (rank 1, 2 or 3), begun afresh every BLOCK rows, from the end where REVERSE.
-
-    EXCLUSIVE leaves the own row out by shifting before the sum, never by a difference, so -inf rows are exact.
+    Two by two segments become one: threads that hold whole columns exchange no value. Nothing is added and taken off again, so
+    -inf rows are exact; EXCLUSIVE leaves the own row out.
     """
     C: tl.constexpr = x.shape[0]
-    if EXCLUSIVE:
-        first = tl.arange(0, C) % BLOCK == (BLOCK - 1 if REVERSE else 0)
-        x = tl.where(down_rows(first, x), 0.0, shift_rows(x, -1 if REVERSE else 1))
-    if BLOCK == C:
+    if BLOCK == C and not EXCLUSIVE:
         return tl.cumsum(x, 0, reverse=REVERSE)
-    elif len(x.shape) == 1:
-        return tl.reshape(tl.cumsum(tl.reshape(x, (C // BLOCK, BLOCK)), 1, reverse=REVERSE), x.shape)
+    whole = tl.reshape(x, (C, x.numel // C))
+    run = tl.zeros(whole.shape, tl.float32) if EXCLUSIVE else whole
+    for i in tl.static_range(7):
+        if 1 << i < BLOCK:
+            run, whole = joined_segments(run, whole, REVERSE, False)
+    return tl.reshape(run, x.shape)
+
+
+@_jit
+def column_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """exp(column_cumsum(x, ..)) of x <= 0, as products of one exponential for each element of x, whatever BLOCK is.
+
+    No factor is above 1: nothing overflows, and a product is 0 only where its exponential is.
+    """
+    C: tl.constexpr = x.shape[0]
+    whole = tl.exp(tl.reshape(x, (C, x.numel // C)))
+    run = tl.full(whole.shape, 1.0, tl.float32) if EXCLUSIVE else whole
+    for i in tl.static_range(7):
+        if 1 << i < BLOCK:
+            run, whole = joined_segments(run, whole, REVERSE, True)
+    return tl.reshape(run, x.shape)
+
+
+@_jit
+def sum_by_product(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
+    """column_cumsum(x, ..) of rank 2 as a product with zeros and ones: nothing of a tile that a product left moves first.
+
+    x is the sum of three parts in bf16, to the last bit. Elements that are no finite numbers are counted by another product,
+    and make NaN of the sums that they are in, and of no others.
+    """
+    o_t = tl.arange(0, x.shape[0])[:, None]
+    o_s = tl.arange(0, x.shape[0])[None, :]
+    before = o_s > o_t if REVERSE else o_s < o_t
+    own = before if EXCLUSIVE else before | (o_s == o_t)
+    b_ones = tl.where(own & (o_t // BLOCK == o_s // BLOCK), 1.0, 0.0).to(tl.bfloat16)
+    finite = tl.abs(x) < float("inf")
+    x = tl.where(finite, x, 0.0)
+    b_high = x.to(tl.bfloat16)
+    x -= b_high.to(tl.float32)
+    b_mid = x.to(tl.bfloat16)
+    b_sum = tl.dot(b_ones, (x - b_mid.to(tl.float32)).to(tl.bfloat16))
+    b_sum = tl.dot(b_ones, b_high, tl.dot(b_ones, b_mid, b_sum))
+    return tl.where(tl.dot(b_ones, tl.where(finite, 0.0, 1.0).to(tl.bfloat16)) == 0.0, b_sum, float("nan"))
+
+
+@_jit
+def product_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
+    """column_cumsum(x, ..); where products take bf16 it is one of them."""
+    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
+        return sum_by_product(x, BLOCK, REVERSE, EXCLUSIVE)
     else:
-        pieces = tl.reshape(x, (C // BLOCK, BLOCK, x.numel // C))
-        return tl.reshape(tl.cumsum(pieces, 1, reverse=REVERSE), x.shape)
+        return column_cumsum(x, BLOCK, REVERSE, EXCLUSIVE)
+
+
+@_jit
+def product_decay(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr, DOT: tl.constexpr):
+    """column_decay(x, ..), likewise; -inf counts as -1e30, of which the exponential is 0 as well."""
+    if DOT == tl.bfloat16 and len(x.shape) == 2 and min(x.shape[0], x.shape[1]) >= 16:
+        return tl.exp(sum_by_product(tl.where(x < -1e30, -1e30, x), BLOCK, REVERSE, EXCLUSIVE))
+    else:
+        return column_decay(x, BLOCK, REVERSE, EXCLUSIVE)
 
 
 @_jit
@@ -451,8 +684,8 @@ def block_of(p_cu_seqlens, i_s, B, T, BT: tl.constexpr):
 @_jit
 def A_of_level(b_A, b_log_decay, b_q, b_k_in, o_t, LEVEL: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):
     """A and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
-    b_x = b_q * tl.exp(segment_cumsum(b_log_decay, LEVEL, False, False))
-    b_x_1 = b_k_in * tl.exp(segment_cumsum(b_log_decay, LEVEL, True, True))
+    b_x = b_q * column_decay(b_log_decay, LEVEL, False, False)
+    b_x_1 = b_k_in * column_decay(b_log_decay, LEVEL, True, True)
     b_A_1 = tl.where(of_level(o_t, LEVEL), tl.dot(b_x.to(DOT), tl.trans(b_x_1.to(DOT)), input_precision=PRECISION), 0.0)
     b_A += b_A_1
     return b_A
@@ -464,17 +697,17 @@ def A_dg_dk_dq_of_level(
     PRECISION: tl.constexpr,
 ):
     """A, dg, dk and dq and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
-    b_x = tl.exp(segment_cumsum(b_log_decay, LEVEL, False, False))
+    b_x = column_decay(b_log_decay, LEVEL, False, False)
     b_qx = b_q * b_x
-    b_x_1 = tl.exp(segment_cumsum(b_log_decay, LEVEL, True, True))
+    b_x_1 = column_decay(b_log_decay, LEVEL, True, True)
     b_x_2 = b_k_in * b_x_1
     b_A_1 = tl.where(of_level(o_t, LEVEL), tl.dot(b_qx.to(DOT), tl.trans(b_x_2.to(DOT)), input_precision=PRECISION), 0.0)
     b_A += b_A_1
     b_sum_low = tl.where(of_level(o_t, LEVEL), b_sum, 0.0)
     b_sum_1 = tl.dot(tl.trans(b_sum_low.to(DOT)), b_qx.to(DOT), input_precision=PRECISION)
-    b_dg += segment_cumsum(b_sum_1 * b_k_in * b_x_1, LEVEL, False, True)
+    b_dg += column_cumsum(b_sum_1 * b_k_in * b_x_1, LEVEL, False, True)
     b_sum_2 = tl.dot(b_sum_low.to(DOT), b_x_2.to(DOT), input_precision=PRECISION)
-    b_dg += segment_cumsum(b_sum_2 * b_q * b_x, LEVEL, True, False)
+    b_dg += column_cumsum(b_sum_2 * b_q * b_x, LEVEL, True, False)
     b_dk += b_sum_1 * b_x_1
     b_dq += b_sum_2 * b_x
     return b_A, b_dg, b_dk, b_dq
@@ -486,15 +719,15 @@ def dg_dk_dq_of_level(
     PRECISION: tl.constexpr,
 ):
     """dg, dk and dq and what pairs of steps add in the two halves of each segment of 2 * LEVEL steps."""
-    b_x = tl.exp(segment_cumsum(b_log_decay, LEVEL, True, True))
+    b_x = product_decay(b_log_decay, LEVEL, True, True, DOT)
     b_x_1 = b_k_in * b_x
     b_sum_low = tl.where(of_level(o_t, LEVEL), b_sum, 0.0)
     b_sum_1 = tl.dot(b_sum_low.to(DOT), b_x_1.to(DOT), input_precision=PRECISION)
     b_x_2 = b_sum_1 * b_q
-    b_x_3 = tl.exp(segment_cumsum(b_log_decay, LEVEL, False, False))
-    b_dg += segment_cumsum(b_x_2 * b_x_3, LEVEL, True, False)
+    b_x_3 = product_decay(b_log_decay, LEVEL, False, False, DOT)
+    b_dg += product_cumsum(b_x_2 * b_x_3, LEVEL, True, False, DOT)
     b_sum_2 = tl.dot(tl.trans(b_sum_low.to(DOT)), (b_q * b_x_3).to(DOT), input_precision=PRECISION)
-    b_dg += segment_cumsum(b_sum_2 * b_k_in * b_x, LEVEL, False, True)
+    b_dg += product_cumsum(b_sum_2 * b_k_in * b_x, LEVEL, False, True, DOT)
     b_dk += b_sum_2 * b_x
     b_dq += b_sum_1 * b_x_3
     return b_dg, b_dk, b_dq
@@ -504,7 +737,7 @@ def dg_dk_dq_of_level(
 def gla_forward_kernel(
     p_S_0, p_S_in, p_g, p_q, p_k, p_v, p_o, p_S_T, p_cu_seqlens, T, H: tl.constexpr, K: tl.constexpr,
     V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SQRT_K: tl.constexpr,
-    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
+    STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr, SAVE: tl.constexpr,
 ):
     """Outputs, final states, and the states that the gradient needs."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -517,7 +750,7 @@ def gla_forward_kernel(
     b_x = BT - o_t.to(tl.float32)
     m_pair = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
+    o_k = tl.max_contiguous(tl.arange(0, BK), COLUMNS)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_hkv = o_k[:, None] * V + o_v[None, :]
     m_k = (o_k < K) | (K == BK)
@@ -537,7 +770,7 @@ def gla_forward_kernel(
         b_log_decay = tl.where(m_t[:, None], b_g, 0.0)
         b_x_1 = tl.exp(tl.sum(b_log_decay, 0))[:, None] * b_S
         b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-        b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
+        b_from_start = column_decay(b_log_decay, BT, False, False)
         b_sum = tl.dot((b_q * b_from_start).to(DOT), b_S.to(DOT), input_precision=PRECISION)
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
@@ -550,7 +783,7 @@ def gla_forward_kernel(
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
-        b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+        b_to_end = column_decay(b_log_decay, BT, True, True)
         b_sum_2 = tl.dot(tl.trans((b_k_in * b_to_end).to(DOT)), b_v.to(DOT), input_precision=PRECISION)
         # S = exp(g) * S[t-1] + k * v
         b_S_next = b_x_1 + b_sum_2
@@ -570,7 +803,7 @@ def gla_forward_kernel(
 def gla_backward_kernel(
     p_d_S_T, p_S_in, p_g, p_q, p_k, p_v, p_d_o, p_d_v, p_d_g, p_d_q, p_d_k, p_d_S_0, p_cu_seqlens, T, N_STEPS,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    SQRT_K: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
 ):
     """All gradients, from the last block to the first."""
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -582,7 +815,7 @@ def gla_backward_kernel(
     o_t = tl.arange(0, BT)
     m_pair = (o_t[:, None] == o_t[None, :])
     at_hkv = ((i_b * H + i_h) * K) * V
-    o_k = tl.arange(0, BK)
+    o_k = tl.max_contiguous(tl.arange(0, BK), COLUMNS)
     o_v = (i_v * BV).to(tl.int32) + tl.arange(0, BV)
     o_hkv = o_k[:, None] * V + o_v[None, :]
     m_k = (o_k < K) | (K == BK)
@@ -606,14 +839,14 @@ def gla_backward_kernel(
         b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
         b_k_in = tl.where(m_t[:, None], b_k, 0.0)
         b_A = tl.where(m_pair, tl.sum(b_q * b_k_in, 1)[:, None], 0.0)
-        b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+        b_to_end = column_decay(b_log_decay, BT, True, True)
         b_sum = tl.dot((b_k_in * b_to_end).to(DOT), b_dS.to(DOT), input_precision=PRECISION)
         b_dSx = b_dS * b_x[:, None]
         at_thv = ((first + STEP * i_0) * H + i_h) * V
         o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
         b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
         b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-        b_dg += segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
+        b_dg += column_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
         b_dk = b_vdS * b_to_end
         b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
         m_tv = m_t[:, None] & m_v[None, :]
@@ -624,9 +857,9 @@ def gla_backward_kernel(
         b_dk += b_sum_2[:, None] * b_q
         b_dq = b_sum_2[:, None] * b_k_in
         b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
-        b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
+        b_from_start = column_decay(b_log_decay, BT, False, False)
         b_dq += b_Sx_1 * b_from_start
-        b_dg += segment_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
+        b_dg += column_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
         b_sum_3 = tl.dot(tl.trans((b_q * b_from_start).to(DOT)), b_x_1.to(DOT), input_precision=PRECISION)
         b_dS_1 = b_dSx + b_sum_3
         b_sum_1_low = tl.where(of_level(o_t, 1), b_sum_1, 0.0)
@@ -664,7 +897,7 @@ def gla_backward_kernel(
 def gla_pairs_kernel(
     p_g, p_decay_kept, p_q, p_q_kept, p_k, p_k_kept, p_A_kept, p_cu_seqlens, B, T, H: tl.constexpr,
     K: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr, STEP: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
 ):
     """Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once."""
     i_p = tl.program_id(0).to(tl.int64)
@@ -677,7 +910,7 @@ def gla_pairs_kernel(
     at_thk = ((first + STEP * i_0) * H + i_h) * K
     o_t = tl.arange(0, BT)
     o_r = tl.minimum(o_t, T - 1 - i_0)
-    o_k = tl.arange(0, BK)
+    o_k = tl.max_contiguous(tl.arange(0, BK), COLUMNS)
     o_thk = o_r[:, None] * (STEP * H * K) + o_k[None, :]
     m_k = (o_k < K) | (K == BK)
     b_g = tl.load(p_g + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
@@ -686,13 +919,13 @@ def gla_pairs_kernel(
     at_nhk = (i_s * H + i_h) * K
     tl.store(p_decay_kept + at_nhk + o_k, tl.exp(tl.sum(b_log_decay, 0)), mask=m_k)
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
+    b_from_start = column_decay(b_log_decay, BT, False, False)
     at_nhtk = ((i_s * H + i_h) * BT) * K
     o_nhtk = o_t[:, None] * K + o_k[None, :]
     tl.store(p_q_kept + at_nhtk + o_nhtk, b_q * b_from_start, mask=m_k[None, :])
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+    b_to_end = column_decay(b_log_decay, BT, True, True)
     tl.store(p_k_kept + at_nhtk + o_nhtk, b_k_in * b_to_end, mask=m_k[None, :])
     b_sum = tl.dot((b_q * tl.exp(b_log_decay)).to(DOT), tl.trans(b_k_in.to(DOT)), input_precision=PRECISION)
     b_A = tl.where(of_level(o_t, 1), b_sum, 0.0)
@@ -919,11 +1152,11 @@ def gla_gradients_K_kernel(
     o_thv = o_r[:, None] * (STEP * H * V) + o_v[None, :]
     b_v = tl.load(p_v + at_thv + o_thv, mask=m_v[None, :], other=0.0).to(tl.float32)
     b_vdS = tl.dot(b_v.to(DOT), tl.trans(b_dS.to(DOT)), input_precision=PRECISION)
-    b_to_end = tl.exp(segment_cumsum(b_log_decay, BT, True, True))
+    b_to_end = product_decay(b_log_decay, BT, True, True, DOT)
     b_dk = b_vdS * b_to_end
     b_k = tl.load(p_k + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
     b_k_in = tl.where(m_t[:, None], b_k, 0.0)
-    b_dg += segment_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True)
+    b_dg += product_cumsum(b_vdS * b_k_in * b_to_end, BT, False, True, DOT)
     b_v_low = tl.where((tl.abs(b_v) < float("inf")), b_v, 0.0)
     m_tv = m_t[:, None] & m_v[None, :]
     b_do = tl.load(p_d_o + at_thv + o_thv, mask=m_tv, other=0.0).to(tl.float32)
@@ -931,10 +1164,10 @@ def gla_gradients_K_kernel(
     b_Sx_1 = tl.dot(b_x_1.to(DOT), tl.trans(b_S.to(DOT)), input_precision=PRECISION)
     b_sum = tl.dot(b_x_1.to(DOT), tl.trans(b_v_low.to(DOT)), input_precision=PRECISION)
     b_sum_1 = tl.sum(tl.where((o_t[:, None] == o_t[None, :]), b_sum, 0.0), 1)
-    b_from_start = tl.exp(segment_cumsum(b_log_decay, BT, False, False))
+    b_from_start = product_decay(b_log_decay, BT, False, False, DOT)
     b_dq = b_Sx_1 * b_from_start
     b_q = tl.load(p_q + at_thk + o_thk, mask=m_k[None, :], other=0.0).to(tl.float32)
-    b_dg += segment_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False)
+    b_dg += product_cumsum(b_Sx_1 * b_q * b_from_start, BT, True, False, DOT)
     b_dq += b_sum_1[:, None] * b_k_in
     b_dk += b_sum_1[:, None] * b_q
     b_sum_low = tl.where(of_level(o_t, 1), b_sum, 0.0)
@@ -1065,17 +1298,17 @@ def _types(*tensors):
 # Programs that share a multiprocessor, nanoseconds of a block there, bytes that it moves, whether a program does one block
 # after the other, and launches: by the model of the tiles, for sm_90, bf16, H = 8, K = 64, V = 64.
 _PACE = {
-    "forward": (2, 5093, 18432, True, 1),
-    "infer": (2, 5026, 10240, True, 1),
-    "backward": (2, 10149, 34816, True, 4),
-    "pairs": (2, 5207, 22784, False, 1),
-    "walk": (5, 1428, 8768, True, 1),
-    "states": (4, 932, 12416, True, 1),
-    "outputs": (5, 2380, 15360, False, 1),
-    "infer_walk": (5, 1411, 4672, True, 1),
-    "cotangents": (4, 966, 12416, True, 1),
-    "gradients_V": (4, 2494, 30720, False, 1),
-    "gradients_K": (2, 10026, 65536, False, 1),
+    "forward": (2, 2848, 14336, True, 1),
+    "infer": (2, 2810, 10240, True, 1),
+    "backward": (2, 5675, 32768, True, 4),
+    "pairs": (8, 13409, 22784, False, 1),
+    "walk": (5, 798, 6720, True, 1),
+    "states": (5, 487, 4160, True, 1),
+    "outputs": (7, 1270, 5632, False, 1),
+    "infer_walk": (5, 782, 4672, True, 1),
+    "cotangents": (5, 496, 4160, True, 1),
+    "gradients_V": (4, 1394, 22528, False, 1),
+    "gradients_K": (2, 5607, 49152, False, 1),
 }
 
 
@@ -1095,6 +1328,15 @@ def _way(x, blocks, *ways):
     return min(range(len(ways)), key=lambda i: sum(time(*one) for one in ways[i].items()))
 
 
+# True: kernels hand on the states of blocks, and their cotangents, in fp32 for bf16 inputs too, which is twice the traffic.
+STATES_IN_FP32 = False
+
+
+def _state_type(io):
+    """The type in which kernels hand on what is a state, or a cotangent of one, for every block. io: that of the inputs."""
+    return torch.bfloat16 if io == torch.bfloat16 and not STATES_IN_FP32 else torch.float32
+
+
 def _room(device):
     """Bytes of shared memory that a program may have on a device; on an NVIDIA H100 SXM where there is none to ask."""
     if device.type != "cuda" or not torch.cuda.is_available():
@@ -1110,13 +1352,13 @@ def _needs_triton(io, K, V):
     return {
         "forward": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
         "infer": (1024 * io + 32 * BK * io, 32 * BK * 3 * io + 1024 * io),
-        "backward": (16 * BK * 2 * io, 16 * BK * 4 + 32 * BK * 3 * io + 512 * 2 * io),
+        "backward": (16 * BK * 2 * io, 16 * BK * io + 32 * BK * 3 * io + 512 * 2 * io),
         "pairs": (32 * BK * 2 * io, 32 * BK * 3 * io),
-        "states": (1024 * io + 32 * BK * io, 32 * BK * io + 1024 * io),
-        "outputs": (1024 * io + 32 * BK * io, 32 * BK * (io + 4) + 1024 * 2 * io),
-        "cotangents": (32 * BK * io + 1024 * io, 32 * BK * io + 1024 * io),
-        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * io + 64 * BK * 4 + 1024 * io + 2048 * io),
-        "gradients_K": (64 * BV * 2 * io, 2048 * 3 * io + 64 * BV * 8 + 32 * BV * 2 * io),
+        "states": (512 * io + 32 * BK * io, 32 * BK * io + 512 * io),
+        "outputs": (512 * io + 16 * BK * io, 16 * BK * io + 32 * BK * io + 512 * io + 1024 * io),
+        "cotangents": (32 * BK * io + 512 * io, 32 * BK * io + 512 * io),
+        "gradients_V": (2048 * io + 64 * BK * io, 32 * BK * io + 64 * BK * io + 1024 * io + 2048 * io),
+        "gradients_K": (64 * BV * 2 * io, 2048 * 3 * io + 64 * BV * 2 * io + 32 * BV * 2 * io),
         "walk": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * io),
         "infer_walk": (32 * BK * io + 16 * BK * io, 32 * BK * 2 * io + 512 * io + 1024 * io),
     }
@@ -1200,14 +1442,17 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     BK = _pad(K, 16)
     BV = min(_pad(V, 16), 32)
     NV = -(-V // BV)
-    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device) if save else None
+    S_in = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device) if save else None
     o = empty((*q.shape[:2], H, V), dtype=q.dtype, device=q.device)
     S_T = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
     way = _way(
         q, NT,
         {("forward" if save else "infer"): B * H * NV},
         {"pairs": B * H, ("walk" if save else "infer_walk"): B * H * -(-V // min(_pad(V, 16), 16))},
-        {"pairs": B * H, "states": B * H * NV, "outputs": B * H * NV},
+        {
+            "pairs": B * H, "states": B * H * -(-V // min(_pad(V, 16), 16)),
+            "outputs": B * H * -(-V // min(_pad(V, 16), 16)),
+        },
     )
     if way:
         decay_kept = torch.empty((N_BLOCKS, H, K), dtype=torch.float32, device=q.device)
@@ -1216,7 +1461,7 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
         A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
         gla_pairs_kernel[(N_BLOCKS * H,)](
             g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
         )
     if way == 1:
         BV = min(_pad(V, 16), 16)
@@ -1227,6 +1472,8 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
             num_stages=_stages("walk" if save else "infer_walk", 3, q, K, V), enable_fp_fusion=True,
         )
     elif way == 2:
+        BV = min(_pad(V, 16), 16)
+        NV = -(-V // BV)
         if not save:
             S_in = torch.empty((N_BLOCKS, H, K, V), dtype=q.dtype, device=q.device)
         gla_states_kernel[(B * H * NV,)](
@@ -1240,7 +1487,7 @@ def _run_triton(save, q, k, v, g, S_0, *, cu_seqlens=None, reverse=False):
     else:
         gla_forward_kernel[(B * H * NV,)](
             S_0, S_in, g, q, k, v, o, S_T, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32, SQRT_K=math.sqrt(K),
-            STEP=STEP, DOT=DOT, PRECISION=PRECISION, SAVE=save, num_warps=4,
+            STEP=STEP, DOT=DOT, PRECISION=PRECISION, COLUMNS=max(BK // 128, 1), SAVE=save, num_warps=4,
             num_stages=_stages("forward" if save else "infer", 3, q, K, V), enable_fp_fusion=True,
         )
     return o, S_T, S_in
@@ -1282,8 +1529,7 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         q, NT,
         {"backward": B * H * NV},
         *([{
-            "pairs": B * H, "cotangents": B * H * -(-V // min(_pad(V, 16), 32)),
-            "gradients_V": B * H * -(-V // min(_pad(V, 16), 64)),
+            "pairs": B * H, "cotangents": B * H * NV, "gradients_V": B * H * -(-V // min(_pad(V, 16), 64)),
             "gradients_K": B * H * -(-K // min(_pad(K, 16), 64)),
         }] if fits else []),
     )
@@ -1294,11 +1540,9 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         A_kept = torch.empty((N_BLOCKS, H, 32, 32), dtype=q.dtype, device=q.device)
         gla_pairs_kernel[(N_BLOCKS * H,)](
             g, decay_kept, q, q_kept, k, k_kept, A_kept, cu_seqlens, B, T, H=H, K=K, BK=BK, BT=32, STEP=STEP, DOT=DOT,
-            PRECISION=PRECISION, num_warps=4, num_stages=1, enable_fp_fusion=True,
+            PRECISION=PRECISION, COLUMNS=max(BK // 32, 1), num_warps=1, num_stages=1, enable_fp_fusion=True,
         )
-        BV = min(_pad(V, 16), 32)
-        NV = -(-V // BV)
-        d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=torch.float32, device=q.device)
+        d_S_out = torch.empty((N_BLOCKS, H, K, V), dtype=_state_type(q.dtype), device=q.device)
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_cotangents_kernel[(B * H * NV,)](
             d_S_T, q_kept, decay_kept, d_S_out, d_o, d_S_0, cu_seqlens, T, H=H, K=K, V=V, BK=BK, BV=BV, BT=32,
@@ -1334,8 +1578,8 @@ def _backward_triton(q, k, v, g, S_0, S_in, d_o, d_S_T, *, cu_seqlens=None, reve
         d_S_0 = torch.empty((B, H, K, V), dtype=torch.float32, device=q.device)
         gla_backward_kernel[(B * H * NV,)](
             d_S_T, S_in, g, q, k, v, d_o, d_v, d_g, d_q, d_k, d_S_0, cu_seqlens, T, N_STEPS, H=H, K=K, V=V, BK=BK,
-            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, num_warps=4,
-            num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
+            BV=BV, BT=32, SQRT_K=math.sqrt(K), STEP=STEP, DOT=DOT, PRECISION=PRECISION, COLUMNS=max(BK // 128, 1),
+            num_warps=4, num_stages=_stages("backward", 2, q, K, V), enable_fp_fusion=True,
         )
         d_g = d_g.sum(0)
         d_q = d_q.sum(0)
@@ -1349,6 +1593,186 @@ def _step_triton(q, k, v, g, S_0):
         q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), g.unsqueeze(1), S_0,
     )
     return o.squeeze(1), S_T
+
+
+# ---------- from a call to the recurrence: the same in every file, but for names and numbers --------------------------
+
+
+def _cast(q, k, v, g):
+    """The inputs in the dtypes that the operators take."""
+    main = q.dtype
+    if (
+        k.dtype != main
+        or v.dtype != main
+        or g.dtype != main
+        or main not in _FLOATS
+        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
+    ):
+        return _fit(q, k, v, g)
+    return q, k, v, g
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if not isinstance(dtype, torch.dtype):
+        return TypeError(f"gla: {name} is an array of numpy; it is a tensor: torch.from_numpy({name})")
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"gla: {name} is {dtype}; {kinds}: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
+_INPUTS = tuple("q k v g".split())
+_GATES = frozenset("g".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
+                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return GLAResult(*outputs, *states)
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["q"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"gla: {why}")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"gla: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("S_0",), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = GLAStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("q k v g".split())
+
+
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"gla_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"gla_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
 
 
 # ---------- the choice of a form --------------------------------------------------------------------------------------
@@ -1455,8 +1879,8 @@ def _infer_torch(*tensors):
 def _saved_triton(packed, B, T, H, K, V, io, carry):
     """Shapes and dtypes of what forward saves: S_in."""
     if packed:
-        return [((T // 32 + B, H, K, V), carry)]
-    return [((B * ((T + 31) // 32), H, K, V), carry)]
+        return [((T // 32 + B, H, K, V), _state_type(io))]
+    return [((B * ((T + 31) // 32), H, K, V), _state_type(io))]
 
 
 def _prepare_triton(carry, *tensors):
@@ -1520,6 +1944,8 @@ CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checke
 
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
+    if not isinstance(cu_seqlens, torch.Tensor):
+        raise TypeError(f"gla: cu_seqlens is a {type(cu_seqlens).__name__}; it is a tensor: torch.tensor({cu_seqlens})")
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"gla: cu_seqlens is {cu_seqlens.dtype}; it is torch.int32 or torch.int64")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
@@ -2079,10 +2505,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_af223b9bebfc", 0
+    name, tries = "seqc_gla_4367144867c3", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_af223b9bebfc_{tries}"
+        name = f"seqc_gla_4367144867c3_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
@@ -2113,353 +2539,3 @@ def _register():
 
 
 _OPS = _register()
-
-
-# ---------- what to call ----------------------------------------------------------------------------------------------
-
-
-class GLAResult(NamedTuple):
-    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
-
-    o: Tensor  # [B, T, H, V]
-    S_T: Tensor  # [B, H, K, V]
-
-
-def _cast(q, k, v, g):
-    """The inputs in the dtypes that the operators take."""
-    main = q.dtype
-    if (
-        k.dtype != main
-        or v.dtype != main
-        or g.dtype != main
-        or main not in _FLOATS
-        or (q.device.type in _AUTOCAST and torch.is_autocast_enabled(q.device.type))
-    ):
-        return _fit(q, k, v, g)
-    return q, k, v, g
-
-
-def _fit(*inputs):
-    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
-
-    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
-    """
-    device, main = inputs[0].device.type, inputs[0].dtype
-    if not _FLOATS.issuperset(x.dtype for x in inputs):
-        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
-    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
-        main = torch.get_autocast_dtype(device)
-        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    for name, x in zip(_INPUTS, inputs):
-        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
-            raise TypeError(f"gla: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
-    return inputs
-
-
-def _dtype_error(**tensors):
-    """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
-    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if dtype.is_complex:
-        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
-    elif dtype.is_floating_point:
-        help = "convert it first, with its scale: x.to(torch.bfloat16)"
-    else:
-        help = "convert it first: x.to(torch.float32)"
-    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
-    return TypeError(f"gla: {name} is {dtype}; {kinds}: {help}")
-
-
-def _to_carry(name, x, carry):
-    """An initial state in the dtype that states have."""
-    if x.dtype not in _FLOATS:
-        raise _dtype_error(**{name: x})
-    return x.to(carry)
-
-
-_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
-_INPUTS = tuple("q k v g".split())
-_GATES = frozenset("g".split())
-
-
-def _call(operator, *arguments):
-    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
-        return operator(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
-
-
-def _along(axis, cu_seqlens, reverse, *tensors):
-    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
-    main = tensors[0]
-    count = main.dim() - 2
-    if not -count <= axis < count:
-        raise ValueError(f"gla: axis is {axis}; q has {count} axes before its dims: {list(main.shape)}")
-    lead, axis = main.shape[:count], axis % count
-    batch = (*lead[:axis], *lead[axis + 1 :])
-    given = {}
-    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
-        own, *dims = axes.split() or [""]
-        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
-            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
-            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
-                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of q has the steps"
-                raise ValueError(f"gla: {name} has shape {list(x.shape)} for [{want}]; {why}")
-            x = x.movedim(axis, count - 1) if ahead is lead else x
-            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
-        given[name] = x
-    results = gla(**given, cu_seqlens=cu_seqlens, reverse=reverse)
-    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
-    states = results[1:]
-    if cu_seqlens is None:
-        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
-    return GLAResult(*outputs, *states)
-
-
-class GLAStates(GLAResult):
-    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
-
-    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
-    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
-    """
-
-    S_every: Tensor  # [B, pieces, H, K, V]
-
-
-def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
-    """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["q"]
-    count = main.dim() - 2
-    at = 1 if axis is None else axis % count
-    if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"gla: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"q has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
-        raise ValueError(f"gla: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
-        _sequences(cu_seqlens, main)
-        _steps(cu_seqlens.cpu(), main)
-        bounds = cu_seqlens.tolist()
-    last = reverse is not False  # whether runs begin at the last step
-    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
-    results, places, kept = [], [], []
-    for start in range(0, max(lengths + [1]), every):
-        rows = []
-        for before, size in zip(bounds, lengths):
-            low, high = min(start, size), min(start + every, size)
-            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
-            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
-            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = gla(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
-        given |= dict(zip(("S_0",), result[1:]))
-        results.append(result)
-        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
-    whole = []
-    for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
-        whole.append(joined)
-    found = GLAStates(*whole, *results[-1][1:])
-    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
-    for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
-        else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
-    return found
-
-
-_STEPPED = tuple("q k v g".split())
-
-
-def gla(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    S_0: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    reverse: bool = False,
-    axis: int | None = None,
-    states_every: int | None = None,
-) -> GLAResult:
-    """Run gla over a sequence.
-
-    Shapes:
-        q: [B, T, H, K]
-        k: [B, T, H, K]
-        v: [B, T, H, V]
-        g: [B, T, H, K]
-        S_0: [B, H, K, V]
-
-    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
-
-    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
-        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
-        the inputs' device. One entry per sequence: S_0.
-    reverse: every sequence runs from its last step to its first.
-    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
-    states_every: the result is a GLAStates, with the states after every so many steps.
-    """
-    if states_every is not None:
-        return _in_pieces(states_every, axis, cu_seqlens, reverse, q=q, k=k, v=v, g=g, S_0=S_0)
-    if axis is not None:
-        return _along(axis, cu_seqlens, reverse, q, k, v, g, S_0)
-    q, k, v, g = _cast(q, k, v, g)
-    B, T, H, K, V = _sizes(q, k, v, g, cu_seqlens)
-    carry = _carry(q)
-    if S_0 is None:
-        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
-    elif S_0.shape != (B, H, K, V):
-        raise _shape_error(True, cu_seqlens, q=q, k=k, v=v, g=g, S_0=S_0)
-    elif S_0.dtype != carry:
-        S_0 = _to_carry("S_0", S_0, carry)
-    return GLAResult(*_call(_OPS.run.default, q, k, v, g, S_0, cu_seqlens, reverse))
-
-
-def _written(result, given, inplace, into):
-    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
-    if any(x.requires_grad for x in result):
-        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
-        raise RuntimeError(f"gla_step: {why}")
-    places = list(result if into is None else into)
-    if inplace:
-        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
-    for place, x in zip(places, result, strict=True):
-        if place.shape != x.shape or place.dtype != x.dtype:
-            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
-            raise ValueError(f"gla_step: a tensor to write has shape {said}")
-    if len(set(map(id, places))) < len(places):
-        raise ValueError("gla_step: one tensor is to be written twice: give every state its own")
-    for place, x in zip(places, result, strict=True):
-        if place is not x:
-            place.copy_(x)
-    return type(result)(*places)
-
-
-def gla_step(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    S_0: Tensor | None = None,
-    inplace: bool = False,
-    into: GLAResult | None = None,
-) -> GLAResult:
-    """Run gla for one step: one token of decoding.
-
-    Shapes:
-        q: [B, H, K]
-        k: [B, H, K]
-        v: [B, H, V]
-        g: [B, H, K]
-        S_0: [B, H, K, V]
-
-    inplace: the new states are written over the old ones, and returned as these.
-    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
-        no step allocates anything.
-    """
-    _given = (S_0,)
-    q, k, v, g = _cast(q, k, v, g)
-    B, H, K, V = _step_sizes(q, k, v, g)
-    carry = _carry(q)
-    if S_0 is None:
-        S_0 = q.new_zeros((B, H, K, V), dtype=carry)
-    elif S_0.shape != (B, H, K, V):
-        raise _shape_error(False, None, q=q, k=k, v=v, g=g, S_0=S_0)
-    elif S_0.dtype != carry:
-        S_0 = _to_carry("S_0", S_0, carry)
-    _result = GLAResult(*_call(_OPS.step.default, q, k, v, g, S_0))
-    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
-
-
-class GLA(torch.nn.Module):
-    """gla as a layer: it owns no parameter.
-
-    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
-    """
-
-    def __init__(
-        self,
-        *,
-        H: int,
-        K: int,
-        V: int,
-        axis: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.axis = axis
-        self.dims = {"H": H, "K": K, "V": V}
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        *,
-        S_0: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-        axis: int | None = None,
-        states_every: int | None = None,
-    ) -> GLAResult:
-        """The recurrence over a sequence; see `gla`."""
-        return gla(
-            q,
-            k,
-            v,
-            g,
-            S_0=S_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
-        )
-
-    def step(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        *,
-        S_0: Tensor | None = None,
-        inplace: bool = False,
-        into: GLAResult | None = None,
-    ) -> GLAResult:
-        """One step; see `gla_step`."""
-        return gla_step(q, k, v, g, S_0=S_0, inplace=inplace, into=into)
-
-    if TYPE_CHECKING:
-        __call__ = forward
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
-
-
-# torch.fx keeps a call as one node, instead of tracing into it
-torch.fx.wrap("gla")
-torch.fx.wrap("gla_step")

@@ -34,6 +34,9 @@ How it is computed:
             h[t-1])`
 
 Inputs and outputs are [B, T, dims], states [B, dims], parameters [dims]; each function says its own.
+
+Below are what to call, and the recurrence on each kind of device. What follows these brings a call to them: packs,
+dtypes, errors, autograd, torch.compile.
 """
 
 from __future__ import annotations
@@ -51,6 +54,260 @@ from torch.autograd import forward_ad
 # mypy: ignore-errors
 
 __all__ = ["LSTM", "LSTMResult", "lstm", "lstm_step", "LSTMStates"]
+
+
+# ---------- what to call ----------------------------------------------------------------------------------------------
+
+
+class LSTMResult(NamedTuple):
+    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
+
+    h: Tensor  # [B, T, H, D]
+    h_T: Tensor  # [B, H, D]
+    c_T: Tensor  # [B, H, D]
+
+
+class LSTMStates(LSTMResult):
+    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
+
+    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
+    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
+    """
+
+    h_every: Tensor  # [B, pieces, H, D]
+    c_every: Tensor  # [B, pieces, H, D]
+
+
+def lstm(
+    x_i: Tensor,
+    x_f: Tensor,
+    x_z: Tensor,
+    x_o: Tensor,
+    R_i: Tensor,
+    R_f: Tensor,
+    R_z: Tensor,
+    R_o: Tensor,
+    *,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
+    axis: int | None = None,
+    states_every: int | None = None,
+) -> LSTMResult:
+    """Run lstm over a sequence.
+
+    Shapes:
+        x_i: [B, T, H, D]
+        x_f: [B, T, H, D]
+        x_z: [B, T, H, D]
+        x_o: [B, T, H, D]
+        R_i: [H, D, D]
+        R_f: [H, D, D]
+        R_z: [H, D, D]
+        R_o: [H, D, D]
+        h_0: [B, H, D]
+        c_0: [B, H, D]
+
+    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
+
+    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
+        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
+        the inputs' device. One entry per sequence: h_0, c_0.
+    reverse: every sequence runs from its last step to its first.
+    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
+    states_every: the result is a LSTMStates, with the states after every so many steps.
+    """
+    if states_every is not None:
+        return _in_pieces(
+            states_every,
+            axis,
+            cu_seqlens,
+            reverse,
+            x_i=x_i,
+            x_f=x_f,
+            x_z=x_z,
+            x_o=x_o,
+            R_i=R_i,
+            R_f=R_f,
+            R_z=R_z,
+            R_o=R_o,
+            h_0=h_0,
+            c_0=c_0,
+        )
+    if axis is not None:
+        return _along(axis, cu_seqlens, reverse, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0)
+    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
+    B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, cu_seqlens)
+    carry = _carry(x_i)
+    if h_0 is None:
+        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(
+            True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0
+        )
+    elif h_0.dtype != carry:
+        h_0 = _to_carry("h_0", h_0, carry)
+    if c_0 is None:
+        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif c_0.shape != (B, H, D):
+        raise _shape_error(
+            True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0
+        )
+    elif c_0.dtype != carry:
+        c_0 = _to_carry("c_0", c_0, carry)
+    if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
+        raise _dtype_error(R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    return LSTMResult(*_call(_OPS.run.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
+
+
+def lstm_step(
+    x_i: Tensor,
+    x_f: Tensor,
+    x_z: Tensor,
+    x_o: Tensor,
+    R_i: Tensor,
+    R_f: Tensor,
+    R_z: Tensor,
+    R_o: Tensor,
+    *,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+    inplace: bool = False,
+    into: LSTMResult | None = None,
+) -> LSTMResult:
+    """Run lstm for one step: one token of decoding.
+
+    Shapes:
+        x_i: [B, H, D]
+        x_f: [B, H, D]
+        x_z: [B, H, D]
+        x_o: [B, H, D]
+        R_i: [H, D, D]
+        R_f: [H, D, D]
+        R_z: [H, D, D]
+        R_o: [H, D, D]
+        h_0: [B, H, D]
+        c_0: [B, H, D]
+
+    inplace: the new states are written over the old ones, and returned as these.
+    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
+        no step allocates anything.
+    """
+    _given = (h_0, c_0)
+    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
+    B, H, D = _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
+    carry = _carry(x_i)
+    if h_0 is None:
+        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif h_0.shape != (B, H, D):
+        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
+    elif h_0.dtype != carry:
+        h_0 = _to_carry("h_0", h_0, carry)
+    if c_0 is None:
+        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
+    elif c_0.shape != (B, H, D):
+        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
+    elif c_0.dtype != carry:
+        c_0 = _to_carry("c_0", c_0, carry)
+    if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
+        raise _dtype_error(R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
+    _result = LSTMResult(*_call(_OPS.step.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
+    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
+
+
+class LSTM(torch.nn.Module):
+    """lstm as a layer: it owns R_i, R_f, R_z, R_o.
+
+    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        H: int,
+        D: int,
+        axis: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.dims = {"H": H, "D": D}
+        self.R_i = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_f = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.R_o = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Give every parameter its initial value."""
+        D = self.dims["D"]
+        self.R_i.normal_(std=D**-0.5)
+        self.R_f.normal_(std=D**-0.5)
+        self.R_z.normal_(std=D**-0.5)
+        self.R_o.normal_(std=D**-0.5)
+
+    def forward(
+        self,
+        x_i: Tensor,
+        x_f: Tensor,
+        x_z: Tensor,
+        x_o: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        c_0: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        reverse: bool = False,
+        axis: int | None = None,
+        states_every: int | None = None,
+    ) -> LSTMResult:
+        """The recurrence over a sequence; see `lstm`."""
+        return lstm(
+            x_i,
+            x_f,
+            x_z,
+            x_o,
+            self.R_i,
+            self.R_f,
+            self.R_z,
+            self.R_o,
+            h_0=h_0,
+            c_0=c_0,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+            axis=self.axis if axis is None else axis,
+            states_every=states_every,
+        )
+
+    def step(
+        self,
+        x_i: Tensor,
+        x_f: Tensor,
+        x_z: Tensor,
+        x_o: Tensor,
+        *,
+        h_0: Tensor | None = None,
+        c_0: Tensor | None = None,
+        inplace: bool = False,
+        into: LSTMResult | None = None,
+    ) -> LSTMResult:
+        """One step; see `lstm_step`."""
+        return lstm_step(
+            x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0, inplace=inplace, into=into
+        )
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
+
+
+# torch.fx keeps a call as one node, instead of tracing into it
+torch.fx.wrap("lstm")
+torch.fx.wrap("lstm_step")
 
 
 # ---------- the recurrence in plain torch: every device, every dtype --------------------------------------------------
@@ -450,10 +707,10 @@ def lstm_team_forward_kernel(
     i_start = 0
     at_thd = (STEP * i_start * H + i_h) * D
     o_bthd = first[:, None] * (H * D) + o_d[None, :]
-    n_x_o = tl.load(p_x_o + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
-    n_x_f = tl.load(p_x_f + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
-    n_x_i = tl.load(p_x_i + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
-    n_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=(m_bd) & (T > 0), other=0.0)
+    n_x_o = tl.load(p_x_o + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
+    n_x_f = tl.load(p_x_f + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
+    n_x_i = tl.load(p_x_i + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
+    n_x_z = tl.load(p_x_z + at_thd + o_bthd, mask=m_bd & (T > 0), other=0.0)
     o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
     m_b_d_all = m_b[:, None] & m_d_all[None, :]
     for i_t in range(0, T):
@@ -545,12 +802,12 @@ def lstm_team_backward_kernel(
     i_start = T - 1
     at_nhd = (STEP * i_start * H + i_h) * D
     o_bnhd = first[:, None] * (H * D) + o_d[None, :]
-    n_c = tl.load(p_c_in + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
-    n_before_f = tl.load(p_before_f + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
-    n_before_i = tl.load(p_before_i + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
-    n_before_z = tl.load(p_before_z + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
-    n_before_o = tl.load(p_before_o + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
-    n_dh = tl.load(p_d_h + at_nhd + o_bnhd, mask=(m_bd) & (T > 0), other=0.0)
+    n_c = tl.load(p_c_in + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
+    n_before_f = tl.load(p_before_f + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
+    n_before_i = tl.load(p_before_i + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
+    n_before_z = tl.load(p_before_z + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
+    n_before_o = tl.load(p_before_o + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
+    n_dh = tl.load(p_d_h + at_nhd + o_bnhd, mask=m_bd & (T > 0), other=0.0)
     o_b2_h_d_all = o_b[:, None] * (H * D) + o_d_all[None, :]
     m_b_d_all = m_b[:, None] & m_d_all[None, :]
     for i_t in range(T - 1, -1, -1):
@@ -889,6 +1146,186 @@ def _step_triton(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0):
     return h.squeeze(1), h_T, c_T
 
 
+# ---------- from a call to the recurrence: the same in every file, but for names and numbers --------------------------
+
+
+def _cast(x_i, x_f, x_z, x_o):
+    """The inputs in the dtypes that the operators take."""
+    main = x_i.dtype
+    if (
+        x_f.dtype != main
+        or x_z.dtype != main
+        or x_o.dtype != main
+        or main not in _FLOATS
+        or (x_i.device.type in _AUTOCAST and torch.is_autocast_enabled(x_i.device.type))
+    ):
+        return _fit(x_i, x_f, x_z, x_o)
+    return x_i, x_f, x_z, x_o
+
+
+def _fit(*inputs):
+    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
+
+    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
+    """
+    if not _FLOATS.issuperset(x.dtype for x in inputs):
+        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
+    device, main = inputs[0].device.type, inputs[0].dtype
+    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
+        main = torch.get_autocast_dtype(device)
+        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
+    for name, x in zip(_INPUTS, inputs):
+        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
+            raise TypeError(f"lstm: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
+    return inputs
+
+
+def _dtype_error(**tensors):
+    """The first tensor whose dtype is not served, as an error that says what to do."""
+    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
+    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
+    if not isinstance(dtype, torch.dtype):
+        return TypeError(f"lstm: {name} is an array of numpy; it is a tensor: torch.from_numpy({name})")
+    if dtype.is_complex:
+        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
+    elif dtype.is_floating_point:
+        help = "convert it first, with its scale: x.to(torch.bfloat16)"
+    else:
+        help = "convert it first: x.to(torch.float32)"
+    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
+    return TypeError(f"lstm: {name} is {dtype}; {kinds}: {help}")
+
+
+def _to_carry(name, x, carry):
+    """An initial state in the dtype that states have."""
+    if x.dtype not in _FLOATS:
+        raise _dtype_error(**{name: x})
+    return x.to(carry)
+
+
+_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
+_INPUTS = tuple("x_i x_f x_z x_o".split())
+_GATES = frozenset("".split())
+
+
+def _call(operator, *arguments):
+    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+def _along(axis, cu_seqlens, reverse, *tensors):
+    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
+    main = tensors[0]
+    count = main.dim() - 2
+    if not -count <= axis < count:
+        raise ValueError(f"lstm: axis is {axis}; x_i has {count} axes before its dims: {list(main.shape)}")
+    lead, axis = main.shape[:count], axis % count
+    batch = (*lead[:axis], *lead[axis + 1 :])
+    given = {}
+    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
+        own, *dims = axes.split() or [""]
+        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
+            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
+            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
+                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of x_i has the steps"
+                raise ValueError(f"lstm: {name} has shape {list(x.shape)} for [{want}]; {why}")
+            x = x.movedim(axis, count - 1) if ahead is lead else x
+            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        given[name] = x
+    results = lstm(**given, cu_seqlens=cu_seqlens, reverse=reverse)
+    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
+    states = results[1:]
+    if cu_seqlens is None:
+        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
+    return LSTMResult(*outputs, *states)
+
+
+def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
+    """The call in pieces of `every` steps, each from the states that the last one left."""
+    main = given["x_i"]
+    count = main.dim() - 2
+    at = 1 if axis is None else axis % count
+    if every < 1:
+        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
+        raise ValueError(f"lstm: {why}")
+    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
+        why = f"x_i has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
+        raise ValueError(f"lstm: axis is {axis}; {why}")
+    steps = main.shape[at]
+    bounds = [0, steps]
+    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
+        _sequences(cu_seqlens, main)
+        _steps(cu_seqlens.cpu(), main)
+        bounds = cu_seqlens.tolist()
+    last = reverse is not False  # whether runs begin at the last step
+    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
+    results, places, kept = [], [], []
+    for start in range(0, max(lengths + [1]), every):
+        rows = []
+        for before, size in zip(bounds, lengths):
+            low, high = min(start, size), min(start + every, size)
+            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
+        cuts, own = None, dict(given)
+        if cu_seqlens is None:
+            low, high = rows[0]
+            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
+        else:
+            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
+            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
+            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
+            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
+            places.append(index)
+        result = lstm(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
+        given |= dict(zip(("h_0", "c_0"), result[1:]))
+        results.append(result)
+        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
+    whole = []
+    for parts in zip(*(result[:1] for result in results)):
+        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
+        if cu_seqlens is not None:
+            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
+        whole.append(joined)
+    found = LSTMStates(*whole, *results[-1][1:])
+    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
+    for name, state in zip(found._fields[1:], found[1:]):
+        if cu_seqlens is not None:
+            parts = [getattr(results[piece], name)[i] for i, piece in order]
+            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
+        else:
+            parts = [getattr(results[piece], name) for _, piece in order]
+            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
+        setattr(found, name[:-1] + "every", stacked)
+    return found
+
+
+_STEPPED = tuple("x_i x_f x_z x_o".split())
+
+
+def _written(result, given, inplace, into):
+    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
+    if any(x.requires_grad for x in result):
+        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
+        raise RuntimeError(f"lstm_step: {why}")
+    places = list(result if into is None else into)
+    if inplace:
+        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
+    for place, x in zip(places, result, strict=True):
+        if place.shape != x.shape or place.dtype != x.dtype:
+            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
+            raise ValueError(f"lstm_step: a tensor to write has shape {said}")
+    if len(set(map(id, places))) < len(places):
+        raise ValueError("lstm_step: one tensor is to be written twice: give every state its own")
+    for place, x in zip(places, result, strict=True):
+        if place is not x:
+            place.copy_(x)
+    return type(result)(*places)
+
+
 # ---------- the choice of a form --------------------------------------------------------------------------------------
 
 
@@ -1077,6 +1514,8 @@ CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checke
 
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
+    if not isinstance(cu_seqlens, torch.Tensor):
+        raise TypeError(f"lstm: cu_seqlens is a {type(cu_seqlens).__name__}; it is a tensor: torch.tensor({cu_seqlens})")
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"lstm: cu_seqlens is {cu_seqlens.dtype}; it is torch.int32 or torch.int64")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
@@ -1658,10 +2097,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_lstm_3eeba68c0f20", 0
+    name, tries = "seqc_lstm_00afb620bfdb", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_lstm_3eeba68c0f20_{tries}"
+        name = f"seqc_lstm_00afb620bfdb_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "x_i x_f x_z x_o R_i R_f R_z R_o h_0 c_0".split()]
     results = [f"Tensor {x}" for x in "h h_T c_T".split()]
@@ -1692,432 +2131,3 @@ def _register():
 
 
 _OPS = _register()
-
-
-# ---------- what to call ----------------------------------------------------------------------------------------------
-
-
-class LSTMResult(NamedTuple):
-    """Outputs, and the states after the last step: the next call's NAME_0, to go on from."""
-
-    h: Tensor  # [B, T, H, D]
-    h_T: Tensor  # [B, H, D]
-    c_T: Tensor  # [B, H, D]
-
-
-def _cast(x_i, x_f, x_z, x_o):
-    """The inputs in the dtypes that the operators take."""
-    main = x_i.dtype
-    if (
-        x_f.dtype != main
-        or x_z.dtype != main
-        or x_o.dtype != main
-        or main not in _FLOATS
-        or (x_i.device.type in _AUTOCAST and torch.is_autocast_enabled(x_i.device.type))
-    ):
-        return _fit(x_i, x_f, x_z, x_o)
-    return x_i, x_f, x_z, x_o
-
-
-def _fit(*inputs):
-    """The inputs, cast where autocast asks for it; TypeError where their dtypes do not fit together.
-
-    Under autocast gates become float32 and the others the autocast dtype, as a matrix product's would; float64 stays.
-    """
-    device, main = inputs[0].device.type, inputs[0].dtype
-    if not _FLOATS.issuperset(x.dtype for x in inputs):
-        raise _dtype_error(**dict(zip(_INPUTS, inputs, strict=True)))
-    if device in _AUTOCAST and torch.is_autocast_enabled(device) and main != torch.float64:
-        main = torch.get_autocast_dtype(device)
-        inputs = [x.to(torch.float32 if name in _GATES else main) for name, x in zip(_INPUTS, inputs, strict=True)]
-    for name, x in zip(_INPUTS, inputs):
-        if x.dtype != main and not (name in _GATES and x.dtype == torch.float32):
-            raise TypeError(f"lstm: {name} is {x.dtype}, {_INPUTS[0]} is {main}; inputs share a dtype")
-    return inputs
-
-
-def _dtype_error(**tensors):
-    """The first tensor whose dtype is not served, as an error that says what to do."""
-    name, dtype = next((name, x.dtype) for name, x in tensors.items() if x.dtype not in _FLOATS)
-    what = "inputs" if name in _INPUTS else "initial states" if name.endswith("_0") else "parameters"
-    if dtype.is_complex:
-        help = "give real and imaginary parts as arguments of their own (x.real, x.imag)"
-    elif dtype.is_floating_point:
-        help = "convert it first, with its scale: x.to(torch.bfloat16)"
-    else:
-        help = "convert it first: x.to(torch.float32)"
-    kinds = f"{what} are floating-point numbers of 64, 32 or 16 bits"
-    return TypeError(f"lstm: {name} is {dtype}; {kinds}: {help}")
-
-
-def _to_carry(name, x, carry):
-    """An initial state in the dtype that states have."""
-    if x.dtype not in _FLOATS:
-        raise _dtype_error(**{name: x})
-    return x.to(carry)
-
-
-_FLOATS = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
-_INPUTS = tuple("x_i x_f x_z x_o".split())
-_GATES = frozenset("".split())
-
-
-def _call(operator, *arguments):
-    """The operator's results; under `no_grad` without the stop at autograd that inference mode leaves out by itself."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return operator(*arguments)
-    if forward_ad._current_level >= 0:  # tangents pass through autograd, with or without gradients
-        return operator(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
-
-
-def _along(axis, cu_seqlens, reverse, *tensors):
-    """The call whose steps lie along one of the axes before the dims; the others are batch, by views if possible."""
-    main = tensors[0]
-    count = main.dim() - 2
-    if not -count <= axis < count:
-        raise ValueError(f"lstm: axis is {axis}; x_i has {count} axes before its dims: {list(main.shape)}")
-    lead, axis = main.shape[:count], axis % count
-    batch = (*lead[:axis], *lead[axis + 1 :])
-    given = {}
-    for x, (name, axes) in zip(tensors, _AXES.items(), strict=True):
-        own, *dims = axes.split() or [""]
-        if x is not None and own == "B" and (cu_seqlens is None or dims[:1] == ["T"]):
-            ahead, dims = (lead, dims[1:]) if dims[:1] == ["T"] else (batch, dims)
-            if x.dim() != len(ahead) + len(dims) or x.shape[: len(ahead)] != ahead:
-                want, why = ", ".join([*map(str, ahead), *dims]), f"axis {axis} of x_i has the steps"
-                raise ValueError(f"lstm: {name} has shape {list(x.shape)} for [{want}]; {why}")
-            x = x.movedim(axis, count - 1) if ahead is lead else x
-            x = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
-        given[name] = x
-    results = lstm(**given, cu_seqlens=cu_seqlens, reverse=reverse)
-    outputs = [o.reshape((*batch, *o.shape[1:])).movedim(count - 1, axis) for o in results[:1]]
-    states = results[1:]
-    if cu_seqlens is None:
-        states = [s.reshape((*batch, *s.shape[1:])) for s in states]
-    return LSTMResult(*outputs, *states)
-
-
-class LSTMStates(LSTMResult):
-    """What a call with `states_every` gives: its result, and each state after every so many steps as NAME_every.
-
-    NAME_every has the pieces as an axis where inputs have the steps: [B, T // N, dims]. Of a pack it is [pieces, dims]:
-    those of the first sequence, then those of the next; a sequence of n steps has n // N of them.
-    """
-
-    h_every: Tensor  # [B, pieces, H, D]
-    c_every: Tensor  # [B, pieces, H, D]
-
-
-def _in_pieces(every, axis, cu_seqlens, reverse, /, **given):
-    """The call in pieces of `every` steps, each from the states that the last one left."""
-    main = given["x_i"]
-    count = main.dim() - 2
-    at = 1 if axis is None else axis % count
-    if every < 1:
-        why = f"states_every is {every}; states are kept after every so many steps, 1 or more"
-        raise ValueError(f"lstm: {why}")
-    if axis is not None and (cu_seqlens is not None or not -count <= axis < count):
-        why = f"x_i has {count} axes before its dims" if cu_seqlens is None else "states_every of a pack takes none"
-        raise ValueError(f"lstm: axis is {axis}; {why}")
-    steps = main.shape[at]
-    bounds = [0, steps]
-    if cu_seqlens is not None:  # pieces are cut from each sequence: its bounds are read, and a GPU is waited for
-        _sequences(cu_seqlens, main)
-        _steps(cu_seqlens.cpu(), main)
-        bounds = cu_seqlens.tolist()
-    last = reverse is not False  # whether runs begin at the last step
-    lengths = [after - before for before, after in zip(bounds, bounds[1:])]
-    results, places, kept = [], [], []
-    for start in range(0, max(lengths + [1]), every):
-        rows = []
-        for before, size in zip(bounds, lengths):
-            low, high = min(start, size), min(start + every, size)
-            rows.append((before + size - high, before + size - low) if last else (before + low, before + high))
-        cuts, own = None, dict(given)
-        if cu_seqlens is None:
-            low, high = rows[0]
-            own |= {x: given[x].narrow(at, low, high - low) for x in _STEPPED if given[x] is not None}
-        else:
-            index = torch.cat([torch.arange(*row, device=main.device) for row in rows or [(0, 0)]])
-            own |= {x: given[x].index_select(1, index) for x in _STEPPED if given[x] is not None}
-            sizes = torch.tensor([0] + [high - low for low, high in rows], device=main.device)
-            cuts = sizes.cumsum(0).to(cu_seqlens.dtype)
-            places.append(index)
-        result = lstm(**own, cu_seqlens=cuts, reverse=reverse, axis=axis)
-        given |= dict(zip(("h_0", "c_0"), result[1:]))
-        results.append(result)
-        kept.append([i for i, size in enumerate(lengths) if start + every <= size])
-    whole = []
-    for parts in zip(*(result[:1] for result in results)):
-        joined = torch.cat(parts if cu_seqlens is not None or not last else parts[::-1], at)
-        if cu_seqlens is not None:
-            joined = joined.new_zeros(1, steps, *joined.shape[2:]).index_copy(1, torch.cat(places), joined)
-        whole.append(joined)
-    found = LSTMStates(*whole, *results[-1][1:])
-    order = sorted((i, piece) for piece, ones in enumerate(kept) for i in ones)
-    for name, state in zip(found._fields[1:], found[1:]):
-        if cu_seqlens is not None:
-            parts = [getattr(results[piece], name)[i] for i, piece in order]
-            stacked = torch.stack(parts) if parts else state.new_zeros(0, *state.shape[1:])
-        else:
-            parts = [getattr(results[piece], name) for _, piece in order]
-            stacked = torch.stack(parts, at) if parts else state.new_zeros(*state.shape[:at], 0, *state.shape[at:])
-        setattr(found, name[:-1] + "every", stacked)
-    return found
-
-
-_STEPPED = tuple("x_i x_f x_z x_o".split())
-
-
-def lstm(
-    x_i: Tensor,
-    x_f: Tensor,
-    x_z: Tensor,
-    x_o: Tensor,
-    R_i: Tensor,
-    R_f: Tensor,
-    R_z: Tensor,
-    R_o: Tensor,
-    *,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    reverse: bool = False,
-    axis: int | None = None,
-    states_every: int | None = None,
-) -> LSTMResult:
-    """Run lstm over a sequence.
-
-    Shapes:
-        x_i: [B, T, H, D]
-        x_f: [B, T, H, D]
-        x_z: [B, T, H, D]
-        x_o: [B, T, H, D]
-        R_i: [H, D, D]
-        R_f: [H, D, D]
-        R_z: [H, D, D]
-        R_o: [H, D, D]
-        h_0: [B, H, D]
-        c_0: [B, H, D]
-
-    States are float32 (float64 for float64 inputs); one that is not given starts at its default.
-
-    cu_seqlens: the call is a pack of B sequences of any lengths, one after the other in one row of T steps; inputs are
-        [1, T, ...], and sequence i has the steps from cu_seqlens[i] up to cu_seqlens[i + 1]. int32 or int64 [B + 1] on
-        the inputs' device. One entry per sequence: h_0, c_0.
-    reverse: every sequence runs from its last step to its first.
-    axis: which of the axes before the dims has the steps; all others are batch, and states have these, in their order.
-    states_every: the result is a LSTMStates, with the states after every so many steps.
-    """
-    if states_every is not None:
-        return _in_pieces(
-            states_every,
-            axis,
-            cu_seqlens,
-            reverse,
-            x_i=x_i,
-            x_f=x_f,
-            x_z=x_z,
-            x_o=x_o,
-            R_i=R_i,
-            R_f=R_f,
-            R_z=R_z,
-            R_o=R_o,
-            h_0=h_0,
-            c_0=c_0,
-        )
-    if axis is not None:
-        return _along(axis, cu_seqlens, reverse, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0)
-    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
-    B, T, H, D = _sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, cu_seqlens)
-    carry = _carry(x_i)
-    if h_0 is None:
-        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
-    elif h_0.shape != (B, H, D):
-        raise _shape_error(
-            True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0
-        )
-    elif h_0.dtype != carry:
-        h_0 = _to_carry("h_0", h_0, carry)
-    if c_0 is None:
-        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
-    elif c_0.shape != (B, H, D):
-        raise _shape_error(
-            True, cu_seqlens, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0
-        )
-    elif c_0.dtype != carry:
-        c_0 = _to_carry("c_0", c_0, carry)
-    if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
-        raise _dtype_error(R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
-    return LSTMResult(*_call(_OPS.run.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0, cu_seqlens, reverse))
-
-
-def _written(result, given, inplace, into):
-    """The result in tensors of the caller: states in those that were given (inplace), the rest in an earlier result."""
-    if any(x.requires_grad for x in result):
-        why = "inplace= and into= keep nothing that a gradient needs: call it under torch.no_grad()"
-        raise RuntimeError(f"lstm_step: {why}")
-    places = list(result if into is None else into)
-    if inplace:
-        places[1:] = [y if x is None else x for x, y in zip(given, places[1:], strict=True)]
-    for place, x in zip(places, result, strict=True):
-        if place.shape != x.shape or place.dtype != x.dtype:
-            said = f"{list(place.shape)} of {place.dtype}, and the step gives {list(x.shape)} of {x.dtype}"
-            raise ValueError(f"lstm_step: a tensor to write has shape {said}")
-    if len(set(map(id, places))) < len(places):
-        raise ValueError("lstm_step: one tensor is to be written twice: give every state its own")
-    for place, x in zip(places, result, strict=True):
-        if place is not x:
-            place.copy_(x)
-    return type(result)(*places)
-
-
-def lstm_step(
-    x_i: Tensor,
-    x_f: Tensor,
-    x_z: Tensor,
-    x_o: Tensor,
-    R_i: Tensor,
-    R_f: Tensor,
-    R_z: Tensor,
-    R_o: Tensor,
-    *,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    inplace: bool = False,
-    into: LSTMResult | None = None,
-) -> LSTMResult:
-    """Run lstm for one step: one token of decoding.
-
-    Shapes:
-        x_i: [B, H, D]
-        x_f: [B, H, D]
-        x_z: [B, H, D]
-        x_o: [B, H, D]
-        R_i: [H, D, D]
-        R_f: [H, D, D]
-        R_z: [H, D, D]
-        R_o: [H, D, D]
-        h_0: [B, H, D]
-        c_0: [B, H, D]
-
-    inplace: the new states are written over the old ones, and returned as these.
-    into: the result of an earlier step, whose tensors are written and returned. With its own states as initial ones,
-        no step allocates anything.
-    """
-    _given = (h_0, c_0)
-    x_i, x_f, x_z, x_o = _cast(x_i, x_f, x_z, x_o)
-    B, H, D = _step_sizes(x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o)
-    carry = _carry(x_i)
-    if h_0 is None:
-        h_0 = x_i.new_zeros((B, H, D), dtype=carry)
-    elif h_0.shape != (B, H, D):
-        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, h_0=h_0)
-    elif h_0.dtype != carry:
-        h_0 = _to_carry("h_0", h_0, carry)
-    if c_0 is None:
-        c_0 = x_i.new_zeros((B, H, D), dtype=carry)
-    elif c_0.shape != (B, H, D):
-        raise _shape_error(False, None, x_i=x_i, x_f=x_f, x_z=x_z, x_o=x_o, R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o, c_0=c_0)
-    elif c_0.dtype != carry:
-        c_0 = _to_carry("c_0", c_0, carry)
-    if R_i.dtype not in _FLOATS or R_f.dtype not in _FLOATS or R_z.dtype not in _FLOATS or R_o.dtype not in _FLOATS:
-        raise _dtype_error(R_i=R_i, R_f=R_f, R_z=R_z, R_o=R_o)
-    _result = LSTMResult(*_call(_OPS.step.default, x_i, x_f, x_z, x_o, R_i, R_f, R_z, R_o, h_0, c_0))
-    return _written(_result, _given, inplace, into) if inplace or into is not None else _result
-
-
-class LSTM(torch.nn.Module):
-    """lstm as a layer: it owns R_i, R_f, R_z, R_o.
-
-    axis: which of the inputs' axes has the steps, of every call that does not say it; see the function.
-    """
-
-    def __init__(
-        self,
-        *,
-        H: int,
-        D: int,
-        axis: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.axis = axis
-        self.dims = {"H": H, "D": D}
-        self.R_i = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
-        self.R_f = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
-        self.R_z = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
-        self.R_o = torch.nn.Parameter(torch.empty((H, D, D), device=device, dtype=dtype))
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Give every parameter its initial value."""
-        D = self.dims["D"]
-        self.R_i.normal_(std=D**-0.5)
-        self.R_f.normal_(std=D**-0.5)
-        self.R_z.normal_(std=D**-0.5)
-        self.R_o.normal_(std=D**-0.5)
-
-    def forward(
-        self,
-        x_i: Tensor,
-        x_f: Tensor,
-        x_z: Tensor,
-        x_o: Tensor,
-        *,
-        h_0: Tensor | None = None,
-        c_0: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-        axis: int | None = None,
-        states_every: int | None = None,
-    ) -> LSTMResult:
-        """The recurrence over a sequence; see `lstm`."""
-        return lstm(
-            x_i,
-            x_f,
-            x_z,
-            x_o,
-            self.R_i,
-            self.R_f,
-            self.R_z,
-            self.R_o,
-            h_0=h_0,
-            c_0=c_0,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-            axis=self.axis if axis is None else axis,
-            states_every=states_every,
-        )
-
-    def step(
-        self,
-        x_i: Tensor,
-        x_f: Tensor,
-        x_z: Tensor,
-        x_o: Tensor,
-        *,
-        h_0: Tensor | None = None,
-        c_0: Tensor | None = None,
-        inplace: bool = False,
-        into: LSTMResult | None = None,
-    ) -> LSTMResult:
-        """One step; see `lstm_step`."""
-        return lstm_step(
-            x_i, x_f, x_z, x_o, self.R_i, self.R_f, self.R_z, self.R_o, h_0=h_0, c_0=c_0, inplace=inplace, into=into
-        )
-
-    if TYPE_CHECKING:
-        __call__ = forward
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={size}" for name, size in self.dims.items())
-
-
-# torch.fx keeps a call as one node, instead of tracing into it
-torch.fx.wrap("lstm")
-torch.fx.wrap("lstm_step")
