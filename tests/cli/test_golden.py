@@ -52,3 +52,11 @@ def test_files_are_formatted() -> None:
     command = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "--check", *files]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_readme_shows_what_is_emitted() -> None:
+    """Its excerpt of a kernel stands in the golden file, line by line and in this order."""
+    text = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = text[text.index("```python\n    for i_n") :].split("```")[1].splitlines()[1:]
+    left = iter(path("gla", "triton").read_text(encoding="utf-8").splitlines())
+    assert [line for line in shown if line.strip() != "..." and line not in left] == []
