@@ -9,6 +9,7 @@ because their condition is unbounded.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -82,7 +83,7 @@ def test_split_runs_and_causality(name: str) -> None:
     if not program.no_step:
         compare_steps(draw(program, 5, hard=True, seed=1), made._forward_cpu, contiguous(made._step_cpu), 1e-10)
     else:
-        with pytest.raises(NotImplementedError, match=program.no_step):
+        with pytest.raises(NotImplementedError, match=re.escape(program.no_step)):
             made._step_cpu(*tensors(draw(program, 1)))
     if min(offsets) >= 0:
         check_causality(draw(program, 40, seed=2), contiguous(made._infer_cpu), torch.float64)
