@@ -97,8 +97,9 @@ def test_what_binds_is_told() -> None:
 
 
 def test_explain_tells_the_choice_of_every_processor() -> None:
-    mamba = explain(ROOT / "specs" / "mamba.seq", "cpu", dims={"D": 1024, "N": 16})
-    assert "x86-64-v4 (AVX-512): D in 4 panels of 256 lanes; binds: a panel's part of h fills half" in mamba
+    mamba = " ".join(explain(ROOT / "specs" / "mamba.seq", "cpu", dims={"D": 1024, "N": 16}).split())
+    alike = "x86-64-v4 (AVX-512), x86-64-v3 (AVX2), any other: D in 4 panels of 256 lanes"
+    assert f"{alike}; binds: a panel's part of h fills half of the first-level cache" in mamba
     assert "arm64: D in 2 panels of 512 lanes; binds: " in mamba
-    lstm = explain(ROOT / "specs" / "lstm.seq", "cpu")
-    assert "x86-64-v3 (AVX2): 2 rows of the batch a block; binds: a sum of every row and matrix has a register" in lstm
+    lstm = " ".join(explain(ROOT / "specs" / "lstm.seq", "cpu").split())
+    assert "x86-64-v3 (AVX2), any other: 2 rows of the batch a block; binds: a sum of every row and matrix has a" in lstm
