@@ -69,7 +69,8 @@ CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checke
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if not isinstance(cu_seqlens, torch.Tensor):
-        raise TypeError(f"{spec}: cu_seqlens is a {{type(cu_seqlens).__name__}}; it is a tensor: torch.tensor({{cu_seqlens}})")
+        kind = type(cu_seqlens).__name__
+        raise TypeError(f"{spec}: cu_seqlens is a {{kind}}; it is a tensor: torch.tensor({{cu_seqlens}})")
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{spec}: cu_seqlens is {{cu_seqlens.dtype}}; it is torch.int32 or torch.int64")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
