@@ -253,6 +253,6 @@ def test_explain_says_what_is_kept_and_what_it_saves(kept: Recurrence) -> None:
     told = " ".join(kept.explain().split())
     assert re.search(r"P: by blocks 4; rules keep [\d. kM]+ of [\d. kM]+ elements \(50%\); what is left out counts as 0", told)
     assert "W: by mask; the caller gives the mask, the argument and buffer W_mask" in told
-    native = "_NATIVE_SOURCE" in kept.source
+    native = "_NATIVE_KERNELS" in kept.source
     assert bool(re.search(r"L: by lower; .*? a product with the state skips it in native code", told)) == native
     assert ("S: by mask; by band 5" in told) and ("it stands in no product by itself" in told) == native  # N + S
