@@ -1691,7 +1691,8 @@ CHECK_BOUNDS = False  # whether the bounds of packs on a GPU are read and checke
 def _sequences(cu_seqlens, x):
     """The number of sequences of the pack x [1, T, ...]; an error where `cu_seqlens` cannot be its bounds."""
     if not isinstance(cu_seqlens, torch.Tensor):
-        raise TypeError(f"gla: cu_seqlens is a {type(cu_seqlens).__name__}; it is a tensor: torch.tensor({cu_seqlens})")
+        kind = type(cu_seqlens).__name__
+        raise TypeError(f"gla: cu_seqlens is a {kind}; it is a tensor: torch.tensor({cu_seqlens})")
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"gla: cu_seqlens is {cu_seqlens.dtype}; it is torch.int32 or torch.int64")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] == 0:
@@ -2245,10 +2246,10 @@ def _rules():
 
 def _register():
     """Define the operators in a namespace that no other file or import of this file has; it lives as long as torch."""
-    name, tries = "seqc_gla_23b632448983", 0
+    name, tries = "seqc_gla_b6cfc55a7be4", 0
     while hasattr(getattr(torch.ops, name), "run"):
         tries += 1
-        name = f"seqc_gla_23b632448983_{tries}"
+        name = f"seqc_gla_b6cfc55a7be4_{tries}"
     library = torch.library.Library(name, "DEF")
     arguments = [f"Tensor {x}" for x in "q k v g S_0".split()]
     results = [f"Tensor {x}" for x in "o S_T".split()]
