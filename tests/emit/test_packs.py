@@ -39,7 +39,11 @@ def test_pack_and_reverse(name: str, backend: str) -> None:
     assert not packed.failures(name, backend, single, hard=name not in ("mlstm", "gsa"))
 
 
-@pytest.mark.parametrize("mine", [INTERPRETED[:3], INTERPRETED[-3:], pytest.param(INTERPRETED[3:-3], marks=pytest.mark.long)])
+QUICK = (("delta_rule", "hgrn"), ("both_ways", f"{packed.BACKWARD}conv"))
+REST = tuple(name for name in INTERPRETED if not any(name in some for some in QUICK))
+
+
+@pytest.mark.parametrize("mine", [*QUICK, pytest.param(REST, marks=pytest.mark.long)])
 def test_pack_and_reverse_in_triton(mine: tuple[str, ...]) -> None:
     pytest.importorskip("triton")
     done = subprocess.run(

@@ -36,8 +36,8 @@ def with_checkpoint(spec: str, steps: int, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "spec",
-    ["gla", "kda", pytest.param("gsa", marks=pytest.mark.long), pytest.param("momentum_delta_rule", marks=pytest.mark.long),
-     pytest.param("linear_attention_normalized", marks=pytest.mark.long), pytest.param("mamba2", marks=pytest.mark.long)],
+    ["kda", *(pytest.param(x, marks=pytest.mark.long)
+              for x in ("gla", "gsa", "momentum_delta_rule", "linear_attention_normalized", "mamba2"))],
 )  # fmt: skip
 def test_states_of_spans(spec: str, tmp_path: Path) -> None:
     """Three blocks a span: a batch of four blocks and a piece, packs with a span and a step, a block, one step, nothing."""
