@@ -184,8 +184,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("for (i64 slot = count - 1; slot >= 0; --slot)", "for (i64 slot = count - 1; slot > 0; --slot)")),
     # ---- Triton
     *_triton(DEVICE, "element", ("o_from = tl.arange(0, C) - BY", "o_from = tl.arange(0, C) + BY")),
+    *_triton(DEVICE, "delta", ("(BLOCK - 1 if REVERSE else 0)\n", "(BLOCK - 1 if REVERSE else 1)\n")),
     *_triton(DEVICE, "decayed",
-        ("(BLOCK - 1 if REVERSE else 0)\n", "(BLOCK - 1 if REVERSE else 1)\n"),
+        ("later = tl.arange(0, 2)[None, :, None] == (0 if REVERSE", "later = tl.arange(0, 2)[None, :, None] == (1 if REVERSE"),
+        ("added = run * before[:, None, None, :] if", "added = run + before[:, None, None, :] if"),
         ("later = (o_t // LEVEL)[:, None] > ", "later = (o_t // LEVEL)[:, None] >= ")),
     *_triton(DEVICE, "delta", ("b_X -= b_column[:, :, None] * b_row", "b_X += b_column[:, :, None] * b_row")),
     *_triton(DEVICE, "element", ("return a_now * a_past, a_now * b_past + b_now", "return a_now * a_past, b_past + b_now")),
