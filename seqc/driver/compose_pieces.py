@@ -114,7 +114,7 @@ class _Cut:
         ends = [f"d_{safe_name(x)}" for x in self.program.outputs] + [f"d_{s}_T" for s in self.states]
         moved = [a for a in argument_table(self.cut.whole) if a.gradient]
         place = {a.of: i for i, a in enumerate(a for a in self.table if a.gradient)}
-        asked = {**place, **{x: place[source] for x, (source, _) in self.cut.shifts.items()}}
+        asked = {**place, **{x: place[source] for x, (source, _) in self.cut.shifts.items() if source in place}}
         taken = [*self.arguments, *self.saved, *ends, "*", f"needs=(True,) * {len(place)}"]
         lines = self._head("backward", taken, "Gradients, likewise.")
         given = ["_count", "_head", "_inputs", *(f"[{', '.join(x)}]" for x in (self.params, self.starts, self.saved, ends))]
