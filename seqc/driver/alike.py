@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ def alike(components: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     for one in components:
         name = one["states"][0].partition("[")[0]
         words = (one["states"][0], one["class"], *one["transition"].values())
-        key = "\n".join(text.replace(name, "it") for text in words)
+        key = "\n".join(_unnamed(text, name) for text in words)
         alone = len(one["states"]) == 1 and not one["claims"]
         runs.setdefault(key if alone else ", ".join(one["states"]), []).append(one)
     return [one for run in runs.values() for one in (run if len(run) <= FEW else [_one(run)])]
@@ -26,6 +27,11 @@ def alike(components: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _one(run: list[Mapping[str, Any]]) -> Mapping[str, Any]:
     first, last = run[0]["states"][0], run[-1]["states"][0]
     name = first.partition("[")[0]
-    told = [text.replace(name, "it") for text in run[0]["transition"].values()]
-    kind = f"of each, {run[0]['class'].replace(name, 'it')}"
+    told = [_unnamed(text, name) for text in run[0]["transition"].values()]
+    kind = f"of each, {_unnamed(run[0]['class'], name)}"
     return {"states": [first, "..", last], "class": kind, "transition": {"each": told[0]} if told else {}, "claims": {}}
+
+
+def _unnamed(text: str, name: str) -> str:
+    """The text, of any state: with "it" for the state's name, which is no part of another word."""
+    return re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", "it", text)

@@ -56,9 +56,11 @@ def _beside_tables(stage: Stage, taken: frozenset[str]) -> Plan | None:
     return replace(plan, stages=tuple(replace(x, name=stage.name) if x.name == "events" else x for x in plan.stages))
 
 
-WALKS: tuple[Rule, ...] = (both, slower, rows, over_diagonals, idle, ones)
+RUNS: tuple[Rule, ...] = (both, slower)
+PLACES: tuple[Rule, ...] = (rows, over_diagonals, idle, ones)
+WALKS: tuple[Rule, ...] = (*RUNS, *PLACES)
 OUTSIDE: tuple[Rule, ...] = (
-    both, slower, _beside_tables, *WALKS[2:], once, _rewriting(numbered), products, _rewriting(chosen_rows),
+    *RUNS, _beside_tables, *PLACES, once, _rewriting(numbered), products, _rewriting(chosen_rows),
 )  # fmt: skip
 
 

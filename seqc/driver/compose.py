@@ -28,7 +28,7 @@ from seqc.emit import Kernels, Saved, safe_name
 from seqc.emit.expressions import Names
 from seqc.emit.names import dim_name, emitted_name
 from seqc.emit.signature import Dtype
-from seqc.emit.text import docstring, group, lay, returned, unpack
+from seqc.emit.text import group, lay, returned, unpack
 from seqc.ir.arguments import Argument, argument_table
 from seqc.ir.graph import leaves
 from seqc.ir.plan import Plan, Stage
@@ -275,7 +275,7 @@ class _Chain:
 
     def _step(self, name: str = "step") -> str:
         """name: "write" of the step in place, where a stage has one."""
-        lines = [lay(f"def _{name}_{self.suffix}(", self.arguments, "):"), docstring(["One step: a sequence of one."], 4)]
+        lines = header(f"_{name}_{self.suffix}", self.arguments, "One step: a sequence of one.")
         if self.program.no_step:
             return "\n".join([*lines, f'    raise NotImplementedError("{self.program.no_step}")'])
         lines += [f"    io = {self.main}.dtype"] if self.stored else []
@@ -299,7 +299,7 @@ class _Chain:
 
     def _ready(self) -> str:
         """The question whether the cores can run, of tensors that are there and shapes of those that are not."""
-        lines = [lay("def _ready_cpu(", self.arguments, "):"), docstring(["Whether native code can run on these."], 4)]
+        lines = header("_ready_cpu", self.arguments, "Whether native code can run on these.")
         asked = []
         for stage in self.cores:
             given = self._taken(stage.program)
@@ -316,7 +316,7 @@ class _Chain:
 
     def _room(self, limited: Sequence[str]) -> str:
         """The question whether all kernels fit at these sizes."""
-        lines = [lay("def _ready_triton(", ["x", *limited, "alone=False"], "):"), docstring(["Whether all kernels fit."], 4)]
+        lines = header("_ready_triton", ["x", *limited, "alone=False"], "Whether all kernels fit.")
         calls = [lay(f"_{x}_ready_triton(", ["x", *k.limited, "alone"], ")") for x, k in self.kernel.items() if k.limited]
         return "\n".join([*lines, f"    return {' and '.join(calls)}"])
 

@@ -72,7 +72,7 @@ def _group_held(start, rows, first, steps, before, length):
 
 
 def _group_held_back(d, first, steps, before):
-    """The gradient of `_held`: [B, T, ..] as [B, 1 + N, ..], the sums over the steps that have a value."""
+    """The gradient of `_group_held`: [B, T, ..] as [B, 1 + N, ..], the sums over the steps that have a value."""
     many, length = 1 - (-d.shape[1] // steps), d.shape[1]
     t = torch.arange(many * steps, device=d.device) - first[:, None] - (0 if before else 1)
     d = _group_kept(_group_at(d, t), (t >= 0) & (t < length))

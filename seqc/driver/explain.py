@@ -210,8 +210,8 @@ def part(name: str, block: Block, sizes: dict[str, int]) -> dict[str, Any]:
     """One part of the file: its form, what was decided on the way, and what a token costs."""
     decided = {topic: [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == topic] for topic in DECIDED}
     decided["memory"] += checkpoints(name, block, sizes)
-    own = [line for line in decided["form"] if not line.startswith("step: ")]  # lanes, silent neurons
-    decided["form"] = [NATIVE, *own] if name == "cpu" else _why_step(block) or decided["form"]
+    beside = [f"{r.subject}: {r.text}" for r in block.reasons if r.topic == "form" and r.subject != "step"]
+    decided["form"] = [NATIVE, *beside] if name == "cpu" else _why_step(block) or decided["form"]
     known = {**sizes, BATCH: 1, ROW: block.rows, COL: block.rows}
     forward, backward = (cost(g.values(), known) for g in (block.forward, block.backward))
     program = block.program
