@@ -25,13 +25,8 @@ def hooks(work: Elaborator, spec: syntax.Spec) -> dict[str, tuple[TensorDecl, No
         if not isinstance(statement, syntax.Every):
             continue
         name, steps = statement.body.name, statement.steps
-        if name.id not in scope.states:
-            if name.id in scope.names():
-                cause = "a boundary replaces what is carried, and only states are"
-                label = Label(name.span, "not a state")
-                scope.report("not-a-state", f"`{name.id}` is not carried", label, cause=cause)
-            else:
-                scope.unknown("state", name, list(scope.states))
+        only = "a boundary replaces what is carried, and only states are"
+        if not scope.is_declared("state", name, f"`{name.id}` is not carried", "not a state", cause=only):
             continue
         if name.id in first:
             there = Label(first[name.id].span, "first here")

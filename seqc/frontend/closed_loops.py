@@ -77,14 +77,10 @@ def _right(scope: Scope, said: list[Feedback]) -> bool:
     """Whether each statement names an input of its own that can be fed; the mistakes are reported."""
     right, first = True, dict[str, Feedback]()
     for fb in said:
-        name, label = fb.name.id, Label(fb.name.span)
-        if name not in scope.inputs:
-            if name in scope.names():
-                cause = "a feedback says what an input is where a caller gives none"
-                help = f"a value that is always made in the step is defined: `{name} = ...`"
-                scope.report("not-an-input", f"`{name}` is no input", label, cause=cause, help=help)
-            else:
-                scope.unknown("input", fb.name, list(scope.inputs))
+        name, cause = fb.name.id, "a feedback says what an input is where a caller gives none"
+        help = f"a value that is always made in the step is defined: `{name} = ...`"
+        if not scope.is_declared("input", fb.name, f"`{name}` is no input", cause=cause, help=help):
+            pass
         elif name in first:
             scope.report("said-twice", f"`{name}` is fed back twice", Label(fb.span), Label(first[name].span, "first here"))
         elif scope.inputs[name].is_complex:

@@ -30,12 +30,9 @@ BETWEEN = ("down", "up")
 def declared(scope: Scope, statement: syntax.Down) -> bool:
     """Whether a `down` statement gives a value to a state that it may slow; else what is wrong is reported."""
     name, steps, first = statement.body.name, statement.steps, statement.first
-    if name.id not in scope.states:
-        if name.id in scope.names():
-            cause = "between its steps a slow value is held, and only states are carried"
-            scope.report("not-a-state", f"`{name.id}` is not carried", Label(name.span, "not a state"), cause=cause)
-        else:
-            scope.unknown("state", name, list(scope.states))
+    only = "between its steps a slow value is held, and only states are carried"
+    if not scope.is_declared("state", name, f"`{name.id}` is not carried", "not a state", cause=only):
+        pass
     elif not 2 <= steps <= LONGEST or not 1 <= (first or steps) <= steps:
         help = f"a group has 2 to {LONGEST} steps, and the first one no more: `down 4: ..`, `down 2 first 1: ..`"
         scope.report("bad-size", "such groups of steps cannot be", Label(statement.span), help=help)

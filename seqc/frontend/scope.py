@@ -89,6 +89,20 @@ class Scope:
             advice = told or near_miss(name.id, known) or help
             self.report(f"unknown-{what}", f"unknown {what} `{name.id}`", Label(name.span, "not declared"), help=advice)
 
+    def is_declared(
+        self, kind: str, name: syntax.Name, message: str, label: str = "", *, cause: str = "", help: str = ""
+    ) -> bool:
+        """Whether a name is an "input", a "param" or a "state"; reports another kind with the message, or an unknown name."""
+        known = {"input": self.inputs, "param": self.params, "state": self.states}[kind]
+        if name.id in known:
+            return True
+        if name.id in self.names():
+            code = "not-an-input" if kind == "input" else f"not-a-{kind}"
+            self.report(code, message, Label(name.span, label), cause=cause, help=help)
+        else:
+            self.unknown(kind, name, list(known))
+        return False
+
     def known_dims(self, names: tuple[syntax.Name, ...]) -> bool:
         """Whether every name is a dim, or one with primes; reports the others."""
         for name in names:
@@ -309,13 +323,10 @@ def _define(scope: Scope, name: syntax.Name, statement: Define | Output) -> None
 def _history(scope: Scope, statement: syntax.History) -> None:
     """Enter `history x 3`; reports what is no input, and a number of steps that cannot be."""
     name = statement.name
-    if name.id not in scope.inputs:
-        if name.id in scope.names():
-            cause = "only inputs are read as 0 before the first step; states and definitions have arguments for it already"
-            scope.report("not-an-input", f"`{name.id}` is not an input", Label(name.span), cause=cause)
-        else:
-            scope.unknown("input", name, list(scope.inputs))
-    elif scope.inputs[name.id].places is not None:
+    only = "only inputs are read as 0 before the first step; states and definitions have arguments for it already"
+    if not scope.is_declared("input", name, f"`{name.id}` is not an input", cause=only):
+        return
+    if scope.inputs[name.id].places is not None:
         cause = "what an index was before the first step is 0, and a history would be a state, which holds numbers"
         message = f"the index `{name.id}` has no history"
         help = f"give it a name, `now = {name.id}`, and read `now[t-1]`: the past of a definition is an argument"

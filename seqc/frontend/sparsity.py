@@ -89,12 +89,8 @@ def _parts(scope: Scope, name: str) -> tuple[str, ...]:
 
 
 def _may_be_sparse(scope: Scope, name: syntax.Name, params: Mapping[str, TensorDecl], contracted: set[str]) -> bool:
-    if name.id not in scope.params:
-        if name.id in scope.names():
-            help = "only a param may be sparse"
-            scope.report("not-a-param", f"`{name.id}` is no param", Label(name.span, "not a param"), help=help)
-        else:
-            scope.unknown("param", name, list(scope.params))
+    only = "only a param may be sparse"
+    if not scope.is_declared("param", name, f"`{name.id}` is no param", "not a param", help=only):
         return False
     if not set(_parts(scope, name.id)) <= params.keys():
         return False  # its declaration is wrong, and has been told

@@ -67,13 +67,10 @@ def claims(scope: Scope, spec: syntax.Spec) -> tuple[Claim, ...]:
             continue
         name = statement.name
         bounds = interval(scope, statement.interval)
-        if name.id not in scope.states:
-            if name.id in scope.names():
-                label = Label(name.span, "not a state")
-                scope.report("not-a-state", f"`{name.id}` has no transition", label, cause="only states have one")
-            else:
-                scope.unknown("state", name, list(scope.states))
-        elif bounds is not None:  # both parts of a complex state have one transition
+        wrong = f"`{name.id}` has no transition"
+        if not scope.is_declared("state", name, wrong, "not a state", cause="only states have one"):
+            continue
+        if bounds is not None:  # both parts of a complex state have one transition
             out.append(Claim(part_names(name.id, scope.states[name.id].is_complex)[0], bounds, statement.span))
     return tuple(out)
 
