@@ -75,7 +75,7 @@ def derivative(of: Value, stands: Sequence[tuple[Value, Value]]) -> Value:
         cause = "the value is told by a name, a running value, or a state or an input at one time"
         raise Misuse("`grad` is by no value of the step", cause, "give it a name, `z = ...`, and write `grad(E, z)`")
     whole = real(of).node
-    if not set(by.parts) & depends([whole], by.parts) or whole not in depends([whole], by.parts):
+    if whole not in depends([whole], by.parts):
         raise Misuse("`grad` is of a value that does not read what it is by", help="name what it reads: `W[t-1]` is not `W`")
     found = vjp({"E": whole}, {"E": const(1.0)}, by.parts)
     table = {
