@@ -319,14 +319,17 @@ class Elaborator(Names):
             return None
         (dim, *more), name = e.dims or (), named(e.args[0])
         lone = e.name.id == "up" or isinstance(e.args[0], syntax.Name)
-        if more or name is None or not lone or name.id in frame.bound or self.scope.fix_size(dim.id) is None:
+        size = self.scope.fix_size(dim.id)
+        if more or name is None or not lone or name.id in frame.bound or size is None:
             help = "give the value a name, and the dim a size: `dim P = 4`, `down[P](y)`, `up[P](u[t-1])`"
             self.scope.report("misuse", f"`{e.name.id}` takes one dim of known size, and a name", Label(e.span), help=help)
             return None
         if e.name.id == "down":
-            return self.expr(group(self.scope, e, name, dim), frame)
+            return self.expr(group(self.scope, e, name, dim, size), frame)
         value = self.expr(e.args[0], frame)
-        return piece(self.scope, e, name, dim, value) if value is not None and self.has_dims(e, value, (dim.id,)) else None
+        if value is None or not self.has_dims(e, value, (dim.id,)):
+            return None
+        return piece(self.scope, e, name, dim, size, value)
 
     def _called(self, e: syntax.Call) -> str:
         """What is meant by a value that is called like a function."""

@@ -69,8 +69,8 @@ def named(e: syntax.Expr) -> syntax.Name | None:
     return e if isinstance(e, syntax.Name) else e.name if isinstance(e, syntax.Subscript) else None
 
 
-def group(scope: Scope, e: syntax.Call, name: syntax.Name, dim: syntax.Name) -> syntax.Subscript:
-    """`down[P](y)` as a read of the last |P| values of y, the oldest first."""
+def group(scope: Scope, e: syntax.Call, name: syntax.Name, dim: syntax.Name, size: int) -> syntax.Subscript:
+    """`down[P](y)` as a read of the last |P| values of y, the oldest first. size: |P|."""
     apart, _ = scope.rates.get(name.id, (1, 1))
 
     def term(op: str, left: syntax.Expr, right: syntax.Expr) -> syntax.Expr:
@@ -79,21 +79,19 @@ def group(scope: Scope, e: syntax.Call, name: syntax.Name, dim: syntax.Name) -> 
     def whole(value: int) -> syntax.Expr:
         return syntax.Number(e.span, str(value))
 
-    size, now = scope.fix_size(dim.id) or 1, syntax.Name(e.span, scope.axis)
+    now = syntax.Name(e.span, scope.axis)
     later = term("*", whole(apart), syntax.Subscript(e.span, syntax.Name(e.span, "index"), (dim,)))
     return syntax.Subscript(e.span, name, (term("+", term("-", now, whole(apart * (size - 1))), later),))
 
 
-def piece(scope: Scope, e: syntax.Call, name: syntax.Name, dim: syntax.Name, value: Value) -> Value | None:
-    """`up[P](u)`: the part of u along P that belongs to this step of its group; None after a report."""
-    size = scope.fix_size(dim.id)
+def piece(scope: Scope, e: syntax.Call, name: syntax.Name, dim: syntax.Name, size: int, value: Value) -> Value | None:
+    """`up[P](u)`: the part of u along P that belongs to this step of its group; None after a report. size: |P|."""
     steps, first = scope.rates.get(name.id, (0, 0))
-    if size is None or not steps or steps % size:
+    if not steps or steps % size:
         told = f"a new one every {steps} steps" if steps else "not a slow state"
-        many = f"`{dim.id}` has {size} positions" if size else f"the size of `{dim.id}` is open"
         cause = "the steps of a group are shared out among the positions"
-        help = f"give the slow state by `down {size or 4}: {name.id} = ..`, and the size of `{dim.id}` where it is declared"
-        labels = Label(e.args[0].span, told), Label(dim.span, many)
+        help = f"give the slow state by `down {size}: {name.id} = ..`, and the size of `{dim.id}` where it is declared"
+        labels = Label(e.args[0].span, told), Label(dim.span, f"`{dim.id}` has {size} positions")
         scope.report("bad-size", f"`{name.id}` has no part for each step", *labels, cause=cause, help=help)
         return None
     at = Value(leaf("state", count(steps, first).decl.name, (BATCH,)))
