@@ -216,8 +216,9 @@ def _tensor(work: Elaborator, kind: str, decl: Decl) -> list[TensorDecl]:
     """A declaration with its range and its initial value."""
     bounds = interval(work.scope, decl.interval) if decl.interval is not None else None
     inits: tuple[Node | None, ...] = (const(0.0),) * 2 if kind == "state" else (None, None)
-    filled = fill(work, decl) if kind == "param" and fills(work.scope, decl) else None
-    if decl.value is not None and not (kind == "param" and fills(work.scope, decl)):
+    random = kind == "param" and fills(work.scope, decl)
+    filled = fill(work, decl) if random else None
+    if decl.value is not None and not random:
         value = work.top(decl.value, "init" if ROLES[decl.role].gradient else "const")
         if value is not None and fits(work.scope, decl, value, decl.value):
             value = checked(work.scope, decl.name.id, axes(decl), value, decl.value, exact=False)
