@@ -124,14 +124,19 @@ def _fold_max(op: str, args: list[Value]) -> Value:
     return result
 
 
+def _met(x: Value, dim: str, other: str, where: Value) -> Value:
+    """At each position of `dim`, the sum of the elements whose positions, called `other`, meet a condition."""
+    kept = apply("where", where, renamed_dims(x, {dim: other}), number(0.0))
+    return x.of(y if y is ZERO else sum_of(y, (other,)) for y in kept.pair)
+
+
 def _cumsum(args: list[Value], dims: Dims) -> Value:
     """The sum of the elements up to each one; over several dims, of all that are not behind it in any of them."""
     x = real(args[0])
     for dim in dims:
         other = primed(dim, x.order)
         upto = apply("le", Value(index(other), (other,)), Value(index(dim), (dim,)))
-        kept = apply("where", upto, renamed_dims(x, {dim: other}), number(0.0))
-        x = x.of(y if y is ZERO else sum_of(y, (other,)) for y in kept.pair)
+        x = _met(x, dim, other, upto)
     return x
 
 
@@ -308,8 +313,7 @@ def _flip(x: Value, dims: Dims) -> Value:
         other = primed(dim, x.order)
         from_end = _sub(_sub(Value(size(dim)), number(1.0)), Value(index(dim), (dim,)))
         met = apply("eq", Value(index(other), (other,)), from_end)
-        kept = apply("where", met, renamed_dims(x, {dim: other}), number(0.0))
-        x = x.of(y if y is ZERO else sum_of(y, (other,)) for y in kept.pair)
+        x = _met(x, dim, other, met)
     return x
 
 
