@@ -133,7 +133,7 @@ def _hidden(
 ) -> list[tuple[TensorDecl, Node]]:
     """The states that no line declares, with their new values: longer lags, counts of boundaries and of rates, and of noise."""
     lagged = [one for name in work.deepest for one in work.hidden(name, states)]
-    drawn = noise.hidden(states_read(work.once), (work.scope.across,) if work.scope.second else ())
+    drawn = noise.hidden(states_read(work.once), work.scope.beside)
     return [*lagged, *counting.values(), *slow_counts(work.scope).values(), *drawn.values()]
 
 

@@ -310,8 +310,7 @@ class Elaborator(Names):
         if len(values) < len(args) or not self.scope.known_dims(e.dims or ()):
             return None
         self.once.append(once)
-        across = (self.scope.across,) if self.scope.second else ()
-        return self.expanded(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once, across))
+        return self.expanded(e, lambda: drawn(e, values, self.sites[id(e)], frame.at, once, self.scope.beside))
 
     def _between(self, e: syntax.Call, frame: Frame) -> Value | None:
         """`down[P](y)` and `up[P](u)`, which lead from one rate to another."""

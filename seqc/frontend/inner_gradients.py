@@ -53,8 +53,7 @@ def grad(work: Elaborator, e: syntax.Call, frame: Frame) -> Value | None:
 def _leaves(work: Elaborator, x: Value) -> Value:
     """Leaves in the place of x, one value for each sequence."""
     work.stand_ins += 1
-    across = (work.scope.across,) if work.scope.second else ()
-    parts = [leaf("state", f"grad.{work.stand_ins}.{i}", (BATCH, *across, *x.order)) for i in range(len(x.parts))]
+    parts = [leaf("state", f"grad.{work.stand_ins}.{i}", (BATCH, *work.scope.beside, *x.order)) for i in range(len(x.parts))]
     return Value(parts[0], x.order, parts[1] if len(parts) > 1 else None, x.written, x.places)
 
 

@@ -107,7 +107,7 @@ class Names(ABC):
 
     def _leaf(self, kind: str, decl: Decl, offset: int) -> Value:
         batch: tuple[str, ...] = (BATCH,) if kind != "param" or decl.per_batch else ()
-        batch += (self.scope.across,) if self.scope.second and kind != "param" else ()  # unwritten, as the batch is
+        batch += self.scope.beside if kind != "param" else ()
         names = part_names(decl.name.id, decl.is_complex)
         dims = axes(decl)
         if decl.places is not None and kind == "input":  # read as a number, but for where it stands in brackets

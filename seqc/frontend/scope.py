@@ -60,6 +60,11 @@ class Scope:
         return self.second.upper()
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """The unwritten dims of a value beside its batch: the one that the second axis is in arrays."""
+        return (self.across,) if self.second else ()
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """The axes, and the names of their extents."""
         return (self.axis, "T", *((self.second, self.across) if self.second else ()))
