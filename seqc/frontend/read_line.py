@@ -104,17 +104,19 @@ class Reader:
                 raise AssertionError(other)
 
     def _histories(self, tree: Any) -> tuple[syntax.Statement, ...]:
-        whole = self._line.span if len(tree.children) == 1 else None
-        return tuple(syntax.History(whole or self._span(item), self._name(item.children[0]), self._int(item.children[1]))
+        return tuple(syntax.History(self._own(tree, item), self._name(item.children[0]), self._int(item.children[1]))
                      for item in tree.children)
 
     def _outputs(self, tree: Any) -> tuple[syntax.Statement, ...]:
         found = []
         for item in tree.children:
             dims, expr = self._left(item.children[1:])
-            span = self._line.span if len(tree.children) == 1 else self._span(item)
-            found.append(syntax.Output(span, self._name(item.children[0]), dims, expr))
+            found.append(syntax.Output(self._own(tree, item), self._name(item.children[0]), dims, expr))
         return tuple(found)
+
+    def _own(self, tree: Any, item: Any) -> Span:
+        """The span of one of a line's statements: the whole line where there is no other."""
+        return self._line.span if len(tree.children) == 1 else self._span(item)
 
     def _define(self, tree: Any) -> syntax.Define:
         dims, expr = self._left(tree.children[1:])
