@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array
+from seqc.backends.triton_gpu.kernel import BLOCKS, PIECES, SCRATCH, SPANS, STEPS, Array, Let
 from seqc.backends.triton_gpu.roles import ALL, Roles
+from seqc.backends.triton_gpu.uses import Uses
 from seqc.diagnostics import SeqcBug
 from seqc.ir.block import BATCH, COL, ROW, Block
 from seqc.ir.dims import base, is_time, unpieced
@@ -59,14 +60,10 @@ class Arrays:
     def _narrow(self) -> frozenset[str]:
         """States that are matrices, of which each program has its own piece, and that outputs only multiply: kernels hand them
         and their cotangents on in bf16, where the inputs are that."""
-        users: dict[Node, list[Node]] = {}
-        for n in topological(self.forward[k] for k in self.program.outputs):
-            for a in dict.fromkeys(n.args):
-                users.setdefault(a, []).append(n)
+        uses = Uses(map(Let, topological(self.forward[k] for k in self.program.outputs)), self.roles)
 
         def multiplied(n: Node) -> bool:
-            summed = (u.op == "mul" and all(x.op == "sum" for x in users[u]) for u in users.get(n, ()) if u.op != "rename")
-            return all(summed) and all(multiplied(u) for u in users.get(n, ()) if u.op == "rename")
+            return all(multiplied(u) if u.op == "rename" else u in uses.only_summed for u in uses.by_nodes.get(n, ()))
 
         states = self.program.states.items()
         matrices = (s for s, d in states if len(self.roles.axes(d.dims)) > 1 and not self.missing(d.axes))
