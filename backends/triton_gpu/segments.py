@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LANES = 32  # threads of a warp
 SCANS = ("affine_scan", "max_scan")
-PRODUCT, DECAY = "product_", "_decay"  # how the names of device functions begin, and end
+PRODUCT, DECAY = "product_", "decay"  # how the names of device functions begin, and end
 
 
 def runs(spans: Collection[Node], schedule: Schedule, uses: Uses, apart: bool) -> dict[Node, str]:
@@ -34,7 +34,7 @@ def runs(spans: Collection[Node], schedule: Schedule, uses: Uses, apart: bool) -
     found = [n for n in uses.by_nodes if n.op == "cumsum" and across(n, schedule.roles)]
     late = depends([n.args[0] for n in found], filter(uses.is_dot, uses.by_nodes))
     kind = PRODUCT if apart and any(n.args[0] in late for n in found if n not in spans) else "column_"
-    return {n: kind + (DECAY[1:] if n in spans else "cumsum") for n in found}
+    return {n: kind + (DECAY if n in spans else "cumsum") for n in found}
 
 
 def decays(schedule: Schedule, uses: Uses) -> frozenset[Node]:
