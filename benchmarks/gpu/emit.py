@@ -65,7 +65,8 @@ def modelled(made: Any) -> dict[str, Any]:
     from benchmarks.gpu.machine import inferring
     from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL
     from seqc.backends.triton_gpu.tuning.kernel_model import DOT_LATENCY, LOAD_LATENCY, KernelModel
-    from seqc.backends.triton_gpu.tuning.multiprocessor import BARRIER, CHAIN, MISS, OVERLAP, code, priced
+    from seqc.backends.triton_gpu.tuning.machine_code import CHAIN, MISS
+    from seqc.backends.triton_gpu.tuning.multiprocessor import BARRIER, OVERLAP, code, priced
     from seqc.backends.triton_gpu.tuning.pacing import pace_key, pacing, sharing
     from seqc.backends.triton_gpu.tuning.targets import target_named
     from seqc.solver.expression import evaluate

@@ -9,8 +9,8 @@ import pytest
 from benchmarks.gpu import code_table
 from benchmarks.gpu.peer_code import usual
 from seqc.backends.triton_gpu.report import peer_kernels
-from seqc.backends.triton_gpu.tuning.machine_code import Text, matched, trips, turns
-from seqc.backends.triton_gpu.tuning.multiprocessor import BARRIER, CHAIN, MEMORY, MISS, OVERLAP, Code, spent
+from seqc.backends.triton_gpu.tuning.machine_code import CHAIN, MISS, Text, matched, trips, turns
+from seqc.backends.triton_gpu.tuning.multiprocessor import BARRIER, MEMORY, OVERLAP, Code, spent
 from seqc.backends.triton_gpu.tuning.targets import target_named
 from seqc.backends.triton_gpu.tuning.toolchain import available, judge
 from tests.triton.test_toolchain import _job, _machine_code

@@ -15,14 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seqc.backends.triton_gpu.tuning.machine_code import STEPS
+from seqc.backends.triton_gpu.tuning.machine_code import CHAIN, MISS, STEPS
 from seqc.backends.triton_gpu.tuning.targets import Target, occupancy
 from seqc.backends.triton_gpu.tuning.verdicts import Verdict
 
 SCHEDULERS = 4
-CHAIN = 2.2  # cycles from an instruction of a warp to the next one, where no other warp fills them
 BARRIER = 40  # cycles of a barrier, or of waiting for a product
-MISS = 700  # cycles of a load that nothing fetched ahead, half of them from the second-level cache
 OVERLAP = 1.8  # by how much programs that share a unit take longer than its most loaded part
 MEMORY = 0.85  # of the data sheet's bandwidth
 CACHE = 24  # bytes a cycle between a unit and the second-level cache
