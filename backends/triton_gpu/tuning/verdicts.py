@@ -25,8 +25,8 @@ from seqc.diagnostics import Diagnostic, Refusal
 from seqc.files import folder, write
 
 TABLE = Path(__file__).parent / "verdicts.json"
-BETWEEN = "\n\n\n"  # functions of a text, each of which is read once
 """The committed table."""
+BETWEEN = "\n\n\n"  # functions of a text, each of which is read once
 
 
 def own_table() -> Path | None:
