@@ -90,10 +90,9 @@ def test_what_is_handed_on_in_bf16() -> None:
     """A matrix that outputs multiply; not a normaliser, which they take as it is, nor what a program has no piece of."""
     for spec, narrow in (("gla", {"S"}), ("linear_attention_normalized", {"S"}), ("gsa", {"Z"}), ("mamba", set())):
         assert schedule(lower(load(SPECS / f"{spec}.seq"), None, 16)).narrow == narrow, spec
-    text = triton_kernels(lower(load(SPECS / "gla.seq"), "chunkwise", 64)).text
-    assert re.findall(r"S_in = torch.empty\(.*dtype=(.*), device", text)[0] == "_state_type(q.dtype)"
-    saved = triton_kernels(lower(load(SPECS / "gla.seq"), "chunkwise", 64)).saved
-    assert [one.dtype for one in saved] == ["_state_type(io)"], "one state a block is kept from forward to backward"
+    kernels = triton_kernels(lower(load(SPECS / "gla.seq"), "chunkwise", 64))
+    assert re.findall(r"S_in = torch.empty\(.*dtype=(.*), device", kernels.text)[0] == "_state_type(q.dtype)"
+    assert [one.dtype for one in kernels.saved] == ["_state_type(io)"], "one state a block is kept from forward to backward"
 
 
 def test_states_take_no_more_than_the_inputs_that_are_kept_anyway() -> None:
