@@ -210,6 +210,13 @@ def _running_sum(x: Array, block: int, reverse: bool, exclusive: bool) -> Array:
     return out
 
 
+def _call(kernel: str, x: Array, block: int, reverse: bool, exclusive: bool) -> tuple[str, list[Array], dict[str, Any], int]:
+    """What `_interpret` takes for a kernel of running sums of x."""
+    k, length = (*x.shape[1:], 1, 1)[:2]
+    constants = {"RANK": x.ndim, "C": x.shape[0], "K": k, "L": length}
+    return kernel, [x], constants | {"BLOCK": block, "REVERSE": reverse, "EXCLUSIVE": exclusive}, 1
+
+
 def test_segment_cumsum(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     calls, wants = [], []
@@ -219,11 +226,8 @@ def test_segment_cumsum(tmp_path: Path) -> None:
                 for exclusive in (False, True):
                     x = -rng.uniform(0, 3, shape).astype(np.float32)
                     x[rng.uniform(size=shape) < 0.05] = -np.inf
-                    k, length = (*shape[1:], 1, 1)[:2]
-                    constants = {"RANK": len(shape), "C": shape[0], "K": k, "L": length}
-                    constants |= {"BLOCK": block, "REVERSE": reverse, "EXCLUSIVE": exclusive}
                     for kernel in ("cumsum_kernel", "column_kernel")[: len(shape)]:
-                        calls.append((kernel, [x], constants, 1))
+                        calls.append(_call(kernel, x, block, reverse, exclusive))
                         wants.append(_running_sum(x, block, reverse, exclusive))
     for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
         np.testing.assert_allclose(got, want, rtol=64 * 2.0**-24)
@@ -238,9 +242,7 @@ def test_sums_as_products(tmp_path: Path) -> None:
         for reverse, exclusive in ((False, False), (False, True), (True, False), (True, True)):
             x = (rng.normal(size=shape) * np.exp(rng.uniform(-9, 9, shape))).astype(np.float32)
             x[shape[0] // 3, 0], x[shape[0] // 2, 1] = np.nan, np.inf
-            constants = {"RANK": len(shape), "C": shape[0], "K": shape[1], "L": (*shape, 1)[2]}
-            constants |= {"BLOCK": block, "REVERSE": reverse, "EXCLUSIVE": exclusive}
-            calls.append(("product_kernel", [x], constants, 1))
+            calls.append(_call("product_kernel", x, block, reverse, exclusive))
             wants.append((_running_sum(x, block, reverse, exclusive), _running_sum(np.abs(x), block, reverse, exclusive)))
     for (got,), (want, size) in zip(_interpret(tmp_path, calls), wants, strict=True):
         assert np.array_equal(np.isfinite(got), np.isfinite(want))
@@ -260,9 +262,7 @@ def test_column_decay(tmp_path: Path, function: str) -> None:
                 x = -np.exp(rng.uniform(-12, 4, shape)).astype(np.float32)
                 x[rng.uniform(size=shape) < 0.05] = -np.inf
                 x[shape[0] // 3, 0] = np.nan
-                constants = {"RANK": len(shape), "C": shape[0], "K": shape[1], "L": (*shape, 1)[2]}
-                constants |= {"BLOCK": block, "REVERSE": reverse, "EXCLUSIVE": exclusive}
-                calls.append((function, [x], constants, 1))
+                calls.append(_call(function, x, block, reverse, exclusive))
                 wants.append(np.exp(_running_sum(x, block, reverse, exclusive)))
     for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
         np.testing.assert_allclose(got, want, rtol=(1024 if "product" in function else 256) * 2.0**-24, atol=1e-37)
