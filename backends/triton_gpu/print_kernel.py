@@ -113,8 +113,7 @@ class KernelPrinter(ItemPrinter):
         constants += [*settings, *([SAVE] if saves else [])]
         name = f"{safe_name(self.program.name)}_{self.kernel.name}_kernel"
         arguments = [*(self.pointers[a.name] for a in self.kernel.arrays), "p_cu_seqlens", *runtime]
-        head = f"@triton.jit(do_not_specialize=[{', '.join(repr(x) for x in runtime)}])" if runtime else "@triton.jit"
-        lines = [head, f"def {name}("]
+        lines = [f"@triton.jit(do_not_specialize=[{', '.join(map(repr, runtime))}])", f"def {name}("]
         lines += wrapped([*arguments, *(f"{c}: tl.constexpr" for c in constants)])
         lines += ["):", f'{TAB}"""{self.kernel.doc}"""']
         lines += [f"{TAB}{line}" for line in self.scope.lines]

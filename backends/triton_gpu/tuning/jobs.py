@@ -45,7 +45,7 @@ class Jobs:
         for arg, n in printed.scalars:
             self.fixed.append((arg, number_at(n, extents)))
         # packs and reversed runs use the same tiles: they differ in addresses only
-        self.fixed += [(name, value) for name, value in (("p_cu_seqlens", None), ("STEP", 1)) if name in names]
+        self.fixed += [("p_cu_seqlens", None), ("STEP", 1)]
         self.fixed += [("EVERY", plan.spans)] if "EVERY" in names else []
         self.fixed += [(n, None) for n, a in arrays.items() if a is None]
         self.fixed += [] if printed.saves is None else [(SAVE, printed.saves)]
