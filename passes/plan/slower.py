@@ -12,7 +12,7 @@ leads from there to a slow state is computed once for each group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from seqc.analysis.boundaries import counter, counters
@@ -116,20 +116,9 @@ class _Rates(Cut):
 
     def _handed(self, i: int, roots: list[Node], written: set[Node]) -> list[Node] | None:
         """What group i takes of the groups before it: the first values on the way that are made anyway."""
-        found: dict[Node, None] = {}
-        todo, seen = list(roots), set[Node]()
-        while todo:
-            n = todo.pop()
-            if n in seen:
-                continue
-            seen.add(n)
-            if 0 <= self.level[n] < i and self._told(n, written):
-                if not plain(n):
-                    return None
-                found[n] = None
-            else:
-                todo += n.args
-        return sorted(found, key=self.order.index)
+        ends = {n for n in self.order if 0 <= self.level[n] < i and self._told(n, written)}
+        first = ends & reached(roots, ends)
+        return [n for n in self.order if n in first] if all(plain(n) for n in first) else None
 
     def _told(self, n: Node, written: set[Node]) -> bool:
         """Whether a value of an earlier group is handed over, and not what it is made of."""
@@ -187,7 +176,7 @@ def _grouped(stage: Stage, counts: str, steps: int, outputs: Mapping[str, Node],
     picked: dict[str, tuple[str, int]] = {}
     given = [mask]
     ends = {name: program.updates[name] for name in program.states}
-    for n in leaves(_without(ends.values(), due), "input"):
+    for n in reversed(leaves(ends.values(), "input", [due])):
         name, back = n.text("name"), n.number("offset")
         own = name if not back else fresh(f"{name}.{str(back).replace('-', '_')}", taken)
         decl = replace(program.inputs[name], name=own)
@@ -207,15 +196,3 @@ def _grouped(stage: Stage, counts: str, steps: int, outputs: Mapping[str, Node],
     groups = Groups(steps, counts, mask.name, picked, made, held)
     core = replace(stage, program=inner)
     return replace(stage, name=f"slow_{stage.name}", walk="groups", inner=Plan(inner, (core,)), groups=groups)
-
-
-def _without(roots: Iterable[Node], stop: Node) -> list[Node]:
-    """What the roots are made of, but for what leads to them through `stop`."""
-    seen: dict[Node, None] = {}
-    todo = list(roots)
-    while todo:
-        n = todo.pop()
-        if n is not stop and n not in seen:
-            seen[n] = None
-            todo += n.args
-    return [n for n in seen if n.op == "leaf"]
