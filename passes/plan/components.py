@@ -182,17 +182,24 @@ class Cut:
     def _parts(
         self, outputs: list[dict[str, Node]], read: list[dict[Node, Node]], made: Mapping[str, TensorDecl]
     ) -> tuple[Stage, ...] | None:
-        program, found = self.program, []
+        program, found = self.program, list[Stage]()
         given = [self._given(d) for d in made.values()]
-        for i, (steps, states) in enumerate(self.groups):
+        for i, (_, states) in enumerate(self.groups):
             updates = {name: program.updates[name] for name in states}
+            if not updates and not outputs[i]:
+                continue
             part = part_of(program, outputs[i], updates, read[i], given, {**program.output_decls, **made})
-            part = told(part, program)
-            if not sized(part):
-                return None
             name = f"{self.stage.name}_{i + 1}"
-            own = replace(part, name=f"{program.name}_{name}")
-            if steps:
-                own = replace(own, wishes=replace(program.wishes, form=None, chunks=()))
-            found.append(replace(self.stage, name=name, program=own, form="step" if steps else None))
+            one = replace(self.stage, name=name, program=replace(part, name=f"{program.name}_{name}"))
+            one = self._walked(i, one, outputs[i], read[i])
+            if not sized(one.program):
+                return None
+            found.append(one)
         return tuple(found)
+
+    def _walked(self, i: int, one: Stage, outputs: Mapping[str, Node], read: Mapping[Node, Node]) -> Stage:
+        """The stage of group i as it is run. outputs: nodes of the whole program; read: those that the group is given."""
+        own = told(one.program, self.program)
+        if not self.groups[i][0]:
+            return replace(one, program=own, form=None)
+        return replace(one, program=replace(own, wishes=replace(own.wishes, form=None, chunks=())), form="step")

@@ -23,7 +23,7 @@ from seqc.ir.intervals import Interval
 from seqc.ir.plan import Groups, Plan, Stage
 from seqc.ir.program import Program, TensorDecl
 from seqc.passes.plan.components import Cut
-from seqc.passes.plan.cutting import fresh, names_of, part_of, plain, reached, sized, told
+from seqc.passes.plan.cutting import fresh, names_of, part_of, plain, reached, told
 
 FAST, CLOCK = "", "clock"
 
@@ -142,28 +142,15 @@ class _Rates(Cut):
             self.counted[made.name] = self.program.states[n.text("name")].range
         return made
 
-    def _parts(
-        self, outputs: list[dict[str, Node]], read: list[dict[Node, Node]], made: Mapping[str, TensorDecl]
-    ) -> tuple[Stage, ...] | None:
-        program, found = self.program, list[Stage]()
-        given = [self._given(d) for d in made.values()]
-        for i, (kind, states) in enumerate(self.groups):
-            updates = {name: program.updates[name] for name in states}
-            if not updates and not outputs[i]:
-                continue
-            part = part_of(program, outputs[i], updates, read[i], given, {**program.output_decls, **made})
-            name = f"{self.stage.name}_{i + 1}"
-            part = replace(part if kind == CLOCK else told(part, program), name=f"{program.name}_{name}")
-            if kind != CLOCK and not sized(part):
-                return None
-            one = replace(self.stage, name=name, program=part)
-            if kind == CLOCK:
-                one = replace(one, walk="clocks")
-            elif kind:
-                counts = next(n.text("name") for leaf, n in read[i].items() if leaf.op == "leaf" and leaf.text("name") == kind)
-                one = _grouped(one, counts, self.periods[str(kind)], outputs[i], program)
-            found.append(one)
-        return tuple(found)
+    def _walked(self, i: int, one: Stage, outputs: Mapping[str, Node], read: Mapping[Node, Node]) -> Stage:
+        kind = self.kinds[i]
+        if kind == CLOCK:
+            return replace(one, walk="clocks")
+        one = replace(one, program=told(one.program, self.program))
+        if kind == FAST:
+            return one
+        counts = next(n.text("name") for leaf, n in read.items() if leaf.op == "leaf" and leaf.text("name") == kind)
+        return _grouped(one, counts, self.periods[kind], outputs, self.program)
 
 
 def _grouped(stage: Stage, counts: str, steps: int, outputs: Mapping[str, Node], whole: Program) -> Stage:
