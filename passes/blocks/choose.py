@@ -257,12 +257,13 @@ def _why(best: Candidate, offers: Offers) -> Reason:
         return Reason("form", "step", f"no block form: {offers.refused[0]}")
     if not others:
         return Reason("form", "step", "one step at a time; no other form was asked for")
-    scale = f"modelled time {_relative(best.time, step.time)} of the step form"
     beaten = {c.form: min(x.time for x in others if x.form == c.form) for c in others if c.form != best.form}
-    text = "".join(f"; {f} form {_relative(t, step.time)}" for f, t in sorted(beaten.items()))
+    times = {f: _relative(t, step.time) for f, t in sorted(beaten.items())}
     if best.form == "step":
-        others_take = text.replace(" form", "").replace(";", ",")[1:]
-        return Reason("form", "step", f"the least modelled time, of which others take{others_take}")
+        others_take = ", ".join(f"{f} {time}" for f, time in times.items())
+        return Reason("form", "step", f"the least modelled time, of which others take {others_take}")
+    scale = f"modelled time {_relative(best.time, step.time)} of the step form"
+    text = "".join(f"; {f} form {time}" for f, time in times.items())
     return Reason("form", best.form, f"{best.rows} rows a block: {scale}{text}")
 
 
