@@ -46,9 +46,14 @@ def by_hand(u: Tensor, own: Any) -> Tensor:
     a = torch.exp(own.log_dt)[:, None] * torch.complex(-own.A_log.exp(), own.A_imag)
     weight = torch.complex(own.Cm_re[0], own.Cm_im[0]) * torch.complex(own.Bm_re, own.Bm_im)
     weight = weight * torch.expm1(a) / (a / torch.exp(own.log_dt)[:, None])
-    steps = u.shape[1]
-    powers = torch.exp(a[..., None] * torch.arange(steps))
+    powers = torch.exp(a[..., None] * torch.arange(u.shape[1]))
     kernel = 2 * torch.einsum("hn,hnt->ht", weight, powers).real
+    return convolved(u, kernel, own)
+
+
+def convolved(u: Tensor, kernel: Tensor, own: Any) -> Tensor:
+    """Inputs [B, T, H] under a kernel [H, T], by one real FFT each way, and what is skipped: [B, T, H]."""
+    steps = u.shape[1]
     spectra = torch.fft.rfft(u.mT, 2 * steps) * torch.fft.rfft(kernel, 2 * steps)
     return torch.fft.irfft(spectra, 2 * steps)[..., :steps].mT + own.skip[0] * u
 
@@ -81,8 +86,7 @@ def s4_by_hand(u: Tensor, own: Any, C: Tensor) -> Tensor:
 
     inner = cauchy(C, B) - cauchy(C, P) * cauchy(P.conj(), B) / (1 + cauchy(P.conj(), P))
     kernel = torch.fft.irfft(2 / (1 + roots) * inner, steps)
-    spectra = torch.fft.rfft(u.mT, 2 * steps) * torch.fft.rfft(kernel, 2 * steps)
-    return torch.fft.irfft(spectra, 2 * steps)[..., :steps].mT + own.skip[0] * u
+    return convolved(u, kernel, own)
 
 
 def compared(spec: str, shape: tuple[int, int, int, int], rounds: int) -> bool:
