@@ -56,12 +56,16 @@ class Task:
     def _sampled(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return sample(self.program, self.sizes, self.sizes["T"], seed=0)
 
+    def _filled(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same, where arguments that no random numbers stand for are as in `GIVEN`."""
+        return drawn | {name: fill(drawn[name]) for name, fill in GIVEN.get(self.name, {}).items() if name in drawn}
+
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
         """Inputs [B, T, dims], drawn within their ranges."""
         arrays, _ = self._sampled
         found = {safe_name(name): torch.tensor(arrays[name]).float() for name in self.program.inputs}
-        return found | {name: fill(found[name]) for name, fill in GIVEN.get(self.name, {}).items() if name in found}
+        return self._filled(found)
 
     @cached_property
     def params(self) -> dict[str, Tensor]:
@@ -71,7 +75,7 @@ class Task:
         for name, decl in self.program.params.items():
             matrix = any(d.endswith("'") for d in decl.dims)
             out[safe_name(name)] = torch.tensor(arrays[name]).float() / (arrays[name].shape[-1] ** 0.5 if matrix else 1)
-        return out | {name: fill(out[name]) for name, fill in GIVEN.get(self.name, {}).items() if name in out}
+        return self._filled(out)
 
     @cached_property
     def cotangents(self) -> dict[str, Tensor]:
