@@ -24,6 +24,7 @@ from seqc.backends.native_cpu.places import ident
 from seqc.backends.native_cpu.plan import Plan
 from seqc.ir.graph import BATCH, Node, const, leaf, leaves, rebuild, substitute, topological
 from seqc.ir.keys import next_key, prev_key, slope_key, slope_of
+from seqc.ir.once import found_once
 from seqc.ir.ops import TABLE, holds
 from seqc.ir.ops.structure import at_position
 from seqc.ir.program import Program, TensorDecl
@@ -89,12 +90,12 @@ class Lanes:
         return when + sized, f"save ? {ways[0]} : {ways[1]}"
 
 
+@found_once
 def lanes_of(plan: Plan) -> Lanes | None:
     """What runs in lanes forward; None where the plan is another."""
     found = _forth(plan)
-    plan = narrowed(plan)
     behind = lanes_back(plan) if found and found.kept else None
-    taps = _taps(plan) if behind else {}
+    taps = _taps(narrowed(plan)) if behind else {}
     if found is None or behind is None or not taps:
         return found
     skipped = {f"{x}_kept" for x in taps}
@@ -119,6 +120,7 @@ def _taps(plan: Plan) -> dict[str, tuple[str, int]]:
     return {x: y for x, y in found.items() if all((y[0], k) in found.values() for k in range(1, y[1]))}
 
 
+@found_once
 def _forth(plan: Plan) -> Lanes | None:
     plan = narrowed(plan)
     program = plan.program
@@ -142,10 +144,12 @@ def _forth(plan: Plan) -> Lanes | None:
     return Lanes(True, cut, arrays, back, {**results, **(kept if whole else {})}, tuple(kept) if whole else ())
 
 
+@found_once
 def lanes_back(plan: Plan) -> Lanes | None:
     """What runs in lanes backward; None where the plan is another."""
+    within = _forth(plan) is not None
     plan = narrowed(plan)
-    if _forth(plan) is None or plan.kept or plan.products or plan.factors or plan.every != 1:
+    if not within or plan.kept or plan.products or plan.factors or plan.every != 1:
         return None
     program, names = plan.program, dict[Node, Node]()
     states = {s: TensorDecl(s, "state", (), init=const(0.0)) for s in program.states}

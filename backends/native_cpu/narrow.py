@@ -13,9 +13,11 @@ from dataclasses import replace
 
 from seqc.backends.native_cpu.plan import Plan
 from seqc.ir.graph import Node, along, const, leaf, node, rebuild, topological
+from seqc.ir.once import found_once
 from seqc.ir.program import TensorDecl
 
 
+@found_once
 def narrowed(plan: Plan) -> Plan:
     """See the file's docstring."""
     program = plan.program
