@@ -187,12 +187,8 @@ class _Parts:
             x = expanded(reduce(lambda a, b: a + b, [*terms, added[i].leaf()]), d.axes)
             updates[d.name], outputs[f"{i}.moved"] = x, x
             given[f"{i}.moved"] = TensorDecl(f"{i}.moved", "output", d.dims)
-        inputs = {d.name: d for d in (*self.decls.values(), *added.values())}
-        read = {n.text("name") for n in leaves(updates.values(), "param")}
-        return replace(
-            self.bare, inputs=inputs, params={x: d for x, d in self.program.params.items() if x in read},
-            states={d.name: d for d in states.values()}, updates=updates, outputs=outputs, output_decls=given,
-        )  # fmt: skip
+        scan = self._reading(outputs, given, (*self.decls.values(), *added.values()))
+        return replace(scan, states={d.name: d for d in states.values()}, updates=updates)
 
     def _term(self, x: Node, key: tuple[str, str], back: bool) -> Node:
         slope = self.found[key]
