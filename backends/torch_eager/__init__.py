@@ -7,7 +7,7 @@ No autograd inside, nothing of seqc at run time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from seqc.analysis.derivative import vjp
@@ -32,12 +32,11 @@ def emit(block: Block, beside: Mapping[str, tuple[Block, str]] | None = None, on
     """
     functions = [forward(block), backward(block), step(block)]
     for name, (part, doc) in (beside or {}).items():
-        functions += [forward(part, f"_{name}", doc), backward(part, f"_{name}_backward")]
+        functions += _both(part, f"_{name}", doc)
     if once is not None:
         functions += _once(once)
-    helpers = helper_texts(name for fn in functions for name in fn.helpers)
-    texts, stretched = [fn.text() for fn in functions], _stretched(block)
-    return Kernels(join(*helpers, *texts, *stretched), saved(block), infer=bool(stretched), float64=True)
+    stretched = _stretched(block)
+    return Kernels(join(_text(functions), *stretched), saved(block), infer=bool(stretched), float64=True)
 
 
 def _stretched(block: Block) -> list[str]:
@@ -72,13 +71,21 @@ def _infer_torch(*tensors):
 
 def lone(block: Block, name: str, doc: str) -> str:
     """The text of `NAME(inputs, params, NAME_0) -> (outputs, NAME_T)`, which saves nothing, and of its helpers."""
-    fn = forward(replace(block, backward={}), name, doc)
-    return join(*helper_texts(fn.helpers), fn.text())
+    return _text([forward(replace(block, backward={}), name, doc)])
 
 
 def apart(block: Block, name: str, doc: str) -> str:
     """The text of `NAME` and `NAME_backward` of a stage without states, and of their helpers."""
-    functions = [forward(block, name, doc), backward(block, f"{name}_backward")]
+    return _text(_both(block, name, doc))
+
+
+def _both(block: Block, name: str, doc: str) -> list[Function]:
+    """`NAME` and `NAME_backward` of a stage without states."""
+    return [forward(block, name, doc), backward(block, f"{name}_backward")]
+
+
+def _text(functions: Sequence[Function]) -> str:
+    """The text of functions, behind that of their helpers."""
     return join(*helper_texts(helper for fn in functions for helper in fn.helpers), *(fn.text() for fn in functions))
 
 
