@@ -292,8 +292,7 @@ scan both
 """
     f, own = (seqc.compile(text + more, "torch") for more in ("schedule newton\n", ""))
     given = arguments(f, 40, K=4, V=4)
-    for name in ("g",):
-        given[name] = (-given[name].abs()).detach().requires_grad_()
+    given["g"] = (-given["g"].abs()).detach().requires_grad_()
     apart = Steps(monkeypatch, f, next(n for n in vars(f.module) if "sequential_forward_torch" in n))
     found, wanted = f(**given), own(**given)
     torch.testing.assert_close(list(found), list(wanted), rtol=1e-11, atol=1e-11)
