@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from seqc.ir.dims import primed
 from seqc.ir.graph import Node, const, index, node, renamed, size, total, transform
 from seqc.ir.ops.elementwise import where
 from seqc.ir.views import view
@@ -41,9 +42,7 @@ def _shift(n: Node) -> Node | None:
 
 def _cumsum(n: Node) -> Node:
     dim, x = n.text("dim"), n.args[0]
-    other = dim + "'"
-    while other in n.dims:
-        other += "'"
+    other = primed(dim, n.dims)
     earlier = {(False, False): "le", (False, True): "lt", (True, False): "ge", (True, True): "gt"}
     mask = node(earlier[bool(n.number("reverse")), bool(n.number("exclusive"))], index(other), index(dim))
     return total(where(mask, renamed(x, dim, other), 0.0), (other,))

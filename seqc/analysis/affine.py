@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from seqc.analysis.normal_forms import linear
+from seqc.ir.dims import primed
 from seqc.ir.graph import Node, const, constant, depends, node, renamed, topological, total
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.elementwise import where
@@ -279,9 +280,7 @@ def _apart(term: Term, dims: set[str]) -> Term:
     """The term with none of `dims` summed inside it: a summed dim takes a name of its own where a factor has it too."""
     for d in (*term.across, *(d for d in term.over if d not in term.state.dims)):
         if d in dims:
-            own = d + "'"
-            while own in dims or any(own in f.dims for f in (*term.outer, *term.inner, term.state)):
-                own += "'"
+            own = primed(d, dims.union(*(f.dims for f in (*term.outer, *term.inner, term.state))))
             bound = d in term.across  # else it is summed inside, and the outer factors do not have it
             outer = tuple(renamed(f, d, own) for f in term.outer) if bound else term.outer
             inner = tuple(renamed(f, d, own) for f in term.inner)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqc.ir.dims import primed
 from seqc.ir.graph import Node, const, index, node, rebuild, renamed, topological, total
 from seqc.ir.ops import TABLE, holds
 from seqc.ir.ops.elementwise import where
@@ -64,9 +65,7 @@ def jacobian(program: Program) -> dict[tuple[str, str], Slope]:
     taken = {d for n in order for d in n.dims} | {d for s in program.states.values() for d in s.dims}
     columns: dict[str, str] = {}
     for d in sorted({d for s in program.states.values() for d in s.dims}):
-        columns[d] = d + "'"
-        while columns[d] in taken:
-            columns[d] += "'"
+        columns[d] = primed(d, taken)
         taken.add(columns[d])
     found: dict[tuple[str, str], Slope] = {}
     for j, before in program.states.items():

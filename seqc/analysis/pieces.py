@@ -18,7 +18,7 @@ from math import prod
 from seqc.analysis.affine import nonlinear
 from seqc.analysis.semirings import linear_part, semiring_of
 from seqc.ir.block import free_dims
-from seqc.ir.dims import unprimed
+from seqc.ir.dims import primed, unprimed
 from seqc.ir.formula import spell
 from seqc.ir.graph import BATCH, Node, const, depends, leaves, rebuild, renamed, substitute, topological, total
 from seqc.ir.ops.elementwise import where
@@ -236,9 +236,7 @@ class _Spans:
         taken = {d for n in self.order for d in n.dims} | {d for s in self.program.states.values() for d in s.dims}
         columns = []
         for d in self.mixed[j]:
-            fresh = d + "'"
-            while fresh in taken:
-                fresh += "'"
+            fresh = primed(d, taken)
             taken.add(fresh)
             columns.append((d, fresh))
         return Link(f"{i}.of.{j}", self.free[i], self.mixed[i], tuple(columns))

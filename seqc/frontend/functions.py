@@ -24,12 +24,12 @@ from seqc.frontend.values import (
     constant_of,
     number,
     part,
-    primed,
     real,
     reduced,
     renamed_dims,
     truth,
 )
+from seqc.ir.dims import primed
 from seqc.ir.graph import BATCH, index, node, size
 from seqc.ir.graph import total as sum_of
 from seqc.ir.ops import TABLE

@@ -6,7 +6,8 @@ counts. What has no such pair, or is complex, raises `Misuse`.
 
 from __future__ import annotations
 
-from seqc.frontend.values import Misuse, Value, apply, number, primed, renamed_dims, within
+from seqc.frontend.values import Misuse, Value, apply, number, renamed_dims, within
+from seqc.ir.dims import primed
 from seqc.ir.graph import Node, index, node
 from seqc.ir.ops.dense import solve
 from seqc.ir.ops.elementwise import where

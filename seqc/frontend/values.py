@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 from seqc.frontend.complex_pairs import RULES, ZERO, Pair, mul
-from seqc.ir.dims import unprimed
+from seqc.ir.dims import primed, unprimed
 from seqc.ir.graph import Node, const, leaves, lift, node, renamed, total
 from seqc.ir.ops.structure import expanded
 
@@ -208,14 +208,6 @@ def renamed_dims(value: Value, names: Mapping[str, str]) -> Value:
         result, order = _renamed(result, old, new), tuple(new if d == old else d for d in order)
     found = of_pair(result, order, frozenset(tuple(names.get(dim, dim) for dim in own) for own in value.written))
     return replace(found, places=value.places)
-
-
-def primed(dim: str, taken: Iterable[str]) -> str:
-    """The dim's name with as many primes as make it new."""
-    names = set(taken)
-    while dim in names:
-        dim += "'"
-    return dim
 
 
 def matmul(left: Value, right: Value) -> Value | None:

@@ -45,6 +45,14 @@ def is_primed(dim: str) -> bool:
     return dim.endswith("'")
 
 
+def primed(dim: str, taken: Iterable[str]) -> str:
+    """The dim's name with as many primes as make it new."""
+    names = set(taken)
+    while dim in names:
+        dim += "'"
+    return dim
+
+
 def extent(dim: str, sizes: Mapping[str, int]) -> int:
     """The size of a dim; a primed dim has the size of the one it was renamed from, `2D` has twice that of `D`."""
     if is_rank(dim):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from seqc.ir.dims import primed
 from seqc.ir.graph import Dims, Node, const, index, node
 from seqc.ir.ops.row import Op
 
@@ -119,9 +120,7 @@ def _solve_vjp_m(n: Node, d: Node) -> Node:
 def _logdet_vjp(n: Node, d: Node) -> Node:
     """The inverse, transposed."""
     m, row, col = n.args[0], n.text("row"), n.text("col")
-    other = row
-    while other in (*m.dims, *d.dims):
-        other += "'"
+    other = primed(row, (*m.dims, *d.dims))
     same = node("where", node("eq", index(row), index(other)), const(1.0), const(0.0))
     return d * node("rename", solve(m, same, row, col), old=other, new=row)
 
