@@ -12,14 +12,19 @@ from seqc.ir.graph import BATCH, Node, leaves
 from seqc.ir.program import Program
 
 
-def unread(program: Program) -> frozenset[str]:
-    """The states that no output depends on; none of a program without outputs."""
+def read_later(program: Program) -> set[str]:
+    """The states that an output depends on, however many steps later."""
     read, todo = set[str](), list(program.outputs.values())
     while todo:
         fresh = {n.text("name") for n in leaves(todo, "state")} - read
         read |= fresh
         todo = [program.updates[name] for name in fresh]
-    return frozenset(program.states.keys() - read) if program.outputs else frozenset()
+    return read
+
+
+def unread(program: Program) -> frozenset[str]:
+    """The states that no output depends on; none of a program without outputs."""
+    return frozenset(program.states.keys() - read_later(program)) if program.outputs else frozenset()
 
 
 def for_their_ends(program: Program, names: Iterable[str], sizes: Mapping[str, int]) -> str:

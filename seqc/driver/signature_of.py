@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from seqc.analysis.noise import CLOCK, HIGH, LOW
 from seqc.analysis.units import units
+from seqc.analysis.unread import read_later
 from seqc.diagnostics import Diagnostic, Unsupported
 from seqc.emit import Dim, Input, Kernels, Output, Param, Signature, State, safe_name
 from seqc.emit.expressions import ATOM, Text, aligned, filled, number
@@ -110,15 +111,10 @@ def unread(program: Program) -> tuple[str, ...]:
     """The emitted names of the states that no output depends on, however many steps later, and of those whose new value no
     output of the same step depends on: after the last step such a value is its caller's alone."""
     one = lowered(program)
-    read: set[Node] = set()
-    waiting = list(one.outputs.values())
-    while waiting:
-        new = [n for n in leaves(waiting, "state") if n not in read]
-        read.update(new)
-        waiting = [one.updates[n.text("name")] for n in new]
+    read = read_later(one)
     same = set(topological(one.outputs.values()))
     late = {s for s, update in one.updates.items() if update not in same and update.op != "leaf"}  # a leaf is moved, no more
-    lost = [s for s, d in one.states.items() if s in program.states and (d.leaf() not in read or s in late)]
+    lost = [s for s in one.states if s in program.states and (s not in read or s in late)]
     return tuple(safe_name(x) for s in lost for x in ((s, twin(s)) if program.direction == "both" else (s,)))
 
 
