@@ -23,13 +23,6 @@ def times(values: Iterable[Node]) -> Node:
     return first
 
 
-def bare(n: Node) -> Node:
-    """n under the names and the repetition of its dims."""
-    while n.op in ("rename", "expand"):
-        n = n.args[0]
-    return n
-
-
 def plain(n: Node) -> bool:
     """Whether a tensor can be declared for n."""
     return n.dtype == "real" and BATCH in n.dims and not any(is_primed(d) for d in n.dims)

@@ -37,7 +37,8 @@ from seqc.ir.intervals import Interval
 from seqc.ir.once import found_once
 from seqc.ir.plan import Plan, Stage
 from seqc.ir.program import Program, TensorDecl, Wishes
-from seqc.passes.plan.cutting import axes_of, bare, fresh, names_of, part_of, plain, reached, sized, terms, times, told
+from seqc.ir.views import bare
+from seqc.passes.plan.cutting import axes_of, fresh, names_of, part_of, plain, reached, sized, terms, times, told
 
 RATIO = 4.0  # operations saved for each byte of traffic
 WORD = 4.0  # bytes of a number

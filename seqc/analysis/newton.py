@@ -27,6 +27,7 @@ from seqc.ir.graph import BATCH, Node, const, depends, leaves, renamed, substitu
 from seqc.ir.intervals import ANY
 from seqc.ir.ops.structure import expanded
 from seqc.ir.program import Program, TensorDecl, Wishes
+from seqc.ir.views import bare
 
 MOST = 32  # rows of a step's Jacobian in one place: a scan multiplies matrices of so many rows
 
@@ -157,7 +158,7 @@ class _Parts:
         decls |= {d.name: replace(d, kind="output") for d in self.decls.values()}
         late = depends(roots.values(), self.table)
         early = [a for n in topological(roots.values()) if n in late for a in n.args if a not in late]
-        products = [a for a in dict.fromkeys(map(_unnamed, early)) if _product(a)]
+        products = [a for a in dict.fromkeys(map(bare, early)) if _product(a)]
         made = {n: TensorDecl(f"ahead.{k}", "output", tuple(d for d in n.dims if d != BATCH)) for k, n in enumerate(products)}
         ahead = None
         if made:
@@ -216,12 +217,6 @@ class _Parts:
                 size = size * _size(program, d) if known or size == 0 else math.inf
             sums[i] += size
         return max(sums.values())
-
-
-def _unnamed(n: Node) -> Node:
-    while n.op in ("rename", "expand"):
-        n = n.args[0]
-    return n
 
 
 def _product(n: Node) -> bool:

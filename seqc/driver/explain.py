@@ -27,6 +27,7 @@ from seqc.ir.block import Block
 from seqc.ir.graph import BATCH, COL, ROW, topological
 from seqc.ir.program import Program, TensorDecl
 from seqc.ir.support import mask
+from seqc.ir.views import bare
 from seqc.passes.plan.products_outside import RATIO
 
 if TYPE_CHECKING:
@@ -132,9 +133,7 @@ def _skipped(compiled: Compiled, name: str, operations: float, share: float) -> 
 def _alone(compiled: Compiled, name: str) -> bool:
     """Whether a parameter is a factor of a sum of products, under whatever names of its dims."""
     for n in topological(compiled.core.graph.values()):
-        for factor in n.args[0].args if n.op == "sum" and n.args[0].op == "mul" else ():
-            while factor.op in ("rename", "expand"):
-                factor = factor.args[0]
+        for factor in map(bare, n.args[0].args if n.op == "sum" and n.args[0].op == "mul" else ()):
             if factor.op == "leaf" and (factor.text("kind"), factor.text("name")) == ("param", name):
                 return True
     return False

@@ -38,6 +38,13 @@ class View:
         return all(d == i for d, i in self.index)
 
 
+def bare(n: Node) -> Node:
+    """n under the names and the repetition of its dims."""
+    while n.op in ("rename", "expand"):
+        n = n.args[0]
+    return n
+
+
 def view(n: Node) -> View:
     """n without the operators that only rename, drop or move axes."""
     index: dict[str, Index] = {d: d for d in n.dims}
