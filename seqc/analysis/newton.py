@@ -19,6 +19,7 @@ from functools import reduce
 
 from seqc.analysis.affine import nonlinear
 from seqc.analysis.jacobian import OWN, NoSlope, Slope, jacobian
+from seqc.analysis.pieces import why_uncut
 from seqc.analysis.ranges import infer, interval_of
 from seqc.analysis.semirings import semiring_of
 from seqc.ir.dims import unprimed
@@ -86,8 +87,8 @@ def _unfit(program: Program) -> str:
         return "it has no state"
     if program.direction == "both" or program.plane is not None or any(d.role == "edge" for d in program.inputs.values()):
         return "it runs over two axes, or in two directions"
-    if (held := next((name for name, d in program.states.items() if d.whole or not d.gradient), None)) is not None:
-        return f"`{held}` counts steps, or holds what noise is drawn from"
+    if why := why_uncut(program):
+        return why
     starts = [d.leaf() for d in program.states.values()]
     if all(nonlinear(update, starts) is None for update in program.updates.values()):
         return "it is linear in its states: scans, blocks or pieces of time take it"

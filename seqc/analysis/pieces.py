@@ -100,8 +100,8 @@ def pieces_of(program: Program) -> Pieces | str:
         return "it runs from the last step on, or over two axes"
     if any(p.per_batch for p in program.params.values()):
         return "a parameter differs from sequence to sequence"
-    if (held := next((name for name, d in program.states.items() if d.whole or not d.gradient), None)) is not None:
-        return f"`{held}` counts steps, or holds what noise is drawn from"
+    if why := why_uncut(program):
+        return why
     starts = [d.leaf() for d in program.states.values()]
     found = ((name, nonlinear(update, starts)) for name, update in program.updates.items())
     stop = next(((name, stop) for name, stop in found if stop is not None), None)
@@ -110,6 +110,13 @@ def pieces_of(program: Program) -> Pieces | str:
         return f"`{stop[0]}` is not linear in the states: {stop[1].why}: `{spell(stop[1].at)}`"
     whole, shifts = without_lags(program)
     return _Spans(whole, shifts, algebra or "sum").pieces()
+
+
+def why_uncut(program: Program) -> str:
+    """Why every step has to follow the one before it, whatever its update: a state that is no number with a gradient; "" if
+    none is."""
+    held = next((name for name, d in program.states.items() if d.whole or not d.gradient), None)
+    return "" if held is None else f"`{held}` counts steps, or holds what noise is drawn from"
 
 
 def without_lags(program: Program) -> tuple[Program, dict[str, tuple[str, int]]]:
