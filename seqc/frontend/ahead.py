@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from seqc.diagnostics import Label
 from seqc.frontend.complex_pairs import ZERO
+from seqc.frontend.scope import Scope
 from seqc.frontend.syntax import Expr
 from seqc.frontend.values import Value, part_names, real
 from seqc.ir.graph import Node, leaf, leaves, topological
@@ -45,6 +46,18 @@ def read_ahead(names: Names, word: str, steps: int, words: str, e: Expr) -> Valu
         cause = "at that step it depends on a state, which is known up to now"
         names.scope.report("future-state", message, Label(e.span), cause=cause)
         return None
+
+
+def not_ahead(scope: Scope, word: str, steps: str, e: Expr, where: str = "") -> None:
+    """Report a state that is read ahead, or what an input is in a closed loop. steps: how far, in words, or ""."""
+    if word in scope.fed:
+        message, cause = f"the input `{word}` is fed back, and read {steps}ahead", "what it is then is made at that step"
+        help = "feed another input, and leave this one to the caller"
+    else:
+        message = f"the state `{word}` cannot be read {steps}ahead"
+        cause = f"a state is known from the past up to now{where}; only inputs may be read ahead"
+        help = "" if where else f"read inputs ahead instead, as in `x[{scope.axis}+1]`"
+    scope.report("future-state", message, Label(e.span), cause=cause, help=help)
 
 
 def _later(names: Names, x: Node, steps: int, e: Expr) -> Node:

@@ -44,9 +44,9 @@ def closed(work: Elaborator, spec: Spec) -> Closed | None:
     scope = work.scope
     given = _free(scope, GIVEN)
     fed = {s.name.id: _free(scope, f"{s.name.id}_{GIVEN}") for s in said}
-    past = set(_read_back(scope.axis, _expressions(spec)))
+    past = set(_read_back(scope, _expressions(spec)))
     states = [_state(fb.name, scope.inputs[fb.name.id]) for fb in said if fb.name.id in past]
-    looked = set(_read_back(scope.axis, (fb.expr for fb in said)))
+    looked = set(_read_back(scope, (fb.expr for fb in said)))
     for name in sorted(looked & scope.defines.keys() - scope.states.keys()):
         value = work.current(name, scope.defines[name].span)
         if value is not None:
@@ -83,25 +83,11 @@ def _right(scope: Scope, said: list[Feedback]) -> bool:
             pass
         elif name in first:
             scope.report("said-twice", f"`{name}` is fed back twice", Label(fb.span), Label(first[name].span, "first here"))
-        elif scope.inputs[name].is_complex:
-            scope.refuse("feedback", f"`{name}` is complex, and real inputs and indices alone are fed back", fb.span,
-                         "a choice between what is given and what is fed is made of real numbers")
         else:
             first[name] = fb
             continue
         right = False
     return right
-
-
-def refuse_other_ways(scope: Scope, spec: Spec, way: str) -> None:
-    """Report a feedback in a recurrence that does not run from the first step on, along one axis."""
-    said = [statement for statement in spec.statements if isinstance(statement, Feedback)]
-    if said and scope.second:
-        cause = "what is fed back would have to come from one of two neighbours"
-        scope.refuse("feedback", "a closed loop has one axis", said[0].span, cause)
-    elif said and way != "forward":
-        cause = "what is fed back must be known, and a run from the last step back begins where nothing is"
-        scope.refuse("feedback", f"a closed loop runs forward, and `scan {way}` does not", said[0].span, cause)
 
 
 def _expressions(spec: Spec) -> Iterator[Expr]:
@@ -117,11 +103,11 @@ def _expressions(spec: Spec) -> Iterator[Expr]:
                 pass
 
 
-def _read_back(axis: str, expressions: Iterable[Expr]) -> Iterator[str]:
-    """The names that are read with a time in brackets."""
+def _read_back(scope: Scope, expressions: Iterable[Expr]) -> Iterator[str]:
+    """The names that are read with a place on an axis in brackets."""
     for e in expressions:
         for part in walk(e):
-            if isinstance(part, syntax.Subscript) and any(mentions(item, axis) for item in part.items):
+            if isinstance(part, syntax.Subscript) and any(mentions(item, a) for item in part.items for a in (scope.axis, scope.second)):
                 yield part.name.id
 
 
@@ -134,7 +120,7 @@ def _free(scope: Scope, wish: str) -> str:
 
 
 def _state(name: Name, decl: Decl) -> Decl:
-    return Decl(name.span, name, decl.dims, Number(name.span, "0"), role="state", places=decl.places)
+    return Decl(name.span, name, decl.dims, Number(name.span, "0"), is_complex=decl.is_complex, role="state", places=decl.places)
 
 
 def _renamed(item: Decl, fed: dict[str, str]) -> Decl:

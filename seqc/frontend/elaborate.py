@@ -15,7 +15,7 @@ from seqc.analysis import noise
 from seqc.diagnostics import Diagnostic, Label, Source, raise_if_any
 from seqc.frontend import syntax
 from seqc.frontend.boundaries import hooks
-from seqc.frontend.closed_loops import closed, refuse_other_ways
+from seqc.frontend.closed_loops import closed
 from seqc.frontend.declared import axes, checked, fits
 from seqc.frontend.delay_lines import long
 from seqc.frontend.expressions import Elaborator
@@ -124,7 +124,7 @@ def build(
     _keywords(scope, spec, bool(work.once))
     one = on_plane(work, spec, one) if scope.second else one
     raise_if_any(scope.found)
-    one = replace(one, loop=_closed_loop(work, spec, lost, way), warnings=warnings(spec, scope, one))
+    one = replace(one, loop=_closed_loop(work, spec, lost), warnings=warnings(spec, scope, one))
     return both_runs(one, "sum" in joined, "shared" in joined) if way == "both" else one
 
 
@@ -146,15 +146,16 @@ def _has_ends(scope: Scope, inputs: bool, results: bool) -> None:
         scope.report("no-input", "the spec has no input: nothing says how many steps there are", help="add `input NAME`")
 
 
-def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str], way: str) -> Loop | None:
+def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str]) -> Loop | None:
     """The program of what the spec says by `feedback`; None where it says nothing."""
-    refuse_other_ways(work.scope, spec, way)
     found = closed(work, spec)
     raise_if_any(work.scope.found)
     if found is None:
         return None
     program = build(found.spec, (), lost, positions=found.positions, fed=tuple(found.fed))
-    return Loop(replace(program, name=f"{program.name}_loop", warnings=()), found.given, found.fed)
+    told = {x: work.scope.inputs[x].is_complex for x in found.fed}
+    fed = {a: b for x, name in found.fed.items() for a, b in zip(part_names(x, told[x]), part_names(name, told[x]), strict=True)}
+    return Loop(replace(program, name=f"{program.name}_loop", warnings=()), found.given, fed)
 
 
 def _sized(scope: Scope, told: Container[str]) -> None:
@@ -171,7 +172,7 @@ def _keywords(scope: Scope, spec: syntax.Spec, noisy: bool) -> None:
     """Report arguments that are called like one which noise or a closed loop adds to a call."""
     added = {"seed": "noise: a call takes its `seed`"} if noisy else {}
     if any(isinstance(statement, syntax.Feedback) for statement in spec.statements):
-        added |= dict.fromkeys(("steps", "given"), "a feedback: `generate` takes `steps` and `given`")
+        added |= dict.fromkeys(("steps", "given", "cu_prompts"), "a feedback: `generate` takes `steps`, `given` and `cu_prompts`")
     for name in (*scope.inputs, *scope.params):
         if name in added:
             label = Label(scope.places[name], "this name is taken")

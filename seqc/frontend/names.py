@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from seqc.diagnostics import Label, Span, listing
-from seqc.frontend.ahead import read_ahead
+from seqc.frontend.ahead import not_ahead, read_ahead
 from seqc.frontend.choices import rows_at, written_rows
 from seqc.frontend.declared import axes, checked, fits, misplaced, written_dims
 from seqc.frontend.delay_lines import line
@@ -132,9 +132,7 @@ class Names(ABC):
         if word in scope.states and back in (0, 1) and beside in (0, 1):
             return named_leaf("state", scope.states[word], back, beside, marks)
         if word in scope.states and min(back, beside) < 0:
-            cause = "a state is known from the past up to now, on each axis; only inputs may be read ahead"
-            scope.report("future-state", f"the state `{word}` cannot be read ahead", Label(e.span), cause=cause)
-            return None
+            return not_ahead(scope, word, "", e, ", on each axis")
         what = f"`{scope.axis}-1`, `{scope.second}-1` and both"
         cause = f"of two axes, states are read at {what}; a definition is read where it is"
         carried = f"{word}[{scope.axis}-1]" if word in scope.states else word
@@ -363,13 +361,8 @@ class Names(ABC):
         word = name.id
         steps = "1 step" if lag == -1 else f"{-lag} steps"
         if word in self.scope.states:
-            message = f"the state `{word}` cannot be read {steps} ahead"
-            cause = "a state is known from the past up to now; only inputs may be read ahead"
-            help = f"read inputs ahead instead, as in `x[{self.scope.axis}+1]`"
-            self.scope.report("future-state", message, Label(e.span), cause=cause, help=help)
-        else:
-            return read_ahead(self, word, -lag, steps, e)
-        return None
+            return not_ahead(self.scope, word, f"{steps} ", e)
+        return read_ahead(self, word, -lag, steps, e)
 
     def new_states(self) -> set[Node]:
         """What states that are known so far have become, where that depends on a state."""

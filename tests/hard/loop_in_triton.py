@@ -39,6 +39,40 @@ def main() -> None:
             print(f"{failure}".replace("\n", " "), flush=True)
         else:
             print(flush=True)
+    in_other_ways()
+
+
+def in_other_ways() -> None:
+    """A pack of prompts from the last step back, both directions, an image and complex values, against plain torch's float64."""
+    import torch
+
+    from seqc.driver.compile import Options, compile_spec
+    from seqc.driver.load_emitted import load_emitted
+    from tests.hard.test_closed_ways import CELL, PIXELS, TURNS, drawn
+
+    bounds, own = torch.tensor([0, 3, 3, 8, 11]), torch.tensor([0, 2, 2, 2, 5])
+    pack = {"steps": 11, "cu_seqlens": bounds, "cu_prompts": own}
+    cell, second = ((5, 3), (5, 5), (3, 5)), {"both": 2}
+    for text, way, shapes, how in (
+        (CELL, "backward", ((1, 5, 3), (1, 11)), pack),
+        (CELL, "both", ((1, 5, 3), (1, 11)), {**pack, "reverse": True}),
+        (PIXELS, "", ((2, 2, 3, 3), (5, 3), (5, 5), (5, 5), (3, 5)), {"steps": 4, "reverse": True}),
+        (TURNS, "", ((2, 3, 4), (2, 3, 4), (4,), (4,)), {"steps": 8}),
+    ):
+        given = drawn(2, *shapes, *(cell if way else ()) * second.get(way, 1))
+        spec, found = text.replace("WAY", f"scan {way}"), []
+        for backend in ("torch", "triton"):
+            made = compile_spec(spec, Options(backend))
+            module = load_emitted(made.text, made.signature.spec)
+            if backend == "triton":
+                kernels = module._loop_TRITON
+                module._loop_form = lambda *_, kernels=kernels: kernels
+            passed = [x if backend == "torch" else x.detach().float().requires_grad_() for x in given]
+            outputs = getattr(module, f"{made.signature.spec}_generate")(*passed, **how)[: len(made.signature.outputs)]
+            loss = sum((x * torch.cos(torch.arange(x.numel()).reshape(x.shape))).sum() for x in outputs)
+            found.append([*outputs, *torch.autograd.grad(loss, passed)])
+        off = max(float((a - b).abs().max() / a.abs().max().clamp(min=1)) for a, b in zip(*found, strict=True))
+        print("" if off < 2e-5 else f"{way or text.split()[1]} is {off:.1e} off", flush=True)
 
 
 if __name__ == "__main__":

@@ -279,8 +279,6 @@ def test_what_is_wrong_is_said(cell: dict[str, Any]) -> None:
         text = CELL if words == "fed back twice" else CELL.replace("feedback x = y[t-1]\n", "")
         with pytest.raises(Refusal, match=words):
             seqc.compile(f"{text}{line}\n", "torch")
-    with pytest.raises(Refusal, match="runs forward"):
-        seqc.compile(CELL.replace("dim D, M", "dim D, M\nscan backward"), "torch")
 
 
 def test_without_feedback_nothing_is_emitted() -> None:
@@ -292,4 +290,4 @@ def test_triton_runs_the_loop() -> None:
     """The loop's own kernels in Triton's interpreter, values and gradients against the reference."""
     answers = subprocess.run([sys.executable, "-m", "tests.hard.loop_in_triton"], cwd=ROOT, capture_output=True, text=True)
     assert answers.returncode == 0, answers.stderr
-    assert [line.strip() for line in answers.stdout.splitlines()] == ["", "", ""], answers.stdout
+    assert [line.strip() for line in answers.stdout.splitlines()] == [""] * 7, answers.stdout
