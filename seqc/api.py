@@ -92,9 +92,9 @@ class Recurrence:
     def generate(self, *inputs: Any, **named: Any) -> Any:
         """The closed loop of a spec with `feedback`: over the prompt, then over what it makes itself; `steps` in all.
 
-        A fed input has [B, P, dims], the P steps that are given; `given`: which steps are, where it has all of them; `cu_seqlens`
-        and `cu_prompts`: of a pack, the bounds of the runs and of their prompts. Raises AttributeError where the spec says no
-        `feedback`.
+        A fed input has [B, P, dims], the P steps that are given; `given`: which steps are, where it has all of them. Of a pack,
+        `cu_seqlens` are the bounds of the runs and `cu_prompts` those of their prompts. Raises AttributeError where the spec
+        says no `feedback`.
         """
         name = f"{self._face.spec}_generate"
         if f"\ndef {name}(" not in self.source:

@@ -78,7 +78,7 @@ _FED = {ranks}  # of what is fed back: the axes behind those of the batch and th
 
 
 def _prompted(steps, given, cu_seqlens, cu_prompts, back, axis, dtype, **prompts):
-    """Which steps are given, in the dtype, and the prompts with zeros at all others. back: whether the last step is the first."""
+    """Which steps are given, in the dtype, and the prompts with zeros at all others. back: whether runs begin at the end."""
     name, first = next(iter(prompts.items()))
     lead, axis = first.shape[: first.dim() - _FED[name]], 1 if axis is None else axis
     if any(x.shape[: x.dim() - _FED[key]] != lead for key, x in prompts.items()):

@@ -107,7 +107,8 @@ def _read_back(scope: Scope, expressions: Iterable[Expr]) -> Iterator[str]:
     """The names that are read with a place on an axis in brackets."""
     for e in expressions:
         for part in walk(e):
-            if isinstance(part, syntax.Subscript) and any(mentions(item, a) for item in part.items for a in (scope.axis, scope.second)):
+            axes = (scope.axis, scope.second)
+            if isinstance(part, syntax.Subscript) and any(mentions(item, axis) for item in part.items for axis in axes):
                 yield part.name.id
 
 
@@ -120,7 +121,8 @@ def _free(scope: Scope, wish: str) -> str:
 
 
 def _state(name: Name, decl: Decl) -> Decl:
-    return Decl(name.span, name, decl.dims, Number(name.span, "0"), is_complex=decl.is_complex, role="state", places=decl.places)
+    zero = Number(name.span, "0")
+    return Decl(name.span, name, decl.dims, zero, is_complex=decl.is_complex, role="state", places=decl.places)
 
 
 def _renamed(item: Decl, fed: dict[str, str]) -> Decl:

@@ -153,8 +153,8 @@ def _closed_loop(work: Elaborator, spec: syntax.Spec, lost: frozenset[str]) -> L
     if found is None:
         return None
     program = build(found.spec, (), lost, positions=found.positions, fed=tuple(found.fed))
-    told = {x: work.scope.inputs[x].is_complex for x in found.fed}
-    fed = {a: b for x, name in found.fed.items() for a, b in zip(part_names(x, told[x]), part_names(name, told[x]), strict=True)}
+    pairs = ((part_names(x, (two := work.scope.inputs[x].is_complex)), part_names(name, two)) for x, name in found.fed.items())
+    fed = {x: name for own, names in pairs for x, name in zip(own, names, strict=True)}
     return Loop(replace(program, name=f"{program.name}_loop", warnings=()), found.given, fed)
 
 
@@ -172,7 +172,8 @@ def _keywords(scope: Scope, spec: syntax.Spec, noisy: bool) -> None:
     """Report arguments that are called like one which noise or a closed loop adds to a call."""
     added = {"seed": "noise: a call takes its `seed`"} if noisy else {}
     if any(isinstance(statement, syntax.Feedback) for statement in spec.statements):
-        added |= dict.fromkeys(("steps", "given", "cu_prompts"), "a feedback: `generate` takes `steps`, `given` and `cu_prompts`")
+        words = "a feedback: `generate` takes `steps`, `given` and `cu_prompts`"
+        added |= dict.fromkeys(("steps", "given", "cu_prompts"), words)
     for name in (*scope.inputs, *scope.params):
         if name in added:
             label = Label(scope.places[name], "this name is taken")

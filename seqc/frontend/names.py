@@ -132,7 +132,8 @@ class Names(ABC):
         if word in scope.states and back in (0, 1) and beside in (0, 1):
             return named_leaf("state", scope.states[word], back, beside, marks)
         if word in scope.states and min(back, beside) < 0:
-            return not_ahead(scope, word, "", e, ", on each axis")
+            not_ahead(scope, word, "", e, ", on each axis")
+            return None
         what = f"`{scope.axis}-1`, `{scope.second}-1` and both"
         cause = f"of two axes, states are read at {what}; a definition is read where it is"
         carried = f"{word}[{scope.axis}-1]" if word in scope.states else word
@@ -361,7 +362,8 @@ class Names(ABC):
         word = name.id
         steps = "1 step" if lag == -1 else f"{-lag} steps"
         if word in self.scope.states:
-            return not_ahead(self.scope, word, f"{steps} ", e)
+            not_ahead(self.scope, word, f"{steps} ", e)
+            return None
         return read_ahead(self, word, -lag, steps, e)
 
     def new_states(self) -> set[Node]:

@@ -74,7 +74,8 @@ def givens(group: None) -> Iterator[dict[str, Any]]:
     yield {"layer": made(AHEAD).Module(D=4), "source": torch.randn(2, 20, 4).split([0, 9, 11], 1), "use": lambda y: y}
     yield {**drawn(2, 5), "S_0": torch.zeros(2, H, K, K), "group": group}
     yield {"f": made(LOOP), "prompt": torch.randn(2, 20, 3), "W": torch.randn(3, 3), "h": torch.zeros(2, 3),
-           "x": torch.randn(2, 300, 3), "mask": torch.rand(300) < 0.5}
+           "x": torch.randn(2, 300, 3), "mask": torch.rand(300) < 0.5, "prompts": torch.randn(1, 20, 3),
+           "runs": torch.tensor([0, 400, 900]), "bounds": torch.tensor([0, 12, 20])}
 
 
 def test_calls(group: None) -> None:
@@ -83,7 +84,7 @@ def test_calls(group: None) -> None:
     for text, given in zip(found, givens(group), strict=True):
         names |= given
         exec(compile(small(text), "calls.md", "exec"), names)
-    assert names["r"].y.shape == (2, 300, 3) and len(found) == 13
+    assert names["r"].y.shape == (1, 900, 3) and len(found) == 13
 
 
 def test_the_library(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def in_other_ways() -> None:
-    """A pack of prompts from the last step back, both directions, an image and complex values, against plain torch's float64."""
+    """Packs of prompts, the last step first, both directions, an image, complex values, against plain torch in float64."""
     import torch
 
     from seqc.driver.compile import Options, compile_spec

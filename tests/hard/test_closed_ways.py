@@ -1,4 +1,4 @@
-"""Closed loops in every way to run: packs of prompts, from the last step back, both directions, any axis, two axes, complex values.
+"""Closed loops in every way to run: packs of prompts, the last step first, both directions, any axis, two axes, complex values.
 
 Each against a loop in plain torch that knows which steps are given, in values and every gradient.
 """
@@ -48,7 +48,7 @@ output y = s
 feedback x = 0.5i * y[t-1] - 0.3 * x[t-1]
 '''
 BACKENDS = ("torch", "cpu")
-WAYS = [(way, backend) for way in ("backward", "both") for backend in BACKENDS] + [("forward", "torch"), ("both sum shared", "torch")]
+WAYS = [("forward", "torch"), ("both sum shared", "torch"), *((way, name) for way in ("backward", "both") for name in BACKENDS)]
 
 
 @cache
@@ -77,7 +77,9 @@ def ends(got: Any) -> list[torch.Tensor]:
     return [getattr(got, name) for name in ("y", "h_T", "h_reverse_T") if hasattr(got, name)]
 
 
-def one_run(x: torch.Tensor, given: list[bool], u: torch.Tensor, params: list[torch.Tensor], h: torch.Tensor, back: bool) -> Any:
+def one_run(
+    x: torch.Tensor, given: list[bool], u: torch.Tensor, params: list[torch.Tensor], h: torch.Tensor, back: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(outputs [T, M], the last state) of one sequence: x [T, M] counts where it is given."""
     W, R, C = params
     used, y, out = [h.new_zeros(len(C))] * 2, h.new_zeros(len(C)), {}
