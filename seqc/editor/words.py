@@ -94,6 +94,8 @@ FUNCTION_HELP: Help = {
     "prod": ("prod[K](x)", "The product over dims of fixed size."),
     "cumprod": ("cumprod[K](x)", "The product of the elements up to each one; K has a fixed size."),
     "shift": ("shift[K](x, by, fill)", "The element so many positions before each one; 0, or fill, where there is none."),
+    "roll": ("roll[K](x, by)", "The element so many positions before each one, around a ring."),
+    "position": ("position[V](x)", "A number as a position of V, an index: rounded down, and cut to those that there are."),
     "argmax": ("argmax[K](x)", "The position of the largest value, an index; it has no gradient."),
     "argmin": ("argmin[K](x)", "The position of the smallest value, an index; it has no gradient."),
     "sample": ("sample[K](logits)", "A position drawn with the probabilities softmax(logits); it has no gradient."),

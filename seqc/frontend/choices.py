@@ -1,4 +1,4 @@
-"""Positions that a step chooses (`argmax[V](x)`), and what is read and written at positions.
+"""Positions that a step chooses (`argmax[V](x)`, `position[V](x)`), and what is read and written at positions.
 
 In: values and nodes. Out: values and nodes. What an input `index V` tells is whole as it is given. A position that the step has
 chosen itself is a number, and so may be one that a state keeps: it is cut to the positions that there are.
@@ -6,12 +6,14 @@ chosen itself is a number, and so may be one that a state keeps: it is cut to th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from seqc.frontend.values import Misuse, Value, apply, number, real, reduced
 from seqc.ir.graph import Node, const, index, node, size
 from seqc.ir.ops.elementwise import where
 from seqc.ir.ops.indexing import as_place, gather, put
 
-CHOICES = ("argmax", "argmin", "sample")
+CHOICES = ("argmax", "argmin", "sample", "position")
 """The functions that tell positions."""
 
 
@@ -25,6 +27,16 @@ def chosen(x: Value, dims: tuple[str, ...]) -> Value:
     first = apply("where", largest, Value(index(dim), (dim,)), last)
     low = apply("neg", reduced("amax", apply("neg", first), dims))
     return Value(low.node, low.order, None, low.written, dim)
+
+
+def position(x: Value, dims: tuple[str, ...]) -> Value:
+    """`position[V](x)`: a number as a position, rounded down and cut to those that V has; NaN is the first one."""
+    x = real(x)
+    if len(dims) != 1 or dims[0] in x.order:
+        raise Misuse("a position is one of one other dim", help="write `position[V](x)`, and call a V of x by another name")
+    largest = apply("sub", Value(size(dims[0])), number(1.0))
+    cut = apply("where", apply("gt", x, number(0.0)), apply("min", x, largest), number(0.0))
+    return replace(apply("floor", cut), places=dims[0])
 
 
 def _place(place: Node, dim: str) -> Node:

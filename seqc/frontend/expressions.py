@@ -23,7 +23,7 @@ from seqc.frontend.names import Names
 from seqc.frontend.noise import DRAWN, drawn, refuse_draw, split_once
 from seqc.frontend.operators import infix, prefix
 from seqc.frontend.planes import on_axes, places_back
-from seqc.frontend.positions import placed
+from seqc.frontend.positions import MOVES, moved, placed, whole_number
 from seqc.frontend.rates import BETWEEN, group, named, piece
 from seqc.frontend.scope import CONSTANTS
 from seqc.frontend.syntax import Expr
@@ -180,7 +180,9 @@ class Elaborator(Names):
             self.scope.report("bad-index", f"`{name}` is read at `{word}`, which is no index", label, cause=cause, help=help)
         elif not any(mentions(item, word) for item in e.items for word in self.scope.lost):
             label = Label(e.span, f"a lag reads `{name}[{axis}-1]`")
-            help = f"one position of a dim is `{name}[K = {e.items[0].span.text}]`" if len(e.items) == 1 else ""
+            word = e.items[0].span.text
+            told = f"; one that a value tells is `{name}[position[K]({word})]`" * (whole_number(self.scope, e.items[0]) is None)
+            help = f"one position of a dim is `{name}[K = {word}]`{told}" if len(e.items) == 1 else ""
             self.scope.report("bad-lag", f"the brackets of `{name}` hold no time", label, help=help)
         return None
 
@@ -289,12 +291,15 @@ class Elaborator(Names):
             return None
         if not self.takes(e, function.least, function.most, function.over):
             return None
+        changed = moved(self.scope, e) if name in MOVES else e
+        if changed is not e:
+            return None if changed is None else self._call(changed, frame)
         dims = tuple(dim.id for dim in e.dims or ())
         if name == "sum" and any(dim in tap_dims(self, e.args[0], frame) for dim in dims):
             return sum_of_taps(self, e, dims, frame)
         args = [self.expr(arg, frame) for arg in e.args]
         values = [arg for arg in args if arg is not None]
-        if len(values) < len(args) or not self.has_dims(e, values[0], dims, frame.at):
+        if len(values) < len(args) or (function.over != "other" and not self.has_dims(e, values[0], dims, frame.at)):
             return None
         for arg, value in zip(e.args, values, strict=True):
             if value.imag is not None and not function.takes_complex:
@@ -352,7 +357,7 @@ class Elaborator(Names):
         name = e.name.id
         if e.dims is not None and not self.scope.known_dims(e.dims):
             return False
-        if e.dims is None and over == "yes":
+        if e.dims is None and over in ("yes", "other"):
             label = Label(e.name.span, "over which dims?")
             self.scope.report("missing-dims", f"`{name}` needs dims", label, help=f"write `{name}[K](...)`")
             return False

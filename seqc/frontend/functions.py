@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from seqc.analysis.running_maximum import from_maximum
 from seqc.frontend.activations import ACTIVATIONS, expanded_call
-from seqc.frontend.choices import chosen
+from seqc.frontend.choices import chosen, position
 from seqc.frontend.complex_pairs import RULES, ZERO, conj
 from seqc.frontend.square_matrices import exponential, identity, logdet, solved, square, times
 from seqc.frontend.values import (
@@ -46,7 +46,7 @@ Expand: TypeAlias = Callable[[list[Value], Dims], Value]
 class Function:
     """`least` to `most` arguments; `over`: whether dims in brackets are required ("yes"), or not taken ("no").
 
-    takes_complex: whether arguments may be complex.
+    over "other": dims are required, which are none of the argument's. takes_complex: whether arguments may be complex.
     """
 
     expand: Expand
@@ -144,7 +144,8 @@ def _shift(args: list[Value], dims: Dims) -> Value:
     """The element `by` positions before each one; what is outside is 0, or the third argument."""
     x, by = real(args[0]), constant_of(args[1])
     if len(dims) != 1 or by is None or by != int(by):
-        raise Misuse("`shift` moves a value along one dim, by a whole number", help="write `shift[N](x, 1)`")
+        help = "write `shift[N](x, 1)`, or `roll[N](x, 1)` around a ring"
+        raise Misuse("a value is moved along one dim, by a whole number", help=help)
     dim, steps = dims[0], int(by)
     moved = x.of(shift(part(x, i).node, dim, steps) for i in range(len(x.parts))) if steps else x
     if len(args) < 3:
@@ -341,6 +342,7 @@ FUNCTIONS: dict[str, Function] = {
     "withgrad": Function(_withgrad, 2, 2),
     "max": Function(_largest, 1, 16, "maybe"),
     "min": Function(_smallest, 1, 16, "maybe"),
+    "position": Function(lambda args, dims: position(args[0], dims), 1, 1, "other"),
     "argmax": Function(_over(chosen), 1, 1, "yes"),
     "argmin": Function(lambda args, dims: chosen(apply("neg", real(args[0])), dims), 1, 1, "yes"),
     "sum": Function(_over(total), 1, 1, "yes", takes_complex=True),
@@ -350,6 +352,7 @@ FUNCTIONS: dict[str, Function] = {
     "cumsum": Function(_cumsum, 1, 1, "yes", takes_complex=True),
     "flip": Function(lambda args, dims: _flip(real(args[0]), dims), 1, 1, "yes", takes_complex=True),
     "shift": Function(_shift, 2, 3, "yes", takes_complex=True),
+    "roll": Function(_shift, 2, 2, "yes", takes_complex=True),
     "softmax": Function(_softmax, 1, 1, "yes"),
     "logsumexp": Function(_logsumexp, 1, 1, "yes"),
     "layernorm": Function(_layernorm, 1, 3, "yes"),

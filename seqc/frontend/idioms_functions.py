@@ -46,7 +46,8 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("cummax", "associative_scan"), "over time, a state: `m = max(m[t-1], x)`; along a dim of fixed size, "
                     "`scan[K](-inf, m -> max(m, x))`"),
     "ema": "over time, a state: `m = m[t-1] + a * (x - m[t-1])`",
-    "roll": "over time, `x[t-1]`; along a dim `shift[N](x, 1)`, or around it `shift[N](x, 1, x[N = -1])`",
+    **dict.fromkeys(("searchsorted", "digitize", "bucketize"), "of bins of one width `position[V]((x - lo) / width)`; else "
+                    "count the edges below, `sum[V](1 * (edges < x))`"),
     **dict.fromkeys(("tril", "triu", "diag", "trace", "diagonal"), "compare positions: `where(index[N] >= index[N'], M, 0)`, "
                     "`sum[N'](where(index[N] == index[N'], M, 0))`"),
     **dict.fromkeys(("arange", "linspace", "iota", "range", "enumerate"), "positions are `index[N]`: 0, 1, 2, ..."),

@@ -41,7 +41,9 @@ def indexed(scope: Scope, value: Value, place: Value, where_: Span, at: Span) ->
     if not dim:
         cause = "positions are told by an input `index V`, by `argmax[V](x)` and `sample[V](x)`, and by `where` of two of them"
         message = f"`{where_.text}` is read at `{at.text}`, which is no index"
-        scope.report("bad-index", message, Label(at, "a number"), cause=cause)
+        dim = value.order[0] if len(value.order) == 1 else "V"
+        help = f"a number is made a position by `{where_.text}[position[{dim}]({at.text})]`, rounded down"
+        scope.report("bad-index", message, Label(at, "a number"), cause=cause, help=help)
         return None
     if dim not in value.order:
         label = Label(where_, f"has the dims {value.shown()}")

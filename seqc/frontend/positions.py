@@ -1,12 +1,14 @@
 """What brackets behind a value say other than a time: `K -> K'` calls a dim by another name, `G = 2` takes one position.
 
 In: a value and the items of its brackets. Out: the value read so, or None after a report in the scope. Positions are
-taken first, then dims are renamed. Times are not read here: they belong to names alone.
+taken first, then dims are renamed. Times are not read here: they belong to names alone. Moves along a dim, by numbers that
+dims may tell, are read here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from seqc.diagnostics import Label, Span
 from seqc.frontend import syntax
@@ -17,6 +19,7 @@ from seqc.ir.dims import unprimed
 from seqc.ir.graph import Node, topological
 from seqc.ir.ops.structure import at_position, take
 
+MOVES = ("shift", "roll")
 LONG = 32  # operators: more are computed at all positions at once where all are read, not written once for each
 
 
@@ -62,10 +65,10 @@ def _taken(scope: Scope, value: Value, item: syntax.Position, where: Span) -> Va
         label = Label(where, f"has the dims {value.shown()}")
         scope.report("missing-dim", f"there is no dim `{dim}` to take a position of", Label(item.dim.span), label)
         return None
-    at = _whole(scope, item.at)
+    at = whole_number(scope, item.at)
     if at is None:
         cause = "a position is a whole number that is known when the spec is compiled"
-        help = f"to choose by a value, weigh all positions: `sum[{dim}](where(index[{dim}] == place, x, 0))`"
+        help = f"what a value tells is a position too: `{where.text}[position[{dim}]({item.at.span.text})]`"
         scope.report("bad-position", f"this is no position of `{dim}`", Label(item.at.span), cause=cause, help=help)
         return None
     if at not in (0, -1) and not _inside(scope, dim, at, item):
@@ -103,7 +106,7 @@ def _inside(scope: Scope, dim: str, at: int, item: syntax.Position) -> bool:
     return least is not None and -least <= at < least
 
 
-def _whole(scope: Scope, e: Expr) -> int | None:
+def whole_number(scope: Scope, e: Expr) -> int | None:
     """A whole number made of numbers and dims of fixed size."""
     match e:
         case syntax.Number(text=text):
@@ -111,10 +114,38 @@ def _whole(scope: Scope, e: Expr) -> int | None:
         case syntax.Name(id=name) if name in scope.dims:
             return scope.fix_size(name)
         case syntax.Unary(op="-", x=x):
-            inside = _whole(scope, x)
+            inside = whole_number(scope, x)
             return None if inside is None else -inside
         case syntax.Binary(op=op, left=left, right=right):
-            a, b = _whole(scope, left), _whole(scope, right)
+            a, b = whole_number(scope, left), whole_number(scope, right)
             return None if a is None or b is None else {"+": a + b, "-": a - b, "*": a * b}.get(op)
         case _:
             return None
+
+
+def moved(scope: Scope, e: syntax.Call) -> syntax.Call | None:
+    """`shift[N](x, |N| - 1)` with the number in its place; `roll[N](x, 2)` as the shift that what moves out fills at the other
+    end. None after a report."""
+    by = whole_number(scope, e.args[1])
+    said = e.args[1].x if isinstance(e.args[1], syntax.Unary) else e.args[1]
+    if by is None or not e.dims or len(e.dims) > 1 or (e.name.id == "shift" and isinstance(said, syntax.Number)):
+        return e
+    (dim,), (x, _, *fill) = e.dims, e.args
+
+    def shifted(steps: int, *rest: Expr) -> syntax.Call:
+        number: Expr = syntax.Number(e.span, str(abs(steps)))
+        number = number if steps >= 0 else syntax.Unary(e.span, "-", number)
+        return syntax.Call(e.span, replace(e.name, id="shift"), e.dims, (x, number, *rest))
+
+    if e.name.id == "shift":
+        return shifted(by, *fill)
+    if by in (1, -1):
+        last = syntax.Number(e.span, "1")
+        end = syntax.Unary(e.span, "-", last) if by == 1 else replace(last, text="0")
+        return shifted(by, syntax.Placed(e.span, x, (syntax.Position(e.span, dim, end),)))
+    size = scope.fix_size(dim.id)
+    if size is None:
+        help = f"give it where it is declared: `dim {unprimed(dim.id)} = 4`; by one position, every size is served"
+        scope.report("open-size", f"the size of `{unprimed(dim.id)}` must be known here", Label(e.span), help=help)
+        return None
+    return shifted(by % size, shifted(by % size - size))

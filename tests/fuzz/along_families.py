@@ -21,6 +21,8 @@ def line(w: Writer) -> str:
 def moved(w: Writer, e: str, d: str) -> str:
     """A value as its neighbours have it."""
     by = w.pick((1, -1, 2, -2))
+    if w.chance(20):
+        return f"roll[{d}]({e}, {w.pick((1, -1))})"
     around = f", {e}[{d} = {w.pick(('-1', '0'))}]" if e.isidentifier() else ""
     return f"shift[{d}]({e}, {by}{w.pick(('', ', 0.5', f', {w.input(())}', around))})"
 
@@ -86,7 +88,9 @@ def choosing(w: Writer) -> list[Expr]:
     w.features.add("choice")
     table = w.param((v, *dims)) if w.chance(70) else w.input((v, *dims))
     score = w.input((v,)) if w.chance(60) else f"{w.input((v,))} + sin({table_of(w, v, dims, h)})"
-    at = w.define((f"{w.pick(('argmax', 'argmin'))}[{v}]({score})", frozenset()))[0]
+    chosen = f"{w.pick(('argmax', 'argmin'))}[{v}]({score})"
+    computed = f"position[{v}](2 * {w.input(())} + 1.7)"
+    at = w.define((w.pick((chosen, chosen, computed)), frozenset()))[0]
     del w.definitions[at]
     read = w.pick((f"{table}[{at}]", f"{table}[{at}[t-1]]", f"{table}[argmax[{v}]({w.input((v,))})]"))
     x = w.covered(w.expr(dims, 1), dims)[0]

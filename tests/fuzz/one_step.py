@@ -245,6 +245,9 @@ class Step:
         args = [Value(real(a.x), a.dims) for a in args]
         if name == "shift":
             return shifted(args[0], dims[0], int(args[1].x), args[2] if len(args) > 2 else number(0.0))
+        if name == "position":
+            largest = self.run.sizes[dims[0]] - 1
+            return Value(torch.where(args[0].x > 0, args[0].x.detach().clamp(max=largest).floor(), 0.0), args[0].dims)
         if name in OF_MATRICES and (found := OF_MATRICES[name](args)) is not None:
             return found
         if name == "gradclip":

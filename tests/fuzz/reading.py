@@ -52,7 +52,7 @@ class Spec:
     def choice(self, item: syntax.Expr) -> str | None:
         """The dim whose positions an item of brackets chooses: `argmax[V](..)`, or a definition of that, now or earlier."""
         if isinstance(item, syntax.Call):
-            return item.dims[0].id if item.name.id in ("argmax", "argmin") and item.dims else None
+            return item.dims[0].id if item.name.id in ("argmax", "argmin", "position") and item.dims else None
         name = item.id if isinstance(item, syntax.Name) else item.name.id if isinstance(item, syntax.Subscript) else ""
         e = self.defined[name].expr if name in self.defined else None
         return self.choice(e) if isinstance(e, syntax.Call) else None

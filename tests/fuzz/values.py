@@ -241,6 +241,8 @@ def _over(name: str, values: Sequence[Value], dims: Sequence[str]) -> Value:
             return Value((x.x == best).double().argmax(axes[0]).double(), left)  # the first of those that are 1
         case "flip":
             return Value(x.x.flip(axes), x.dims)
+        case "roll":
+            return Value(x.x.roll(int(values[1].x), axes[0]), x.dims)
         case "prod":
             return Value(x.to((*left, *dims), dict(zip(x.dims, x.x.shape, strict=True))).flatten(len(left)).prod(-1), left)
         case "cumprod":

@@ -141,6 +141,25 @@ def delay_network(x: Given, p: Given, s: Given) -> Made:
     return {"y": heard @ p["c"]}, states
 
 
+def adpcm(x: Given, p: Given, s: Given) -> Made:
+    size = (0.4 * s["at"].detach().floor().clamp(0, 7)).exp()
+    coded = s["pred"] + p["gain"] * size * (x["code"] - 3.5) / 4
+    at = (s["at"].detach() + torch.where(x["code"] < 4, -1, x["code"] - 2)).clamp(0, 7).floor()
+    return {"pred": coded.clamp(-5, 5), "at": at}, {"pred": coded.clamp(-5, 5), "at": at}
+
+
+def lorenz96(x: Given, p: Given, s: Given) -> Made:
+    def slope(v: Tensor) -> Tensor:
+        return (v.roll(-1, -1) - v.roll(2, -1)) * v.roll(1, -1) - v + x["force"]
+
+    v, h = s["x"], p["h"]
+    first = slope(v)
+    second = slope(v + h / 2 * first)
+    third = slope(v + h / 2 * second)
+    v = v + h / 6 * (first + 2 * second + 2 * third + slope(v + h * third))
+    return {"x": v}, {"x": v}
+
+
 def boolean_net(x: Given, p: Given, s: Given) -> Made:
     on = (s["x"] > 0.5).double()
     place = torch.floor(2 * (on @ p["A"].T).abs() + (on @ p["C"].T).abs()) % 4
@@ -150,4 +169,4 @@ def boolean_net(x: Given, p: Given, s: Given) -> Made:
 
 
 SIGNALS = (cornn, hm_lstm, scornn, urnn, synapses, d_linoss, mamba3_mimo, moog, egarch, semi_crf, information_filter,
-           delay_network, boolean_net)
+           delay_network, adpcm, lorenz96, boolean_net)

@@ -31,9 +31,9 @@ from tests.literature.signals import SIGNALS
 Step = Callable[[Given, Given, Given], Made]
 STEPS = {step.__name__: step for step in (*MEMORIES, *CELLS, *DESCENTS, *SIGNALS)}
 FOLDER = Path(__file__).parent / "specs"
-SOME = {"cpu": ("neural_queue", "deep_memory"),
+SOME = {"cpu": ("neural_queue", "deep_memory", "adpcm", "lorenz96"),
         "triton": ("conv_lstm", "lmu", "imm_filter", "sos", "neural_queue", "deep_memory", "predictive_coding",
-                   "boolean_net")}
+                   "boolean_net", "adpcm", "lorenz96")}
 STARTS = {"izhikevich": {"v": -60.0, "u": -13.0}, "hsmm": {"a": 0.0}}  # what a state is near to as a run begins
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
