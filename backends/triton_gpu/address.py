@@ -34,12 +34,18 @@ from seqc.ir.dims import base, is_piece, is_time, piece
 
 @dataclass
 class Scope:
-    """Lines at one level of the loop tree. rank: 0 setup, 1 loop, 2 inner loop."""
+    """Lines at one level of the loop tree. rank: 0 setup, 1 loop, 2 inner loop. branch: they are run under a condition."""
 
     rank: int
     parent: Scope | None = None
     lines: list[str] = field(default_factory=list)
     known: dict[object, str] = field(default_factory=dict)
+    branch: bool = False
+
+    @property
+    def places(self) -> Scope:
+        """Where addresses are written: what follows a branch may need them too."""
+        return self.parent.places if self.branch and self.parent is not None else self
 
     def look(self, key: object) -> str | None:
         """What `key` was called here or outside."""
@@ -126,6 +132,10 @@ class Addresses:
         both = only[0] if len(only) == 1 else " & ".join(f"({x})" for x in only)
         return At("".join(f" + {t}" for t in terms), axes, whole, both or None)
 
+    def of_block(self, scope: Scope) -> Scope:
+        """Where what all of a block has is written: a program that does one block has it throughout."""
+        return scope.root() if self.kernel.block_in_grid else scope
+
     # ---- the scalar part ----
 
     def scalar(self, array: Array, scope: Scope, offset: int) -> str:
@@ -147,7 +157,7 @@ class Addresses:
         if found:
             return found
         late = any(merged[i] in (SEQUENCE_ROWS, SEQUENCE_BLOCKS, SEQUENCE_SPANS, SCRATCH, TURN) for i in used)
-        home = scope if late else scope.root()
+        home = self.of_block(scope) if late else scope.root()
         suffix = self.suffix(array)
         if code.isidentifier():
             return code
@@ -228,7 +238,8 @@ class Addresses:
         found = scope.look(key)
         if found:
             return found
-        home = scope if ROW in axes else scope.root()
+        home = self.of_block(scope) if ROW in axes and SEQUENCE_ROWS in merged else scope.root()
+        home = scope if self.roles.is_passed(axes) else home
         name = self.names.fresh(f"o_{'b' if BATCH in axes else ''}{self.suffix(array)}")
         home.lines.append(f"{name} = {code}")
         home.known[key] = name
@@ -248,7 +259,7 @@ class Addresses:
         if is_time(dim):
             self.rows(scope)
             return "o_r"
-        home, name = scope.root(), names.offsets(dim)
+        home, name = scope if dim in self.roles.passed else scope.root(), names.offsets(dim)
         if ("o", name) not in home.known:
             home.known["o", name] = name
             arange = f"tl.arange(0, {names.tile(dim)})"
@@ -257,18 +268,20 @@ class Addresses:
             if piece(dim):
                 many = f"{piece(dim)} * " if piece(dim) > 1 else ""
                 home.lines.append(f"{name} = {many}{names.tile(dim)} + {arange}")
-            elif dim not in self.roles.blocked:
+            elif dim not in (*self.roles.blocked, *self.roles.passed):
                 home.lines.append(f"{name} = {arange}")
             elif dim == BATCH:  # a program does one sequence of a pack
                 count = names.tile(dim)
                 home.lines.append(f"{name} = {names.program(dim)} * ({count} if p_cu_seqlens is None else 1) + {arange}")
             else:
-                home.lines.append(f"{name} = ({names.program(dim)} * {names.tile(dim)}).to(tl.int32) + {arange}")
+                start = f"{names.program(dim)} * {names.tile(dim)}"
+                home.lines.append(f"{name} = {start if dim in self.roles.passed else f'({start}).to(tl.int32)'} + {arange}")
         return name
 
     def rows(self, scope: Scope) -> None:
         """`o_r`, the rows of the block that a load reads: past the end it is the last row."""
         self.row_numbers(scope)
+        scope = self.of_block(scope)
         if scope.look("o_r") is None:
             scope.known["o_r"] = "o_r"
             scope.lines.append("o_r = tl.minimum(o_t, T - 1 - i_0)")
@@ -286,20 +299,21 @@ class Addresses:
     def mask(self, dim: str, scope: Scope) -> str:
         """Name of the mask of a dim; all true, and known to be, where the tile is as long as the dim."""
         names = self.names
-        home, name = scope.root(), names.mask(dim)
+        home, name = scope if dim in self.roles.passed else scope.root(), names.mask(dim)
         if ("m", name) not in home.known:
             home.known["m", name] = name
             o, extent, tile = self.positions(dim, scope), names.extent(dim), names.tile(dim)
             if dim == BATCH:
                 home.lines.append(f"{name} = {o} < ({names.use('B')} if p_cu_seqlens is None else {names.program(dim)} + 1)")
             else:
-                pieces = dim in self.roles.blocked or is_piece(dim)
+                pieces = dim in (*self.roles.blocked, *self.roles.passed) or is_piece(dim)
                 whole = f"{extent} % {tile} == 0" if pieces else f"{extent} == {tile}"
                 home.lines.append(f"{name} = ({o} < {extent}) | ({whole})")
         return name
 
     def inside(self, scope: Scope) -> str:
         """Name of the mask of rows that lie in the sequence."""
+        scope = self.of_block(scope)
         if scope.look("m_t") is None:
             self.row_numbers(scope)
             scope.known["m_t"] = "m_t"
@@ -309,6 +323,7 @@ class Addresses:
     def row_mask(self, scope: Scope, offset: int) -> str:
         """Name of the mask of rows whose shifted row lies in the sequence."""
         key = ("m_t", offset)
+        scope = self.of_block(scope)
         found = scope.look(key)
         if found is None:
             self.rows(scope)
@@ -323,7 +338,7 @@ class Addresses:
         key = ("mask", code)
         found = scope.look(key)
         if found is None:
-            home = scope if per_block else scope.root()
+            home = scope if self.roles.is_passed(axes) else self.of_block(scope) if per_block else scope.root()
             letters = [self.names.low[base(d)] if d != ROW else "t" for d in axes]
             found = self.names.fresh("m_" + ("" if all(len(x) == 1 for x in letters) else "_").join(letters))
             home.lines.append(f"{found} = {code}")

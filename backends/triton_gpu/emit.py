@@ -74,10 +74,11 @@ def triton_kernels(
     support += [OF_EACH] if any("_of_each(" in text for text in functions) else []
     if open_:
         blocks = {name: one.blocks for name, one in chosen.items()}
-        lengths = {d: launcher.length_of_tile(d, printed.values()) for d in open_}
-        infer = ["infer", *dict.fromkeys(chain(*plan.ways.get("infer", ()))), *(["steps"] if plan.single is not None else [])]
+        whole = {d: [k for name, k in printed.items() if d in plan.of(name).roles.whole and d in dict(k.tiles)] for d in open_}
+        lengths = {d: launcher.length_of_tile(d, whole[d] or printed.values()) for d in open_}
+        infer = [*plan.before.get("infer", ()), *chain(*plan.ways["infer"]), *(["steps"] if plan.single is not None else [])]
         names = launcher.dims, launcher.blocks, lengths
-        support.append(room_text(block.program.name, summaries, blocks, open_, *names, [*plan.parts], infer))
+        support.append(room_text(block.program.name, summaries, blocks, open_, *names, infer))
         support += [team_text(launcher)] if isinstance(launcher, TeamLauncher) else []
     texts = [*device_texts("\n".join(kernels)), *kernels, *support, *functions]
     text = "\n\n\n".join(t.strip() for t in texts) + "\n"

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, BLOCKS, PIECES, SCRATCH, SPANS, STEPS, TURN, Array
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
-from seqc.backends.triton_gpu.tuning.room import quoted
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.ir.arguments import argument_table
 from seqc.ir.block import BATCH
-from seqc.ir.dims import LONGEST, PIECE, base, is_rank, is_time, rank_size, unprimed
+from seqc.ir.dims import PIECE, base, is_rank, is_time, rank_size, unprimed
 from seqc.ir.intervals import ANY
 from seqc.ir.keys import slope_of
 from seqc.ir.program import HANDED
@@ -60,7 +60,7 @@ class Extents:
         self.taken = {safe_name(a) for a in self.arguments} | {"B", "T", "NT", "N_BLOCKS", "torch", "math", "tl", "x"}
         self.taken |= {f"d_{safe_name(a)}" for a in self.arguments} | {"empty", "cu_seqlens", "reverse", "STEP", "N_STEPS"}
         self.taken |= {"N_SPANS", "way", "io", "kept", "kernel", "key", "loads", "most", "need", "room", "stays"}  # of `room`
-        self.taken |= {"fits", "needs"}
+        self.taken |= {"needs"}
         self.save = self.fresh("save")  # the switch that says whether a gradient follows
         self.dims = {BATCH: "B", **{d: self.fresh(safe_name(d)) for d in program.dims}}
         ranks = dict.fromkeys(base(d) for d in self.roles.order if is_rank(d))
@@ -214,32 +214,28 @@ class Extents:
         kernels = list(kernels)
         if any(d in self.schedule.of(k.kernel.name).pieces for k in kernels):
             return str(PIECE)
-        return f"_pad({self.dims[d]}{', 16' if any(d in k.in_dots for k in kernels) else ''})"
+        code = f"_pad({self.dims[d]}{', 16' if any(d in k.in_dots for k in kernels) else ''})"
+        return f"min({code}, {PIECE})" if any(d in self.schedule.of(k.kernel.name).roles.passed for k in kernels) else code
 
     def grid(self, printed: Printed) -> str:
         """The number of programs."""
         counts = [self.counts[one[1:]] if one.startswith(PIECES) else self.dims.get(one, one) for one in printed.grid]
         return " * ".join(counts) or "1"
 
-    def ways(self, whole: Printed) -> list[list[list[Printed]]]:
-        """Other ways to do a kernel's work: each its kernels in their order, those together that have the same tile lengths."""
+    def ways(self, what: str) -> list[list[list[Printed]]]:
+        """The ways to do "forward", "infer" or "backward": each its kernels in their order, those together that have the same
+        tile lengths."""
         found = []
-        for way in self.schedule.ways.get(whole.kernel.name, ()):
+        for way in self.schedule.ways[what]:
             kernels = [self.printed[name] for name in way]
-            if whole.kernel.name == "infer":
-                kernels = [k.quiet() if k.saves else k for k in kernels]
             alone = any(k.kernel.name in self.schedule.parts for k in kernels)
             found.append([[k] for k in kernels] if alone else [kernels])
         return found
 
-    def fits(self, groups: Sequence[Sequence[Printed]]) -> list[str]:
-        """`fits = ..`: whether the tiles of phases that a call can do without fit the device, where only a call knows."""
-        spare = [k.kernel.name for group in groups for k in group if k.kernel.name in self.schedule.parts]
-        if not self.open or not spare:
-            return []
-        tests = [f"{self.dims[d]} <= {LONGEST}" for d in self.open if d in self.roles.blocked]
-        tests.append(f"_room_for({quoted(spare)}, {self.any}, {', '.join(self.dims[d] for d in self.open)})")
-        return [f"fits = {' and '.join(tests)}"]
+    def kernels_of(self, what: str) -> list[Printed]:
+        """All kernels that do so, in any way."""
+        names = dict.fromkeys([*self.schedule.before.get(what, ()), *chain(*self.schedule.ways[what])])
+        return [self.printed[name] for name in names]
 
     def programs(self, one: Printed, whole: Printed, phases: Sequence[Printed]) -> str:
         """How many programs a phase has for each block, or for all, before the sizes are those of the phases."""

@@ -6,14 +6,16 @@ before, for all blocks (`pairs`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from seqc.backends.triton_gpu.kernel import STEPS, Advance, Array, Item, Kernel, Load, Store
+from seqc.backends.triton_gpu.kernel import STEPS, Advance, Array, Item, Kernel, Let, Load, Loop, Note, Outputs, Store
 from seqc.backends.triton_gpu.pairs import is_costly, operands, pairs
 from seqc.backends.triton_gpu.roles import without_pieces
+from seqc.backends.triton_gpu.uses import consumed
 from seqc.backends.triton_gpu.walks import AGAIN_KERNEL, PAIRS_KERNEL, Walks
 from seqc.ir.block import BATCH
-from seqc.ir.graph import Node, leaves
+from seqc.ir.graph import Node, leaves, topological
 from seqc.ir.keys import next_key, prev_key
 from seqc.passes.lower.pieces import long_dims
 
@@ -45,55 +47,68 @@ class ForwardKernels(Walks):
             body += self.stores({n: array}, self.roles.grid)
         return self.kernel(PAIRS_KERNEL, [*setup, *body], block_in_grid=True)
 
-    def forward_kernel(self, what: str, save: bool) -> Kernel:
-        """what: "forward" or "infer" (everything), "walk" (all but pairs of steps), "states" (no outputs), "outputs" (no
-        recurrence)."""
-        program, graph = self.program, self.forward
-        carried = [] if what == "outputs" else list(program.states)
-        roots = {} if what == "states" else {k: graph[k] for k in program.outputs}
-        following = {program.states[s].leaf(): graph[next_key(s)] for s in carried}
+    def forward_kernel(self, save: bool = True) -> Kernel:
+        """Everything but pairs of steps. Where blocks are tiles, what outputs alone need stands apart."""
+        graph, states = self.forward, self.program.states
+        following = {states[s].leaf(): graph[next_key(s)] for s in states}
+        roots = {k: graph[k] for k in self.program.outputs}
         needed = [*roots.values(), *following.values()]
-        kept = self.arrays.saved if save else ()
-        known: set[Node] = {program.states[s].leaf() for s in program.states}
-        body: list[Item] = self.loads_kept(self.pairs_of(what), needed, known)
+        known: set[Node] = set(following)
+        body: list[Item] = self.loads_kept(self.pairs_of("forward"), needed, known)
         setup = self.setup(needed, known)
         first: list[Item] = []
         final: list[Item] = []
-        for s in carried:
+        for s in states:
             axes = self.arrays.state_axes(s)
-            first.append(Load(program.states[s].leaf(), Array(f"{s}_0", axes, "state", s)))
-            final.append(Store(program.states[s].leaf(), Array(f"{s}_T", axes, "final", s), self.arrays.missing(axes)))
-        keep: list[Item] = []
-        if what != "outputs":
-            wanted = [s for s in carried if s in self.phase_states()] if what == "states" else kept
-            for s in wanted:
-                array, missing = self.arrays.saved_state(s), self.arrays.missing(self.arrays.state_axes(s))
-                if what == "states" or self.spans == 1:
-                    keep.append(Store(program.states[s].leaf(), array, missing, saves=what != "states" and not self.nested))
-            for s in self.kept_states if save and self.spans > 1 else ():
-                missing = self.arrays.missing(self.arrays.state_axes(s))
-                keep.append(Store(program.states[s].leaf(), self.arrays.span_state(s), missing, saves=True))
-        if what == "outputs":
-            body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(needed, "state")]
-        body += self.loads(needed, known)
-        for key, root in roots.items():
-            body += self.compute([root], known, inside=True)
-            axes = (BATCH, STEPS, *program.output_decls[key].dims)
-            body.append(Store(root, Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
-        body += self.compute(following.values(), known, inside=True)
-        body += self.stores_of_values() if save and what == "forward" else []
-        if carried:
+            first.append(Load(states[s].leaf(), Array(f"{s}_0", axes, "state", s)))
+            final.append(Store(states[s].leaf(), Array(f"{s}_T", axes, "final", s), self.arrays.missing(axes)))
+        body += [*self.loads(needed, known), *self.outputs(roots, known), *self.compute(following.values(), known, inside=True)]
+        body += self.stores_of_values() if save else []
+        if states:
             body.append(Advance(tuple(following.items())))
-        if what == "outputs":
-            return self.kernel(what, [*setup, *body], block_in_grid=True)
-        loop = self.time_loop(keep, body, reverse=False, nested=save and self.nested)
-        return self.kernel(what, [*setup, *first, loop, *final])
+        loop = self.time_loop(self.kept_here(save), body, reverse=False, nested=save and self.nested)
+        kernel = self.kernel("forward" if save else "infer", [*setup, *first, loop, *final])
+        if self.step or not states:
+            return kernel
+        apart = (replace(item, body=outputs_apart(item.body)) if isinstance(item, Loop) else item for item in kernel.body)
+        return replace(kernel, body=tuple(apart))
+
+    def kept_here(self, save: bool) -> list[Item]:
+        """Stores of states: of those that the gradient reads, and of those that a kernel of outputs reads."""
+        out: list[Item] = []
+        for s, decl in self.program.states.items():
+            saves, hands = save and s in self.arrays.saved and self.spans == 1, not self.step and s in self.phase_states()
+            missing = self.arrays.missing(decl.axes)
+            if saves or hands:
+                out.append(Store(decl.leaf(), self.arrays.saved_state(s), missing, saves and not self.nested, hands))
+            if self.spans > 1 and s in self.kept_states:
+                out.append(Store(decl.leaf(), self.arrays.span_state(s), missing, saves=True))
+        return out
+
+    def outputs(self, roots: Mapping[str, Node], known: set[Node]) -> list[Item]:
+        """Computes and stores them."""
+        out: list[Item] = []
+        for key, root in roots.items():
+            out += self.compute([root], known, inside=True)
+            axes = (BATCH, STEPS, *self.program.output_decls[key].dims)
+            out.append(Store(root, Array(key, axes, "output", key, "io"), self.arrays.missing(axes)))
+        return out
+
+    def outputs_kernel(self) -> Kernel:
+        """The outputs of all blocks at once, from the states."""
+        roots = {k: self.forward[k] for k in self.program.outputs}
+        known = {decl.leaf() for decl in self.program.states.values()}
+        body: list[Item] = self.loads_kept(self.pairs_of("outputs"), roots.values(), known)
+        setup = self.setup(roots.values(), known)
+        body += [Load(n, self.arrays.saved_state(n.text("name"))) for n in leaves(roots.values(), "state")]
+        body += [*self.loads(roots.values(), known), *self.outputs(roots, known)]
+        return self.kernel("outputs", [*setup, *body], block_in_grid=True)
 
     def again_kernel(self) -> Kernel:
         """The states of every block, from those that are kept of every span."""
         following = {self.program.states[s].leaf(): self.forward[next_key(s)] for s in self.kept_states}
         known = set(following)
-        body: list[Item] = self.loads_kept(self.pairs_of("states"), following.values(), known)
+        body: list[Item] = self.loads_kept(self.pairs_of("forward"), following.values(), known)
         setup = self.setup(following.values(), known)
         first: list[Item] = [Load(n, self.arrays.span_state(n.text("name"))) for n in following]
         for s in self.arrays.saved:
@@ -104,3 +119,30 @@ class ForwardKernels(Walks):
         body.append(Advance(tuple(following.items())))
         kernel = self.kernel(AGAIN_KERNEL, [*setup, *first, self.time_loop([], body, reverse=False, nested=False)])
         return replace(kernel, span_in_grid=True)
+
+
+def outputs_apart(items: Iterable[Item]) -> tuple[Item, ...]:
+    """The items of a loop: what outputs share with the states, what they alone need, what the states alone need."""
+    listed = list(items)
+    made = {item.node: item for item in listed if isinstance(item, Let | Load)}
+
+    def behind(roots: Iterable[Node]) -> set[Node]:
+        return {n for n in topological(roots) if n in made}
+
+    def is_output(item: Item) -> bool:
+        return isinstance(item, Store) and item.array.role == "output"
+
+    states = behind(n for item in listed if not is_output(item) for n in consumed(item))
+    alone = [item for item in listed if is_output(item) or (isinstance(item, Let | Load) and item.node not in states)]
+    shared = behind(n for item in alone for n in (item.node.args if isinstance(item, Let) else consumed(item))) & states
+    shared |= behind(n for item in listed if isinstance(item, Store) and not is_output(item) for n in consumed(item))
+    parts: tuple[list[Item], list[Item], list[Item]] = [], [], []
+    notes: list[Item] = []
+    for item in listed:
+        if isinstance(item, Note):
+            notes.append(item)
+            continue
+        early = isinstance(item, Store) or (isinstance(item, Let | Load) and item.node in shared)
+        parts[1 if item in alone else 0 if early else 2].extend([*notes, item])
+        notes = []
+    return (*parts[0], Outputs(tuple(parts[1])), *parts[2]) if parts[1] else tuple(listed)

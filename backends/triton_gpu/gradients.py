@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from seqc.backends.triton_gpu.bodies import Bodies, moving
-from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Note, Store
+from seqc.backends.triton_gpu.kernel import Array, Item, Let, Load, Loop, Note, Store
 from seqc.backends.triton_gpu.parting import KNOWN, counted_once, held
+from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.sharing import Part
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.emit.names import safe_name
@@ -101,6 +102,28 @@ class Gradients(Bodies):
         listed = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
         what = [f"the gradients of {listed}" if names else "", "what other gradients need of it" if self.kept else ""]
         return f"Second phase: {', and '.join(filter(None, what))} in all blocks at once, each program a piece of {dim}."
+
+
+def passed_through(items: Iterable[Item], roles: Roles) -> tuple[Item, ...]:
+    """The same items; what has a dim that a program passes through, in a loop over its pieces, behind what it takes."""
+    listed = list(items)
+    made = {item.node: item for item in listed if isinstance(item, Let | Load)}
+    inside = {n for n in made if roles.is_passed(n.dims)}
+    sums = tuple(n for n in made if n not in inside and any(a in inside for a in n.args))
+    if not inside:
+        return tuple(listed)
+    before = set(topological([*inside, *sums])) - inside - set(sums)
+    parts: tuple[list[Item], list[Item], list[Item]] = [], [], []
+    notes: list[Item] = []
+    for item in listed:
+        if isinstance(item, Note):
+            notes.append(item)
+            continue
+        n = item.node if isinstance(item, Let | Load) else None
+        parts[1 if n in inside or n in sums else 0 if n in before else 2].extend([*notes, item])
+        notes = []
+    (dim,) = roles.passed
+    return (*parts[0], Loop(dim, False, tuple(parts[1]), sums), *parts[2])
 
 
 def gradient_note(key: str) -> Note:

@@ -78,13 +78,14 @@ class Let:
 
 @dataclass(frozen=True)
 class Store:
-    """array <- node. first_only: only the programs of piece 0 of these dims, since all hold the same; saves: only where the
-    kernel's switch SAVE says that a gradient follows."""
+    """array <- node. first_only: only the programs of piece 0 of these dims, since all hold the same; saves: only where a
+    gradient follows; hands: only where another kernel computes outputs; both: where either is so."""
 
     node: Node
     array: Array
     first_only: tuple[str, ...] = ()
     saves: bool = False
+    hands: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,14 +175,40 @@ class Levels:
 
 @dataclass(frozen=True)
 class Loop:
-    """over: "blocks", or "steps" of the block at hand."""
+    """over: "blocks", "steps" of the block at hand, or a dim, piece by piece. sums: those over the dim, begun before it."""
 
     over: str
     reverse: bool
     body: tuple[Item, ...]
+    sums: tuple[Node, ...] = ()
 
 
-Item: TypeAlias = "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Fetch | Meet | Plus | Levels | Loop"
+@dataclass(frozen=True)
+class Outputs:
+    """What outputs alone need: left out where another kernel computes them."""
+
+    body: tuple[Item, ...]
+
+
+Item: TypeAlias = (
+    "Load | Note | Let | Store | Advance | Zero | Add | StoreSum | Barrier | Fetch | Meet | Plus | Levels | Loop | Outputs"
+)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One of the kernels that a text with switches stands for. save: a gradient follows; outputs: it computes them."""
+
+    save: bool
+    outputs: bool
+
+    def stores(self, item: Store) -> bool:
+        """Whether it has a store that not all have."""
+        return not (item.saves or item.hands) or (item.saves and self.save) or (item.hands and not self.outputs)
+
+
+WHOLE = Mode(save=True, outputs=True)  # `forward`
+MODES = {"infer": Mode(save=False, outputs=True), "states": Mode(save=True, outputs=False)}  # its text, switches set so
 
 
 @dataclass(frozen=True)
@@ -203,12 +230,11 @@ class Kernel:
     span_in_grid: bool = False
     results: tuple[Array, ...] = field(default=())
 
-    def without_saving(self, name: str, doc: str) -> Kernel:
-        """The same work where no gradient follows: nothing is stored for it."""
-        body = _not_saving(self.body)
-        stored = {item.array.name for item in walk(self.body) if isinstance(item, Store) and item.saves}
-        arrays = tuple(a for a in self.arrays if a.name not in stored)
-        return replace(self, name=name, doc=doc, arrays=arrays, body=body)
+    def as_in(self, mode: Mode, name: str, doc: str) -> Kernel:
+        """The kernel that the text is with its switches set so."""
+        body = _in_mode(self.body, mode)
+        gone = _arrays(self.body) - _arrays(body)
+        return replace(self, name=name, doc=doc, arrays=tuple(a for a in self.arrays if a.name not in gone), body=body)
 
     def loops(self) -> list[Loop]:
         """Every loop of the tree, outer before inner."""
@@ -225,11 +251,22 @@ def walk(items: Iterable[Item]) -> list[Item]:
     out: list[Item] = []
     for item in items:
         out.append(item)
-        if isinstance(item, Loop):
+        if isinstance(item, Loop | Outputs):
             out += walk(item.body)
     return out
 
 
-def _not_saving(items: Iterable[Item]) -> tuple[Item, ...]:
-    kept = (item for item in items if not (isinstance(item, Store) and item.saves))
-    return tuple(replace(item, body=_not_saving(item.body)) if isinstance(item, Loop) else item for item in kept)
+def _arrays(items: Iterable[Item]) -> set[str]:
+    return {item.array.name for item in walk(items) if isinstance(item, Load | Store)}
+
+
+def _in_mode(items: Iterable[Item], mode: Mode) -> tuple[Item, ...]:
+    out: list[Item] = []
+    for item in items:
+        if isinstance(item, Outputs):
+            out += _in_mode(item.body, mode) if mode.outputs else ()
+        elif isinstance(item, Loop):
+            out.append(replace(item, body=_in_mode(item.body, mode)))
+        elif not isinstance(item, Store) or mode.stores(item):
+            out.append(item)
+    return tuple(out)

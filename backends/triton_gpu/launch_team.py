@@ -8,7 +8,7 @@ toolchain takes), and as many registers as a thread may have. The launch is coop
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from seqc.backends.triton_gpu.extents import TAB
 from seqc.backends.triton_gpu.kernel import Array
@@ -108,14 +108,13 @@ class TeamLauncher(Launcher):
     def sizes_before(self, whole: Printed) -> list[str]:
         return []
 
-    def work(self, whole: Printed) -> list[str]:
+    def work(self, what: str, there: Sequence[str]) -> list[str]:
         """One program for each head, or a team; what multiplies no matrices needs no room that one program may lack."""
-        name = whole.kernel.name
-        alone = [*self.sizes([whole]), *super().work(whole)]
-        if f"team_{name}" not in self.team:
+        alone = [*self.sizes([self.printed[what]]), *super().work(what, there)]
+        if f"team_{what}" not in self.team:
             return alone
-        head = f'if _alone_triton("{name}", {self.main}, {self.open_sizes}):'
-        return [head, *(TAB + x for x in alone), "else:", *(TAB + x for x in self.together(self.team[f"team_{name}"]))]
+        head = f'if _alone_triton("{what}", {self.main}, {self.open_sizes}):'
+        return [head, *(TAB + x for x in alone), "else:", *(TAB + x for x in self.together(self.team[f"team_{what}"]))]
 
     def together(self, printed: Printed) -> list[str]:
         """The launches of a team's kernel: of as many programs as the device runs at once."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
 
 from seqc.backends.triton_gpu.asked import WRITTEN, serves
 from seqc.backends.triton_gpu.extents import TAB
 from seqc.backends.triton_gpu.gradient_sums import GradientSums
 from seqc.backends.triton_gpu.kernel import Array
-from seqc.backends.triton_gpu.print_items import SAVE
-from seqc.backends.triton_gpu.print_kernel import SAVING, Printed
+from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE
+from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.segments import neighbours
 from seqc.backends.triton_gpu.values import host_code
@@ -89,7 +88,7 @@ class Launcher(GradientSums):
             tile = self.blocks[printed.columns]
             special["COLUMNS"] = self.either(lambda one: neighbours(tile, self.tiles[one.kernel.name].warps), printed)
         named += [f"{x}={special.get(x, x)}" for x in printed.settings]
-        named += [] if printed.saves is None else [f"{SAVE}={self.save if self.quiet else printed.saves}"]
+        named += [f"{x}={self.save if x == SAVE and self.quiet else on}" for x, on in printed.switches.items()]
         named += [f"num_warps={self.either(self.warps, printed)}", f"num_stages={stages}", "enable_fp_fusion=True"]
         lines = [f"{printed.name}[({self.grid(printed)},)]("]
         lines += [TAB + line for line in _fill([*arguments, *named], 108)]
@@ -122,34 +121,33 @@ class Launcher(GradientSums):
         whole = [self.blocks[d] for d, _ in printed.tiles if d.endswith(ALL)]
         return f"min({self.tiles[printed.kernel.name].warps}, {whole[0]} // 16)" if whole else "1"
 
-    def chosen(self, whole: Printed, ways: Sequence[Sequence[Sequence[Printed]]]) -> list[str]:
-        """`way = ..`: which way does a kernel's work, 0 for the kernel itself."""
-        lines = [f"{{{self.either(_quoted_name, whole)}: {self.grid(whole)}}},"]
-        fits: list[str] = []
+    def chosen(self, ways: Sequence[Sequence[Sequence[Printed]]]) -> list[str]:
+        """`way = ..`: which way does the work."""
+        whole = ways[0][0][0]
+        lines: list[str] = []
         for groups in ways:
             counts = [
                 f"{self.either(_quoted_name, one)}: {self.programs(one, whole, group)}" for group in groups for one in group]
-            spare = self.fits(groups)
-            fits += spare
-            head, tail = ("*([{", "}] if fits else []),") if spare else ("{", "},")
-            flat = f"{head}{', '.join(counts)}{tail}"
-            lines += [flat] if len(flat) <= 108 else [head, *(TAB + line for line in _fill(counts, 104)), tail]
-        return [*fits, "way = _way(", f"{TAB}{self.any}, NT,", *(TAB + line for line in lines), ")"]
+            flat = f"{{{', '.join(counts)}}},"
+            lines += [flat] if len(flat) <= 108 else ["{", *(TAB + line for line in _fill(counts, 104)), "},"]
+        return ["way = _way(", f"{TAB}{self.any}, NT,", *(TAB + line for line in lines), ")"]
 
-    def by_way(self, whole: Printed, there: Sequence[str], own: Sequence[str]) -> list[str]:
-        """The kernel's work in the way that takes least time. there: arrays that exist; own: the lines of the kernel itself."""
-        ways = self.ways(whole)
-        if not ways:
-            return list(own)
-        lines = self.chosen(whole, ways)
-        first = ways[0][0][0]
-        sizes = self.resized([whole], {})
-        if len(ways) > 1 and all(way[0][0] is first for way in ways) and not self.resized([first], sizes):
-            lines += ["if way:", *(TAB + x for x in self.launches(whole, [[first]], there))]
-            there = [*there, *(a.name for a in first.arrays if a.role in WRITTEN)]
-            ways = [[way[0][1:], *way[1:]] for way in ways]
-        for i, groups in enumerate(ways, 1):
-            lines += [f"{'if' if i == 1 else 'elif'} way == {i}:", *(TAB + x for x in self.launches(whole, groups, there))]
+    def by_way(self, what: str, there: Sequence[str]) -> list[str]:
+        """What "forward", "infer" or "backward" stands for, in the way that takes least time. there: arrays that exist."""
+        ways = self.ways(what)
+        lines: list[str] = []
+        before = [self.printed[name] for name in self.schedule.before.get(what, ())]
+        if before:
+            lines += self.launches(what, [[one] for one in before], there)
+            there = [*there, *(a.name for one in before for a in one.arrays)]
+            changed = self.resized(before, self.resized(ways[0][0], {}))
+            lines += [line for d, found in self.resized(ways[0][0], {}).items() if d in changed for line in found]
+        own = self.work(what, there)
+        if len(ways) == 1:
+            return lines + own
+        lines += self.chosen(ways)
+        for i, groups in enumerate(ways[1:], 1):
+            lines += [f"{'if' if i == 1 else 'elif'} way == {i}:", *(TAB + x for x in self.launches(what, groups, there))]
         return [*lines, "else:", *(TAB + x for x in own)]
 
     def types(self) -> list[str]:
@@ -161,10 +159,9 @@ class Launcher(GradientSums):
         """The tile lengths of a kernel, where they stand before all else."""
         return self.sizes([whole])
 
-    def work(self, whole: Printed) -> list[str]:
-        """A launch, before it the arrays that it leaves parts in, and behind it their sums."""
-        mine = [a for a in whole.arrays if a.role in WRITTEN]
-        return [*map(self.allocate, mine), *self.launch(whole), *(x for a in mine if (x := self.add_up(a)))]
+    def work(self, what: str, there: Sequence[str]) -> list[str]:
+        """The launches of the first way, before each the arrays that it leaves parts in, and behind it their sums."""
+        return self.launches(what, self.ways(what)[0], there)
 
     # ---- functions ----
 
@@ -172,9 +169,9 @@ class Launcher(GradientSums):
         """`_forward_triton` and `_infer_triton`: one function with a switch, where their kernels are one text with a switch."""
         printed = self.printed
         if not self.joins() or printed["forward"].text != printed["infer"].text:
-            return [self.run("_forward_triton", printed["forward"], True), self.run("_infer_triton", printed["infer"], False)]
-        self.quiet = {name: printed[one] for one, name in SAVING.items() if one in printed}
-        texts = [self.run("_run_triton", printed["forward"], True)]
+            return [self.run("_forward_triton", "forward"), self.run("_infer_triton", "infer")]
+        self.quiet = {"forward": printed["infer"]}
+        texts = [self.run("_run_triton", "forward")]
         self.quiet = {}
         keys = ", ".join(KEYS)
         for name, save, doc in (("_forward_triton", True, SAVING_DOC), ("_infer_triton", False, QUIET_DOC)):
@@ -191,24 +188,23 @@ class Launcher(GradientSums):
         """Whether one function may do forward with and without what a gradient needs."""
         return True
 
-    def run(self, name: str, whole: Printed, save: bool) -> str:
-        """One of these functions. whole: the kernel that does all of its work; save: whether for a gradient, or, in one with a
-        switch, where one follows."""
-        program = self.program
+    def run(self, name: str, what: str) -> str:
+        """One of these functions. what: "forward" or "infer"; in one with a switch, "forward"."""
+        program, save = self.program, what == "forward"
         arguments = self.arguments
         results = [*program.outputs, *(f"{s}_T" for s in program.states)]
         saved = self.saved_names() if save else []
-        others = list(chain(*chain(*self.ways(whole))))
+        every = self.kernels_of(what)
         names = [self.local(x) for x in (*results, *saved)]
         lines = self.taken_one_by_one(arguments) if self.schedule.single is not None and not save else []
-        lines += [*self.unpack([whole, *others], True, self.rows_per_block()), *self.types(), *self.sizes_before(whole)]
-        arrays = {a.name: a for k in (whole, *others) for a in k.arrays}
+        lines += [*self.unpack(every, True, self.rows_per_block()), *self.types(), *self.sizes_before(self.ways(what)[0][0][0])]
+        arrays = {a.name: a for k in every for a in k.arrays}
         made = [a for a in arrays.values() if a.role in ("output", "final")]
         for a in arrays.values():
             if a.role in ("output", "final") or a.name in saved:
                 lines.append(self.allocate(a) + (f" if {self.save} else None" if self.quiet and a.name in saved else ""))
         assert {a.name for a in made} == set(results), (results, list(arrays))
-        lines += [*self.by_way(whole, saved, self.work(whole)), f"return {_tuple(names)}"]
+        lines += [*self.by_way(what, saved), f"return {_tuple(names)}"]
         doc = RUN_DOC if self.quiet else SAVING_DOC if save else QUIET_DOC
         first = [self.save] if self.quiet else []
         return _function(name, [*first, *(safe_name(a) for a in arguments)], doc, lines, calls=True)
@@ -252,30 +248,24 @@ class Launcher(GradientSums):
 
     def backward(self) -> str:
         """`_backward_triton`."""
-        program, printed = self.program, self.printed
-        whole = printed["backward"]
+        program = self.program
         arguments = self.arguments
         given = self.saved_names() + [f"d_{o}" for o in program.outputs]
         given += [f"d_{s}_T" for s in program.states]
-        passed = tuple(given)
-        before = [printed[name] for name in self.schedule.before.get("backward", ())]
-        others = [*before, *chain(*chain(*self.ways(whole)))]
-        lines = [*self.unpack([whole, *others], False, self.rows_per_block()), *self.types(), *self.sizes_before(whole)]
-        if before:
-            lines += self.launches(whole, [[one] for one in before], given)
-            given = [*given, *(a.name for one in before for a in one.arrays)]
-            lines += [line for found in self.resized([whole], self.resized(before, {})).values() for line in found]
-        lines += self.by_way(whole, given, self.work(whole))
+        every = self.kernels_of("backward")
+        whole = self.ways("backward")[0][0][0]
+        lines = [*self.unpack(every, False, self.rows_per_block()), *self.types(), *self.sizes_before(whole)]
+        lines += self.by_way("backward", given)
         moved = [a for a in self.table if a.gradient]
         apart = {a.name for a in moved if a.of in self.schedule.outer}
-        apart |= {a.name for a in moved for k in others if self.serves(k) < self.every and a.of in self.serves(k)}
+        apart |= {a.name for a in moved for k in every if self.serves(k) < self.every and a.of in self.serves(k)}
         for a in moved:
             own = self.input_gradient(a.name) if a.kind == "input" else []
             own += self.param_gradient(a.name, program.params[a.of]) if a.kind == "param" else []
             lines += [f"if {self.switch(a.of)}:", *(TAB + x for x in own)] if a.name in apart and own else own
         answers = [self.local(f"d_{a.name}") + f" if {self.switch(a.of)} else None" * (a.name in apart) for a in moved]
         lines += returned(answers, 0).split("\n")
-        names = [safe_name(a) for a in (*arguments, *passed)]
+        names = [safe_name(a) for a in (*arguments, *given)]
         more = [f"needs=(True,) * {len(moved)}"]
         return _function("_backward_triton", names, "Gradients of every argument of forward.", lines, calls=True, more=more)
 
@@ -294,13 +284,13 @@ class Launcher(GradientSums):
 
     @cached_property
     def _serves(self) -> dict[str, frozenset[str]]:
-        return serves(self.ways(self.printed["backward"]), self.schedule.outer, self.every)
+        return serves(self.ways("backward"), self.schedule.outer, self.every)
 
-    def launches(self, whole: Printed, groups: Sequence[Sequence[Printed]], there: Iterable[str]) -> list[str]:
+    def launches(self, what: str, groups: Sequence[Sequence[Printed]], there: Iterable[str]) -> list[str]:
         """Phases one after the other, tile lengths and arrays before them. there: arrays that exist."""
         lines: list[str] = []
-        made, sizes = set(there), self.resized([whole], {})
-        lean = self.schedule.lean if self.schedule.hands_on(whole.kernel.name) else ()
+        made, sizes = set(there), self.resized(self.ways(what)[0][0], {})
+        lean = self.schedule.lean if self.schedule.hands_on(what) else ()
         for group in groups:
             new = self.resized(group, sizes)
             sizes |= new
@@ -323,7 +313,7 @@ class Launcher(GradientSums):
     def given_where_saved(self, group: Sequence[Printed], fresh: Iterable[str]) -> list[Array]:
         """Arrays that kernels hand on to others, and that the function has made already where a gradient follows."""
         found = {a.name: a for k in group for a in k.arrays if a.role == "saved"}
-        needed = {a.name for k in group for a in k.given if a is not None and not k.saves}
+        needed = {a.name for k in group for a in k.given if a is not None and OUTPUTS in k.switches and not k.switches[OUTPUTS]}
         return [a for name, a in found.items() if name not in fresh and name in needed and name in self.saved_names()]
 
     def saved(self) -> tuple[Saved, ...]:

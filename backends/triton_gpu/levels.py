@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TypeAlias
 
 from seqc.backends.triton_gpu.chains import Chains
-from seqc.backends.triton_gpu.kernel import Function, Item, Let, Levels, Note, Plus
+from seqc.backends.triton_gpu.kernel import Function, Item, Let, Levels, Loop, Note, Outputs, Plus
 from seqc.backends.triton_gpu.uses import consumed, uses_here
 from seqc.ir.graph import Node, topological
 from seqc.ir.levels import level_mask, levels
@@ -35,10 +35,18 @@ def by_level(
     called: Callable[[Node], str],
 ) -> list[Item]:
     """See the file's docstring. elsewhere: values that other scopes take; fixed: those that are no partial sums; called: what
-    sums are called."""
+    sums are called. What stands before a scope of its own, and what stands behind it, share no function."""
     listed = list(items)
-    found = _Levels(listed, masks, elsewhere, Chains(listed, fixed), called) if masks else None
-    return found.replaced() if found is not None and found.made else listed
+    out: list[Item] = []
+    for apart, group in groupby(listed, key=lambda item: isinstance(item, Loop | Outputs)):
+        here = list(group)
+        if not apart and masks:
+            others = uses_here(listed)
+            others.subtract(uses_here(here))
+            found = _Levels(here, masks, {*elsewhere, *+others}, Chains(here, fixed), called)
+            here = found.replaced() if found.made else here
+        out += here
+    return out
 
 
 class _Levels:

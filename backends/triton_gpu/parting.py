@@ -39,6 +39,20 @@ def _held(n: Node, args: list[str], dim: str) -> str:
     return UNKNOWN if not holds(n, "linear") or factor.get(n.op, False) or any(dim in x.dims for x in (n, *n.args)) else PART
 
 
+def passes(roots: Iterable[Node], dim: str, kept: Iterable[Node] = ()) -> bool:
+    """Whether programs may go through a dim piece by piece: what they compute of it is added up, and nothing of it needs these
+    sums. kept: what is loaded."""
+    late: set[Node] = set()
+    for n in topological(roots, kept):
+        summed = n.op == "sum" and dim in n.names("over")
+        taken = any(dim in a.dims for a in n.args)
+        if _moves(n, dim) or any(d != dim and base(d) == dim for d in n.dims) or (taken and not summed and dim not in n.dims):
+            return False
+        if summed or any(a in late for a in n.args):
+            late.add(n)
+    return not any(dim in n.dims for n in (*late, *roots))
+
+
 def _moves(n: Node, dim: str) -> bool:
     """Whether an operator works along the dim in a way that pieces cannot."""
     return n.op not in ("index", "block_index", "size") and any(base(d) == dim for d in along(n))

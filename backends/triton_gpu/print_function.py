@@ -40,7 +40,7 @@ class _Borrowed(Addresses):
 
     def __init__(self, kernel: KernelPrinter) -> None:
         super().__init__(kernel.kernel, kernel.roles, kernel.names)
-        self.of, self.scope, self.taken = kernel.addresses, kernel.scope, dict[str, None]()
+        self.of, self.scope, self.taken = kernel.addresses, kernel.scope.places, dict[str, None]()
 
     def borrow(self, name: str) -> str:
         self.taken[name] = None

@@ -25,6 +25,7 @@ from seqc.backends.triton_gpu.kernel import (
     Load,
     Loop,
     Note,
+    Outputs,
     Plus,
     Store,
     StoreSum,
@@ -49,7 +50,7 @@ SHORT = 60  # characters of an expression that is written where it is used,
 LONG = 72  # and of one that the next line uses
 TAB = "    "
 AHEAD = ("forward", "infer")  # kernels that may send for what the next step loads
-SAVE = "SAVE"  # the compile-time argument that says whether a gradient follows
+SAVE, OUTPUTS = "SAVE", "OUTPUTS"  # compile-time arguments: whether a gradient follows, whether the kernel computes outputs
 
 
 class ItemPrinter:
@@ -71,6 +72,7 @@ class ItemPrinter:
         self.begins: dict[Node, Node] = {}  # by a value that nothing else takes, the sum that it begins
         self.sent: dict[Node, str] = {}  # what was sent for a step before, by its node
         self.scope = Scope(0)
+        self.passed_sums = {n for loop in kernel.loops() for n in loop.sums}
         self.near: set[Node] = set()
         self.next: set[Node] = set()
         self.outside: set[Node] = set()
@@ -114,10 +116,10 @@ class ItemPrinter:
         items = tuple(by_level(items, self.levels, self.outside, self.is_named, self.label))
         self.near = used_at_once(items, self.uses.only_summed)
         self.next = used_next(items, self.uses.only_summed)
-        self.begins |= first_terms(items)
-        self.values.scope = self.scope
+        self.begins |= {n: total for n, total in first_terms(items).items() if n not in self.outside}
+        self.values.scope = self.scope.places
         for item in items:
-            self.values.scope = self.scope
+            self.values.scope = self.scope.places
             self.item(item)
         self.near, self.next, self.outside = keep
 
@@ -133,8 +135,9 @@ class ItemPrinter:
                 self.scope.lines.append(f"# {text}")
             case Let(node):
                 self.let(node)
-            case Store(node, array, first_only, saves):
-                self.store(array, self.find(node), first_only, saves)
+            case Store(node, array, first_only, saves, hands):
+                when = [SAVE] * saves + [f"not {OUTPUTS}"] * hands
+                self.store(array, self.find(node), first_only, " or ".join(when))
             case Zero(name, node):
                 axes = self.values.axes(node)
                 var = self.sums[name] = self.names.fresh(f"b_{safe_name(name)}")
@@ -148,8 +151,13 @@ class ItemPrinter:
                 self.advance(pairs)
             case Barrier():
                 self.scope.lines.append("tl.debug_barrier()")
+            case Loop(over) if over in self.roles.passed:
+                self.pass_through(item)
             case Loop():
                 self.loop(item)
+            case Outputs(body):
+                outer, inner = self.scope, self.inner(body, branch=True)
+                outer.lines += [f"if {self.names.use(OUTPUTS)}:", *(f"{TAB}{line}" for line in inner.lines)]
             case Plus(total, node, sign):
                 self.plus(total, node, self.find(node), sign)
             case Levels():
@@ -173,7 +181,7 @@ class ItemPrinter:
             lines.append(f"i_next = {'tl.maximum(i_t - 1, 0)' if item.reverse else 'tl.minimum(i_t + 1, T - 1)'}")
         self.addresses.step = "i_start" if item.start else "i_next"
         for load in item.loads:
-            at = self.addresses.at(load.array, self.scope, 0, False, load.first_only)
+            at = self.addresses.at(load.array, self.scope.places, 0, False, load.first_only)
             parts = [*([at.mask] if at.mask else []), *(["T > 0"] if item.start else [])]
             mask = " & ".join(x if x.isidentifier() else f"({x})" for x in parts) if len(parts) > 1 else "".join(parts)
             name = self.sent.setdefault(load.node, self.names.fresh(f"n_{self.label(load.node)}"))
@@ -183,7 +191,7 @@ class ItemPrinter:
 
     def load(self, item: Load) -> None:
         """node <- memory, in fp32."""
-        at = self.addresses.at(item.array, self.scope, item.offset, False, item.first_only)
+        at = self.addresses.at(item.array, self.scope.places, item.offset, False, item.first_only)
         mask = f", mask={at.mask}, other=0.0" if at.mask else ""
         kept = item.array.role == "kept"
         name = self.names.fresh(f"b_{safe_name(item.array.name)}") if kept else self.var(item.node)
@@ -199,13 +207,14 @@ class ItemPrinter:
             self.scope.lines.append(f"{name} = tl.where({at.only}, {name}, 0.0)")
         self.texts[-1][item.node] = Text(name, at.axes)
 
-    def store(self, array: Array, value: Text, first_only: tuple[str, ...], saves: bool = False) -> None:
-        """memory <- value, where the array has the element."""
-        at = self.addresses.at(array, self.scope, 0, True, first_only)
+    def store(self, array: Array, value: Text, first_only: tuple[str, ...], when: str = "") -> None:
+        """memory <- value, where the array has the element. when: the switches that it depends on."""
+        at = self.addresses.at(array, self.scope.places, 0, True, first_only)
         mask = f", mask={at.mask}" if at.mask else ""
         code = self.values.full(value, at.axes).code
         first = [f"i_n % {self.names.use('EVERY')} == 0"] if SPANS in array.axes else []
-        tests = [SAVE] * saves + first + [at.only] * bool(at.only)
+        self.names.used |= {SAVE, OUTPUTS} & {*when.split()}
+        tests = [when] * bool(when) + first + [at.only] * bool(at.only)
         self.scope.lines += [f"{TAB * i}if {test}:" for i, test in enumerate(tests)]
         tab = TAB * len(tests)
         self.scope.lines.append(f"{tab}tl.store({self.pointers[array.name]}{at.pointer}, {code}{mask})")
@@ -222,6 +231,9 @@ class ItemPrinter:
         inline |= n in self.next and len(text.code) <= LONG
         if (quiet and text.code.isidentifier()) or (inline and n not in self.outside and not self.is_named(n)):
             self.texts[-1][n] = text
+            return
+        if n in self.passed_sums:
+            self.scope.lines.append(f"{self.find(n).code} += {self.values.full(text, self.values.axes(n)).code}")
             return
         name = self.var(self.begins.get(n, n))
         self.scope.lines.append(f"{name} = {text.code}")
@@ -283,14 +295,8 @@ class ItemPrinter:
             self.fetch(Fetch(loads, True, False))
             rest = (x for x in item.body if x not in loads)
             item = replace(item, body=(*(replace(x, ahead=True) for x in loads), Fetch(loads, False, False), *rest))
-        inner = self.scope = Scope(outer.rank + 1, outer)
-        self.texts.append({})
-        if item.over == "blocks" and rows > 1:
-            inner.lines.append(f"i_0 = i_n * {self.names.use('BT')}")
-        self.body(item.body)
-        self.texts.pop()
-        self.scope = outer
-        self.values.scope = outer
+        start = [f"i_0 = i_n * {self.names.use('BT')}"] if item.over == "blocks" and rows > 1 else []
+        inner = self.inner(item.body, start)
         index, low, high = ("i_n", "0", "NT") if item.over == "blocks" else ("i_t", "0", "T")
         if self.kernel.span_in_grid:
             every = self.names.use("EVERY")
@@ -303,6 +309,28 @@ class ItemPrinter:
         head = f"for {index} in {f'tl.range({span}{stages})' if stages else f'range({span})'}:"
         if inner.lines:  # of a loop that stores nothing, nothing is left
             outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
+
+    def pass_through(self, item: Loop) -> None:
+        """A loop over the pieces of a dim, which adds up its sums."""
+        for n in item.sums:
+            axes = self.values.axes(n)
+            self.texts[-1][n] = Text(self.var(n), axes)
+            self.scope.lines.append(f"{self.find(n).code} = tl.zeros({self.values.shape(axes)}, tl.float32)")
+        dim, names = item.over, self.names
+        inner = self.inner(item.body)
+        extent, tile = names.extent(dim), names.tile(dim)
+        self.scope.lines.append(f"for {names.program(dim)} in range(0, ({extent} + {tile} - 1) // {tile}):")
+        self.scope.lines += [f"{TAB}{line}" for line in inner.lines]
+
+    def inner(self, body: Iterable[Item], start: Iterable[str] = (), branch: bool = False) -> Scope:
+        """A scope of its own for some items. start: its first lines."""
+        outer, inner = self.scope, Scope(self.scope.rank + 1, self.scope, list(start), branch=branch)
+        self.scope = inner
+        self.texts.append({})
+        self.body(body)
+        self.texts.pop()
+        self.scope, self.values.scope = outer, outer.places
+        return inner
 
     def is_staged(self, item: Loop) -> bool:
         """Whether loads are sent ahead only if the loop says so: outside of chunks, where they feed products and Triton sees

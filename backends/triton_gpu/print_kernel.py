@@ -7,13 +7,13 @@ which dims feed matrix products (their tiles need 16 elements).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, SEQUENCE_SPANS
-from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, PIECES, Array, Kernel, Levels, Store
+from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, MODES, PIECES, WHOLE, Array, Kernel, Levels, Mode
 from seqc.backends.triton_gpu.print_function import print_function
-from seqc.backends.triton_gpu.print_items import SAVE, TAB, ItemPrinter, wrapped
+from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE, TAB, ItemPrinter, wrapped
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
@@ -28,7 +28,6 @@ from seqc.ir.once import found_once
 
 # compile-time arguments that the launcher gives by name
 SETTINGS = ("STEP", "EVERY", "DOT", "PRECISION", "STAGES", "PARTS", "COLUMNS")
-SAVING = {"infer": "forward", "infer_walk": "walk"}  # where no gradient follows, and the same kernel where one does
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -50,20 +49,19 @@ class Printed:
     turned: Mapping[Node, str]  # products whose left operand is the transposed result of another -> dim of their rows
     grid: tuple[str, ...]  # what the programs are: "N_BLOCKS", a dim, or "#" + a blocked dim; the last runs fastest
     given: tuple[Array | None, ...]  # the text's arrays, None for one that this kernel does without
+    places: tuple[Array, ...]  # the text's arrays in any mode
     functions: Mapping[str, str]  # device functions that it calls and that were made for it, by their names
     columns: str = ""  # the dim of which a thread holds COLUMNS neighbours, with all steps of each
     fetches: bool = False  # whether it sends for what the next step loads
-    saves: bool | None = None  # what the text's switch SAVE is, None where it has none
+    switches: Mapping[str, bool] = field(default_factory=dict)  # the text's switches, and what they are
 
-    def quiet(self) -> Printed:
-        """The same kernel where no gradient follows."""
-        return self.without_saving(self.kernel.without_saving(self.kernel.name, self.kernel.doc))
-
-    def without_saving(self, kernel: Kernel) -> Printed:
-        """The same text for a kernel that stores nothing for a gradient."""
+    def as_in(self, kernel: Kernel, mode: Mode) -> Printed:
+        """The same text with its switches set so. kernel: what it is then."""
         names = {a.name for a in kernel.arrays}
-        given = tuple(a if a is not None and a.name in names else None for a in self.given)
-        return replace(self, kernel=kernel, arrays=kernel.arrays, given=given, saves=None if self.saves is None else False)
+        given = tuple(a if a.name in names else None for a in self.places)
+        values = {SAVE: mode.save, OUTPUTS: mode.outputs}
+        switches = {name: values[name] for name in self.switches}
+        return replace(self, kernel=kernel, arrays=kernel.arrays, given=given, switches=switches)
 
 
 @found_once
@@ -73,14 +71,14 @@ def print_kernel(schedule: Schedule, kernel: Kernel, taken: Mapping[str, str] = 
 
 
 def print_named(
-    schedule: Schedule, name: str, saving: Callable[[str], Printed], taken: Mapping[str, str] = NONE
+    schedule: Schedule, name: str, whole: Callable[[str], Printed], taken: Mapping[str, str] = NONE
 ) -> Printed:
-    """The kernel of a name. Where forward and inference differ in what is saved alone, they are one text with a switch.
+    """The kernel of a name. Those that are forward without what it saves, or without outputs, are its text with a switch.
 
-    saving: gives the printed kernel that saves; taken: see `print_kernel`.
+    whole: gives the printed kernel `forward`; taken: see `print_kernel`.
     """
-    if name in SAVING and not schedule.nested:
-        return saving(SAVING[name]).without_saving(schedule.kernel(name))
+    if name in MODES and not schedule.nested:
+        return whole("forward").as_in(schedule.kernel(name), MODES[name])
     return print_kernel(schedule.of(name), schedule.kernel(name), taken)
 
 
@@ -108,9 +106,9 @@ class KernelPrinter(ItemPrinter):
         needs_bt = "BT" in names.used
         constants = [names.dims[d] for d in dims] + [names.block[d] for d in tile_dims] + (["BT"] if needs_bt else [])
         constants += [name for name, _ in scalars]
-        saves = any(isinstance(item, Store) and item.saves for item in self.uses.items)
+        switches = [x for x in (SAVE, OUTPUTS) if x in names.used]
         settings = tuple(x for x in SETTINGS if x in names.used)
-        constants += [*settings, *([SAVE] if saves else [])]
+        constants += [*settings, *switches]
         name = f"{safe_name(self.program.name)}_{self.kernel.name}_kernel"
         arguments = [*(self.pointers[a.name] for a in self.kernel.arrays), "p_cu_seqlens", *runtime]
         lines = [f"@triton.jit(do_not_specialize=[{', '.join(map(repr, runtime))}])", f"def {name}("]
@@ -119,12 +117,13 @@ class KernelPrinter(ItemPrinter):
         lines += [f"{TAB}{line}" for line in self.scope.lines]
         in_dots = tuple(sorted(self.products.dims))
         tiles = [(d, names.block[d]) for d in tile_dims] + ([("t", "BT")] if needs_bt else [])
-        return Printed(
+        printed = Printed(
             self.kernel, name, "\n".join(lines) + "\n", self.kernel.arrays, (*arguments, *constants), runtime, settings,
             tuple((d, names.dims[d]) for d in dims), tuple(tiles), scalars, in_dots,
-            self.products.turned, self.grid(), self.kernel.arrays, self.functions,
-            self.addresses.columns if "COLUMNS" in names.used else "", bool(self.sent), saves or None,
+            self.products.turned, self.grid(), self.kernel.arrays, self.kernel.arrays, self.functions,
+            self.addresses.columns if "COLUMNS" in names.used else "", bool(self.sent), dict.fromkeys(switches, True),
         )
+        return printed.as_in(self.kernel.as_in(WHOLE, self.kernel.name, self.kernel.doc), WHOLE)
 
     def at_levels(self, item: Levels) -> None:
         """sums <- function(sums, given), at each level; the function is printed when it is first called."""

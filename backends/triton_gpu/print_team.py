@@ -6,7 +6,7 @@ meet (`device_team`). A launch does some of all teams, from the program FIRST on
 
 from __future__ import annotations
 
-from seqc.backends.triton_gpu.kernel import Item, Loop, Meet
+from seqc.backends.triton_gpu.kernel import MODES, Item, Loop, Meet
 from seqc.backends.triton_gpu.print_kernel import KernelPrinter, Printed
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.team import BACKWARD, FORWARD, INFER
@@ -16,7 +16,7 @@ def print_team(plan: Schedule) -> dict[str, Printed]:
     """The kernels of a team, by name."""
     forward = _TeamPrinter(plan, plan.kernel(FORWARD)).print()
     backward = _TeamPrinter(plan, plan.kernel(BACKWARD)).print()
-    return {FORWARD: forward, INFER: forward.without_saving(plan.kernel(INFER)), BACKWARD: backward}
+    return {FORWARD: forward, INFER: forward.as_in(plan.kernel(INFER), MODES["infer"]), BACKWARD: backward}
 
 
 class _TeamPrinter(KernelPrinter):

@@ -28,18 +28,24 @@ class Roles:
     """See the file's docstring. `grid` outermost first; `order` is the one order of all tile axes.
 
     mixed: blocked dims that the block does mix, so that every program has what lacks them, and what sums over one is left
-    in parts. Along the others all is linear in cotangents, of which piece 0 alone has what lacks them.
+    in parts. Along the others all is linear in cotangents, of which piece 0 alone has what lacks them. passed: dims of which a
+    program has one piece after the other, and sums over them.
     """
 
     grid: tuple[str, ...]
     blocked: tuple[str, ...]
     order: tuple[str, ...]
     mixed: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
 
     @property
     def whole(self) -> frozenset[str]:
         """The declared dims that a program holds whole."""
-        return frozenset(base(d) for d in self.order if not is_time(d) and d not in self.blocked)
+        return frozenset(base(d) for d in self.order if not is_time(d) and d not in (*self.blocked, *self.passed))
+
+    def is_passed(self, dims: Iterable[str]) -> bool:
+        """Whether a value with these dims is one of each piece that a program passes through."""
+        return any(d in self.passed for d in dims)
 
     @property
     def split(self) -> tuple[str, ...]:
@@ -99,9 +105,10 @@ def assign_roles(block: Block) -> Roles:
     return Roles(grid, blocked, _tile_axes(block, grid))
 
 
-def roles_along(block: Block, roles: Roles, dim: str) -> Roles:
-    """The roles where programs take pieces of a dim that the block mixes, and have whole what they took pieces of."""
-    return Roles(roles.grid, (dim,), _tile_axes(block, roles.grid), (dim,))
+def roles_along(block: Block, roles: Roles, dim: str, passed: tuple[str, ...] = ()) -> Roles:
+    """The roles where programs take pieces of a dim that the block mixes, and have what they took pieces of whole, or pass
+    through it."""
+    return Roles(roles.grid, (dim,), _tile_axes(block, roles.grid), (dim,), passed)
 
 
 def team_roles(roles: Roles, dim: str) -> Roles:

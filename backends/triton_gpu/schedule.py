@@ -19,14 +19,12 @@ from typing import Any
 from seqc.backends.triton_gpu.arrays import steps_between_saved
 from seqc.backends.triton_gpu.backward_kernels import BackwardKernels
 from seqc.backends.triton_gpu.forward_kernels import ForwardKernels
-from seqc.backends.triton_gpu.gradients import kernel_name
-from seqc.backends.triton_gpu.kernel import (
-    Array,
-    Kernel,
-)
+from seqc.backends.triton_gpu.gradients import kernel_name, passed_through
+from seqc.backends.triton_gpu.kernel import MODES, Array, Kernel
 from seqc.backends.triton_gpu.labels import spec_lines
 from seqc.backends.triton_gpu.outer import Outer
 from seqc.backends.triton_gpu.pairing import pair
+from seqc.backends.triton_gpu.parting import passes
 from seqc.backends.triton_gpu.roles import Roles, assign_roles, roles_along, without_pieces
 from seqc.backends.triton_gpu.saved_products import read_instead, saved_products
 from seqc.backends.triton_gpu.sharing import Part, parted
@@ -57,12 +55,11 @@ class Schedule:
 
     program: the block's, long dims and what has them in pieces. single: the schedule of the same recurrence step
     by step, whose kernel without saved states is this one's "steps". team: the schedule of kernels in which several programs
-    share out what one cannot hold. ways: other ways to do the work of a kernel, by its
-    name: each the kernels that do it, in the order of their launches; none where blocks are no tiles. parts: by kernel, the
+    share out what one cannot hold. ways: the ways to do the work of "forward", "infer" and "backward": each the kernels that
+    do it, in the order of their launches. parts: by kernel, the
     schedules of those whose programs take pieces of another dim than the block's. spans: blocks between two states that
-    are kept for backward; narrow: the states that kernels hand on in bf16 where the inputs are that; before: by kernel, those
-    that run first, whichever way its work is done.
-
+    are kept for backward; narrow: the states that kernels hand on in bf16 where the inputs are that; before: by what is done,
+    the kernels that run first, whichever way it is done.
     """
 
     block: Block
@@ -93,10 +90,10 @@ class Schedule:
     @property
     def phases(self) -> bool:
         """Whether there are kernels that do the work in phases."""
-        return bool(self.ways)
+        return "states" in self.makers
 
     def way(self, kernel: str, phase: str) -> tuple[str, ...]:
-        """The way to do a kernel's work that has a phase; empty where there is none."""
+        """The way to do what a kernel is called after that has a phase; empty where there is none."""
         return next((way for way in self.ways.get(kernel, ()) if phase in way), ())
 
     def kernel(self, name: str) -> Kernel:
@@ -137,7 +134,7 @@ class Schedule:
 def schedule(block: Block) -> Schedule:
     """The kernels of a block, for any form."""
     whole, block = block, pieces(block, long_dims(block, assign_roles(block).whole))
-    bodies = _prepared(whole, block, assign_roles(block))
+    bodies = prepared(whole, block, assign_roles(block))
     made = replace(bodies.schedule(), team=_team(bodies))
     if whole.single is None or not made.phases:
         return made
@@ -151,7 +148,7 @@ def _steps(single: Schedule) -> Kernel:
     return replace(single.kernel("infer"), name=STEPS_KERNEL, doc=doc)
 
 
-def _prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
+def prepared(whole: Block, block: Block, roles: Roles) -> _Scheduler:
     """What makes the kernels of a block with these roles, its sums in pairs. whole: with no dim in pieces."""
     both = {**{f"f {k}": n for k, n in block.forward.items()}, **{f"b {k}": n for k, n in block.backward.items()}}
     both, image = regroup(both, roles.axes) if block.form != "chunkwise" else (both, {})
@@ -181,7 +178,7 @@ def _team(one: _Scheduler) -> Schedule | None:
     made.save_as(one.arrays)
     makers: dict[str, Callable[[], Kernel]] = {
         TEAM_FORWARD: lambda: made.kernel(TEAM_FORWARD, made.forward_items()),
-        TEAM_INFER: lambda: made.kernel(TEAM_FORWARD, made.forward_items()).without_saving(TEAM_INFER, DOCS["infer"]),
+        TEAM_INFER: lambda: made.kernel(TEAM_FORWARD, made.forward_items()).as_in(MODES["infer"], TEAM_INFER, DOCS["infer"]),
         TEAM_BACKWARD: lambda: made.kernel(TEAM_BACKWARD, made.backward_items()),
     }
     saved, values = tuple(made.arrays.saved), tuple(made.saved_values())
@@ -196,40 +193,40 @@ class _Scheduler(ForwardKernels, BackwardKernels):
 
     def schedule(self) -> Schedule:
         """All kernels."""
-        forward = cache(lambda: self.forward_kernel("forward", save=True))
+        forward = cache(self.forward_kernel)
         makers: dict[str, Callable[[], Kernel]] = {
             "forward": forward,
-            "infer": lambda: forward().without_saving("infer", DOCS["infer"]),
+            "infer": lambda: forward().as_in(MODES["infer"], "infer", DOCS["infer"]),
             "backward": lambda: self.backward_kernel("backward"),
         }
         if self.nested:  # without blocks to save the states of, there is one loop
-            makers["infer"] = lambda: self.forward_kernel("infer", save=False)
-        ways: dict[str, tuple[tuple[str, ...], ...]] = {}
+            makers["infer"] = lambda: self.forward_kernel(save=False)
+        ways: dict[str, tuple[tuple[str, ...], ...]] = {name: ((name,),) for name in makers}
         beside: dict[str, Schedule] = {}
         before: dict[str, tuple[str, ...]] = {}
         if not self.step and self.program.states:
             self.find_pairs()
             if self.pairs:
                 makers[PAIRS_KERNEL] = self.pairs_kernel
-            makers["states"] = lambda: self.forward_kernel("states", save=True)
-            makers["outputs"] = lambda: self.forward_kernel("outputs", save=True)
+            makers["states"] = lambda: forward().as_in(MODES["states"], "states", DOCS["states"])
+            makers["outputs"] = self.outputs_kernel
             makers["cotangents"] = lambda: self.backward_kernel("cotangents")
             gradients = self.parts()
             for name, one in gradients.items():
                 makers[name] = partial(one.gradients_kernel, name, any(x is not self for x in gradients.values()))
                 if one is not self:
                     beside[name] = one.planned({name: makers[name]})
-            first = (PAIRS_KERNEL,) if self.pairs_of("states") else ()
-            ways = dict.fromkeys(("forward", "infer"), ((*first, "states", "outputs"),))
-            if first:
-                walk = cache(lambda: self.forward_kernel("walk", save=True))
-                makers |= {"walk": walk, "infer_walk": lambda: walk().without_saving("infer_walk", DOCS["infer"])}
-                ways = {name: ((*first, one), *ways[name]) for name, one in (("forward", "walk"), ("infer", "infer_walk"))}
+            first = (PAIRS_KERNEL,) if self.pairs_of("forward") else ()
+            before = dict.fromkeys(("forward", "infer"), first)
             if self.spans > 1 and self.arrays.saved:
                 makers[AGAIN_KERNEL] = self.again_kernel
                 before["backward"] = (*first, AGAIN_KERNEL)
             first = (PAIRS_KERNEL,) if self.pairs and PAIRS_KERNEL not in before.get("backward", ()) else ()
-            ways["backward"] = ((*first, "cotangents", *gradients),)
+            ways = {name: (*one, ("states", "outputs")) for name, one in ways.items()}
+            apart = (*first, "cotangents", *gradients)
+            ways["backward"] = (apart,) if self.block.form == "chunkwise" else (("backward",), apart)
+            if self.block.form == "chunkwise":  # one kernel would walk with all that the gradients need
+                del makers["backward"]
         return replace(self.planned(makers, ways, beside), before=before)
 
     def planned(
@@ -256,8 +253,11 @@ class _Scheduler(ForwardKernels, BackwardKernels):
         for part in found:
             one = self
             if part.dim is not None:
-                block = pieces(whole, long_dims(whole, roles_along(whole, roles, part.dim).whole))
-                one = _prepared(whole, block, roles_along(block, roles, part.dim))
+                given = {*self.pairs, *self.operands, *part.kept} if alike else ()
+                mine = [gradients[key] for key in part.keys]
+                passed = tuple(d for d in roles.blocked if passes(mine, d, given))
+                block = pieces(whole, long_dims(whole, roles_along(whole, roles, part.dim, passed).whole))
+                one = prepared(whole, block, roles_along(block, roles, part.dim, passed))
                 one.arrays.narrow = self.arrays.narrow
                 one.pairs = {**self.pairs, **self.keep_for(part, gradients)} if alike else {}
             if len(found) > 1 or one is not self:
@@ -274,4 +274,5 @@ class _Scheduler(ForwardKernels, BackwardKernels):
 
     def gradients_kernel(self, name: str, whole: bool) -> Kernel:
         """Gradients once the cotangents of the states are known. whole: these have been added up."""
-        return self.kernel(name, list(self.gradient_items(whole)), block_in_grid=True)
+        made = self.kernel(name, list(self.gradient_items(whole)), block_in_grid=True)
+        return replace(made, body=passed_through(made.body, self.roles))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import pairwise
 
-from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Levels, Load, Loop, Note, Plus, Store, walk
+from seqc.backends.triton_gpu.kernel import Add, Advance, Item, Let, Levels, Load, Loop, Note, Outputs, Plus, Store, walk
 from seqc.backends.triton_gpu.pairing import is_product
 from seqc.backends.triton_gpu.roles import Roles
 from seqc.backends.triton_gpu.tuning.quarantine import TURNED_ROWS
@@ -154,6 +154,6 @@ def used_next(items: Iterable[Item], products: set[Node]) -> set[Node]:
 
 
 def used_inside(items: Iterable[Item]) -> set[Node]:
-    """Nodes used in loops inside these items."""
-    inside = [i for item in items if isinstance(item, Loop) for i in walk(item.body)]
+    """Nodes used in scopes inside these items."""
+    inside = [i for item in items if isinstance(item, Loop | Outputs) for i in walk(item.body)]
     return {n for item in inside for n in (*consumed(item), *(item.node.args if isinstance(item, Let) else ()))}

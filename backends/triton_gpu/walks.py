@@ -21,7 +21,6 @@ DOCS = {
     "forward": "Outputs, final states, and the states that the gradient needs.",
     "infer": "Outputs and final states.",
     "pairs": "Before the states, or their cotangents: what these need of pairs of steps, for all blocks at once.",
-    "walk": "After the pairs of steps: outputs, final states, and the states that the gradient needs.",
     "states": "First phase: the states as each block begins.",
     "outputs": "Second phase: the outputs of all blocks at once.",
     "again": "Before the gradients: the states as each block begins, from those that forward kept, all spans at once.",
@@ -38,7 +37,7 @@ class Walks(Gradients):
 
     def pairs_of(self, what: str) -> Mapping[Node, Array]:
         """Those that a kernel may load: in forward none, where the walk needs none."""
-        forward = what in ("walk", "states", "outputs") and self.pairs_forward
+        forward = what in ("forward", "outputs") and self.pairs_forward
         return {**self.pairs, **self.operands} if forward or what == "cotangents" else {}
 
     @property

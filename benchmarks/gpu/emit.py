@@ -62,7 +62,6 @@ def _chosen_rows(listed: list[dict[str, Any]], spec: str, D: int) -> int | None:
 
 def modelled(made: Any) -> dict[str, Any]:
     """Target, rows, sizes, and by kernel: what a turn of a program costs by the model of the tiles."""
-    from benchmarks.gpu.machine import inferring
     from seqc.backends.triton_gpu.schedule import AGAIN_KERNEL
     from seqc.backends.triton_gpu.tuning.kernel_model import DOT_LATENCY, LOAD_LATENCY, KernelModel
     from seqc.backends.triton_gpu.tuning.machine_code import CHAIN, MISS
@@ -90,7 +89,7 @@ def modelled(made: Any) -> dict[str, Any]:
             chain, shared = (int(evaluate(x, tiles)) + spilled for x in model.arithmetic())
             barriers, loads = DOT_LATENCY * sum(dot.times for dot in one.summary.dots), LOAD_LATENCY / tiles["stages"]
             busy = shared / OVERLAP
-        kernels[inferring(one.job.kernel) if name.startswith("infer") else one.job.kernel] = {
+        kernels[f"{chosen.block.program.name}_{name}_kernel"] = {
             "phase": name, "key": pace_key(chosen, name), "resident": max(room.programs, 1),
             "walks": one.summary.loops_over_time,
             "pace": paces[name].busy, "moved": paces[name].moved, "chain": chain, "busy": busy, "barriers": barriers,

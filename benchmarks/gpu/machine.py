@@ -188,12 +188,10 @@ class Stub:
         torch.full((1 << 16,), float("nan"))
 
 
-def inferring(kernel: str) -> str:
-    """What a kernel is called where no gradient follows: its text is the same, its tiles and its work are not."""
-    for saves, infers in (("_forward_kernel", "_infer_kernel"), ("_walk_kernel", "_infer_walk_kernel")):
-        if kernel.endswith(saves):
-            return kernel.removesuffix(saves) + infers
-    return kernel
+def called(kernel: str, save: bool, outputs: bool) -> str:
+    """What a launch of a kernel is called, by the switches of its text: its tiles and its work depend on them."""
+    own = "forward" if save and outputs else "infer" if outputs else "states"
+    return kernel.removesuffix("_forward_kernel") + f"_{own}_kernel" if kernel.endswith("_forward_kernel") else kernel
 
 
 class _Watched:
@@ -208,7 +206,7 @@ class _Watched:
         def launch(*arguments: object, **more: object) -> object:
             begin = self.machine.mark()
             result = run(*arguments, **more)
-            name = self.name if more.get("SAVE", True) else inferring(self.name)
+            name = called(self.name, bool(more.get("SAVE", True)), bool(more.get("OUTPUTS", True)))
             self.found.append((name, prod(grid), begin, self.machine.mark()))
             return result
 

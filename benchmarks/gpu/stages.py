@@ -83,14 +83,10 @@ def worst(module: ModuleType, spec: str, given: Mapping[str, Any]) -> tuple[floa
     return errors[name], name
 
 
-WAYS = {0: "one kernel", 1: "another way", 2: "a third way"}
-
-
 def ways(path: Path) -> dict[int, str]:
-    """The ways in which a file can do its work, by number: where there is a walk, three."""
-    text = path.read_text(encoding="utf-8")
-    several = 1 if "def _way(" not in text else 3 if "_walk_kernel(" in text else 2
-    return {number: WAYS[number] for number in range(several)}
+    """The ways in which a file can do its work, by number."""
+    several = "def _way(" in path.read_text(encoding="utf-8")
+    return {0: "one walk", **({1: "states first"} if several else {})}
 
 
 def taking(module: ModuleType, way: int) -> Callable[[], None]:

@@ -146,13 +146,10 @@ def against_oracle(case: Case) -> Iterator[Finding]:
 
 
 def in_phases(case: Case) -> Iterator[Finding]:
-    """The same, of calls that take several kernels wherever they may: the states first, then all blocks at once; and where
-    what blocks need of pairs of steps is computed first, and one kernel does the rest."""
-    walks = any("_walk_kernel" in name for name in vars(case.module))
-    for way, words in enumerate(("pairs first", "in phases") if walks else ("in phases",), 1):
-        with phases(case.module, way):
-            found = list(against_oracle(replace(case)))
-        yield from (replace(one, what=f"{one.what}, {words}") for one in found)
+    """The same, of calls that take several kernels wherever they may: the states first, then all blocks at once."""
+    with phases(case.module, 1):
+        found = list(against_oracle(replace(case)))
+    yield from (replace(one, what=f"{one.what}, in phases") for one in found)
 
 
 def against_separate_calls(case: Case) -> Iterator[Finding]:

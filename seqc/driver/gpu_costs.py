@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqc.analysis.workload import Workload, lane
-from seqc.backends.triton_gpu.print_kernel import print_kernel
 from seqc.backends.triton_gpu.report.figures import KIND, Chosen, extents, known, tiles_of
 from seqc.backends.triton_gpu.spans import saved_bytes
 from seqc.backends.triton_gpu.tuning.kernel_model import KernelModel
@@ -183,15 +182,14 @@ def _costs(
 
     def launched(whole: str) -> list[KernelCost]:
         blocks = -(-shape.steps // chosen.block.rows)
-        one = priced[whole]
-        ways = [(whole,), *chosen.plan.ways.get(whole, ())]
+        ways = chosen.plan.ways[whole]
         counts = [{x: priced[x].programs // (1 if pace.pace(x).walks else blocks) for x in way} for way in ways]
         at = pace.way(blocks, target.units, counts)
         first = [priced[name] for name in chosen.plan.before.get(whole, ())]
-        if at:  # as the launcher decides
-            narrow = chosen.plan.hands_on(whole)
+        if at or len(ways[0]) > 1:  # as the launcher decides
+            narrow = at and chosen.plan.hands_on(whole)
             return [*first, *(_priced(lean, x, shape, sizes, target) if narrow else priced[x] for x in ways[at])]
-        phases = ways[-1]
+        one, phases = priced[ways[0][0]], ways[-1]
         if len(ways) > 1 and blocks > 1 and one.spills:
             apart = sum(priced[name].nanoseconds + LAUNCH * (1 + priced[name].afterwards) for name in phases)
             kept = "spill too" if any(priced[name].spills for name in phases) else "keep all registers"
@@ -214,7 +212,8 @@ def _lean(chosen: Chosen) -> Chosen:
     """The choice, what the phases of `infer` move counted as it is kept where no gradient follows."""
     kernels, plan, arrays = dict(chosen.kernels), chosen.plan, chosen.plan.lean
     for name in plan.way("infer", "states") if arrays else ():
-        printed = print_kernel(plan.of(name), plan.kernel(name))
+        printed = chosen.printed(name)
+        assert printed is not None
         kernels[name] = replace(kernels[name], summary=summarize(plan.of(name), printed, chosen.sizes, "bf16", arrays))
     return replace(chosen, kernels=kernels)
 
@@ -240,8 +239,9 @@ def _priced(chosen: Chosen, name: str, shape: Shape, sizes: Mapping[str, int], t
     words_ = ", ".join([*lengths, f"{config.warps} warps", f"{config.stages} stage{'s' * (config.stages > 1)}"])
     took = None if said is None else model.told(said, tiles)
     nanoseconds = int(evaluate(time, tiles)) * one.factor // 100 if took is None else round(took.nanoseconds)
+    called = f"{chosen.block.program.name}_{name}_kernel"
     return KernelCost(
-        one.job.kernel, words_, said, resident, told["programs"], moved, products, other, nanoseconds,
+        called, words_, said, resident, told["programs"], moved, products, other, nanoseconds,
         moved // target.bytes_per_ns, arithmetic, why_spilling(chosen, name), one.afterwards, took,
     )
 

@@ -102,7 +102,7 @@ def main() -> None:
                 continue
             said = digests.changed(Path(case["path"]).stem, "triton", digests.digest(text)) if case["golden"] else ""
             runs = _runs(case, program, (block.rows > 1 or case.get("team")) and bool(program.states))
-            several = (1, 2) if "_walk_kernel(" in text else (1,)
+            several = (0, 1) if "_pairs_kernel(" in text else (1,)
             for way, drawn, hard in [(way, *run) for phases, *run in runs for way in (several if phases else (0,))]:
                 made["_pad"].__globals__["_way"] = lambda x, blocks, *ways, way=way: min(way, len(ways) - 1)
                 tolerance = HARD if hard else EASY

@@ -28,12 +28,11 @@ OTHERS = Path(__file__).parents[1] / "literature" / "specs"
 def test_a_kernel_has_one_function_for_its_levels(rows: int) -> None:
     """Those of gla but the neighbours', whose decay is no sum: from half of a block down to two steps."""
     printed = print_all(schedule(lower(load(SPECS / "gla.seq"), "chunkwise", rows)))
-    for name in ("forward", "pairs", "backward", "gradients_K"):
+    for name in ("pairs", "gradients_K"):
         (function,) = printed[name].functions
         levels, widest = re.search(rf"static_range\((\d)\):\s+.*{function}\([^>]* (\d+) >> i_l", printed[name].text).groups()
         assert (int(levels), int(widest)) == (rows.bit_length() - 2, rows // 2)
-    assert printed["forward"].functions == printed["pairs"].functions
-    assert not printed["walk"].functions and not printed["outputs"].functions
+    assert not printed["forward"].functions and not printed["outputs"].functions
     assert " += " in printed["gradients_K"].functions["dg_dk_dq_of_level"]
 
 

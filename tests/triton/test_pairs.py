@@ -37,16 +37,17 @@ def computed(plan: Schedule, kernel: str) -> list[str]:
 )  # fmt: skip
 def test_a_walk_from_block_to_block_has_products_with_states_alone(spec: str, forward: bool, backward: bool) -> None:
     found = plan(spec)
-    assert found.way("forward", "outputs") == (*["pairs"] * forward, "states", "outputs")
-    assert found.way("forward", "walk") == (("pairs", "walk") if forward else ())
+    assert found.ways["forward"] == (("forward",), ("states", "outputs"))
+    assert found.before["forward"] == (("pairs",) if forward else ())
     gradients = [name for name in found.kernels if name.startswith("gradients")]
     again = ("pairs", "again") if forward else ("again",)  # two blocks of 16 rows a span, but for a span of one
     first = found.before.get("backward", ())
     assert first in ((), again)
-    assert found.way("backward", "cotangents") == (*["pairs"] * (backward and "pairs" not in first), "cotangents", *gradients)
+    (way,) = found.ways["backward"]
+    assert way == (*["pairs"] * (backward and "pairs" not in first), "cotangents", *gradients)
     assert not computed(found, "states") and not computed(found, "cotangents")
     if spec == "gla":  # programs of pieces of V do not each compute the levels of A
-        assert not computed(found, "outputs") and not computed(found, "gradients_V")
+        assert not computed(found, "forward") and not computed(found, "outputs") and not computed(found, "gradients_V")
     assert ("pairs" in found.kernels) == backward
 
 
@@ -82,7 +83,7 @@ def test_states_that_outputs_only_multiply_are_kept_so_where_no_gradient_follows
 def test_walks_load_operands_that_would_cost_sums_over_steps() -> None:
     """gla's walks take q and k with their decays, and the decay of a block; the delta rule has none, and takes k as it is."""
     found = plan("gla")
-    for kernel, kept in (("walk", {"q_kept", "k_kept", "decay_kept", "A_kept"}), ("cotangents", {"q_kept", "decay_kept"})):
+    for kernel, kept in (("forward", {"q_kept", "k_kept", "decay_kept", "A_kept"}), ("cotangents", {"q_kept", "decay_kept"})):
         arrays = found.kernel(kernel).arrays
         assert {a.name for a in arrays if a.role == "kept"} == kept
         assert not {a.name for a in arrays if a.role == "input"} - {"v"}

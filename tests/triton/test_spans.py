@@ -49,12 +49,12 @@ def test_states_of_spans(spec: str, tmp_path: Path) -> None:
 def test_what_is_kept_is_one_state_a_span(tmp_path: Path) -> None:
     block = lower(load(with_checkpoint("gla", 64, tmp_path)), "chunkwise", 16)
     plan = schedule(block)
-    assert plan.spans == 4 and plan.before == {"backward": ("pairs", "again")}
+    assert plan.spans == 4 and plan.before == {"forward": ("pairs",), "infer": ("pairs",), "backward": ("pairs", "again")}
     made = triton_kernels(block, plan=plan)
     (saved,) = made.saved
     assert saved.name == "S_every" and saved.shape[0] == "B * ((T + 63) // 64)"
     assert saved.packed is not None and saved.packed[0] == "T // 64 + B"
-    assert made.text.count("i_n % EVERY == 0") == 3  # forward, walk, states
+    assert made.text.count("i_n % EVERY == 0") == 1  # forward, which is states too
     each = schedule(lower(load(with_checkpoint("gla", 1, tmp_path)), "chunkwise", 16))
     assert each.spans == 1 and "again" not in each.kernels
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from seqc.backends.triton_gpu.emit import device_texts
 from seqc.backends.triton_gpu.extents import Tiles
-from seqc.backends.triton_gpu.print_items import SAVE
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
@@ -48,7 +47,7 @@ class Jobs:
         self.fixed += [("p_cu_seqlens", None), ("STEP", 1)]
         self.fixed += [("EVERY", plan.spans)] if "EVERY" in names else []
         self.fixed += [(n, None) for n, a in arrays.items() if a is None]
-        self.fixed += [] if printed.saves is None else [(SAVE, printed.saves)]
+        self.fixed += list(printed.switches.items())
         self.stages, self.in_parts = "STAGES" in names, "PARTS" in names
         if "PRECISION" in names:
             self.fixed.append(("PRECISION", "tf32x3" if target_named(target).vendor == "cuda" else "ieee"))
@@ -78,4 +77,6 @@ class Jobs:
         if dim == BATCH:
             return max(tiles.blocks[dim], least)
         whole = max(least, 1 << max(self.sizes[dim] - 1, 0).bit_length())
+        if dim in self.plan.roles.passed:
+            return min(whole, PIECE)
         return min(whole, max(tiles.blocks[dim], least)) if dim in self.plan.roles.blocked else whole

@@ -12,8 +12,9 @@ from typing import Literal
 
 from seqc.solver.problem import Relation
 
-Role = Literal["grid", "block", "whole"]
-"""grid: a program per index. block: cut into blocks, variable `B` + name. whole: in the tile in its full length."""
+Role = Literal["grid", "block", "whole", "passed"]
+"""grid: a program per index. block: cut into blocks, variable `B` + name. whole: in the tile in its full length. passed:
+in pieces of that size, one after the other."""
 
 
 @dataclass(frozen=True)

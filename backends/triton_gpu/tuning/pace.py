@@ -58,8 +58,9 @@ class Pacing:
         return LAUNCH * one.launches + one.time(programs, blocks, units, self.bandwidth)
 
     def text(self, ways: Mapping[str, Sequence[Sequence[str]]]) -> str:
-        """The rule as an emitted file has it. ways: other ways to do the work of kernels."""
-        names = dict.fromkeys((*ways, *(name for way in ways.values() for one in way for name in one)))
+        """The rule as an emitted file has it. ways: by what is done, the kernels of each way to do it."""
+        several = (one for some in ways.values() if len(some) > 1 for one in some)
+        names = dict.fromkeys(name for one in several for name in one)
         paces = {name: self.pace(name) for name in names}
         rows = [f'"{name}": ({p.resident}, {p.busy}, {p.moved}, {p.walks}, {p.launches}),' for name, p in paces.items()]
         return _TEXT.format(words=self.words, rows="\n    ".join(rows), bandwidth=self.bandwidth, launch=LAUNCH).strip()

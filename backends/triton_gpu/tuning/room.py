@@ -43,7 +43,7 @@ def _stages(kernel, most, x, {sizes}):
     return max(1, min(most, (_room(x.device) - kept) // max(loads, 1)))
 
 
-{fit}_READY = {{}}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
+_READY = {{}}  # device, dtype, sizes and whether no gradient follows -> whether the kernels fit
 
 
 def _ready_triton(x, {sizes}, alone=False):
@@ -65,24 +65,16 @@ def _ready_triton(x, {sizes}, alone=False):
             )
     return _READY[key]
 '''
-_FIT = '''
-def _room_for(kernels, x, {sizes}):
-    """Whether the tiles of kernels that a call can do without fit the device."""
-    needs = _needs_triton(x.element_size(), {sizes})
-    return all(sum(needs[k]) <= _room(x.device) for k in kernels)
-
-
-'''
 _STAY = """
     stays = 0 if torch.version.hip else 2 if io == 4 else 1  # what is kept from turn to turn: in registers on AMD, and of
     # fp32 both parts that three products in tf32 take"""
 
 
 def open_dims(program: Program, summaries: Iterable[KernelSummary], fixed: bool = False) -> tuple[str, ...]:
-    """Dims of any size that tiles in shared memory hold whole, in declared order. fixed: those of one size too."""
+    """Dims of any size that tiles in shared memory hold, or pieces of them, in declared order. fixed: those of one size too."""
     held: set[str] = set()
     for one in summaries:
-        whole = {d.name for d in one.dims if d.role == "whole"}
+        whole = {d.name for d in one.dims if d.role in ("whole", "passed")}
         held |= {base(d) for tile in (*one.scratch, *one.kept, *_staged(one)) for d in tile.dims if d in whole}
     return tuple(name for name, dim in program.dims.items() if name in held and (fixed or len(dim.choices) != 1))
 
@@ -90,11 +82,11 @@ def open_dims(program: Program, summaries: Iterable[KernelSummary], fixed: bool 
 def room_text(
     spec: str, summaries: Mapping[str, KernelSummary], blocks: Mapping[str, Mapping[str, int]],
     open_: Sequence[str], names: Mapping[str, str], tiles: Mapping[str, str], lengths: Mapping[str, str],
-    spare: Sequence[str] = (), infer: Sequence[str] = (),
+    infer: Sequence[str] = (),
 ) -> str:
     """The functions. blocks: by kernel, the elements of each cut dim that a program takes; names, tiles: dim -> variables of
-    its size and of its tile's length; lengths: open dim -> that length, as an expression; spare: kernels that a call can do
-    without; infer: those that it takes where no gradient follows."""
+    its size and of its tile's length; lengths: open dim -> that length, as an expression; infer: the kernels that a call takes
+    where no gradient follows."""
     needs = []
     for name, summary in summaries.items():
         known = {d.name: str(d.size) for d in summary.dims} | {d: str(n) for d, n in blocks[name].items()}
@@ -115,10 +107,9 @@ def room_text(
         whole=", ".join(f"int({x})" for x in sizes),
         lengths="\n    ".join(f"{tiles[d]} = {lengths[d]}" for d in open_),
         infer=quoted([name for name in summaries if name in infer]),
-        each=f"[k for k in needs if k not in {quoted([*spare, *team])}]" if spare or team else "needs",
+        each=f"[k for k in needs if k not in {quoted(team)}]" if team else "needs",
         batch=f", {tiles[BATCH]}=16" if team else "",
         least=f"_least_triton(k, needs, x, {', '.join(sizes)})" if team else "sum(needs[k])",
-        fit=_FIT.format(sizes=", ".join(sizes)).lstrip() if spare else "",
         stay=_STAY if any(one.kept for one in summaries.values()) else "",
         needs="\n        ".join(needs),
         told=", ".join(f"{d} = {{{names[d]}}}" for d in open_),

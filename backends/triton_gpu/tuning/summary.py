@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from math import prod
 
 from seqc.analysis.cost import weight
 from seqc.analysis.workload import TILED_BATCH
@@ -19,7 +20,7 @@ from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.team import UNITS
-from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Tile, Work
+from seqc.backends.triton_gpu.tuning.kernel_summary import Dim, Dot, KernelSummary, Limit, Role, Tile, Work
 from seqc.backends.triton_gpu.uses import Uses
 from seqc.ir.block import BATCH, COL, ROW
 from seqc.ir.dims import PIECE, base, is_piece, is_rank, is_time
@@ -82,7 +83,7 @@ class _Summary:
             kept=tuple(kept),
             dots=dots,
             work=tuple(self.work(items)),
-            read=tuple(self.stored(i) for i in loads),
+            read=tuple(self.stored(i) for i in loads for _ in range(self.times(i.node.dims))),
             written=tuple(self.stored(i) for i in stores),
             rows=self.plan.block.rows,
             loops_over_time=not (self.kernel.block_in_grid or self.kernel.span_in_grid),
@@ -113,14 +114,20 @@ class _Summary:
             return self.plan.block.rows
         if is_rank(dim):
             return rank_tile(base(dim))
-        return TILED_BATCH.batch if dim == BATCH else PIECE if is_piece(dim) else self.sizes[base(dim)]
+        size = TILED_BATCH.batch if dim == BATCH else PIECE if is_piece(dim) else self.sizes[base(dim)]
+        return min(size, PIECE) if dim in self.roles.passed else size
+
+    def times(self, dims: Iterable[str]) -> int:
+        """How many pieces a program passes through of a value with these dims."""
+        return prod(-(-self.sizes[d] // PIECE) for d in self.roles.passed if d in dims)
 
     def dims(self) -> Iterable[Dim]:
         for d in self.roles.grid:
             if d != BATCH:
                 yield Dim(d, "grid", self.sizes[d])
         for d in self.roles.order:
-            yield Dim(d, "block" if d in self.roles.blocked else "whole", self.length(d))
+            role: Role = "block" if d in self.roles.blocked else "passed" if d in self.roles.passed else "whole"
+            yield Dim(d, role, self.length(d))
 
     def limits(self) -> Iterable[Limit]:
         for d in self.roles.blocked:
@@ -145,7 +152,8 @@ class _Summary:
                 k, m, n = (self.roles.axes(x) for x in ((a & b) - result, a & result, b & result))
                 turned = self.printed.turned.get(item.node)
                 m, n = (n, m) if turned in n else (m, n)
-                yield Dot(m, n, k, self.kind if self.kind != "fp32" else "tf32", turned=turned is not None)
+                times = self.times(a | b)
+                yield Dot(m, n, k, self.kind if self.kind != "fp32" else "tf32", times, turned=turned is not None)
 
     def kept(self, items: list[Item]) -> list[Tile]:
         """Operands of products that the loop does not change: they stay, once for each way they lie."""
@@ -187,7 +195,7 @@ class _Summary:
                 axes, each = self.axes(item.node), weight(item.node, sizes)
             else:
                 continue
-            total[axes] = total.get(axes, 0.0) + each
+            total[axes] = total.get(axes, 0.0) + each * self.times(axes)
         return (Work(axes, round(much)) for axes, much in total.items() if axes and much >= 0.5)
 
     def held(self, n: Node) -> Tile:
@@ -234,8 +242,8 @@ class _Summary:
 
 
 def _innermost(items: Iterable[Item]) -> Iterable[Item]:
-    """The items of the body that is run most often: what stands outside loops counts only where there is none."""
-    listed = list(items)
+    """The items of the body that is run most often: what stands outside loops over time counts only where there is none."""
+    listed = [x for item in items for x in (item.body if isinstance(item, Loop) and item.sums else (item,))]
     loops = [i for i in listed if isinstance(i, Loop)]
     if not loops:
         return listed

@@ -42,14 +42,14 @@ TRAINED = ("forward", "backward")
 OTHER_ROWS = 1.6  # rows that the model takes for no slower than this, beside those chosen, are asked about: it knows rows least
 
 
-def following(plan: Schedule) -> tuple[tuple[str, ...], ...]:
-    """Kernels whose tiles are chosen once the rows are. Two phases of one job cut dims alike, for they share partial results;
-    not where other kernels take pieces of other dims: there these results are added up between the phases."""
+def groups(plan: Schedule) -> tuple[tuple[str, ...], ...]:
+    """Kernels whose tiles are chosen together. Two phases of one job cut dims alike, for they share partial results; not where
+    other kernels take pieces of other dims: there these results are added up between the phases."""
     backward = tuple(name for name in plan.way("backward", "cotangents") if name != PAIRS_KERNEL)
     apart = tuple((name,) for name in backward) if plan.parts else (backward,)
-    ahead = (("infer",), (PAIRS_KERNEL,), ("walk",), ("infer_walk",), ("states", "outputs"), (AGAIN_KERNEL,))
-    groups: tuple[tuple[str, ...], ...] = (*ahead, *apart, (STEPS_KERNEL,))
-    return tuple(names for names in groups if names and all(name in plan.kernels for name in names))
+    ahead = (("forward",), ("backward",), ("infer",), (PAIRS_KERNEL,), ("states", "outputs"), (AGAIN_KERNEL,))
+    found: tuple[tuple[str, ...], ...] = (*ahead, *apart, (STEPS_KERNEL,))
+    return tuple(names for names in found if names and all(name in plan.kernels for name in names))
 
 
 @dataclass(frozen=True)
@@ -175,13 +175,11 @@ class _Chooser:
     def choose(self) -> Chosen:
         spent = {rows: ns for rows in self.lowered if (ns := self.spent(rows)) is not None}
         if not spent:
-            clash = self.answer(TRAINED, self.lowered)
-            assert isinstance(clash, Clash)
-            return self.team(clash)
+            return self.team()
         rows = min(spent, key=lambda c: (bool(self.unpriced(c)), spent[c], -c))
         best = self.lowered[rows]
         choices: dict[str, Choice] = {}
-        for names in (*((name,) for name in TRAINED), *following(best.plan)):
+        for names in groups(best.plan):
             found = self.tried(names, rows)
             if isinstance(found, Clash):
                 raise Unsupported(self.clash(names, found))
@@ -203,12 +201,12 @@ class _Chooser:
             lambda: (*self.besides(choices), *chain(*(self.asks(self.untold(c)) for c in spent if near(c)))),
         )
 
-    def team(self, clash: Clash) -> Chosen:
+    def team(self) -> Chosen:
         """The kernels that several programs for each head share out, where one program has no room: under the names of those
-        whose work they do. clash: why one has none."""
+        whose work they do."""
         lowered = next(iter(self.lowered.values()))
         if lowered.plan.team is None:
-            raise Unsupported(self.clash(TRAINED, clash))
+            raise Unsupported(self.clash(*self.clashing(self.lowered)))
         choices: dict[str, Choice] = {}
         for name in lowered.plan.team.kernels:
             found = self.tried((name,), lowered.block.rows)
@@ -250,10 +248,19 @@ class _Chooser:
 
     def spent(self, rows: int) -> int | None:
         """Modelled nanoseconds of forward and backward with so many rows; None where no tiles do."""
-        whole = {name: self.tried((name,), rows) for name in TRAINED}
-        if any(isinstance(one, Clash) for one in whole.values()):
-            return None
-        return sum(self.faster(name, rows)[1] for name in TRAINED)
+        found = [self.faster(name, rows) for name in TRAINED]
+        return sum(spent for choices, spent in found) if all(choices for choices, _ in found) else None
+
+    def clashing(self, rows: Iterable[int]) -> tuple[tuple[str, ...], Clash]:
+        """The kernels of forward and backward for which no tiles do, and why."""
+        rows = list(rows)
+        plan = self.lowered[rows[0]].plan
+        trained = tuple(dict.fromkeys(chain(*((*plan.before.get(name, ()), *plan.ways[name][0]) for name in TRAINED))))
+        for names in (*((name,) for name in trained), trained):
+            found = self.answer(names, rows)
+            if isinstance(found, Clash):
+                return names, found
+        raise AssertionError(trained)
 
     def spilling(self, rows: int) -> list[str]:
         """The kernels of forward and backward for which no tiles with so many rows keep all registers."""
@@ -269,23 +276,19 @@ class _Chooser:
         found = [choice for name in TRAINED for choice in self.faster(name, rows)[0]]
         return {k: choice for choice in found for k in choice.kernels if choice.verdict(k) is None}
 
-    def faster(self, whole: str, rows: int) -> tuple[list[Choice], int]:
-        """(the choices of a direction's one kernel or of another way, whichever is fastest by the model, its nanoseconds)."""
+    def faster(self, what: str, rows: int) -> tuple[list[Choice], int]:
+        """(the choices of the kernels of a direction, in the way that is fastest by the model, its nanoseconds); none where no
+        tiles do."""
         plan = self.lowered[rows].plan
-        one = self.tried((whole,), rows)
-        assert isinstance(one, Choice)
-        best, least = [one], one.part(whole, "ns")
-        for way in plan.ways.get(whole, ()):
-            groups = {names: self.tried(names, rows) for names in following(plan) if set(names) & set(way)}
-            found = [x for x in groups.values() if isinstance(x, Choice)]
-            if found and len(found) == len(groups):
-                spent = sum(x.part(name, "ns") for names, x in zip(groups, found, strict=True) for name in names)
-                best, least = (found, spent) if spent < least else (best, least)
-        for name in plan.before.get(whole, ()):
-            first = self.tried((name,), rows)
-            if isinstance(first, Choice):
-                best, least = [first, *best], least + first.part(name, "ns")
-        return best, least
+        best: tuple[list[Choice], int] = [], 0
+        for way in plan.ways[what]:
+            names = {*plan.before.get(what, ()), *way}
+            found = {some: self.tried(some, rows) for some in groups(plan) if names & {*some}}
+            choices = [one for one in found.values() if isinstance(one, Choice)]
+            if len(choices) == len(found):
+                spent = sum(one.part(name, "ns") for some, one in zip(found, choices, strict=True) for name in some)
+                best = (choices, spent) if not best[0] or spent < best[1] else best
+        return best
 
     def tried(self, names: Sequence[str], rows: int) -> Choice | Clash:
         """The answer by trying every assignment, which is sooner had than the solver's; it does not tell what binds."""
@@ -298,7 +301,8 @@ class _Chooser:
     ) -> Choice | Clash:
         rows = list(rows)
         summaries = {name: {c: self.lowered[c].kernel(name)[1] for c in rows} for name in names}
-        shared = self.lowered[rows[0]].plan.roles.blocked if len(names) > 1 and names != TRAINED else ()
+        plan = self.lowered[rows[0]].plan
+        shared = plan.roles.blocked if len(names) > 1 and names in groups(plan) else ()
         return choose(
             " and ".join(names), summaries, self.target,
             self.told, shared=shared, workload=self.workload, solver=solver,
@@ -335,9 +339,7 @@ class _Chooser:
         """What another number of rows would mean."""
         spent = self.spent(rows)
         if spent is None:
-            found = self.answer(TRAINED, [rows])
-            assert isinstance(found, Clash)
-            return f"no tiles: {'; '.join(found.sentences)}"
+            return f"no tiles: {'; '.join(self.clashing([rows])[1].sentences)}"
         text = f"{spent / 1000:.0f} us"
         return f"{text}, {' and '.join(self.spilling(rows))} spilling" if self.spilling(rows) else text
 
