@@ -335,7 +335,8 @@ class _Chain:
         terms: dict[str, list[str]] = {x: [] for x in self.arguments}
         terms |= {self.called[x]: [f"d_{self.called[x]}"] * (x in program.outputs) for x in self.decls}
         for stage in reversed(self.stages):
-            cotangents = [_sum(terms[self.called[x]]) for x in stage.program.outputs]
+            made = {self.called[x]: _sum(terms[self.called[x]]) for x in stage.program.outputs}
+            cotangents = [x or f"torch.zeros_like({name})" for name, x in made.items()]  # of a count nobody has one
             if stage.name in self.kernel:
                 cotangents = [f"({x}).contiguous()" if " " in x else f"{x}.contiguous()" for x in cotangents]
             if stage.walk not in ("ones", "clocks"):
@@ -370,8 +371,8 @@ class _Chain:
             made.append(f"d_{x}" if self.parts[x] == 1 else f"d_{x}_{stage.name.removesuffix('_core')}")
             terms[x].append(made[-1])
         if stage.walk == "once":
-            given = [x or f"torch.zeros_like({self.called[n]})" for x, n in zip(cotangents, part.outputs, strict=True)]
-            return self._call(made, "_once_backward", [f"*_wide({', '.join([*self._params(stage), *given])})"]) if made else []
+            given = ", ".join([*self._params(stage), *cotangents])
+            return self._call(made, "_once_backward", [f"*_wide({given})"]) if made else []
         given = [*self._taken(part), *self.own[stage.name], *cotangents, *(f"d_{x}" for x in _ends(part))]
         needs = [self.switch[x] for x in self._moved(part)]
         if stage.name in self.kernel:

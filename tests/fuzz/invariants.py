@@ -23,6 +23,7 @@ WORDS = frozenset((
     "dim", "axis", "scan", "input", "param", "const", "state", "output", "every", "eigenvalues", "schedule", "in", "unit",
     "init", "complex", "lag", "per", "batch", "and", "or", "not", "buffer", "index", "sparse", "by", "band", "blocks", "lower",
     "mask", "zero", "diagonal", "keep", "of", "over", "feedback", "history", "checkpoint", "once", "shared", "sum", "both",
+    "down", "first", "up", "grad",
 ))
 LOOSE = 1e3  # sums over other axes, in another order
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from seqc.frontend import syntax
+from tests.fuzz.between_rates import Groups
 from tests.fuzz.one_step import Step
 from tests.fuzz.reading import Spec, deepest, own_dims, read, squared
 from tests.fuzz.threefry import ONCE
@@ -46,6 +47,7 @@ class Run:
             self.params[n] = self._param(n, d, before)
         self.lags = deepest(spec, sizes, () if how.prompts is None else spec.feedback.values())
         self.keys = self._keys(0)
+        self.groups = Groups(spec, arrays, sizes[BATCH])
 
     def _array(self, name: str, d: syntax.Decl) -> Tensor:
         return torch.complex(self.arrays[f"{name}_re"], self.arrays[f"{name}_im"]) if d.is_complex else self.arrays[name]
@@ -130,9 +132,10 @@ class Run:
             self.keys = self._keys(done)
             step = Step(self, t, {n: self._reader(kept, n) for n in kept})
             self._one(step, t, kept, counts, rows)
+            self.groups.step()
         last = {f"{n}_T" if k == 1 and n in self.spec.states else f"{n}_lag{k}_T": past[-k]
                 for n, past in kept.items() for k in range(1, max(self.lags.get(n, 1), 1) + 1)}
-        last |= {f"every_{n}_T": Value(c, (BATCH,)) for n, c in counts.items()}
+        last |= {f"every_{n}_T": Value(c, (BATCH,)) for n, c in counts.items()} | self.groups.last()
         if self.sites:
             words = zip(("low", "high", "clock"), self._keys(self.steps), strict=True)
             last |= {f"noise_{n}_T": Value(x, (BATCH,)) for n, x in words}
@@ -224,7 +227,9 @@ def _whole_call(spec: Spec, tensors: Tensors, sizes: dict[str, int], how: How) -
         for i, (start, end) in enumerate(pairwise(how.bounds)):
             own = {n: x[:, start:end] if _plain(spec, n) in spec.inputs else x if _shared(spec, n) else x[i : i + 1]
                    for n, x in tensors.items()}
-            parts.append(_whole_call(spec, own, {**sizes, "T": end - start, BATCH: 1}, replace(how, bounds=None)))
+            prompts = None if how.prompts is None else how.prompts[:, start:end]
+            alone = replace(how, bounds=None, prompts=prompts)
+            parts.append(_whole_call(spec, own, {**sizes, "T": end - start, BATCH: 1}, alone))
         names = dict.fromkeys(n for p in parts for n in p)  # a sequence without steps has no outputs
         return {n: torch.cat([p[n] for p in parts if n in p], 0 if n.endswith("_T") else 1) for n in names}
     if spec.scan != "both":

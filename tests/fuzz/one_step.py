@@ -10,6 +10,8 @@ import torch
 
 from seqc.frontend import syntax
 from seqc.frontend.trees import walk
+from tests.fuzz.between_rates import last_values, part_of_now
+from tests.fuzz.inner_slopes import slope
 from tests.fuzz.matrices import OF_MATRICES
 from tests.fuzz.reading import DRAWS, folded, indexed, mentions, own_dims, squared, whole
 from tests.fuzz.threefry import ONCE, fractions, normal
@@ -44,6 +46,14 @@ class Step:
     def __init__(self, run: Run, now: int | None, past: Mapping[str, Callable[[int], Value | None]]) -> None:
         self.run, self.spec, self.now, self.past = run, run.spec, now, past
         self.memo: dict[str, Value] = {}
+        self.swapped: dict[tuple[str, int], Value] = {}  # what stands for a name, so many steps ago
+        self.origin = self  # the step without what is swapped
+
+    def with_another(self, name: str, lag: int, value: Value) -> Step:
+        """The same step, in which a name has another value wherever it is read so many steps ago."""
+        other = Step(self.run, self.now, self.past)
+        other.swapped, other.origin = {**self.swapped, (name, lag): value}, self.origin
+        return other
 
     # ---- names
 
@@ -56,9 +66,11 @@ class Step:
 
     def _named(self, name: str, lag: int) -> Value:
         run = self.run
+        if (name, lag) in self.swapped:
+            return self.swapped[name, lag]
         if name in self.spec.inputs:
             assert self.now is not None
-            x = run.input_at(name, self.now - lag * run.ahead, self)
+            x = run.input_at(name, self.now - lag * run.ahead, self.origin)
             return x if x.x.is_floating_point() or x.x.is_complex() else Value(x.x.double(), x.dims)
         if name in self.spec.params:
             return run.params[name]
@@ -87,6 +99,8 @@ class Step:
                 value = with_rows(before, run.input_at(index, self.now, self), dim.id, value)
             elif name in self.spec.states:
                 value = run.spread(value, (BATCH, *own_dims(self.spec.states[name])))
+                if name in self.spec.down:
+                    value = run.spread(each(torch.where, run.groups.due(name), value, self._named(name, 1)), value.dims)
             elif statement.dims is not None:
                 value = _ordered(value, squared(statement.dims), run.sizes)
             self.memo[name] = value
@@ -236,6 +250,10 @@ class Step:
             return values[0] if name == "fold" else _rows(dims[0], rows)
         if name == "withgrad":
             return self._withgrad(e, at, bound)
+        if name == "grad":
+            return slope(self, e, at, bound)
+        if name in ("down", "up"):
+            return (last_values if name == "down" else part_of_now)(self, e, at)
         if name == "sum" and len(e.args) == 1 and (taps := [d for d in dims if d in self._tap_dims(e.args[0], at)]):
             return self._sum_of_taps(e, taps[0], tuple(d for d in dims if d != taps[0]), at, bound)
         args = [self.value(arg, at, bound) for arg in e.args]

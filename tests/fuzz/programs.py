@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.along_families import BESIDE
 from tests.fuzz.families import FAMILIES
+from tests.fuzz.newer_families import NEW
 from tests.fuzz.wider_families import WIDER
 from tests.fuzz.writer import Expr, Writer, bracketed, shown
 
@@ -24,6 +25,8 @@ ALL = FAMILIES + WIDER
 WIDE = 5_000_000  # programs of numbers from here on have ALL families, and what `Writer.wide` adds; others FAMILIES alone
 ALONG = 20_000_000  # and from here on those of `BESIDE`, as often as all others
 EVERY = ALL + BESIDE * 6
+NEWEST = 34_000_000  # and from here on those of `NEW`, as often again, and closed loops in every direction
+WHOLE = EVERY + NEW * 9
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def program(below: Callable[[int], int], families: tuple[Any, ...] = EVERY) -> P
         w.input((), again=0) if w.chance(50) else w.param(())
     if not w.inputs:
         w.input(())
-    direction = "forward" if w.fed else w.pick(("forward",) * 10 + ("backward", "both"))
+    direction = "forward" if w.fed and families is not WHOLE else w.pick(("forward",) * 10 + ("backward", "both"))
     if direction == "both" and w.wide:
         direction = w.pick(("both", "both", "both sum", "both shared", "both sum shared"))
     if direction != "forward":
@@ -91,7 +94,7 @@ def chosen(choices: Sequence[int], families: tuple[Any, ...] = ALL) -> Program:
 
 def families_of(number: int) -> tuple[Any, ...]:
     """What the program of a number may be made of."""
-    return EVERY if number >= ALONG else ALL if number >= WIDE else FAMILIES
+    return WHOLE if number >= NEWEST else EVERY if number >= ALONG else ALL if number >= WIDE else FAMILIES
 
 
 def drawn(number: int, families: tuple[Any, ...] | None = None) -> tuple[Program, list[int]]:
@@ -181,4 +184,5 @@ def outputs(w: Writer, read: list[Expr]) -> None:
             w.lines.append(f"output {name}{shown(sorted(own))} = {x}")
 
 
-__all__ = ["ALL", "ALONG", "EVERY", "WIDE", "Program", "chosen", "drawn", "families_of", "program", "programs", "smaller"]
+__all__ = ["ALL", "ALONG", "EVERY", "NEWEST", "WHOLE", "WIDE", "Program", "chosen", "drawn", "families_of", "program",
+           "programs", "smaller"]

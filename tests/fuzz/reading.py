@@ -26,6 +26,7 @@ class Spec:
     defined: dict[str, syntax.Define] = field(default_factory=dict)
     outputs: dict[str, syntax.Output] = field(default_factory=dict)
     every: dict[str, syntax.Every] = field(default_factory=dict)
+    down: dict[str, syntax.Down] = field(default_factory=dict)  # of slow states
     sparse: dict[str, list[syntax.Sparse]] = field(default_factory=dict)  # what is said of each param
     feedback: dict[str, syntax.Expr] = field(default_factory=dict)
     history: dict[str, int] = field(default_factory=dict)
@@ -43,6 +44,10 @@ class Spec:
         """All that is computed in a step."""
         found = [d.expr for d in self.defined.values()] + [o.expr for o in self.outputs.values() if o.expr is not None]
         return found + [e.body.expr for e in self.every.values()]
+
+    def rate(self, name: str) -> int:
+        """At every how many steps a value changes."""
+        return self.down[name].steps if name in self.down else 1
 
     def index(self, item: syntax.Expr) -> str | None:
         """The index input that an item of brackets reads: `w`, or `w[t-1]`; None for anything else."""
@@ -101,6 +106,8 @@ def read(text: str) -> Spec:
                 spec.outputs[s.name.id] = s
             case syntax.Every():
                 spec.every[s.body.name.id] = s
+            case syntax.Down():
+                spec.down[s.body.name.id], spec.defined[s.body.name.id] = s, s.body
             case syntax.Sparse():
                 for name in s.names:
                     spec.sparse.setdefault(name.id, []).append(s)
@@ -136,6 +143,10 @@ def deepest(spec: Spec, sizes: Mapping[str, int], more: Iterable[syntax.Expr] = 
     found: dict[str, int] = {}
     for whole in (*spec.every_expression(), *more):
         for e in walk(whole):
+            if isinstance(e, syntax.Call) and e.name.id == "down" and e.dims and isinstance(e.args[0], syntax.Name):
+                name = e.args[0].id
+                if name in (*spec.states, *spec.defined):
+                    found[name] = max(spec.rate(name) * (sizes[e.dims[0].id] - 1), found.get(name, 0))
             if isinstance(e, syntax.Subscript) and e.name.id in (*spec.states, *spec.defined):
                 for item in e.items:
                     if not isinstance(item, syntax.Renaming | syntax.Position) and not spec.index(item) and (

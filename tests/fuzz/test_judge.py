@@ -163,3 +163,62 @@ def test_what_rounding_does_is_measured_backwards_too() -> None:
         found, other = judge(text, given, sizes, cotangents)
     assert 0 < float((found["h"] - plain["h"]).abs().max()) < 1e-6 and torch.equal(found["n"], plain["n"])
     assert float((slopes["x"] - other["x"]).abs().max()) > 1e-9
+
+
+def test_a_slope_within_a_step_and_its_gradient() -> None:
+    """Of a loss through a definition, by a state one step ago, by a param of which each sequence has its own, and twice."""
+    text = ("spec f\ndim K\ninput k[K], v\nparam a\nstate W[K] = 0\nmiss = sum[K](W[t-1] * k) - a * v\nloss = miss^4\n"
+            "W = W[t-1] - 0.1 * grad(loss, W[t-1])\noutput o = grad(loss, a)\noutput p[K] = grad(grad(loss, v) * v, k)\n")
+    given = _tensors(k=(2, 3, 2), v=(2, 3), a=(), W_0=(2, 2))
+    cotangents = _tensors(o=(2, 3), p=(2, 3, 2), W_T=(2, 2))
+    found, slopes = judge(text, given, {"B": 2, "T": 3, "K": 2}, cotangents)
+    own = {n: x.clone().requires_grad_() for n, x in given.items()}
+    W, a, o, p = own["W_0"], own["a"], [], []
+    for t in range(3):
+        k, v = own["k"][:, t], own["v"][:, t]
+        miss = (W * k).sum(-1) - a * v
+        o.append(-4 * miss**3 * v)
+        p.append((-12 * a * v * miss**2)[:, None] * W)
+        W = W - 0.4 * (miss**3)[:, None] * k
+    results = {"o": torch.stack(o, 1), "p": torch.stack(p, 1), "W_T": W}
+    want = torch.autograd.grad(sum((x * cotangents[n]).sum() for n, x in results.items()), list(own.values()))
+    for n, x in results.items():
+        assert torch.allclose(found[n], x, rtol=1e-12, atol=1e-12)
+    for n, x in zip(own, want, strict=True):
+        assert torch.allclose(slopes[n], x, rtol=1e-12, atol=1e-12), n
+
+
+def test_a_slope_by_a_running_value_counts_one_micro_step() -> None:
+    text = ("spec f\ndim J = 2\ninput x[J]\nstate h = 0\nh = fold[J](h[t-1], R -> R - 0.5 * grad(R^2 * x + h[t-1] * R, R))\n"
+            "output h\n")
+    given = _tensors(x=(1, 3, 2), h_0=(1,))
+    found, _ = judge(text, given, {"B": 1, "T": 3, "J": 2})
+    h = float(given["h_0"])
+    for t in range(3):
+        start = h
+        for j in range(2):
+            h -= 0.5 * (2 * h * float(given["x"][0, t, j]) + start)
+        assert abs(float(found["h"][0, t]) - h) < 1e-12
+
+
+def test_several_rates_from_the_last_step_back() -> None:
+    """Groups of four of which the first has one step, what they have seen, and what they give to the steps after them."""
+    text = ("spec f\ndim P = 4, Q = 2\ninput x\nstate g = 0, u[P] = 0.5, s = 0\ndown 4 first 1: g = 0.5 * g[t-1] + "
+            "sum[P](index[P] * down[P](x))\ndown 4 first 1: u = g + index[P]\ndown 8: s = sum[Q]((1 + index[Q]) * down[Q](g))\n"
+            "output g, s\noutput y = up[P](u[t-1])\noutput z = up[P](u)\n")
+    given = _tensors(x=(1, 11))
+    found, _ = judge(text, given, {"B": 1, "T": 11, "P": 4, "Q": 2}, how=How(reverse=True))
+    x = given["x"][0].flip(0).tolist()
+    g, s, u, past = 0.0, 0.0, [0.5] * 4, [0.0] * 4
+    for t in range(11):
+        before = u
+        if t % 4 == 0:
+            g = 0.5 * g + sum(j * x[t - 3 + j] for j in range(4) if t - 3 + j >= 0)
+            u = [g + j for j in range(4)]
+        past.append(g)
+        if t == 7:
+            s = past[-5] + 2 * past[-1]
+        row = [g, s, before[(t + 3) % 4], u[(t + 3) % 4]]
+        for name, want in zip("gsyz", row, strict=True):
+            assert abs(float(found[name][0, 10 - t]) - want) < 1e-12, (name, t)
+    assert float(found["down_4_1_T"]) == 2.0 and float(found["down_8_T"]) == 3.0

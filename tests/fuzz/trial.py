@@ -34,6 +34,7 @@ from tests.fuzz.values import rounding
 Arrays = dict[str, torch.Tensor]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 ROUNDINGS = 256  # of one element on one step's way to a result
+COUNTS = ("every", "down.", "down_", "noise")  # how the names of states begin that count
 NUDGE = 1e-9
 """The relative change, of arguments and of every value and cotangent on the way, by which the judge measures what rounding does
 to a result: where a difference cancels most digits, the arguments alone do not tell (stochastic arithmetic, J. Vignes 1993)."""
@@ -142,8 +143,8 @@ class Subject:
             least = torch.tensor(1e-8).to(dtype).double()
             arrays = {k: torch.where(x.abs() == least, 1e6 * x, x) if x.is_floating_point() else x for k, x in arrays.items()}
         for name in self.program.states:
-            if name.startswith("every."):
-                period = int(name[6:].removesuffix("_reverse"))
+            if name.startswith(("every.", "down.")):
+                period = int(name.removesuffix("_reverse").split(".")[1])
                 arrays[f"{name}_0"] = torch.arange(arrays[f"{name}_0"].shape[0], dtype=torch.float64) % period
             if self.program.states[name].whole:
                 cotangents[f"{name}_T"] = torch.zeros_like(cotangents[f"{name}_T"])
@@ -238,7 +239,7 @@ def compared(
         if not moved:
             rng = torch.Generator().manual_seed(7)
             nudged = {k: x * (1 + NUDGE * (2 * torch.rand(x.shape, generator=rng, dtype=torch.float64) - 1))
-                      if not k.startswith(("every", "noise")) and x.is_floating_point() else x for k, x in arrays.items()}
+                      if not k.startswith(COUNTS) and x.is_floating_point() else x for k, x in arrays.items()}
             with rounding(NUDGE, 7):
                 moved.extend(truth(nudged))
         return moved[which]
@@ -247,7 +248,7 @@ def compared(
         bad, true = [], want[which]
         for key, x in got[which].items():
             if key not in true:
-                if call.sizes["T"] and not (key.startswith("every") and kind == "gradients"):
+                if call.sizes["T"] and not (key.startswith(("every", "down_")) and kind == "gradients"):
                     bad.append((float("inf"), key, "unknown to the judge"))
                 continue
             off = error(x, true[key])

@@ -125,7 +125,8 @@ def noisy(w: Writer) -> list[Expr]:
     h = state(w, "h", dims)
     x = w.covered(w.expr(dims, 1), dims)[0]
     kind = w.below(4)
-    n = w.define((w.draw(w.subset(dims)), frozenset(dims)))[0]
+    own = w.subset(dims)
+    n = w.define((w.draw(own), frozenset(own)))[0]
     if kind == 0:
         update(w, h, f"{bracketed(w.coefficient(dims)[0])} * {past(w, h)} + {x} * {n}")
     elif kind == 1:
