@@ -146,7 +146,7 @@ def _norm_by_parts(n: Node, over: Dims, facts: Facts, depth: int) -> Interval:
             found = times(a, b).meet(times(b, a))
             if len(units) < len(parts):
                 for i, p in enumerate(units):
-                    hi = abs(c) * norm(p).hi
+                    hi = magnitude(abs(c), norm(p).hi)
                     for q in (*units[:i], *units[i + 1 :]):
                         hi = magnitude(hi, facts.of(q).magnitude)
                     found = found.meet(Interval(0.0, hi))
