@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.fuzz.along_families import BESIDE
 from tests.fuzz.families import FAMILIES
 from tests.fuzz.newer_families import NEW
-from tests.fuzz.wider_families import WIDER
+from tests.fuzz.wider_families import WIDER, fed_back
 from tests.fuzz.writer import Expr, Writer, bracketed, shown
 
 ALL = FAMILIES + WIDER
@@ -26,7 +26,7 @@ WIDE = 5_000_000  # programs of numbers from here on have ALL families, and what
 ALONG = 20_000_000  # and from here on those of `BESIDE`, as often as all others
 EVERY = ALL + BESIDE * 6
 NEWEST = 34_000_000  # and from here on those of `NEW`, as often again, and closed loops in every direction
-WHOLE = EVERY + NEW * 9
+WHOLE = EVERY + (*NEW, fed_back) * 8
 
 
 @dataclass(frozen=True)

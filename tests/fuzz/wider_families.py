@@ -220,4 +220,4 @@ def covariance(w: Writer) -> list[Expr]:
 
 WIDER = (table, written_rows, sparse, equations, noisy, clipped, fed_back, historic, several, covariance)
 
-__all__ = ["WIDER"]
+__all__ = ["WIDER", "fed_back"]
