@@ -335,13 +335,12 @@ class _Chain:
         terms: dict[str, list[str]] = {x: [] for x in self.arguments}
         terms |= {self.called[x]: [f"d_{self.called[x]}"] * (x in program.outputs) for x in self.decls}
         for stage in reversed(self.stages):
-            made = {self.called[x]: _sum(terms[self.called[x]]) for x in stage.program.outputs}
-            cotangents = [x or f"torch.zeros_like({name})" for name, x in made.items()]  # of a count nobody has one
+            cotangents = [_total(terms, self.called[x]) for x in stage.program.outputs]
             if stage.name in self.kernel:
                 cotangents = [f"({x}).contiguous()" if " " in x else f"{x}.contiguous()" for x in cotangents]
             if stage.walk not in ("ones", "clocks"):
                 lines += self._part(stage, cotangents, terms)
-        answers = [f"{_sum(terms[x]) or f'torch.zeros_like({x})'} if {self.switch[x]} else None" for x in moved]
+        answers = [f"{_total(terms, x)} if {self.switch[x]} else None" for x in moved]
         return "\n".join([*lines, returned(answers, 4)])
 
     def _asking(self, stage: Stage, every: int) -> list[str]:
@@ -371,8 +370,8 @@ class _Chain:
             made.append(f"d_{x}" if self.parts[x] == 1 else f"d_{x}_{stage.name.removesuffix('_core')}")
             terms[x].append(made[-1])
         if stage.walk == "once":
-            given = ", ".join([*self._params(stage), *cotangents])
-            return self._call(made, "_once_backward", [f"*_wide({given})"]) if made else []
+            wide = f"*_wide({', '.join([*self._params(stage), *cotangents])})"
+            return self._call(made, "_once_backward", [wide]) if made else []
         given = [*self._taken(part), *self.own[stage.name], *cotangents, *(f"d_{x}" for x in _ends(part))]
         needs = [self.switch[x] for x in self._moved(part)]
         if stage.name in self.kernel:
@@ -397,5 +396,5 @@ def _shifts(part: Program) -> bool:
     return any(n.number("offset") for n in leaves(part.graph.values(), "input"))
 
 
-def _sum(terms: Sequence[str]) -> str:
-    return " + ".join(terms)
+def _total(terms: Mapping[str, Sequence[str]], name: str) -> str:
+    return " + ".join(terms[name]) or f"torch.zeros_like({name})"  # of a count there is none
