@@ -181,7 +181,7 @@ class Addresses:
         if axis == SEQUENCE_SPANS:
             return "i_s" if self.kernel.span_in_grid else f"first_span + i_n // {self.names.use('EVERY')}"
         if axis == SCRATCH:
-            return f"(i_t - i_n * {self.names.use(SCRATCH)})"
+            return f"({self.step} - i_n * {self.names.use(SCRATCH)})"
         if axis == TURN:
             return "i_t % 2"
         if axis.startswith(PIECES):

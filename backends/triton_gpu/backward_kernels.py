@@ -64,12 +64,13 @@ class BackwardKernels(Walks):
         body += self.loads(needed, known)
         for key, root in grads.items():
             body.append(gradient_note(key))
-            body += self.compute([root], known, inside=True)
             array = self.arrays.gradient(key, False)
+            total, still, sign = self.added_up(root) if slope_of(key).name in program.params else (root, (), 1)
+            body += self.compute([total], known, inside=True)
             if slope_of(key).name in program.params:
-                first.append(Zero(array.name, root))
-                body.append(Add(array.name, root))
-                final.append(StoreSum(array.name, root, array))
+                first.append(Zero(array.name, total))
+                body.append(Add(array.name, total))
+                final.append(StoreSum(array.name, total, array, factors=still, sign=sign))
             else:
                 body.append(Store(root, array))
         for name, root in factors.items():
@@ -84,6 +85,18 @@ class BackwardKernels(Walks):
             return self.kernel(what, [*setup, *first, self.time_loop([], body, True, False), *final])
         again = Loop("blocks", True, (*self.recompute(), Loop("steps", True, tuple(body)), Barrier()))
         return self.kernel(what, [*self.setup([*needed, *self.recomputed().values()]), *first, again, *final])
+
+    def added_up(self, root: Node) -> tuple[Node, tuple[Node, ...], int]:
+        """(what is added up over the steps, factors of params alone, a sign) of a param's gradient: these wait for the sum."""
+        n, sign, factors = root, 1, list[Node]()
+        while n.op in ("neg", "mul") and self.block.form != "chunkwise":
+            still = [a for a in n.args if all(x.text("kind") == "param" for x in leaves([a]))] if n.op == "mul" else []
+            if n.op == "mul" and len(still) != 1:
+                break
+            factors, sign = factors + still, -sign if n.op == "neg" else sign
+            n = next(a for a in n.args if a not in still)
+        same = self.roles.axes(n.dims) == self.roles.axes(root.dims)
+        return (n, tuple(factors), sign) if factors and same else (root, (), 1)
 
     def read_ends(self) -> list[Node]:
         """Carried cotangents that the gradients of inputs and params read."""

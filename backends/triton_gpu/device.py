@@ -37,6 +37,23 @@ def shift_rows(x, BY: tl.constexpr):
     return tl.where(m_from, tl.gather(x, tl.broadcast_to(o_from, x.shape), 0), 0.0)
 '''
 
+SHIFT_IN_COLUMNS = '''
+@triton.jit
+def next_to(x_past, near_past, one_past, x_now, near_now, one_now):
+    """Of two runs of rows as one: the last row, the row before it, and whether they are one row alone."""
+    return x_now, tl.where(one_now, x_past, near_now), one_now & False
+
+
+@triton.jit
+def shift_in_columns(x, BY: tl.constexpr):
+    """shift_rows(x, BY) where BY is 1 or -1, as a scan: threads that hold whole columns move nothing."""
+    none = tl.zeros(x.shape, tl.float32)
+    if BY < 0:
+        return tl.flip(tl.associative_scan((tl.flip(x, 0), none, none == 0.0), 0, next_to)[1], 0)
+    else:
+        return tl.associative_scan((x, none, none == 0.0), 0, next_to)[1]
+'''
+
 SEGMENT_CUMSUM = '''
 @triton.jit
 def segment_cumsum(x, BLOCK: tl.constexpr, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
@@ -226,7 +243,11 @@ def affine_scan(a, b, REVERSE: tl.constexpr):
 
     Returns (products of a up to t, h): with a state h_in before the tile, h[t] + product[t] * h_in.
     """
-    return tl.associative_scan((a, b), 0, affine_after, reverse=REVERSE)
+    if REVERSE:  # the rows are turned around, which moves nothing where a thread holds whole columns
+        slope, offset = tl.associative_scan((tl.flip(a, 0), tl.flip(b, 0)), 0, affine_after)
+        return tl.flip(slope, 0), tl.flip(offset, 0)
+    else:
+        return tl.associative_scan((a, b), 0, affine_after)
 '''
 
 
@@ -239,6 +260,7 @@ HELPERS: Mapping[str, str] = MappingProxyType(
     {
         "down_rows": DOWN_ROWS.strip(),
         "shift_rows": SHIFT_ROWS.strip(),
+        "shift_in_columns": SHIFT_IN_COLUMNS.strip(),
         "segment_cumsum": SEGMENT_CUMSUM.strip(),
         **_each(COLUMNS),
         **_each(PRODUCTS),

@@ -19,7 +19,7 @@ from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE
 from seqc.backends.triton_gpu.print_kernel import Printed
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.segments import neighbours
-from seqc.backends.triton_gpu.values import host_code
+from seqc.backends.triton_gpu.texts import host_code
 from seqc.emit.names import dim_name, safe_name
 from seqc.emit.signature import Dtype, Saved
 from seqc.emit.text import lay, returned

@@ -8,7 +8,7 @@ from seqc.ir.dims import base, is_rank, piece, rank_size, unpieced
 
 FIXED = (
     "T", "NT", "BT", "B", "N_STEPS", "N_BLOCKS", "STEP", "STAGES", "DOT", "PRECISION", "tl", "triton",
-    "PARTS", "COLUMNS", "FIRST", "SAVE", "OUTPUTS", "i_start", "i_next",
+    "PARTS", "COLUMNS", "FIRST", "SAVE", "OUTPUTS",
     "i_p", "i_l", "i_t", "i_n", "i_s", "i_0", "o_t", "m_t", "o_r", "first", "first_block", "p_cu_seqlens",
 )  # fmt: skip
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 from seqc.backends.triton_gpu.address import Addresses, Scope
 from seqc.backends.triton_gpu.kernel import (
+    SCRATCH,
     SPANS,
     STEPS,
     Add,
@@ -38,8 +40,9 @@ from seqc.backends.triton_gpu.positions import is_position
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.schedule import STEPS_KERNEL, Schedule
 from seqc.backends.triton_gpu.segments import decays, runs
+from seqc.backends.triton_gpu.texts import ATOM, TAB, Text
 from seqc.backends.triton_gpu.uses import Uses, used_at_once, used_inside, used_next
-from seqc.backends.triton_gpu.values import ATOM, Text, Values
+from seqc.backends.triton_gpu.values import Values
 from seqc.diagnostics import SeqcBug
 from seqc.emit.names import safe_name
 from seqc.ir.dims import base, is_rank
@@ -48,8 +51,9 @@ from seqc.ir.ops import TABLE
 
 SHORT = 60  # characters of an expression that is written where it is used,
 LONG = 72  # and of one that the next line uses
-TAB = "    "
-AHEAD = ("forward", "infer")  # kernels that may send for what the next step loads
+SENDING_ON = ("forward", "infer")  # kernels that walk all steps in their order,
+WALKS = (*SENDING_ON, "backward")  # and that may send for what later steps load:
+AHEAD = 2  # steps ahead, as one step's instructions take less time than a load
 SAVE, OUTPUTS = "SAVE", "OUTPUTS"  # compile-time arguments: whether a gradient follows, whether the kernel computes outputs
 
 
@@ -64,13 +68,14 @@ class ItemPrinter:
         self.addresses = Addresses(kernel, self.roles, self.names)
         self.levels = level_masks(kernel.rows) if schedule.block.form == "chunkwise" else {}
         self.values = Values(products, self.names, self.addresses, self.find, self.levels, self.is_virtual)
+        self.values.walks = schedule.block.form != "chunkwise" and not products.of
         self.spans = decays(schedule, uses)
         self.values.runs = runs(self.spans, schedule, uses, kernel.block_in_grid)
         self.texts: list[dict[Node, Text]] = [{}]
         self.sums: dict[str, str] = {}
         self.totals: dict[Node, str] = {}  # by sum of levels, its variable
         self.begins: dict[Node, Node] = {}  # by a value that nothing else takes, the sum that it begins
-        self.sent: dict[Node, str] = {}  # what was sent for a step before, by its node
+        self.sent: dict[Node, list[str]] = {}  # what was sent for steps before, by its node, the next step's first
         self.scope = Scope(0)
         self.passed_sums = {n for loop in kernel.loops() for n in loop.sums}
         self.near: set[Node] = set()
@@ -145,8 +150,8 @@ class ItemPrinter:
                 self.scope.lines.append(f"{var} = {zero}")
             case Add(name, node):
                 self.scope.lines.append(f"{self.sums[name]} += {self.values.whole(node).code}")
-            case StoreSum(name, node, array, first_only):
-                self.store(array, Text(self.sums[name], self.values.axes(node)), first_only)
+            case StoreSum():
+                self.store(item.array, self.total(item), item.first_only)
             case Advance(pairs):
                 self.advance(pairs)
             case Barrier():
@@ -163,31 +168,44 @@ class ItemPrinter:
             case Levels():
                 self.at_levels(item)
 
+    def total(self, item: StoreSum) -> Text:
+        """What was added up, times what does not change."""
+        axes = self.values.axes(item.node)
+        factors = [self.values.against(self.find(n), axes).within(3) for n in item.factors]
+        code = " * ".join(["-" * (item.sign < 0) + self.sums[item.name], *factors])
+        return Text(code, axes, 2 if factors or item.sign < 0 else ATOM)
+
     def take(self, item: Load) -> None:
         """node <- what was sent for a step before, in fp32."""
         name = self.var(item.node)
-        self.scope.lines.append(f"{name} = {self.sent[item.node]}.to(tl.float32)")
+        self.scope.lines.append(f"{name} = {self.sent[item.node][0]}.to(tl.float32)")
         only = " & ".join(f"({self.names.program(d)} == 0)" for d in item.first_only)
         if only:
             self.scope.lines.append(f"{name} = tl.where({only}, {name}, 0.0)")
         self.texts[-1][item.node] = Text(name, self.addresses.tile_axes(item.array))
 
     def fetch(self, item: Fetch) -> None:
-        """Raw loads, of the first step or of the next one; after the last step it is that one again."""
-        lines = self.scope.lines
-        if item.start:
-            lines.append(f"i_start = {'T - 1' if item.reverse else '0'}")
-        else:
-            lines.append(f"i_next = {'tl.maximum(i_t - 1, 0)' if item.reverse else 'tl.minimum(i_t + 1, T - 1)'}")
-        self.addresses.step = "i_start" if item.start else "i_next"
-        for load in item.loads:
-            at = self.addresses.at(load.array, self.scope.places, 0, False, load.first_only)
-            parts = [*([at.mask] if at.mask else []), *(["T > 0"] if item.start else [])]
-            mask = " & ".join(x if x.isidentifier() else f"({x})" for x in parts) if len(parts) > 1 else "".join(parts)
-            name = self.sent.setdefault(load.node, self.names.fresh(f"n_{self.label(load.node)}"))
-            masked = f", mask={mask}, other=0.0" if mask else ""
-            lines.append(f"{name} = tl.load({self.pointers[load.array.name]}{at.pointer}{masked})")
+        """Raw loads of the first steps, or of one that is ahead; after the last step it is that one again."""
+        for steps in range(item.ahead if item.start else 1):
+            self.addresses.step = self.names.fresh("i_start" if item.start else "i_next")
+            self.scope.lines.append(f"{self.addresses.step} = {item.place(steps)}")
+            for load in item.loads:
+                self.fetch_one(load, item, steps)
         self.addresses.step = "i_t"
+
+    def fetch_one(self, load: Load, item: Fetch, steps: int) -> None:
+        """One of these loads: what was sent for moves a step nearer."""
+        lines, sent = self.scope.lines, self.sent.setdefault(load.node, [])
+        at = self.addresses.at(load.array, self.scope.places, 0, False, load.first_only)
+        parts = [*([at.mask] if at.mask else []), *(["T > 0"] if item.start and item.high == "T" else [])]
+        mask = " & ".join(x if x.isidentifier() else f"({x})" for x in parts) if len(parts) > 1 else "".join(parts)
+        masked = f", mask={mask}, other=0.0" if mask else ""
+        if len(sent) < item.ahead:
+            sent.append(self.names.fresh(f"n_{self.label(load.node)}"))
+        elif not item.start:
+            lines += [f"{near} = {far}" for near, far in pairwise(sent)]
+        name = sent[steps if item.start else -1]
+        lines.append(f"{name} = tl.load({self.pointers[load.array.name]}{at.pointer}{masked})")
 
     def load(self, item: Load) -> None:
         """node <- memory, in fp32."""
@@ -290,25 +308,35 @@ class ItemPrinter:
         """`for`, with a scope of its own."""
         loads = self.sent_for(item)
         outer, rows = self.scope, self.kernel.rows
+        index, low, high = self.bounds(item)
         if loads:
-            self.scope = outer.root()
-            self.fetch(Fetch(loads, True, False))
+            through = not item.reverse and self.kernel.name in SENDING_ON  # the loops over all blocks go through all steps
+            ends = ("0", "T") if through else (low, high)
+            self.scope = outer.root() if through else outer
+            self.fetch(Fetch(loads, True, item.reverse, AHEAD, *ends))
             rest = (x for x in item.body if x not in loads)
-            item = replace(item, body=(*(replace(x, ahead=True) for x in loads), Fetch(loads, False, False), *rest))
+            fetch = Fetch(loads, False, item.reverse, AHEAD, *ends)
+            item = replace(item, body=(*(replace(x, ahead=True) for x in loads), fetch, *rest))
+            self.scope = outer
         start = [f"i_0 = i_n * {self.names.use('BT')}"] if item.over == "blocks" and rows > 1 else []
         inner = self.inner(item.body, start)
+        span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"
+        stages = f", num_stages={self.names.use('STAGES')}" if self.is_staged(item) else ""
+        stages = f", loop_unroll_factor={AHEAD}" if loads else stages  # or else what was sent for is moved in every step
+        head = f"for {index} in {f'tl.range({span}{stages})' if stages else f'range({span})'}:"
+        if inner.lines:  # of a loop that stores nothing, nothing is left
+            outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
+
+    def bounds(self, item: Loop) -> tuple[str, str, str]:
+        """(index, first, end) of a loop."""
         index, low, high = ("i_n", "0", "NT") if item.over == "blocks" else ("i_t", "0", "T")
         if self.kernel.span_in_grid:
             every = self.names.use("EVERY")
             low, high = f"i_c * {every}", f"tl.minimum(NT, i_c * {every} + {every})"
-        if item.over == "steps" and self.kernel.every > 1 and outer.rank:
+        if item.over == "steps" and self.kernel.every > 1 and self.scope.rank:
             block = self.names.use("BT")
             low, high = f"i_n * {block}", f"tl.minimum(T, i_n * {block} + {block})"
-        span = f"{high} - 1, {'-1' if low == '0' else f'{low} - 1'}, -1" if item.reverse else f"{low}, {high}"
-        stages = f", num_stages={self.names.use('STAGES')}" if self.is_staged(item) else ""
-        head = f"for {index} in {f'tl.range({span}{stages})' if stages else f'range({span})'}:"
-        if inner.lines:  # of a loop that stores nothing, nothing is left
-            outer.lines += [head, *(f"{TAB}{line}" for line in inner.lines)]
+        return index, low, high
 
     def pass_through(self, item: Loop) -> None:
         """A loop over the pieces of a dim, which adds up its sums."""
@@ -341,13 +369,13 @@ class ItemPrinter:
         return innermost and loads and not chunk and self.kernel.name != STEPS_KERNEL
 
     def sent_for(self, item: Loop) -> tuple[Load, ...]:
-        """What a walk from the first step to the last loads in each step, if it sends for it a step ahead, to registers.
+        """What a walk loads in each step, if it sends for it two steps ahead, to registers.
 
         Without products a lane has a channel or two, and no asynchronous copy moves as few bytes.
         """
         loads = tuple(i for i in item.body if isinstance(i, Load))
-        steps = item.over == "steps" and self.kernel.rows == 1 and self.kernel.name in AHEAD and not self.products.of
-        return loads if steps and all(x.array.role == "input" and STEPS in x.array.axes and not x.offset for x in loads) else ()
+        steps = item.over == "steps" and self.kernel.rows == 1 and self.kernel.name in WALKS and not self.products.of
+        return loads if steps and all({STEPS, SCRATCH} & {*x.array.axes} and not x.offset for x in loads) else ()
 
     # ---- names ----
 
@@ -367,14 +395,3 @@ class ItemPrinter:
 
 def _plain(code: str) -> bool:
     return code.lstrip("-").replace(".", "", 1).isdigit()
-
-
-def wrapped(parts: list[str]) -> list[str]:
-    """Arguments, as many to a line as fit."""
-    lines, line = [], TAB
-    for part in parts:
-        if len(line) + len(part) + 2 > 116:
-            lines.append(line.rstrip())
-            line = TAB
-        line += f"{part}, "
-    return [*lines, line.rstrip()]

@@ -13,13 +13,13 @@ from types import MappingProxyType
 from seqc.backends.triton_gpu.address import SEQUENCE_BLOCKS, SEQUENCE_SPANS
 from seqc.backends.triton_gpu.kernel import ALL_BLOCKS, ALL_SPANS, MODES, PIECES, WHOLE, Array, Kernel, Levels, Mode
 from seqc.backends.triton_gpu.print_function import print_function
-from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE, TAB, ItemPrinter, wrapped
+from seqc.backends.triton_gpu.print_items import OUTPUTS, SAVE, ItemPrinter
 from seqc.backends.triton_gpu.products import Products
 from seqc.backends.triton_gpu.roles import ALL
 from seqc.backends.triton_gpu.schedule import Schedule
 from seqc.backends.triton_gpu.segments import PRODUCT, columns
+from seqc.backends.triton_gpu.texts import TAB, Text, wrapped
 from seqc.backends.triton_gpu.uses import Uses
-from seqc.backends.triton_gpu.values import Text
 from seqc.emit.names import safe_name
 from seqc.emit.text import lay
 from seqc.ir.block import BATCH

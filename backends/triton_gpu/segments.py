@@ -52,13 +52,18 @@ def columns(spans: Collection[Node], uses: Uses, roles: Roles) -> str:
     """The last tile axis, beside the steps, of such sums or of scans; "" where they have several. A load whose threads take few
     neighbours along it gives each thread all steps of these, and then nothing of a sum over steps moves between threads.
 
-    Not where rows are shifted beside scans: what a `tl.gather` along steps gives lies with the steps in several threads.
+    Not where rows are shifted by several beside scans: what a `tl.gather` along steps gives lies in several threads.
     """
     steps = [item.node for item in uses.items if isinstance(item, Let) and item.node.op in (*SCANS, "shift")]
     steps = [n for n in steps if is_time(n.text("dim")) and across(n, roles)]
-    scans = [] if spans or any(n.op == "shift" for n in steps) else steps
+    scans = [] if spans or any(n.op == "shift" and not next_to(n) for n in steps) else steps
     axes = {across(n, roles)[-1] for n in (*spans, *scans)}
     return axes.pop() if len(axes) == 1 else ""
+
+
+def next_to(n: Node) -> bool:
+    """Whether each row of a shift takes the row next to it."""
+    return abs(n.number("by")) == 1
 
 
 def neighbours(tile: str, warps: int) -> str:

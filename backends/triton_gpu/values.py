@@ -7,40 +7,24 @@ Sums of products of two tiles become `tl.dot` where they are matrix products, el
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from seqc.backends.triton_gpu.address import Addresses, Scope, spread
 from seqc.backends.triton_gpu.names import Names
 from seqc.backends.triton_gpu.positions import has_positions, is_position
 from seqc.backends.triton_gpu.products import Operand, Product, Products
 from seqc.backends.triton_gpu.roles import ALL, lines, rank_tile
-from seqc.backends.triton_gpu.segments import DECAY, PRODUCT
+from seqc.backends.triton_gpu.segments import DECAY, PRODUCT, next_to
+from seqc.backends.triton_gpu.texts import ATOM, BINDS, Text, in_front, is_number, literal, ordered
 from seqc.diagnostics import Diagnostic, SeqcBug, Unsupported
-from seqc.emit.numbers import number_spelling
 from seqc.ir.block import COL, ROW
-from seqc.ir.dims import base, is_rank, is_time, rank_size, unprimed
+from seqc.ir.dims import base, is_rank, is_time, rank_size
 from seqc.ir.graph import Node, leaves
 from seqc.ir.ops import TABLE
 from seqc.ir.ops.structure import resets
 
-ATOM = 4
-BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
+LOG2_E = 1.4426950408889634
 COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
-
-
-@dataclass(frozen=True)
-class Text:
-    """code: the expression; axes: its tile axes, in order; binds: 4 is a name or a call, 1 a sum."""
-
-    code: str
-    axes: tuple[str, ...] = ()
-    binds: int = ATOM
-
-    def within(self, least: int) -> str:
-        """The code, in parentheses where it binds less tightly than `least`."""
-        return self.code if self.binds >= least else f"({self.code})"
 
 
 class Values:
@@ -55,6 +39,7 @@ class Values:
         self.products, self.roles, self.padding = products, products.roles, products.padding
         self.names, self.addresses, self.find = names, addresses, find
         self.runs: Mapping[Node, str] = {}  # by running sum over steps, the device function of it or its exponential
+        self.walks = False  # whether the kernel walks steps or scans them, and multiplies no matrices
         self.scalars: dict[Node, str] = {}  # a scalar of constants and extents -> the compile-time argument
         self.scope: Scope | None = None
 
@@ -80,7 +65,7 @@ class Values:
         """x with exactly these axes."""
         if x.axes == axes:
             return x
-        if _number(x.code):
+        if is_number(x.code):
             return Text(f"tl.full({self.shape(axes)}, {x.code}, tl.float32)", axes)
         return Text(f"tl.broadcast_to({self.against(x, axes).code}, {self.shape(axes)})", axes)
 
@@ -127,7 +112,7 @@ class Values:
             case "cumsum":
                 return self.run(n)
             case "shift":
-                return self.on_rows(n, n.args[0], lambda x: f"shift_rows({x}, {n.number('by')})")
+                return self.shift(n)
             case "tri_inv":
                 return self.tri_inv(n)
             case "affine_scan" | "max_scan":
@@ -137,9 +122,10 @@ class Values:
     def elementwise(self, n: Node) -> Text:
         """By the spelling of the operator's row, arguments broadcast by name."""
         row = TABLE[n.op]
-        args = [self.find(a) for a in n.args]
-        if n.op in COMPARE and all(is_position(a) for a in n.args):
-            args = [self.position(a) for a in n.args]
+        if n.op == "exp" and self.walks and len(self.axes(n)) > 1:
+            return self.power_of_two(n.args[0])
+        places = n.op in COMPARE and all(is_position(a) for a in n.args)
+        args = [self.position(a) if places else self.find(a) for a in n.args]
         axes = self.roles.axes({a for x in args for a in x.axes})
         if n.op == "mul" and len(axes) > 3 and args[1].axes and axes[0] not in args[1].axes:
             args = args[::-1]  # the other way round Triton 3.6 and 3.7 take its sum for a matrix product, and fail
@@ -161,6 +147,17 @@ class Values:
         if n.op == "surrogate":
             return Text(f"{ready[0].within(ATOM)}.to(tl.float32)", ready[0].axes)
         return Text(spell.format(*codes), axes, binds)
+
+    def power_of_two(self, exponent: Node) -> Text:
+        """exp(exponent), which flushes what is below 1e-38 to zero: no instructions scale it, as those of `tl.exp` do. The
+        factor is on the smaller part of a product that has no name of its own."""
+        x = self.find(exponent)
+        if exponent.op != "mul" or x.code.isidentifier():
+            return Text(f"tl.exp2({x.within(2)} * {LOG2_E})", x.axes)
+        small, large = sorted(map(self.find, exponent.args), key=lambda one: len(one.axes))
+        axes = self.roles.axes({*small.axes, *large.axes})
+        small = self.against(Text(f"{small.within(2)} * {LOG2_E}", small.axes, 2), axes)
+        return Text(f"tl.exp2({small.within(2)} * {self.against(large, axes).within(3)})", axes)
 
     def position(self, n: Node) -> Text:
         """An integer expression of positions, extents and whole constants."""
@@ -294,6 +291,12 @@ class Values:
         first = in_front(x, dim)
         return ordered(Text(call(first.code), first.axes), x.axes)
 
+    def shift(self, n: Node) -> Text:
+        """Rows moved down or up."""
+        in_columns = is_time(n.text("dim")) and self.addresses.columns in n.dims and next_to(n)
+        function = "shift_in_columns" if in_columns else "shift_rows"
+        return self.on_rows(n, n.args[0], lambda x: f"{function}({x}, {n.number('by')})")
+
     def run(self, n: Node) -> Text:  # a running sum, or what a device function makes of it
         dim, function = n.text("dim"), self.runs.get(n, "segment_cumsum")
         block = self.block(n.number("block")) or (self.names.tile(dim) if not is_time(dim) else self.names.use("BT"))
@@ -363,38 +366,3 @@ class Values:
             whose = n.args[0].text("dim") if len(n.args) == 1 and n.args[0].op == "size" else "value"
             self.scalars[n] = self.names.fresh(f"{n.op}_{whose}".upper())
         return self.scalars[n]
-
-
-def in_front(x: Text, dim: str) -> Text:
-    """x with the axis `dim` first."""
-    return ordered(x, (dim, *(d for d in x.axes if d != dim)))
-
-
-def ordered(x: Text, axes: tuple[str, ...]) -> Text:
-    """x with its axes in this order."""
-    if x.axes == axes:
-        return x
-    if len(axes) == 2:
-        return Text(f"tl.trans({x.code})", axes)
-    return Text(f"tl.permute({x.code}, ({', '.join(str(x.axes.index(d)) for d in axes)}))", axes)
-
-
-def literal(value: float) -> Text:
-    """A number as it is written in a kernel."""
-    if math.isinf(value) or math.isnan(value):
-        return Text(f'float("{value}")')
-    return Text(repr(value), (), ATOM if value >= 0 else 3)
-
-
-def host_code(n: Node, dims: Mapping[str, str]) -> str:
-    """A scalar of constants and extents as Python."""
-    if n.op == "const":
-        return literal(float(n.attr("value"))).within(ATOM)  # type: ignore[arg-type]
-    if n.op == "size":
-        return dims.get(unprimed(n.text("dim")), n.text("dim"))
-    code = number_spelling(n).format(*(host_code(a, dims) for a in n.args))
-    return f"({code})" if n.op in BINDS else code
-
-
-def _number(code: str) -> bool:
-    return code.lstrip("-").replace(".", "", 1).replace("e-", "", 1).isdigit() or code.startswith('float("')

@@ -31,7 +31,8 @@ from seqc.passes.simplify.simplify import simplify_named
 
 LANES = 64  # indices of the lane that a program holds at most
 CHUNKS = (16, 32, 64)  # 128 rows spill on every target asked; a spec may still wish for them
-SCAN_ROWS = (64,)
+SCAN_ROWS = 64
+FEWER_ROWS = (32, 16)  # of a scan, where tiles of 64 may be too large: its form is chosen by what 64 rows cost
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,16 @@ def same_form(chosen: Candidate, offers: Offers) -> tuple[Candidate, ...]:
     return (chosen, *(_explained(c, offers) for c in others if chosen.form != "step"))
 
 
+def fewer_rows(
+    program: Program, components: tuple[Component, ...], ranges: Mapping[Node, Interval], chosen: Candidate, offers: Offers
+) -> tuple[Candidate, ...]:
+    """A chosen scan in blocks of fewer rows."""
+    if chosen.form != "scan" or chosen.rows != SCAN_ROWS:
+        return ()
+    found = (c for rows in FEWER_ROWS for c in block_forms(program, components, ranges, "scan", rows).blocks)
+    return tuple(_explained(c, offers) for c in found if c.forms == chosen.forms and c.time < inf)
+
+
 def _best(program: Program, offers: Offers, form: str | None) -> Candidate:
     wanted = form or program.wishes.form
     best = min(offers.blocks, key=lambda c: c.time, default=offers.step)
@@ -198,7 +209,7 @@ def _kind(forms: Mapping[str, str]) -> str:
 
 
 def _counts(program: Program, forms: Mapping[str, str], rows: int | None) -> tuple[int, ...]:
-    return (rows,) if rows else (program.wishes.chunks or CHUNKS) if _kind(forms) == "chunkwise" else SCAN_ROWS
+    return (rows,) if rows else (program.wishes.chunks or CHUNKS) if _kind(forms) == "chunkwise" else (SCAN_ROWS,)
 
 
 def _choices(

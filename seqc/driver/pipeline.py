@@ -19,7 +19,7 @@ from seqc.ir.program import Program
 from seqc.ir.two_axes import lowered
 from seqc.ir.verify import verify, verify_block, verify_program
 from seqc.passes import CHECKS, PIPELINE, Stage
-from seqc.passes.blocks.choose import GPU, Candidate, Machine, Offers, same_form
+from seqc.passes.blocks.choose import GPU, Candidate, Machine, Offers, fewer_rows, same_form
 from seqc.passes.simplify.simplify import folded
 
 FORMS = ("step", "scan", "chunkwise")
@@ -52,7 +52,10 @@ def lowerings(program: Program, form: str | None = None, rows: int | None = None
     known = run(PIPELINE[:until], given)
     offers, chosen = known["offers"], known["chosen"]
     assert isinstance(offers, Offers) and isinstance(chosen, Candidate)
-    found = [run(PIPELINE[until:], {**known, "chosen": one})["block"] for one in same_form(chosen, offers)]
+    candidates = same_form(chosen, offers)
+    if rows is None:
+        candidates += fewer_rows(known["program"], known["components"], known["ranges"], chosen, offers)  # type: ignore[arg-type]
+    found = [run(PIPELINE[until:], {**known, "chosen": one})["block"] for one in candidates]
     return tuple(block for block in found if isinstance(block, Block))
 
 

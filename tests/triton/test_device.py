@@ -75,6 +75,12 @@ def shift_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
 
 
 @triton.jit
+def column_shift_kernel(p_x, p_y, RANK: tl.constexpr, C: tl.constexpr, K: tl.constexpr, L: tl.constexpr, BY: tl.constexpr):
+    o = offsets(RANK, C, K, L)
+    tl.store(p_y + o, shift_in_columns(tl.load(p_x + o), BY))
+
+
+@triton.jit
 def inverse_kernel(p_x, p_y, C: tl.constexpr, PRECISION: tl.constexpr):
     o = offsets(2, C, C, 1)
     tl.store(p_y + o, unit_lower_inverse(tl.load(p_x + o), C, PRECISION))
@@ -300,13 +306,14 @@ def test_shift_rows(tmp_path: Path) -> None:
             x = np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape)
             x[::5] = -np.inf
             k, length = (*shape[1:], 1, 1)[:2]
-            calls.append(("shift_kernel", [x], {"RANK": len(shape), "C": shape[0], "K": k, "L": length, "BY": by}, 1))
             want = np.zeros_like(x)
             if by >= 0:
                 want[by:] = x[: shape[0] - by]
             else:
                 want[:by] = x[-by:]
-            wants.append(want)
+            for kernel in ("shift_kernel", "column_shift_kernel")[: 1 + (abs(by) == 1)]:
+                calls.append((kernel, [x], {"RANK": len(shape), "C": shape[0], "K": k, "L": length, "BY": by}, 1))
+                wants.append(want)
     for (got,), want in zip(_interpret(tmp_path, calls), wants, strict=True):
         np.testing.assert_array_equal(got, want)
 
@@ -427,7 +434,7 @@ def test_table() -> None:
         callers_after = [other for other in needs(name) if names.index(other) > place]
         assert not callers_after, f"{name} is printed before {callers_after}"
         assert "libdevice" not in HELPERS[name]
-    assert helper_texts(["softplus"]) == (HELPERS["log1p"], HELPERS["softplus"])
+    assert helper_texts(["softplus"]) == (HELPERS["log1p_of_fraction"], HELPERS["softplus"])
     assert helper_texts(["segment_cumsum", "shift_rows"]) == helper_texts(["segment_cumsum"])
     with pytest.raises(KeyError, match="no device function 'nothing'"):
         helper_texts(["nothing"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -39,15 +40,28 @@ def test_programs_that_fill_the_device_have_few_warps() -> None:
         assert "num_warps=_warps(B * ND, u, 4, BD * BN)" in body
 
 
-@pytest.mark.parametrize("kernel", ["forward", "infer"])
-def test_a_walk_loads_a_step_ahead(kernel: str) -> None:
-    """Each input is loaded before the walk, and in every step for the next one; only gradients go back over steps otherwise."""
+@pytest.mark.parametrize("kernel", ["forward", "infer", "backward"])
+def test_a_walk_loads_two_steps_ahead(kernel: str) -> None:
+    """What a step loads was sent for two steps before, and the steps are printed two by two, so that no register is copied; the
+    walk back from step to step sends for the states that it left in scratch too."""
     text = inspect.getsource(emitted("mamba")).partition(f"def mamba_{kernel}_kernel(")[2].partition("\n\n\n")[0]
-    before, _, walk = text.partition("for i_t in range(")
-    for name in ("u", "delta", "z", "Bt", "Ct"):
-        assert f"n_{name} = tl.load(p_{name} + " in before and f"n_{name} = tl.load(p_{name} + " in walk, name
-        assert walk.index(f"b_{name} = n_{name}.to(tl.float32)") < walk.index(f"n_{name} = tl.load(")
+    before, _, walk = text.rpartition("for i_t in tl.range(")
+    assert text.count("loop_unroll_factor=2):") == text.count("for i_t in ") == (2 if kernel == "backward" else 1)
+    names = ["u", "delta", "z", "Bt", "Ct"]
+    for name in [*names, *(["d_y", "h_again"] if kernel == "backward" else [])]:
+        loads = re.findall(rf"(n_\w+) = tl.load\(p_{name} \+ at_", walk)
+        assert len(loads) == 1 and before.count(f"{loads[0]} = tl.load(p_{name} + ") >= 1, name
+        near = loads[0].removesuffix("_1")
+        places = [f" = {near}.to(tl.float32)", f"{near} = {loads[0]}\n", f"tl.load(p_{name} +"]
+        assert [*map(walk.index, places)] == sorted(map(walk.index, places))
     assert "num_stages" not in text
+
+
+def test_exponentials_of_a_walk_are_powers_of_two() -> None:
+    """Of tiles as large as the state, the factor on the part that has fewer elements."""
+    text = inspect.getsource(emitted("mamba"))
+    assert text.count("b_dt * 1.4426950408889634)[:, None] * b_exp_A_log)") == 3 and "tl.exp((" not in text
+    assert "tl.exp2(" not in inspect.getsource(emitted("gla"))
 
 
 def test_a_square_state_is_held_whole(tmp_path: Path) -> None:
@@ -62,8 +76,8 @@ def test_other_kernels_have_the_warps_that_they_were_tiled_for(name: str) -> Non
     assert "_warps(" not in inspect.getsource(emitted(name))
 
 
-@pytest.mark.parametrize(("name", "has"), [("hgrn", True), ("rwkv4", False), ("gla", True), ("simple_gla", False)])
+@pytest.mark.parametrize(("name", "has"), [("hgrn", True), ("rwkv4", True), ("gla", True), ("simple_gla", False)])
 def test_threads_hold_whole_columns(name: str, has: bool) -> None:
-    """Where sums or scans along the steps are of many columns, but not beside a gather of rows, nor for scalar decays."""
+    """Where sums or scans along the steps are of many columns, rows shifted by one too, but not for scalar decays."""
     text = inspect.getsource(emitted(name))
     assert ("tl.max_contiguous(tl.arange(0, B" in text) == has == ("COLUMNS=max(B" in text)
